@@ -1,0 +1,55 @@
+# Every target does its own set-up; nothing but Python (3.10 or newer) and git is needed.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+PY := $(BIN)/python
+STAMP := $(VENV)/.installed
+UV := $(shell command -v uv 2>/dev/null)
+
+.PHONY: help setup demo test test-fast lint format tensorboard clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## install everything into .venv (a few minutes, once)
+
+$(STAMP): pyproject.toml constraints.txt
+ifneq ($(UV),)
+	test -x $(PY) || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+	$(UV) pip install --quiet --python $(PY) --constraint constraints.txt --editable '.[dev]'
+else
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+endif
+	@touch $@
+
+demo: setup ## train, test and predict on smears that the project draws itself (no download)
+	$(PY) train.py experiment=demo
+	$(PY) predict.py ckpt=outputs/demo/latest/checkpoints/best.ckpt input=data/generated limit=12
+
+test: lint ## check style and types, then run every test
+	$(PY) -m pytest
+
+test-fast: setup ## run the tests that take less than about ten seconds each
+	$(PY) -m pytest -m "not slow"
+
+lint: setup ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: setup ## let ruff mend style
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+tensorboard: setup ## look at all runs in the browser
+	$(BIN)/tensorboard --logdir outputs
+
+clean: ## remove .venv and caches (data/, weights/ and outputs/ stay)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,0 +1,191 @@
+"""Runs a Hydra program so that a mistake ends in one line and a status, not in a traceback."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from bcd.errors import BcdError, ConfigError
+
+# Characters that Hydra's grammar reads as structure; a path may hold them all the same.
+_STRUCTURE = re.compile(r"[\[\](){},:='\" ]")
+
+
+def run(task: Callable[..., int], config_name: str, conf: Path) -> None:
+    """Runs `task(cfg)` under Hydra and exits with its status.
+
+    Args:
+        task: Takes the composed configuration, returns an exit status.
+        config_name: Name of the primary YAML file in `conf`.
+        conf: Folder of the configuration.
+    """
+    import hydra
+
+    wants_trace = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    # With this set Hydra hands exceptions on; without, it prints several lines of its own.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    _quieten()
+    sys.argv[1:] = quote_paths(sys.argv[1:])
+    outcome = _Outcome()
+    decorate = hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)
+    try:
+        decorate(outcome.of(task))()
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except Exception as error:
+        if wants_trace:
+            raise
+        plain = explain(error, config_name, conf)
+        if plain is None:
+            _fail(_unforeseen(error), 1)
+        else:
+            _fail(str(plain), plain.status)
+    sys.exit(outcome.status)
+
+
+def quote_paths(arguments: Sequence[str]) -> list[str]:
+    """Quotes values that are existing paths with characters of Hydra's grammar in them.
+
+    `data.root=Blood cell Cancer [ALL]` would otherwise be a syntax error.
+    """
+    quoted = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        is_path = equals and _STRUCTURE.search(value) and Path(value).expanduser().exists()
+        if is_path:
+            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+            argument = f'{key}="{escaped}"'
+        quoted.append(argument)
+    return quoted
+
+
+def explain(error: Exception, config_name: str, conf: Path) -> BcdError | None:
+    """Turns an exception into the line that a person needs; None if it was not foreseen."""
+    from hydra.errors import HydraException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from bcd.config_check import first_line
+
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, BcdError):
+            return seen
+        seen = seen.__cause__
+    if isinstance(error, OverrideParseException):
+        return ConfigError(
+            f"{error.override}: cannot be read as key=value; put values with special characters "
+            """into quotes, as in 'data.root="a [b]"'"""
+        )
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return None
+    text = first_line(error)
+    if match := re.search(r"Could not (?:override|append to config|delete).*?'([^']+)'", text):
+        return ConfigError(_unknown_key(match.group(1), config_name, conf))
+    if match := re.search(r"[Cc]ould not (?:find|override) '([^']+)'", text):
+        return ConfigError(_unknown_choice(match.group(1), conf))
+    return ConfigError(text)
+
+
+def _unknown_key(key: str, config_name: str, conf: Path) -> str:
+    """Names the override that has the unknown key, and the nearest key of the default config."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    from bcd.config_check import nearest
+
+    override = next((a for a in sys.argv[1:] if a.lstrip("+~").startswith(key)), key)
+    GlobalHydra.instance().clear()
+    chosen = [a for a in sys.argv[1:] if _is_choice(a, conf)]
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        cfg = compose(config_name, overrides=chosen)
+    parent, _, last = key.rpartition(".")
+    holder: Any = OmegaConf.select(cfg, parent) if parent else cfg
+    if last in (holder or {}):
+        return f"{override}: '{key}' is there already: leave out the +"
+    siblings = [f"{parent}.{name}" if parent else str(name) for name in (holder or {})]
+    everywhere = [*siblings, *_signature_keys(holder, parent), *(str(k) for k in cfg)]
+    return f"{override} (command line): unknown key '{key}'{nearest(key, everywhere)}"
+
+
+def _signature_keys(holder: object, parent: str) -> list[str]:
+    """Keys that the class of a `_target_` mapping takes beside those written down."""
+    import inspect
+
+    from hydra.utils import get_object
+    from omegaconf import DictConfig
+
+    if not isinstance(holder, DictConfig) or "_target_" not in holder:
+        return []
+    names = inspect.signature(get_object(holder["_target_"])).parameters
+    return [f"{parent}.{name}" for name in names]
+
+
+def _is_choice(argument: str, conf: Path) -> bool:
+    key, _, value = argument.lstrip("+").partition("=")
+    return (conf / key / f"{value}.yaml").is_file()
+
+
+def _unknown_choice(name: str, conf: Path) -> str:
+    from bcd.config_check import nearest
+
+    group, _, choice = name.rpartition("/")
+    options = sorted(p.stem for p in (conf / group).glob("*.yaml")) if group else []
+    if not options:
+        groups = sorted(p.name for p in conf.iterdir() if p.is_dir())
+        return f"{name}: no such group{nearest(name, groups)}"
+    return f"{group}={choice}: choose {', '.join(options)}{nearest(choice, options)}"
+
+
+class _Outcome:
+    """The worst status of the jobs that Hydra runs; an expected error is told, not raised.
+
+    Hydra would add a line of its own to what is raised, and a sweep would end with the first.
+    """
+
+    def __init__(self) -> None:
+        self.status = 0
+
+    def of(self, task: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(task)
+        def job(cfg: object) -> int:
+            try:
+                status = task(cfg)
+            except BcdError as error:
+                status = error.status
+                _tell(str(error))
+            self.status = max(self.status, status)
+            return status
+
+        return job
+
+
+def _unforeseen(error: Exception) -> str:
+    from bcd.config_check import first_line
+
+    hint = "set HYDRA_FULL_ERROR=1 for the traceback"
+    return f"{type(error).__name__}: {first_line(error)} ({hint})"
+
+
+def _fail(line: str, status: int) -> NoReturn:
+    _tell(line)
+    sys.exit(status)
+
+
+def _tell(line: str) -> None:
+    print(f"error: {line}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _quieten() -> None:
+    """Hides warnings of libraries that a user can do nothing about."""
+    for pattern in (".*does not have many workers.*", ".*number of training batches.*"):
+        warnings.filterwarnings("ignore", pattern)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)

@@ -1,0 +1,195 @@
+"""Schemas of the project's own configuration groups.
+
+Light to import: this module is read before torch is, and `--help` must answer at once.
+`bcd.config_check` checks a composed configuration against these schemas and instantiates the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from bcd.errors import ConfigError
+
+
+def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        from bcd.config_check import nearest
+
+        raise ConfigError(f"{key}={value}: choose {' or '.join(choices)}{nearest(value, choices)}")
+
+
+def _within(key: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{key}={value}: must lie between {low} and {high}")
+
+
+def _at_least(key: str, value: int, low: int) -> None:
+    if value < low:
+        raise ConfigError(f"{key}={value}: must be {low} or more")
+
+
+@dataclass
+class GenerateConfig:
+    """Pictures to draw: how many, on how many simulated slides, pixels a side, and the seed."""
+
+    count: int = 800
+    slides: int = 8
+    size: int = 224
+    seed: int = 0
+
+
+@dataclass
+class DataConfig:
+    """Which pictures, and how they are fed."""
+
+    root: str = "data/blood-cells-all"
+    variant: str = "original"
+    benign: str = "Benign"
+    group_pattern: str | None = None
+    min_size: int = 32
+    batch_size: int = 32
+    num_workers: int | None = None
+    generate: GenerateConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Checks what types cannot say."""
+        _one_of("data.variant", self.variant, ("original", "segmented"))
+        _at_least("data.min_size", self.min_size, 1)
+        _at_least("data.batch_size", self.batch_size, 1)
+        if self.num_workers is not None:
+            _at_least("data.num_workers", self.num_workers, 0)
+
+
+SPLIT_KINDS = ("stratified", "grouped", "kfold", "csv")
+
+
+@dataclass
+class SplitConfig:
+    """Which picture is train, val or test."""
+
+    kind: str = "stratified"
+    test: float = 0.3
+    val: float = 0.1
+    seed: int = 0
+    folds: int = 5
+    fold: int = 0
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks what types cannot say."""
+        _one_of("split.kind", self.kind, SPLIT_KINDS)
+        _within("split.test", self.test, 0.01, 0.9)
+        _within("split.val", self.val, 0.01, 0.9)
+        _at_least("split.seed", self.seed, 0)
+        _at_least("split.folds", self.folds, 2)
+        if not 0 <= self.fold < self.folds:
+            raise ConfigError(f"split.fold={self.fold}: must lie between 0 and {self.folds - 1}")
+
+
+@dataclass
+class AugmentConfig:
+    """How training pictures are varied."""
+
+    views: int = 5
+    transforms: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Checks what types cannot say."""
+        _at_least("augment.views", self.views, 1)
+
+
+@dataclass
+class ModelConfig:
+    """The network: backbone, what of it is trained, and the head."""
+
+    backbone: str = "mobilenet_v2"
+    weights: str | None = "imagenet"
+    input_size: int = 224
+    unfreeze: Any = 0
+    batchnorm: str = "frozen"
+    dropout: float = 0.2
+    class_weights: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks what types cannot say."""
+        _at_least("model.input_size", self.input_size, 32)
+        whole = isinstance(self.unfreeze, int) and not isinstance(self.unfreeze, bool)
+        if self.unfreeze != "all" and not (whole and self.unfreeze >= 0):
+            raise ConfigError(
+                f"model.unfreeze={self.unfreeze}: must be 'all' or a number of last blocks"
+            )
+        _one_of("model.batchnorm", self.batchnorm, ("frozen", "trained"))
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
+        if self.class_weights is not None:
+            _one_of("model.class_weights", self.class_weights, ("balanced",))
+
+
+@dataclass
+class TrainConfig:
+    """All that `train.py` reads. Dicts are handed to the class named by their `_target_`."""
+
+    name: str = "default"
+    seed: int = 0
+    run_dir: str = ""
+    resume: str | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Checks what types cannot say."""
+        _at_least("seed", self.seed, 0)
+
+
+@dataclass
+class EvalDataConfig:
+    """Pictures to evaluate on; without a root those of the training run."""
+
+    root: str | None = None
+    variant: str | None = None
+    batch_size: int | None = None
+    num_workers: int | None = None
+
+
+@dataclass
+class EvalConfig:
+    """All that `eval.py` reads."""
+
+    ckpt: str = ""
+    subset: str | None = None
+    device: str = "auto"
+    run_dir: str = ""
+    data: EvalDataConfig = field(default_factory=EvalDataConfig)
+
+    def __post_init__(self) -> None:
+        """Checks what types cannot say."""
+        if self.subset is not None:
+            _one_of("subset", self.subset, ("train", "val", "test", "all"))
+
+
+@dataclass
+class PredictConfig:
+    """All that `predict.py` reads."""
+
+    ckpt: str = ""
+    input: Any = None
+    format: str = "csv"
+    output: str | None = None
+    limit: int | None = None
+    device: str = "auto"
+    batch_size: int = 32
+    num_workers: int | None = None
+    run_dir: str = ""
+
+    def __post_init__(self) -> None:
+        """Checks what types cannot say."""
+        _one_of("format", self.format, ("csv", "json"))
+        if self.limit is not None:
+            _at_least("limit", self.limit, 1)

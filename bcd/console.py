@@ -1,0 +1,61 @@
+"""What the person at the terminal sees: progress bars, tables and plain lines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+T = TypeVar("T")
+
+
+def console() -> Console:
+    """Returns a console on standard error; standard output stays free for results in a pipe."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """Prints one line to the person."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    """Yields the items while a bar shows how many are done, how fast, and the time left."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console(), transient=False) as progress:
+        task = progress.add_task(description, total=total, rate="")
+        for item in items:
+            yield item
+            speed = progress.tasks[task].speed
+            progress.update(task, advance=1, rate=f"{speed:.0f}/s" if speed else "")
+
+
+def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a table; the first column is text, the others are right-aligned."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for number, name in enumerate(header):
+        table.add_column(name, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)

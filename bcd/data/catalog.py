@@ -1,0 +1,198 @@
+"""The catalog: which pictures there are, of which class, and which files were turned away."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bcd.config import DataConfig
+from bcd.data.layouts import Entry, list_entries, order_classes
+from bcd.data.reading import SUFFIXES
+from bcd.data.scan import FileFacts, scan_files
+from bcd.errors import BcdError, ConfigError
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A usable picture.
+
+    Attributes:
+        path: Relative to the catalog's root, with forward slashes.
+        label: Index into the catalog's classes.
+        sha256: Of the file's bytes.
+        width: In pixels.
+        height: In pixels.
+        group: Slide or patient; empty where unknown.
+        subset: Subset named by a CSV; empty where none is.
+    """
+
+    path: str
+    label: int
+    sha256: str
+    width: int
+    height: int
+    group: str = ""
+    subset: str = ""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file that was turned away: its path relative to the root, its class and the reason."""
+
+    path: str
+    class_name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All that is known about the pictures of one data root.
+
+    Attributes:
+        root: Folder that the paths are relative to.
+        classes: Class names; a picture's label is an index into them.
+        benign: Index of the class that is not cancer, None where no class is.
+        pictures: Usable pictures, sorted by path.
+        rejected: Files that were turned away.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    benign: int | None
+    pictures: tuple[Picture, ...]
+    rejected: tuple[Rejected, ...]
+
+    @property
+    def labels(self) -> list[int]:
+        """Label of each picture."""
+        return [picture.label for picture in self.pictures]
+
+    def counts(self) -> dict[str, int]:
+        """Number of usable pictures of each class."""
+        found = Counter(self.labels)
+        return {name: found[i] for i, name in enumerate(self.classes)}
+
+    def fingerprint(self) -> str:
+        """sha256 over the pictures' hashes and classes; changes when any picture does."""
+        lines = sorted(f"{p.sha256} {self.classes[p.label]}" for p in self.pictures)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def load_catalog(cfg: DataConfig, classes: Sequence[str] | None = None) -> Catalog:
+    """Makes the catalog of `data.root`, generating or downloading the pictures where asked.
+
+    Args:
+        cfg: The `data` group.
+        classes: Class names of a trained model; the pictures' classes must be among them.
+
+    Returns:
+        The catalog.
+
+    Raises:
+        BcdError: The root cannot be had, has no classes, or a class has no usable picture.
+    """
+    root = _provide_root(cfg)
+    base, entries = list_entries(root, cfg.variant)
+    facts = scan_files([entry.path for entry in entries], root, cfg.min_size)
+    names = tuple(classes) if classes is not None else order_classes(e.class_name for e in entries)
+    _check_classes(root, entries, facts, names, trained=classes is not None)
+    pictures: list[Picture] = []
+    rejected: list[Rejected] = []
+    for entry, fact in zip(entries, facts, strict=True):
+        path = _relative(entry.path, base)
+        if fact.error:
+            rejected.append(Rejected(path, entry.class_name, fact.error))
+            continue
+        label = names.index(entry.class_name)
+        group = entry.group or _group_of(path, cfg.group_pattern)
+        size = (fact.width, fact.height)
+        pictures.append(Picture(path, label, fact.sha256, *size, group, entry.subset))
+    benign = names.index(cfg.benign) if cfg.benign in names else None
+    return Catalog(base, names, benign, tuple(pictures), tuple(rejected))
+
+
+def expand_inputs(inputs: Sequence[str]) -> list[Path]:
+    """Lists the files that predict is asked for: files, folders (searched deeply) and globs.
+
+    Raises:
+        BcdError: One of them matches nothing.
+    """
+    import glob
+
+    files: list[Path] = []
+    for text in inputs:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        elif path.exists():
+            found = [path]
+        else:
+            found = sorted(Path(p) for p in glob.glob(str(path), recursive=True))  # noqa: PTH207
+        if not found:
+            raise BcdError(f"input={text}: no picture there; give a file, a folder or a glob")
+        files += found
+    return list(dict.fromkeys(files))
+
+
+def _provide_root(cfg: DataConfig) -> Path:
+    root = Path(cfg.root).expanduser().absolute()
+    if cfg.generate is not None:
+        from bcd.data.generated import generate
+
+        wanted = cfg.generate
+        generate(
+            root,
+            count=wanted.count,
+            slides=wanted.slides,
+            size=wanted.size,
+            seed=wanted.seed,
+            progress=True,
+        )
+    elif not root.exists():
+        from bcd.data.download import download
+
+        download(root)
+    return root
+
+
+def _check_classes(
+    root: Path,
+    entries: Sequence[Entry],
+    facts: Sequence[FileFacts],
+    names: Sequence[str],
+    *,
+    trained: bool,
+) -> None:
+    usable = Counter(e.class_name for e, f in zip(entries, facts, strict=True) if not f.error)
+    for name in {entry.class_name for entry in entries}:
+        if name not in names:
+            raise BcdError(f"{root} has a class '{name}', the model knows {', '.join(names)}")
+        if not usable[name]:
+            reason = next(
+                f.error for e, f in zip(entries, facts, strict=True) if e.class_name == name
+            )
+            raise BcdError(f"{root}: no picture of class '{name}' can be used (first: {reason})")
+    if len(names) < 2 and not trained:
+        raise BcdError(f"{root} has one class only ('{names[0]}'): a classifier needs two or more")
+
+
+def _relative(path: Path, base: Path) -> str:
+    return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
+
+
+def _group_of(path: str, pattern: str | None) -> str:
+    if pattern is None:
+        return ""
+    try:
+        match = re.search(pattern, path)
+    except re.error as error:
+        raise ConfigError(
+            f"data.group_pattern={pattern}: not a regular expression ({error})"
+        ) from None
+    if match is None:
+        return ""
+    return match.group(1) if match.groups() else match.group(0)

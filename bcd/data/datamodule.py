@@ -1,0 +1,73 @@
+"""Feeds the trainer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bcd.config import AugmentConfig, DataConfig
+from bcd.data.catalog import Catalog
+from bcd.data.loading import ViewSampler, make_loader
+from bcd.data.split import Split
+from bcd.data.views import Augmenter, PictureViews
+
+
+class SmearDataModule(pl.LightningDataModule):
+    """Batches of pictures and labels for each subset.
+
+    A batch is (pictures, labels): uint8 (N, 3, size, size) in channels-last memory, int64 (N,).
+    Normalisation belongs to the model, so that whoever has a checkpoint has it too.
+
+    Args:
+        catalog: The pictures.
+        split: Who is train, val and test.
+        data: The `data` group.
+        augment: The `augment` group.
+        size: Side of the pictures in pixels.
+        seed: The run's seed.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        split: Split,
+        data: DataConfig,
+        augment: AugmentConfig,
+        size: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.split = split
+        self.views = augment.views
+        self.seed = seed
+        self.batch_size = data.batch_size
+        self.num_workers = data.num_workers
+        # What a key stands for; another room may put a faster source of the same in its place.
+        self.source: Dataset[tuple[Tensor, int]] = PictureViews(
+            catalog.root, catalog.pictures, size, Augmenter(augment, seed)
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled views of the train part."""
+        return self._loader("train", self.views)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Plain pictures of the val part."""
+        return self.plain_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Plain pictures of the test part."""
+        return self.plain_loader("test")
+
+    def plain_loader(self, subset: str) -> DataLoader[Any]:
+        """Plain pictures of a subset in the catalog's order."""
+        return self._loader(subset, 0)
+
+    def _loader(self, subset: str, views: int) -> DataLoader[Any]:
+        rank = self.trainer.global_rank if self.trainer else 0
+        world = self.trainer.world_size if self.trainer else 1
+        sampler = ViewSampler(self.split.indices(subset), views, self.seed, rank, world)
+        return make_loader(self.source, sampler, self.batch_size, self.num_workers)

@@ -1,0 +1,42 @@
+"""Fetches the published 3,242-picture set where a data root does not exist yet."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from bcd.console import say
+from bcd.errors import BcdError
+
+HANDLE = "mohammadamireshraghi/blood-cell-cancer-all-4class"
+PAGE = f"https://www.kaggle.com/datasets/{HANDLE}"
+
+
+def download(root: Path) -> None:
+    """Downloads the set with kagglehub (which draws a progress bar) and puts it at `root`.
+
+    Raises:
+        BcdError: No network, no room, or no permission; the line names the three ways out.
+    """
+    say(f"{root} does not exist: downloading the 3,242-picture set ({PAGE}) to it")
+    partial = root.with_name(f".{root.name}.download")
+    missing = [p for p in root.parents if not p.exists()]
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        import kagglehub
+
+        found = Path(kagglehub.dataset_download(HANDLE, output_dir=str(partial)))
+        found.replace(root)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BcdError(
+            f"data.root={root} does not exist and the download failed "
+            f"({type(error).__name__}: {reason[:100]}): give data.root=<folder of class folders>, "
+            f"or unpack {PAGE} at {root}, or draw smears with data=generated"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        for folder in missing:
+            with contextlib.suppress(OSError):  # not empty: it holds what was downloaded
+                folder.rmdir()

@@ -1,0 +1,86 @@
+"""Loaders: which views, in which order, on which process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from bcd.data.views import PLAIN, Key, stack_views
+
+
+class ViewSampler(Sampler[Key]):
+    """Yields the keys of one epoch.
+
+    Keys rather than indices, so that workers, which never hear of epochs, make the right view.
+    Training draws view `epoch % views` in an order that depends on (seed, epoch) alone and fills
+    up so that every process has as many; evaluation never repeats a picture.
+
+    Args:
+        indices: Pictures of the subset.
+        views: Number of different views; 0 for plain pictures in their order.
+        seed: The run's seed.
+        rank: Number of this process.
+        world: Number of processes.
+    """
+
+    def __init__(
+        self, indices: Sequence[int], views: int, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
+        self._indices = list(indices)
+        self._views = views
+        self._seed = seed
+        self._rank = rank
+        self._world = world
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this at the start of every epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._keys())
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._keys())
+
+    def _keys(self) -> list[Key]:
+        if not self._views:
+            return [(i, PLAIN) for i in self._indices[self._rank :: self._world]]
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+        order = torch.randperm(len(self._indices), generator=generator).tolist()
+        order += order[: -len(order) % self._world]
+        view = self._epoch % self._views
+        return [(self._indices[i], view) for i in order[self._rank :: self._world]]
+
+
+def make_loader(
+    source: Dataset[Any], sampler: Sampler[Any], batch_size: int, num_workers: int | None
+) -> DataLoader[Any]:
+    """Makes a loader whose batches are the same for any number of workers.
+
+    Args:
+        source: Gives a sample for each key of the sampler.
+        sampler: Yields keys.
+        batch_size: Samples a batch.
+        num_workers: Worker processes; None for one a core, eight at most, none for small sets.
+
+    Returns:
+        The loader. Its own generator keeps it from drawing on the global random state.
+    """
+    if num_workers is None:
+        count = len(sampler)  # type: ignore[arg-type]
+        num_workers = min(8, os.cpu_count() or 1) if count > 4 * batch_size else 0
+    return DataLoader(
+        source,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=getattr(source, "collate", stack_views),
+        generator=torch.Generator(),
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )

@@ -1,0 +1,100 @@
+"""Looks at every file once (hash, size, does it decode) and remembers what it saw."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bcd.data.reading import PictureError, check_picture, read_bytes
+from bcd.storage import cache_dir, write_text
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What one look at a file told: sha256 of its bytes, size in pixels, or why it is unusable."""
+
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+    error: str = ""
+
+
+def scan_files(paths: Sequence[Path], root: Path, min_size: int) -> list[FileFacts]:
+    """Looks at each file, taking from memory those unchanged since the last look.
+
+    A file counts as unchanged when its size and its time of modification are.
+
+    Args:
+        paths: The files.
+        root: The data root, under whose name the memory is kept.
+        min_size: Smallest accepted side in pixels.
+
+    Returns:
+        The facts, in the order of `paths`.
+    """
+    memory_file = _memory_file(root, min_size)
+    memory = _load(memory_file)
+    stamps = [_stamp(path) for path in paths]
+    known = [memory.get(str(p)) if s else None for p, s in zip(paths, stamps, strict=True)]
+    facts: list[FileFacts | None] = [
+        FileFacts(**entry["facts"]) if entry and entry["stamp"] == stamp else None
+        for entry, stamp in zip(known, stamps, strict=True)
+    ]
+    todo = [i for i, fact in enumerate(facts) if fact is None]
+    if todo:
+        for i, fact in zip(todo, _look_at([paths[i] for i in todo], min_size), strict=True):
+            facts[i] = fact
+    done = [fact for fact in facts if fact is not None]
+    if todo or len(memory) != len(paths):
+        table = {
+            str(path): {"stamp": stamp, "facts": asdict(fact)}
+            for path, stamp, fact in zip(paths, stamps, done, strict=True)
+        }
+        write_text(memory_file, json.dumps(table))
+    return done
+
+
+def _look_at(paths: Sequence[Path], min_size: int) -> list[FileFacts]:
+    from bcd.console import track
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        looked = pool.map(lambda path: _facts(path, min_size), paths)
+        return list(track(looked, "Looking at the pictures", len(paths)))
+
+
+def _facts(path: Path, min_size: int) -> FileFacts:
+    try:
+        data = read_bytes(path)
+        width, height = check_picture(data, min_size)
+    except PictureError as error:
+        return FileFacts(error=str(error))
+    return FileFacts(hashlib.sha256(data).hexdigest(), width, height)
+
+
+def _stamp(path: Path) -> list[int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return []
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _memory_file(root: Path, min_size: int) -> Path:
+    name = hashlib.sha256(f"{_VERSION} {min_size} {root}".encode()).hexdigest()[:16]
+    return cache_dir() / "catalogs" / f"{name}.json"
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return table if isinstance(table, dict) else {}

@@ -1,0 +1,226 @@
+"""Decides which picture is train, val or test."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bcd.config import SplitConfig
+from bcd.data.catalog import Catalog
+from bcd.errors import BcdError, ConfigError
+from bcd.storage import write_csv
+
+SUBSETS = ("train", "val", "test", "excluded")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The subset of each picture of a catalog.
+
+    Attributes:
+        subsets: One of `SUBSETS` for each picture, in the catalog's order.
+    """
+
+    subsets: tuple[str, ...]
+
+    def indices(self, subset: str) -> list[int]:
+        """Indices of a subset's pictures, ascending; `all` is every picture not excluded."""
+        if subset == "all":
+            return [i for i, s in enumerate(self.subsets) if s != "excluded"]
+        return [i for i, s in enumerate(self.subsets) if s == subset]
+
+    def hashes(self, catalog: Catalog) -> dict[str, list[str]]:
+        """sha256 of each subset's pictures; a hash stands as often as copies of it do."""
+        return {
+            subset: [catalog.pictures[i].sha256 for i in self.indices(subset)]
+            for subset in SUBSETS[:3]
+        }
+
+    def write(self, file: Path, catalog: Catalog) -> None:
+        """Writes `split.csv`: path, class, group, sha256, subset; rejected files are excluded."""
+        rows = [
+            (p.path, catalog.classes[p.label], p.group, p.sha256, subset)
+            for p, subset in zip(catalog.pictures, self.subsets, strict=True)
+        ]
+        rows += [(r.path, r.class_name, "", "", "excluded") for r in catalog.rejected]
+        write_csv(file, ("path", "class", "group", "sha256", "subset"), rows)
+
+
+def make_split(catalog: Catalog, cfg: SplitConfig) -> Split:
+    """Splits a catalog as the `split` group says.
+
+    Args:
+        catalog: The pictures.
+        cfg: `split.test` is a share of all pictures, `split.val` of what is left for training.
+
+    Returns:
+        The split; every class is in train, val and test.
+
+    Raises:
+        BcdError: A class is too small, or groups or a subset are wanting.
+    """
+    labels = np.array(catalog.labels)
+    if cfg.kind == "csv":
+        subsets = _from_csv(catalog, cfg.file)
+    else:
+        _check_sizes(catalog, cfg)
+        everything = np.arange(len(labels))
+        groups = _groups(catalog) if cfg.kind == "grouped" else None
+        if cfg.kind == "kfold":
+            rest, test = _fold(everything, labels, cfg)
+        else:
+            rest, test = _part(everything, labels, groups, cfg.test, cfg.seed)
+        train, val = _part(rest, labels, groups, cfg.val, cfg.seed)
+        subsets = np.full(len(labels), "excluded", dtype=object)
+        for name, indices in (("train", train), ("val", val), ("test", test)):
+            subsets[indices] = name
+    split = Split(tuple(str(s) for s in subsets))
+    _check_classes(catalog, split)
+    return split
+
+
+def recorded_indices(catalog: Catalog, hashes: Sequence[str]) -> list[int]:
+    """Finds pictures by sha256, each as often as its hash is listed.
+
+    Copies of one file may stand in different subsets; since their bytes are the same, which of
+    them is taken does not matter, how many does.
+    """
+    wanted = Counter(hashes)
+    found = []
+    for i, picture in enumerate(catalog.pictures):
+        if wanted[picture.sha256] > 0:
+            wanted[picture.sha256] -= 1
+            found.append(i)
+    return found
+
+
+def _part(
+    indices: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divides indices into (the rest, a share of them), stratified, groups kept whole."""
+    if groups is not None:
+        return _part_groups(indices, labels, groups, share, seed)
+    from sklearn.model_selection import train_test_split
+
+    classes = len(np.unique(labels[indices]))
+    count = max(classes, round(share * len(indices)))
+    rest, part = train_test_split(
+        indices, test_size=count, stratify=labels[indices], random_state=seed
+    )
+    return np.sort(rest), np.sort(part)
+
+
+def _part_groups(
+    indices: np.ndarray, labels: np.ndarray, groups: np.ndarray, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Takes whole groups, large ones first, while each brings the classes nearer to the share."""
+    classes = int(labels.max()) + 1
+    tables = {
+        name: np.bincount(labels[indices[groups[indices] == name]], minlength=classes)
+        for name in np.unique(groups[indices])
+    }
+    names = list(tables)
+    np.random.default_rng(seed).shuffle(names)
+    names.sort(key=lambda name: -int(tables[name].sum()))
+    total = np.bincount(labels[indices], minlength=classes)
+    goal = share * total
+    scale = np.maximum(total, 1)
+    taken: list[str] = []
+    have = np.zeros(classes)
+    for name in names:
+        now = np.square((have - goal) / scale).sum()
+        then = np.square((have + tables[name] - goal) / scale).sum()
+        if then < now and len(taken) < len(names) - 1:
+            taken.append(name)
+            have = have + tables[name]
+    inside = np.isin(groups[indices], taken)
+    return indices[~inside], indices[inside]
+
+
+def _fold(
+    indices: np.ndarray, labels: np.ndarray, cfg: SplitConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.model_selection import StratifiedKFold
+
+    folds = StratifiedKFold(cfg.folds, shuffle=True, random_state=cfg.seed)
+    rest, test = list(folds.split(indices, labels))[cfg.fold]
+    return rest, test
+
+
+def _groups(catalog: Catalog) -> np.ndarray:
+    names = np.array([picture.group for picture in catalog.pictures])
+    missing = int((names == "").sum())
+    if missing:
+        raise BcdError(
+            f"split=grouped wants a group for each picture, {missing} of {len(names)} have none: "
+            "set data.group_pattern=<regular expression on the path>, or give data.root a CSV "
+            "with a column 'group'"
+        )
+    return names
+
+
+def _from_csv(catalog: Catalog, file: str | None) -> np.ndarray:
+    """Subsets named by a CSV of split.csv's form, or by the catalog's own CSV."""
+    if file is None:
+        subsets = np.array([p.subset for p in catalog.pictures], dtype=object)
+        if not any(subsets):
+            raise BcdError(
+                "split=csv wants split.file=<a split.csv>, or a data.root CSV with a column 'split'"
+            )
+        source = "column 'split'"
+    else:
+        subsets = _matched(catalog, Path(file).expanduser())
+        source = file
+    subsets[subsets == ""] = "excluded"
+    unknown = sorted(set(subsets) - set(SUBSETS))
+    if unknown:
+        raise BcdError(f"{source}: unknown subset '{unknown[0]}'; known are {', '.join(SUBSETS)}")
+    return subsets
+
+
+def _matched(catalog: Catalog, file: Path) -> np.ndarray:
+    """Matches rows to pictures by path, and where a path is not known by sha256."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except OSError as error:
+        raise ConfigError(f"split.file={file}: {error.strerror}") from error
+    if not rows or not {"path", "subset"} <= set(rows[0]):
+        raise BcdError(f"split.file={file}: wants the columns path and subset")
+    by_path = {row["path"]: row["subset"] for row in rows}
+    by_hash: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        if row.get("sha256"):
+            by_hash[row["sha256"]].append(row["subset"])
+    subsets = [
+        by_path.get(p.path) or next(iter(by_hash.get(p.sha256, [])), "") for p in catalog.pictures
+    ]
+    if not any(subsets):
+        raise BcdError(f"split.file={file}: none of its pictures is in {catalog.root}")
+    return np.array(subsets, dtype=object)
+
+
+def _check_sizes(catalog: Catalog, cfg: SplitConfig) -> None:
+    least = cfg.folds if cfg.kind == "kfold" else 3
+    for name, count in catalog.counts().items():
+        if count < least:
+            raise BcdError(
+                f"class '{name}' has {count} usable picture{'s' * (count != 1)} in {catalog.root}: "
+                f"split={cfg.kind} wants {least} or more of each class"
+            )
+
+
+def _check_classes(catalog: Catalog, split: Split) -> None:
+    for subset in SUBSETS[:3]:
+        present = {catalog.pictures[i].label for i in split.indices(subset)}
+        absent = [name for i, name in enumerate(catalog.classes) if i not in present]
+        if absent:
+            raise BcdError(
+                f"the {subset} part has no picture of class '{absent[0]}': change split.seed, "
+                f"split.test or split.val, or use other groups"
+            )

@@ -1,0 +1,123 @@
+"""Views: what training sees of a picture. View v of picture i depends on (seed, i, v) alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from bcd.config import AugmentConfig
+from bcd.data.catalog import Picture
+from bcd.data.reading import fit, read_picture
+
+# The picture as it is, merely resized: what val, test and predict see.
+PLAIN = -1
+
+# A key names what a dataset is asked for: (index of the picture, view).
+Key = tuple[int, int]
+
+
+class Augmenter:
+    """Makes views with albumentations.
+
+    Albumentations hands one seed to every transform of a pipeline, so that whether a picture is
+    flipped and how bright it becomes would hang together; here each transform has its own.
+
+    Args:
+        cfg: The `augment` group; its transforms take and give uint8 RGB.
+        seed: The run's seed.
+    """
+
+    def __init__(self, cfg: AugmentConfig, seed: int) -> None:
+        self._cfg = cfg
+        self._seed = seed
+        self._pipeline: Any = None
+
+    def __call__(self, picture: NDArray[np.uint8], sha256: str, view: int) -> NDArray[np.uint8]:
+        """Returns a view of a picture, same shape (size, size, 3)."""
+        if view == PLAIN or not self._cfg.transforms:
+            return picture
+        if self._pipeline is None:
+            self._pipeline = _build(self._cfg.transforms)
+        digest = hashlib.sha256(f"{self._seed} {sha256} {view}".encode()).digest()
+        _seed_each(self._pipeline, np.random.SeedSequence(int.from_bytes(digest[:16], "little")))
+        return np.asarray(self._pipeline(image=picture)["image"], dtype=np.uint8)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_cfg": self._cfg, "_seed": self._seed, "_pipeline": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+
+def _build(transforms: Sequence[Any]) -> Any:
+    import cv2
+
+    from bcd.config_check import instantiate
+
+    cv2.setNumThreads(0)  # the loaders' workers and the forward pass use the cores already
+    import albumentations
+
+    return albumentations.Compose([instantiate(node) for node in transforms])
+
+
+def _seed_each(transform: Any, sequence: np.random.SeedSequence) -> None:
+    children = getattr(transform, "transforms", None) or []
+    if not children:
+        transform.set_random_seed(int(sequence.generate_state(1)[0]))
+        return
+    own, *inner = sequence.spawn(len(children) + 1)
+    # Composes draw too (which of their children to apply); set theirs without the children's.
+    seed = int(own.generate_state(1)[0])
+    transform.random_generator = np.random.default_rng(seed)
+    transform.py_random.seed(seed)
+    for child, child_sequence in zip(children, inner, strict=True):
+        _seed_each(child, child_sequence)
+
+
+class PictureViews(Dataset[tuple[Tensor, int]]):
+    """Pictures by key: decodes, resizes, and makes the view.
+
+    Args:
+        root: Folder that the pictures' paths are relative to.
+        pictures: The pictures; a key's index counts in them.
+        size: Side of the result in pixels.
+        augmenter: Makes the views.
+    """
+
+    def __init__(
+        self, root: Path, pictures: Sequence[Picture], size: int, augmenter: Augmenter
+    ) -> None:
+        self.root = root
+        self.pictures = pictures
+        self.size = size
+        self.augmenter = augmenter
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def pixels(self, index: int) -> NDArray[np.uint8]:
+        """The decoded, resized picture, shape (size, size, 3), RGB."""
+        return fit(read_picture(self.root / self.pictures[index].path), self.size)
+
+    def view(self, pixels: NDArray[np.uint8], key: Key) -> NDArray[np.uint8]:
+        """A view of what `pixels` returned."""
+        return self.augmenter(pixels, self.pictures[key[0]].sha256, key[1])
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
+        """Pixels of a view, uint8 (size, size, 3), and the label."""
+        view = self.view(self.pixels(key[0]), key)
+        return torch.from_numpy(np.ascontiguousarray(view)), self.pictures[key[0]].label
+
+
+def stack_views(samples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    """Collates samples into pictures (N, 3, size, size) uint8, channels last, and labels (N,)."""
+    pixels = torch.stack([sample[0] for sample in samples]).permute(0, 3, 1, 2)
+    return pixels, torch.tensor([sample[1] for sample in samples])

@@ -1,0 +1,114 @@
+"""Evaluates a checkpoint: on its own run's pictures, or on a folder it has never seen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bcd.config import AugmentConfig, DataConfig, EvalConfig
+from bcd.console import say, show_table
+from bcd.data.catalog import Catalog, load_catalog
+from bcd.data.loading import ViewSampler, make_loader
+from bcd.data.split import recorded_indices
+from bcd.data.views import Augmenter, PictureViews
+from bcd.errors import BcdError
+from bcd.evaluation.collect import choose_device
+from bcd.evaluation.results import Result, evaluate, metric_rows, write_results
+from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
+from bcd.runs import write_config, write_run_info
+
+
+def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
+    """Evaluates a checkpoint and writes metrics, predictions and figures.
+
+    Without `data.root`, the pictures of the training run are taken and of them the recorded test
+    part, found again by sha256. With another one, all of its pictures.
+
+    Args:
+        cfg: Checked configuration.
+
+    Returns:
+        The result by the name of the part.
+
+    Raises:
+        BcdError: No checkpoint, or no pictures.
+    """
+    started = time.time()
+    checkpoint = find_checkpoint(cfg.ckpt)
+    network, card = load_checkpoint(checkpoint)
+    catalog = load_catalog(_data_config(cfg, card), card.classes)
+    subset = cfg.subset or ("test" if _is_own(cfg, card) else "all")
+    indices = _choose(catalog, card, subset)
+    _warn_of_trained(catalog, card, indices, subset)
+    batch = cfg.data.batch_size or int(card.config["data"]["batch_size"])
+    source = PictureViews(
+        catalog.root, catalog.pictures, card.input_size, Augmenter(AugmentConfig(), 0)
+    )
+    loader = make_loader(source, ViewSampler(indices, 0, 0), batch, cfg.data.num_workers)
+    device = choose_device(cfg.device)
+    result = evaluate(network, loader, catalog, indices, device, f"Evaluating {subset}")
+    results = {subset: result}
+    run_dir = Path(cfg.run_dir).absolute()
+    write_config(run_dir, cfg)
+    write_results(run_dir, catalog, results)
+    write_run_info(
+        run_dir,
+        started,
+        checkpoint=str(checkpoint),
+        data={"root": str(catalog.root), "fingerprint": catalog.fingerprint()},
+        rejected=[vars(item) for item in catalog.rejected],
+    )
+    show_table(f"{checkpoint.name} on {catalog.root}", ["figure", *results], metric_rows(results))
+    if catalog.rejected:
+        say(f"turned away: {len(catalog.rejected)} files, listed in run.json")
+    say(f"results: {run_dir}")
+    return results
+
+
+def _is_own(cfg: EvalConfig, card: Card) -> bool:
+    """Whether the pictures are those of the training run."""
+    root = cfg.data.root
+    return root is None or Path(root).expanduser().absolute() == Path(card.data_root)
+
+
+def _data_config(cfg: EvalConfig, card: Card) -> DataConfig:
+    """The run's `data` group with what was asked for on top."""
+    recorded = dict(card.config["data"])
+    recorded["generate"] = None  # the pictures are there by now, or they are not
+    own = _is_own(cfg, card)
+    root = Path(card.data_root if own or cfg.data.root is None else cfg.data.root).expanduser()
+    if not root.exists():
+        wanted = "the run's pictures" if own else "pictures"
+        raise BcdError(f"{wanted} are not at {root}: give data.root=<where they are>")
+    recorded["root"] = str(root)
+    if cfg.data.variant is not None:
+        if own and cfg.data.variant != recorded["variant"]:
+            say(f"warning: trained on {recorded['variant']} pictures, now {cfg.data.variant}")
+        recorded["variant"] = cfg.data.variant
+    return DataConfig(**recorded)
+
+
+def _choose(catalog: Catalog, card: Card, subset: str) -> list[int]:
+    if subset == "all":
+        return list(range(len(catalog.pictures)))
+    indices = recorded_indices(catalog, card.split[subset])
+    missing = len(card.split[subset]) - len(indices)
+    if not indices:
+        raise BcdError(
+            f"none of the run's {subset} pictures is in {catalog.root}: say subset=all to evaluate "
+            "everything there"
+        )
+    if missing:
+        say(f"warning: {missing} of the run's {subset} pictures are not in {catalog.root}")
+    return indices
+
+
+def _warn_of_trained(catalog: Catalog, card: Card, indices: Sequence[int], subset: str) -> None:
+    seen = set(card.split["train"]) | set(card.split["val"])
+    count = sum(catalog.pictures[i].sha256 in seen for i in indices)
+    if count and subset in ("test", "all"):
+        say(
+            f"warning: {count} of {len(indices)} pictures were trained or chosen on (same sha256): "
+            "the figures flatter the model"
+        )

@@ -1,0 +1,64 @@
+"""Runs a network over a loader and keeps its answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import DataLoader
+
+from bcd.errors import BcdError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Returns the device of that name; `auto` is the first accelerator, else the CPU.
+
+    Raises:
+        BcdError: There is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BcdError(f"device={name} is not to be had here: try device=cpu") from error
+    return device
+
+
+@torch.inference_mode()
+def collect_logits(
+    network: nn.Module, loader: DataLoader[Any], device: torch.device, description: str = ""
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Computes the logits of every picture of a loader, in its order.
+
+    Args:
+        network: Maps the loader's batches to logits; is put into eval mode.
+        loader: Gives (inputs, labels).
+        device: Where to compute.
+        description: Text beside the progress bar; no bar if empty.
+
+    Returns:
+        Logits (n, classes) and labels (n,).
+    """
+    from bcd.console import track
+
+    network.eval().to(device)
+    batches = track(loader, description, len(loader)) if description else loader
+    logits, labels = [], []
+    for inputs, target in batches:
+        logits.append(network(inputs.to(device, non_blocking=True)).float().cpu().numpy())
+        labels.append(target.numpy())
+    return np.concatenate(logits), np.concatenate(labels)
+
+
+def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Probabilities (n, classes) of logits (n, classes)."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
+    probabilities: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
+    return probabilities

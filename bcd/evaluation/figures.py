@@ -1,0 +1,127 @@
+"""Pictures of results: confusion matrix, curves over the epochs, the worst mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from bcd.evaluation.predictions import Prediction
+
+DPI = 120
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches, without pyplot's global state."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", dpi=DPI)
+
+
+def save_figure(figure: Figure, file: Path) -> None:
+    """Writes a PNG."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file)
+
+
+def to_array(figure: Figure) -> NDArray[np.uint8]:
+    """Renders a figure to pixels (height, width, 3)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
+    """Draws counts, shaded by the share of the true class.
+
+    Args:
+        matrix: (k, k); rows are true classes.
+        classes: Class names.
+        title: Stands above.
+    """
+    counts = np.asarray(matrix)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 2.2 + 0.75 * len(classes)
+    figure = new_figure(side + 0.6, side)
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(len(classes))
+    axes.set_xticks(ticks, classes, rotation=30, ha="right")
+    axes.set_yticks(ticks, classes)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    for i, j in np.ndindex(*counts.shape):
+        colour = "white" if shares[i, j] > 0.5 else "black"
+        text = f"{counts[i, j]}\n{shares[i, j]:.1%}" if counts[i, j] else "0"
+        axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=9)
+    return figure
+
+
+def draw_curves(history: Sequence[Mapping[str, float]]) -> Figure:
+    """Draws loss and accuracy of train and val over the epochs."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new_figure(8, 3.4)
+    for number, name in enumerate(("loss", "accuracy"), start=1):
+        axes: Axes = figure.add_subplot(1, 2, number)
+        for part in ("train", "val"):
+            values = [epoch.get(f"{part}/{name}", np.nan) for epoch in history]
+            axes.plot(range(1, len(values) + 1), values, marker="o", label=part)
+        axes.set(xlabel="epoch", title=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
+def draw_mistakes(
+    predictions: Sequence[Prediction],
+    classes: Sequence[str],
+    pixels: Callable[[int], NDArray[np.uint8]],
+    most: int = 12,
+) -> Figure | None:
+    """Shows the pictures that were wrong with the highest probability.
+
+    Args:
+        predictions: Of the evaluated pictures.
+        classes: Class names.
+        pixels: Gives the pixels of the i-th prediction's picture.
+        most: How many to show.
+
+    Returns:
+        The figure, None if nothing was wrong.
+    """
+    wrong = _mistakes(predictions, classes)[:most]
+    if not wrong:
+        return None
+    columns = min(4, len(wrong))
+    rows = -(-len(wrong) // columns)
+    figure = new_figure(2.4 * columns, 2.75 * rows)
+    for number, (index, said, probability) in enumerate(wrong, start=1):
+        axes = figure.add_subplot(rows, columns, number)
+        axes.imshow(pixels(index))
+        axes.set_axis_off()
+        label = predictions[index].label
+        name = Path(predictions[index].path).name
+        axes.set_title(f"{name}\nis {label}\nsaid {said} ({probability:.0%})", fontsize=7)
+    return figure
+
+
+def _mistakes(
+    predictions: Sequence[Prediction], classes: Sequence[str]
+) -> list[tuple[int, str, float]]:
+    """Index, predicted class and its probability of each wrong prediction, surest first."""
+    found: list[tuple[int, str, float]] = []
+    for index, prediction in enumerate(predictions):
+        best: Any = int(np.argmax(prediction.probabilities))
+        if classes[best] != prediction.label:
+            found.append((index, classes[best], prediction.probabilities[best]))
+    return sorted(found, key=lambda item: -item[2])

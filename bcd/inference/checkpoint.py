@@ -1,0 +1,113 @@
+"""Checkpoints that describe themselves: plain data with a card."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bcd.config import ModelConfig
+from bcd.errors import BcdError
+from bcd.models.backbones import IMAGENET_MEAN, IMAGENET_STD, build_blocks
+from bcd.models.network import SmearNetwork
+
+CARD_VERSION = 1
+
+
+@dataclass
+class Card:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        classes: Class names; index i of the output is `classes[i]`.
+        benign: Index of the class that is not cancer, None where there is none.
+        input_size: Side of the pictures in pixels.
+        mean: Per channel, for values between 0 and 1; RGB.
+        std: Per channel.
+        interpolation: How pictures are resized.
+        data_root: Where the pictures of the run were.
+        split: sha256 of the pictures of train, val and test.
+        config: The resolved configuration of the run.
+        versions: Of Python and the packages that matter.
+        val_metrics: Figures on the val part at the epoch that was saved.
+        temperature: Divides the logits; None before calibration.
+        abstain_below: Probability under which to refer; None before it is chosen.
+        version: Of the card's form.
+    """
+
+    classes: list[str]
+    benign: int | None
+    input_size: int
+    data_root: str
+    split: dict[str, list[str]]
+    config: dict[str, Any]
+    mean: list[float] = field(default_factory=lambda: list(IMAGENET_MEAN))
+    std: list[float] = field(default_factory=lambda: list(IMAGENET_STD))
+    interpolation: str = "area when shrinking, bilinear when enlarging"
+    versions: dict[str, str] = field(default_factory=lambda: versions())
+    val_metrics: dict[str, float] = field(default_factory=dict)
+    temperature: float | None = None
+    abstain_below: float | None = None
+    version: int = CARD_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as it goes into the checkpoint."""
+        return asdict(self)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    from importlib.metadata import version
+
+    import bcd
+
+    packages = ("torch", "torchvision", "lightning", "torchmetrics", "albumentations", "numpy")
+    found = {name: version(name) for name in (*packages, "opencv-python-headless", "pillow")}
+    return {"bcd": bcd.__version__, "python": platform.python_version(), **found}
+
+
+def find_checkpoint(text: str) -> Path:
+    """Finds the checkpoint that `ckpt=` means.
+
+    Args:
+        text: A checkpoint, a run folder (its best.ckpt) or a folder of runs (the newest one's).
+
+    Raises:
+        BcdError: There is none.
+    """
+    path = Path(text).expanduser().absolute()
+    if path.is_file():
+        return path
+    found = list(path.rglob("best.ckpt")) if path.is_dir() else []
+    if not found:
+        raise BcdError(f"ckpt={text}: no checkpoint there; train.py writes checkpoints/best.ckpt")
+    return max(found, key=lambda file: file.stat().st_mtime)
+
+
+def load_checkpoint(file: Path) -> tuple[SmearNetwork, Card]:
+    """Loads a network in eval mode and its card; runs no code from the file.
+
+    Raises:
+        BcdError: Not a checkpoint of this project, or of another version of its card.
+    """
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        values = dict(content["card"])
+        state = content["state_dict"]
+    except Exception as error:
+        raise BcdError(f"ckpt={file}: not a checkpoint that train.py wrote") from error
+    if values.get("version") != CARD_VERSION:
+        raise BcdError(
+            f"ckpt={file}: its card has version {values.get('version')}, not {CARD_VERSION}"
+        )
+    card = Card(**{f.name: values[f.name] for f in fields(Card)})
+    model = ModelConfig(**card.config["model"])
+    network = SmearNetwork(*build_blocks(model, None), len(card.classes), model)
+    prefix = "network."
+    network.load_state_dict(
+        {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}, strict=True
+    )
+    return network.eval(), card

@@ -1,0 +1,1 @@
+"""Networks: the backbones, and the classifier that wraps one."""

@@ -1,0 +1,123 @@
+"""The LightningModule: trains the network and logs how it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+from bcd.config import ModelConfig
+from bcd.models.backbones import build_backbone
+from bcd.models.network import SmearNetwork
+
+Batch = tuple[Tensor, Tensor]
+
+
+class SmearClassifier(pl.LightningModule):
+    """Classifies smears: cross-entropy on the logits of a `SmearNetwork`.
+
+    Args:
+        model: The `model` group.
+        classes: Number of classes.
+        optimizer: `_target_` of an optimizer and its arguments, without the parameters.
+        class_weights: Weight of each class in the loss, None for equal ones.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        classes: int,
+        optimizer: Mapping[str, Any] | None = None,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = SmearNetwork(*build_backbone(model), classes, model)
+        self._optimizer = optimizer
+        weight = None if class_weights is None else torch.tensor(class_weights)
+        self.loss = nn.CrossEntropyLoss(weight=weight)
+        scores = epoch_scores(classes)
+        self.train_scores = scores.clone(prefix="train/")
+        self.val_scores = scores.clone(prefix="val/")
+        self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
+        # One dict of figures an epoch.
+        self.history: list[dict[str, float]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps pictures uint8 (N, 3, H, W) to logits (N, classes)."""
+        logits: Tensor = self.network(x)
+        return logits
+
+    def on_train_epoch_start(self) -> None:
+        """Puts every part into its mode; Lightning no longer does so before each epoch."""
+        self.network.train()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of a batch."""
+        logits = self(batch[0])
+        loss: Tensor = self.loss(logits, batch[1])
+        self.train_loss.update(loss.detach(), weight=len(logits))
+        self.train_scores.update(logits.detach(), batch[1])
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the epoch's figures on the train part, as seen while it was being trained."""
+        self._log_epoch("train", self.train_loss, self.train_scores)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Gathers the figures of a batch."""
+        logits = self(batch[0])
+        self.val_loss.update(self.loss(logits, batch[1]), weight=len(logits))
+        self.val_scores.update(logits, batch[1])
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the epoch's figures on the val part; those of the sanity check are thrown away."""
+        if self.trainer.sanity_checking:
+            self.val_loss.reset()
+            self.val_scores.reset()
+            return
+        self._log_epoch("val", self.val_loss, self.val_scores)
+
+    def _log_epoch(self, part: str, loss: MeanMetric, scores: MetricCollection) -> None:
+        values = {f"{part}/loss": loss.compute(), **scores.compute()}
+        self.log_dict(values)
+        bar = {f"{part} {name}": values[f"{part}/{name}"] for name in ("loss", "accuracy")}
+        self.log_dict(bar, prog_bar=True, logger=False)
+        while len(self.history) <= self.current_epoch:
+            self.history.append({})
+        self.history[self.current_epoch] |= {name: float(v) for name, v in values.items()}
+        loss.reset()
+        scores.reset()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimizer over what is trained."""
+        from bcd.config_check import instantiate
+
+        trained = [p for p in self.parameters() if p.requires_grad]
+        optimizer = instantiate(self._optimizer or {}, params=trained)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        return optimizer
+
+
+def epoch_scores(classes: int) -> MetricCollection:
+    """Accuracy (share of pictures that are right) and macro precision, recall and F1.
+
+    Macro: the plain mean over classes, so that each counts alike however many pictures it has.
+    """
+    return MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(classes, average="micro"),
+            "precision": MulticlassPrecision(classes, average="macro"),
+            "recall": MulticlassRecall(classes, average="macro"),
+            "f1": MulticlassF1Score(classes, average="macro"),
+        }
+    )

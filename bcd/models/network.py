@@ -1,0 +1,105 @@
+"""The network: normalisation, a frozen prefix, trained blocks, pooling and a linear head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bcd.config import ModelConfig
+from bcd.errors import ConfigError
+from bcd.models.backbones import IMAGENET_MEAN, IMAGENET_STD
+
+
+class FrozenPrefix(nn.Module):
+    """The part of the network that is never trained: normalisation and the first blocks.
+
+    Its parameters want no gradient and its BatchNorm stays in eval mode whatever mode the network
+    is put into, so that its output depends on the pictures alone.
+
+    Args:
+        blocks: The frozen blocks; may be empty.
+        pooled: Whether to pool the last block's output, as where nothing after it is trained.
+        mean: Per channel, for values between 0 and 1.
+        std: Per channel.
+
+    Attributes:
+        fed_outputs: Set where its inputs are outputs that it gave before; it hands them on.
+    """
+
+    def __init__(
+        self, blocks: nn.Sequential, pooled: bool, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.blocks = blocks
+        self.pooled = pooled
+        self.fed_outputs = False
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> FrozenPrefix:
+        """Stays in eval mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps pictures uint8 (N, 3, H, W) to activations (N, C, h, w), or (N, C) if pooled."""
+        if self.fed_outputs:
+            return x
+        mean, std = self.get_buffer("mean"), self.get_buffer("std")
+        x = (x.to(mean.dtype) / 255 - mean) / std
+        x = self.blocks(x)
+        return pool(x) if self.pooled else x
+
+
+def pool(x: Tensor) -> Tensor:
+    """Global average pooling: (N, C, h, w) to (N, C)."""
+    return x.mean((2, 3))
+
+
+class SmearNetwork(nn.Module):
+    """From pictures to logits.
+
+    Args:
+        blocks: The backbone's blocks in order.
+        features: Channels of the last block.
+        classes: Number of classes.
+        cfg: The `model` group.
+    """
+
+    def __init__(
+        self, blocks: nn.Sequential, features: int, classes: int, cfg: ModelConfig
+    ) -> None:
+        super().__init__()
+        trained = len(blocks) if cfg.unfreeze == "all" else int(cfg.unfreeze)
+        if trained > len(blocks):
+            raise ConfigError(
+                f"model.unfreeze={trained}: {cfg.backbone} has {len(blocks)} blocks (or say all)"
+            )
+        cut = len(blocks) - trained
+        self.prefix = FrozenPrefix(blocks[:cut], not trained, IMAGENET_MEAN, IMAGENET_STD)
+        self.trunk = blocks[cut:]
+        self.dropout = nn.Dropout(cfg.dropout)
+        self.head = nn.Linear(features, classes)
+        self._norms_follow = cfg.batchnorm == "trained"
+        self.to(memory_format=torch.channels_last)
+
+    def train(self, mode: bool = True) -> SmearNetwork:
+        """Sets the mode; BatchNorm of trained blocks follows only where it is itself trained."""
+        super().train(mode)
+        if not self._norms_follow:
+            for module in self.trunk.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.train(False)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps pictures uint8 (N, 3, H, W) to logits (N, classes)."""
+        x = self.prefix(x)
+        if len(self.trunk):
+            x = pool(self.trunk(x))
+        logits: Tensor = self.head(self.dropout(x))
+        return logits

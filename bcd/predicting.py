@@ -1,0 +1,57 @@
+"""Predicts files with a checkpoint and writes `predictions.csv` or JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from bcd.config import PredictConfig
+from bcd.console import say, show_table, track
+from bcd.data.catalog import expand_inputs
+from bcd.errors import ConfigError
+from bcd.evaluation.collect import choose_device
+from bcd.evaluation.predictions import Prediction, write_predictions
+from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
+from bcd.inference.predictor import predict_files
+
+
+def predict(cfg: PredictConfig) -> list[Prediction]:
+    """Predicts what `input` names and writes the rows.
+
+    Args:
+        cfg: Checked configuration.
+
+    Returns:
+        A prediction for each file, in order; those that could not be read carry an error.
+
+    Raises:
+        BcdError: No checkpoint, or no such input.
+    """
+    inputs = [cfg.input] if isinstance(cfg.input, str) else cfg.input
+    if not isinstance(inputs, list) or not all(isinstance(i, str) for i in inputs) or not inputs:
+        raise ConfigError("input is missing: give input=<file, folder or glob>, or input=[a,b]")
+    paths = expand_inputs(inputs)[: cfg.limit]
+    network, card = load_checkpoint(find_checkpoint(cfg.ckpt))
+    device = choose_device(cfg.device)
+    made = predict_files(network, card, paths, device, cfg.batch_size, cfg.num_workers)
+    predictions = list(track(made, "Predicting", len(paths)))
+    file = Path(cfg.output or Path(cfg.run_dir) / f"predictions.{cfg.format}").expanduser()
+    if file.suffix.lower() not in (".csv", ".json"):
+        raise ConfigError(f"output={cfg.output}: must end in .csv or .json")
+    write_predictions(file, predictions, card.classes, card.benign)
+    _tell(predictions, card, file)
+    return predictions
+
+
+def _tell(predictions: list[Prediction], card: Card, file: Path) -> None:
+    failed = [p for p in predictions if p.error]
+    said = Counter(
+        card.classes[max(range(len(card.classes)), key=p.probabilities.__getitem__)]
+        for p in predictions
+        if not p.error
+    )
+    rows = [[name, str(said[name])] for name in card.classes]
+    show_table("Predicted", ["class", "pictures"], [*rows, ["could not be read", str(len(failed))]])
+    for prediction in failed[:5]:
+        say(f"could not be read: {prediction.path}: {prediction.error}")
+    say(f"predictions: {file}")

@@ -1,0 +1,29 @@
+"""Evaluates a checkpoint; needs nothing but it and the pictures.
+
+python eval.py ckpt=<checkpoint or run folder>                    the run's own test part
+python eval.py ckpt=<checkpoint or run folder> data.root=<folder> all of another folder
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bcd.cli import run
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main(cfg: "DictConfig") -> int:
+    """Evaluates; returns the exit status."""
+    from bcd.config import EvalConfig
+    from bcd.config_check import check_config
+
+    checked = check_config(cfg, EvalConfig)
+    from bcd.evaluating import evaluate_checkpoint
+
+    evaluate_checkpoint(checked)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main, "eval", Path(__file__).resolve().parent / "conf")

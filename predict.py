@@ -1,0 +1,28 @@
+"""Predicts the class of pictures with a checkpoint.
+
+python predict.py ckpt=<checkpoint or run folder> input=<file, folder or glob>
+python predict.py ckpt=<checkpoint or run folder> input=[a.jpg,folder] format=json
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bcd.cli import run
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main(cfg: "DictConfig") -> int:
+    """Predicts; returns 3 when some pictures could not be read."""
+    from bcd.config import PredictConfig
+    from bcd.config_check import check_config
+
+    checked = check_config(cfg, PredictConfig)
+    from bcd.predicting import predict
+
+    return 3 if any(p.error for p in predict(checked)) else 0
+
+
+if __name__ == "__main__":
+    run(main, "predict", Path(__file__).resolve().parent / "conf")

@@ -1,0 +1,32 @@
+"""Trains and evaluates a classifier of blood smears.
+
+python train.py model=mobilenetv2 data.root=<folder of class folders>
+python train.py experiment=paper
+python train.py experiment=demo
+python train.py -m optimizer.lr=1e-3,1e-2 seed=0,1,2
+python train.py resume=<run folder>/checkpoints/last.ckpt
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bcd.cli import run
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main(cfg: "DictConfig") -> int:
+    """Trains; returns the exit status."""
+    from bcd.config import TrainConfig
+    from bcd.config_check import check_config
+
+    checked = check_config(cfg, TrainConfig)
+    from bcd.training import train
+
+    train(checked)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main, "train", Path(__file__).resolve().parent / "conf")
