@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -161,10 +162,19 @@ class _Outcome:
             except BcdError as error:
                 status = error.status
                 _tell(str(error))
+                _drop_empty_folder()
             self.status = max(self.status, status)
             return status
 
         return job
+
+
+def _drop_empty_folder() -> None:
+    """Removes the run folder that Hydra made, if nothing came of the run."""
+    from hydra.core.hydra_config import HydraConfig
+
+    with contextlib.suppress(OSError):
+        Path(HydraConfig.get().runtime.output_dir).rmdir()
 
 
 def _unforeseen(error: Exception) -> str:

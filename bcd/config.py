@@ -48,7 +48,7 @@ class DataConfig:
     benign: str = "Benign"
     group_pattern: str | None = None
     min_size: int = 32
-    batch_size: int = 32
+    batch_size: int = 16
     num_workers: int | None = None
     generate: GenerateConfig | None = None
 
@@ -139,6 +139,7 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)

@@ -18,6 +18,9 @@ from bcd.errors import ConfigError
 
 Schema = TypeVar("Schema")
 
+# Arguments of schedulers that are the run's number of steps where the configuration has null.
+FILLED_IN = ("total_steps", "T_max")
+
 
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Returns `; did you mean 'x'?` for the choice most like a word, or nothing."""
@@ -71,7 +74,9 @@ def source_of(key: str) -> str:
         return "(configuration)"
     hydra = HydraConfig.get()
     for text in hydra.overrides.task:
-        name = text.lstrip("+~").split("=", 1)[0].split("@", 1)[0]
+        name, _, value = text.lstrip("+~").partition("=")
+        if hydra.runtime.choices.get(name) == value:
+            continue  # it chose a file; the key stands in there
         if key == name or key.startswith(f"{name}.") or name.startswith(f"{key}."):
             return f"(command line: {text})"
     folders = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file"]
@@ -167,6 +172,8 @@ def _check_target(node: dict[str, Any], key: str) -> None:
         full = f"{key}.{name}"
         if name not in parameters and not takes_any:
             raise ConfigError(f"{full} {source_of(full)}: unknown key{nearest(name, parameters)}")
+        if name in FILLED_IN and value is None:
+            continue
         if name in hints and not fits(value, hints[name]):
             raise ConfigError(f"{full}={value} {source_of(full)}: wants {describe(hints[name])}")
 

@@ -78,7 +78,9 @@ def train(cfg: TrainConfig) -> TrainResult | None:
     size = cfg.model.input_size
     datamodule = SmearDataModule(catalog, split, cfg.data, cfg.augment, size, cfg.seed)
     weights = _class_weights(catalog, split) if cfg.model.class_weights else None
-    classifier = SmearClassifier(cfg.model, len(catalog.classes), cfg.optimizer, weights)
+    classifier = SmearClassifier(
+        cfg.model, len(catalog.classes), cfg.optimizer, cfg.scheduler, weights
+    )
     trainer = _make_trainer(cfg, catalog, split, run_dir)
     if trainer.is_global_zero:
         _describe(catalog, split, run_dir)

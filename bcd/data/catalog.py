@@ -153,6 +153,8 @@ def _provide_root(cfg: DataConfig) -> Path:
             progress=True,
         )
     elif not root.exists():
+        if root.suffix.lower() == ".csv":
+            raise BcdError(f"data.root={root} does not exist")
         from bcd.data.download import download
 
         download(root)
@@ -168,7 +170,7 @@ def _check_classes(
     trained: bool,
 ) -> None:
     usable = Counter(e.class_name for e, f in zip(entries, facts, strict=True) if not f.error)
-    for name in {entry.class_name for entry in entries}:
+    for name in sorted({entry.class_name for entry in entries}):
         if name not in names:
             raise BcdError(f"{root} has a class '{name}', the model knows {', '.join(names)}")
         if not usable[name]:
@@ -195,4 +197,4 @@ def _group_of(path: str, pattern: str | None) -> str:
         ) from None
     if match is None:
         return ""
-    return match.group(1) if match.groups() else match.group(0)
+    return (match.group(1) if match.groups() else match.group(0)) or ""

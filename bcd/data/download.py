@@ -23,10 +23,13 @@ def download(root: Path) -> None:
     partial = root.with_name(f".{root.name}.download")
     missing = [p for p in root.parents if not p.exists()]
     try:
-        partial.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)  # of a download that was killed
+        partial.mkdir(parents=True)
         import kagglehub
 
         found = Path(kagglehub.dataset_download(HANDLE, output_dir=str(partial)))
+        if not found.is_relative_to(partial):  # hosted notebooks keep it in a place of their own
+            found = Path(shutil.copytree(found, partial, dirs_exist_ok=True))
         found.replace(root)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

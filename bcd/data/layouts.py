@@ -85,8 +85,9 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _has_pictures(folder: Path) -> bool:
-    return any(p.suffix.lower() in SUFFIXES for p in folder.iterdir())
+def _is_class(folder: Path) -> bool:
+    known = canonical_name(folder.name) is not None
+    return known or any(p.suffix.lower() in SUFFIXES for p in folder.iterdir())
 
 
 def _descend(root: Path, variant: str) -> Path:
@@ -99,10 +100,9 @@ def _descend(root: Path, variant: str) -> Path:
             if variant not in by_name:
                 raise BcdError(f"{folder} has no folder '{variant.title()}': choose data.variant=")
             return by_name[variant]
-        if len(below) == 1 and not _has_pictures(below[0]) and _subfolders(below[0]):
-            folder = below[0]
-            continue
-        return folder
+        if len(below) != 1 or _is_class(below[0]) or not _subfolders(below[0]):
+            return folder
+        folder = below[0]
 
 
 def _from_folders(base: Path) -> list[Entry]:
@@ -130,21 +130,26 @@ def _from_folders(base: Path) -> list[Entry]:
 
 
 def _from_csv(file: Path) -> list[Entry]:
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        columns = reader.fieldnames or []
-        missing = {"path", "class"} - set(columns)
-        if missing:
-            raise BcdError(
-                f"{file} lacks the column {' and '.join(sorted(missing))}: "
-                "data.root wants a CSV with path, class and optionally group and split"
-            )
-        rows = list(reader)
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            columns = reader.fieldnames or []
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BcdError(f"data.root={file} is neither a folder nor a CSV in UTF-8") from error
+    missing = {"path", "class"} - set(columns)
+    if missing:
+        raise BcdError(
+            f"{file} lacks the column {' and '.join(sorted(missing))}: "
+            "data.root wants a CSV with path, class and optionally group and split"
+        )
     if not rows:
         raise BcdError(f"{file} has no rows")
-    names = [(row["class"] or "").strip() for row in rows]
-    if "" in names:
-        raise BcdError(f"{file} line {names.index('') + 2} has no class")
+    for column in ("path", "class"):
+        cells = [(row[column] or "").strip() for row in rows]
+        if "" in cells:
+            raise BcdError(f"{file} line {cells.index('') + 2} has no {column}")
+    names = [row["class"].strip() for row in rows]
     canonical = {name: canonical_name(name) for name in names}
     known = set(canonical.values())
     use_canonical = None not in known and len(known) == len(canonical)
@@ -152,7 +157,7 @@ def _from_csv(file: Path) -> list[Entry]:
         Entry(
             file.parent / row["path"],
             (canonical[name] if use_canonical else None) or name,
-            row.get("group") or "",
+            (row.get("group") or "").strip(),
             (row.get("split") or row.get("subset") or "").strip().lower(),
         )
         for name, row in zip(names, rows, strict=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -19,6 +21,10 @@ MAX_PIXELS = 100_000_000
 
 class PictureError(Exception):
     """A file that cannot serve as a picture; the message is the reason, in a few words."""
+
+
+class UnreadableError(PictureError):
+    """A file whose bytes cannot be had now: no permission, a failing disk; it may pass."""
 
 
 def read_picture(path: Path, min_size: int = 1) -> NDArray[np.uint8]:
@@ -47,7 +53,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise PictureError(f"cannot be read ({error.strerror})") from error
+        raise UnreadableError(f"cannot be read ({error.strerror})") from error
     if not data:
         raise PictureError("empty file")
     return data
@@ -56,7 +62,9 @@ def read_bytes(path: Path) -> bytes:
 def decode_picture(data: bytes, min_size: int = 1) -> NDArray[np.uint8]:
     """Decodes an encoded picture as `read_picture` does, from memory."""
     with _opened(data, min_size) as image:
-        return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+        image.load()
+        _refuse_unsupported(image)
+        return np.array(_to_rgb(_upright(image)))
 
 
 def check_picture(data: bytes, min_size: int) -> tuple[int, int]:
@@ -72,12 +80,8 @@ def check_picture(data: bytes, min_size: int) -> tuple[int, int]:
         size = image.size
         # JPEG decodes at an eighth of the size many times faster and still meets a missing end.
         image.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
-        try:
-            image.load()
-            if image.mode not in _MODES:
-                raise PictureError(f"unsupported pixel type '{image.mode}'")
-        except (OSError, ValueError, SyntaxError) as error:
-            raise PictureError(f"cannot be decoded ({_brief(error)})") from error
+        image.load()
+        _refuse_unsupported(image)
         return size
 
 
@@ -87,24 +91,44 @@ def fit(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     The sides are scaled independently, as in the paper and in the published 224-pixel set.
     """
     height, width = picture.shape[:2]
-    if (height, width) == (size, size):
-        return picture
-    shrinks = height > size or width > size
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    resized = cv2.resize(picture, (size, size), interpolation=method)
+    resized: Any = picture
+    if height > size or width > size:
+        # First the longer side alone: OpenCV averages only where neither side grows.
+        least = (min(width, size), min(height, size))
+        resized = cv2.resize(resized, least, interpolation=cv2.INTER_AREA)
+    if height < size or width < size:
+        resized = cv2.resize(resized, (size, size), interpolation=cv2.INTER_LINEAR)
     return np.asarray(resized, dtype=np.uint8)
 
 
-_MODES = frozenset(
-    {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr"}
-) | {
-    "LAB",
-    "HSV",
-    "I;16",
-    "I;16B",
-    "I;16L",
-    "I",
+_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa"}) | frozenset(
+    {"CMYK", "YCbCr", "LAB", "HSV", "I;16", "I;16B", "I;16L", "I"}
+)
+
+# How a picture is turned upright, by its EXIF orientation.
+_TURNS: dict[Any, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
+
+# What Pillow's parsers raise on damaged files.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 
 class _opened:  # noqa: N801  (a context manager used like a function)
@@ -117,7 +141,7 @@ class _opened:  # noqa: N801  (a context manager used like a function)
                 self._image = Image.open(io.BytesIO(data))
         except UnidentifiedImageError as error:
             raise PictureError("not a picture (content of another type)") from error
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except _DAMAGE as error:
             raise PictureError(f"cannot be decoded ({_brief(error)})") from error
         width, height = self._image.size
         if min(width, height) < min_size:
@@ -130,8 +154,28 @@ class _opened:  # noqa: N801  (a context manager used like a function)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._image.close()
-        if isinstance(error, (OSError, ValueError, SyntaxError, Image.DecompressionBombError)):
+        if isinstance(error, _DAMAGE):
             raise PictureError(f"cannot be decoded ({_brief(error)})") from error
+
+
+def _refuse_unsupported(image: Image.Image) -> None:
+    """Refuses a loaded image whose values cannot be brought to 8 bits without guessing."""
+    if image.mode not in _MODES:
+        raise PictureError(f"unsupported pixel type '{image.mode}'")
+    if image.mode == "I":
+        low, high = np.asarray(image).min(), np.asarray(image).max()
+        if low < 0 or high > 0xFFFF:
+            raise PictureError(f"unsupported pixel type (values {low} to {high}, beyond 16 bits)")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Applies EXIF rotation; where the EXIF data is damaged, the picture stays as stored."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except _DAMAGE:
+        return image
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -140,10 +184,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith("I"):
         # Pillow clips 16-bit values at 255; the upper byte is wanted.
-        values = np.asarray(image).astype(np.int64)
-        return Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode not in _MODES:
-        raise PictureError(f"unsupported pixel type '{image.mode}'")
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if "A" in image.mode.upper().replace("LAB", "") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bcd.data.reading import PictureError, check_picture, read_bytes
+from bcd.data.reading import PictureError, UnreadableError, check_picture, read_bytes
 from bcd.storage import cache_dir, write_text
 
 _VERSION = 1
@@ -19,12 +20,16 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What one look at a file told: sha256 of its bytes, size in pixels, or why it is unusable."""
+    """What one look at a file told: sha256 of its bytes, size in pixels, or why it is unusable.
+
+    What is `passing` may be otherwise at the next look though the file has not changed.
+    """
 
     sha256: str = ""
     width: int = 0
     height: int = 0
     error: str = ""
+    passing: bool = False
 
 
 def scan_files(paths: Sequence[Path], root: Path, min_size: int) -> list[FileFacts]:
@@ -43,23 +48,28 @@ def scan_files(paths: Sequence[Path], root: Path, min_size: int) -> list[FileFac
     memory_file = _memory_file(root, min_size)
     memory = _load(memory_file)
     stamps = [_stamp(path) for path in paths]
-    known = [memory.get(str(p)) if s else None for p, s in zip(paths, stamps, strict=True)]
-    facts: list[FileFacts | None] = [
-        FileFacts(**entry["facts"]) if entry and entry["stamp"] == stamp else None
-        for entry, stamp in zip(known, stamps, strict=True)
-    ]
+    facts = [_recall(memory.get(str(p)), s) for p, s in zip(paths, stamps, strict=True)]
     todo = [i for i, fact in enumerate(facts) if fact is None]
     if todo:
         for i, fact in zip(todo, _look_at([paths[i] for i in todo], min_size), strict=True):
             facts[i] = fact
     done = [fact for fact in facts if fact is not None]
-    if todo or len(memory) != len(paths):
-        table = {
-            str(path): {"stamp": stamp, "facts": asdict(fact)}
-            for path, stamp, fact in zip(paths, stamps, done, strict=True)
-        }
-        write_text(memory_file, json.dumps(table))
+    table = {
+        str(path): {"stamp": stamp, "facts": asdict(fact)}
+        for path, stamp, fact in zip(paths, stamps, done, strict=True)
+        if not fact.passing
+    }
+    if table != memory:
+        with contextlib.suppress(OSError):  # without a memory the next look takes longer, no more
+            write_text(memory_file, json.dumps(table))
     return done
+
+
+def _recall(entry: Any, stamp: list[int]) -> FileFacts | None:
+    try:
+        return FileFacts(**entry["facts"]) if entry["stamp"] == stamp else None
+    except (TypeError, LookupError):  # not there, or not as this version writes it
+        return None
 
 
 def _look_at(paths: Sequence[Path], min_size: int) -> list[FileFacts]:
@@ -75,7 +85,7 @@ def _facts(path: Path, min_size: int) -> FileFacts:
         data = read_bytes(path)
         width, height = check_picture(data, min_size)
     except PictureError as error:
-        return FileFacts(error=str(error))
+        return FileFacts(error=str(error), passing=isinstance(error, UnreadableError))
     return FileFacts(hashlib.sha256(data).hexdigest(), width, height)
 
 

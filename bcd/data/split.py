@@ -109,16 +109,26 @@ def _part(
 
     classes = len(np.unique(labels[indices]))
     count = max(classes, round(share * len(indices)))
-    rest, part = train_test_split(
-        indices, test_size=count, stratify=labels[indices], random_state=seed
-    )
+    try:
+        rest, part = train_test_split(
+            indices, test_size=count, stratify=labels[indices], random_state=seed
+        )
+    except ValueError as error:
+        raise BcdError(
+            f"{count} of {len(indices)} pictures cannot be set aside so that each of {classes} "
+            "classes is on both sides: change split.test, split.val or split.folds, or give more "
+            "pictures"
+        ) from error
     return np.sort(rest), np.sort(part)
 
 
 def _part_groups(
     indices: np.ndarray, labels: np.ndarray, groups: np.ndarray, share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Takes whole groups, large ones first, while each brings the classes nearer to the share."""
+    """Takes whole groups, large ones first, while each brings the classes nearer to the share.
+
+    Groups of like size (within a factor of two) come in an order that the seed decides.
+    """
     classes = int(labels.max()) + 1
     tables = {
         name: np.bincount(labels[indices[groups[indices] == name]], minlength=classes)
@@ -126,7 +136,7 @@ def _part_groups(
     }
     names = list(tables)
     np.random.default_rng(seed).shuffle(names)
-    names.sort(key=lambda name: -int(tables[name].sum()))
+    names.sort(key=lambda name: -int(tables[name].sum()).bit_length())
     total = np.bincount(labels[indices], minlength=classes)
     goal = share * total
     scale = np.maximum(total, 1)
@@ -190,19 +200,27 @@ def _matched(catalog: Catalog, file: Path) -> np.ndarray:
             rows = list(csv.DictReader(stream))
     except OSError as error:
         raise ConfigError(f"split.file={file}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BcdError(f"split.file={file}: not a CSV in UTF-8") from error
     if not rows or not {"path", "subset"} <= set(rows[0]):
         raise BcdError(f"split.file={file}: wants the columns path and subset")
     by_path = {row["path"]: row["subset"] for row in rows}
+    present = {p.path for p in catalog.pictures}
     by_hash: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row["path"] in present):  # moved files' rows first
         if row.get("sha256"):
             by_hash[row["sha256"]].append(row["subset"])
-    subsets = [
-        by_path.get(p.path) or next(iter(by_hash.get(p.sha256, [])), "") for p in catalog.pictures
-    ]
+    subsets = [by_path.get(p.path) or _next(by_hash[p.sha256]) for p in catalog.pictures]
     if not any(subsets):
         raise BcdError(f"split.file={file}: none of its pictures is in {catalog.root}")
     return np.array(subsets, dtype=object)
+
+
+def _next(subsets: list[str]) -> str:
+    """Takes the next of a hash's subsets; the last serves for any further copy of the file."""
+    if not subsets:
+        return ""
+    return subsets.pop(0) if len(subsets) > 1 else subsets[0]
 
 
 def _check_sizes(catalog: Catalog, cfg: SplitConfig) -> None:

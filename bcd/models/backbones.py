@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -139,17 +138,15 @@ def _torchvision(name: str) -> Callable[[dict[str, Tensor] | None], nn.Sequentia
 
 def _plain_cnn(state: dict[str, Tensor] | None) -> nn.Sequential:
     """A small plain CNN for training from scratch; a block is conv, BatchNorm, ReLU, pool."""
-    widths = (3, 24, 48, 96, 128)
+
+    def block(before: int, after: int, kernel: int, stride: int) -> nn.Sequential:
+        convolution = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
+        # Only the first block strides; pooling after full-size convolutions learns far faster.
+        pooling = nn.MaxPool2d(2) if stride == 1 else nn.Identity()
+        return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True), pooling)
+
     blocks = nn.Sequential(
-        *(
-            nn.Sequential(
-                nn.Conv2d(before, after, 3, padding=1, bias=False),
-                nn.BatchNorm2d(after),
-                nn.ReLU(inplace=True),
-                nn.MaxPool2d(2),
-            )
-            for before, after in itertools.pairwise(widths)
-        )
+        block(3, 16, 5, 2), block(16, 32, 3, 1), block(32, 64, 3, 1), block(64, 128, 3, 1)
     )
     if state is not None:
         blocks.load_state_dict(state, strict=True)

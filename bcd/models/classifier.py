@@ -30,6 +30,8 @@ class SmearClassifier(pl.LightningModule):
         model: The `model` group.
         classes: Number of classes.
         optimizer: `_target_` of an optimizer and its arguments, without the parameters.
+        scheduler: `_target_` of a learning-rate scheduler and its arguments, without the
+            optimizer; empty for a constant rate.
         class_weights: Weight of each class in the loss, None for equal ones.
     """
 
@@ -38,11 +40,13 @@ class SmearClassifier(pl.LightningModule):
         model: ModelConfig,
         classes: int,
         optimizer: Mapping[str, Any] | None = None,
+        scheduler: Mapping[str, Any] | None = None,
         class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.network = SmearNetwork(*build_backbone(model), classes, model)
         self._optimizer = optimizer
+        self._scheduler = scheduler
         weight = None if class_weights is None else torch.tensor(class_weights)
         self.loss = nn.CrossEntropyLoss(weight=weight)
         scores = epoch_scores(classes)
@@ -98,14 +102,21 @@ class SmearClassifier(pl.LightningModule):
         loss.reset()
         scores.reset()
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimizer over what is trained."""
-        from bcd.config_check import instantiate
+    def configure_optimizers(self) -> Any:
+        """The optimizer over what is trained, and a scheduler that steps after every batch."""
+        from bcd.config_check import FILLED_IN, instantiate
 
         trained = [p for p in self.parameters() if p.requires_grad]
         optimizer = instantiate(self._optimizer or {}, params=trained)
-        assert isinstance(optimizer, torch.optim.Optimizer)
-        return optimizer
+        if not self._scheduler:
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        filled = {n: steps for n in FILLED_IN if self._scheduler.get(n, steps) is None}
+        scheduler = instantiate({**self._scheduler, **filled}, optimizer=optimizer)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
 
 def epoch_scores(classes: int) -> MetricCollection:

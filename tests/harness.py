@@ -1,0 +1,72 @@
+"""Runs the project as a user does, in this process or in one of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bcd.config import EvalConfig, PredictConfig, TrainConfig
+from bcd.config_check import Schema, check_config
+
+ROOT = Path(__file__).resolve().parent.parent
+CONF = ROOT / "conf"
+
+# What makes a run small: a tiny network from scratch on few drawn pictures, two epochs.
+SMALL = (
+    "data=generated",
+    "data.generate.count=48",
+    "data.generate.size=48",
+    "data.generate.slides=4",
+    "data.num_workers=0",
+    "model=cnn",
+    "model.input_size=48",
+    "augment=paper",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+    "callbacks.progress=null",
+)
+
+
+def configure(schema: type[Schema], name: str, run_dir: Path, overrides: Sequence[str]) -> Schema:
+    """Composes and checks a configuration without Hydra's main."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(name, overrides=[f"run_dir={run_dir}", *overrides])
+    return check_config(cfg, schema)
+
+
+def train_config(run_dir: Path, *overrides: str) -> TrainConfig:
+    return configure(TrainConfig, "train", run_dir, overrides)
+
+
+def eval_config(run_dir: Path, *overrides: str) -> EvalConfig:
+    return configure(EvalConfig, "eval", run_dir, overrides)
+
+
+def predict_config(run_dir: Path, *overrides: str) -> PredictConfig:
+    return configure(PredictConfig, "predict", run_dir, overrides)
+
+
+def script(
+    name: str, *arguments: str, cwd: Path = ROOT, timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """Runs train.py, eval.py or predict.py with the real command line."""
+    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / name), *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def error_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What a failed program said after its ordinary progress lines."""
+    return [line for line in done.stderr.splitlines() if line.startswith("error: ")]
