@@ -195,7 +195,12 @@ def _tell(line: str) -> None:
 
 def _quieten() -> None:
     """Hides warnings of libraries that a user can do nothing about."""
-    for pattern in (".*does not have many workers.*", ".*number of training batches.*"):
+    patterns = (
+        ".*does not have many workers.*",
+        ".*number of training batches.*",
+        ".*in eval mode at the start of training.*",  # the frozen prefix is, on purpose
+    )
+    for pattern in patterns:
         warnings.filterwarnings("ignore", pattern)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -27,6 +27,7 @@ SMALL = (
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",
     "callbacks.progress=null",
+    "+trainer.enable_progress_bar=false",
 )
 
 

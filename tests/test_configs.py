@@ -37,15 +37,18 @@ def test_it_runs(choice: str, tmp_path: Path) -> None:
     assert f"{run}" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "file", [str(f.relative_to(CONF)) for f in sorted(CONF.rglob("*.yaml"))]
-)
+@pytest.mark.parametrize("file", [str(f.relative_to(CONF)) for f in sorted(CONF.rglob("*.yaml"))])
 def test_every_key_has_a_comment(file: str) -> None:
     bare = []
     for line in (CONF / file).read_text().splitlines():
         is_key = re.match(r"\s*(- )?[\w./ ]+:( |$)", line) and not line.strip().startswith("#")
         opens = line.rstrip().endswith(":")
-        if is_key and not opens and "#" not in line and not re.match(r"\s*- (override )?/?\w+: ", line):
+        if (
+            is_key
+            and not opens
+            and "#" not in line
+            and not re.match(r"\s*- (override )?/?\w+: ", line)
+        ):
             bare.append(line)
     assert bare == []
 

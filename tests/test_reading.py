@@ -17,7 +17,6 @@ from bcd.data.reading import (
     UnreadableError,
     check_picture,
     decode_picture,
-    fit,
     read_bytes,
     read_picture,
 )
@@ -166,16 +165,15 @@ def test_32_bit_integers_are_taken_as_16_bits_and_refused_beyond() -> None:
 def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    data = encode(SMOOTH, kind, exif=exif)
+    # The standard says at which side of the scene the stored first row and first column lie.
+    stored = SMOOTH.swapaxes(0, 1) if orientation >= 5 else SMOOTH
+    stored = stored[::-1] if orientation in (3, 4, 6, 7) else stored
+    stored = stored[:, ::-1] if orientation in (2, 3, 7, 8) else stored
+    data = encode(np.ascontiguousarray(stored), kind, exif=exif)
     with Image.open(io.BytesIO(data)) as image:
         upright = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    picture = decode_picture(data)
-    np.testing.assert_array_equal(picture, upright)
-    # Undone by hand, it is the original again.
-    k = {1: 0, 2: 0, 3: 2, 4: 2, 5: 1, 6: 1, 7: 3, 8: 3}[orientation]
-    back = np.rot90(picture, k)
-    back = back[:, ::-1] if orientation in (2, 4, 5, 7) else back
-    assert distance(back, SMOOTH) < 5
+    np.testing.assert_array_equal(decode_picture(data), upright)
+    assert distance(upright, SMOOTH) <= (4 if kind in ("JPEG", "WEBP") else 0)
 
 
 def test_checking_tells_the_stored_size_whatever_the_orientation() -> None:
@@ -186,6 +184,7 @@ def test_checking_tells_the_stored_size_whatever_the_orientation() -> None:
     assert decode_picture(data).shape == (64, 48, 3)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of the damage
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_damaged_exif_never_tells_reading_and_checking_apart(kind: str) -> None:
     exif = Image.Exif()
@@ -211,7 +210,7 @@ def test_damaged_exif_never_tells_reading_and_checking_apart(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP", "WEBP"])
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.9, 0.98])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.98])
 def test_truncated_pictures_are_refused(kind: str, share: float) -> None:
     data = encode(noise(seed=2, size=160), kind)
     assert check_picture(data, 1) == (160, 160)

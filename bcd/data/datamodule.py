@@ -45,6 +45,7 @@ class SmearDataModule(pl.LightningDataModule):
         self.seed = seed
         self.batch_size = data.batch_size
         self.num_workers = data.num_workers
+        self._first_epoch = 0
         # What a key stands for; another room may put a faster source of the same in its place.
         self.source: Dataset[tuple[Tensor, int]] = PictureViews(
             catalog.root, catalog.pictures, size, Augmenter(augment, seed)
@@ -53,6 +54,17 @@ class SmearDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled views of the train part."""
         return self._loader("train", self.views)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the epoch that training goes on with (it is saved at an end)."""
+        return {"next_epoch": self.trainer.current_epoch + 1 if self.trainer else 0}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the epoch after the saved one.
+
+        A resumed Trainer fetches its first batches before it tells the sampler which epoch it is.
+        """
+        self._first_epoch = int(state_dict["next_epoch"])
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Plain pictures of the val part."""
@@ -70,4 +82,5 @@ class SmearDataModule(pl.LightningDataModule):
         rank = self.trainer.global_rank if self.trainer else 0
         world = self.trainer.world_size if self.trainer else 1
         sampler = ViewSampler(self.split.indices(subset), views, self.seed, rank, world)
+        sampler.set_epoch(self._first_epoch)
         return make_loader(self.source, sampler, self.batch_size, self.num_workers)

@@ -42,7 +42,10 @@ class ViewSampler(Sampler[Key]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._keys())
+        count = len(self._indices)
+        if self._views:
+            return -(-count // self._world)
+        return len(range(self._rank, count, self._world))
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._keys())
@@ -52,7 +55,8 @@ class ViewSampler(Sampler[Key]):
             return [(i, PLAIN) for i in self._indices[self._rank :: self._world]]
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
         order = torch.randperm(len(self._indices), generator=generator).tolist()
-        order += order[: -len(order) % self._world]
+        short = -len(order) % self._world
+        order += (order * short)[:short]
         view = self._epoch % self._views
         return [(self._indices[i], view) for i in order[self._rank :: self._world]]
 

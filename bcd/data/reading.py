@@ -180,7 +180,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Converts any Pillow mode to RGB without losing depth or inventing colour."""
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):
         # Pillow clips 16-bit values at 255; the upper byte is wanted.

@@ -119,7 +119,10 @@ def _part(
             "classes is on both sides: change split.test, split.val or split.folds, or give more "
             "pictures"
         ) from error
-    return np.sort(rest), np.sort(part)
+    # A class too rare for its share to round to a picture gets one all the same.
+    absent = sorted(set(labels[rest]) - set(labels[part]))
+    moved = [rest[labels[rest] == label][0] for label in absent]
+    return np.setdiff1d(rest, moved), np.union1d(part, moved).astype(indices.dtype)
 
 
 def _part_groups(

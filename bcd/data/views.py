@@ -69,7 +69,10 @@ def _build(transforms: Sequence[Any]) -> Any:
 
 
 def _seed_each(transform: Any, sequence: np.random.SeedSequence) -> None:
-    children = getattr(transform, "transforms", None) or []
+    import albumentations
+
+    # Only composes: the `transforms` of ColorJitter, for one, are mere functions.
+    children = transform.transforms if isinstance(transform, albumentations.BaseCompose) else []
     if not children:
         transform.set_random_seed(int(sequence.generate_state(1)[0]))
         return
