@@ -1,6 +1,6 @@
 # Every target does its own set-up; nothing but Python (3.10 or newer) and git is needed.
 .DEFAULT_GOAL := help
-SHELL := /bin/bash
+SHELL := bash
 PYTHON ?= python3
 VENV ?= .venv
 ifeq ($(OS),Windows_NT)
@@ -31,7 +31,7 @@ endif
 
 demo: setup ## train, test and predict on smears that the project draws itself (no download)
 	$(PY) train.py experiment=demo
-	$(PY) predict.py ckpt=outputs/demo/latest/checkpoints/best.ckpt input=data/generated limit=12
+	$(PY) predict.py ckpt=outputs/demo input=data/generated limit=12
 
 test: lint ## check style and types, then run every test
 	$(PY) -m pytest

@@ -60,4 +60,4 @@ def test_the_head_of_an_experiment_says_what_to_expect(name: str) -> None:
     assert f"python train.py experiment={name}" in head
     for word in ("accuracy", "seeds", "time"):
         assert word in head.lower()
-    assert OmegaConf.create(text)["name"] == name
+    assert OmegaConf.select(OmegaConf.create(text), "name") == name
