@@ -52,19 +52,23 @@ def run(task: Callable[..., int], config_name: str, conf: Path) -> None:
 
 
 def quote_paths(arguments: Sequence[str]) -> list[str]:
-    """Quotes values that are existing paths with characters of Hydra's grammar in them.
+    """Quotes values that are paths or globs with characters of Hydra's grammar in them.
 
     `data.root=Blood cell Cancer [ALL]` would otherwise be a syntax error.
     """
     quoted = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        is_path = equals and _STRUCTURE.search(value) and Path(value).expanduser().exists()
-        if is_path:
+        if equals and _STRUCTURE.search(value) and _is_there(Path(value).expanduser()):
             escaped = value.replace("\\", "\\\\").replace('"', '\\"')
             argument = f'{key}="{escaped}"'
         quoted.append(argument)
     return quoted
+
+
+def _is_there(path: Path) -> bool:
+    in_folder = len(path.parts) > 1 and path.parent.is_dir()
+    return path.exists() or ("*" in path.name and in_folder)
 
 
 def explain(error: Exception, config_name: str, conf: Path) -> BcdError | None:

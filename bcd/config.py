@@ -61,6 +61,7 @@ class DataConfig:
             _at_least("data.num_workers", self.num_workers, 0)
 
 
+ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 SPLIT_KINDS = ("stratified", "grouped", "kfold", "csv")
 
 
@@ -92,11 +93,26 @@ class AugmentConfig:
     """How training pictures are varied."""
 
     views: int = 5
-    transforms: list[Any] = field(default_factory=list)
+    # Checked when they are first used: importing albumentations takes a second.
+    transforms: list[Any] = field(default_factory=list, metadata={"check": "late"})
 
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
         _at_least("augment.views", self.views, 1)
+
+
+@dataclass
+class FeaturesConfig:
+    """Whether and how the frozen prefix's output is computed once and kept."""
+
+    bank: bool = True
+    engine: str = "auto"
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Checks what types cannot say."""
+        _one_of("features.engine", self.engine, ENGINES)
+        _one_of("features.dtype", self.dtype, ("float32", "float16"))
 
 
 @dataclass
@@ -138,6 +154,7 @@ class TrainConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
@@ -160,6 +177,14 @@ class EvalDataConfig:
 
 
 @dataclass
+class EvalFeaturesConfig:
+    """As `FeaturesConfig`; None means as trained."""
+
+    bank: bool | None = None
+    engine: str | None = None
+
+
+@dataclass
 class EvalConfig:
     """All that `eval.py` reads."""
 
@@ -168,9 +193,14 @@ class EvalConfig:
     device: str = "auto"
     run_dir: str = ""
     data: EvalDataConfig = field(default_factory=EvalDataConfig)
+    features: EvalFeaturesConfig = field(default_factory=EvalFeaturesConfig)
 
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
+        if self.data.batch_size is not None:
+            _at_least("data.batch_size", self.data.batch_size, 1)
+        if self.features.engine is not None:
+            _one_of("features.engine", self.features.engine, ENGINES)
         if self.subset is not None:
             _one_of("subset", self.subset, ("train", "val", "test", "all"))
 
@@ -192,5 +222,6 @@ class PredictConfig:
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
         _one_of("format", self.format, ("csv", "json"))
+        _at_least("batch_size", self.batch_size, 1)
         if self.limit is not None:
             _at_least("limit", self.limit, 1)

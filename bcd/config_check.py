@@ -110,6 +110,7 @@ def _holds(file: Path, key: str) -> bool:
 def _to_schema(values: dict[str, Any], schema: type, prefix: str) -> object:
     """Builds a schema's instance, checking each key and descending into schemas within."""
     hints = typing.get_type_hints(schema)
+    late = {f.name for f in dataclasses.fields(schema) if f.metadata.get("check") == "late"}
     made = {}
     for name in sorted(values, key=lambda name: list(hints).index(name) if name in hints else -1):
         key, value = f"{prefix}{name}", values[name]
@@ -122,7 +123,8 @@ def _to_schema(values: dict[str, Any], schema: type, prefix: str) -> object:
             made[name] = None
         else:
             made[name] = _typed(value, hints[name], key)
-            check_targets(value, key)
+            if name not in late:
+                check_targets(value, key)
     return schema(**made)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -24,8 +24,17 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
-def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
-    """Yields the items while a bar shows how many are done, how fast, and the time left."""
+def track(
+    items: Iterable[T], description: str, total: int, weigh: Callable[[T], int] = lambda _: 1
+) -> Iterator[T]:
+    """Yields the items while a bar shows how much is done, how fast, and the time left.
+
+    Args:
+        items: What is worked through.
+        description: Stands before the bar.
+        total: Sum of the items' weights.
+        weigh: How much an item counts.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -46,7 +55,7 @@ def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
         for item in items:
             yield item
             speed = progress.tasks[task].speed
-            progress.update(task, advance=1, rate=f"{speed:.0f}/s" if speed else "")
+            progress.update(task, advance=weigh(item), rate=f"{speed:.0f}/s" if speed else "")
 
 
 def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

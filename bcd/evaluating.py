@@ -6,15 +6,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bcd.config import AugmentConfig, DataConfig, EvalConfig
+from bcd.config import AugmentConfig, DataConfig, EvalConfig, FeaturesConfig, ModelConfig
 from bcd.console import say, show_table
 from bcd.data.catalog import Catalog, load_catalog
 from bcd.data.loading import ViewSampler, make_loader
 from bcd.data.split import recorded_indices
-from bcd.data.views import Augmenter, PictureViews
+from bcd.data.views import PLAIN, Augmenter, PictureViews
 from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device
 from bcd.evaluation.results import Result, evaluate, metric_rows, write_results
+from bcd.features.feeding import Need, feed
 from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
 from bcd.runs import write_config, write_run_info
 
@@ -45,9 +46,11 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     source = PictureViews(
         catalog.root, catalog.pictures, card.input_size, Augmenter(AugmentConfig(), 0)
     )
-    loader = make_loader(source, ViewSampler(indices, 0, 0), batch, cfg.data.num_workers)
     device = choose_device(cfg.device)
-    result = evaluate(network, loader, catalog, indices, device, f"Evaluating {subset}")
+    model, features = ModelConfig(**card.config["model"]), _features_config(cfg, card)
+    with feed(features, model, network, source, [Need(indices, (PLAIN,))], device) as fed:
+        loader = make_loader(fed, ViewSampler(indices, 0, 0), batch, cfg.data.num_workers)
+        result = evaluate(network, loader, catalog, indices, device, f"Evaluating {subset}")
     results = {subset: result}
     run_dir = Path(cfg.run_dir).absolute()
     write_config(run_dir, cfg)
@@ -69,7 +72,7 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
 def _is_own(cfg: EvalConfig, card: Card) -> bool:
     """Whether the pictures are those of the training run."""
     root = cfg.data.root
-    return root is None or Path(root).expanduser().absolute() == Path(card.data_root)
+    return root is None or Path(root).expanduser().resolve() == Path(card.data_root).resolve()
 
 
 def _data_config(cfg: EvalConfig, card: Card) -> DataConfig:
@@ -79,14 +82,24 @@ def _data_config(cfg: EvalConfig, card: Card) -> DataConfig:
     own = _is_own(cfg, card)
     root = Path(card.data_root if own or cfg.data.root is None else cfg.data.root).expanduser()
     if not root.exists():
-        wanted = "the run's pictures" if own else "pictures"
-        raise BcdError(f"{wanted} are not at {root}: give data.root=<where they are>")
+        if not own:
+            raise BcdError(f"pictures are not at {root}: give data.root=<where they are>")
+        raise BcdError(
+            f"the run's pictures are not at {root}: give data.root=<where they are> and "
+            f"subset={cfg.subset or 'test'}"
+        )
     recorded["root"] = str(root)
     if cfg.data.variant is not None:
         if own and cfg.data.variant != recorded["variant"]:
             say(f"warning: trained on {recorded['variant']} pictures, now {cfg.data.variant}")
         recorded["variant"] = cfg.data.variant
     return DataConfig(**recorded)
+
+
+def _features_config(cfg: EvalConfig, card: Card) -> FeaturesConfig:
+    """The run's `features` group with what was asked for on top."""
+    asked = {name: value for name, value in vars(cfg.features).items() if value is not None}
+    return FeaturesConfig(**{**card.config["features"], **asked})
 
 
 def _choose(catalog: Catalog, card: Card, subset: str) -> list[int]:

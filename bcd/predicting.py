@@ -30,14 +30,14 @@ def predict(cfg: PredictConfig) -> list[Prediction]:
     inputs = [cfg.input] if isinstance(cfg.input, str) else cfg.input
     if not isinstance(inputs, list) or not all(isinstance(i, str) for i in inputs) or not inputs:
         raise ConfigError("input is missing: give input=<file, folder or glob>, or input=[a,b]")
+    file = Path(cfg.output or Path(cfg.run_dir) / f"predictions.{cfg.format}").expanduser()
+    if file.suffix.lower() not in (".csv", ".json"):
+        raise ConfigError(f"output={cfg.output}: must end in .csv or .json")
     paths = expand_inputs(inputs)[: cfg.limit]
     network, card = load_checkpoint(find_checkpoint(cfg.ckpt))
     device = choose_device(cfg.device)
     made = predict_files(network, card, paths, device, cfg.batch_size, cfg.num_workers)
     predictions = list(track(made, "Predicting", len(paths)))
-    file = Path(cfg.output or Path(cfg.run_dir) / f"predictions.{cfg.format}").expanduser()
-    if file.suffix.lower() not in (".csv", ".json"):
-        raise ConfigError(f"output={cfg.output}: must end in .csv or .json")
     write_predictions(file, predictions, card.classes, card.benign)
     _tell(predictions, card, file)
     return predictions

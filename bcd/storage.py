@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
+
+PART = ".part"  # ends the names of files that are being written
 
 
 def cache_dir() -> Path:
@@ -14,19 +17,35 @@ def cache_dir() -> Path:
     return Path(os.environ.get("BCD_CACHE") or Path.home() / ".cache" / "bcd")
 
 
-def write_text(file: Path, text: str) -> None:
-    """Writes UTF-8 text under a temporary name and moves it, so readers see all or nothing."""
+@contextlib.contextmanager
+def replacing(file: Path, durable: bool = False) -> Iterator[IO[bytes]]:
+    """Opens a file to write under a temporary name; at the end it is moved, so readers see all.
+
+    Where the block raises, nothing is left and what stood at `file` still stands there.
+
+    Args:
+        file: Where the content goes; its folder is made.
+        durable: Whether to wait until the content is on disk before it is moved.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    temporary = Path(name)
+    part = file.with_name(f".{file.name}.{os.getpid()}{PART}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
-        temporary.chmod(0o644)
-        temporary.replace(file)
+        with part.open("wb") as stream:
+            yield stream
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        part.replace(file)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes UTF-8 text in one move."""
+    with replacing(file) as stream:
+        # A file name that is not UTF-8, which Linux allows, must not cost the others their rows.
+        stream.write(text.encode("utf-8", "backslashreplace"))
 
 
 def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

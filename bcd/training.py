@@ -17,11 +17,13 @@ from bcd.console import say, show_table
 from bcd.data.catalog import Catalog, load_catalog
 from bcd.data.datamodule import SmearDataModule
 from bcd.data.split import Split, make_split
+from bcd.data.views import PLAIN
 from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device
 from bcd.evaluation.figures import draw_confusion, draw_curves, save_figure, to_array
 from bcd.evaluation.report import write_report
 from bcd.evaluation.results import Result, evaluate, metric_rows, write_results
+from bcd.features.feeding import Need, feed
 from bcd.inference.checkpoint import Card, load_checkpoint
 from bcd.models.classifier import SmearClassifier
 from bcd.runs import write_config, write_run_info
@@ -84,12 +86,9 @@ def train(cfg: TrainConfig) -> TrainResult | None:
     trainer = _make_trainer(cfg, catalog, split, run_dir)
     if trainer.is_global_zero:
         _describe(catalog, split, run_dir)
-    trainer.fit(classifier, datamodule, ckpt_path=_resume_path(cfg.resume))
-    if trainer.interrupted:
-        raise BcdError(f"interrupted: continue with resume={run_dir}/checkpoints/last.ckpt", 130)
+    results = _fit(cfg, trainer, classifier, datamodule, run_dir)
     if not trainer.is_global_zero:
         return None
-    results = _evaluate_best(trainer, classifier, datamodule, catalog, split)
     _write_run(run_dir, cfg, catalog, split, classifier, trainer, results)
     write_run_info(
         run_dir,
@@ -100,6 +99,37 @@ def train(cfg: TrainConfig) -> TrainResult | None:
     _tell(run_dir, results, catalog)
     metrics = {name: result.metrics for name, result in results.items()}
     return TrainResult(metrics, run_dir, classifier, datamodule, trainer)
+
+
+def _fit(
+    cfg: TrainConfig,
+    trainer: pl.Trainer,
+    classifier: SmearClassifier,
+    datamodule: SmearDataModule,
+    run_dir: Path,
+) -> dict[str, Result]:
+    """Trains, and evaluates the best checkpoint; what is frozen runs at most once a picture."""
+    resume = _resume_path(cfg.resume)
+    needs = _needs(trainer, datamodule.views, datamodule.split)
+    pictures, network = datamodule.pictures, classifier.network
+    device = trainer.strategy.root_device
+    with feed(cfg.features, cfg.model, network, pictures, needs, device) as source:
+        datamodule.source = source
+        trainer.fit(classifier, datamodule, ckpt_path=resume)
+        if trainer.interrupted:
+            line = f"interrupted: continue with resume={run_dir}/checkpoints/last.ckpt"
+            raise BcdError(line, 130)
+        results = _evaluate_best(trainer, classifier, datamodule)
+    datamodule.source = pictures
+    return results
+
+
+def _needs(trainer: pl.Trainer, views: int, split: Split) -> list[Need]:
+    """Which views of which pictures the run will ask for."""
+    epochs = trainer.max_epochs or -1
+    seen = range(views if epochs < 0 else min(views, epochs))
+    watched = sorted([*split.indices("val"), *split.indices("test")])
+    return [Need(split.indices("train"), seen), Need(watched, (PLAIN,))]
 
 
 def _make_trainer(cfg: TrainConfig, catalog: Catalog, split: Split, run_dir: Path) -> pl.Trainer:
@@ -149,13 +179,11 @@ def _class_weights(catalog: Catalog, split: Split) -> list[float]:
 
 
 def _evaluate_best(
-    trainer: pl.Trainer,
-    classifier: SmearClassifier,
-    datamodule: SmearDataModule,
-    catalog: Catalog,
-    split: Split,
+    trainer: pl.Trainer, classifier: SmearClassifier, datamodule: SmearDataModule
 ) -> dict[str, Result]:
     """Evaluates the checkpoint that was best on val, on one device so that n is exact."""
+    if not trainer.is_global_zero:
+        return {}
     network = classifier.network
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")
     if best:
@@ -165,8 +193,8 @@ def _evaluate_best(
         part: evaluate(
             network,
             datamodule.plain_loader(part),
-            catalog,
-            split.indices(part),
+            datamodule.catalog,
+            datamodule.split.indices(part),
             device,
             f"Evaluating {part}",
         )

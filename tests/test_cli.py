@@ -70,22 +70,26 @@ def test_help_answers_within_a_second_of_cpu_time(name: str) -> None:
         "sys.argv = sys.argv[1:]; sys.path.insert(0, '.');"
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, name, "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0
-    assert "run_dir" in done.stdout
-    assert 0 < float(done.stderr) < 1.0
+    spent = []
+    for _ in range(3):  # whatever else the machine does, the least is what the program needs
+        done = subprocess.run(
+            [sys.executable, "-c", program, name, "--help"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0
+        assert "run_dir" in done.stdout
+        spent.append(float(done.stderr))
+    assert 0 < min(spent) < 1.0
 
 
 def test_an_existing_path_with_structure_characters_is_quoted(tmp_path: Path) -> None:
     folder = tmp_path / "Blood cell Cancer [ALL]"
     folder.mkdir()
     assert quote_paths([f"data.root={folder}"]) == [f'data.root="{folder}"']
+    assert quote_paths([f"input={folder}/*.jpg"]) == [f'input="{folder}/*.jpg"']
     left_alone = ["data.root=/no/such [x]", "seed=1,2", "model={a: 1}", "-m"]
     assert quote_paths(left_alone) == left_alone
 

@@ -121,8 +121,6 @@ def expand_inputs(inputs: Sequence[str]) -> list[Path]:
     Raises:
         BcdError: One of them matches nothing.
     """
-    import glob
-
     files: list[Path] = []
     for text in inputs:
         path = Path(text).expanduser()
@@ -131,11 +129,23 @@ def expand_inputs(inputs: Sequence[str]) -> list[Path]:
         elif path.exists():
             found = [path]
         else:
-            found = sorted(Path(p) for p in glob.glob(str(path), recursive=True))  # noqa: PTH207
+            found = _matching(path)
         if not found:
             raise BcdError(f"input={text}: no picture there; give a file, a folder or a glob")
         files += found
     return list(dict.fromkeys(files))
+
+
+def _matching(pattern: Path) -> list[Path]:
+    """Files that a glob names; brackets in folders that are there under that name stand as such."""
+    import glob
+
+    start = pattern
+    while not start.exists():
+        start = start.parent
+    rest = pattern.relative_to(start)
+    found = glob.glob(str(Path(glob.escape(str(start))) / rest), recursive=True)  # noqa: PTH207
+    return sorted(Path(p) for p in found)
 
 
 def _provide_root(cfg: DataConfig) -> Path:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from bcd.config import AugmentConfig, DataConfig
 from bcd.data.catalog import Catalog
 from bcd.data.loading import ViewSampler, make_loader
 from bcd.data.split import Split
-from bcd.data.views import Augmenter, PictureViews
+from bcd.data.views import Augmenter, PictureViews, ViewSource
 
 
 class SmearDataModule(pl.LightningDataModule):
@@ -40,16 +39,16 @@ class SmearDataModule(pl.LightningDataModule):
         seed: int,
     ) -> None:
         super().__init__()
+        self.catalog = catalog
         self.split = split
         self.views = augment.views
         self.seed = seed
         self.batch_size = data.batch_size
         self.num_workers = data.num_workers
         self._first_epoch = 0
-        # What a key stands for; another room may put a faster source of the same in its place.
-        self.source: Dataset[tuple[Tensor, int]] = PictureViews(
-            catalog.root, catalog.pictures, size, Augmenter(augment, seed)
-        )
+        self.pictures = PictureViews(catalog.root, catalog.pictures, size, Augmenter(augment, seed))
+        # What is loaded from; another room may put a faster source of the same in its place.
+        self.source: ViewSource = self.pictures
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled views of the train part."""

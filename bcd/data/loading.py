@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
-from bcd.data.views import PLAIN, Key, stack_views
+from bcd.data.views import PLAIN, Key, Source
 
 
 class ViewSampler(Sampler[Key]):
@@ -62,7 +62,7 @@ class ViewSampler(Sampler[Key]):
 
 
 def make_loader(
-    source: Dataset[Any], sampler: Sampler[Any], batch_size: int, num_workers: int | None
+    source: Source, sampler: Sampler[Any], batch_size: int, num_workers: int | None
 ) -> DataLoader[Any]:
     """Makes a loader whose batches are the same for any number of workers.
 
@@ -70,12 +70,15 @@ def make_loader(
         source: Gives a sample for each key of the sampler.
         sampler: Yields keys.
         batch_size: Samples a batch.
-        num_workers: Worker processes; None for one a core, eight at most, none for small sets.
+        num_workers: Worker processes; None for one a core, eight at most, none
+            for small sets. A source that is quick enough by itself gets none.
 
     Returns:
         The loader. Its own generator keeps it from drawing on the global random state.
     """
-    if num_workers is None:
+    if not source.wants_workers:
+        num_workers = 0
+    elif num_workers is None:
         count = len(sampler)  # type: ignore[arg-type]
         num_workers = min(8, os.cpu_count() or 1) if count > 4 * batch_size else 0
     return DataLoader(
@@ -83,7 +86,7 @@ def make_loader(
         batch_size=batch_size,
         sampler=sampler,
         num_workers=num_workers,
-        collate_fn=getattr(source, "collate", stack_views),
+        collate_fn=source.collate,
         generator=torch.Generator(),
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),

@@ -36,22 +36,37 @@ class Augmenter:
     """
 
     def __init__(self, cfg: AugmentConfig, seed: int) -> None:
-        self._cfg = cfg
-        self._seed = seed
+        self.cfg = cfg
+        self.seed = seed
         self._pipeline: Any = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether a view is anything but the picture as it is."""
+        return bool(self.cfg.transforms)
+
+    def check(self) -> None:
+        """Makes sure that the pipeline can be built, before other threads or processes do.
+
+        Raises:
+            ConfigError: A transform or one of its arguments is unknown.
+        """
+        from bcd.config_check import check_targets
+
+        check_targets(self.cfg.transforms, "augment.transforms")
 
     def __call__(self, picture: NDArray[np.uint8], sha256: str, view: int) -> NDArray[np.uint8]:
         """Returns a view of a picture, same shape (size, size, 3)."""
-        if view == PLAIN or not self._cfg.transforms:
+        if view == PLAIN or not self.changes:
             return picture
         if self._pipeline is None:
-            self._pipeline = _build(self._cfg.transforms)
-        digest = hashlib.sha256(f"{self._seed} {sha256} {view}".encode()).digest()
+            self._pipeline = _build(self.cfg.transforms)
+        digest = hashlib.sha256(f"{self.seed} {sha256} {view}".encode()).digest()
         _seed_each(self._pipeline, np.random.SeedSequence(int.from_bytes(digest[:16], "little")))
         return np.asarray(self._pipeline(image=picture)["image"], dtype=np.uint8)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_cfg": self._cfg, "_seed": self._seed, "_pipeline": None}
+        return {"cfg": self.cfg, "seed": self.seed, "_pipeline": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -85,7 +100,36 @@ def _seed_each(transform: Any, sequence: np.random.SeedSequence) -> None:
         _seed_each(child, child_sequence)
 
 
-class PictureViews(Dataset[tuple[Tensor, int]]):
+class Source(Dataset[Any]):
+    """What a loader loads from.
+
+    Attributes:
+        wants_workers: Whether a sample takes so long that other processes should make it.
+    """
+
+    wants_workers = True
+
+    @staticmethod
+    def collate(samples: Sequence[Any]) -> Any:
+        """Makes a batch of samples."""
+        raise NotImplementedError
+
+
+class ViewSource(Source):
+    """Gives views by key, as the network takes them, with their labels."""
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
+        """A view and its label."""
+        raise NotImplementedError
+
+    @staticmethod
+    def collate(samples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+        """Stacks samples into pictures (N, 3, size, size) uint8, channels last, and labels (N,)."""
+        pixels = torch.stack([sample[0] for sample in samples]).permute(0, 3, 1, 2)
+        return pixels, torch.tensor([sample[1] for sample in samples])
+
+
+class PictureViews(ViewSource):
     """Pictures by key: decodes, resizes, and makes the view.
 
     Args:
@@ -118,9 +162,3 @@ class PictureViews(Dataset[tuple[Tensor, int]]):
         """Pixels of a view, uint8 (size, size, 3), and the label."""
         view = self.view(self.pixels(key[0]), key)
         return torch.from_numpy(np.ascontiguousarray(view)), self.pictures[key[0]].label
-
-
-def stack_views(samples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
-    """Collates samples into pictures (N, 3, size, size) uint8, channels last, and labels (N,)."""
-    pixels = torch.stack([sample[0] for sample in samples]).permute(0, 3, 1, 2)
-    return pixels, torch.tensor([sample[1] for sample in samples])

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd.storage import replacing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -26,9 +28,9 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, file: Path) -> None:
-    """Writes a PNG."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file)
+    """Writes a PNG in one move."""
+    with replacing(file) as stream:
+        figure.savefig(stream, format="png")
 
 
 def to_array(figure: Figure) -> NDArray[np.uint8]:
@@ -55,9 +57,11 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], titl
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ticks = range(len(classes))
-    axes.set_xticks(ticks, classes, rotation=30, ha="right")
-    axes.set_yticks(ticks, classes)
-    axes.set(xlabel="predicted", ylabel="true", title=title)
+    # Names are no formulas, though they may hold dollar signs.
+    axes.set_xticks(ticks, classes, rotation=30, ha="right", parse_math=False)
+    axes.set_yticks(ticks, classes, parse_math=False)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(title, parse_math=False)
     for i, j in np.ndindex(*counts.shape):
         colour = "white" if shares[i, j] > 0.5 else "black"
         text = f"{counts[i, j]}\n{shares[i, j]:.1%}" if counts[i, j] else "0"
@@ -111,7 +115,8 @@ def draw_mistakes(
         axes.set_axis_off()
         label = predictions[index].label
         name = Path(predictions[index].path).name
-        axes.set_title(f"{name}\nis {label}\nsaid {said} ({probability:.0%})", fontsize=7)
+        title = f"{name}\nis {label}\nsaid {said} ({probability:.0%})"
+        axes.set_title(title, fontsize=7, parse_math=False)
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,8 @@ def _record(p: Prediction, classes: Sequence[str], benign: int | None) -> dict[s
     best = max(range(len(p.probabilities)), key=p.probabilities.__getitem__, default=None)
     known = best is not None
     return {
-        "path": p.path,
+        # JSON has no way to write a name that is not UTF-8, which Linux allows.
+        "path": os.fsencode(p.path).decode("utf-8", "backslashreplace"),
         "label": p.label,
         "prediction": classes[best] if best is not None else "",
         "probability": p.probabilities[best] if best is not None else None,
@@ -63,7 +65,7 @@ def write_predictions(
 ) -> None:
     """Writes records as CSV, or as a JSON list where the file's name ends in .json."""
     records = prediction_records(predictions, classes, benign)
-    if file.suffix == ".json":
+    if file.suffix.lower() == ".json":
         write_text(file, json.dumps(records, indent=1) + "\n")
         return
     header = ["path", "label", "prediction", "probability", *(f"p_{n}" for n in classes)]

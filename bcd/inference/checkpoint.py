@@ -103,11 +103,16 @@ def load_checkpoint(file: Path) -> tuple[SmearNetwork, Card]:
         raise BcdError(
             f"ckpt={file}: its card has version {values.get('version')}, not {CARD_VERSION}"
         )
-    card = Card(**{f.name: values[f.name] for f in fields(Card)})
-    model = ModelConfig(**card.config["model"])
-    network = SmearNetwork(*build_blocks(model, None), len(card.classes), model)
-    prefix = "network."
-    network.load_state_dict(
-        {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}, strict=True
-    )
+    try:
+        card = Card(**{f.name: values[f.name] for f in fields(Card)})
+        model = ModelConfig(**card.config["model"])
+        network = SmearNetwork(*build_blocks(model, None), len(card.classes), model)
+        prefix = "network."
+        network.load_state_dict(
+            {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}, strict=True
+        )
+    except (LookupError, TypeError, RuntimeError) as error:
+        raise BcdError(
+            f"ckpt={file}: not a checkpoint that train.py wrote (card and weights disagree)"
+        ) from error
     return network.eval(), card

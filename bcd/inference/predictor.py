@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from bcd.data.loading import make_loader
 from bcd.data.reading import PictureError, fit, read_picture
+from bcd.data.views import Source
 from bcd.evaluation.collect import softmax
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.checkpoint import Card
@@ -22,7 +22,7 @@ Sample = tuple[Tensor, int, str]
 Batch = tuple[Tensor, list[int], list[str]]
 
 
-class Files(Dataset[Sample]):
+class Files(Source):
     """Picture files by place in a list.
 
     Args:

@@ -110,7 +110,8 @@ def _read_state(file: Path) -> dict[str, Tensor]:
         raise BcdError(f"model.weights={file}: not a PyTorch state dict") from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise BcdError(f"model.weights={file}: not a plain state dict of tensors")
-    return state
+    # Weights published in half precision would otherwise meet pictures in single.
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
 def _misfit(error: RuntimeError) -> str:

@@ -1,0 +1,163 @@
+"""The bank: a folder of shards that holds the features of one recipe, whoever asked for them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bcd.console import say
+from bcd.errors import BcdError
+from bcd.features.recipe import Recipe
+from bcd.features.shards import Shard, read_shards
+from bcd.storage import PART, cache_dir, write_text
+
+# Mapped pages count as memory of this process until they are unmapped.
+_ROWS_BEFORE_UNMAPPING = 1024
+
+
+def banks_dir() -> Path:
+    """The folder of all banks."""
+    return cache_dir() / "features"
+
+
+@dataclass
+class Bank:
+    """The features of one recipe.
+
+    Attributes:
+        folder: Where its shards are.
+        shards: Those that were whole when `load` looked.
+    """
+
+    folder: Path
+    shards: list[Shard] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Bank:
+        """The bank of a recipe; nothing is read yet."""
+        return cls(banks_dir() / recipe.key)
+
+    def load(self) -> list[Shard]:
+        """Reads which shards there are and checks each; returns those that are damaged."""
+        found = read_shards(self.folder)
+        whole = [shard.is_whole() for shard in found]
+        self.shards = [s for s, ok in zip(found, whole, strict=True) if ok]
+        return [s for s, ok in zip(found, whole, strict=True) if not ok]
+
+    def missing(
+        self, pictures: Sequence[str], views: Sequence[int]
+    ) -> dict[tuple[int, ...], list[str]]:
+        """Says what is wanting of these pictures in these views.
+
+        Returns:
+            By the views that they lack: pictures, each once, in the order given.
+        """
+        held: dict[int, set[str]] = {view: set() for view in views}
+        for shard in self.shards:
+            for view in held.keys() & set(shard.views):
+                held[view].update(shard.pictures)
+        wanting: dict[tuple[int, ...], list[str]] = {}
+        for picture in dict.fromkeys(pictures):
+            lacking = tuple(view for view in views if picture not in held[view])
+            if lacking:
+                wanting.setdefault(lacking, []).append(picture)
+        return wanting
+
+    @contextlib.contextmanager
+    def locked(self, recipe: Recipe | None = None) -> Iterator[None]:
+        """For the length of the block this process alone writes to the bank; waits for its turn.
+
+        The system lets go of the lock when the process ends, however it ends.
+
+        Args:
+            recipe: Stands in the folder from then on, for people.
+        """
+        import filelock
+
+        lock = filelock.FileLock(self.folder.with_suffix(".lock"))
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0.2)
+            except filelock.Timeout:
+                say("feature bank: another process is building it; waiting")
+                lock.acquire()
+            if recipe is not None:
+                write_text(self.folder / "recipe.json", recipe.text())
+            for leftover in self.folder.glob(f".*{PART}"):
+                leftover.unlink(missing_ok=True)
+        except OSError as error:
+            lock.release()
+            raise BcdError(
+                f"feature bank: {self.folder} cannot be written ({error.strerror}): set BCD_CACHE "
+                "to another folder, or say features=off"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(f.stat().st_size for f in self.folder.iterdir() if f.is_file())
+
+
+class Rows:
+    """Finds and hands out rows of a bank.
+
+    Args:
+        bank: Loaded, and holding every picture in every view asked for.
+        pictures: sha256 of the pictures; a row is asked for by place in this list.
+        views: Numbers of the views.
+    """
+
+    def __init__(self, bank: Bank, pictures: Sequence[str], views: Sequence[int]) -> None:
+        self._shards = bank.shards
+        self._column = {view: number for number, view in enumerate(views)}
+        # Which shard holds a picture's view, and at which place; small at any number of pictures.
+        self._where = np.full((len(pictures), len(views), 2), -1, np.int32)
+        numbers: dict[str, list[int]] = {}
+        for number, picture in enumerate(pictures):
+            numbers.setdefault(picture, []).append(number)
+        for place, shard in enumerate(bank.shards):
+            columns = [self._column[view] for view in shard.views if view in self._column]
+            for row, picture in enumerate(shard.pictures):
+                for number in numbers.get(picture, ()):
+                    self._where[number, columns] = (place, row)
+        self._mapped: dict[int, NDArray[Any]] = {}
+        self._handed_out = 0
+
+    def get(self, picture: int, view: int) -> NDArray[Any]:
+        """The features of a view of the picture at that place, a copy, of the stored type."""
+        place, row = self._where[picture, self._column[view]]
+        shard = self._shards[place]
+        features = self._mapped.get(place)
+        if features is None:
+            features = self._mapped[place] = _open(shard)
+        self._handed_out += 1
+        if self._handed_out % _ROWS_BEFORE_UNMAPPING == 0:
+            self._mapped.clear()
+        return np.array(features[row, shard.views.index(view)])
+
+
+def _open(shard: Shard) -> NDArray[Any]:
+    try:
+        return shard.open()
+    except (OSError, ValueError) as error:
+        raise BcdError(
+            f"feature bank: {shard.file} went away while it was in use; start the run again"
+        ) from error
+
+
+def all_banks() -> Iterator[Bank]:
+    """Every bank there is, by name."""
+    folder = banks_dir()
+    for place in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if (place / "recipe.json").is_file():
+            yield Bank(place)

@@ -1,0 +1,197 @@
+"""Engines: ways to run the frozen prefix, all exact up to rounding, chosen by speed."""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bcd.errors import BcdError
+from bcd.models.network import FrozenPrefix
+
+Forward = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A way to run a prefix.
+
+    Attributes:
+        name: With its version and precision; what a bank's key holds of it.
+        forward: Maps pictures uint8 (N, size, size, 3) to float32 (N, ...). May be called from
+            `threads` threads at once.
+        threads: How many calls at once keep the machine busy.
+        batch: Pictures a call.
+    """
+
+    name: str
+    forward: Forward
+    threads: int
+    batch: int
+
+
+def choose_engine(name: str, device: torch.device) -> str:
+    """Returns the engine that `features.engine` means on a device.
+
+    Raises:
+        BcdError: It is not installed.
+    """
+    if name == "auto":
+        return "onnxruntime" if device.type == "cpu" else "torch"
+    if find_spec(name) is None:
+        raise BcdError(
+            f"features.engine={name} needs the package {name}: pip install {name}, or say "
+            "features.engine=auto"
+        )
+    return name
+
+
+def engine_label(name: str, device: torch.device) -> str:
+    """What a bank's key holds of an engine: two that may differ in a bit have two labels."""
+    if name == "torch":
+        kind = "autocast" if device.type == "cuda" else "float32"
+        return f"torch {version('torch')} {device.type} {kind}"
+    return f"{name} {version(name)} cpu float32"
+
+
+def make_engine(name: str, prefix: FrozenPrefix, size: int, device: torch.device) -> Engine:
+    """Makes an engine that runs a copy of the prefix.
+
+    Args:
+        name: As `choose_engine` returned it.
+        prefix: Stays as it is.
+        size: Side of the pictures in pixels.
+        device: For torch; the others run on the CPU.
+
+    Raises:
+        BcdError: The engine cannot run this network.
+    """
+    module = _Extractor(prefix).eval()
+    makers = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+    label = engine_label(name, device)
+    if name == "torch":
+        return _torch(label, module, device)
+    try:
+        return makers[name](label, module, size)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BcdError(
+            f"features.engine={name} cannot run this network ({reason}): say features.engine=torch"
+        ) from error
+
+
+class _Extractor(nn.Module):
+    """A prefix with BatchNorm folded into the convolutions, fed pictures with channels last."""
+
+    def __init__(self, prefix: FrozenPrefix) -> None:
+        super().__init__()
+        self.prefix = copy.deepcopy(prefix)
+        self.prefix.fed_outputs = False
+        fold_batchnorm(self.prefix.blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps uint8 (N, size, size, 3) to (N, ...)."""
+        output: Tensor = self.prefix(x.permute(0, 3, 1, 2))
+        return output
+
+
+def fold_batchnorm(module: nn.Module) -> None:
+    """Folds each BatchNorm in eval mode that follows a convolution in a sequence into it."""
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    for child in module.children():
+        fold_batchnorm(child)
+    if isinstance(module, nn.Sequential):
+        for number in range(len(module) - 1):
+            convolution, norm = module[number], module[number + 1]
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module[number] = fuse_conv_bn_eval(convolution, norm)
+                module[number + 1] = nn.Identity()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _torch(label: str, module: nn.Module, device: torch.device) -> Engine:
+    module = module.to(device).to(memory_format=torch.channels_last)
+    on_gpu = device.type == "cuda"
+
+    @torch.inference_mode()
+    def forward(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        x = torch.from_numpy(pictures).to(device, non_blocking=True)
+        with torch.autocast(device.type, torch.float16, enabled=on_gpu):
+            output: Tensor = module(x)
+        return output.float().cpu().numpy()
+
+    if device.type == "cpu":
+        return Engine(label, forward, _cores(), 8)
+    return Engine(label, forward, min(16, _cores()), 64)
+
+
+def _export(module: nn.Module, size: int) -> bytes:
+    """The module as ONNX with a free batch size."""
+    stream = io.BytesIO()
+    example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # The tracing exporter takes half a second where the newer one takes thirteen.
+        torch.onnx.export(
+            module,
+            (example,),
+            stream,  # type: ignore[arg-type]
+            input_names=["pictures"],
+            output_names=["features"],
+            dynamic_axes={"pictures": {0: "n"}, "features": {0: "n"}},
+            dynamo=False,
+        )
+    return stream.getvalue()
+
+
+def _onnxruntime(label: str, module: nn.Module, size: int) -> Engine:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # One thread a call and as many calls as cores: no call waits for another's slowest thread,
+    # and decoding fills the gaps.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        _export(module, size), options, providers=["CPUExecutionProvider"]
+    )
+
+    def forward(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        (output,) = session.run(None, {"pictures": pictures})
+        return np.asarray(output, dtype=np.float32)
+
+    return Engine(label, forward, _cores(), 8)
+
+
+def _openvino(label: str, module: nn.Module, size: int) -> Engine:
+    import openvino
+
+    model = openvino.convert_model(
+        module, example_input=torch.zeros(1, size, size, 3, dtype=torch.uint8)
+    )
+    model.reshape({0: [-1, size, size, 3]})
+    exact = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    compiled: Any = openvino.Core().compile_model(model, "CPU", exact)
+
+    def forward(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        request = compiled.create_infer_request()
+        output = request.infer({0: pictures})[0]
+        return np.array(output, dtype=np.float32)
+
+    return Engine(label, forward, _cores(), 8)

@@ -1,0 +1,139 @@
+"""`predictions.csv` and its JSON twin, read back by others' readers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from bcd.evaluation.predictions import Prediction, write_predictions
+
+CLASSES = ("Benign", "Early Pre-B", "Pro-B")
+HEADER = (
+    "path,label,prediction,probability,p_Benign,p_Early Pre-B,p_Pro-B,malignant,refer,reason,error"
+)
+
+ROWS = (
+    Prediction("Benign/1.png", "Benign", (0.7, 0.2, 0.1)),
+    Prediction("unknown.png", "", (0.25, 0.25 - 1e-7, 0.5 + 1e-7)),
+    Prediction('odd, "quoted"; = naïve/图 1\n.png', "Pro-B", (1.0, 0.0, 0.0)),
+    Prediction("gone.png", "", (), 'cannot be read (No such file, or "none")'),
+)
+
+
+def read(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream, strict=True))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> list[dict[str, str]]:
+    write_predictions(tmp_path / "predictions.csv", ROWS, CLASSES, 0)
+    return read(tmp_path / "predictions.csv")
+
+
+def test_there_is_one_header_and_a_row_for_each_picture_in_order(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "folder" / "predictions.csv"
+    write_predictions(file, ROWS, CLASSES, 0)
+    text = file.read_bytes().decode("utf-8")
+    assert text.split("\n")[0] == HEADER
+    assert text.count("p_Benign") == 1
+    assert "\r" not in text
+    assert text.endswith("\n")
+    assert [row["path"] for row in read(file)] == [row.path for row in ROWS]
+
+
+def test_a_picture_is_named_and_called_and_its_probabilities_told(
+    table: list[dict[str, str]],
+) -> None:
+    for row, given in zip(ROWS[:3], table, strict=False):
+        told = [float(given[f"p_{name}"]) for name in CLASSES]
+        assert told == pytest.approx(row.probabilities, abs=1e-6)
+        assert given["label"] == row.label
+        assert given["prediction"] == CLASSES[row.probabilities.index(max(row.probabilities))]
+        assert float(given["probability"]) == max(told)
+        assert given["malignant"] == ("false" if given["prediction"] == "Benign" else "true")
+        assert (given["refer"], given["reason"], given["error"]) == ("false", "", "")
+
+
+def test_a_picture_that_could_not_be_read_has_a_reason_and_is_referred(
+    table: list[dict[str, str]],
+) -> None:
+    row = table[3]
+    assert row["error"] == ROWS[3].error
+    assert (row["refer"], row["reason"]) == ("true", "unreadable")
+    empty = ["label", "prediction", "probability", "malignant", *(f"p_{n}" for n in CLASSES)]
+    assert {row[name] for name in empty} == {""}
+
+
+def test_without_a_benign_class_malignant_stays_open(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "p.csv", ROWS, CLASSES, None)
+    assert {row["malignant"] for row in read(tmp_path / "p.csv")} == {""}
+
+
+def test_another_benign_class_turns_the_verdict(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "p.csv", ROWS[:2], CLASSES, 2)
+    assert [row["malignant"] for row in read(tmp_path / "p.csv")] == ["true", "false"]
+
+
+@pytest.mark.parametrize("name", ["p.json", "P.JSON"])
+def test_json_tells_the_same_with_types(name: str, tmp_path: Path) -> None:
+    write_predictions(tmp_path / name, ROWS, CLASSES, 0)
+    records = json.loads((tmp_path / name).read_text(encoding="utf-8"))
+    assert [",".join(record) for record in records] == [HEADER] * len(ROWS)
+    assert [record["path"] for record in records] == [row.path for row in ROWS]
+    for row, record in zip(ROWS, records, strict=True):
+        told = [record[f"p_{n}"] for n in CLASSES]
+        assert told == ([*row.probabilities] if row.probabilities else [None] * 3)
+        assert record["probability"] == max(row.probabilities, default=None)
+        assert record["malignant"] is (None if row.error else record["prediction"] != "Benign")
+        assert record["refer"] is bool(row.error)
+
+
+def test_csv_and_json_agree(table: list[dict[str, str]], tmp_path: Path) -> None:
+    write_predictions(tmp_path / "p.json", ROWS, CLASSES, 0)
+    for record, row in zip(json.loads((tmp_path / "p.json").read_text()), table, strict=True):
+        for name, value in record.items():
+            if isinstance(value, float):
+                assert float(row[name]) == pytest.approx(value, abs=1e-6)
+            elif isinstance(value, str):
+                assert row[name] == value
+            else:
+                assert row[name] == ("" if value is None else str(value).lower()), name
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are bytes on POSIX only")
+@pytest.mark.parametrize("name", ["p.csv", "p.json"])
+def test_a_file_name_that_is_no_utf8_does_not_cost_the_others_their_rows(
+    name: str, tmp_path: Path
+) -> None:
+    odd = b"Pr\xfcfung.png".decode("utf-8", "surrogateescape")  # as Linux hands such names over
+    write_predictions(tmp_path / name, [Prediction(odd, "", (1.0, 0.0, 0.0)), *ROWS], CLASSES, 0)
+    text = (tmp_path / name).read_bytes().decode("utf-8")
+    rows = json.loads(text) if name == "p.json" else read(tmp_path / name)
+    assert len(rows) == 1 + len(ROWS)
+    assert rows[0]["path"] == r"Pr\xfcfung.png"
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.json"])
+def test_a_failure_leaves_what_was_there_and_nothing_half_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    file = tmp_path / name
+    write_predictions(file, ROWS[:1], CLASSES, 0)
+    before = file.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(OSError, match="no space left"):
+            write_predictions(file, ROWS, CLASSES, 0)
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+    write_predictions(file, ROWS, CLASSES, 0)
+    assert file.read_bytes() != before
+    assert list(tmp_path.iterdir()) == [file]
