@@ -7,7 +7,7 @@ python eval.py ckpt=<checkpoint or run folder> data.root=<folder> all of another
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bcd.cli import run
+from bcd.cli import quick_imports, run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -18,8 +18,9 @@ def main(cfg: "DictConfig") -> int:
     from bcd.config import EvalConfig
     from bcd.config_check import check_config
 
-    checked = check_config(cfg, EvalConfig)
-    from bcd.evaluating import evaluate_checkpoint
+    with quick_imports():
+        checked = check_config(cfg, EvalConfig)
+        from bcd.evaluating import evaluate_checkpoint
 
     evaluate_checkpoint(checked)
     return 0

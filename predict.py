@@ -7,7 +7,7 @@ python predict.py ckpt=<checkpoint or run folder> input=[a.jpg,folder] format=js
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bcd.cli import run
+from bcd.cli import quick_imports, run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -18,8 +18,9 @@ def main(cfg: "DictConfig") -> int:
     from bcd.config import PredictConfig
     from bcd.config_check import check_config
 
-    checked = check_config(cfg, PredictConfig)
-    from bcd.predicting import predict
+    with quick_imports():
+        checked = check_config(cfg, PredictConfig)
+        from bcd.predicting import predict
 
     return 3 if any(p.error for p in predict(checked)) else 0
 

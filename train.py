@@ -10,7 +10,7 @@ python train.py resume=<run folder>/checkpoints/last.ckpt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bcd.cli import run
+from bcd.cli import quick_imports, run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,8 +21,9 @@ def main(cfg: "DictConfig") -> int:
     from bcd.config import TrainConfig
     from bcd.config_check import check_config
 
-    checked = check_config(cfg, TrainConfig)
-    from bcd.training import train
+    with quick_imports():
+        checked = check_config(cfg, TrainConfig)
+        from bcd.training import train
 
     train(checked)
     return 0

@@ -176,7 +176,7 @@ def _onnxruntime(label: str, module: nn.Module, size: int) -> Engine:
         (output,) = session.run(None, {"pictures": pictures})
         return np.asarray(output, dtype=np.float32)
 
-    return Engine(label, forward, _cores(), 8)
+    return Engine(label, forward, _cores(), 4)
 
 
 def _openvino(label: str, module: nn.Module, size: int) -> Engine:
@@ -186,7 +186,8 @@ def _openvino(label: str, module: nn.Module, size: int) -> Engine:
         module, example_input=torch.zeros(1, size, size, 3, dtype=torch.uint8)
     )
     model.reshape({0: [-1, size, size, 3]})
-    exact = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    streams = {"NUM_STREAMS": _cores(), "INFERENCE_NUM_THREADS": _cores()}
+    exact = {"INFERENCE_PRECISION_HINT": "f32", **streams}
     compiled: Any = openvino.Core().compile_model(model, "CPU", exact)
 
     def forward(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -53,6 +53,7 @@ class SmearClassifier(pl.LightningModule):
         self.train_scores = scores.clone(prefix="train/")
         self.val_scores = scores.clone(prefix="val/")
         self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
+        self._seen: list[Batch] = []  # logits and labels of the epoch's training batches
         # One dict of figures an epoch.
         self.history: list[dict[str, float]] = []
 
@@ -70,11 +71,15 @@ class SmearClassifier(pl.LightningModule):
         logits = self(batch[0])
         loss: Tensor = self.loss(logits, batch[1])
         self.train_loss.update(loss.detach(), weight=len(logits))
-        self.train_scores.update(logits.detach(), batch[1])
+        self._seen.append((logits.detach(), batch[1]))
         return loss
 
     def on_train_epoch_end(self) -> None:
         """Logs the epoch's figures on the train part, as seen while it was being trained."""
+        # All at once: an update for every batch takes as long as training a head on it.
+        logits, labels = (torch.cat(part) for part in zip(*self._seen, strict=True))
+        self._seen.clear()
+        self.train_scores.update(logits, labels)
         self._log_epoch("train", self.train_loss, self.train_scores)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
