@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bcd.console import say, track
@@ -76,7 +77,7 @@ class Extractor:
         total = sum(work.rows for work in works)
         row_bytes = self._announce(works, total)
         jobs = [job for work in works for job in self._jobs(work, row_bytes)]
-        threads = self._engine.threads
+        threads, of_torch = self._engine.threads, torch.get_num_threads()
         with ThreadPoolExecutor(threads, "features", initializer=self._start_thread) as pool:
             try:
                 done = self._in_order(pool, jobs)
@@ -84,12 +85,11 @@ class Extractor:
                     self._keep(job, features)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+                torch.set_num_threads(of_torch)
 
     def _start_thread(self) -> None:
-        import torch
-
         if self._engine.threads > 1:
-            torch.set_num_threads(1)  # holds for this thread: the pictures fill the cores
+            torch.set_num_threads(1)  # the pictures fill the cores
         self._own.augmenter = copy.copy(self._source.augmenter)
 
     def _announce(self, works: Sequence[Work], total: int) -> int:

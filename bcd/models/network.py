@@ -50,7 +50,7 @@ class FrozenPrefix(nn.Module):
         if self.fed_outputs:
             return x
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
-        x = (x.to(mean.dtype) / 255 - mean) / std
+        x = (x.to(mean.dtype) - 255 * mean) / (255 * std)
         x = self.blocks(x)
         return pool(x) if self.pooled else x
 

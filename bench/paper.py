@@ -1,0 +1,100 @@
+"""The paper's run, whole process from start to test figures, by every road.
+
+python -m bench.paper <folder of class folders> [--weights <file>]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.measure import Timed, machine, measure_forward, run_timed
+
+Runs = dict[str, Callable[[], Timed]]
+
+
+def main() -> None:
+    """Runs what was asked for and prints a table in Markdown."""
+    parser = argparse.ArgumentParser(prog="python -m bench.paper", description=__doc__)
+    parser.add_argument("data", help="folder of class folders")
+    parser.add_argument("--weights", default="imagenet", help="ImageNet weights of MobileNetV2")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--keras", metavar="PYTHON", help="an interpreter that has TensorFlow")
+    parser.add_argument("--engine", default="auto", help="as features.engine")
+    parser.add_argument("--no-plain", action="store_true", help="leave the slow roads out")
+    asked = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="bench_paper_"))
+    print(f"{machine()}; logs in {work}", flush=True)
+    forward = measure_forward(asked.engine, asked.weights)
+    print(
+        f"forward: {forward.pictures_per_second:.0f} pictures/s = {forward.gflops:.0f} GFLOP/s, "
+        f"{forward.share:.0%} of the {forward.peak_gflops:.0f} GFLOP/s of a float32 GEMM\n",
+        flush=True,
+    )
+    times: dict[str, Timed] = {}
+    for name, run in _roads(asked, work).items():
+        times[name] = run()
+        print(f"{name}: {times[name].seconds:.1f} s", flush=True)
+    _table(times, work)
+    shutil.rmtree(work / "cache")
+
+
+def _roads(asked: argparse.Namespace, work: Path) -> Runs:
+    settings = [
+        "experiment=paper",
+        f"data.root={asked.data}",
+        f"model.weights={asked.weights}",
+        f"trainer.max_epochs={asked.epochs}",
+        f"augment.views={asked.epochs}",
+        f"features.engine={asked.engine}",
+    ]
+
+    def ours(name: str, *more: str) -> Callable[[], Timed]:
+        command = [sys.executable, "train.py", *settings, f"run_dir={work / name}", *more]
+        return lambda: run_timed(command, work / f"{name}.log", {"BCD_CACHE": str(work / "cache")})
+
+    plain = [sys.executable, "-m", "bench.plain_loop", asked.data, str(work / "plain")]
+    plain += ["--epochs", str(asked.epochs)]
+    if asked.weights != "imagenet":
+        plain += ["--weights", asked.weights]
+    roads: Runs = {}
+    if not asked.no_plain:
+        roads["plain Lightning loop"] = lambda: run_timed(plain, work / "plain.log")
+    if asked.keras:
+        keras = [asked.keras, "bench/keras_loop.py", asked.data, "--epochs", str(asked.epochs)]
+        roads["Keras"] = lambda: run_timed(keras, work / "keras.log")
+    if not asked.no_plain:
+        roads["bcd, features=off"] = ours("off", "features=off")
+    # The catalog is made by whichever comes first; forgotten, so that cold is cold.
+    roads["bcd, bank cold"] = lambda: _forgetting(work / "cache", ours("cold"))
+    roads["bcd, bank warm"] = ours("warm")
+    return roads
+
+
+def _forgetting(cache: Path, run: Callable[[], Timed]) -> Timed:
+    shutil.rmtree(cache, ignore_errors=True)
+    return run()
+
+
+def _table(times: dict[str, Timed], work: Path) -> None:
+    first = next(iter(times.values())).seconds
+    print(f"\n| road | seconds | {next(iter(times))} = 1 | peak memory, MB | test accuracy |")
+    print("|---|---:|---:|---:|---:|")
+    for name, timed in times.items():
+        file = work / name.split()[-1].replace("features=", "") / "metrics.json"
+        accuracy = ""
+        if file.is_file():
+            accuracy = f"{json.loads(file.read_text())['test']['accuracy']:.4f}"
+        print(
+            f"| {name} | {timed.seconds:.1f} | {first / timed.seconds:.1f} | "
+            f"{timed.memory:.0f} | {accuracy} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
