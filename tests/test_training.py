@@ -179,3 +179,15 @@ def test_resuming_ends_where_an_uninterrupted_run_does(tmp_path: Path) -> None:
     b = torch.load(tmp_path / "rest/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     for name, value in a.items():
         assert torch.equal(value, b[name]), name
+
+
+@pytest.mark.parametrize("unfreeze", [0, 2])
+def test_a_run_with_the_bank_and_one_without_agree(unfreeze: int, tmp_path: Path) -> None:
+    common = (*FROZEN, f"model.unfreeze={unfreeze}", "optimizer.lr=0.001")
+    banked = run(tmp_path / "bank", *common)
+    plain = run(tmp_path / "off", *common, "features=off")
+    for name, value in tensors(plain).items():
+        torch.testing.assert_close(tensors(banked)[name], value, atol=1e-3, rtol=1e-3)
+    assert banked.metrics["test"]["confusion"] == plain.metrics["test"]["confusion"]
+    assert banked.metrics["test"]["loss"] == pytest.approx(plain.metrics["test"]["loss"], abs=1e-3)
+    assert banked.datamodule.source is banked.datamodule.pictures

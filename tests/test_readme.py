@@ -1,0 +1,67 @@
+"""What the README and the docs tell people to type is understood."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import CONF, ROOT
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from bcd.cli import quote_paths
+from bcd.config import EvalConfig, PredictConfig, TrainConfig
+from bcd.config_check import check_config
+
+SCHEMAS = {"train": TrainConfig, "eval": EvalConfig, "predict": PredictConfig}
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands() -> Iterator[str]:
+    for page in PAGES:
+        inside = False
+        for line in page.read_text(encoding="utf-8").splitlines():
+            inside ^= line.startswith("```")
+            if inside and re.match(r"python (train|eval|predict)\.py", line):
+                yield line
+
+
+@pytest.mark.parametrize("line", sorted(set(commands())))
+def test_a_command_composes_and_passes_the_checks(line: str) -> None:
+    words = shlex.split(re.sub(r"<[^>]*>", "x", line), comments=True)
+    name = words[1].removesuffix(".py")
+    overrides = [word for word in words[2:] if not word.startswith("-")]
+    single = []
+    for override in OverridesParser.create().parse_overrides(quote_paths(overrides)):
+        values = override.sweep_string_iterator() if override.is_sweep_override() else None
+        text = f"{override.key_or_group}={next(iter(values))}" if values else override.input_line
+        assert text is not None
+        single.append(text)
+    if "-m" in words:
+        assert single != overrides
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(name, overrides=["run_dir=x", *single])
+    if "--help" not in words:
+        if name != "train" and "ckpt=x" not in single:
+            assert any(word.startswith("ckpt=") for word in words)
+        check_config(cfg, SCHEMAS[name])
+
+
+def test_make_knows_every_target_of_the_pages() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        t for p in PAGES for t in re.findall(r"(?:^|`)make ([a-z-]+)", p.read_text("utf-8"), re.M)
+    }
+    assert {"demo", "test", "help"} <= named <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_and_picture_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+    if page.name == "README.md":
+        assert len(page.read_text(encoding="utf-8").splitlines()) < 200
