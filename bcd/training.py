@@ -16,11 +16,12 @@ from bcd.config_check import instantiate
 from bcd.console import say, show_table
 from bcd.data.catalog import Catalog, load_catalog
 from bcd.data.datamodule import SmearDataModule
+from bcd.data.reading import read_picture
 from bcd.data.split import Split, make_split
 from bcd.data.views import PLAIN
 from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device
-from bcd.evaluation.figures import draw_confusion, draw_curves, save_figure, to_array
+from bcd.evaluation.figures import draw_curves, save_figure
 from bcd.evaluation.report import write_report
 from bcd.evaluation.results import Result, evaluate, metric_rows, write_results
 from bcd.features.feeding import Need, feed
@@ -216,12 +217,10 @@ def _write_run(
     write_report(run_dir, cfg.name, catalog, split, results)
     for logger in trainer.loggers:
         if isinstance(logger, pl.loggers.TensorBoardLogger):
-            for part, result in results.items():
-                matrix = result.metrics["confusion"]
-                picture = to_array(draw_confusion(matrix, catalog.classes, part))
-                logger.experiment.add_image(
-                    f"{part}/confusion", picture, trainer.global_step, dataformats="HWC"
-                )
+            picture = read_picture(run_dir / "figures" / "confusion_matrix.png")
+            logger.experiment.add_image(
+                "test/confusion", picture, trainer.global_step, dataformats="HWC"
+            )
         test = {f"test/{name}": results["test"].metrics[name] for name in _LOGGED}
         logger.log_metrics(test, step=trainer.global_step)
         logger.finalize("success")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd.data.reading import fit
 from bcd.storage import replacing
 
 if TYPE_CHECKING:
@@ -27,29 +28,10 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", dpi=DPI)
 
 
-def _new_grid(rows: int, columns: int) -> Figure:
-    """An empty figure for pictures in a grid, three lines above each; needs no layout engine."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(2.4 * columns, 2.9 * rows), dpi=DPI)
-    top = 1 - 0.6 / (2.9 * rows)
-    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=top, wspace=0.05, hspace=0.3)
-    return figure
-
-
 def save_figure(figure: Figure, file: Path) -> None:
     """Writes a PNG in one move."""
     with replacing(file) as stream:
         figure.savefig(stream, format="png", pil_kwargs={"compress_level": 3})
-
-
-def to_array(figure: Figure) -> NDArray[np.uint8]:
-    """Renders a figure to pixels (height, width, 3)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
@@ -116,17 +98,41 @@ def draw_mistakes(
     wrong = _mistakes(predictions, classes)[:most]
     if not wrong:
         return None
-    columns = min(4, len(wrong))
-    rows = -(-len(wrong) // columns)
-    figure = _new_grid(rows, columns)
-    for number, (index, said, probability) in enumerate(wrong, start=1):
-        axes = figure.add_subplot(rows, columns, number)
-        axes.imshow(pixels(index), interpolation="nearest")
-        axes.set_axis_off()
-        label = predictions[index].label
-        name = Path(predictions[index].path).name
-        title = f"{name}\nis {label}\nsaid {said} ({probability:.0%})"
-        axes.set_title(title, fontsize=7, parse_math=False)
+    tiles, titles = [], []
+    for index, said, probability in wrong:
+        name, label = Path(predictions[index].path).name, predictions[index].label
+        tiles.append(fit(pixels(index), _TILE))
+        titles.append(f"{name}\nis {label}\nsaid {said} ({probability:.0%})")
+    return draw_tiles(tiles, titles, min(4, len(wrong)))
+
+
+_TILE, _GAP, _TITLE = 224, 12, 62  # pixels
+
+
+def draw_tiles(tiles: Sequence[NDArray[np.uint8]], titles: Sequence[str], columns: int) -> Figure:
+    """Draws pictures in a grid, as one image: an axes for each would take seconds.
+
+    Args:
+        tiles: RGB, shape (224, 224, 3).
+        titles: Up to three lines for above each.
+        columns: Pictures in a row.
+    """
+    from matplotlib.figure import Figure
+
+    rows = -(-len(tiles) // columns)
+    height, width = rows * (_TITLE + _TILE + _GAP), columns * (_TILE + _GAP)
+    canvas = np.full((height, width, 3), 255, np.uint8)
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    for number, (tile, title) in enumerate(zip(tiles, titles, strict=True)):
+        top = number // columns * (_TITLE + _TILE + _GAP) + _TITLE
+        left = number % columns * (_TILE + _GAP) + _GAP // 2
+        canvas[top : top + _TILE, left : left + _TILE] = tile
+        axes.text(
+            left + _TILE / 2, top - 4, title, ha="center", va="bottom", fontsize=7, parse_math=False
+        )
+    axes.imshow(canvas, interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
     return figure
 
 

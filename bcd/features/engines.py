@@ -176,7 +176,7 @@ def _onnxruntime(label: str, module: nn.Module, size: int) -> Engine:
         (output,) = session.run(None, {"pictures": pictures})
         return np.asarray(output, dtype=np.float32)
 
-    return Engine(label, forward, _cores(), 4)
+    return Engine(label, forward, _cores(), 1)
 
 
 def _openvino(label: str, module: nn.Module, size: int) -> Engine:
