@@ -31,7 +31,7 @@ endif
 
 demo: setup ## train, test and predict on smears that the project draws itself (no download)
 	$(PY) train.py experiment=demo
-	$(PY) predict.py ckpt=outputs/demo input=data/generated limit=12
+	$(PY) predict.py ckpt=outputs/demo 'input=data/generated/*/slide00-0000?.png'
 
 test: lint ## check style and types, then run every test
 	$(PY) -m pytest
