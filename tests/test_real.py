@@ -70,8 +70,10 @@ def few(folder: Path, each: int) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("unfreeze", [0, 4])
-def test_the_bank_changes_no_answer(unfreeze: int, tmp_path: Path) -> None:
+# Adam's first step is the sign of a gradient, so in trained blocks the last bit of a feature can
+# turn a whole step around, with the bank as with another batch order of the same sums; SGD cannot.
+@pytest.mark.parametrize(("unfreeze", "optimizer"), [(0, "adam"), (4, "sgd")])
+def test_the_bank_changes_no_answer(unfreeze: int, optimizer: str, tmp_path: Path) -> None:
     root = few(tmp_path / "smears", 40)
 
     def run(name: str) -> TrainResult:
@@ -81,6 +83,7 @@ def test_the_bank_changes_no_answer(unfreeze: int, tmp_path: Path) -> None:
             f"model.weights={WEIGHTS}",
             f"model.unfreeze={unfreeze}",
             f"features={name}",
+            f"optimizer={optimizer}",
             "optimizer.lr=1e-3",
             "trainer.max_epochs=2",
             "callbacks.progress=null",
