@@ -70,10 +70,12 @@ def few(folder: Path, each: int) -> Path:
     return folder
 
 
-# Adam's first step is the sign of a gradient, so in trained blocks the last bit of a feature can
-# turn a whole step around, with the bank as with another batch order of the same sums; SGD cannot.
-@pytest.mark.parametrize(("unfreeze", "optimizer"), [(0, "adam"), (4, "sgd")])
-def test_the_bank_changes_no_answer(unfreeze: int, optimizer: str, tmp_path: Path) -> None:
+# Trained blocks amplify rounding, that of another number of threads no less (measured: 0.005 in a
+# logit after two epochs of SGD), and Adam's first step is the mere sign of a gradient.
+@pytest.mark.parametrize(("unfreeze", "optimizer", "epochs"), [(0, "adam", 2), (4, "sgd", 1)])
+def test_the_bank_changes_no_answer(
+    unfreeze: int, optimizer: str, epochs: int, tmp_path: Path
+) -> None:
     root = few(tmp_path / "smears", 40)
 
     def run(name: str) -> TrainResult:
@@ -85,7 +87,7 @@ def test_the_bank_changes_no_answer(unfreeze: int, optimizer: str, tmp_path: Pat
             f"features={name}",
             f"optimizer={optimizer}",
             "optimizer.lr=1e-3",
-            "trainer.max_epochs=2",
+            f"trainer.max_epochs={epochs}",
             "callbacks.progress=null",
             "+trainer.enable_progress_bar=false",
         )
