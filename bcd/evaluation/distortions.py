@@ -132,7 +132,8 @@ def pixelation(pixels: Pixels, factor: float) -> Pixels:
     height, width = pixels.shape[:2]
     coarse = (max(1, round(width / factor)), max(1, round(height / factor)))
     small = cv2.resize(pixels, coarse, interpolation=cv2.INTER_AREA)
-    return _pixels(cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST))
+    # Enlarging by area keeps the squares in place; INTER_NEAREST moves them by up to a pixel.
+    return _pixels(cv2.resize(small, (width, height), interpolation=cv2.INTER_AREA))
 
 
 def zoom(pixels: Pixels, factor: float) -> Pixels:
