@@ -26,7 +26,7 @@ from bcd.config import FeaturesConfig, ModelConfig
 from bcd.data.catalog import Picture
 from bcd.data.views import PLAIN
 from bcd.errors import BcdError
-from bcd.features.engines import make_engine
+from bcd.features.engines import Engine, make_engine
 from bcd.features.extract import Extractor, Work
 from bcd.features.feeding import Need, feed
 from bcd.models.backbones import build_blocks
@@ -103,6 +103,34 @@ def test_a_second_run_computes_nothing(folder: Path, computed: list[Any]) -> Non
     for _ in range(2):
         fill(make_source(folder, list_pictures(folder)), network, model)
     assert len(computed) == 1
+
+
+def test_views_that_chance_left_alike_run_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_source(folder, list_pictures(folder), FLIP)
+    network, model = small_network()
+    seen: list[bytes] = []
+
+    def recorded(*arguments: Any) -> Engine:
+        engine = make_engine(*arguments)
+
+        def forward(pictures: Any) -> Any:
+            seen.extend(picture.tobytes() for picture in pictures)
+            return engine.forward(pictures)
+
+        return dataclasses.replace(engine, forward=forward)
+
+    monkeypatch.setattr("bcd.features.feeding.make_engine", recorded)
+    monkeypatch.setattr(Extractor, "_announce", lambda *_: 4 * network.head.in_features)
+    fed = fill(source, network, model, views=8)
+    different = {source[(i, v)][0].numpy().tobytes() for i in range(6) for v in range(8)}
+    assert len(different) == 12  # mirrored and not, of each
+    assert len(seen) == 12 + 6
+    for key in [(i, v) for i in range(6) for v in range(8)]:
+        with torch.no_grad():
+            expected = network.prefix(source[key][0][None].permute(0, 3, 1, 2))[0]
+        torch.testing.assert_close(fed[key][0], expected, atol=1e-5, rtol=1e-5)
 
 
 def change_a_pixel(folder: Path) -> None:

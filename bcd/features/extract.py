@@ -137,19 +137,26 @@ class Extractor:
 
     def _compute(self, indices: Sequence[int], views: Sequence[int]) -> NDArray[Any]:
         """Features of pictures in views, shape (pictures, views, ...), in full batches."""
-        inputs = (view for index in indices for view in self._draw(index, views))
         size, batch = self._source.size, self._engine.batch
         buffer = np.empty((batch, size, size, 3), np.uint8)
-        outputs, filled = [], 0
-        for pixels in inputs:
-            buffer[filled] = pixels
-            filled += 1
-            if filled == batch:
-                outputs.append(self._engine.forward(buffer))
-                filled = 0
+        outputs: list[NDArray[np.float32]] = []
+        places: list[int] = []  # which output is a view's
+        filled = count = 0
+        for index in indices:
+            # Views that chance left alike, an eighth with the paper's transforms, run once.
+            drawn: dict[bytes, int] = {}
+            for pixels in self._draw(index, views):
+                places.append(drawn.setdefault(pixels.tobytes(), count))
+                if places[-1] < count:
+                    continue
+                buffer[filled] = pixels
+                filled, count = filled + 1, count + 1
+                if filled == batch:
+                    outputs.append(self._engine.forward(buffer))
+                    filled = 0
         if filled:
             outputs.append(self._engine.forward(buffer[:filled]))
-        features = self._stored(np.concatenate(outputs))
+        features = self._stored(np.concatenate(outputs))[places]
         return features.reshape(len(indices), len(views), *features.shape[1:])
 
     def _draw(self, index: int, views: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
