@@ -4,10 +4,9 @@ python predict.py ckpt=<checkpoint or run folder> input=<file, folder or glob>
 python predict.py ckpt=<checkpoint or run folder> input=[a.jpg,folder] format=json
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bcd.cli import quick_imports, run
+from bcd.cli import CONF, quick_imports, run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,4 +25,4 @@ def main(cfg: "DictConfig") -> int:
 
 
 if __name__ == "__main__":
-    run(main, "predict", Path(__file__).resolve().parent / "conf")
+    run(main, "predict", CONF)

@@ -7,10 +7,9 @@ python train.py -m optimizer.lr=1e-3,1e-2 seed=0,1,2
 python train.py resume=<run folder>/checkpoints/last.ckpt
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bcd.cli import quick_imports, run
+from bcd.cli import CONF, quick_imports, run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,4 +29,4 @@ def main(cfg: "DictConfig") -> int:
 
 
 if __name__ == "__main__":
-    run(main, "train", Path(__file__).resolve().parent / "conf")
+    run(main, "train", CONF)

@@ -15,6 +15,9 @@ from typing import Any, NoReturn
 
 from bcd.errors import BcdError, ConfigError
 
+# The configuration of all programs stands beside the scripts.
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
 # Characters that Hydra's grammar reads as structure; a path may hold them all the same.
 _STRUCTURE = re.compile(r"[\[\](){},:='\" ]")
 

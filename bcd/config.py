@@ -48,6 +48,8 @@ class DataConfig:
     benign: str = "Benign"
     group_pattern: str | None = None
     min_size: int = 32
+    drop_duplicates: bool = False
+    mask_scale_bar: bool = False
     batch_size: int = 16
     num_workers: int | None = None
     generate: GenerateConfig | None = None
@@ -62,7 +64,7 @@ class DataConfig:
 
 
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
-SPLIT_KINDS = ("stratified", "grouped", "kfold", "csv")
+SPLIT_KINDS = ("stratified", "grouped", "blocked", "kfold", "csv")
 
 
 @dataclass
@@ -73,8 +75,11 @@ class SplitConfig:
     test: float = 0.3
     val: float = 0.1
     seed: int = 0
-    folds: int = 5
+    folds: int | None = None
     fold: int = 0
+    groups: str = "given"
+    group_size: int = 40
+    embargo: int = 37
     file: str | None = None
 
     def __post_init__(self) -> None:
@@ -83,9 +88,16 @@ class SplitConfig:
         _within("split.test", self.test, 0.01, 0.9)
         _within("split.val", self.val, 0.01, 0.9)
         _at_least("split.seed", self.seed, 0)
-        _at_least("split.folds", self.folds, 2)
-        if not 0 <= self.fold < self.folds:
-            raise ConfigError(f"split.fold={self.fold}: must lie between 0 and {self.folds - 1}")
+        _one_of("split.groups", self.groups, ("given", "auto", "blocks"))
+        _at_least("split.embargo", self.embargo, 0)
+        _at_least("split.group_size", self.group_size, 2)
+        if self.kind == "kfold" and self.folds is None:
+            raise ConfigError("split.folds is missing: split=kfold wants a number of folds")
+        if self.folds is not None:
+            _at_least("split.folds", self.folds, 2)
+            if not 0 <= self.fold < self.folds:
+                last = self.folds - 1
+                raise ConfigError(f"split.fold={self.fold}: must lie between 0 and {last}")
 
 
 @dataclass
@@ -164,6 +176,21 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
         _at_least("seed", self.seed, 0)
+
+
+@dataclass
+class AuditConfig:
+    """All that `python -m bcd.audit` reads."""
+
+    seed: int = 0
+    network: bool = True
+    strict: bool = False
+    device: str = "auto"
+    run_dir: str = ""
+    data: DataConfig = field(default_factory=DataConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
 
 
 @dataclass

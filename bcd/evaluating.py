@@ -6,11 +6,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from bcd.audit.leaks import leak_figures, leaked
 from bcd.config import AugmentConfig, DataConfig, EvalConfig, FeaturesConfig, ModelConfig
 from bcd.console import say, show_table
 from bcd.data.catalog import Catalog, load_catalog
 from bcd.data.loading import ViewSampler, make_loader
 from bcd.data.split import recorded_indices
+from bcd.data.survey import survey_pictures
 from bcd.data.views import PLAIN, Augmenter, PictureViews
 from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device
@@ -44,13 +46,23 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     _warn_of_trained(catalog, card, indices, subset)
     batch = cfg.data.batch_size or int(card.config["data"]["batch_size"])
     source = PictureViews(
-        catalog.root, catalog.pictures, card.input_size, Augmenter(AugmentConfig(), 0)
+        catalog.root,
+        catalog.pictures,
+        card.input_size,
+        Augmenter(AugmentConfig(), 0),
+        card.mask_scale_bar,
     )
     device = choose_device(cfg.device)
     model, features = ModelConfig(**card.config["model"]), _features_config(cfg, card)
     with feed(features, model, network, source, [Need(indices, (PLAIN,))], device) as fed:
         loader = make_loader(fed, ViewSampler(indices, 0, 0), batch, cfg.data.num_workers)
         result = evaluate(network, loader, catalog, indices, device, f"Evaluating {subset}")
+    if subset == "test":
+        trained = [
+            i for part in ("train", "val") for i in recorded_indices(catalog, card.split[part])
+        ]
+        found = leaked(survey_pictures(catalog), trained, indices)
+        result.metrics.update(leak_figures(found, indices, result.predictions, catalog))
     results = {subset: result}
     run_dir = Path(cfg.run_dir).absolute()
     write_config(run_dir, cfg)
@@ -89,6 +101,7 @@ def _data_config(cfg: EvalConfig, card: Card) -> DataConfig:
             f"subset={cfg.subset or 'test'}"
         )
     recorded["root"] = str(root)
+    recorded["drop_duplicates"] = recorded["drop_duplicates"] and own  # else all that is there
     if cfg.data.variant is not None:
         if own and cfg.data.variant != recorded["variant"]:
             say(f"warning: trained on {recorded['variant']} pictures, now {cfg.data.variant}")

@@ -11,13 +11,18 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from bcd.audit.checks import Check
+from bcd.audit.leaks import leak_figures, leaked
+from bcd.audit.page import check_rows
+from bcd.auditing import audit_run, verdict_line
 from bcd.config import TrainConfig
 from bcd.config_check import instantiate
 from bcd.console import say, show_table
 from bcd.data.catalog import Catalog, load_catalog
 from bcd.data.datamodule import SmearDataModule
 from bcd.data.reading import read_picture
-from bcd.data.split import Split, make_split
+from bcd.data.split import Split, far_from_share, make_split
+from bcd.data.survey import Survey, survey_pictures
 from bcd.data.views import PLAIN
 from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device
@@ -77,7 +82,8 @@ def train(cfg: TrainConfig) -> TrainResult | None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     catalog = load_catalog(cfg.data)
-    split = make_split(catalog, cfg.split)
+    survey = survey_pictures(catalog)
+    split = make_split(catalog, cfg.split, survey)
     size = cfg.model.input_size
     datamodule = SmearDataModule(catalog, split, cfg.data, cfg.augment, size, cfg.seed)
     weights = _class_weights(catalog, split) if cfg.model.class_weights else None
@@ -86,18 +92,20 @@ def train(cfg: TrainConfig) -> TrainResult | None:
     )
     trainer = _make_trainer(cfg, catalog, split, run_dir)
     if trainer.is_global_zero:
-        _describe(catalog, split, run_dir)
+        _describe(catalog, split, cfg, run_dir)
     results = _fit(cfg, trainer, classifier, datamodule, run_dir)
     if not trainer.is_global_zero:
         return None
-    _write_run(run_dir, cfg, catalog, split, classifier, trainer, results)
+    _add_leaks(results["test"], catalog, split, survey)
+    checks = audit_run(catalog, split, survey, cfg.split, cfg.data)
+    _write_run(run_dir, cfg, catalog, split, classifier, trainer, results, checks)
     write_run_info(
         run_dir,
         started,
         data={"root": str(catalog.root), "fingerprint": catalog.fingerprint(), **catalog.counts()},
         rejected=len(catalog.rejected),
     )
-    _tell(run_dir, results, catalog)
+    _tell(run_dir, results, verdict_line(checks))
     metrics = {name: result.metrics for name, result in results.items()}
     return TrainResult(metrics, run_dir, classifier, datamodule, trainer)
 
@@ -142,6 +150,7 @@ def _make_trainer(cfg: TrainConfig, catalog: Catalog, split: Split, run_dir: Pat
         data_root=str(Path(cfg.data.root).expanduser().absolute()),
         split=split.hashes(catalog),
         config=config,
+        mask_scale_bar=cfg.data.mask_scale_bar,
     )
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
     loggers = [instantiate(node) for node in cfg.logger.values() if node is not None]
@@ -155,12 +164,14 @@ def _make_trainer(cfg: TrainConfig, catalog: Catalog, split: Split, run_dir: Pat
     return trainer
 
 
-def _describe(catalog: Catalog, split: Split, run_dir: Path) -> None:
+def _describe(catalog: Catalog, split: Split, cfg: TrainConfig, run_dir: Path) -> None:
     """Says what the run is about to use, and writes `split.csv`."""
     split.write(run_dir / "split.csv", catalog)
     sizes = ", ".join(f"{len(split.indices(part))} {part}" for part in ("train", "val", "test"))
     counts = ", ".join(f"{name} {count}" for name, count in catalog.counts().items())
     say(f"{len(catalog.pictures)} pictures ({counts}): {sizes}")
+    for line in far_from_share(catalog, split, cfg.split):
+        say(f"warning: {line}; groups and neighbours are kept whole")
     reasons = Counter(item.reason for item in catalog.rejected)
     for reason, count in reasons.most_common():
         say(f"turned away: {count} ({reason}); listed in {run_dir / 'report.html'}")
@@ -203,6 +214,12 @@ def _evaluate_best(
     }
 
 
+def _add_leaks(test: Result, catalog: Catalog, split: Split, survey: Survey) -> None:
+    tested = split.indices("test")
+    found = leaked(survey, [*split.indices("train"), *split.indices("val")], tested)
+    test.metrics.update(leak_figures(found, tested, test.predictions, catalog))
+
+
 def _write_run(
     run_dir: Path,
     cfg: TrainConfig,
@@ -211,10 +228,11 @@ def _write_run(
     classifier: SmearClassifier,
     trainer: pl.Trainer,
     results: dict[str, Result],
+    checks: list[Check],
 ) -> None:
     write_results(run_dir, catalog, results)
     save_figure(draw_curves(classifier.history), run_dir / "figures" / "curves.png")
-    write_report(run_dir, cfg.name, catalog, split, results)
+    write_report(run_dir, cfg.name, catalog, split, results, check_rows(checks))
     for logger in trainer.loggers:
         if isinstance(logger, pl.loggers.TensorBoardLogger):
             picture = read_picture(run_dir / "figures" / "confusion_matrix.png")
@@ -229,9 +247,10 @@ def _write_run(
 _LOGGED = ("loss", "accuracy", "precision", "recall", "f1")
 
 
-def _tell(run_dir: Path, results: dict[str, Result], catalog: Catalog) -> None:
-    """Ends with the figures and the exact next commands."""
+def _tell(run_dir: Path, results: dict[str, Result], verdict: str) -> None:
+    """Ends with the figures, the audit's verdict and the exact next commands."""
     show_table("Results", ["figure", *results], metric_rows(results))
+    say(verdict)
     shown = run_dir.relative_to(Path.cwd()) if run_dir.is_relative_to(Path.cwd()) else run_dir
     best = shown / "checkpoints" / "best.ckpt"
     say(f"run folder: {shown}  (open report.html)")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bcd.config import EvalConfig, PredictConfig, TrainConfig
+from bcd.config import AuditConfig, EvalConfig, PredictConfig, TrainConfig
 from bcd.config_check import Schema, check_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,6 +46,10 @@ def train_config(run_dir: Path, *overrides: str) -> TrainConfig:
 
 def eval_config(run_dir: Path, *overrides: str) -> EvalConfig:
     return configure(EvalConfig, "eval", run_dir, overrides)
+
+
+def audit_config(run_dir: Path, *overrides: str) -> AuditConfig:
+    return configure(AuditConfig, "audit", run_dir, overrides)
 
 
 def predict_config(run_dir: Path, *overrides: str) -> PredictConfig:

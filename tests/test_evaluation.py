@@ -248,7 +248,7 @@ def report(run_dir: Path, catalog: Catalog) -> Page:
     results = {"val": evaluated(catalog, [1, 5, 7], Colours()), "test": result}
     write_results(run_dir, catalog, results)
     subsets = ("train", "val", "test", "test", "train", "val", "test", "val", "test")
-    write_report(run_dir, "a < b & c", catalog, Split(subsets), results)
+    write_report(run_dir, "a < b & c", catalog, Split(subsets), results, [["WARN", "a", "b", "c"]])
     text = (run_dir / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"url\(|@import|<script|<link|<iframe", text)
     return Page(text)

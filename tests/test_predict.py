@@ -235,7 +235,9 @@ def test_probabilities_are_those_of_logits_divided_by_the_temperature(
 ) -> None:
     network, card = load_checkpoint(trained / "run" / "checkpoints" / "best.ckpt")
     files = sorted(unknown.glob("*.png"))
-    pixels = torch.stack([Files(files, card.input_size)[i][0] for i in range(len(files))])
+    pixels = torch.stack(
+        [Files(files, card.input_size, card.mask_scale_bar)[i][0] for i in range(len(files))]
+    )
     logits = network(pixels.permute(0, 3, 1, 2)).detach()
     for temperature in (None, 2.5):
         card.temperature = temperature

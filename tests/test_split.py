@@ -68,8 +68,8 @@ def test_stratified_is_70_to_30_in_every_class(counts: tuple[int, ...], seed: in
 def test_a_seed_decides_the_split(kind: str) -> None:
     catalog = in_groups(seed=4)
     seeds = range(5)
-    splits = [make_split(catalog, SplitConfig(kind=kind, seed=seed)) for seed in seeds]
-    again = [make_split(catalog, SplitConfig(kind=kind, seed=seed)) for seed in seeds]
+    splits = [make_split(catalog, SplitConfig(kind=kind, seed=seed, folds=5)) for seed in seeds]
+    again = [make_split(catalog, SplitConfig(kind=kind, seed=seed, folds=5)) for seed in seeds]
     assert splits == again
     assert len({split.subsets for split in splits}) > 1
     assert kind == "grouped" or len({split.subsets for split in splits}) == len(seeds)
@@ -144,7 +144,7 @@ def test_too_few_groups_are_an_error_that_names_the_part() -> None:
 def test_a_class_with_one_picture_is_an_error_that_names_it(kind: str) -> None:
     catalog = made_up_catalog([20, 1], ["s1", "s2", "s3"] * 7)
     with pytest.raises(BcdError, match=r"class 'class1' has 1 usable picture in"):
-        make_split(catalog, SplitConfig(kind=kind))
+        make_split(catalog, SplitConfig(kind=kind, folds=5))
 
 
 def test_small_sets_and_odd_shares_split_well_or_end_in_one_line() -> None:

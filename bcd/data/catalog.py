@@ -112,7 +112,12 @@ def load_catalog(cfg: DataConfig, classes: Sequence[str] | None = None) -> Catal
         size = (fact.width, fact.height)
         pictures.append(Picture(path, label, fact.sha256, *size, group, entry.subset))
     benign = names.index(cfg.benign) if cfg.benign in names else None
-    return Catalog(base, names, benign, tuple(pictures), tuple(rejected))
+    catalog = Catalog(base, names, benign, tuple(pictures), tuple(rejected))
+    if not cfg.drop_duplicates:
+        return catalog
+    from bcd.data.survey import drop_duplicates
+
+    return drop_duplicates(catalog)
 
 
 def expand_inputs(inputs: Sequence[str]) -> list[Path]:

@@ -46,7 +46,13 @@ class SmearDataModule(pl.LightningDataModule):
         self.batch_size = data.batch_size
         self.num_workers = data.num_workers
         self._first_epoch = 0
-        self.pictures = PictureViews(catalog.root, catalog.pictures, size, Augmenter(augment, seed))
+        self.pictures = PictureViews(
+            catalog.root,
+            catalog.pictures,
+            size,
+            Augmenter(augment, seed),
+            data.mask_scale_bar,
+        )
         # What is loaded from; another room may put a faster source of the same in its place.
         self.source: ViewSource = self.pictures
 

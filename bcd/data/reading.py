@@ -85,6 +85,13 @@ def check_picture(data: bytes, min_size: int) -> tuple[int, int]:
         return size
 
 
+def jpeg_tables(data: bytes) -> tuple[int, int]:
+    """Sums of the luminance and the chrominance quantisation table; 0 where it is no JPEG."""
+    with _opened(data, 1) as image:
+        tables = getattr(image, "quantization", None) or {}
+        return sum(tables.get(0, ())), sum(tables.get(1, ()))
+
+
 def fit(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Resizes to (size, size, 3): area average when shrinking, bilinear when enlarging.
 
@@ -99,6 +106,26 @@ def fit(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     if height < size or width < size:
         resized = cv2.resize(resized, (size, size), interpolation=cv2.INTER_LINEAR)
     return np.asarray(resized, dtype=np.uint8)
+
+
+# Share of the width and the height that a scale bar in the corner takes at the most.
+_BAR_WIDTH, _BAR_HEIGHT = 0.2, 0.13
+
+
+def mask_scale_bar(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Covers the bottom right corner with the mirror image of what stands left of it.
+
+    It does so in every picture, with a bar or without, so that the cover tells nothing either.
+
+    Args:
+        picture: RGB, shape (height, width, 3); stays as it is.
+    """
+    height, width = picture.shape[:2]
+    down, across = round(_BAR_HEIGHT * height), round(_BAR_WIDTH * width)
+    covered = picture.copy()
+    beside = picture[height - down :, width - 2 * across : width - across]
+    covered[height - down :, width - across :] = beside[:, ::-1]
+    return covered
 
 
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa"}) | frozenset(

@@ -12,6 +12,8 @@ import numpy as np
 
 from bcd.config import SplitConfig
 from bcd.data.catalog import Catalog
+from bcd.data.grouping import hang_together, name_groups, part_blocks, part_groups
+from bcd.data.survey import Survey
 from bcd.errors import BcdError, ConfigError
 from bcd.storage import write_csv
 
@@ -24,9 +26,11 @@ class Split:
 
     Attributes:
         subsets: One of `SUBSETS` for each picture, in the catalog's order.
+        groups: Slide, patient or block of each picture; empty where unknown.
     """
 
     subsets: tuple[str, ...]
+    groups: tuple[str, ...] = ()
 
     def indices(self, subset: str) -> list[int]:
         """Indices of a subset's pictures, ascending; `all` is every picture not excluded."""
@@ -43,20 +47,22 @@ class Split:
 
     def write(self, file: Path, catalog: Catalog) -> None:
         """Writes `split.csv`: path, class, group, sha256, subset; rejected files are excluded."""
+        groups = self.groups or ("",) * len(self.subsets)
         rows = [
-            (p.path, catalog.classes[p.label], p.group, p.sha256, subset)
-            for p, subset in zip(catalog.pictures, self.subsets, strict=True)
+            (p.path, catalog.classes[p.label], group, p.sha256, subset)
+            for p, group, subset in zip(catalog.pictures, groups, self.subsets, strict=True)
         ]
         rows += [(r.path, r.class_name, "", "", "excluded") for r in catalog.rejected]
         write_csv(file, ("path", "class", "group", "sha256", "subset"), rows)
 
 
-def make_split(catalog: Catalog, cfg: SplitConfig) -> Split:
+def make_split(catalog: Catalog, cfg: SplitConfig, survey: Survey | None = None) -> Split:
     """Splits a catalog as the `split` group says.
 
     Args:
         catalog: The pictures.
         cfg: `split.test` is a share of all pictures, `split.val` of what is left for training.
+        survey: Of the same pictures; without one twins are not known, and may be parted.
 
     Returns:
         The split; every class is in train, val and test.
@@ -65,23 +71,53 @@ def make_split(catalog: Catalog, cfg: SplitConfig) -> Split:
         BcdError: A class is too small, or groups or a subset are wanting.
     """
     labels = np.array(catalog.labels)
+    groups = tuple(picture.group for picture in catalog.pictures)
     if cfg.kind == "csv":
         subsets = _from_csv(catalog, cfg.file)
+    elif cfg.kind == "blocked":
+        _check_sizes(catalog, cfg)
+        subsets = np.array(part_blocks(catalog, cfg, survey), dtype=object)
     else:
         _check_sizes(catalog, cfg)
-        everything = np.arange(len(labels))
-        groups = _groups(catalog) if cfg.kind == "grouped" else None
-        if cfg.kind == "kfold":
-            rest, test = _fold(everything, labels, cfg)
-        else:
-            rest, test = _part(everything, labels, groups, cfg.test, cfg.seed)
-        train, val = _part(rest, labels, groups, cfg.val, cfg.seed)
-        subsets = np.full(len(labels), "excluded", dtype=object)
-        for name, indices in (("train", train), ("val", val), ("test", test)):
-            subsets[indices] = name
-    split = Split(tuple(str(s) for s in subsets))
+        together = None
+        if cfg.kind == "grouped":
+            groups = name_groups(catalog, cfg, survey)
+            together = hang_together(groups, survey)
+        subsets = _by_chance(labels, together, cfg)
+    split = Split(tuple(str(s) for s in subsets), groups)
     _check_classes(catalog, split)
     return split
+
+
+def _by_chance(labels: np.ndarray, together: np.ndarray | None, cfg: SplitConfig) -> np.ndarray:
+    everything = np.arange(len(labels))
+    if cfg.kind == "kfold":
+        rest, test = _fold(everything, labels, cfg)
+    else:
+        rest, test = _part(everything, labels, together, cfg.test, cfg.seed)
+    train, val = _part(rest, labels, together, cfg.val, cfg.seed)
+    subsets = np.full(len(labels), "excluded", dtype=object)
+    for name, indices in (("train", train), ("val", val), ("test", test)):
+        subsets[indices] = name
+    return subsets
+
+
+def far_from_share(catalog: Catalog, split: Split, cfg: SplitConfig) -> list[str]:
+    """Says of which classes the test part holds more or less than was asked for, by 3 points."""
+    if cfg.kind == "csv":
+        return []
+    wanted = 1 / cfg.folds if cfg.folds and cfg.kind in ("kfold", "blocked") else cfg.test
+    tested = Counter(catalog.pictures[i].label for i in split.indices("test"))
+    said = []
+    for label, (name, count) in enumerate(catalog.counts().items()):
+        share = tested[label] / count
+        # Of a small class no whole number of pictures may come within three points.
+        if abs(share - wanted) > max(_FAR, 1 / count):
+            said.append(f"test holds {share:.0%} of {name}, not {wanted:.0%}")
+    return said
+
+
+_FAR = 0.03
 
 
 def recorded_indices(catalog: Catalog, hashes: Sequence[str]) -> list[int]:
@@ -104,7 +140,7 @@ def _part(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divides indices into (the rest, a share of them), stratified, groups kept whole."""
     if groups is not None:
-        return _part_groups(indices, labels, groups, share, seed)
+        return part_groups(indices, labels, groups, share, seed)
     from sklearn.model_selection import train_test_split
 
     classes = len(np.unique(labels[indices]))
@@ -125,56 +161,15 @@ def _part(
     return np.setdiff1d(rest, moved), np.union1d(part, moved).astype(indices.dtype)
 
 
-def _part_groups(
-    indices: np.ndarray, labels: np.ndarray, groups: np.ndarray, share: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Takes whole groups, large ones first, while each brings the classes nearer to the share.
-
-    Groups of like size (within a factor of two) come in an order that the seed decides.
-    """
-    classes = int(labels.max()) + 1
-    tables = {
-        name: np.bincount(labels[indices[groups[indices] == name]], minlength=classes)
-        for name in np.unique(groups[indices])
-    }
-    names = list(tables)
-    np.random.default_rng(seed).shuffle(names)
-    names.sort(key=lambda name: -int(tables[name].sum()).bit_length())
-    total = np.bincount(labels[indices], minlength=classes)
-    goal = share * total
-    scale = np.maximum(total, 1)
-    taken: list[str] = []
-    have = np.zeros(classes)
-    for name in names:
-        now = np.square((have - goal) / scale).sum()
-        then = np.square((have + tables[name] - goal) / scale).sum()
-        if then < now and len(taken) < len(names) - 1:
-            taken.append(name)
-            have = have + tables[name]
-    inside = np.isin(groups[indices], taken)
-    return indices[~inside], indices[inside]
-
-
 def _fold(
     indices: np.ndarray, labels: np.ndarray, cfg: SplitConfig
 ) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.model_selection import StratifiedKFold
 
+    assert cfg.folds is not None
     folds = StratifiedKFold(cfg.folds, shuffle=True, random_state=cfg.seed)
     rest, test = list(folds.split(indices, labels))[cfg.fold]
     return rest, test
-
-
-def _groups(catalog: Catalog) -> np.ndarray:
-    names = np.array([picture.group for picture in catalog.pictures])
-    missing = int((names == "").sum())
-    if missing:
-        raise BcdError(
-            f"split=grouped wants a group for each picture, {missing} of {len(names)} have none: "
-            "set data.group_pattern=<regular expression on the path>, or give data.root a CSV "
-            "with a column 'group'"
-        )
-    return names
 
 
 def _from_csv(catalog: Catalog, file: str | None) -> np.ndarray:
@@ -227,7 +222,7 @@ def _next(subsets: list[str]) -> str:
 
 
 def _check_sizes(catalog: Catalog, cfg: SplitConfig) -> None:
-    least = cfg.folds if cfg.kind == "kfold" else 3
+    least = max(3, cfg.folds or 0) if cfg.kind in ("kfold", "blocked") else 3
     for name, count in catalog.counts().items():
         if count < least:
             raise BcdError(

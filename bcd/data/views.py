@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from bcd.config import AugmentConfig
 from bcd.data.catalog import Picture
-from bcd.data.reading import fit, read_picture
+from bcd.data.reading import fit, mask_scale_bar, read_picture
 
 # The picture as it is, merely resized: what val, test and predict see.
 PLAIN = -1
@@ -129,6 +129,12 @@ class ViewSource(Source):
         return pixels, torch.tensor([sample[1] for sample in samples])
 
 
+def prepare(picture: NDArray[np.uint8], size: int, mask: bool) -> NDArray[np.uint8]:
+    """Brings a decoded picture to (size, size, 3) and covers its scale bar where asked."""
+    fitted = fit(picture, size)
+    return mask_scale_bar(fitted) if mask else fitted
+
+
 class PictureViews(ViewSource):
     """Pictures by key: decodes, resizes, and makes the view.
 
@@ -137,22 +143,33 @@ class PictureViews(ViewSource):
         pictures: The pictures; a key's index counts in them.
         size: Side of the result in pixels.
         augmenter: Makes the views.
+        mask: Whether the corner with the scale bar is covered.
     """
 
     def __init__(
-        self, root: Path, pictures: Sequence[Picture], size: int, augmenter: Augmenter
+        self,
+        root: Path,
+        pictures: Sequence[Picture],
+        size: int,
+        augmenter: Augmenter,
+        mask: bool = False,
     ) -> None:
         self.root = root
         self.pictures = pictures
         self.size = size
         self.augmenter = augmenter
+        self.mask = mask
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """The decoded, resized picture, shape (size, size, 3), RGB."""
-        return fit(read_picture(self.root / self.pictures[index].path), self.size)
+        return self.prepare(read_picture(self.root / self.pictures[index].path))
+
+    def prepare(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A decoded picture as the network takes it, but for views: resized, perhaps covered."""
+        return prepare(picture, self.size, self.mask)
 
     def view(self, pixels: NDArray[np.uint8], key: Key) -> NDArray[np.uint8]:
         """A view of what `pixels` returned."""

@@ -83,7 +83,15 @@ def metric_rows(results: Mapping[str, Result]) -> list[list[str]]:
     names = [*HEADLINE]
     if all("malignant_sensitivity" in r.metrics for r in results.values()):
         names += ["malignant_sensitivity", "malignant_specificity"]
-    rows = [
-        [n.replace("_", " "), *(f"{r.metrics[n]:.4f}" for r in results.values())] for n in names
-    ]
-    return [*rows, ["pictures", *(str(r.metrics["n"]) for r in results.values())]]
+    rows = [[n.replace("_", " "), *_cells(results, n)] for n in names]
+    rows.append(["pictures", *_cells(results, "n")])
+    if any(r.metrics.get("leaked") for r in results.values()):
+        rows.append(["accuracy without leaked", *_cells(results, "accuracy_without_leaked")])
+        rows.append(["leaked pictures", *_cells(results, "leaked")])
+    return rows
+
+
+def _cells(results: Mapping[str, Result], name: str) -> list[str]:
+    """A figure of each part, empty where a part has none."""
+    values = [result.metrics.get(name) for result in results.values()]
+    return ["" if v is None else f"{v:.4f}" if isinstance(v, float) else str(v) for v in values]

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from bcd.console import say, track
-from bcd.data.reading import PictureError, decode_picture, fit, read_bytes
+from bcd.data.reading import PictureError, decode_picture, read_bytes
 from bcd.data.views import Augmenter, PictureViews
 from bcd.errors import BcdError
 from bcd.features.bank import Bank
@@ -164,7 +164,7 @@ class Extractor:
         augmenter: Augmenter = self._own.augmenter
         try:
             data = read_bytes(self._source.root / picture.path)
-            pixels = fit(decode_picture(data), self._source.size)
+            pixels = self._source.prepare(decode_picture(data))
         except PictureError as error:
             raise BcdError(f"{picture.path} {error}; start the run again") from error
         if hashlib.sha256(data).hexdigest() != picture.sha256:

@@ -140,7 +140,7 @@ def _fill(
 ) -> BankedViews:
     engine = choose_engine(cfg.engine, device)
     prefix = network.prefix
-    plain = plain_recipe(model, prefix, engine_label(engine, device), cfg.dtype)
+    plain = plain_recipe(model, prefix, engine_label(engine, device), cfg.dtype, source.mask)
     orders = _orders(plain, source, needs)
     pictures = source.pictures
     for order in orders:

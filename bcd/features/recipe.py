@@ -36,7 +36,9 @@ class Recipe:
         return json.dumps(self.facts, indent=1, sort_keys=True) + "\n"
 
 
-def plain_recipe(model: ModelConfig, prefix: FrozenPrefix, engine: str, dtype: str) -> Recipe:
+def plain_recipe(
+    model: ModelConfig, prefix: FrozenPrefix, engine: str, dtype: str, mask: bool
+) -> Recipe:
     """Recipe for pictures that are merely resized; it depends on no seed and no augmentation.
 
     Args:
@@ -44,6 +46,7 @@ def plain_recipe(model: ModelConfig, prefix: FrozenPrefix, engine: str, dtype: s
         prefix: Its weights and structure are hashed.
         engine: Label of the engine.
         dtype: Of the stored numbers.
+        mask: Whether the corner with the scale bar is covered.
     """
     decoders = ("pillow", "opencv-python-headless", "numpy")
     return Recipe(
@@ -54,6 +57,7 @@ def plain_recipe(model: ModelConfig, prefix: FrozenPrefix, engine: str, dtype: s
             "pooled": prefix.pooled,
             "prefix": prefix_hash(prefix),
             "input_size": model.input_size,
+            "mask_scale_bar": mask,
             "engine": engine,
             "dtype": dtype,
             "versions": {name: version(name) for name in decoders},

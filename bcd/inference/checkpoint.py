@@ -14,7 +14,7 @@ from bcd.errors import BcdError
 from bcd.models.backbones import IMAGENET_MEAN, IMAGENET_STD, build_blocks
 from bcd.models.network import SmearNetwork
 
-CARD_VERSION = 1
+CARD_VERSION = 2
 
 
 @dataclass
@@ -28,6 +28,7 @@ class Card:
         mean: Per channel, for values between 0 and 1; RGB.
         std: Per channel.
         interpolation: How pictures are resized.
+        mask_scale_bar: Whether the corner with the scale bar is covered.
         data_root: Where the pictures of the run were.
         split: sha256 of the pictures of train, val and test.
         config: The resolved configuration of the run.
@@ -47,6 +48,7 @@ class Card:
     mean: list[float] = field(default_factory=lambda: list(IMAGENET_MEAN))
     std: list[float] = field(default_factory=lambda: list(IMAGENET_STD))
     interpolation: str = "area when shrinking, bilinear when enlarging"
+    mask_scale_bar: bool = False
     versions: dict[str, str] = field(default_factory=lambda: versions())
     val_metrics: dict[str, float] = field(default_factory=dict)
     temperature: float | None = None

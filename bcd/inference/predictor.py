@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from bcd.data.loading import make_loader
-from bcd.data.reading import PictureError, fit, read_picture
-from bcd.data.views import Source
+from bcd.data.reading import PictureError, read_picture
+from bcd.data.views import Source, prepare
 from bcd.evaluation.collect import softmax
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.checkpoint import Card
@@ -28,11 +28,13 @@ class Files(Source):
     Args:
         paths: The files.
         size: Side of the result in pixels.
+        mask: Whether the corner with the scale bar is covered.
     """
 
-    def __init__(self, paths: Sequence[Path], size: int) -> None:
+    def __init__(self, paths: Sequence[Path], size: int, mask: bool) -> None:
         self.paths = paths
         self.size = size
+        self.mask = mask
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -40,8 +42,8 @@ class Files(Source):
     def __getitem__(self, index: int) -> Sample:
         """Pixels uint8 (size, size, 3), the index, and the reason if unreadable."""
         try:
-            pixels = np.ascontiguousarray(fit(read_picture(self.paths[index]), self.size))
-            return torch.from_numpy(pixels.copy()), index, ""
+            pixels = prepare(read_picture(self.paths[index]), self.size, self.mask)
+            return torch.from_numpy(np.ascontiguousarray(pixels).copy()), index, ""
         except PictureError as error:
             return torch.zeros(self.size, self.size, 3, dtype=torch.uint8), index, str(error)
 
@@ -71,7 +73,7 @@ def predict_files(
         batch_size: Pictures at a time.
         num_workers: Processes that read; None to choose.
     """
-    files = Files(paths, card.input_size)
+    files = Files(paths, card.input_size, card.mask_scale_bar)
     loader = make_loader(files, torch.utils.data.SequentialSampler(files), batch_size, num_workers)
     network.eval().to(device)
     for pixels, indices, errors in loader:

@@ -1,0 +1,147 @@
+"""The audit: can the data be trusted. In full as a program, and in short in every training run."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from bcd.audit.checks import (
+    FAIL,
+    Check,
+    check_files,
+    check_slides,
+    check_split,
+    check_twins,
+    worst,
+)
+from bcd.audit.network import frozen_features
+from bcd.audit.page import check_rows, write_audit
+from bcd.audit.shortcuts import COLOUR, Score, check_shortcuts, remembered, score, sources
+from bcd.config import AuditConfig, DataConfig, SplitConfig
+from bcd.console import say, show_table, track
+from bcd.data.catalog import Catalog, load_catalog
+from bcd.data.slides import likely_slides
+from bcd.data.split import Split, make_split
+from bcd.data.survey import Survey, survey_pictures
+from bcd.errors import BcdError
+from bcd.runs import write_config, write_run_info
+from bcd.storage import write_text
+
+NETWORK = "the network"
+
+
+def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
+    """Audits the pictures and the split, and writes `audit.html` and `audit.json`.
+
+    Args:
+        cfg: Checked configuration.
+
+    Returns:
+        The checks, and the exit status: 1 where `strict` is set and a check failed.
+
+    Raises:
+        BcdError: No pictures, or they cannot be split.
+    """
+    started = time.time()
+    run_dir = Path(cfg.run_dir).absolute()
+    catalog = load_catalog(cfg.data)
+    survey = survey_pictures(catalog)
+    split = make_split(catalog, cfg.split, survey)
+    slides = likely_slides(catalog, survey, cfg.split.group_size)
+    scores, network = _scores(cfg, catalog, survey, split)
+    checks = [
+        *check_files(catalog),
+        *check_twins(catalog, survey),
+        *check_split(catalog, split, cfg.split, survey, cfg.data),
+        check_slides(slides),
+        *check_shortcuts(scores, {s.split: s.balanced_accuracy for s in network}),
+    ]
+    write_audit(run_dir / "audit.html", catalog, survey, slides, checks, [*scores, *network])
+    found = {
+        "verdict": worst(checks),
+        "pictures": len(catalog.pictures),
+        "checks": [asdict(check) for check in checks],
+        "network": [asdict(item) for item in network],
+    }
+    write_text(run_dir / "audit.json", json.dumps(found, indent=1) + "\n")
+    split.write(run_dir / "split.csv", catalog)
+    write_config(run_dir, cfg)
+    fingerprint = {"root": str(catalog.root), "fingerprint": catalog.fingerprint()}
+    write_run_info(run_dir, started, data=fingerprint)
+    show_table(f"Audit of {catalog.root}", ["", "looked at", "found", "mend"], check_rows(checks))
+    say(f"verdict: {worst(checks)}")
+    say(f"audit: {run_dir}  (open audit.html)")
+    return checks, int(cfg.strict and worst(checks) == FAIL)
+
+
+def _scores(
+    cfg: AuditConfig, catalog: Catalog, survey: Survey, split: Split
+) -> tuple[list[Score], list[Score]]:
+    """Scores of each source without cells and of the network, on each split."""
+    splits = _splits(cfg.split, catalog, survey, split)
+    seen = sources(survey.looks, catalog, cfg.data.mask_scale_bar)
+    jobs = [(name, where) for name in seen for where in splits]
+    scores = []
+    for name, where in track(jobs, "Telling the class without cells", len(jobs)):
+        scores.append(_remembered(name, seen[name], catalog, splits[where], where))
+    if not cfg.network:
+        return scores, []
+    try:
+        features = frozen_features(catalog, cfg.data, cfg.model, cfg.features, cfg.device)
+    except BcdError as error:
+        say(f"the network's own score is left out: {error}")
+        return scores, []
+    network = [
+        score(NETWORK, features, catalog, splits[where], where, linear=True) for where in splits
+    ]
+    return scores, network
+
+
+def _remembered(name: str, values: object, catalog: Catalog, split: Split, where: str) -> Score:
+    made = remembered(
+        catalog,
+        split,
+        name,
+        lambda: score(name, values, catalog, split, where),  # type: ignore[arg-type]
+    )
+    return replace(made, split=where)
+
+
+def _splits(cfg: SplitConfig, catalog: Catalog, survey: Survey, own: Split) -> dict[str, Split]:
+    """The user's own split first, then a random and a grouped one where it is neither."""
+    splits = {cfg.kind: own}
+    wanted = {
+        "stratified": replace(cfg, kind="stratified"),
+        "grouped": replace(cfg, kind="grouped", groups="auto"),
+    }
+    for name, other in wanted.items():
+        if name not in splits:
+            try:
+                splits[name] = make_split(catalog, other, survey)
+            except BcdError as error:
+                say(f"no {name} split to compare with: {error}")
+    return splits
+
+
+def audit_run(
+    catalog: Catalog, split: Split, survey: Survey, cfg: SplitConfig, data: DataConfig
+) -> list[Check]:
+    """The short audit of a training run: files, twins, leaks, separation, and colour alone."""
+    seen = sources(survey.looks, catalog, data.mask_scale_bar)[COLOUR]
+    told = _remembered(COLOUR, seen, catalog, split, cfg.kind)
+    return [
+        *check_files(catalog),
+        *check_twins(catalog, survey),
+        *check_split(catalog, split, cfg, survey, data),
+        *check_shortcuts([told], {}),
+    ]
+
+
+def verdict_line(checks: Sequence[Check]) -> str:
+    """The verdict of a run's audit in one line: the worst status and what led to it."""
+    verdict = worst(checks)
+    reasons = [f"{c.name}: {c.finding}" for c in checks if c.status == verdict != "PASS"]
+    return f"audit: {verdict}" + (f" ({'; '.join(reasons)})" if reasons else "")

@@ -1,0 +1,213 @@
+"""Looks: what one glance at a picture tells that is not in its cells. Each picture is read once.
+
+The audit asks of these whether two files show the same field, which pictures come from one slide,
+and whether the class can be told without looking at a cell. They are kept by the file's sha256.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bcd.data.catalog import Catalog
+from bcd.data.reading import PictureError, decode_picture, fit, jpeg_tables, read_bytes
+from bcd.errors import BcdError
+from bcd.storage import cache_dir, replacing
+
+_VERSION = 1  # raise it when the same picture gives other numbers
+
+SIDE = 224  # pixels that every picture is brought to first
+GREY = 32
+TINY = 16
+_CORNER, _CORNER_SHARE = 12, 0.2
+_FRAME = 12  # pixels of a strip along a side
+_QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
+_FEW = 64  # new pictures from which on a progress bar is worth its line
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What is known of n pictures, in the catalog's order.
+
+    Attributes:
+        pixels: sha256 of the decoded pixels, uint8 (n, 32); the same for files that differ only in
+            their headers or in a lossless format.
+        grey: The field in 32 x 32 grey values, uint8 (n, 32, 32).
+        tiny: The same in colour, uint8 (n, 16, 16, 3).
+        quantiles: Seven quantiles of each colour channel, float32 (n, 21), 0 to 255.
+        background: Median colour of the brightest fifth, float32 (n, 3).
+        middle: Median colour of the middle fifth, mostly red cells, float32 (n, 3).
+        dark: Median colour of the darkest twentieth, mostly nuclei, float32 (n, 3).
+        corners: The four corners (top left, top right, bottom left, bottom right) in grey, each
+            less its own brightest tone, float32 (n, 4, 144).
+        frame: Mean colour along the four sides, eight places each, float32 (n, 96).
+        encoding: Bytes of the file, bytes a pixel and the sums of both JPEG tables (0 where none),
+            float32 (n, 4).
+        brightness: Mean grey value, float32 (n,).
+        sharpness: Standard deviation of the Laplacian, grey values, float32 (n,).
+    """
+
+    pixels: NDArray[np.uint8]
+    grey: NDArray[np.uint8]
+    tiny: NDArray[np.uint8]
+    quantiles: NDArray[np.float32]
+    background: NDArray[np.float32]
+    middle: NDArray[np.float32]
+    dark: NDArray[np.float32]
+    corners: NDArray[np.float32]
+    frame: NDArray[np.float32]
+    encoding: NDArray[np.float32]
+    brightness: NDArray[np.float32]
+    sharpness: NDArray[np.float32]
+
+
+Row = dict[str, NDArray[np.generic]]
+_NAMES = tuple(f.name for f in fields(Looks))
+
+
+def look_at(catalog: Catalog) -> Looks:
+    """Looks at every picture of a catalog; those looked at before are remembered.
+
+    Raises:
+        BcdError: A picture has changed or gone since the catalog was made.
+    """
+    file = _memory_file(catalog.root)
+    place, columns = _load(file)
+    names = [picture.sha256 for picture in catalog.pictures]
+    new: dict[str, Path] = {}
+    for name, picture in zip(names, catalog.pictures, strict=True):
+        if name not in place:
+            new.setdefault(name, catalog.root / picture.path)
+    if new:
+        rows = list(_each(list(new.values())))
+        place |= {name: len(place) + number for number, name in enumerate(new)}
+        columns = {n: _joined(columns.get(n), [row[n] for row in rows]) for n in _NAMES}
+        with contextlib.suppress(OSError):  # without a memory the next run looks again, no more
+            keys = np.stack([np.frombuffer(bytes.fromhex(name), np.uint8) for name in place])
+            with replacing(file) as stream:
+                np.savez(stream, sha256=keys, **columns)  # type: ignore[arg-type]
+    taken = [place[name] for name in names]
+    return Looks(**{n: columns[n][taken] for n in _NAMES})  # type: ignore[arg-type]
+
+
+def _joined(
+    old: NDArray[np.generic] | None, rows: Sequence[NDArray[np.generic]]
+) -> NDArray[np.generic]:
+    new = np.stack(rows)
+    return new if old is None else np.concatenate([old, new])
+
+
+def _each(paths: Sequence[Path]) -> Iterator[Row]:
+    from bcd.console import track
+
+    cv2.setNumThreads(0)  # the pictures fill the cores
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        rows = pool.map(_look, paths)
+        yield from track(rows, "Auditing the pictures", len(paths)) if len(paths) > _FEW else rows
+
+
+def _look(path: Path) -> Row:
+    try:
+        data = read_bytes(path)
+        picture = decode_picture(data)
+    except PictureError as error:
+        raise BcdError(f"{path} {error}; start again") from error
+    height, width = picture.shape[:2]
+    tables = jpeg_tables(data)
+    pixels = hashlib.sha256(f"{picture.shape}".encode() + picture.tobytes()).digest()
+    numbers = (len(data), len(data) / (width * height), *tables)
+    return {
+        "pixels": np.frombuffer(pixels, np.uint8),
+        "encoding": np.asarray(numbers, np.float32),
+        **describe(fit(picture, SIDE)),
+    }
+
+
+def describe(picture: NDArray[np.uint8]) -> Row:
+    """What `Looks` holds of the pixels (224, 224, 3) of one picture, all but the file's own."""
+    grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
+    small = cv2.resize(picture, (GREY, GREY), interpolation=cv2.INTER_AREA)
+    background, middle, dark = _tones(picture)
+    return {
+        "grey": cv2.resize(grey, (GREY, GREY), interpolation=cv2.INTER_AREA),
+        "tiny": cv2.resize(small, (TINY, TINY), interpolation=cv2.INTER_AREA),
+        "quantiles": _quantiles(picture),
+        "background": background,
+        "middle": middle,
+        "dark": dark,
+        "corners": _corners(grey),
+        "frame": _frame(picture),
+        "brightness": np.asarray(grey.mean(), np.float32),
+        "sharpness": np.asarray(cv2.Laplacian(grey, cv2.CV_32F).std(), np.float32),
+    }
+
+
+def _quantiles(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    found = []
+    for channel in range(3):
+        counts = cv2.calcHist([picture], [channel], None, [256], [0, 256]).ravel().cumsum()
+        found.append(np.searchsorted(counts, np.multiply(_QUANTILES, counts[-1])))
+    return np.concatenate(found).astype(np.float32)
+
+
+def _tones(picture: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+    """Median colours of the brightest fifth, the middle fifth and the darkest twentieth."""
+    colours = picture[::3, ::3].reshape(-1, 3)
+    order = np.argsort(colours @ np.array((77, 150, 29), np.int32))
+    n = len(order)
+    parts = (order[-n // 5 :], order[2 * n // 5 : 3 * n // 5], order[: n // 20])
+    return tuple(np.median(colours[part], axis=0).astype(np.float32) for part in parts)
+
+
+def _corners(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+    reach = round(_CORNER_SHARE * SIDE)
+    cut = (slice(None, reach), slice(-reach, None))
+    small = [
+        cv2.resize(grey[y, x], (_CORNER, _CORNER), interpolation=cv2.INTER_AREA).ravel()
+        for y in cut
+        for x in cut
+    ]
+    corners = np.stack(small).astype(np.float32)
+    # A mark is dark on light or light on dark; how light the slide is is another question.
+    return corners - np.quantile(corners, 0.9, axis=1, keepdims=True).astype(np.float32)
+
+
+def _frame(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    strips = (
+        picture[:_FRAME],
+        picture[-_FRAME:],
+        picture[:, :_FRAME].transpose(1, 0, 2),
+        picture[:, -_FRAME:].transpose(1, 0, 2),
+    )
+    means = [
+        cv2.resize(np.ascontiguousarray(s), (8, 1), interpolation=cv2.INTER_AREA) for s in strips
+    ]
+    return np.stack(means).ravel().astype(np.float32)
+
+
+def _memory_file(root: Path) -> Path:
+    name = hashlib.sha256(f"{_VERSION} {root}".encode()).hexdigest()[:16]
+    return cache_dir() / "looks" / f"{name}.npz"
+
+
+def _load(file: Path) -> tuple[dict[str, int], dict[str, NDArray[np.generic]]]:
+    """Row of each picture that was looked at, and the columns; nothing where they are damaged."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            columns = {name: stored[name] for name in _NAMES}
+            keys = [bytes(key).hex() for key in stored["sha256"]]
+    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile):
+        return {}, {}
+    if any(len(column) != len(keys) for column in columns.values()):
+        return {}, {}
+    return {key: number for number, key in enumerate(keys)}, columns

@@ -1,0 +1,67 @@
+"""The survey of a catalog: how its pictures look, and which of them show the same field."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bcd.data.catalog import Catalog, Rejected
+from bcd.data.looks import Looks, look_at
+from bcd.data.twins import Twin, clusters, find_twins
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was seen of a catalog's pictures, in its order.
+
+    Attributes:
+        looks: Of each picture.
+        twins: Pairs that show the same field.
+    """
+
+    looks: Looks
+    twins: tuple[Twin, ...]
+
+    @property
+    def clusters(self) -> NDArray[np.int64]:
+        """Number of each picture's set of twins; one without a twin has a number of its own."""
+        return clusters(len(self.looks.grey), self.twins)
+
+
+def survey_pictures(catalog: Catalog) -> Survey:
+    """Looks at every picture once and remembers it; a second survey reads two files.
+
+    Raises:
+        BcdError: A picture has changed or gone since the catalog was made.
+    """
+    looks = look_at(catalog)
+    return Survey(looks, tuple(find_twins(catalog, looks)))
+
+
+def drop_duplicates(catalog: Catalog) -> Catalog:
+    """Leaves one picture of each set of twins, the first by path; the others are rejected.
+
+    Of twins that stand under two classes none stays: which class is right nobody can tell.
+
+    Raises:
+        BcdError: A picture has changed or gone since the catalog was made.
+    """
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, cluster in enumerate(survey_pictures(catalog).clusters):
+        members[int(cluster)].append(index)
+    reasons: dict[int, str] = {}
+    for first, *others in members.values():
+        if len({catalog.pictures[i].label for i in (first, *others)}) > 1:
+            others = [first, *others]
+            reasons |= dict.fromkeys(others, "shows a field that stands under another class too")
+        else:
+            reasons |= dict.fromkeys(others, f"shows the field of {catalog.pictures[first].path}")
+    dropped = [
+        Rejected(catalog.pictures[i].path, catalog.classes[catalog.pictures[i].label], reason)
+        for i, reason in sorted(reasons.items())
+    ]
+    kept = tuple(p for i, p in enumerate(catalog.pictures) if i not in reasons)
+    return replace(catalog, pictures=kept, rejected=(*catalog.rejected, *dropped))
