@@ -21,7 +21,7 @@ from bcd.audit.network import frozen_features
 from bcd.audit.page import check_rows, write_audit
 from bcd.audit.shortcuts import COLOUR, Score, check_shortcuts, remembered, score, sources
 from bcd.config import AuditConfig, DataConfig, SplitConfig
-from bcd.console import say, show_table, track
+from bcd.console import say, track
 from bcd.data.catalog import Catalog, load_catalog
 from bcd.data.slides import likely_slides
 from bcd.data.split import Split, make_split
@@ -71,7 +71,10 @@ def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
     write_config(run_dir, cfg)
     fingerprint = {"root": str(catalog.root), "fingerprint": catalog.fingerprint()}
     write_run_info(run_dir, started, data=fingerprint)
-    show_table(f"Audit of {catalog.root}", ["", "looked at", "found", "mend"], check_rows(checks))
+    for status, name, finding, mend in check_rows(checks):
+        say(f"{status}  {name}: {finding}")
+        if mend:
+            say(f"      mend: {mend}")
     say(f"verdict: {worst(checks)}")
     say(f"audit: {run_dir}  (open audit.html)")
     return checks, int(cfg.strict and worst(checks) == FAIL)

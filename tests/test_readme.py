@@ -13,10 +13,15 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from bcd.cli import quote_paths
-from bcd.config import EvalConfig, PredictConfig, TrainConfig
+from bcd.config import AuditConfig, EvalConfig, PredictConfig, TrainConfig
 from bcd.config_check import check_config
 
-SCHEMAS = {"train": TrainConfig, "eval": EvalConfig, "predict": PredictConfig}
+SCHEMAS: dict[str, type] = {
+    "train": TrainConfig,
+    "eval": EvalConfig,
+    "predict": PredictConfig,
+    "audit": AuditConfig,
+}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -25,8 +30,8 @@ def commands() -> Iterator[str]:
         inside = False
         for line in page.read_text(encoding="utf-8").splitlines():
             inside ^= line.startswith("```")
-            if inside and re.match(r"python (train|eval|predict)\.py", line):
-                yield line
+            if inside and re.match(r"python ((train|eval|predict)\.py|-m bcd\.audit)", line):
+                yield line.replace("-m bcd.audit", "audit")
 
 
 @pytest.mark.parametrize("line", sorted(set(commands())))
@@ -45,7 +50,7 @@ def test_a_command_composes_and_passes_the_checks(line: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(name, overrides=["run_dir=x", *single])
     if "--help" not in words:
-        if name != "train" and "ckpt=x" not in single:
+        if name in ("eval", "predict") and "ckpt=x" not in single:
             assert any(word.startswith("ckpt=") for word in words)
         check_config(cfg, SCHEMAS[name])
 

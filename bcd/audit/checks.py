@@ -160,7 +160,7 @@ def _separation(cfg: SplitConfig, data: DataConfig, split: Split) -> Check:
 def check_slides(slides: Slides) -> Check:
     """How sure the likely slides are, class by class."""
     told = [
-        f"{name} {_sure(value)} ({value:.2f}, every {_ordinal(slides.strides[name])} file)"
+        f"{name} {_sure(value)} ({value:.2f}{_turns(slides.strides[name])})"
         for name, value in slides.certainty.items()
     ]
     counts = Counter(group.rpartition("/")[0] for group in dict.fromkeys(slides.groups))
@@ -182,5 +182,5 @@ def _sure(certainty: float) -> str:
     return "clearly" if certainty >= _CLEARLY else "partly" if certainty >= _PARTLY else "hardly"
 
 
-def _ordinal(stride: int) -> str:
-    return {1: "", 2: "second", 3: "third"}.get(stride, f"{stride}th")
+def _turns(stride: int) -> str:
+    return "" if stride == 1 else f", {stride} sittings numbered in turns"
