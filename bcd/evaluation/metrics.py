@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bcd.evaluation.calibration import SMALLEST, reliability
 
 # The figures that stand in tables, in this order.
 HEADLINE = ("accuracy", "precision", "recall", "f1")
@@ -24,64 +26,191 @@ def compute_metrics(
     labels: NDArray[np.int64],
     classes: Sequence[str],
     benign: int | None,
+    prevalence: float | None = None,
 ) -> dict[str, Any]:
     """Computes every figure of `metrics.json` for one set of pictures.
 
     Precision, recall and F1 are macro averages (the plain mean over classes), balanced accuracy is
     the mean recall over the classes that occur, and a ratio whose denominator is zero counts as 0,
-    all as in torchmetrics and scikit-learn. The clinical pair treats every class but the benign one
-    as malignant.
+    all as in torchmetrics and scikit-learn. `mcc` is Matthews' correlation. `loss` is the mean
+    negative log-likelihood, `brier` the mean over pictures of the summed squared differences (0 to
+    2), `ece` the expected calibration error. `auroc` and `average_precision` set each class against
+    the rest, and are None where there is no picture of the class or none of the rest; their means
+    leave such classes out. The clinical figures treat every class but the benign one as malignant.
 
     Args:
         probabilities: (n, classes), rows sum to 1.
         labels: (n,), indices into `classes`.
         classes: Class names.
-        benign: Index of the benign class; without one there is no clinical pair.
+        benign: Index of the benign class; without one there are no clinical figures.
+        prevalence: Share of malignant pictures for which to give the predictive values; None takes
+            the share in these pictures.
 
     Returns:
         Plain numbers, lists and dicts, ready for JSON.
     """
     predictions = probabilities.argmax(axis=1)
     matrix = confusion(labels, predictions, len(classes))
-    right = matrix.diagonal()
-    support, predicted, n = matrix.sum(axis=1), matrix.sum(axis=0), int(matrix.sum())
-    recall = _ratio(right, support)
-    precision = _ratio(right, predicted)
-    f1 = _ratio(2 * right, support + predicted)
-    specificity = _ratio(n - support - predicted + right, n - support)
-    counted = (support > 0) | (predicted > 0)
-    chosen = probabilities[np.arange(n), labels]
+    figures = matrix_figures(matrix)
     metrics: dict[str, Any] = {
-        "accuracy": float(right.sum() / n),
-        "balanced_accuracy": float(recall[support > 0].mean()),
-        "precision": float(precision[counted].mean()),
-        "recall": float(recall[counted].mean()),
-        "f1": float(f1[counted].mean()),
-        "loss": float(-np.log(np.clip(chosen, 1e-12, None)).mean()),
-        "n": n,
-        "sensitivity_by_class": _named(recall, classes),
-        "specificity_by_class": _named(specificity, classes),
-        "precision_by_class": _named(precision, classes),
-        "n_by_class": {name: int(c) for name, c in zip(classes, support, strict=True)},
+        name: _named(value, classes) if name.endswith("_by_class") else float(value)
+        for name, value in figures.items()
+    }
+    metrics |= {
+        "loss": float(losses(probabilities, labels).mean()),
+        "brier": float(brier_scores(probabilities, labels).mean()),
+        "ece": reliability(probabilities, labels).ece,
+        **_rankings(probabilities, labels, classes),
+        "n": len(labels),
+        "n_by_class": {name: int(c) for name, c in zip(classes, matrix.sum(axis=1), strict=True)},
         "confusion": matrix.tolist(),
     }
     if benign is not None:
-        metrics |= _clinical(labels != benign, predictions != benign)
+        metrics |= _clinical(labels != benign, predictions != benign, prevalence)
     return metrics
 
 
-def _clinical(truth: NDArray[np.bool_], said: NDArray[np.bool_]) -> dict[str, float]:
-    """Malignant against benign."""
+def matrix_figures(matrices: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """Computes the figures that follow from confusion matrices alone.
+
+    Args:
+        matrices: (..., k, k), counts or weights; rows are true classes.
+
+    Returns:
+        Each of shape (...), or (..., k) where the name ends in `_by_class`.
+    """
+    m = np.asarray(matrices, dtype=np.float64)
+    right = np.diagonal(m, axis1=-2, axis2=-1)
+    support, predicted, n = m.sum(axis=-1), m.sum(axis=-2), m.sum(axis=(-2, -1))
+    every = n[..., None]
+    recall, precision = _ratio(right, support), _ratio(right, predicted)
+    counted = (support > 0) | (predicted > 0)
+    chance = (support * predicted).sum(axis=-1)
+    spread = (n**2 - (support**2).sum(axis=-1)) * (n**2 - (predicted**2).sum(axis=-1))
     return {
-        "malignant_sensitivity": float(_ratio((truth & said).sum(), truth.sum())),
-        "malignant_specificity": float(_ratio((~truth & ~said).sum(), (~truth).sum())),
+        "accuracy": _ratio(right.sum(axis=-1), n),
+        "balanced_accuracy": _mean(recall, support > 0),
+        "precision": _mean(precision, counted),
+        "recall": _mean(recall, counted),
+        "f1": _mean(_ratio(2 * right, support + predicted), counted),
+        "mcc": _ratio(n * right.sum(axis=-1) - chance, np.sqrt(spread)),
+        "sensitivity_by_class": recall,
+        "specificity_by_class": _ratio(every - support - predicted + right, every - support),
+        "precision_by_class": precision,
     }
+
+
+def losses(
+    probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Negative log-likelihood (n,) of each picture, in nats; finite whatever was said."""
+    chosen = probabilities[np.arange(len(labels)), labels]
+    loss: NDArray[np.float64] = -np.log(np.clip(chosen, SMALLEST, None))
+    return loss
+
+
+def brier_scores(
+    probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Sum over the classes of the squared difference to the truth, (n,), between 0 and 2."""
+    truth = np.arange(probabilities.shape[1]) == labels[:, None]
+    score: NDArray[np.float64] = ((probabilities - truth) ** 2).sum(axis=1)
+    return score
+
+
+def clinical_at_threshold(
+    p_malignant: NDArray[np.floating[Any]],
+    malignant: NDArray[np.bool_],
+    threshold: float,
+    prevalence: float | None = None,
+) -> dict[str, float]:
+    """Computes the clinical figures where `threshold` or more is called malignant.
+
+    Args:
+        p_malignant: (n,), between 0 and 1.
+        malignant: (n,), the truth.
+        threshold: Between 0 and 1.
+        prevalence: As in `compute_metrics`.
+    """
+    return {
+        "threshold": float(threshold),
+        **_clinical(malignant, p_malignant >= threshold, prevalence),
+    }
+
+
+def threshold_for_sensitivity(
+    p_malignant: NDArray[np.floating[Any]], malignant: NDArray[np.bool_], wanted: float = 0.995
+) -> float:
+    """Finds the largest threshold at which at least that share of the malignant is called so.
+
+    It is the probability of a malignant picture. Pictures that tie with it are all called
+    malignant, so the sensitivity may exceed what was wanted. To be chosen on val, never on test.
+
+    Args:
+        p_malignant: (n,), between 0 and 1.
+        malignant: (n,), the truth.
+        wanted: Sensitivity between 0 and 1.
+
+    Returns:
+        The threshold for `clinical_at_threshold`; 0 without malignant pictures, which calls
+        everything malignant.
+    """
+    ill = np.sort(p_malignant[malignant])[::-1]
+    if len(ill) == 0:
+        return 0.0
+    # The product may exceed a whole number by rounding alone.
+    needed = int(np.ceil(wanted * len(ill) - 1e-9))
+    return float(ill[max(needed, 1) - 1])
+
+
+def _clinical(
+    truth: NDArray[np.bool_], said: NDArray[np.bool_], prevalence: float | None
+) -> dict[str, float]:
+    """Malignant against benign; the predictive values follow from the prevalence by Bayes."""
+    sensitivity = float(_ratio((truth & said).sum(), truth.sum()))
+    specificity = float(_ratio((~truth & ~said).sum(), (~truth).sum()))
+    share = float(_ratio(truth.sum(), len(truth))) if prevalence is None else float(prevalence)
+    found, cleared = sensitivity * share, specificity * (1 - share)
+    return {
+        "malignant_sensitivity": sensitivity,
+        "malignant_specificity": specificity,
+        "malignant_ppv": float(_ratio(found, found + (1 - specificity) * (1 - share))),
+        "malignant_npv": float(_ratio(cleared, cleared + (1 - sensitivity) * share)),
+        "prevalence": share,
+    }
+
+
+def _rankings(
+    probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64], classes: Sequence[str]
+) -> dict[str, Any]:
+    """AUROC and average precision of each class against the rest, and their means."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    scores: dict[str, Callable[..., float]] = {
+        "auroc": roc_auc_score,
+        "average_precision": average_precision_score,
+    }
+    found: dict[str, Any] = {}
+    for name, score in scores.items():
+        by_class: dict[str, float | None] = dict.fromkeys(classes)
+        for index, label in enumerate(classes):
+            truth = labels == index
+            if truth.any() and not truth.all():
+                by_class[label] = float(score(truth, probabilities[:, index]))
+        known = [value for value in by_class.values() if value is not None]
+        found |= {name: float(np.mean(known)) if known else None, f"{name}_by_class": by_class}
+    return found
 
 
 def _ratio(above: Any, below: Any) -> NDArray[np.float64]:
     above, below = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
     ratio: NDArray[np.float64] = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
     return ratio
+
+
+def _mean(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Mean over the last axis of the values that count, 0 where none does."""
+    return _ratio((values * counted).sum(axis=-1), counted.sum(axis=-1))
 
 
 def _named(values: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:
