@@ -1,0 +1,79 @@
+"""Two models on the same pictures: ties are found to be ties, a worse model to be worse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bcd.evaluation.comparison import mcnemar, paired_interval
+
+K = 4
+
+
+def tied(
+    rng: np.random.Generator, n: int, groups: int | None, worse: float = 0.0
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64] | None]:
+    """Labels, what two models say, of which the second is so much worse, and groups."""
+    labels = rng.choice(K, size=n, p=(0.15, 0.3, 0.3, 0.25))
+    owners = None if groups is None else rng.integers(0, groups, n)
+    said = []
+    for lost in (0.0, 0.0, worse):  # the first is what the two have in common
+        right = np.full(n, 0.92 - lost)
+        if groups is not None and owners is not None:
+            right = rng.beta(9 * (0.92 - lost), 9 * (0.08 + lost), size=groups)[owners]
+        said.append(np.where(rng.random(n) < right, labels, (labels + rng.integers(1, K, n)) % K))
+    same = rng.random(n) < 0.4
+    return labels, np.where(same, said[0], said[1]), np.where(same, said[0], said[2]), owners
+
+
+@pytest.mark.parametrize("groups", [None, 30])
+def test_ties_are_found_to_be_ties_in_about_95_per_cent(groups: int | None) -> None:
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(500):
+        labels, a, b, owners = tied(rng, 600, groups)
+        given = paired_interval(labels, a, b, K, owners)
+        held.append([given[n].low <= 0 <= given[n].high for n in ("accuracy", "f1")])
+    share = np.mean(held, axis=0)
+    assert np.all((share >= 0.92) & (share <= 0.98)), share
+
+
+def test_a_model_against_itself_is_exactly_nothing() -> None:
+    labels, a, _, owners = tied(np.random.default_rng(1), 300, 20)
+    for groups in (None, owners, np.zeros(300)):
+        assert set(paired_interval(labels, a, a, K, groups).values()) == {(0.0, 0.0, 0.0)}
+
+
+def test_a_worse_model_is_found_out_and_the_sign_follows_the_order() -> None:
+    labels, a, b, _ = tied(np.random.default_rng(2), 2000, None, worse=0.15)
+    there, back = paired_interval(labels, a, b, K), paired_interval(labels, b, a, K)
+    assert there["accuracy"].value == pytest.approx((a == labels).mean() - (b == labels).mean())
+    for name, (value, low, high) in there.items():
+        assert 0 < low < value < high
+        assert back[name] == pytest.approx((-value, -high, -low))
+
+
+def test_what_both_find_hard_cancels_out() -> None:
+    labels, a, _, _ = tied(np.random.default_rng(3), 1000, None)
+    b = a.copy()
+    b[:40] = (labels[:40] + 1) % K
+    paired = paired_interval(labels, a, b, K)["accuracy"]
+    shuffled = np.random.default_rng(0).permutation(1000)
+    shift = (labels - labels[shuffled] + b[shuffled]) % K  # as right as before, on others
+    unpaired = paired_interval(labels, a, shift, K)["accuracy"]
+    assert unpaired.value == pytest.approx(paired.value)
+    assert paired.high - paired.low < 0.8 * (unpaired.high - unpaired.low)
+
+
+def test_one_group_tells_nothing() -> None:
+    given = paired_interval(np.array([0, 1]), np.array([0, 1]), np.array([0, 0]), K, ["a", "a"])
+    assert given["accuracy"] == (0.5, -1.0, 1.0)
+
+
+def test_mcnemar_is_the_sign_test() -> None:
+    assert mcnemar(0, 0) == 1.0
+    assert mcnemar(3, 3) == 1.0
+    assert mcnemar(0, 5) == pytest.approx(2 / 2**5)
+    assert mcnemar(1, 5) == mcnemar(5, 1) == pytest.approx(2 * (1 + 6) / 2**6)
+    assert mcnemar(500, 700) < 1e-7
