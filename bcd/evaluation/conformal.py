@@ -1,0 +1,179 @@
+"""Sets of classes that hold the true one as often as promised, and what abstaining buys.
+
+Split conformal prediction with the plainest score, the probability of the true class: of all
+scores that keep the promise over all pictures together, it gives the smallest sets. Scores that add
+up the classes in order (APS, RAPS) even out the coverage of easy and hard pictures, with larger
+sets. Where each class must keep the promise by itself, `class_thresholds` has one threshold a
+class; to promise 0.95 that wants 19 pictures of the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.floating[Any]]
+
+_ROUNDING = 1e-9  # by so much a product may miss a whole number
+
+
+def conformal_threshold(
+    probabilities: Floats, labels: NDArray[np.int64], coverage: float = 0.95
+) -> float:
+    """Finds the probability from which on a class belongs to the set of a new picture.
+
+    It is the r-th smallest probability of a true class, r = floor((n + 1) (1 - coverage)). A new
+    picture that is exchangeable with these n then has its class in its set with a chance of
+    1 - r / (n + 1) or more; without ties, at most 1 / (n + 1) above `coverage`.
+
+    Args:
+        probabilities: (n, classes), of pictures the model was not trained on.
+        labels: (n,).
+        coverage: Wanted share of sets that hold the true class, between 0 and 1.
+
+    Returns:
+        The threshold; 0 (every class in every set) where n is too small to promise anything.
+    """
+    scores = np.sort(probabilities[np.arange(len(labels)), labels])
+    rank = int(np.floor((len(scores) + 1) * (1 - coverage) + _ROUNDING))
+    if rank < 1:
+        return 0.0
+    return float(scores[min(rank, len(scores)) - 1]) if len(scores) else 0.0
+
+
+def class_thresholds(
+    probabilities: Floats, labels: NDArray[np.int64], coverage: float = 0.95
+) -> NDArray[np.float64]:
+    """Thresholds (classes,) that keep the promise within each class; 0 for classes too small.
+
+    Args:
+        probabilities: (n, classes), of pictures the model was not trained on.
+        labels: (n,).
+        coverage: Wanted share, between 0 and 1.
+    """
+    return np.array(
+        [
+            conformal_threshold(probabilities[labels == c], labels[labels == c], coverage)
+            for c in range(probabilities.shape[1])
+        ]
+    )
+
+
+def prediction_sets(
+    probabilities: Floats, threshold: float | NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Which classes (n, classes) are in the set of each picture.
+
+    The most probable class always is: where the model is right more often than was promised, sets
+    would else be empty, which helps nobody. So coverage is never below the model's accuracy.
+
+    Args:
+        probabilities: (n, classes).
+        threshold: One, or one a class.
+    """
+    sets: NDArray[np.bool_] = probabilities >= threshold
+    sets[np.arange(len(sets)), probabilities.argmax(axis=1)] = True
+    return sets
+
+
+def set_figures(
+    sets: NDArray[np.bool_], labels: NDArray[np.int64], classes: Sequence[str]
+) -> dict[str, Any]:
+    """What sets are worth, as plain data.
+
+    Args:
+        sets: (n, classes), n at least 1.
+        labels: (n,).
+        classes: Class names.
+
+    Returns:
+        `coverage`, `coverage_by_class` (None for a class that does not occur), `mean_size` and
+        `single`, the share of sets with one class.
+    """
+    held = sets[np.arange(len(labels)), labels]
+    sizes = sets.sum(axis=1)
+    own = [held[labels == c] for c in range(len(classes))]
+    return {
+        "coverage": float(held.mean()),
+        "coverage_by_class": {
+            name: float(h.mean()) if len(h) else None for name, h in zip(classes, own, strict=True)
+        },
+        "mean_size": float(sizes.mean()),
+        "single": float((sizes == 1).mean()),
+    }
+
+
+def risk_coverage(
+    confidence: Floats, correct: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Share of mistakes among the surest pictures, for every number of them that is kept.
+
+    Pictures that tie count with the mean of their block, so the order of the pictures is nothing.
+
+    Args:
+        confidence: (n,), higher is surer; n at least 1.
+        correct: (n,).
+
+    Returns:
+        Shares kept (n,), from 1 / n to 1, and shares of mistakes (n,).
+    """
+    _, block, sizes = np.unique(-confidence, return_inverse=True, return_counts=True)
+    share = np.bincount(block, ~correct, minlength=len(sizes)) / sizes
+    kept = np.arange(1, len(confidence) + 1)
+    return kept / len(confidence), np.repeat(share, sizes).cumsum() / kept
+
+
+def area_under_risk(risk: NDArray[np.float64]) -> float:
+    """Mean share of mistakes over all numbers of pictures kept; `risk` is `risk_coverage`'s."""
+    return float(risk.mean())
+
+
+def selective_accuracy(
+    confidence: Floats,
+    correct: NDArray[np.bool_],
+    coverages: Sequence[float] = (1.0, 0.98, 0.95, 0.9),
+) -> dict[str, float]:
+    """Accuracy where only the surest pictures are decided, the others referred.
+
+    Args:
+        confidence: (n,), higher is surer; n at least 1.
+        correct: (n,).
+        coverages: Shares to decide, above 0 and up to 1; rounded up to whole pictures.
+
+    Returns:
+        By coverage as text, so that JSON keeps it.
+    """
+    _, risk = risk_coverage(confidence, correct)
+    kept = [max(int(np.ceil(c * len(risk) - _ROUNDING)), 1) for c in coverages]
+    return {f"{c:g}": float(1 - risk[k - 1]) for c, k in zip(coverages, kept, strict=True)}
+
+
+def draw_risk_coverage(
+    coverage: NDArray[np.float64], risk: NDArray[np.float64], title: str
+) -> Figure:
+    """Draws the share of mistakes over the share of pictures that are decided.
+
+    Args:
+        coverage: (n,), of `risk_coverage`.
+        risk: (n,), likewise.
+        title: Stands above.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    from bcd.evaluation.figures import new_figure
+
+    figure = new_figure(5, 3.4)
+    axes = figure.add_subplot()
+    axes.step(coverage, risk, where="mid")
+    axes.set(xlim=(0, 1), ylim=(0, None), xlabel="share decided", ylabel="share wrong of these")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1))
+    axes.grid(alpha=0.3)
+    axes.set_title(title, parse_math=False)
+    return figure

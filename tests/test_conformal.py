@@ -1,0 +1,118 @@
+"""Sets that keep their promise, and accuracy over what is decided."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bcd.evaluation.collect import softmax
+from bcd.evaluation.conformal import (
+    area_under_risk,
+    class_thresholds,
+    conformal_threshold,
+    draw_risk_coverage,
+    prediction_sets,
+    risk_coverage,
+    selective_accuracy,
+    set_figures,
+)
+
+CLASSES = ("Benign", "Early", "Pre", "Pro")
+
+
+def drawn(
+    rng: np.random.Generator, n: int, skill: float = 1.5
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    labels = rng.choice(4, size=n, p=(0.1, 0.3, 0.35, 0.25))
+    logits = rng.normal(size=(n, 4))
+    logits[np.arange(n), labels] += skill + 0.5 * labels  # classes are not equally hard
+    return softmax(3 * logits), labels
+
+
+@pytest.mark.parametrize("n", [19, 60, 333])
+@pytest.mark.parametrize("coverage", [0.9, 0.95])
+def test_sets_hold_the_truth_as_often_as_promised(n: int, coverage: float) -> None:
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(600):
+        threshold = conformal_threshold(*drawn(rng, n, 0.5), coverage)
+        probabilities, labels = drawn(rng, 200, 0.5)
+        held.append(set_figures(prediction_sets(probabilities, threshold), labels, CLASSES))
+    given = np.array([h["coverage"] for h in held])
+    stray = 3 * given.std() / np.sqrt(len(given))
+    assert coverage - stray <= given.mean() <= coverage + 1 / (n + 1) + stray
+
+
+def test_each_class_keeps_the_promise_with_a_threshold_of_its_own() -> None:
+    rng = np.random.default_rng(1)
+    val, labels = drawn(rng, 20_000, 0.5)
+    test, truth = drawn(rng, 20_000, 0.5)
+    one = set_figures(prediction_sets(test, conformal_threshold(val, labels)), truth, CLASSES)
+    own = set_figures(prediction_sets(test, class_thresholds(val, labels)), truth, CLASSES)
+    assert one["coverage_by_class"]["Benign"] < 0.93  # the hard one pays for the others
+    assert min(own["coverage_by_class"].values()) > 0.93
+
+
+def test_the_threshold_has_the_correction_for_few_pictures() -> None:
+    labels = np.zeros(19, int)
+    p = np.linspace(0.05, 0.95, 19)
+    probabilities = np.stack([p, 1 - p], axis=1)
+    assert conformal_threshold(probabilities, labels, 0.95) == pytest.approx(0.05)  # of 20, one
+    assert conformal_threshold(probabilities, labels, 0.9) == pytest.approx(0.1)
+    assert conformal_threshold(probabilities[1:], labels[1:], 0.95) == 0.0  # 18 cannot promise it
+
+
+def test_too_small_a_val_puts_every_class_into_every_set() -> None:
+    probabilities, labels = drawn(np.random.default_rng(2), 10)
+    assert prediction_sets(probabilities, conformal_threshold(probabilities, labels)).all()
+    assert conformal_threshold(np.zeros((0, 4)), np.zeros(0, int)) == 0.0
+    assert class_thresholds(probabilities, labels).tolist() == [0.0] * 4
+
+
+def test_no_set_is_empty() -> None:
+    sets = prediction_sets(np.array([[0.4, 0.3, 0.3], [0.0, 1.0, 0.0]]), 0.99)
+    assert sets.tolist() == [[True, False, False], [False, True, False]]
+
+
+def test_figures_of_sets() -> None:
+    sets = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1]], bool)
+    given = set_figures(sets, np.array([0, 1, 0]), CLASSES)
+    assert given == {
+        "coverage": pytest.approx(2 / 3),
+        "coverage_by_class": {"Benign": 0.5, "Early": 1.0, "Pre": None, "Pro": None},
+        "mean_size": pytest.approx(5 / 3),
+        "single": pytest.approx(1 / 3),
+    }
+
+
+def test_the_surest_are_kept_first() -> None:
+    coverage, risk = risk_coverage(np.array([0.5, 0.9, 0.7, 0.8]), np.array([0, 1, 0, 1], bool))
+    assert coverage == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert risk == pytest.approx([0, 0, 1 / 3, 1 / 2])
+    assert area_under_risk(risk) == pytest.approx((1 / 3 + 1 / 2) / 4)
+
+
+def test_ties_do_not_depend_on_the_order() -> None:
+    rng = np.random.default_rng(3)
+    confidence, correct = rng.integers(0, 4, 50) / 4, rng.random(50) < 0.8
+    turned = rng.permutation(50)
+    np.testing.assert_allclose(
+        risk_coverage(confidence, correct)[1], risk_coverage(confidence[turned], correct[turned])[1]
+    )
+    assert risk_coverage(np.ones(50), correct)[1] == pytest.approx(np.full(50, (~correct).mean()))
+
+
+def test_accuracy_over_what_is_decided() -> None:
+    confidence = np.arange(100) / 100
+    correct = confidence >= 0.05  # the five least sure are wrong
+    given = selective_accuracy(confidence, correct)
+    assert given == pytest.approx({"1": 0.95, "0.98": 95 / 98, "0.95": 1.0, "0.9": 1.0})
+
+
+def test_the_curve_is_drawn() -> None:
+    rng = np.random.default_rng(4)
+    curve = risk_coverage(rng.random(300), rng.random(300) < 0.9)
+    figure = draw_risk_coverage(*curve, title="costs $5")
+    assert figure.axes[0].get_title() == "costs $5"
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), curve[1])
