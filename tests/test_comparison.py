@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bcd.evaluation.comparison import mcnemar, paired_interval
+from bcd.evaluation.comparison import Difference, mcnemar, paired_interval, verdict
 
 K = 4
 
@@ -51,7 +51,7 @@ def test_a_worse_model_is_found_out_and_the_sign_follows_the_order() -> None:
     assert there["accuracy"].value == pytest.approx((a == labels).mean() - (b == labels).mean())
     for name, (value, low, high) in there.items():
         assert 0 < low < value < high
-        assert back[name] == pytest.approx((-value, -high, -low))
+        assert back[name] == pytest.approx((-value, -high, -low), abs=0.003)  # other draws
 
 
 def test_what_both_find_hard_cancels_out() -> None:
@@ -69,6 +69,32 @@ def test_what_both_find_hard_cancels_out() -> None:
 def test_one_group_tells_nothing() -> None:
     given = paired_interval(np.array([0, 1]), np.array([0, 1]), np.array([0, 0]), K, ["a", "a"])
     assert given["accuracy"] == (0.5, -1.0, 1.0)
+
+
+def test_groups_that_happen_to_differ_alike_do_not_make_a_difference_certain() -> None:
+    labels = np.repeat(np.arange(K), 50)
+    owners = np.arange(200) % 10
+    a, b = labels.copy(), labels.copy()
+    b[:10] = (labels[:10] + 1) % K  # one more mistake in each group
+    grouped = paired_interval(labels, a, b, K, owners)["accuracy"]
+    alone = paired_interval(labels, a, b, K)["accuracy"]
+    assert grouped.value == alone.value == pytest.approx(0.05)
+    assert grouped.low <= alone.low < alone.high <= grouped.high
+    b = labels.copy()
+    b[0], a[10] = 3, 3  # a mistake each, in the same group
+    given = paired_interval(labels, a, b, K, owners)["accuracy"]
+    assert given.value == 0 and -0.03 < given.low < 0 < given.high < 0.03
+
+
+def test_the_verdict_wants_interval_and_p_to_agree() -> None:
+    better = Difference(0.012, 0.003, 0.021)
+    assert verdict(better, 0.01) == "b is better by 1.2 points [0.3, 2.1]"
+    assert verdict(Difference(-0.012, -0.021, -0.003), 0.01) == (
+        "a is better by 1.2 points [0.3, 2.1]"
+    )
+    assert verdict(better, 0.06).startswith("not distinguishable: b - a = +1.2 points [+0.3")
+    assert verdict(Difference(0.012, -0.003, 0.027), 0.01).startswith("not distinguishable")
+    assert verdict(Difference(0.0, 0.0, 0.0), 1.0).startswith("not distinguishable")
 
 
 def test_mcnemar_is_the_sign_test() -> None:

@@ -1,28 +1,23 @@
-"""Confidence intervals of the figures that need probabilities, by the jackknife of `intervals`.
+"""Confidence intervals of the figures that need probabilities, by the bootstrap of `intervals`.
 
-What a figure is without a group is exact for all of them, AUROC too: only the pairs that a group is
-part of are taken away. So none needs draws.
+Areas are computed anew in every draw from how often each picture was drawn. With 3,000 pictures,
+four classes and 2,000 draws that takes some 0.3 seconds, and grows with pictures times draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd.evaluation.bootstrap import DRAWS, Clusters, Floats, Groups, bootstrap, group_numbers
 from bcd.evaluation.calibration import BINS, SMALLEST, binned_gaps, calibration_error
-from bcd.evaluation.intervals import (
-    Clusters,
-    Floats,
-    Groups,
-    Interval,
-    cluster,
-    group_numbers,
-    limits,
-)
+from bcd.evaluation.intervals import Interval, limits
 from bcd.evaluation.metrics import brier_scores, losses
+
+Areas = Callable[[Floats], tuple[Floats, Floats]]
 
 
 def probability_intervals(
@@ -31,11 +26,14 @@ def probability_intervals(
     classes: Sequence[str],
     groups: Groups | None = None,
     level: float = 0.95,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Intervals of AUROC, loss, Brier score and expected calibration error.
+    """Intervals of AUROC, average precision, loss, Brier score and expected calibration error.
 
     That of `ece` is an interval of the figure as it is measured: noise alone lifts it above 0, the
-    more so the fewer the pictures, so the interval of a model that is calibrated misses 0.
+    more so the fewer the pictures. With 600 it held the error that endless pictures would show in
+    81 to 95 per cent of 300 simulated data sets, the other figures in 91 to 97.
 
     Args:
         probabilities: (n, classes), rows sum to 1.
@@ -43,6 +41,8 @@ def probability_intervals(
         classes: Class names.
         groups: (n,), what each picture belongs to; None where pictures are independent.
         level: Of confidence, between 0 and 1.
+        draws: Of the bootstrap.
+        seed: Of the draws.
 
     Returns:
         By the names of `compute_metrics`: (low, high), or a dict of them by class; None where the
@@ -52,113 +52,124 @@ def probability_intervals(
         ValueError: There is no picture, or not a group for each.
     """
     places = group_numbers(groups, len(labels))
-    clusters = cluster(labels, len(classes), places)
-    sizes = clusters.codes.sum(axis=1)
-    g, n = len(sizes), len(labels)
-    found: dict[str, Any] = {}
-    spans = {"loss": -float(np.log(SMALLEST)), "brier": 2.0}
-    for name, each in (
-        ("loss", losses(probabilities, labels)),
-        ("brier", brier_scores(probabilities, labels)),
-    ):
-        without = (each.sum() - np.bincount(places, each)) / np.maximum(n - sizes, 1)
-        found[name] = _pair(clusters, each.mean(), without, sizes, level, spans[name])
-    bins, gaps = binned_gaps(probabilities, labels)
-    sums = np.bincount(places * BINS + bins, gaps, minlength=g * BINS).reshape(g, BINS)
-    total = sums.sum(axis=0)
-    without = calibration_error(total - sums, n - sizes)
-    found["ece"] = _pair(clusters, calibration_error(total, n), without, sizes, level)
-    return found | _auroc_intervals(clusters, probabilities, labels, places, classes, level)
+    g, k = int(places.max()) + 1, len(classes)
+    by_class = np.bincount(places * k + labels, minlength=g * k).reshape(g, k).astype(np.float64)
+    clusters, every = Clusters(np.ones(g), by_class), by_class.sum(axis=1)
+    # Pictures of a class and the others: an area wants both.
+    sides = np.stack([by_class, every[:, None] - by_class], axis=-1)
+    ranked = np.flatnonzero(sides.any(axis=0).all(axis=-1)).tolist()
+    sums = _sums(probabilities, labels, places, g)
+    areas = [areas_of(probabilities[:, c], labels == c, places) for c in ranked]
+
+    def figures(weights: Floats) -> dict[str, Floats]:
+        return _averages(weights, sums, every) | _areas(weights, areas)
+
+    sizes = dict.fromkeys(("loss", "brier", "ece"), every)
+    for name in ("auroc", "average_precision") if areas else ():
+        sizes |= {name: sides[:, ranked].reshape(g, -1), f"{name}_by_class": sides[:, ranked]}
+    drawn = bootstrap(clusters, figures, sizes, draws, seed, width=len(labels))
+    highest = {"loss": -float(np.log(SMALLEST)), "brier": 2.0}
+    pairs: dict[str, list[Interval]] = {}
+    for name, values in figures(clusters.times[None]).items():
+        span = (0.0, highest.get(name, 1.0))
+        low, high = limits(clusters, values[0], drawn[name], sizes[name], level, span)
+        pairs[name] = list(zip(low.ravel().tolist(), high.ravel().tolist(), strict=True))
+    return _named(pairs, classes, [classes[c] for c in ranked])
 
 
-def _auroc_intervals(
-    clusters: Clusters,
-    probabilities: NDArray[np.floating[Any]],
-    labels: NDArray[np.int64],
-    places: NDArray[np.int64],
-    classes: Sequence[str],
-    level: float,
-) -> dict[str, Any]:
-    """Intervals of AUROC, by class and of the mean over the classes that have one."""
-    sizes = clusters.codes.sum(axis=1)
-    by_class: dict[str, Interval | None] = dict.fromkeys(classes)
-    values, lefts, owns = [], [], []
-    for index, name in enumerate(classes):
-        truth = labels == index
-        if truth.all() or not truth.any():
-            continue
-        value, without = auroc_without(probabilities[:, index], truth, places)
-        own = np.stack([clusters.codes[:, index], sizes - clusters.codes[:, index]], axis=1)
-        by_class[name] = _pair(clusters, value, without, sizes, level, classes=own)
-        values.append(value)
-        lefts.append(without)
-        owns.append(own)
-    if not values:
-        return {"auroc": None, "auroc_by_class": by_class}
-    mean = _pair(
-        clusters,
-        np.mean(values),
-        np.mean(lefts, axis=0),
-        sizes,
-        level,
-        classes=np.concatenate(owns, axis=1),
-    )
-    return {"auroc": mean, "auroc_by_class": by_class}
-
-
-def auroc_without(
+def areas_of(
     scores: NDArray[np.floating[Any]], truth: NDArray[np.bool_], places: NDArray[np.int64]
-) -> tuple[float, Floats]:
-    """Area under the ROC curve, and what it is without each group.
-
-    The area is the share of pairs (one true, one not) in which the true one has the higher score,
-    ties counting half. A group takes away the pairs of its pictures with all others; those within
-    the group are in both of its sums, and are put back once.
+) -> Areas:
+    """Prepares the areas under the ROC curve and under precision over recall for many draws.
 
     Args:
         scores: (n,).
         truth: (n,), some true and some not.
-        places: (n,), number of each picture's group, without gaps.
+        places: (n,), number of each picture's group.
 
     Returns:
-        The area, and areas (groups,); NaN where a group holds all that is true or all that is not.
+        Maps how often each group was drawn, (m, groups), to both areas (m,). Ties count half in the
+        first and are one threshold in the second, as in scikit-learn. NaN where nothing that is
+        true was drawn, or nothing that is not.
     """
-    g = int(places.max()) + 1
-    won = np.zeros(len(scores))
-    won[truth] = _wins(scores[truth], scores[~truth])
-    won[~truth] = truth.sum() - _wins(scores[~truth], scores[truth])
-    pairs = won[truth].sum()
-    own_true = np.bincount(places, truth, minlength=g)
-    own_false = np.bincount(places, ~truth, minlength=g)
-    within = np.zeros(g)
-    for group in np.flatnonzero((own_true > 0) & (own_false > 0)):
-        inside = places == group
-        within[group] = _wins(scores[inside & truth], scores[inside & ~truth]).sum()
-    left = pairs - np.bincount(places, won, minlength=g) + within
-    most = (truth.sum() - own_true) * ((~truth).sum() - own_false)
-    without = np.divide(left, most, out=np.full(g, np.nan), where=most > 0)
-    return float(pairs / (truth.sum() * (~truth).sum())), without
+    order = np.argsort(-scores, kind="stable")
+    owners, keys, true = places[order], -scores[order], np.flatnonzero(truth[order])
+    # Where the threshold of each true picture begins and ends, among all and among the true ones.
+    first, last = (np.searchsorted(keys, keys[true], side) for side in _SIDES)
+    true_first, true_last = (np.searchsorted(keys[true], keys[true], side) for side in _SIDES)
+
+    def areas(weights: Floats) -> tuple[Floats, Floats]:
+        times = weights[:, owners]
+        of_true = times[:, true]
+        every, found = _summed(times), _summed(of_true)
+        above, hits = every[:, last], found[:, true_last]
+        wrong = (above - hits + every[:, first] - found[:, true_first]) / 2
+        p = found[:, -1]
+        n = every[:, -1] - p
+        with np.errstate(divide="ignore", invalid="ignore"):
+            precision = np.divide(hits, above, out=np.zeros_like(hits), where=above > 0)
+            average = np.einsum("ij,ij->i", of_true, precision) / p
+            area = 1 - np.einsum("ij,ij->i", of_true, wrong) / (p * n)
+        return area, np.where(n > 0, average, np.nan)
+
+    return areas
 
 
-def _wins(scores: NDArray[np.floating[Any]], others: NDArray[np.floating[Any]]) -> Floats:
-    """How many of `others` (m,) each of `scores` (n,) exceeds; ties count half."""
-    ordered = np.sort(others)
-    below = np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")
-    half: Floats = below / 2
-    return half
+_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 
 
-def _pair(
-    clusters: Clusters,
-    value: Any,
-    without: Floats,
-    sizes: Floats,
-    level: float,
-    most: float = 1.0,
-    classes: Floats | None = None,
-) -> Interval:
-    """The interval of one figure between 0 and `most`."""
-    low, high = limits(
-        clusters, np.asarray(value), without, sizes, level, span=(0.0, most), classes=classes
-    )
-    return float(low), float(high)
+def _summed(values: Floats) -> Floats:
+    """Sums (m, n + 1) of the first 0, 1, …, n of values (m, n)."""
+    sums = np.zeros((len(values), values.shape[1] + 1))
+    np.cumsum(values, axis=1, out=sums[:, 1:])
+    return sums
+
+
+def _areas(weights: Floats, areas: Sequence[Areas]) -> dict[str, Floats]:
+    """Both areas of each class (m, ranked classes) and their means (m,)."""
+    if not areas:
+        return {}
+    pairs = [area(weights) for area in areas]
+    roc, precision = (np.stack(figures, axis=1) for figures in zip(*pairs, strict=True))
+    return {
+        "auroc": roc.mean(axis=1),
+        "auroc_by_class": roc,
+        "average_precision": precision.mean(axis=1),
+        "average_precision_by_class": precision,
+    }
+
+
+def _sums(
+    probabilities: NDArray[np.floating[Any]],
+    labels: NDArray[np.int64],
+    places: NDArray[np.int64],
+    g: int,
+) -> Floats:
+    """What each group adds to loss, Brier score and the gap of each bin, (g, 2 + bins)."""
+    bins, gaps = binned_gaps(probabilities, labels)
+    by_bin = np.bincount(places * BINS + bins, gaps, minlength=g * BINS).reshape(g, BINS)
+    each = (losses(probabilities, labels), brier_scores(probabilities, labels))
+    plain = [np.bincount(places, figure, minlength=g) for figure in each]
+    return np.column_stack([*plain, by_bin])
+
+
+def _averages(weights: Floats, sums: Floats, every: Floats) -> dict[str, Floats]:
+    """Loss, Brier score and calibration error (m,) of draws."""
+    drawn, n = weights @ sums, weights @ every
+    return {
+        "loss": drawn[:, 0] / n,
+        "brier": drawn[:, 1] / n,
+        "ece": calibration_error(drawn[:, 2:], n),
+    }
+
+
+def _named(
+    pairs: dict[str, list[Interval]], classes: Sequence[str], ranked: Sequence[str]
+) -> dict[str, Any]:
+    """Intervals by name and class; None for areas that are not there."""
+    found: dict[str, Any] = {name: pairs[name][0] for name in ("loss", "brier", "ece")}
+    for name in ("auroc", "average_precision"):
+        by_class: dict[str, Interval | None] = dict.fromkeys(classes)
+        by_class |= dict(zip(ranked, pairs.get(f"{name}_by_class", ()), strict=True))
+        found |= {name: pairs[name][0] if ranked else None, f"{name}_by_class": by_class}
+    return found
