@@ -19,6 +19,7 @@ from bcd.evaluation.collect import choose_device
 from bcd.evaluation.results import Result, evaluate, metric_rows, write_results
 from bcd.features.feeding import Need, feed
 from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
+from bcd.models.network import SmearNetwork
 from bcd.runs import write_config, write_run_info
 
 
@@ -40,23 +41,11 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     started = time.time()
     checkpoint = find_checkpoint(cfg.ckpt)
     network, card = load_checkpoint(checkpoint)
-    catalog = load_catalog(_data_config(cfg, card), card.classes)
+    catalog = load_catalog(data_config(cfg, card), card.classes)
     subset = cfg.subset or ("test" if _is_own(cfg, card) else "all")
     indices = _choose(catalog, card, subset)
     _warn_of_trained(catalog, card, indices, subset)
-    batch = cfg.data.batch_size or int(card.config["data"]["batch_size"])
-    source = PictureViews(
-        catalog.root,
-        catalog.pictures,
-        card.input_size,
-        Augmenter(AugmentConfig(), 0),
-        card.mask_scale_bar,
-    )
-    device = choose_device(cfg.device)
-    model, features = ModelConfig(**card.config["model"]), _features_config(cfg, card)
-    with feed(features, model, network, source, [Need(indices, (PLAIN,))], device) as fed:
-        loader = make_loader(fed, ViewSampler(indices, 0, 0), batch, cfg.data.num_workers)
-        result = evaluate(network, loader, catalog, indices, device, f"Evaluating {subset}")
+    result = evaluate_pictures(cfg, network, card, catalog, indices, subset)
     if subset == "test":
         trained = [
             i for part in ("train", "val") for i in recorded_indices(catalog, card.split[part])
@@ -81,14 +70,51 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     return results
 
 
+def evaluate_pictures(
+    cfg: EvalConfig,
+    network: SmearNetwork,
+    card: Card,
+    catalog: Catalog,
+    indices: Sequence[int],
+    name: str,
+) -> Result:
+    """Evaluates a network on some pictures, by way of the feature bank where it can be used.
+
+    Args:
+        cfg: Checked configuration.
+        network: From `load_checkpoint`.
+        card: Likewise.
+        catalog: With the card's classes.
+        indices: Of the pictures, in the catalog.
+        name: Of these pictures, for the progress bar.
+    """
+    batch = cfg.data.batch_size or int(card.config["data"]["batch_size"])
+    source = PictureViews(
+        catalog.root,
+        catalog.pictures,
+        card.input_size,
+        Augmenter(AugmentConfig(), 0),
+        card.mask_scale_bar,
+    )
+    device = choose_device(cfg.device)
+    model, features = ModelConfig(**card.config["model"]), _features_config(cfg, card)
+    with feed(features, model, network, source, [Need(indices, (PLAIN,))], device) as fed:
+        loader = make_loader(fed, ViewSampler(indices, 0, 0), batch, cfg.data.num_workers)
+        return evaluate(network, loader, catalog, indices, device, f"Evaluating {name}")
+
+
 def _is_own(cfg: EvalConfig, card: Card) -> bool:
     """Whether the pictures are those of the training run."""
     root = cfg.data.root
     return root is None or Path(root).expanduser().resolve() == Path(card.data_root).resolve()
 
 
-def _data_config(cfg: EvalConfig, card: Card) -> DataConfig:
-    """The run's `data` group with what was asked for on top."""
+def data_config(cfg: EvalConfig, card: Card) -> DataConfig:
+    """The run's `data` group with what was asked for on top.
+
+    Raises:
+        BcdError: The pictures are not there.
+    """
     recorded = dict(card.config["data"])
     recorded["generate"] = None  # the pictures are there by now, or they are not
     own = _is_own(cfg, card)
@@ -131,10 +157,15 @@ def _choose(catalog: Catalog, card: Card, subset: str) -> list[int]:
 
 
 def _warn_of_trained(catalog: Catalog, card: Card, indices: Sequence[int], subset: str) -> None:
-    seen = set(card.split["train"]) | set(card.split["val"])
-    count = sum(catalog.pictures[i].sha256 in seen for i in indices)
+    count = count_trained(catalog, card, indices)
     if count and subset in ("test", "all"):
         say(
             f"warning: {count} of {len(indices)} pictures were trained or chosen on (same sha256): "
             "the figures flatter the model"
         )
+
+
+def count_trained(catalog: Catalog, card: Card, indices: Sequence[int]) -> int:
+    """Counts the pictures that a model was trained or chosen on, by sha256."""
+    seen = set(card.split["train"]) | set(card.split["val"])
+    return sum(catalog.pictures[i].sha256 in seen for i in indices)

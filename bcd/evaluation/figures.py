@@ -101,12 +101,12 @@ def draw_mistakes(
     tiles, titles = [], []
     for index, said, probability in wrong:
         name, label = Path(predictions[index].path).name, predictions[index].label
-        tiles.append(fit(pixels(index), _TILE))
+        tiles.append(fit(pixels(index), TILE))
         titles.append(f"{name}\nis {label}\nsaid {said} ({probability:.0%})")
     return draw_tiles(tiles, titles, min(4, len(wrong)))
 
 
-_TILE, _GAP, _TITLE = 224, 12, 62  # pixels
+TILE, _GAP, _TITLE = 224, 12, 62  # pixels
 
 
 def draw_tiles(tiles: Sequence[NDArray[np.uint8]], titles: Sequence[str], columns: int) -> Figure:
@@ -120,16 +120,16 @@ def draw_tiles(tiles: Sequence[NDArray[np.uint8]], titles: Sequence[str], column
     from matplotlib.figure import Figure
 
     rows = -(-len(tiles) // columns)
-    height, width = rows * (_TITLE + _TILE + _GAP), columns * (_TILE + _GAP)
+    height, width = rows * (_TITLE + TILE + _GAP), columns * (TILE + _GAP)
     canvas = np.full((height, width, 3), 255, np.uint8)
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1))
     for number, (tile, title) in enumerate(zip(tiles, titles, strict=True)):
-        top = number // columns * (_TITLE + _TILE + _GAP) + _TITLE
-        left = number % columns * (_TILE + _GAP) + _GAP // 2
-        canvas[top : top + _TILE, left : left + _TILE] = tile
+        top = number // columns * (_TITLE + TILE + _GAP) + _TITLE
+        left = number % columns * (TILE + _GAP) + _GAP // 2
+        canvas[top : top + TILE, left : left + TILE] = tile
         axes.text(
-            left + _TILE / 2, top - 4, title, ha="center", va="bottom", fontsize=7, parse_math=False
+            left + TILE / 2, top - 4, title, ha="center", va="bottom", fontsize=7, parse_math=False
         )
     axes.imshow(canvas, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
