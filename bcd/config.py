@@ -233,6 +233,33 @@ class EvalConfig:
 
 
 @dataclass
+class CompareConfig:
+    """All that `python -m bcd.compare` reads."""
+
+    ckpts: list[str] = field(default_factory=list)
+    subset: str | None = None
+    device: str = "auto"
+    run_dir: str = ""
+    data: EvalDataConfig = field(default_factory=EvalDataConfig)
+    features: EvalFeaturesConfig = field(default_factory=EvalFeaturesConfig)
+
+    def __post_init__(self) -> None:
+        """Checks what types cannot say."""
+        if len(self.ckpts) != 2:
+            raise ConfigError(f"ckpts={self.ckpts}: wants two, as in 'ckpts=[a,b]'")
+        if self.subset is not None:
+            _one_of("subset", self.subset, ("test", "all"))
+        for ckpt in self.ckpts:
+            self.of(ckpt)  # checks what it has in common with eval.py
+
+    def of(self, ckpt: str) -> EvalConfig:
+        """What `eval.py` would be given to evaluate one of the checkpoints alone."""
+        return EvalConfig(
+            ckpt, self.subset, self.device, self.run_dir, data=self.data, features=self.features
+        )
+
+
+@dataclass
 class PredictConfig:
     """All that `predict.py` reads."""
 

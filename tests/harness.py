@@ -60,9 +60,18 @@ def script(
     name: str, *arguments: str, cwd: Path = ROOT, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
     """Runs train.py, eval.py or predict.py with the real command line."""
+    return _started([str(ROOT / name), *arguments], cwd, timeout)
+
+
+def module(name: str, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m name` in the repository with the real command line."""
+    return _started(["-m", name, *arguments], ROOT, timeout)
+
+
+def _started(words: Sequence[str], cwd: Path, timeout: float) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
     return subprocess.run(
-        [sys.executable, str(ROOT / name), *arguments],
+        [sys.executable, *words],
         cwd=cwd,
         env=environment,
         capture_output=True,

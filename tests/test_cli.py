@@ -62,7 +62,7 @@ def test_a_wrong_key_in_a_yaml_names_the_file(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["train.py", "eval.py", "predict.py"])
+@pytest.mark.parametrize("name", ["train.py", "eval.py", "predict.py", "bcd/compare.py"])
 def test_help_answers_within_a_second_of_cpu_time(name: str) -> None:
     program = (
         "import atexit, runpy, sys, time;"

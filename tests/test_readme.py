@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from bcd.cli import quote_paths
-from bcd.config import AuditConfig, EvalConfig, PredictConfig, TrainConfig
+from bcd.config import AuditConfig, CompareConfig, EvalConfig, PredictConfig, TrainConfig
 from bcd.config_check import check_config
 
 SCHEMAS: dict[str, type] = {
@@ -21,6 +21,7 @@ SCHEMAS: dict[str, type] = {
     "eval": EvalConfig,
     "predict": PredictConfig,
     "audit": AuditConfig,
+    "compare": CompareConfig,
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -30,12 +31,13 @@ def commands() -> Iterator[str]:
         inside = False
         for line in page.read_text(encoding="utf-8").splitlines():
             inside ^= line.startswith("```")
-            if inside and re.match(r"python ((train|eval|predict)\.py|-m bcd\.audit)", line):
-                yield line.replace("-m bcd.audit", "audit")
+            if inside and re.match(r"python ((train|eval|predict)\.py|-m bcd\.(audit|compare))", line):
+                yield line
 
 
 @pytest.mark.parametrize("line", sorted(set(commands())))
 def test_a_command_composes_and_passes_the_checks(line: str) -> None:
+    line = line.replace("-m bcd.compare", "compare.py")
     words = shlex.split(re.sub(r"<[^>]*>", "x", line), comments=True)
     name = words[1].removesuffix(".py")
     overrides = [word for word in words[2:] if not word.startswith("-")]
@@ -50,8 +52,8 @@ def test_a_command_composes_and_passes_the_checks(line: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(name, overrides=["run_dir=x", *single])
     if "--help" not in words:
-        if name in ("eval", "predict") and "ckpt=x" not in single:
-            assert any(word.startswith("ckpt=") for word in words)
+        if name not in ("train", "audit") and "ckpt=x" not in single:
+            assert any(word.startswith(("ckpt=", "ckpts=")) for word in words)
         check_config(cfg, SCHEMAS[name])
 
 
