@@ -31,13 +31,15 @@ def commands() -> Iterator[str]:
         inside = False
         for line in page.read_text(encoding="utf-8").splitlines():
             inside ^= line.startswith("```")
-            if inside and re.match(r"python ((train|eval|predict)\.py|-m bcd\.(audit|compare))", line):
+            if inside and re.match(
+                r"python ((train|eval|predict)\.py|-m bcd\.(audit|compare))", line
+            ):
                 yield line
 
 
 @pytest.mark.parametrize("line", sorted(set(commands())))
 def test_a_command_composes_and_passes_the_checks(line: str) -> None:
-    line = line.replace("-m bcd.compare", "compare.py")
+    line = re.sub(r"-m bcd\.(\w+)", r"\1.py", line)
     words = shlex.split(re.sub(r"<[^>]*>", "x", line), comments=True)
     name = words[1].removesuffix(".py")
     overrides = [word for word in words[2:] if not word.startswith("-")]
