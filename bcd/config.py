@@ -64,6 +64,7 @@ class DataConfig:
 
 
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
+SHIFT_SUITES = ("standard",)
 SPLIT_KINDS = ("stratified", "grouped", "blocked", "kfold", "csv")
 
 
@@ -155,6 +156,26 @@ class ModelConfig:
 
 
 @dataclass
+class JudgeConfig:
+    """What is decided on val about the answers to other pictures."""
+
+    coverage: float = 0.95
+    sensitivity: float = 0.995
+    unsure: float = 0.02
+    unlike: float = 0.01
+    prevalence: float | None = None
+
+    def __post_init__(self) -> None:
+        """Checks what types cannot say."""
+        _within("judge.coverage", self.coverage, 0.5, 0.999)
+        _within("judge.sensitivity", self.sensitivity, 0.5, 1)
+        _within("judge.unsure", self.unsure, 0, 0.5)
+        _within("judge.unlike", self.unlike, 0, 0.5)
+        if self.prevalence is not None:
+            _within("judge.prevalence", self.prevalence, 0, 1)
+
+
+@dataclass
 class TrainConfig:
     """All that `train.py` reads. Dicts are handed to the class named by their `_target_`."""
 
@@ -167,6 +188,7 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
@@ -217,6 +239,7 @@ class EvalConfig:
 
     ckpt: str = ""
     subset: str | None = None
+    shift: str | None = None
     device: str = "auto"
     run_dir: str = ""
     data: EvalDataConfig = field(default_factory=EvalDataConfig)
@@ -230,6 +253,8 @@ class EvalConfig:
             _one_of("features.engine", self.features.engine, ENGINES)
         if self.subset is not None:
             _one_of("subset", self.subset, ("train", "val", "test", "all"))
+        if self.shift is not None:
+            _one_of("shift", self.shift, SHIFT_SUITES)
 
 
 @dataclass
@@ -255,7 +280,12 @@ class CompareConfig:
     def of(self, ckpt: str) -> EvalConfig:
         """What `eval.py` would be given to evaluate one of the checkpoints alone."""
         return EvalConfig(
-            ckpt, self.subset, self.device, self.run_dir, data=self.data, features=self.features
+            ckpt,
+            self.subset,
+            device=self.device,
+            run_dir=self.run_dir,
+            data=self.data,
+            features=self.features,
         )
 
 

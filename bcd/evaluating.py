@@ -15,7 +15,8 @@ from bcd.data.split import recorded_indices
 from bcd.data.survey import survey_pictures
 from bcd.data.views import PLAIN, Augmenter, PictureViews
 from bcd.errors import BcdError
-from bcd.evaluation.collect import choose_device
+from bcd.evaluation.collect import choose_device, collect_answers
+from bcd.evaluation.judge import Judge
 from bcd.evaluation.results import Result, evaluate, metric_rows, write_results
 from bcd.features.feeding import Need, feed
 from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
@@ -56,6 +57,8 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     run_dir = Path(cfg.run_dir).absolute()
     write_config(run_dir, cfg)
     write_results(run_dir, catalog, results)
+    if cfg.shift is not None:
+        _measure_shifts(cfg, network, card, catalog, indices, run_dir)
     write_run_info(
         run_dir,
         started,
@@ -68,6 +71,30 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
         say(f"turned away: {len(catalog.rejected)} files, listed in run.json")
     say(f"results: {run_dir}")
     return results
+
+
+def _measure_shifts(
+    cfg: EvalConfig,
+    network: SmearNetwork,
+    card: Card,
+    catalog: Catalog,
+    indices: Sequence[int],
+    run_dir: Path,
+) -> None:
+    """Runs the suite of shifts on the same pictures, writes and shows its table."""
+    from bcd.shifting import SHIFT_HEADER, all_shifts, shift_rows, write_shifts
+
+    rows = all_shifts(
+        str(cfg.shift),
+        network,
+        Judge.from_plain(card.judge),
+        _pictures(catalog, card),
+        indices,
+        _features_config(cfg, card).engine,
+        choose_device(cfg.device),
+    )
+    write_shifts(run_dir, rows)
+    show_table(f"shift={cfg.shift}", SHIFT_HEADER, shift_rows(rows))
 
 
 def evaluate_pictures(
@@ -89,18 +116,28 @@ def evaluate_pictures(
         name: Of these pictures, for the progress bar.
     """
     batch = cfg.data.batch_size or int(card.config["data"]["batch_size"])
-    source = PictureViews(
-        catalog.root,
-        catalog.pictures,
-        card.input_size,
-        Augmenter(AugmentConfig(), 0),
-        card.mask_scale_bar,
-    )
+    source = _pictures(catalog, card)
     device = choose_device(cfg.device)
     model, features = ModelConfig(**card.config["model"]), _features_config(cfg, card)
     with feed(features, model, network, source, [Need(indices, (PLAIN,))], device) as fed:
         loader = make_loader(fed, ViewSampler(indices, 0, 0), batch, cfg.data.num_workers)
-        return evaluate(network, loader, catalog, indices, device, f"Evaluating {name}")
+        answers = collect_answers(network, loader, device, f"Evaluating {name}")
+    return evaluate(
+        answers, Judge.from_plain(card.judge), catalog, indices, _groups(catalog, card, indices)
+    )
+
+
+def _groups(catalog: Catalog, card: Card, indices: Sequence[int]) -> list[str]:
+    """What each picture belongs to: as recorded by the run, else as the catalog has it."""
+    pictures = [catalog.pictures[i] for i in indices]
+    return [card.groups.get(picture.sha256, picture.group) for picture in pictures]
+
+
+def _pictures(catalog: Catalog, card: Card) -> PictureViews:
+    augmenter = Augmenter(AugmentConfig(), 0)
+    return PictureViews(
+        catalog.root, catalog.pictures, card.input_size, augmenter, card.mask_scale_bar
+    )
 
 
 def _is_own(cfg: EvalConfig, card: Card) -> bool:

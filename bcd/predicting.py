@@ -51,7 +51,9 @@ def _tell(predictions: list[Prediction], card: Card, file: Path) -> None:
         if not p.error
     )
     rows = [[name, str(said[name])] for name in card.classes]
-    show_table("Predicted", ["class", "pictures"], [*rows, ["could not be read", str(len(failed))]])
+    referred = sum(bool(p.refer) for p in predictions)
+    rows += [["of these referred", str(referred)], ["could not be read", str(len(failed))]]
+    show_table("Predicted", ["class", "pictures"], rows)
     for prediction in failed[:5]:
         say(f"could not be read: {prediction.path}: {prediction.error}")
     say(f"predictions: {file}")

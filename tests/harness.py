@@ -84,3 +84,22 @@ def _started(words: Sequence[str], cwd: Path, timeout: float) -> subprocess.Comp
 def error_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
     """What a failed program said after its ordinary progress lines."""
     return [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+
+
+def assert_same_figures(given: object, expected: object, where: str = "") -> None:
+    """Asserts that figures out of `metrics.json`, however nested, are equal to 1e-6."""
+    if isinstance(expected, dict):
+        assert isinstance(given, dict), where
+        assert given.keys() == expected.keys(), where
+        for name, value in expected.items():
+            assert_same_figures(given[name], value, f"{where}.{name}")
+    elif isinstance(expected, list | tuple):
+        assert isinstance(given, list | tuple), where
+        assert len(given) == len(expected), where
+        for number, value in enumerate(expected):
+            assert_same_figures(given[number], value, f"{where}.{number}")
+    elif isinstance(expected, float):
+        assert isinstance(given, float), where
+        assert abs(given - expected) <= 1e-6, where
+    else:
+        assert given == expected, where

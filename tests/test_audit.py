@@ -249,7 +249,7 @@ def test_a_run_reports_its_leaks_and_eval_repeats_them(tmp_path: Path) -> None:
     right = [row["prediction"] == row["label"] for row in free]
     assert test["accuracy_without_leaked"] == pytest.approx(np.mean(right))
     report = (run / "report.html").read_text()
-    assert "Can the data be trusted" in report
+    assert "Separation and leaks" in report
     assert "class=FAIL" in report
     again = script("eval.py", f"ckpt={run}", f"hydra.run.dir={tmp_path}/eval")
     assert again.returncode == 0, again.stderr

@@ -70,9 +70,10 @@ def test_too_small_a_val_puts_every_class_into_every_set() -> None:
     assert class_thresholds(probabilities, labels).tolist() == [0.0] * 4
 
 
-def test_no_set_is_empty() -> None:
-    sets = prediction_sets(np.array([[0.4, 0.3, 0.3], [0.0, 1.0, 0.0]]), 0.99)
+def test_a_set_holds_what_is_probable_enough_and_may_be_empty() -> None:
+    sets = prediction_sets(np.array([[0.4, 0.3, 0.3], [0.0, 1.0, 0.0]]), 0.35)
     assert sets.tolist() == [[True, False, False], [False, True, False]]
+    assert prediction_sets(np.array([[0.4, 0.3, 0.3]]), 0.5).tolist() == [[False] * 3]
 
 
 def test_figures_of_sets() -> None:

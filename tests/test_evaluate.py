@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import SMALL, error_lines, script, train_config
+from harness import SMALL, assert_same_figures, error_lines, script, train_config
 from noise import noise, write_classes, write_picture
 
 from bcd.config import EvalConfig, EvalDataConfig
@@ -58,13 +58,6 @@ def reported(trained: Path, part: str) -> dict[str, Any]:
     return metrics
 
 
-def assert_same(given: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert given.keys() == expected.keys()
-    for name, value in expected.items():
-        same = pytest.approx(value, abs=1e-6) if isinstance(value, float | dict) else value
-        assert given[name] == same, name
-
-
 def hashes(trained: Path, *parts: str) -> set[str]:
     _, card = load_checkpoint(trained / "run" / "checkpoints" / "best.ckpt")
     return {sha256 for part in parts for sha256 in card.split[part]}
@@ -87,7 +80,7 @@ def test_the_command_line_repeats_the_reported_figures_from_anywhere(
     assert "warning" not in done.stderr
     metrics = json.loads((out / "metrics.json").read_text())
     assert list(metrics) == ["test"]
-    assert_same(metrics["test"], reported(trained, "test"))
+    assert_same_figures(metrics["test"], reported(trained, "test"))
     rows, expected = (
         list(csv.DictReader((folder / "predictions.csv").open(newline="", encoding="utf-8")))
         for folder in (out, trained / "run")
@@ -121,13 +114,15 @@ def test_the_size_of_batches_changes_no_figure(
     batch_size: int, trained: Path, tmp_path: Path
 ) -> None:
     given = evaluated(trained, tmp_path, batch_size=batch_size)
-    assert_same(given.metrics, reported(trained, "test"))
+    assert_same_figures(given.metrics, reported(trained, "test"))
 
 
 def test_val_is_evaluated_as_the_run_reported_it_and_train_is_all_of_it(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert_same(evaluated(trained, tmp_path, subset="val").metrics, reported(trained, "val"))
+    assert_same_figures(
+        evaluated(trained, tmp_path, subset="val").metrics, reported(trained, "val")
+    )
     train_part = evaluated(trained, tmp_path, subset="train")
     assert train_part.metrics["n"] == len(hashes(trained, "train"))
     assert "warning" not in capsys.readouterr().err  # it was asked for by name
@@ -201,7 +196,7 @@ def test_moved_pictures_are_a_line_that_says_what_to_give(
         moved = evaluated(trained, tmp_path / "out", root=str(pictures), subset="test")
     finally:
         hidden.rename(away)
-    assert_same(moved.metrics, reported(trained, "test"))
+    assert_same_figures(moved.metrics, reported(trained, "test"))
 
 
 def test_another_root_that_is_not_there_is_named(trained: Path, tmp_path: Path) -> None:
@@ -219,7 +214,7 @@ def test_the_runs_own_root_in_other_words_is_still_its_own(
     monkeypatch.chdir(trained / "run")
     for root in map(str, roots):
         given = evaluated(trained, tmp_path / "out", root=root)
-        assert_same(given.metrics, reported(trained, "test"))
+        assert_same_figures(given.metrics, reported(trained, "test"))
 
 
 def test_missing_pictures_are_counted_in_a_warning(
@@ -241,7 +236,7 @@ def test_renamed_pictures_are_found_by_their_content(
     for number, file in enumerate(sorted(pictures.rglob("*.png"), reverse=True)):
         file.rename(file.with_name(f"renamed {number}.png"))
     result = evaluated(trained, tmp_path / "out", root=str(pictures), subset="test")
-    assert_same(result.metrics, reported(trained, "test"))
+    assert_same_figures(result.metrics, reported(trained, "test"))
     assert "warning" not in capsys.readouterr().err
 
 

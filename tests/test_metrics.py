@@ -13,10 +13,12 @@ from sklearn import metrics as sk
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from bcd.config import ModelConfig
 from bcd.errors import BcdError
-from bcd.evaluation.collect import choose_device, collect_logits, softmax
+from bcd.evaluation.collect import choose_device, collect_answers, softmax
 from bcd.evaluation.metrics import HEADLINE, compute_metrics, confusion
 from bcd.models.classifier import epoch_scores
+from bcd.models.network import SmearNetwork
 
 CLASSES = ("Benign", "Early Pre-B", "Pre-B", "Pro-B")
 
@@ -156,11 +158,17 @@ def test_softmax_is_that_of_torch_and_bears_any_logits() -> None:
 def test_logits_are_gathered_in_order_from_a_network_in_eval_mode() -> None:
     x = torch.randn(11, 3, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(11)
-    network = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5)).train()
+    cfg = ModelConfig(backbone="cnn", weights=None, dropout=0.5, unfreeze="all")
+    network = SmearNetwork(nn.Sequential(nn.Conv2d(3, 5, 1)), 5, 4, cfg).train()
+    x = x.view(11, 3, 1, 1)
     loader = DataLoader(TensorDataset(x, labels), batch_size=4)
-    logits, given = collect_logits(network, loader, torch.device("cpu"))
-    np.testing.assert_allclose(logits, network[0](x).detach().numpy(), rtol=1e-5, atol=1e-6)
-    assert given.tolist() == labels.tolist()
+    answers = collect_answers(network, loader, torch.device("cpu"))
+    with torch.no_grad():
+        features = network.eval().embed(x)
+        logits = network.head(features)
+    np.testing.assert_allclose(answers.features, features.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(answers.logits, logits.numpy(), rtol=1e-5, atol=1e-6)
+    assert answers.labels.tolist() == labels.tolist()
 
 
 def test_a_device_that_is_not_there_is_an_error_that_names_one_that_is() -> None:

@@ -17,6 +17,7 @@ from noise import noise, write_picture
 
 from bcd.config import PredictConfig
 from bcd.errors import BcdError, ConfigError
+from bcd.evaluation.judge import Judge
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.checkpoint import load_checkpoint
 from bcd.inference.predictor import Files, predict_files
@@ -240,7 +241,7 @@ def test_probabilities_are_those_of_logits_divided_by_the_temperature(
     )
     logits = network(pixels.permute(0, 3, 1, 2)).detach()
     for temperature in (None, 2.5):
-        card.temperature = temperature
+        card.judge = None if temperature is None else Judge(temperature).to_plain()
         made = predict_files(network, card, files, torch.device("cpu"), 2, 0)
         expected = (logits.double() / (temperature or 1)).softmax(dim=1).numpy()
         given = np.array([prediction.probabilities for prediction in made])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import SMALL, eval_config, train_config
+from harness import SMALL, assert_same_figures, eval_config, train_config
 from torch import Tensor
 
 from bcd.data.split import SUBSETS
@@ -92,10 +92,7 @@ def test_eval_repeats_the_reported_test_metrics(
     cfg = eval_config(tmp_path / "eval", "ckpt=elsewhere.ckpt", "data.num_workers=0")
     again = evaluate_checkpoint(cfg)["test"].metrics
     reported = small.metrics["test"]
-    assert again.keys() == reported.keys()
-    for name, value in reported.items():
-        same = pytest.approx(value, abs=1e-6) if isinstance(value, float | dict) else value
-        assert again[name] == same, name
+    assert_same_figures(again, reported)
 
 
 def test_eval_of_another_folder_takes_all_and_warns_of_trained_pictures(

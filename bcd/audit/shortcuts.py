@@ -70,13 +70,15 @@ def sources(looks: Looks, catalog: Catalog, masked: bool) -> dict[str, Values]:
     found = {
         "background colour": looks.background,
         COLOUR: looks.quantiles,
-        "border": looks.frame,
+        "border": looks.frame.astype(np.float32),
         "16 x 16 thumbnail": looks.tiny.reshape(n, -1).astype(np.float32),
         "file size and JPEG tables": np.concatenate([looks.encoding, sizes], axis=1),
     }
     for number, name in enumerate(CORNERS):
         if not (masked and name == CORNERS[-1]):
-            found[_CORNER + name] = looks.corners[:, number]
+            corner = looks.corners[:, number].astype(np.float32)
+            # A mark is dark on light or light on dark; how light the slide is is another question.
+            found[_CORNER + name] = corner - np.quantile(corner, 0.9, axis=1, keepdims=True)
     return found
 
 

@@ -79,6 +79,10 @@ class SmearDataModule(pl.LightningDataModule):
         """Plain pictures of the test part."""
         return self.plain_loader("test")
 
+    def first_views(self) -> DataLoader[Any]:
+        """The first view of each picture of the train part, in no order that matters."""
+        return self._loader("train", 1)
+
     def plain_loader(self, subset: str) -> DataLoader[Any]:
         """Plain pictures of a subset in the catalog's order."""
         return self._loader(subset, 0)

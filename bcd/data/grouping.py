@@ -29,7 +29,7 @@ def name_groups(catalog: Catalog, cfg: SplitConfig, survey: Survey | None) -> tu
         assert survey is not None
         return likely_slides(catalog, survey, cfg.group_size).groups
     if cfg.groups == "blocks":
-        return _blocks(catalog, cfg.group_size)
+        return name_blocks(catalog, cfg.group_size)
     names = tuple(picture.group for picture in catalog.pictures)
     missing = sum(not name for name in names)
     if missing:
@@ -41,7 +41,7 @@ def name_groups(catalog: Catalog, cfg: SplitConfig, survey: Survey | None) -> tu
     return names
 
 
-def _blocks(catalog: Catalog, size: int) -> tuple[str, ...]:
+def name_blocks(catalog: Catalog, size: int) -> tuple[str, ...]:
     """Runs of `size` neighbours in file order; a short rest belongs to the last run."""
     names = [""] * len(catalog.pictures)
     for label, name in enumerate(catalog.classes):

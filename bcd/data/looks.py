@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,9 +49,9 @@ class Looks:
         background: Median colour of the brightest fifth, float32 (n, 3).
         middle: Median colour of the middle fifth, mostly red cells, float32 (n, 3).
         dark: Median colour of the darkest twentieth, mostly nuclei, float32 (n, 3).
-        corners: The four corners (top left, top right, bottom left, bottom right) in grey, each
-            less its own brightest tone, float32 (n, 4, 144).
-        frame: Mean colour along the four sides, eight places each, float32 (n, 96).
+        corners: The four corners (top left, top right, bottom left, bottom right) in grey, uint8
+            (n, 4, 144).
+        frame: Mean colour along the four sides, eight places each, uint8 (n, 96).
         encoding: Bytes of the file, bytes a pixel and the sums of both JPEG tables (0 where none),
             float32 (n, 4).
         brightness: Mean grey value, float32 (n,).
@@ -64,14 +65,15 @@ class Looks:
     background: NDArray[np.float32]
     middle: NDArray[np.float32]
     dark: NDArray[np.float32]
-    corners: NDArray[np.float32]
-    frame: NDArray[np.float32]
+    corners: NDArray[np.uint8]
+    frame: NDArray[np.uint8]
     encoding: NDArray[np.float32]
     brightness: NDArray[np.float32]
     sharpness: NDArray[np.float32]
 
 
-Row = dict[str, NDArray[np.generic]]
+Row = dict[str, NDArray[Any]]
+Columns = dict[str, NDArray[Any]]
 _NAMES = tuple(f.name for f in fields(Looks))
 
 
@@ -89,22 +91,28 @@ def look_at(catalog: Catalog) -> Looks:
         if name not in place:
             new.setdefault(name, catalog.root / picture.path)
     if new:
-        rows = list(_each(list(new.values())))
+        columns = _joined(columns, _each(list(new.values())), len(place), len(new))
         place |= {name: len(place) + number for number, name in enumerate(new)}
-        columns = {n: _joined(columns.get(n), [row[n] for row in rows]) for n in _NAMES}
         with contextlib.suppress(OSError):  # without a memory the next run looks again, no more
             keys = np.stack([np.frombuffer(bytes.fromhex(name), np.uint8) for name in place])
             with replacing(file) as stream:
                 np.savez(stream, sha256=keys, **columns)  # type: ignore[arg-type]
     taken = [place[name] for name in names]
-    return Looks(**{n: columns[n][taken] for n in _NAMES})  # type: ignore[arg-type]
+    if taken != list(range(len(place))):
+        columns = {n: column[taken] for n, column in columns.items()}
+    return Looks(**columns)
 
 
-def _joined(
-    old: NDArray[np.generic] | None, rows: Sequence[NDArray[np.generic]]
-) -> NDArray[np.generic]:
-    new = np.stack(rows)
-    return new if old is None else np.concatenate([old, new])
+def _joined(old: Columns, rows: Iterator[Row], before: int, more: int) -> Columns:
+    """Columns with rows added; each row is let go as soon as it is copied."""
+    columns: Columns = {}
+    for number, row in enumerate(rows, start=before):
+        for name, value in row.items():
+            if name not in columns:
+                columns[name] = np.empty((before + more, *value.shape), value.dtype)
+                columns[name][:before] = old.get(name, 0)
+            columns[name][number] = value
+    return columns
 
 
 def _each(paths: Sequence[Path]) -> Iterator[Row]:
@@ -169,7 +177,7 @@ def _tones(picture: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
     return tuple(np.median(colours[part], axis=0).astype(np.float32) for part in parts)
 
 
-def _corners(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _corners(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     reach = round(_CORNER_SHARE * SIDE)
     cut = (slice(None, reach), slice(-reach, None))
     small = [
@@ -177,12 +185,10 @@ def _corners(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
         for y in cut
         for x in cut
     ]
-    corners = np.stack(small).astype(np.float32)
-    # A mark is dark on light or light on dark; how light the slide is is another question.
-    return corners - np.quantile(corners, 0.9, axis=1, keepdims=True).astype(np.float32)
+    return np.stack(small).astype(np.uint8)
 
 
-def _frame(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _frame(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     strips = (
         picture[:_FRAME],
         picture[-_FRAME:],
@@ -192,7 +198,7 @@ def _frame(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     means = [
         cv2.resize(np.ascontiguousarray(s), (8, 1), interpolation=cv2.INTER_AREA) for s in strips
     ]
-    return np.stack(means).ravel().astype(np.float32)
+    return np.stack(means).ravel().astype(np.uint8)
 
 
 def _memory_file(root: Path) -> Path:
@@ -200,7 +206,7 @@ def _memory_file(root: Path) -> Path:
     return cache_dir() / "looks" / f"{name}.npz"
 
 
-def _load(file: Path) -> tuple[dict[str, int], dict[str, NDArray[np.generic]]]:
+def _load(file: Path) -> tuple[dict[str, int], Columns]:
     """Row of each picture that was looked at, and the columns; nothing where they are damaged."""
     try:
         with np.load(file, allow_pickle=False) as stored:

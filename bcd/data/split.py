@@ -12,7 +12,7 @@ import numpy as np
 
 from bcd.config import SplitConfig
 from bcd.data.catalog import Catalog
-from bcd.data.grouping import hang_together, name_groups, part_blocks, part_groups
+from bcd.data.grouping import hang_together, name_blocks, name_groups, part_blocks, part_groups
 from bcd.data.survey import Survey
 from bcd.errors import BcdError, ConfigError
 from bcd.storage import write_csv
@@ -37,6 +37,10 @@ class Split:
         if subset == "all":
             return [i for i, s in enumerate(self.subsets) if s != "excluded"]
         return [i for i, s in enumerate(self.subsets) if s == subset]
+
+    def groups_of(self, subset: str) -> list[str]:
+        """Group of each of a subset's pictures, in the order of `indices`."""
+        return [self.groups[i] if self.groups else "" for i in self.indices(subset)]
 
     def hashes(self, catalog: Catalog) -> dict[str, list[str]]:
         """sha256 of each subset's pictures; a hash stands as often as copies of it do."""
@@ -76,6 +80,7 @@ def make_split(catalog: Catalog, cfg: SplitConfig, survey: Survey | None = None)
         subsets = _from_csv(catalog, cfg.file)
     elif cfg.kind == "blocked":
         _check_sizes(catalog, cfg)
+        groups = groups if any(groups) else name_blocks(catalog, cfg.group_size)
         subsets = np.array(part_blocks(catalog, cfg, survey), dtype=object)
     else:
         _check_sizes(catalog, cfg)

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,7 +119,7 @@ def _alike(grey: NDArray[np.uint8], indices: Sequence[int]) -> Iterator[Twin]:
                 yield Twin(*pair, "near", round(float(values[place]), 4))
 
 
-def details(grey: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def details(grey: NDArray[np.uint8]) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
     """Fields (n, 32, 32) without uneven light, of mean 0 and length 1; and their contrast (n,).
 
     Uneven light is whatever a surface of third degree follows.
@@ -127,15 +128,20 @@ def details(grey: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.fl
     y, x = np.meshgrid(place, place, indexing="ij")
     terms = [(x**i * y**j).ravel() for i in range(4) for j in range(4 - i)]
     smooth = np.linalg.qr(np.stack(terms, axis=1))[0].astype(np.float32)
-    flat = grey.reshape(len(grey), -1).astype(np.float32)
-    flat -= (flat @ smooth) @ smooth.T
-    contrast = flat.std(axis=1)
-    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
-    return flat.reshape(grey.shape), contrast
+    fields, contrast = np.empty(grey.shape, np.float16), np.empty(len(grey), np.float32)
+    for start in range(0, len(grey), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        flat = grey[part].reshape(-1, GREY * GREY).astype(np.float32)
+        flat -= (flat @ smooth) @ smooth.T
+        contrast[part] = flat.std(axis=1)
+        flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+        fields[part] = flat.reshape(-1, GREY, GREY)
+    # Half precision: for many pictures this is the largest thing in memory.
+    return fields, contrast
 
 
 def _candidates(
-    fields: NDArray[np.float32], contrast: NDArray[np.float32]
+    fields: NDArray[np.float16], contrast: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs worth a closer look: each field with those whose description is most like its own."""
     from sklearn.neighbors import NearestNeighbors
@@ -154,14 +160,14 @@ def _candidates(
     return shown[pairs[:, 0]], shown[pairs[:, 1]]
 
 
-def _descriptions(fields: NDArray[np.float32]) -> NDArray[np.float32]:
+def _descriptions(fields: NDArray[np.float16]) -> NDArray[np.float32]:
     """Describes fields (n, 32, 32) by the strength of their waves, (n, d), of length 1.
 
     Shifting a field leaves the strengths as they are; turning it by right angles and mirroring it
     swaps those of waves in mirrored directions, which are put in order of strength.
     """
     window = np.hanning(GREY).astype(np.float32)
-    strength = np.abs(np.fft.fft2(fields * window[:, None] * window))
+    strength = np.abs(np.fft.fft2(fields.astype(np.float32) * window[:, None] * window))
     found = []
     for y in range(_HIGHEST):
         for x in range(y + 1):
@@ -174,7 +180,7 @@ def _descriptions(fields: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(texts / np.linalg.norm(texts, axis=1, keepdims=True), np.float32)
 
 
-def likeness(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+def likeness(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float32]:
     """Largest correlation of pairs of fields over eight orientations and small shifts.
 
     Args:
@@ -186,6 +192,7 @@ def likeness(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray
     """
     from scipy import fft
 
+    first, second = first.astype(np.float32), second.astype(np.float32)
     waves = fft.rfft2(first)
     reach = np.r_[0 : _REACH + 1, GREY - _REACH : GREY]
     best = np.full(len(first), -1, np.float32)

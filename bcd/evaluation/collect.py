@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from torch.utils.data import DataLoader
 
 from bcd.errors import BcdError
+from bcd.models.network import SmearNetwork
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -31,30 +32,44 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a network says of n pictures.
+
+    Attributes:
+        logits: (n, classes).
+        features: What its head was given, (n, d).
+        labels: (n,).
+    """
+
+    logits: NDArray[np.float32]
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
 @torch.inference_mode()
-def collect_logits(
-    network: nn.Module, loader: DataLoader[Any], device: torch.device, description: str = ""
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Computes the logits of every picture of a loader, in its order.
+def collect_answers(
+    network: SmearNetwork, loader: DataLoader[Any], device: torch.device, description: str = ""
+) -> Answers:
+    """Computes the answers to every picture of a loader, in its order.
 
     Args:
-        network: Maps the loader's batches to logits; is put into eval mode.
+        network: Is put into eval mode.
         loader: Gives (inputs, labels).
         device: Where to compute.
         description: Text beside the progress bar; no bar if empty.
-
-    Returns:
-        Logits (n, classes) and labels (n,).
     """
     from bcd.console import track
 
     network.eval().to(device)
     batches = track(loader, description, len(loader)) if description else loader
-    logits, labels = [], []
+    logits, features, labels = [], [], []
     for inputs, target in batches:
-        logits.append(network(inputs.to(device, non_blocking=True)).float().cpu().numpy())
+        embedded = network.embed(inputs.to(device, non_blocking=True))
+        logits.append(network.head(embedded).float().cpu().numpy())
+        features.append(embedded.float().cpu().numpy())
         labels.append(target.numpy())
-    return np.concatenate(logits), np.concatenate(labels)
+    return Answers(np.concatenate(logits), np.concatenate(features), np.concatenate(labels))
 
 
 def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

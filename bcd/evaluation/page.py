@@ -39,6 +39,11 @@ def note(text: str) -> str:
     return f"<p class=note>{html.escape(text)}</p>"
 
 
+def paragraph(text: str) -> str:
+    """A paragraph."""
+    return f"<p>{html.escape(text)}</p>"
+
+
 def heading(text: str) -> str:
     """A heading of the second level."""
     return f"<h2>{html.escape(text)}</h2>"

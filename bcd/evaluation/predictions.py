@@ -21,12 +21,14 @@ class Prediction:
         label: Its true class; empty where unknown.
         probabilities: One per class; empty where the picture could not be read.
         error: Why it could not be read, else empty.
+        refer: Why a person should look at it, else empty.
     """
 
     path: str
     label: str
     probabilities: tuple[float, ...]
     error: str = ""
+    refer: str = ""
 
 
 def prediction_records(
@@ -35,7 +37,8 @@ def prediction_records(
     """Turns predictions into records with the columns of `predictions.csv`.
 
     They are path, label, prediction, probability, p_<class> …, malignant, refer, reason, error.
-    A picture that cannot be read has no prediction and is referred to a person.
+    A picture that cannot be read has no prediction and is referred to a person, as is one whose
+    answer is not to be relied on.
     """
     return [_record(p, classes, benign) for p in predictions]
 
@@ -51,8 +54,8 @@ def _record(p: Prediction, classes: Sequence[str], benign: int | None) -> dict[s
         "probability": p.probabilities[best] if best is not None else None,
         **{f"p_{n}": p.probabilities[i] if known else None for i, n in enumerate(classes)},
         "malignant": best != benign if known and benign is not None else None,
-        "refer": not known,
-        "reason": "" if known else "unreadable",
+        "refer": bool(p.refer) or not known,
+        "reason": p.refer if known else "unreadable",
         "error": p.error,
     }
 

@@ -7,20 +7,18 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from bcd.data.views import PictureViews, Source
+from bcd.config import AugmentConfig
+from bcd.data.views import PLAIN, Augmenter, PictureViews
 from bcd.errors import ConfigError
 from bcd.evaluation import distortions
 from bcd.evaluation.distortions import Pixels
-
-Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -127,19 +125,41 @@ def shifts(name: str) -> tuple[Shift, ...]:
     from bcd.config_check import nearest
 
     if name not in SUITES:
-        raise ConfigError(f"shifts={name}: choose {', '.join(SUITES)}{nearest(name, SUITES)}")
+        raise ConfigError(f"shift={name}: choose {', '.join(SUITES)}{nearest(name, SUITES)}")
     return SUITES[name]
 
 
-class ShiftedViews(Source):
-    """Pictures under all shifts: a sample is one picture, decoded once, in all its versions.
+class ShiftAugmenter(Augmenter):
+    """Makes shifts as if they were views: view v of a picture is the picture under shift v.
 
-    Version 0 is the picture as it is. A batch of the loader is so many *pictures*, each of them
-    `versions` inputs of the network.
+    So they go through the feature bank as views do.
+
+    Args:
+        suite: Kinds and strengths, as `make_shift` takes them.
+    """
+
+    def __init__(self, suite: Sequence[tuple[str, float]]) -> None:
+        named = [{"shift": kind, "strength": strength} for kind, strength in suite]
+        super().__init__(AugmentConfig(len(named), named), 0)
+        self.suite = [make_shift(kind, strength) for kind, strength in suite]
+
+    def check(self) -> None:
+        """There is nothing to check: the shifts are made already."""
+
+    def __call__(self, picture: Pixels, sha256: str, view: int) -> Pixels:
+        """Returns a picture under a shift, same shape (size, size, 3)."""
+        return picture if view == PLAIN else self.suite[view].apply(picture, sha256)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+
+class ShiftedViews:
+    """Pictures under all shifts, each decoded once; version 0 is the picture as it is.
 
     Args:
         views: Decodes the pictures.
-        indices: Of the pictures wanted; a key counts in them, as a `SequentialSampler` does.
+        indices: Of the pictures wanted; a number counts in them.
         suite: The shifts.
     """
 
@@ -150,42 +170,18 @@ class ShiftedViews(Source):
 
     @property
     def versions(self) -> int:
-        """How many inputs a picture makes: one more than there are shifts."""
+        """How many inputs of the network a picture makes: one more than there are shifts."""
         return 1 + len(self._suite)
 
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, number: int) -> tuple[Tensor, int]:
+    def __getitem__(self, number: int) -> tuple[Pixels, int]:
         """All versions of a picture, uint8 (versions, size, size, 3), and its label."""
-        cv2.setNumThreads(0)  # the loader's workers and the network use the cores already
         index = self._indices[number]
         picture, pixels = self._views.pictures[index], self._views.pixels(index)
         made = [pixels, *(shift.apply(pixels, picture.sha256) for shift in self._suite)]
-        return torch.from_numpy(np.stack(made)), picture.label
-
-    @staticmethod
-    def collate(samples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
-        """Strings samples together.
-
-        Returns:
-            Inputs (pictures * versions, 3, size, size) uint8, channels last, all versions of a
-            picture in a row; and as many labels.
-        """
-        pixels = torch.cat([sample[0] for sample in samples]).permute(0, 3, 1, 2)
-        repeats = torch.tensor([len(sample[0]) for sample in samples])
-        return pixels, torch.tensor([sample[1] for sample in samples]).repeat_interleave(repeats)
-
-    def by_version(self, values: NDArray[Number]) -> NDArray[Number]:
-        """Sorts what came of all batches by version.
-
-        Args:
-            values: (pictures * versions, ...), such as logits or labels.
-
-        Returns:
-            (versions, pictures, ...).
-        """
-        return values.reshape(len(self), self.versions, *values.shape[1:]).swapaxes(0, 1)
+        return np.stack(made), picture.label
 
 
 def run_shifts(
@@ -197,28 +193,25 @@ def run_shifts(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Computes the answers to all versions of all pictures, several pictures at once.
 
-    On a CPU this is some times faster than a loader, whose smallest batch is a whole picture's
-    versions: activations of so many inputs do not fit the caches.
-
     Args:
         source: The pictures and shifts.
-        forward: Maps inputs uint8 (N, size, size, 3) to logits (N, classes); called from `threads`
-            threads at once, as an engine allows.
+        forward: Maps inputs uint8 (N, size, size, 3) to answers (N, k), such as logits; called
+            from `threads` threads at once, as an engine allows.
         threads: How many pictures at once; with several, each call has one thread of torch.
         batch: Most inputs a call.
         description: Text beside the progress bar; no bar if empty.
 
     Returns:
-        Logits (versions, pictures, classes) and labels (pictures,).
+        Answers (versions, pictures, k) and labels (pictures,).
     """
     from bcd.console import track
 
     def answer(number: int) -> tuple[NDArray[np.float32], int]:
-        pixels, label = source[number]
-        parts = pixels.numpy()
+        parts, label = source[number]
         starts = range(0, len(parts), batch)
         return np.concatenate([forward(parts[i : i + batch]) for i in starts]), label
 
+    cv2.setNumThreads(0)  # the pictures fill the cores
     of_torch = torch.get_num_threads()
     share = (1 if threads > 1 else of_torch,)
     with ThreadPoolExecutor(threads, "shifts", torch.set_num_threads, share) as pool:

@@ -13,6 +13,7 @@ from bcd.config import ModelConfig
 from bcd.errors import BcdError
 from bcd.models.backbones import IMAGENET_MEAN, IMAGENET_STD, build_blocks
 from bcd.models.network import SmearNetwork
+from bcd.storage import replacing
 
 CARD_VERSION = 2
 
@@ -34,8 +35,9 @@ class Card:
         config: The resolved configuration of the run.
         versions: Of Python and the packages that matter.
         val_metrics: Figures on the val part at the epoch that was saved.
-        temperature: Divides the logits; None before calibration.
-        abstain_below: Probability under which to refer; None before it is chosen.
+        groups: Slide, patient or block of pictures in `split`, by sha256; empty where unknown.
+        judge: Temperature, thresholds and what training pictures are like, as `Judge` writes it;
+            None before the end of training, when it is decided on val.
         version: Of the card's form.
     """
 
@@ -51,8 +53,8 @@ class Card:
     mask_scale_bar: bool = False
     versions: dict[str, str] = field(default_factory=lambda: versions())
     val_metrics: dict[str, float] = field(default_factory=dict)
-    temperature: float | None = None
-    abstain_below: float | None = None
+    groups: dict[str, str] = field(default_factory=dict)
+    judge: dict[str, Any] | None = None
     version: int = CARD_VERSION
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,6 +89,14 @@ def find_checkpoint(text: str) -> Path:
     if not found:
         raise BcdError(f"ckpt={text}: no checkpoint there; train.py writes checkpoints/best.ckpt")
     return max(found, key=lambda file: file.stat().st_mtime)
+
+
+def add_judge(file: Path, judge: dict[str, Any]) -> None:
+    """Writes what was decided on val into a checkpoint's card, in one move."""
+    content = torch.load(file, map_location="cpu", weights_only=True)
+    content["card"]["judge"] = judge
+    with replacing(file) as stream:
+        torch.save(content, stream)
 
 
 def load_checkpoint(file: Path) -> tuple[SmearNetwork, Card]:

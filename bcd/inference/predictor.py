@@ -12,7 +12,7 @@ from torch import Tensor
 from bcd.data.loading import make_loader
 from bcd.data.reading import PictureError, read_picture
 from bcd.data.views import Source, prepare
-from bcd.evaluation.collect import softmax
+from bcd.evaluation.judge import Judge
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.checkpoint import Card
 from bcd.models.network import SmearNetwork
@@ -76,7 +76,14 @@ def predict_files(
     files = Files(paths, card.input_size, card.mask_scale_bar)
     loader = make_loader(files, torch.utils.data.SequentialSampler(files), batch_size, num_workers)
     network.eval().to(device)
+    judge = Judge.from_plain(card.judge)
     for pixels, indices, errors in loader:
-        logits = network(pixels.to(device)).float().cpu().numpy() / (card.temperature or 1.0)
-        for index, error, row in zip(indices, errors, softmax(logits), strict=True):
-            yield Prediction(str(paths[index]), "", () if error else tuple(map(float, row)), error)
+        features = network.embed(pixels.to(device))
+        logits = network.head(features).float().cpu().numpy()
+        probabilities, reasons = judge.answer(logits, features.float().cpu().numpy())
+        for index, error, row, reason in zip(indices, errors, probabilities, reasons, strict=True):
+            path = str(paths[index])
+            if error:
+                yield Prediction(path, "", (), error)
+            else:
+                yield Prediction(path, "", tuple(map(float, row)), refer=reason)

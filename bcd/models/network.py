@@ -96,10 +96,12 @@ class SmearNetwork(nn.Module):
                     module.train(False)
         return self
 
+    def embed(self, x: Tensor) -> Tensor:
+        """Maps pictures uint8 (N, 3, H, W) to what the head is given, (N, features)."""
+        x = self.prefix(x)
+        return pool(self.trunk(x)) if len(self.trunk) else x
+
     def forward(self, x: Tensor) -> Tensor:
         """Maps pictures uint8 (N, 3, H, W) to logits (N, classes)."""
-        x = self.prefix(x)
-        if len(self.trunk):
-            x = pool(self.trunk(x))
-        logits: Tensor = self.head(self.dropout(x))
+        logits: Tensor = self.head(self.dropout(self.embed(x)))
         return logits

@@ -1,0 +1,152 @@
+"""The end of a training run: judges and tests its best checkpoint, and writes the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from bcd.audit.checks import Check
+from bcd.audit.leaks import leak_figures, leaked
+from bcd.auditing import audit_run, verdict_line
+from bcd.config import TrainConfig
+from bcd.console import say, show_table
+from bcd.data.catalog import Catalog
+from bcd.data.datamodule import SmearDataModule
+from bcd.data.reading import read_picture
+from bcd.data.split import Split
+from bcd.data.survey import Survey
+from bcd.evaluation.collect import collect_answers
+from bcd.evaluation.figures import draw_curves, save_figure
+from bcd.evaluation.judge import Judge, fit_judge
+from bcd.evaluation.results import Result, evaluate, metric_rows, write_results
+from bcd.inference.checkpoint import add_judge, load_checkpoint
+from bcd.models.network import SmearNetwork
+from bcd.reporting import Facts, write_report
+from bcd.shifting import Rows, short_shifts
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training run works on: configuration, folder, pictures, survey and split."""
+
+    cfg: TrainConfig
+    folder: Path
+    catalog: Catalog
+    survey: Survey
+    split: Split
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it: results on val and test, the judge, the audit's checks, short shifts."""
+
+    results: dict[str, Result]
+    judge: Judge
+    checks: list[Check]
+    shifts: Rows
+
+
+def judge_best(
+    run: Run,
+    network: SmearNetwork,
+    datamodule: SmearDataModule,
+    best: Path | None,
+    device: torch.device,
+) -> tuple[Judge, dict[str, Result]]:
+    """Decides on val what to make of answers, then evaluates val and test, on one device.
+
+    Args:
+        run: The run.
+        network: Gets the best checkpoint's weights.
+        datamodule: Gives the pictures.
+        best: The checkpoint that was best on val, which gets the judge; None where none was kept.
+        device: Where to compute.
+    """
+    if best is not None:
+        network.load_state_dict(load_checkpoint(best)[0].state_dict())
+    answers = {
+        part: collect_answers(network, datamodule.plain_loader(part), device, f"Evaluating {part}")
+        for part in ("val", "test")
+    }
+    trained = collect_answers(network, datamodule.first_views(), device).features
+    judge = fit_judge(run.cfg.judge, answers["val"], trained, run.catalog.benign)
+    if best is not None:
+        add_judge(best, judge.to_plain())
+    results = {
+        part: evaluate(
+            given, judge, run.catalog, run.split.indices(part), run.split.groups_of(part)
+        )
+        for part, given in answers.items()
+    }
+    return judge, results
+
+
+def conclude(
+    run: Run,
+    network: SmearNetwork,
+    judge: Judge,
+    results: dict[str, Result],
+    device: torch.device,
+) -> Outcome:
+    """Adds what stands beside the figures: leaks, the audit, and how shifts change the answers."""
+    cfg, tested = run.cfg, run.split.indices("test")
+    trained = [*run.split.indices("train"), *run.split.indices("val")]
+    found = leaked(run.survey, trained, tested)
+    test = results["test"]
+    test.metrics.update(leak_figures(found, tested, test.predictions, run.catalog))
+    checks = audit_run(run.catalog, run.split, run.survey, cfg.split, cfg.data)
+    masked = cfg.data.mask_scale_bar
+    shifted = short_shifts(
+        network, judge, run.catalog, tested, cfg.model, cfg.features, masked, device
+    )
+    return Outcome(results, judge, checks, shifted)
+
+
+def write_run(
+    run: Run, outcome: Outcome, history: Sequence[Mapping[str, float]], trainer: pl.Trainer
+) -> None:
+    """Writes figures, report and loggers' last words, and tells the person."""
+    folder = run.folder
+    write_results(folder, run.catalog, outcome.results)
+    save_figure(draw_curves(history), folder / "figures" / "curves.png")
+    facts = Facts(
+        run.cfg, run.catalog, run.split, outcome.results, outcome.judge, outcome.checks,
+        outcome.shifts,
+    )  # fmt: skip
+    write_report(folder, facts)
+    for logger in trainer.loggers:
+        if isinstance(logger, pl.loggers.TensorBoardLogger):
+            picture = read_picture(folder / "figures" / "confusion_matrix.png")
+            logger.experiment.add_image(
+                "test/confusion", picture, trainer.global_step, dataformats="HWC"
+            )
+        test: dict[str, Any] = outcome.results["test"].metrics
+        logger.log_metrics({f"test/{n}": test[n] for n in _LOGGED}, step=trainer.global_step)
+        logger.finalize("success")
+    _tell(folder, outcome)
+
+
+_LOGGED = ("loss", "accuracy", "precision", "recall", "f1")
+
+
+def _tell(folder: Path, outcome: Outcome) -> None:
+    """Ends with the figures, the audit's verdict, the worst shift and the exact next commands."""
+    results = outcome.results
+    show_table("Results, with 95 % intervals", ["figure", *results], metric_rows(results))
+    say(verdict_line(outcome.checks))
+    worst = min(outcome.shifts[1:], key=lambda row: float(row["accuracy"]))
+    say(
+        f"shift: accuracy {worst['accuracy']:.3f} under {worst['kind']} {worst['strength']}, "
+        f"{outcome.shifts[0]['accuracy']:.3f} as they are (n = {worst['n']})"
+    )
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    best = shown / "checkpoints" / "best.ckpt"
+    say(f"run folder: {shown}  (open report.html)")
+    say(f"evaluate:   python eval.py ckpt={best}")
+    say(f"predict:    python predict.py ckpt={best} input=<pictures or folder>")
+    say(f"curves:     tensorboard --logdir {shown}")

@@ -1,0 +1,286 @@
+"""The report and the model card of a run: the same facts, in the order that readers ask for them.
+
+The order follows what checklists for clinical prediction and imaging models want to see (CLAIM,
+TRIPOD+AI, STARD-AI): use, data flow, separation, model, results, shortcuts, calibration, threshold,
+abstention, shift, failures, limits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bcd.audit.checks import NOT_ESTABLISHED, Check
+from bcd.audit.page import check_rows
+from bcd.config import TrainConfig
+from bcd.data.catalog import Catalog
+from bcd.data.split import SUBSETS, Split
+from bcd.evaluation.document import Block, Figure, Section, Table, write_html, write_markdown
+from bcd.evaluation.judge import Judge
+from bcd.evaluation.results import Result, figure_text, metric_rows
+from bcd.shifting import SHIFT_HEADER, Rows, shift_rows
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that is told of a run."""
+
+    cfg: TrainConfig
+    catalog: Catalog
+    split: Split
+    results: Mapping[str, Result]
+    judge: Judge
+    checks: Sequence[Check]
+    shifts: Rows
+
+    @property
+    def test(self) -> dict[str, Any]:
+        """Figures of the test part."""
+        return self.results["test"].metrics
+
+
+def write_report(folder: Path, facts: Facts) -> None:
+    """Writes `report.html` and `model_card.md` of a run whose figures are in `folder/figures`."""
+    sections = [
+        _use(facts),
+        _data(facts),
+        _separation(facts),
+        _model(facts),
+        _results(facts),
+        _shortcuts(facts),
+        _calibration(facts),
+        *_threshold(facts),
+        _abstention(facts),
+        _shift(facts),
+        _failures(facts),
+        _limits(facts),
+    ]
+    write_html(folder / "report.html", facts.cfg.name, sections)
+    write_markdown(folder / "model_card.md", f"Model card: {facts.cfg.name}", sections)
+
+
+def _use(facts: Facts) -> Section:
+    classes = ", ".join(facts.catalog.classes)
+    return Section(
+        "Intended use",
+        [
+            f"Sorts a microscope picture into {classes}. For research and teaching. Not a medical "
+            "device: no diagnosis may rest on it, and nobody has tried it on patients.",
+            "It knows these classes only, and answers with one of them or refers the picture to a "
+            "person; it cannot tell that something else is wrong.",
+        ],
+    )
+
+
+def _data(facts: Facts) -> Section:
+    catalog, split = facts.catalog, facts.split
+    out = split.subsets.count("excluded")
+    used = len(catalog.pictures) - out
+    found = len(catalog.pictures) + len(catalog.rejected)
+    flow = (
+        f"{found} files found; {len(catalog.rejected)} turned away; {out} left out by the split; "
+        f"{used} used. Source: {catalog.root}, fingerprint {catalog.fingerprint()[:16]}."
+    )
+    labels = catalog.labels
+    rows = [
+        [name, *(str(sum(labels[i] == k for i in split.indices(s))) for s in SUBSETS)]
+        for k, name in enumerate(catalog.classes)
+    ]
+    blocks: list[Block] = [flow, Table(["class", *SUBSETS], rows)]
+    if catalog.rejected:
+        reasons = [[r.path, r.class_name, r.reason] for r in catalog.rejected]
+        blocks.append(Table(["file", "class", "turned away because"], reasons, figures=False))
+    return Section("Data flow", blocks)
+
+
+def _separation(facts: Facts) -> Section:
+    cfg = facts.cfg.split
+    how = f"split={cfg.kind}" + (f" split.groups={cfg.groups}" if cfg.kind == "grouped" else "")
+    rows = [row for row in check_rows(facts.checks) if not row[1].startswith("shortcut")]
+    test = facts.test
+    leaks = (
+        f"{test['leaked']} of {test['n']} test pictures show a field that train or val holds too; "
+        f"accuracy {figure_text(test, 'accuracy')} with them, "
+        f"{figure_text(test, 'accuracy_without_leaked') or 'nothing left'} without."
+    )
+    return Section(
+        "Separation and leaks",
+        [
+            f"{how}, seed {cfg.seed}. {leaks}",
+            Table(["", "looked at", "found", "mend"], rows, False),
+        ],
+    )
+
+
+def _model(facts: Facts) -> Section:
+    cfg = facts.cfg
+    optimizer = str(cfg.optimizer.get("_target_", "")).rpartition(".")[2]
+    trained = "the head" if cfg.model.unfreeze == 0 else f"the head and {cfg.model.unfreeze} blocks"
+    rows = [
+        ["backbone", f"{cfg.model.backbone}, weights {cfg.model.weights}"],
+        ["trained", trained],
+        ["pictures", f"{cfg.model.input_size} pixels a side"],
+        ["optimizer", f"{optimizer}, learning rate {cfg.optimizer.get('lr')}"],
+        ["epochs", f"{cfg.trainer.get('max_epochs')}, batches of {cfg.data.batch_size}"],
+        ["views", f"{cfg.augment.views} of each picture, {len(cfg.augment.transforms)} transforms"],
+        ["seed", str(cfg.seed)],
+    ]
+    chosen = (
+        "The checkpoint was chosen on val; the test part was used once, after training. "
+        "config.yaml and run.json hold every setting, the versions and the command."
+    )
+    return Section(
+        "Model",
+        [Table(["", ""], rows, figures=False), chosen, Figure("curves", "loss and accuracy")],
+    )
+
+
+def _results(facts: Facts) -> Section:
+    test, groups = facts.test, facts.test["groups"]
+    low, high = test["accuracy_ci_wilson_iid"]
+    over = "pictures, as no groups are known" if groups is None else f"{groups} groups"
+    intervals = (
+        f"In brackets 95 % intervals: cluster bootstrap over {over}. Were pictures independent, "
+        f"Wilson's interval of the accuracy would be [{low:.3f}, {high:.3f}]. Precision, recall "
+        "and F1 are macro averages."
+    )
+    rows = []
+    for name in facts.catalog.classes:
+        cells = [str(test["n_by_class"][name])]
+        for figure in ("sensitivity", "specificity", "precision", "auroc"):
+            value = test[f"{figure}_by_class"][name]
+            interval = test[f"{figure}_by_class_ci"][name]
+            pair = {"x": value, "x_ci": interval}
+            cells.append(figure_text(pair, "x"))
+        rows.append([name, *cells])
+    more = ("balanced_accuracy", "mcc", "auroc", "average_precision", "brier", "loss")
+    return Section(
+        "Results",
+        [
+            Table(["figure", *facts.results], metric_rows(facts.results)),
+            intervals,
+            Table(["class", "n", "sensitivity", "specificity", "precision", "AUROC"], rows),
+            Table(
+                ["figure, test", "value"],
+                [[name.replace("_", " "), figure_text(test, name)] for name in more],
+            ),
+        ],
+    )
+
+
+def _shortcuts(facts: Facts) -> Section:
+    blocks: list[Block] = []
+    for check in facts.checks:
+        for score in check.facts.get("scores", ()):
+            blocks.append(
+                f"{score['source'].capitalize()} alone, which see no cell, tell the class with a "
+                f"balanced accuracy of {score['balanced_accuracy']:.3f} on the same split; the "
+                f"network reaches {figure_text(facts.test, 'balanced_accuracy')}."
+            )
+    blocks.append("More sources and a grouped split beside yours: python -m bcd.audit")
+    return Section("Shortcuts", blocks)
+
+
+def _calibration(facts: Facts) -> Section:
+    test = facts.test
+    text = (
+        f"Temperature {facts.judge.temperature:.3f}, fitted on val (n = "
+        f"{facts.results['val'].metrics['n']}). Expected calibration error on test "
+        f"{test['ece_uncalibrated']:.4f} before, {figure_text(test, 'ece')} after; negative "
+        f"log-likelihood {test['loss_uncalibrated']:.4f} before, {figure_text(test, 'loss')} after."
+    )
+    return Section("Calibration", [text, Figure("reliability", "reliability on test")])
+
+
+def _threshold(facts: Facts) -> list[Section]:
+    test = facts.test
+    if "at_threshold" not in test:
+        return []
+    at = test["at_threshold"]
+    names = ("sensitivity", "specificity", "ppv", "npv")
+    rows = [
+        [
+            "most probable class",
+            *(figure_text(test, f"malignant_{name}") for name in names),
+        ],
+        [
+            f"malignant from {at['threshold']:.4f} on",
+            *(f"{at[f'malignant_{name}']:.4f}" for name in names),
+        ],
+    ]
+    text = (
+        f"The threshold was chosen on val for a sensitivity of {at['wanted_sensitivity']:.1%}. "
+        f"Predictive values are for a share of malignant pictures of {at['prevalence']:.1%}."
+    )
+    header = ["malignant against benign", "sensitivity", "specificity", "PPV", "NPV"]
+    return [Section("Threshold", [Table(header, rows), text])]
+
+
+def _abstention(facts: Facts) -> Section:
+    test, judge = facts.test, facts.judge
+    reasons = ", ".join(f"{count} {name}" for name, count in test["referred_for"].items()) or "none"
+    decided = figure_text(test, "accuracy_decided") or "nothing decided"
+    sets = test["sets"]
+    rows = [[f"{float(c):.0%}", f"{v:.4f}"] for c, v in test["selective_accuracy"].items()]
+    return Section(
+        "When it should hold its tongue",
+        [
+            f"Referred to a person: {test['referred']:.1%} of {test['n']} ({reasons}); accuracy on "
+            f"the {1 - test['referred']:.1%} decided: {decided}. A picture is referred where its "
+            f"highest probability is below {judge.unsure_below:.3f}, or where its features are "
+            "unlike those of the training pictures; both limits were chosen on val.",
+            f"Prediction sets (split conformal, chosen on val): {sets['coverage']:.1%} hold the "
+            f"true class, {sets['wanted']:.0%} wanted; {sets['mean_size']:.2f} classes on average.",
+            Table(["decided, surest first", "accuracy"], rows),
+            Figure("risk_coverage", "mistakes against the share decided"),
+        ],
+    )
+
+
+def _shift(facts: Facts) -> Section:
+    n = facts.shifts[0]["n"]
+    return Section(
+        "Shift",
+        [
+            f"{n} of the test pictures as other slides, cameras and files would show them:",
+            Table(list(SHIFT_HEADER), shift_rows(facts.shifts)),
+            "The whole suite: python eval.py ckpt=<this run> shift=standard",
+        ],
+    )
+
+
+def _failures(facts: Facts) -> Section:
+    wrong = Counter(
+        (
+            p.label,
+            facts.catalog.classes[
+                max(range(len(p.probabilities)), key=p.probabilities.__getitem__)
+            ],
+        )
+        for p in facts.results["test"].predictions
+    )
+    pairs = [(pair, count) for pair, count in wrong.most_common() if pair[0] != pair[1]][:6]
+    rows = [[label, said, str(count)] for (label, said), count in pairs]
+    blocks: list[Block] = [Table(["is", "said", "pictures"], rows)] if rows else ["None on test."]
+    blocks += [
+        Figure("confusion_matrix", "confusion matrix"),
+        Figure("mistakes", "the surest mistakes"),
+    ]
+    return Section("Failures", blocks)
+
+
+def _limits(facts: Facts) -> Section:
+    separated = not any(NOT_ESTABLISHED in check.finding for check in facts.checks)
+    blocks: list[Block] = [
+        "The figures hold for pictures like these: of the same laboratories, microscopes, stains "
+        "and selection. Where those differ, expect less, and see Shift.",
+    ]
+    if not separated:
+        blocks.append(
+            f"{NOT_ESTABLISHED.capitalize()}. Pictures of one patient may stand on both sides of "
+            "the split, so the figures may flatter the model on new patients."
+        )
+    return Section("Limits", blocks)
