@@ -19,7 +19,7 @@ from bcd.audit.checks import (
 )
 from bcd.audit.network import frozen_features
 from bcd.audit.page import check_rows, write_audit
-from bcd.audit.shortcuts import COLOUR, Score, check_shortcuts, remembered, score, sources
+from bcd.audit.shortcuts import COLOUR, MASKED, SOURCES, Score, check_shortcuts, remembered, score
 from bcd.config import AuditConfig, DataConfig, SplitConfig
 from bcd.console import say, track
 from bcd.data.catalog import Catalog, load_catalog
@@ -85,11 +85,11 @@ def _scores(
 ) -> tuple[list[Score], list[Score]]:
     """Scores of each source without cells and of the network, on each split."""
     splits = _splits(cfg.split, catalog, survey, split)
-    seen = sources(survey.looks, catalog, cfg.data.mask_scale_bar)
-    jobs = [(name, where) for name in seen for where in splits]
+    names = [name for name in SOURCES if not (cfg.data.mask_scale_bar and name == MASKED)]
+    jobs = [(name, where) for name in names for where in splits]
     scores = []
     for name, where in track(jobs, "Telling the class without cells", len(jobs)):
-        scores.append(_remembered(name, seen[name], catalog, splits[where], where))
+        scores.append(_remembered(name, catalog, survey, splits[where], where))
     if not cfg.network:
         return scores, []
     try:
@@ -103,14 +103,11 @@ def _scores(
     return scores, network
 
 
-def _remembered(name: str, values: object, catalog: Catalog, split: Split, where: str) -> Score:
-    made = remembered(
-        catalog,
-        split,
-        name,
-        lambda: score(name, values, catalog, split, where),  # type: ignore[arg-type]
-    )
-    return replace(made, split=where)
+def _remembered(name: str, catalog: Catalog, survey: Survey, split: Split, where: str) -> Score:
+    def compute() -> Score:
+        return score(name, SOURCES[name](survey.looks, catalog), catalog, split, where)
+
+    return replace(remembered(catalog, split, name, compute), split=where)
 
 
 def _splits(cfg: SplitConfig, catalog: Catalog, survey: Survey, own: Split) -> dict[str, Split]:
@@ -133,8 +130,7 @@ def audit_run(
     catalog: Catalog, split: Split, survey: Survey, cfg: SplitConfig, data: DataConfig
 ) -> list[Check]:
     """The short audit of a training run: files, twins, leaks, separation, and colour alone."""
-    seen = sources(survey.looks, catalog, data.mask_scale_bar)[COLOUR]
-    told = _remembered(COLOUR, seen, catalog, split, cfg.kind)
+    told = _remembered(COLOUR, catalog, survey, split, cfg.kind)
     return [
         *check_files(catalog),
         *check_twins(catalog, survey),

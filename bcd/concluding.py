@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
-from bcd.audit.checks import Check
+from bcd.audit.checks import Check, worst
 from bcd.audit.leaks import leak_figures, leaked
 from bcd.auditing import audit_run, verdict_line
 from bcd.config import TrainConfig
@@ -22,12 +23,13 @@ from bcd.data.split import Split
 from bcd.data.survey import Survey
 from bcd.evaluation.collect import collect_answers
 from bcd.evaluation.figures import draw_curves, save_figure
-from bcd.evaluation.judge import Judge, fit_judge
+from bcd.evaluation.judge import MOST, Judge, fit_judge
 from bcd.evaluation.results import Result, evaluate, metric_rows, write_results
-from bcd.inference.checkpoint import add_judge, load_checkpoint
+from bcd.inference.checkpoint import network_state, read_content, write_judge
 from bcd.models.network import SmearNetwork
 from bcd.reporting import Facts, write_report
 from bcd.shifting import Rows, short_shifts
+from bcd.storage import write_text
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,17 @@ def judge_best(
         best: The checkpoint that was best on val, which gets the judge; None where none was kept.
         device: Where to compute.
     """
-    if best is not None:
-        network.load_state_dict(load_checkpoint(best)[0].state_dict())
+    content = None if best is None else read_content(best)
+    if content is not None:
+        network.load_state_dict(network_state(content))
     answers = {
         part: collect_answers(network, datamodule.plain_loader(part), device, f"Evaluating {part}")
         for part in ("val", "test")
     }
-    trained = collect_answers(network, datamodule.first_views(), device).features
+    trained = collect_answers(network, datamodule.first_views(MOST), device).features
     judge = fit_judge(run.cfg.judge, answers["val"], trained, run.catalog.benign)
-    if best is not None:
-        add_judge(best, judge.to_plain())
+    if best is not None and content is not None:
+        write_judge(best, content, judge.to_plain())
     results = {
         part: evaluate(
             given, judge, run.catalog, run.split.indices(part), run.split.groups_of(part)
@@ -119,6 +122,8 @@ def write_run(
         outcome.shifts,
     )  # fmt: skip
     write_report(folder, facts)
+    checks = {"verdict": worst(outcome.checks), "checks": [asdict(c) for c in outcome.checks]}
+    write_text(folder / "audit.json", json.dumps(checks, indent=1) + "\n")
     for logger in trainer.loggers:
         if isinstance(logger, pl.loggers.TensorBoardLogger):
             picture = read_picture(folder / "figures" / "confusion_matrix.png")
@@ -139,10 +144,10 @@ def _tell(folder: Path, outcome: Outcome) -> None:
     results = outcome.results
     show_table("Results, with 95 % intervals", ["figure", *results], metric_rows(results))
     say(verdict_line(outcome.checks))
-    worst = min(outcome.shifts[1:], key=lambda row: float(row["accuracy"]))
+    hardest = min(outcome.shifts[1:], key=lambda row: float(row["accuracy"]))
     say(
-        f"shift: accuracy {worst['accuracy']:.3f} under {worst['kind']} {worst['strength']}, "
-        f"{outcome.shifts[0]['accuracy']:.3f} as they are (n = {worst['n']})"
+        f"shift: accuracy {hardest['accuracy']:.3f} under {hardest['kind']} {hardest['strength']}, "
+        f"{outcome.shifts[0]['accuracy']:.3f} as they are (n = {hardest['n']})"
     )
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     best = shown / "checkpoints" / "best.ckpt"

@@ -1,36 +1,85 @@
-"""Mean, standard deviation and range of the test figures over runs.
+"""Mean, standard deviation and range of the test figures over runs, or their predictions pooled.
 
 python -m bench.seeds <folder of runs>
+python -m bench.seeds <folder of folds> --pool
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from bcd.evaluation.metrics import HEADLINE
+import numpy as np
+
+from bcd.audit.shortcuts import COLOUR
+from bcd.evaluation.bootstrap import named_groups
+from bcd.evaluation.intervals import confusion_intervals
+from bcd.evaluation.metrics import HEADLINE, compute_metrics
+
+FIGURES = (*HEADLINE, "balanced_accuracy", "ece_uncalibrated", "ece", "covered", "referred", COLOUR)
 
 
 def main() -> None:
     """Prints a table in Markdown: a row for each run, then what they come to."""
     parser = argparse.ArgumentParser(prog="python -m bench.seeds", description=__doc__)
     parser.add_argument("folder", type=Path, help="its subfolders with a metrics.json are the runs")
+    parser.add_argument("--pool", action="store_true", help="pool the predictions of folds")
     asked = parser.parse_args()
-    files = sorted(asked.folder.glob("*/metrics.json"))
-    if len(files) < 2:
-        parser.error(f"{asked.folder} has {len(files)} runs; two or more are wanted")
-    tests = [json.loads(file.read_text(encoding="utf-8"))["test"] for file in files]
-    print(f"| run | {' | '.join(HEADLINE)} | n |")
-    print("|---|" + "---:|" * (len(HEADLINE) + 1))
-    for file, test in zip(files, tests, strict=True):
-        cells = [f"{test[name]:.4f}" for name in HEADLINE]
-        print(f"| {file.parent.name} | {' | '.join(cells)} | {test['n']} |")
-    columns = [[test[name] for test in tests] for name in HEADLINE]
+    runs = sorted(file.parent for file in asked.folder.glob("*/metrics.json"))
+    if len(runs) < 2:
+        parser.error(f"{asked.folder} has {len(runs)} runs; two or more are wanted")
+    tests = [_figures(run) for run in runs]
+    print(f"| run | {' | '.join(FIGURES)} | n |")
+    print("|---|" + "---:|" * (len(FIGURES) + 1))
+    for run, test in zip(runs, tests, strict=True):
+        cells = [f"{test[name]:.4f}" for name in FIGURES]
+        print(f"| {run.name} | {' | '.join(cells)} | {test['n']} |")
+    columns = [[test[name] for test in tests] for name in FIGURES]
     spread = [f"{statistics.mean(c):.4f} ± {statistics.stdev(c):.4f}" for c in columns]
     print(f"| mean ± sd | {' | '.join(spread)} | |")
     print(f"| range | {' | '.join(f'{min(c):.4f} to {max(c):.4f}' for c in columns)} | |")
+    kept = [test["selective_accuracy"] for test in tests]
+    surest = {c: statistics.mean(k[c] for k in kept) for c in kept[0]}
+    told = ", ".join(f"{value:.4f} at {float(c):.0%}" for c, value in surest.items())
+    print(f"\naccuracy where only the surest are decided, mean over runs: {told}")
+    if asked.pool:
+        _pool(runs)
+
+
+def _figures(run: Path) -> dict[str, Any]:
+    test: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["test"]
+    checks = json.loads((run / "audit.json").read_text(encoding="utf-8"))["checks"]
+    scores = [score for check in checks for score in check["facts"].get("scores", ())]
+    colour = next(s["balanced_accuracy"] for s in scores if s["source"] == COLOUR)
+    return {**test, "covered": test["sets"]["coverage"], COLOUR: colour}
+
+
+def _pool(runs: Sequence[Path]) -> None:
+    rows, groups = [], []
+    for run in runs:
+        with (run / "split.csv").open(newline="", encoding="utf-8") as stream:
+            group = {row["path"]: row["group"] for row in csv.DictReader(stream)}
+        with (run / "predictions.csv").open(newline="", encoding="utf-8") as stream:
+            own = list(csv.DictReader(stream))
+        rows += own
+        groups += [group[row["path"]] for row in own]
+    classes = [name.removeprefix("p_") for name in rows[0] if name.startswith("p_")]
+    labels = np.array([classes.index(row["label"]) for row in rows])
+    probabilities = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows])
+    metrics = compute_metrics(probabilities, labels, classes, None)
+    named = named_groups(groups)
+    limits = confusion_intervals(labels, probabilities.argmax(axis=1), classes, None, named)
+    print(f"\npooled, n = {len(rows)}, {len(set(named or ()))} groups:")
+    for name in ("accuracy", "balanced_accuracy", "f1"):
+        low, high = limits[name]
+        print(f"{name} {metrics[name]:.4f} [{low:.3f}, {high:.3f}]")
+    recalls = ", ".join(f"{k} {v:.4f}" for k, v in metrics["sensitivity_by_class"].items())
+    print(f"ece {metrics['ece']:.4f}; sensitivity {recalls}")
 
 
 if __name__ == "__main__":

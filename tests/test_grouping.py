@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from noise import made_up_catalog
-from test_slides import made_up_looks
+from test_slides import made_up_looks, surveyed
 
 from bcd.config import SplitConfig
 from bcd.data.catalog import Catalog
@@ -39,7 +39,7 @@ def on_slides(seed: int, apart: bool = True) -> tuple[Catalog, Survey]:
     slide = rng.choice(30, count, p=rng.dirichlet(np.full(30, 3.0)))
     names = [f"s{s}-{p.label * apart}" for s, p in zip(slide, catalog.pictures, strict=True)]
     pictures = [replace(p, group=g) for p, g in zip(catalog.pictures, names, strict=True)]
-    survey = Survey(made_up_looks(slide, 4, seed), some_twins(catalog, rng))
+    survey = surveyed(made_up_looks(slide, 4, seed), some_twins(catalog, rng))
     return replace(catalog, pictures=tuple(pictures)), survey
 
 
@@ -120,12 +120,21 @@ def test_blocked_leaves_an_embargo_between_any_two_parts(
             assert tested == whole  # for a twin's sake train gives way, never test
 
 
-def test_blocked_folds_test_every_picture_once() -> None:
+@pytest.mark.parametrize("kind", ["grouped", "blocked"])
+def test_folds_test_every_picture_once(kind: str) -> None:
     catalog, survey = on_slides(3)
     tested: list[int] = []
     for fold in range(5):
-        cfg = SplitConfig(kind="blocked", folds=5, fold=fold, embargo=5)
-        tested += make_split(catalog, cfg, survey).indices("test")
+        cfg = SplitConfig(kind=kind, folds=5, fold=fold, embargo=5, groups="auto", group_size=10)
+        split = make_split(catalog, cfg, survey)
+        tested += split.indices("test")
+        for twin in survey.twins:
+            assert len(parts_of(split, [twin.first, twin.second])) <= 1
+        if kind == "grouped":
+            whole: dict[str, set[str]] = defaultdict(set)
+            for group, subset in zip(split.groups, split.subsets, strict=True):
+                whole[group].add(subset)
+            assert all(len(subsets) == 1 for subsets in whole.values())
     assert sorted(tested) == list(range(len(catalog.pictures)))
 
 

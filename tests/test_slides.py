@@ -36,6 +36,10 @@ def made_up_looks(slide: np.ndarray, spread: float, seed: int) -> Looks:
     return Looks(**columns)
 
 
+def surveyed(looks: Looks, twins: tuple[Twin, ...] = ()) -> Survey:
+    return Survey(len(looks.background), twins, lambda: looks)
+
+
 def in_sittings(turns: int, seed: int, count: int = 240, slides: int = 6) -> np.ndarray:
     """The slide of each file: `turns` sequences of sittings take turns file by file."""
     slide = np.empty(count, np.int64)
@@ -52,7 +56,7 @@ def test_sittings_that_take_turns_are_told_apart(turns: int) -> None:
     for seed in range(5):
         slide = in_sittings(turns, seed)
         catalog = made_up_catalog([len(slide)])
-        survey = Survey(made_up_looks(slide, 6, seed), ())
+        survey = surveyed(made_up_looks(slide, 6, seed))
         found = likely_slides(catalog, survey, 40)
         assert found.strides == {"class0": turns}
         assert found.certainty["class0"] > 0.4
@@ -63,7 +67,7 @@ def test_order_without_meaning_is_not_believed() -> None:
     for seed in range(10):
         slide = np.random.default_rng(seed).integers(0, 6, 240)
         catalog = made_up_catalog([240])
-        found = likely_slides(catalog, Survey(made_up_looks(slide, 6, seed), ()), 40)
+        found = likely_slides(catalog, surveyed(made_up_looks(slide, 6, seed)), 40)
         assert found.certainty["class0"] < 0.15
         # Stain and light alone still tell slides as different as these.
         assert adjusted_rand_score(slide, found.groups) > 0.5
@@ -74,11 +78,11 @@ def test_twins_are_on_one_likely_slide_and_classes_on_none() -> None:
     catalog = made_up_catalog([120, 120])
     looks = made_up_looks(slide, 6, 0)
     far = [Twin(i, 119 - i, "near", 0.9) for i in range(8)]
-    groups = likely_slides(catalog, Survey(looks, tuple(far)), 20).groups
+    groups = likely_slides(catalog, surveyed(looks, tuple(far)), 20).groups
     assert all(groups[t.first] == groups[t.second] for t in far)
     assert any(
-        likely_slides(catalog, Survey(looks, ()), 20).groups[t.first]
-        != likely_slides(catalog, Survey(looks, ()), 20).groups[t.second]
+        likely_slides(catalog, surveyed(looks), 20).groups[t.first]
+        != likely_slides(catalog, surveyed(looks), 20).groups[t.second]
         for t in far
     )
     assert not set(groups[:120]) & set(groups[120:])

@@ -86,7 +86,8 @@ def test_equal_files_equal_pixels_and_like_fields_are_told_apart(tmp_path: Path)
     catalog = load_catalog(DataConfig(root=str(root)))
     names = [p.path for p in catalog.pictures]
     found = {
-        (names[t.first], names[t.second], t.kind) for t in find_twins(catalog, look_at(catalog))
+        (names[t.first], names[t.second], t.kind)
+        for t in find_twins(catalog, lambda: look_at(catalog))
     }
     assert found == {
         ("A/2.png", "A/7.png", "bytes"),
@@ -180,7 +181,7 @@ def test_memory_does_not_grow_with_the_square(
     others: dict[str, Any] = dict.fromkeys(_OTHERS, np.zeros((count, 1)))
     looks = Looks(pixels=pixels, grey=grey, **others)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    twins = find_twins(catalog, looks)
+    twins = find_twins(catalog, lambda: looks)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert (twins[0].first, twins[0].second) == (0, 1)
     assert twins[0].likeness > 0.99

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,29 +58,31 @@ class Score:
     n: int
 
 
-def sources(looks: Looks, catalog: Catalog, masked: bool) -> dict[str, Values]:
-    """What can be seen without a cell, by name, each (n, d).
-
-    Args:
-        looks: Of the catalog's pictures.
-        catalog: Gives the sizes.
-        masked: Whether the bottom right corner is hidden from the network.
-    """
-    n = len(catalog.pictures)
+def _file(looks: Looks, catalog: Catalog) -> Values:
     sizes = np.asarray([(p.width, p.height) for p in catalog.pictures], np.float32)
-    found = {
-        "background colour": looks.background,
-        COLOUR: looks.quantiles,
-        "border": looks.frame.astype(np.float32),
-        "16 x 16 thumbnail": looks.tiny.reshape(n, -1).astype(np.float32),
-        "file size and JPEG tables": np.concatenate([looks.encoding, sizes], axis=1),
-    }
-    for number, name in enumerate(CORNERS):
-        if not (masked and name == CORNERS[-1]):
-            corner = looks.corners[:, number].astype(np.float32)
-            # A mark is dark on light or light on dark; how light the slide is is another question.
-            found[_CORNER + name] = corner - np.quantile(corner, 0.9, axis=1, keepdims=True)
-    return found
+    return np.concatenate([looks.encoding, sizes], axis=1)
+
+
+def _corner(number: int, looks: Looks, _: Catalog) -> Values:
+    corner = looks.corners[:, number].astype(np.float32)
+    # A mark is dark on light or light on dark; how light the slide is is another question.
+    brightest = np.quantile(corner, 0.9, axis=1, keepdims=True)
+    return np.asarray(corner - brightest, np.float32)
+
+
+SOURCES: dict[str, Callable[[Looks, Catalog], Values]] = {
+    "background colour": lambda looks, _: looks.background,
+    COLOUR: lambda looks, _: looks.quantiles,
+    "border": lambda looks, _: looks.frame.astype(np.float32),
+    "16 x 16 thumbnail": lambda looks, _: looks.tiny.reshape(len(looks.tiny), -1).astype(
+        np.float32
+    ),
+    "file size and JPEG tables": _file,
+    **{_CORNER + name: partial(_corner, number) for number, name in enumerate(CORNERS)},
+}
+"""What can be seen without a cell: from the looks of n pictures, values (n, d)."""
+
+MASKED = _CORNER + CORNERS[-1]  # what `data.mask_scale_bar` hides from the network
 
 
 def score(
@@ -169,7 +172,7 @@ _MENDS = {
     "border": "augment=strong",
     "16 x 16 thumbnail": "augment=strong",
     "file size and JPEG tables": "save all classes with one program and one quality",
-    _CORNER + CORNERS[-1]: "data.mask_scale_bar=true",
+    MASKED: "data.mask_scale_bar=true",
 }
 _CROP = "crop the corner off in all pictures"
 

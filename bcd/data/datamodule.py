@@ -79,9 +79,11 @@ class SmearDataModule(pl.LightningDataModule):
         """Plain pictures of the test part."""
         return self.plain_loader("test")
 
-    def first_views(self) -> DataLoader[Any]:
-        """The first view of each picture of the train part, in no order that matters."""
-        return self._loader("train", 1)
+    def first_views(self, most: int) -> DataLoader[Any]:
+        """The first view of pictures of the train part, evenly taken, so many at the most."""
+        train = self.split.indices("train")
+        keys: Any = [(i, 0) for i in train[:: -(-len(train) // most)]]
+        return make_loader(self.source, keys, self.batch_size, self.num_workers)
 
     def plain_loader(self, subset: str) -> DataLoader[Any]:
         """Plain pictures of a subset in the catalog's order."""

@@ -17,6 +17,7 @@ from bcd.data.survey import Survey
 from bcd.errors import BcdError, ConfigError
 from bcd.storage import write_csv
 
+FOLDED = ("kfold", "grouped", "blocked")  # kinds that can be divided into folds
 SUBSETS = ("train", "val", "test", "excluded")
 
 
@@ -96,8 +97,8 @@ def make_split(catalog: Catalog, cfg: SplitConfig, survey: Survey | None = None)
 
 def _by_chance(labels: np.ndarray, together: np.ndarray | None, cfg: SplitConfig) -> np.ndarray:
     everything = np.arange(len(labels))
-    if cfg.kind == "kfold":
-        rest, test = _fold(everything, labels, cfg)
+    if cfg.folds is not None and cfg.kind in FOLDED:
+        rest, test = _fold(everything, labels, together, cfg)
     else:
         rest, test = _part(everything, labels, together, cfg.test, cfg.seed)
     train, val = _part(rest, labels, together, cfg.val, cfg.seed)
@@ -111,7 +112,7 @@ def far_from_share(catalog: Catalog, split: Split, cfg: SplitConfig) -> list[str
     """Says of which classes the test part holds more or less than was asked for, by 3 points."""
     if cfg.kind == "csv":
         return []
-    wanted = 1 / cfg.folds if cfg.folds and cfg.kind in ("kfold", "blocked") else cfg.test
+    wanted = 1 / cfg.folds if cfg.folds and cfg.kind in FOLDED else cfg.test
     tested = Counter(catalog.pictures[i].label for i in split.indices("test"))
     said = []
     for label, (name, count) in enumerate(catalog.counts().items()):
@@ -167,13 +168,14 @@ def _part(
 
 
 def _fold(
-    indices: np.ndarray, labels: np.ndarray, cfg: SplitConfig
+    indices: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, cfg: SplitConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     assert cfg.folds is not None
-    folds = StratifiedKFold(cfg.folds, shuffle=True, random_state=cfg.seed)
-    rest, test = list(folds.split(indices, labels))[cfg.fold]
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    folds = kind(cfg.folds, shuffle=True, random_state=cfg.seed)
+    rest, test = list(folds.split(indices, labels, groups))[cfg.fold]
     return rest, test
 
 
@@ -227,7 +229,7 @@ def _next(subsets: list[str]) -> str:
 
 
 def _check_sizes(catalog: Catalog, cfg: SplitConfig) -> None:
-    least = max(3, cfg.folds or 0) if cfg.kind in ("kfold", "blocked") else 3
+    least = max(3, cfg.folds or 0) if cfg.kind in FOLDED else 3
     for name, count in catalog.counts().items():
         if count < least:
             raise BcdError(

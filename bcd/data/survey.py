@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +20,24 @@ class Survey:
     """What was seen of a catalog's pictures, in its order.
 
     Attributes:
-        looks: Of each picture.
+        count: Number of pictures.
         twins: Pairs that show the same field.
+        look: Gives the looks; they are read when asked for and not kept, as few need them.
     """
 
-    looks: Looks
+    count: int
     twins: tuple[Twin, ...]
+    look: Callable[[], Looks]
+
+    @property
+    def looks(self) -> Looks:
+        """How the pictures look."""
+        return self.look()
 
     @property
     def clusters(self) -> NDArray[np.int64]:
         """Number of each picture's set of twins; one without a twin has a number of its own."""
-        return clusters(len(self.looks.grey), self.twins)
+        return clusters(self.count, self.twins)
 
 
 def survey_pictures(catalog: Catalog) -> Survey:
@@ -37,8 +46,8 @@ def survey_pictures(catalog: Catalog) -> Survey:
     Raises:
         BcdError: A picture has changed or gone since the catalog was made.
     """
-    looks = look_at(catalog)
-    return Survey(looks, tuple(find_twins(catalog, looks)))
+    look = partial(look_at, catalog)
+    return Survey(len(catalog.pictures), tuple(find_twins(catalog, look)), look)
 
 
 def drop_duplicates(catalog: Catalog) -> Catalog:

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -55,14 +55,14 @@ class Twin:
     likeness: float
 
 
-def find_twins(catalog: Catalog, looks: Looks) -> list[Twin]:
+def find_twins(catalog: Catalog, look: Callable[[], Looks]) -> list[Twin]:
     """Finds the pairs of pictures that show the same field; remembers them.
 
     Of more than two pictures that are the same to the byte or pixel, each is paired with the first.
 
     Args:
         catalog: The pictures.
-        looks: Of the same.
+        look: Gives the looks of the same; asked only where the twins are not remembered.
 
     Returns:
         Pairs, by their indices.
@@ -72,6 +72,7 @@ def find_twins(catalog: Catalog, looks: Looks) -> list[Twin]:
     file = cache_dir() / "twins" / f"{digest[:16]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         return [Twin(*row) for row in json.loads(file.read_text(encoding="utf-8"))]
+    looks = look()
     twins: list[Twin] = []
     different = list(range(len(names)))  # one of each set of equals
     for kind, keys in (("bytes", names), ("pixels", [row.tobytes() for row in looks.pixels])):

@@ -119,7 +119,7 @@ def draw_reliability(before: Reliability, after: Reliability) -> Figure:
     """Draws accuracy over confidence, before and after calibration; the diagonal is ideal."""
     from bcd.evaluation.figures import new_figure
 
-    figure = new_figure(8, 4)
+    figure = new_figure(8, 4, (0.6, 0.5, 0.2, 0.4))
     for number, (name, given) in enumerate((("before", before), ("after", after)), start=1):
         axes = figure.add_subplot(1, 2, number)
         full = given.counts > 0

@@ -63,13 +63,20 @@ def collect_answers(
 
     network.eval().to(device)
     batches = track(loader, description, len(loader)) if description else loader
-    logits, features, labels = [], [], []
+    count = len(loader.sampler)  # type: ignore[arg-type]
+    head: Any = network.head
+    logits = np.empty((count, head.out_features), np.float32)
+    features = np.empty((count, head.in_features), np.float32)
+    labels = np.empty(count, np.int64)
+    done = 0
     for inputs, target in batches:
+        place = slice(done, done + len(target))
         embedded = network.embed(inputs.to(device, non_blocking=True))
-        logits.append(network.head(embedded).float().cpu().numpy())
-        features.append(embedded.float().cpu().numpy())
-        labels.append(target.numpy())
-    return Answers(np.concatenate(logits), np.concatenate(features), np.concatenate(labels))
+        logits[place] = network.head(embedded).float().cpu().numpy()
+        features[place] = embedded.float().cpu().numpy()
+        labels[place] = target.numpy()
+        done += len(target)
+    return Answers(logits, features, labels)
 
 
 def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

@@ -21,11 +21,27 @@ if TYPE_CHECKING:
 DPI = 120
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches, without pyplot's global state."""
+def new_figure(
+    width: float, height: float, margins: tuple[float, float, float, float] | None = None
+) -> Figure:
+    """An empty figure without pyplot's global state.
+
+    Args:
+        width: In inches.
+        height: In inches.
+        margins: Left, bottom, right and top in inches; None lets matplotlib find them, which takes
+            longer than drawing.
+    """
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained", dpi=DPI)
+    if margins is None:
+        return Figure(figsize=(width, height), layout="constrained", dpi=DPI)
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    left, bottom, right, top = margins
+    figure.subplots_adjust(
+        left / width, bottom / height, 1 - right / width, 1 - top / height, wspace=0.25
+    )
+    return figure
 
 
 def save_figure(figure: Figure, file: Path) -> None:
@@ -65,7 +81,7 @@ def draw_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     """Draws loss and accuracy of train and val over the epochs."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = new_figure(8, 3.4)
+    figure = new_figure(8, 3.4, (0.5, 0.5, 0.2, 0.4))
     for number, name in enumerate(("loss", "accuracy"), start=1):
         axes: Axes = figure.add_subplot(1, 2, number)
         for part in ("train", "val"):

@@ -30,7 +30,7 @@ from bcd.evaluation.metrics import threshold_for_sensitivity
 UNSURE, UNLIKE = "unsure", "unlike the training pictures"
 
 _DIRECTIONS = 64  # of the subspace; an eighth of small feature vectors
-_MOST = 4000  # training pictures that the subspace is found from
+MOST = 4000  # training pictures from which the subspace is found
 
 Floats = NDArray[np.floating[Any]]
 
@@ -176,13 +176,12 @@ def find_subspace(features: Floats) -> Subspace | None:
     directions = min(_DIRECTIONS, d // 8, n // 4)
     if directions < 1:
         return None
-    from sklearn.decomposition import PCA
-
-    some = features
-    if n > _MOST:
-        some = features[np.random.default_rng(0).choice(n, _MOST, replace=False)]
-    found = PCA(directions, svd_solver="randomized", random_state=0).fit(some)
-    return Subspace(found.mean_.astype(np.float32), found.components_.astype(np.float32))
+    given = torch.from_numpy(np.ascontiguousarray(features, np.float32))
+    mean = given.mean(dim=0)
+    with torch.random.fork_rng(devices=[]):  # the search starts from random directions
+        torch.manual_seed(0)
+        _, _, found = torch.svd_lowrank(given - mean, directions, niter=4)
+    return Subspace(mean.numpy(), found.T.contiguous().numpy())
 
 
 def referred(reasons: Sequence[str]) -> NDArray[np.bool_]:

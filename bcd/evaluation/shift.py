@@ -246,22 +246,22 @@ def shift_table(
         A row for the pictures as they are (kind `none`) and one a shift, ready for JSON: kind,
         strength, accuracy, balanced_accuracy, ece, referred (share, None where not decided), n.
     """
-    from bcd.evaluation.metrics import compute_metrics
+    from bcd.evaluation.metrics import confusion, matrix_figures
 
-    classes = [str(k) for k in range(probabilities.shape[2])]
     names = [("none", ""), *((shift.kind, shift.strength_label) for shift in suite)]
     rows: list[dict[str, Any]] = []
     for number, ((kind, strength), values) in enumerate(zip(names, probabilities, strict=True)):
-        metrics = compute_metrics(values, labels, classes, None)
+        matrix = confusion(labels, values.argmax(axis=1), values.shape[1])
+        figures = matrix_figures(matrix)
         rows.append(
             {
                 "kind": kind,
                 "strength": strength,
-                "accuracy": metrics["accuracy"],
-                "balanced_accuracy": metrics["balanced_accuracy"],
+                "accuracy": float(figures["accuracy"]),
+                "balanced_accuracy": float(figures["balanced_accuracy"]),
                 "ece": float(ece(values, labels)),
                 "referred": None if refer is None else float(refer[number].mean()),
-                "n": metrics["n"],
+                "n": len(labels),
             }
         )
     return rows

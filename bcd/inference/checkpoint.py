@@ -91,9 +91,21 @@ def find_checkpoint(text: str) -> Path:
     return max(found, key=lambda file: file.stat().st_mtime)
 
 
-def add_judge(file: Path, judge: dict[str, Any]) -> None:
-    """Writes what was decided on val into a checkpoint's card, in one move."""
-    content = torch.load(file, map_location="cpu", weights_only=True)
+def read_content(file: Path) -> dict[str, Any]:
+    """What a checkpoint holds, as plain data; runs no code from the file."""
+    content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    return content
+
+
+def network_state(content: dict[str, Any]) -> dict[str, Any]:
+    """The state dict of the network alone."""
+    prefix = "network."
+    state = content["state_dict"].items()
+    return {name[len(prefix) :]: value for name, value in state if name.startswith(prefix)}
+
+
+def write_judge(file: Path, content: dict[str, Any], judge: dict[str, Any]) -> None:
+    """Writes a checkpoint again with what was decided on val in its card, in one move."""
     content["card"]["judge"] = judge
     with replacing(file) as stream:
         torch.save(content, stream)
@@ -106,9 +118,9 @@ def load_checkpoint(file: Path) -> tuple[SmearNetwork, Card]:
         BcdError: Not a checkpoint of this project, or of another version of its card.
     """
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        content = read_content(file)
         values = dict(content["card"])
-        state = content["state_dict"]
+        state = network_state(content)
     except Exception as error:
         raise BcdError(f"ckpt={file}: not a checkpoint that train.py wrote") from error
     if values.get("version") != CARD_VERSION:
@@ -119,10 +131,7 @@ def load_checkpoint(file: Path) -> tuple[SmearNetwork, Card]:
         card = Card(**{f.name: values[f.name] for f in fields(Card)})
         model = ModelConfig(**card.config["model"])
         network = SmearNetwork(*build_blocks(model, None), len(card.classes), model)
-        prefix = "network."
-        network.load_state_dict(
-            {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}, strict=True
-        )
+        network.load_state_dict(state, strict=True)
     except (LookupError, TypeError, RuntimeError) as error:
         raise BcdError(
             f"ckpt={file}: not a checkpoint that train.py wrote (card and weights disagree)"
