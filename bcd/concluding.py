@@ -82,7 +82,12 @@ def judge_best(
         write_judge(best, content, judge.to_plain())
     results = {
         part: evaluate(
-            given, judge, run.catalog, run.split.indices(part), run.split.groups_of(part)
+            given,
+            judge,
+            run.catalog,
+            run.split.indices(part),
+            run.split.groups_of(part),
+            intervals=part == "test",
         )
         for part, given in answers.items()
     }

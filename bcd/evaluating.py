@@ -122,9 +122,10 @@ def evaluate_pictures(
     with feed(features, model, network, source, [Need(indices, (PLAIN,))], device) as fed:
         loader = make_loader(fed, ViewSampler(indices, 0, 0), batch, cfg.data.num_workers)
         answers = collect_answers(network, loader, device, f"Evaluating {name}")
-    return evaluate(
-        answers, Judge.from_plain(card.judge), catalog, indices, _groups(catalog, card, indices)
-    )
+    groups = _groups(catalog, card, indices)
+    judge = Judge.from_plain(card.judge)
+    chosen_on = name in ("train", "val")
+    return evaluate(answers, judge, catalog, indices, groups, intervals=not chosen_on)
 
 
 def _groups(catalog: Catalog, card: Card, indices: Sequence[int]) -> list[str]:

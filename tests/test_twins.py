@@ -137,8 +137,9 @@ def test_the_second_survey_opens_no_picture(
     expected = describe(smear(77))["grey"]
     np.testing.assert_array_equal(survey.looks.grey[0], expected)
     (memory,) = (tmp_path / "cache" / "looks").glob("*.npz")
+    before = survey.looks.grey
     memory.write_bytes(memory.read_bytes()[:300])
-    survey_pictures(changed)
+    np.testing.assert_array_equal(survey_pictures(changed).looks.grey, before)
     assert len(opened) == 9 + 8
 
 

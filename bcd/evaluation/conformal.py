@@ -167,7 +167,7 @@ def draw_risk_coverage(
 
     from bcd.evaluation.figures import new_figure
 
-    figure = new_figure(5, 3.4, (0.7, 0.5, 0.2, 0.4))
+    figure = new_figure(5, 3.4, (0.95, 0.5, 0.25, 0.4))
     axes = figure.add_subplot()
     axes.step(coverage, risk, where="mid")
     axes.set(xlim=(0, 1), ylim=(0, None), xlabel="share decided", ylabel="share wrong of these")

@@ -81,7 +81,7 @@ def draw_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     """Draws loss and accuracy of train and val over the epochs."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = new_figure(8, 3.4, (0.5, 0.5, 0.2, 0.4))
+    figure = new_figure(8, 3.4, (0.75, 0.5, 0.2, 0.4))
     for number, name in enumerate(("loss", "accuracy"), start=1):
         axes: Axes = figure.add_subplot(1, 2, number)
         for part in ("train", "val"):

@@ -30,6 +30,7 @@ from bcd.evaluation.metrics import threshold_for_sensitivity
 UNSURE, UNLIKE = "unsure", "unlike the training pictures"
 
 _DIRECTIONS = 64  # of the subspace; an eighth of small feature vectors
+_ROWS = 1024  # features at a time, so that memory stays small
 MOST = 4000  # training pictures from which the subspace is found
 
 Floats = NDArray[np.floating[Any]]
@@ -51,6 +52,10 @@ class Subspace:
 
     def distance(self, features: Floats) -> NDArray[np.float64]:
         """Length (n,) of what features (n, d) have outside the subspace."""
+        parts = [self._outside(features[i : i + _ROWS]) for i in range(0, len(features), _ROWS)]
+        return np.concatenate([np.empty(0), *parts])
+
+    def _outside(self, features: Floats) -> NDArray[np.float64]:
         centred = features.astype(np.float64) - self.mean
         inside = centred @ self.basis.T.astype(np.float64)
         rest = np.square(centred).sum(axis=1) - np.square(inside).sum(axis=1)

@@ -60,6 +60,7 @@ def evaluate(
     catalog: Catalog,
     indices: Sequence[int],
     groups: Sequence[str] = (),
+    intervals: bool = True,
 ) -> Result:
     """Judges answers and computes every figure of them.
 
@@ -69,6 +70,7 @@ def evaluate(
         catalog: Names the pictures and classes.
         indices: Of the pictures, in the catalog.
         groups: What each picture belongs to; intervals are over groups where there are any.
+        intervals: Whether to give them; to pictures that something was chosen on they mean nothing.
     """
     probabilities, reasons = judge.answer(answers.logits, answers.features)
     uncalibrated = softmax(np.asarray(answers.logits, np.float64))
@@ -77,9 +79,11 @@ def evaluate(
     metrics |= {
         "ece_uncalibrated": reliability(uncalibrated, labels).ece,
         "loss_uncalibrated": float(losses(uncalibrated, labels).mean()),
-        **_intervals(probabilities, labels, catalog, named_groups(groups) if groups else None),
         **_abstention(probabilities, labels, catalog, judge, reasons),
     }
+    if intervals:
+        named = named_groups(groups) if groups else None
+        metrics |= _intervals(probabilities, labels, catalog, named)
     predictions = tuple(
         Prediction(catalog.pictures[i].path, classes[label], tuple(map(float, row)), refer=reason)
         for i, label, row, reason in zip(indices, labels, probabilities, reasons, strict=True)
