@@ -4,10 +4,9 @@ python -m bcd.compare "ckpts=[<checkpoint or run folder>,<another>]"  what both 
 python -m bcd.compare "ckpts=[<a>,<b>]" data.root=<folder>            all of another folder
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bcd.cli import quick_imports, run
+from bcd.cli import CONF, quick_imports, run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,4 +26,4 @@ def main(cfg: "DictConfig") -> int:
 
 
 if __name__ == "__main__":
-    run(main, "compare", Path(__file__).resolve().parent.parent / "conf")
+    run(main, "compare", CONF)

@@ -43,7 +43,7 @@ class CardWriter(pl.Callback):
     """Puts the card into every checkpoint."""
 
     def __init__(self, card: Card) -> None:
-        self._card = card
+        self._plain = card.to_dict()  # once: it lists every picture, and is saved twice an epoch
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -54,7 +54,7 @@ class CardWriter(pl.Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith("val/")
         }
-        checkpoint["card"] = {**self._card.to_dict(), "val_metrics": scores}
+        checkpoint["card"] = {**self._plain, "val_metrics": scores}
 
 
 def train(cfg: TrainConfig) -> TrainResult | None:
