@@ -77,7 +77,8 @@ def judge_best(
         for part in ("val", "test")
     }
     trained = collect_answers(network, datamodule.first_views(MOST), device).features
-    judge = fit_judge(run.cfg.judge, answers["val"], trained, run.catalog.benign)
+    groups = run.split.groups_of("val")
+    judge = fit_judge(run.cfg.judge, answers["val"], trained, run.catalog.benign, groups)
     if best is not None and content is not None:
         write_judge(best, content, judge.to_plain())
     results = {

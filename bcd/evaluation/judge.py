@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from bcd.config import JudgeConfig
+from bcd.evaluation.bootstrap import named_groups
 from bcd.evaluation.calibration import fit_temperature
 from bcd.evaluation.collect import Answers, softmax
 from bcd.evaluation.conformal import conformal_threshold
@@ -144,7 +145,13 @@ class Judge:
         return cls(**{**plain, "subspace": space})
 
 
-def fit_judge(cfg: JudgeConfig, val: Answers, trained: Floats, benign: int | None) -> Judge:
+def fit_judge(
+    cfg: JudgeConfig,
+    val: Answers,
+    trained: Floats,
+    benign: int | None,
+    groups: Sequence[str] = (),
+) -> Judge:
     """Decides everything on val.
 
     Args:
@@ -152,8 +159,9 @@ def fit_judge(cfg: JudgeConfig, val: Answers, trained: Floats, benign: int | Non
         val: Answers to the val part.
         trained: Features of training pictures, (n, d); empty where there are none.
         benign: Index of the benign class.
+        groups: What each of val's pictures belongs to; a group counts as one picture.
     """
-    temperature = fit_temperature(val.logits, val.labels)
+    temperature = fit_temperature(val.logits, val.labels, effective_groups(groups))
     probabilities = softmax(np.asarray(val.logits, np.float64) / temperature)
     malignant_from = None
     if benign is not None:
@@ -173,6 +181,15 @@ def fit_judge(cfg: JudgeConfig, val: Answers, trained: Floats, benign: int | Non
         subspace,
         cfg.prevalence,
     )
+
+
+def effective_groups(groups: Sequence[str]) -> float | None:
+    """How many groups of equal size would be worth these; None where there are none."""
+    named = named_groups(groups) if groups else None
+    if named is None:
+        return None
+    sizes = np.unique(named, return_counts=True)[1]
+    return float(sizes.sum() ** 2 / np.square(sizes).sum())
 
 
 def find_subspace(features: Floats) -> Subspace | None:
