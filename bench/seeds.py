@@ -18,6 +18,7 @@ import numpy as np
 
 from bcd.audit.shortcuts import COLOUR
 from bcd.evaluation.bootstrap import named_groups
+from bcd.evaluation.conformal import selective_accuracy
 from bcd.evaluation.intervals import confusion_intervals
 from bcd.evaluation.metrics import HEADLINE, compute_metrics
 
@@ -49,6 +50,8 @@ def main() -> None:
     print(f"\naccuracy where only the surest are decided, mean over runs: {told}")
     if asked.pool:
         _pool(runs)
+        covered = sum(test["covered"] * test["n"] for test in tests) / sum(t["n"] for t in tests)
+        print(f"sets that hold the true class: {covered:.4f}")
 
 
 def _figures(run: Path) -> dict[str, Any]:
@@ -78,6 +81,10 @@ def _pool(runs: Sequence[Path]) -> None:
     for name in ("accuracy", "balanced_accuracy", "f1"):
         low, high = limits[name]
         print(f"{name} {metrics[name]:.4f} [{low:.3f}, {high:.3f}]")
+    right = probabilities.argmax(axis=1) == labels
+    kept = selective_accuracy(probabilities.max(axis=1), right)
+    told = ", ".join(f"{value:.4f} at {float(c):.0%}" for c, value in kept.items())
+    print(f"accuracy where only the surest are decided: {told}")
     recalls = ", ".join(f"{k} {v:.4f}" for k, v in metrics["sensitivity_by_class"].items())
     print(f"ece {metrics['ece']:.4f}; sensitivity {recalls}")
 

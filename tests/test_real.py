@@ -14,6 +14,7 @@ import pytest
 import torch
 from harness import assert_same_figures, error_lines, script, train_config
 from noise import write_picture
+from test_report import BROWSER, check_in_browser
 
 from bcd.data.generated import CLASS_NAMES, draw_smear
 from bcd.data.reading import read_picture
@@ -128,6 +129,11 @@ def test_the_run_says_what_its_figures_are_worth(paper: tuple[Path, str]) -> Non
     assert "accuracy under grey" not in said
     (shift,) = [line for line in said.splitlines() if line.startswith("shift: ")]
     assert float(shift.split()[2]) < 0.9  # the frozen recipe goes by colour
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_a_browser_opens_its_report(paper: tuple[Path, str], tmp_path: Path) -> None:
+    check_in_browser(paper[0] / "report.html", tmp_path)
 
 
 def scenery(rng: np.random.Generator) -> np.ndarray:
