@@ -30,7 +30,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's folder, of which nothing but the checkpoint and the reported rows is left."""
     folder = tmp_path_factory.mktemp("trained")
     # Many small batches, for a network that does not say the same of every picture.
-    settings = (*SMALL, "data.batch_size=4", f"data.root={folder / 'pictures'}")
+    settings = (*SMALL, "data.batch_size=4", "data.mask_scale_bar=true")
+    settings = (*settings, f"data.root={folder / 'pictures'}")
     train(train_config(folder / "run", *settings))
     for name in ("config.yaml", "run.json", "split.csv", "metrics.json"):
         (folder / "run" / name).unlink()
@@ -75,9 +76,23 @@ def test_the_test_part_is_predicted_as_the_run_reported_it(
         assert probabilities(row) == pytest.approx(probabilities(expected), abs=1.1e-6)
         assert row["prediction"] == expected["prediction"]
         assert row["malignant"] == expected["malignant"]
+        assert (row["refer"], row["reason"]) == (expected["refer"], expected["reason"])
         assert row["label"] == row["error"] == ""
     for prediction in made:
         assert sum(prediction.probabilities) == pytest.approx(1, abs=1e-9)
+
+
+def test_what_training_covered_stays_covered(trained: Path, tmp_path: Path) -> None:
+    picture = noise(3, 1, size=48)
+    marked = picture.copy()
+    marked[-5:, -8:] = 255
+    files = [write_picture(tmp_path / f"{n}.png", p) for n, p in (("a", picture), ("b", marked))]
+    one, other = predict(asked(trained, tmp_path, input=[str(file) for file in files]))
+    assert one.probabilities == other.probabilities
+    marked[:5, :8] = 255
+    write_picture(files[1], marked)
+    _, other = predict(asked(trained, tmp_path, input=[str(file) for file in files]))
+    assert one.probabilities != other.probabilities
 
 
 def test_files_folders_and_globs_are_predicted_in_order(

@@ -16,7 +16,7 @@ from bcd.data.slides import Slides
 from bcd.data.survey import Survey
 from bcd.evaluation.page import heading, note, table, thumbnail, write_page
 
-_CLUSTERS, _MEMBERS = 24, 6  # shown
+_CLUSTERS, _MEMBERS = 200, 6  # shown
 _SLIDES, _OF_SLIDE = 40, 5
 
 
