@@ -30,7 +30,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's folder, of which nothing but the checkpoint and the reported rows is left."""
     folder = tmp_path_factory.mktemp("trained")
     # Many small batches, for a network that does not say the same of every picture.
-    settings = (*SMALL, "data.batch_size=4", "data.mask_scale_bar=true")
+    settings: tuple[str, ...] = (*SMALL, "data.batch_size=4", "data.mask_scale_bar=true")
     settings = (*settings, f"data.root={folder / 'pictures'}")
     train(train_config(folder / "run", *settings))
     for name in ("config.yaml", "run.json", "split.csv", "metrics.json"):
