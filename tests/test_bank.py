@@ -86,7 +86,7 @@ def quick_processes() -> Iterator[None]:
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
 def test_killed_at_ten_moments_it_ends_in_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     def start(cache: Path) -> Any:
-        arguments = (str(folder), str(cache), 0.1)
+        arguments = (str(folder), str(cache), 0.3)
         process = processes.Process(target=fill_in_another_process, args=arguments)
         process.start()
         return process
@@ -100,7 +100,7 @@ def test_killed_at_ten_moments_it_ends_in_the_same_bytes(folder: Path, tmp_path:
         process = start(killed)
         while process.is_alive() and not list(killed.rglob("*.lock")):
             time.sleep(0.01)
-        process.join(moments.uniform(0.0, 0.9))
+        process.join(moments.uniform(0.0, 0.6))
         stopped += process.is_alive()
         process.kill()
         process.join()
