@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import sys
 from collections.abc import Callable
@@ -171,6 +170,8 @@ def test_one_picture_of_a_field_stays_and_none_of_a_conflict(tmp_path: Path) -> 
 def test_memory_does_not_grow_with_the_square(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import resource  # which Windows lacks
+
     monkeypatch.setenv("BCD_CACHE", str(tmp_path))
     rng = np.random.default_rng(0)
     count = 20_000
