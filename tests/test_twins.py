@@ -166,12 +166,10 @@ def test_one_picture_of_a_field_stays_and_none_of_a_conflict(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
 def test_memory_does_not_grow_with_the_square(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import resource  # which Windows lacks
-
+    resource = pytest.importorskip("resource")  # which Windows lacks
     monkeypatch.setenv("BCD_CACHE", str(tmp_path))
     rng = np.random.default_rng(0)
     count = 20_000
