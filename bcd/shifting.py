@@ -27,7 +27,7 @@ from bcd.evaluation.shift import (
     shifts,
 )
 from bcd.evaluation.shift_figures import draw_shift
-from bcd.features.engines import choose_engine, make_engine
+from bcd.features.engines import make_engine, with_engine
 from bcd.features.feeding import Need, feed
 from bcd.models.network import FrozenPrefix, SmearNetwork
 from bcd.storage import write_csv
@@ -110,7 +110,7 @@ def all_shifts(
     blocks = nn.Sequential(*network.prefix.blocks, *network.trunk)
     mean, std = (network.prefix.get_buffer(n).flatten().tolist() for n in ("mean", "std"))
     frozen = FrozenPrefix(blocks, True, mean, std)
-    made = make_engine(choose_engine(engine, device), frozen, source.size, device)
+    made = with_engine(engine, device, lambda n: make_engine(n, frozen, source.size, device))
     head = network.head.cpu().eval()
 
     @torch.inference_mode()

@@ -24,6 +24,7 @@ from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device
 from bcd.features.feeding import Need, feed
 from bcd.inference.checkpoint import Card
+from bcd.models.backbones import normalisation
 from bcd.models.classifier import SmearClassifier
 from bcd.runs import write_config, write_run_info
 
@@ -134,6 +135,7 @@ def _needs(trainer: pl.Trainer, views: int, split: Split) -> list[Need]:
 def _make_trainer(run: Run) -> pl.Trainer:
     cfg, catalog, split = run.cfg, run.catalog, run.split
     config = write_config(run.folder, cfg)
+    mean, std = normalisation(cfg.model.backbone)
     card = Card(
         classes=list(catalog.classes),
         benign=catalog.benign,
@@ -146,6 +148,8 @@ def _make_trainer(run: Run) -> pl.Trainer:
             if group
         },
         config=config,
+        mean=mean,
+        std=std,
         mask_scale_bar=cfg.data.mask_scale_bar,
     )
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]

@@ -106,7 +106,7 @@ def measure_forward(engine_name: str, weights: str, rounds: int = 9) -> Forward:
 
     model = ModelConfig(weights=weights)
     size = model.input_size
-    network = SmearNetwork(*build_backbone(model), 4, model).eval()
+    network = SmearNetwork(build_backbone(model), 4, model).eval()
     with FlopCounterMode(display=False) as counter:
         network.prefix(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     flops = counter.get_total_flops()

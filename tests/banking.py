@@ -16,6 +16,7 @@ from bcd.config import AugmentConfig, FeaturesConfig, ModelConfig
 from bcd.data.catalog import Picture
 from bcd.data.views import PLAIN, Augmenter, PictureViews
 from bcd.features.feeding import BankedViews, Need, feed
+from bcd.models.backbones import Backbone
 from bcd.models.network import SmearNetwork
 
 SIZE = 32
@@ -55,7 +56,7 @@ def small_network(unfreeze: int = 0, seed: int = 0) -> tuple[SmearNetwork, Model
             assert module.running_var is not None
             module.running_mean.uniform_(-0.5, 0.5)
             module.running_var.uniform_(0.5, 2)
-    return SmearNetwork(blocks, 4, 2, cfg).eval(), cfg
+    return SmearNetwork(Backbone(blocks, 4), 2, cfg).eval(), cfg
 
 
 def make_source(

@@ -22,8 +22,13 @@ def content() -> dict[str, Any]:
     model = ModelConfig("cnn", None, 48)
     classifier = SmearClassifier(model, 3)
     config = asdict(TrainConfig(model=model))
-    card = Card(["a", "b", "c"], 0, 48, "/nowhere", {"train": [], "val": [], "test": []}, config)
+    split: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    card = Card(["a", "b", "c"], 0, 48, "/nowhere", split, config, MEAN, STD)
     return {"card": card.to_dict(), "state_dict": classifier.state_dict()}
+
+
+# Unlike those of any backbone: what a checkpoint says of itself counts.
+MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
 
 
 class Trap:
@@ -42,6 +47,8 @@ def test_a_checkpoint_gives_its_network_in_eval_mode_and_its_card(tmp_path: Path
     network, card = load_checkpoint(tmp_path / "a.ckpt")
     assert card.to_dict() == written["card"]
     assert not any(module.training for module in network.modules())
+    assert network.prefix.get_buffer("mean").flatten().tolist() == pytest.approx(MEAN)
+    assert network.prefix.get_buffer("std").flatten().tolist() == pytest.approx(STD)
     for name, value in network.state_dict().items():
         assert torch.equal(value, written["state_dict"][f"network.{name}"]), name
 

@@ -26,10 +26,11 @@ from bcd.config import FeaturesConfig, ModelConfig
 from bcd.data.catalog import Picture
 from bcd.data.views import PLAIN
 from bcd.errors import BcdError
+from bcd.features.bank import all_banks
 from bcd.features.engines import Engine, make_engine
 from bcd.features.extract import Extractor, Work
 from bcd.features.feeding import Need, feed
-from bcd.models.backbones import build_blocks
+from bcd.models.backbones import build_backbone
 from bcd.models.network import SmearNetwork
 
 CPU = torch.device("cpu")
@@ -234,7 +235,7 @@ def test_engines_give_what_the_prefix_gives(name: str, unfreeze: int, backbone: 
         pytest.importorskip("openvino")
     cfg = ModelConfig(backbone=backbone, weights=None, input_size=SIZE * 2, unfreeze=unfreeze)
     torch.manual_seed(0)
-    network = SmearNetwork(*build_blocks(cfg, None), 4, cfg).eval()
+    network = SmearNetwork(build_backbone(cfg), 4, cfg).eval()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.8, 1.4)
@@ -261,6 +262,27 @@ def test_an_engine_that_is_not_installed_is_named(
     network, model = small_network()
     with pytest.raises(BcdError, match=r"pip install openvino"):
         fill(make_source(folder, list_pictures(folder)), network, model, engine="openvino")
+
+
+def test_what_onnxruntime_cannot_run_goes_to_torch_in_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> Engine:
+        raise RuntimeError("no operator Foo\nand more")
+
+    monkeypatch.setattr("bcd.features.engines._onnxruntime", refuse)
+    network, model = small_network()
+    source = make_source(folder, list_pictures(folder))
+    reason = r"engine=onnxruntime cannot run this network \(no operator Foo\): say \S+torch$"
+    with pytest.raises(BcdError, match=reason):
+        fill(source, network, model, engine="onnxruntime")
+    given = fill(source, network, model, engine="auto")
+    said = [line for line in capsys.readouterr().err.splitlines() if "cannot run" in line]
+    assert len(said) == 1
+    assert said[0].endswith("(no operator Foo); taking torch")
+    expected = fill(source, network, model, engine="torch")
+    assert torch.equal(given[(0, 0)][0], expected[(0, 0)][0])
+    assert all("torch" in (bank.folder / "recipe.json").read_text() for bank in all_banks())
 
 
 def test_features_config_takes_no_other_engine() -> None:

@@ -17,6 +17,7 @@ from bcd.config import ModelConfig
 from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device, collect_answers, softmax
 from bcd.evaluation.metrics import HEADLINE, compute_metrics, confusion
+from bcd.models.backbones import Backbone
 from bcd.models.classifier import epoch_scores
 from bcd.models.network import SmearNetwork
 
@@ -159,7 +160,7 @@ def test_logits_are_gathered_in_order_from_a_network_in_eval_mode() -> None:
     x = torch.randn(11, 3, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(11)
     cfg = ModelConfig(backbone="cnn", weights=None, dropout=0.5, unfreeze="all")
-    network = SmearNetwork(nn.Sequential(nn.Conv2d(3, 5, 1)), 5, 4, cfg).train()
+    network = SmearNetwork(Backbone(nn.Sequential(nn.Conv2d(3, 5, 1)), 5), 4, cfg).train()
     x = x.view(11, 3, 1, 1)
     loader = DataLoader(TensorDataset(x, labels), batch_size=4)
     answers = collect_answers(network, loader, torch.device("cpu"))

@@ -23,7 +23,7 @@ def frozen_features(
         BcdError: The weights cannot be had.
     """
     frozen = ModelConfig(**{**vars(model), "unfreeze": 0})
-    network = SmearNetwork(*build_backbone(frozen), len(catalog.classes), frozen).eval()
+    network = SmearNetwork(build_backbone(frozen), len(catalog.classes), frozen).eval()
     views = PictureViews(
         catalog.root,
         catalog.pictures,

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bcd.console import say
 from bcd.errors import BcdError
 from bcd.models.network import FrozenPrefix
 
+T = TypeVar("T")
 Forward = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+class EngineError(BcdError):
+    """An engine that cannot run a network."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,24 @@ def engine_label(name: str, device: torch.device) -> str:
     return f"{name} {version(name)} cpu float32"
 
 
+def with_engine(asked: str, device: torch.device, use: Callable[[str], T]) -> T:
+    """Calls `use` with the engine that `features.engine` means, by name.
+
+    Where `auto` chose one that cannot run the network, says so and calls it again with torch.
+
+    Raises:
+        BcdError: As `use` does, or the engine is not installed.
+    """
+    name = choose_engine(asked, device)
+    try:
+        return use(name)
+    except EngineError as error:
+        if asked != "auto":
+            raise BcdError(f"features.engine={error}: say features.engine=torch") from error
+        say(f"features.engine=auto: {error}; taking torch")
+        return use("torch")
+
+
 def make_engine(name: str, prefix: FrozenPrefix, size: int, device: torch.device) -> Engine:
     """Makes an engine that runs a copy of the prefix.
 
@@ -75,7 +100,7 @@ def make_engine(name: str, prefix: FrozenPrefix, size: int, device: torch.device
         device: For torch; the others run on the CPU.
 
     Raises:
-        BcdError: The engine cannot run this network.
+        EngineError: The engine cannot run this network.
     """
     module = _Extractor(prefix).eval()
     makers = {"onnxruntime": _onnxruntime, "openvino": _openvino}
@@ -86,9 +111,7 @@ def make_engine(name: str, prefix: FrozenPrefix, size: int, device: torch.device
         return makers[name](label, module, size)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BcdError(
-            f"features.engine={name} cannot run this network ({reason}): say features.engine=torch"
-        ) from error
+        raise EngineError(f"{name} cannot run this network ({reason})") from error
 
 
 class _Extractor(nn.Module):
@@ -144,7 +167,7 @@ def _export(module: nn.Module, size: int) -> bytes:
     """The module as ONNX with a free batch size."""
     stream = io.BytesIO()
     example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _plain_attention():
         warnings.simplefilter("ignore")
         # The tracing exporter takes half a second where the newer one takes thirteen.
         torch.onnx.export(
@@ -155,8 +178,21 @@ def _export(module: nn.Module, size: int) -> bytes:
             output_names=["features"],
             dynamic_axes={"pictures": {0: "n"}, "features": {0: "n"}},
             dynamo=False,
+            # What cannot be exported onnxruntime refuses, in a line; else the graph is printed.
+            operator_export_type=torch.onnx.OperatorExportTypes.ONNX_FALLTHROUGH,
         )
     return stream.getvalue()
+
+
+@contextlib.contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Has attention computed in steps that can be exported, not in one call of its own."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _onnxruntime(label: str, module: nn.Module, size: int) -> Engine:

@@ -16,7 +16,7 @@ from bcd.data.catalog import Picture
 from bcd.data.views import PLAIN, Key, PictureViews, ViewSource
 from bcd.errors import BcdError
 from bcd.features.bank import Bank, Rows
-from bcd.features.engines import choose_engine, engine_label, make_engine
+from bcd.features.engines import engine_label, make_engine, with_engine
 from bcd.features.extract import Extractor, Work
 from bcd.features.recipe import Recipe, plain_recipe, view_recipe
 from bcd.models.network import SmearNetwork
@@ -97,7 +97,9 @@ def feed(
         source.augmenter.check()
         yield source
         return
-    banked = _fill(cfg, model, network, source, needs, device)
+    banked = with_engine(
+        cfg.engine, device, lambda engine: _fill(cfg, engine, model, network, source, needs, device)
+    )
     threads = torch.get_num_threads()
     network.prefix.fed_outputs = True
     if network.prefix.pooled:
@@ -132,13 +134,13 @@ class _Order:
 
 def _fill(
     cfg: FeaturesConfig,
+    engine: str,
     model: ModelConfig,
     network: SmearNetwork,
     source: PictureViews,
     needs: Sequence[Need],
     device: torch.device,
 ) -> BankedViews:
-    engine = choose_engine(cfg.engine, device)
     prefix = network.prefix
     plain = plain_recipe(model, prefix, engine_label(engine, device), cfg.dtype, source.mask)
     orders = _orders(plain, source, needs)
@@ -146,6 +148,8 @@ def _fill(
     for order in orders:
         order.bank.load()
     if any(order.works(pictures) for order in orders):
+        # Before a bank is begun: not every engine can run every network.
+        made = make_engine(engine, prefix, source.size, device)
         with contextlib.ExitStack() as stack:
             # In one order for all processes, so that no two wait for each other.
             for order in sorted(orders, key=lambda order: order.recipe.key):
@@ -153,7 +157,6 @@ def _fill(
                 _remove_damaged(order.bank)
             works = [work for order in orders for work in order.works(pictures)]
             if works:
-                made = make_engine(engine, prefix, source.size, device)
                 Extractor(source, made, cfg.dtype).run(works)
     names = [picture.sha256 for picture in pictures]
     rows = {order.recipe == plain: Rows(order.bank, names, order.views) for order in orders}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from bcd.config import ModelConfig
 from bcd.errors import BcdError
-from bcd.models.backbones import IMAGENET_MEAN, IMAGENET_STD, build_blocks
+from bcd.models.backbones import empty_backbone
 from bcd.models.network import SmearNetwork
 from bcd.storage import replacing
 
@@ -47,8 +47,8 @@ class Card:
     data_root: str
     split: dict[str, list[str]]
     config: dict[str, Any]
-    mean: list[float] = field(default_factory=lambda: list(IMAGENET_MEAN))
-    std: list[float] = field(default_factory=lambda: list(IMAGENET_STD))
+    mean: list[float]
+    std: list[float]
     interpolation: str = "area when shrinking, bilinear when enlarging"
     mask_scale_bar: bool = False
     versions: dict[str, str] = field(default_factory=lambda: versions())
@@ -130,10 +130,11 @@ def load_checkpoint(file: Path) -> tuple[SmearNetwork, Card]:
     try:
         card = Card(**{f.name: values[f.name] for f in fields(Card)})
         model = ModelConfig(**card.config["model"])
-        network = SmearNetwork(*build_blocks(model, None), len(card.classes), model)
-        network.load_state_dict(state, strict=True)
+        backbone = replace(empty_backbone(model), mean=tuple(card.mean), std=tuple(card.std))
+        network = SmearNetwork(backbone, len(card.classes), model)
+        network.load_state_dict(state, strict=True, assign=True)
     except (LookupError, TypeError, RuntimeError) as error:
         raise BcdError(
             f"ckpt={file}: not a checkpoint that train.py wrote (card and weights disagree)"
         ) from error
-    return network.eval(), card
+    return network.eval().to(memory_format=torch.channels_last), card

@@ -44,7 +44,7 @@ class SmearClassifier(pl.LightningModule):
         class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.network = SmearNetwork(*build_backbone(model), classes, model)
+        self.network = SmearNetwork(build_backbone(model), classes, model)
         self._optimizer = optimizer
         self._scheduler = scheduler
         weight = None if class_weights is None else torch.tensor(class_weights)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bcd.config import ModelConfig
 from bcd.errors import ConfigError
-from bcd.models.backbones import IMAGENET_MEAN, IMAGENET_STD
+from bcd.models.backbones import Backbone
 
 
 class FrozenPrefix(nn.Module):
@@ -46,7 +46,10 @@ class FrozenPrefix(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """Maps pictures uint8 (N, 3, H, W) to activations (N, C, h, w), or (N, C) if pooled."""
+        """Maps pictures uint8 (N, 3, H, W) to activations, (N, C) if pooled.
+
+        Activations are maps (N, C, h, w), or inside a transformer tokens (N, T, C).
+        """
         if self.fed_outputs:
             return x
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
@@ -56,34 +59,32 @@ class FrozenPrefix(nn.Module):
 
 
 def pool(x: Tensor) -> Tensor:
-    """Global average pooling: (N, C, h, w) to (N, C)."""
-    return x.mean((2, 3))
+    """Global average pooling: (N, C, h, w) to (N, C); vectors (N, C) stay as they are."""
+    return x.mean((2, 3)) if x.ndim == 4 else x
 
 
 class SmearNetwork(nn.Module):
     """From pictures to logits.
 
     Args:
-        blocks: The backbone's blocks in order.
-        features: Channels of the last block.
+        backbone: Its blocks, and what they want and give.
         classes: Number of classes.
         cfg: The `model` group.
     """
 
-    def __init__(
-        self, blocks: nn.Sequential, features: int, classes: int, cfg: ModelConfig
-    ) -> None:
+    def __init__(self, backbone: Backbone, classes: int, cfg: ModelConfig) -> None:
         super().__init__()
+        blocks = backbone.blocks
         trained = len(blocks) if cfg.unfreeze == "all" else int(cfg.unfreeze)
         if trained > len(blocks):
             raise ConfigError(
                 f"model.unfreeze={trained}: {cfg.backbone} has {len(blocks)} blocks (or say all)"
             )
         cut = len(blocks) - trained
-        self.prefix = FrozenPrefix(blocks[:cut], not trained, IMAGENET_MEAN, IMAGENET_STD)
+        self.prefix = FrozenPrefix(blocks[:cut], not trained, backbone.mean, backbone.std)
         self.trunk = blocks[cut:]
         self.dropout = nn.Dropout(cfg.dropout)
-        self.head = nn.Linear(features, classes)
+        self.head = nn.Linear(backbone.features, classes)
         self._norms_follow = cfg.batchnorm == "trained"
         self.to(memory_format=torch.channels_last)
 

@@ -1,0 +1,123 @@
+"""Cuts torchvision's networks into blocks that give what stands in front of their classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def cut(network: Any) -> tuple[nn.Sequential, int]:
+    """Cuts a network of one of the `KINDS` into blocks, and leaves its classifier out.
+
+    Args:
+        network: Shares its modules with the blocks.
+
+    Returns:
+        Blocks to be run one after the other, and the number of features. The last block gives maps
+        (N, features, h, w) that are to be pooled by global averaging, or vectors (N, features).
+    """
+    kind = type(network).__name__
+    return grouped(KINDS[kind](network)), _FEATURES.get(kind) or _features_of(network)
+
+
+def grouped(layers: Iterable[nn.Module]) -> nn.Sequential:
+    """Gathers layers into blocks worth training: what has no weights, or norms, joins the last."""
+    blocks: list[list[nn.Module]] = []
+    for layer in layers:
+        weighs = any(True for _ in layer.parameters())
+        if blocks and (not weighs or isinstance(layer, _NORMS)):
+            blocks[-1].append(layer)
+        else:
+            blocks.append([layer])
+    return nn.Sequential(*(b[0] if len(b) == 1 else nn.Sequential(*b) for b in blocks))
+
+
+_NORMS = (nn.BatchNorm2d, nn.LayerNorm)
+
+
+class Tokens(nn.Module):
+    """First block of a vision transformer: patches and the class token, each with its position.
+
+    Args:
+        network: Whose projection, class token and table of positions these are.
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.projection = network.conv_proj
+        self.class_token = network.class_token
+        self.positions = network.encoder.pos_embedding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps pictures (N, 3, H, W) to tokens (N, 1 + patches, features)."""
+        patches = self.projection(x).flatten(2).transpose(1, 2)
+        first = self.class_token.expand(x.shape[0], -1, -1)
+        tokens: Tensor = torch.cat([first, patches], 1) + self.positions
+        return tokens
+
+
+class ClassToken(nn.Module):
+    """End of a vision transformer: of all tokens (N, tokens, features) the first, (N, features)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Takes the class token."""
+        return x[:, 0]
+
+
+def _features(network: Any) -> list[nn.Module]:
+    return [*network.features]
+
+
+def _dense(network: Any) -> list[nn.Module]:
+    return [*network.features, nn.ReLU(inplace=True)]
+
+
+def _convnext(network: Any) -> list[nn.Module]:
+    # Its last norm stands behind the pooling, which does not commute with it.
+    norm, flatten = network.classifier[:2]
+    return [*network.features, network.avgpool, norm, flatten]
+
+
+def _children(network: Any) -> list[nn.Module]:
+    """The layers in order up to the pooling, without auxiliary classifiers."""
+    ends = ("avgpool", "dropout", "fc", "AuxLogits", "aux1", "aux2")
+    return [layer for name, layer in network.named_children() if name not in ends]
+
+
+def _regnet(network: Any) -> list[nn.Module]:
+    return [network.stem, *network.trunk_output]
+
+
+def _transformer(network: Any) -> list[nn.Module]:
+    encoder = network.encoder
+    return [Tokens(network), *encoder.layers, encoder.ln, ClassToken()]
+
+
+# By the name of torchvision's class, so that it need not be imported.
+KINDS: dict[str, Callable[[Any], list[nn.Module]]] = {
+    "AlexNet": _features,
+    "ConvNeXt": _convnext,
+    "DenseNet": _dense,
+    "EfficientNet": _features,
+    "GoogLeNet": _children,
+    "Inception3": _children,
+    "MobileNetV2": _features,
+    "MobileNetV3": _features,
+    "RegNet": _regnet,
+    "ResNet": _children,
+    "ShuffleNetV2": _children,
+    "SqueezeNet": _features,
+    "VGG": _features,
+    "VisionTransformer": _transformer,
+}
+
+# Where a classifier does not begin with a linear layer on pooled features.
+_FEATURES = {"AlexNet": 256, "SqueezeNet": 512, "VGG": 512}
+
+
+def _features_of(network: Any) -> int:
+    head = next(getattr(network, n) for n in ("classifier", "fc", "heads") if hasattr(network, n))
+    return next(int(m.in_features) for m in head.modules() if isinstance(m, nn.Linear))

@@ -1,0 +1,58 @@
+"""Weights that a backbone starts from: read or downloaded, never made up."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bcd.errors import BcdError
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """Reads a state dict; runs no code from the file.
+
+    Raises:
+        BcdError: There is no such file, or it is something else.
+    """
+    if not file.is_file():
+        raise BcdError(f"model.weights={file}: no such file (or say imagenet, or null for random)")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise BcdError(f"model.weights={file}: not a PyTorch state dict") from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise BcdError(f"model.weights={file}: not a plain state dict of tensors")
+    # Weights published in half precision would otherwise meet pictures in single.
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def download_state(backbone: str, weights: Any) -> dict[str, Tensor]:
+    """Fetches torchvision's weights, once; from then on they are in torch's own cache.
+
+    Args:
+        backbone: Named in the error.
+        weights: A `WeightsEnum` of torchvision.
+
+    Raises:
+        BcdError: They cannot be had; says what to fetch and where to put it.
+    """
+    try:
+        return dict(weights.get_state_dict(progress=True, check_hash=True))
+    except Exception as error:
+        target = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(weights.url)  # noqa: PTH119
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BcdError(
+            f"ImageNet weights of {backbone} could not be downloaded ({reason}): fetch "
+            f"{weights.url} elsewhere and put it at {target}, or give model.weights=<its path>; "
+            "model.weights=null trains from random ones"
+        ) from error
+
+
+def misfit(error: RuntimeError) -> str:
+    """The first thing that a state dict has wrong, out of what torch says of it."""
+    lines = [line.strip() for line in str(error).splitlines()[1:]]
+    return (lines or [str(error)])[0][:160]
