@@ -24,7 +24,7 @@ from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device
 from bcd.features.feeding import Need, feed
 from bcd.inference.checkpoint import Card
-from bcd.models.backbones import normalisation
+from bcd.models.backbones import find_backbone, normalisation
 from bcd.models.classifier import SmearClassifier
 from bcd.runs import write_config, write_run_info
 
@@ -75,6 +75,7 @@ def train(cfg: TrainConfig) -> TrainResult | None:
     # What Lightning says at the start and end is either in run.json or advertisement.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    find_backbone(cfg.model)  # before pictures are looked through for minutes
     catalog = load_catalog(cfg.data)
     survey = survey_pictures(catalog)
     run = Run(cfg, run_dir, catalog, survey, make_split(catalog, cfg.split, survey))
@@ -135,7 +136,7 @@ def _needs(trainer: pl.Trainer, views: int, split: Split) -> list[Need]:
 def _make_trainer(run: Run) -> pl.Trainer:
     cfg, catalog, split = run.cfg, run.catalog, run.split
     config = write_config(run.folder, cfg)
-    mean, std = normalisation(cfg.model.backbone)
+    mean, std = normalisation(cfg.model)
     card = Card(
         classes=list(catalog.classes),
         benign=catalog.benign,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from harness import CONF, module
+from harness import CONF, SMALL, module, train_config
 from hydra import compose, initialize_config_dir
 from test_models import pictures
 from test_zoo import BLOCKS, TORCHVISION
@@ -16,11 +16,13 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from bcd.config import ModelConfig
 from bcd.errors import BcdError, ConfigError
+from bcd.inference.checkpoint import find_checkpoint, load_checkpoint
 from bcd.models.__main__ import count_multiply_adds, main, shipped
 from bcd.models.backbones import BACKBONES, build_backbone, empty_backbone, normalisation
 from bcd.models.blocks import KINDS
 from bcd.models.network import SmearNetwork, pool
 from bcd.models.published import published, resized_positions
+from bcd.training import train
 
 
 @pytest.mark.parametrize("extra", [True, False])
@@ -120,16 +122,41 @@ def test_networks_of_every_kind_can_be_cut() -> None:
 
 def test_pictures_are_normalised_as_each_networks_weights_want() -> None:
     for name in (*TORCHVISION, "efficientnet_v2_l"):
+        cfg = ModelConfig(name, None)
         transforms = get_model_weights(name)["IMAGENET1K_V1"].transforms()
         expected = (transforms.mean, transforms.std)
         if name == "inception_v3":  # whose forward turns ImageNet's into these
             expected = ([0.5] * 3, [0.5] * 3)
-        assert normalisation(name) == expected
-    assert normalisation("efficientnet_v2_l")[0] == [0.5] * 3
-    network = SmearNetwork(
-        empty_backbone(ModelConfig("inception_v3", None)), 2, ModelConfig("inception_v3", None)
-    )
-    assert network.prefix.get_buffer("mean").flatten().tolist() == [0.5] * 3
+        assert normalisation(cfg) == expected
+        network = SmearNetwork(empty_backbone(cfg), 2, cfg)
+        for kind, values in zip(("mean", "std"), expected, strict=True):
+            assert network.prefix.get_buffer(kind).flatten().tolist() == pytest.approx(values)
+    assert normalisation(ModelConfig("efficientnet_v2_l"))[0] == [0.5] * 3
+
+
+def test_a_network_that_cannot_serve_is_told_before_pictures_are_looked_at(tmp_path: Path) -> None:
+    for wrong in ("model.backbone=swin_t", "model.backbone=resnet", "model.input_size=40"):
+        cfg = train_config(
+            tmp_path,
+            "model=torchvision",
+            "model.backbone=inception_v3",
+            "data.root=/nowhere",
+            wrong,
+        )
+        with pytest.raises(ConfigError, match=r"model\.(backbone|input_size)=\w+: "):
+            train(cfg)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_brings_its_network_and_how_it_was_normalised(tmp_path: Path) -> None:
+    model = ("model=torchvision", "model.backbone=googlenet", "model.weights=null")
+    done = train(train_config(tmp_path, *SMALL, f"data.root={tmp_path}/in", *model))
+    assert done is not None
+    network, card = load_checkpoint(find_checkpoint(str(tmp_path)))
+    assert (card.mean, card.std) == ([0.5] * 3, [0.5] * 3)
+    x = pictures(2, 48)
+    with torch.no_grad():
+        assert torch.equal(network(x), done.classifier.network.eval()(x))
 
 
 def test_the_table_counts_as_torchvision_does() -> None:

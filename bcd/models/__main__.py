@@ -66,7 +66,7 @@ def count_multiply_adds(backbone: Backbone, size: int) -> int:
 
 
 def _row(name: str, cfg: ModelConfig) -> list[str]:
-    backbone, known = empty_backbone(cfg), find_backbone(cfg.backbone)
+    backbone, known = empty_backbone(cfg), find_backbone(cfg)
     parameters = sum(p.numel() for p in backbone.blocks.parameters())
     return [
         name,

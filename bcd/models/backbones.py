@@ -60,7 +60,7 @@ def build_backbone(cfg: ModelConfig) -> Backbone:
     Raises:
         BcdError: The weights cannot be had or do not fit; never falls back to random ones.
     """
-    known = find_backbone(cfg.backbone)
+    known = find_backbone(cfg)
     state = _load_weights(cfg, known)
     try:
         return _assemble(cfg, known, state, "cpu" if state is None else "meta")
@@ -72,15 +72,17 @@ def build_backbone(cfg: ModelConfig) -> Backbone:
 
 def empty_backbone(cfg: ModelConfig) -> Backbone:
     """Builds a backbone on the meta device: its structure, without numbers."""
-    return _assemble(cfg, find_backbone(cfg.backbone), None, "meta")
+    return _assemble(cfg, find_backbone(cfg), None, "meta")
 
 
-def find_backbone(name: str) -> Published | None:
-    """Finds what is known of a backbone; None for the project's own.
+def find_backbone(cfg: ModelConfig) -> Published | None:
+    """Finds what is known of the backbone that is asked for; None for the project's own.
 
     Raises:
-        ConfigError: There is none of that name, or it cannot be cut into blocks.
+        ConfigError: There is none of that name, it cannot be cut into blocks, or pictures of
+            `input_size` are none for it.
     """
+    name = cfg.backbone
     known = None if name == "cnn" else published(name)
     if known is None and name != "cnn":
         from torchvision import models
@@ -92,12 +94,14 @@ def find_backbone(name: str) -> Published | None:
             f"model.backbone={name}: choose {', '.join(BACKBONES)}, or another classifier of "
             f"torchvision{nearest(name, [*BACKBONES, *others])}"
         )
+    if known is not None:
+        known.check(cfg.input_size)
     return known
 
 
-def normalisation(name: str) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation, per channel, that a backbone wants pictures normalised with."""
-    known = find_backbone(name)
+def normalisation(cfg: ModelConfig) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation, per channel, that the backbone's weights want."""
+    known = find_backbone(cfg)
     if known is None:
         return list(IMAGENET_MEAN), list(IMAGENET_STD)
     return list(known.mean), list(known.std)

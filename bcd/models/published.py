@@ -48,15 +48,27 @@ class Published:
         """Accuracy on ImageNet in percent."""
         return float(self.weights.meta["_metrics"]["ImageNet-1K"]["acc@1"])
 
+    def check(self, size: int) -> None:
+        """Makes sure that it can work on pictures of that many pixels a side.
+
+        Raises:
+            ConfigError: It cannot.
+        """
+        if self.kind == "VisionTransformer":
+            patch = int(self.name.rpartition("_")[2])  # which ends its name
+            fits, wanted = size % patch == 0, f"a multiple of {patch}"
+        else:
+            least = max(self.weights.meta["min_size"])
+            fits, wanted = size >= least, f"{least} or more"
+        if not fits:
+            raise ConfigError(f"model.input_size={size}: {self.name} wants {wanted} pixels")
+
     def make(self, size: int, device: str) -> Any:
-        """Makes the network with torch's random weights, without extra heads.
+        """Makes the network with random weights, without auxiliary classifiers.
 
         Args:
             size: Side of the pictures in pixels.
             device: On `meta` nothing is drawn, which takes most of the time otherwise.
-
-        Raises:
-            ConfigError: It cannot work on pictures of that size.
         """
         from torchvision.models import get_model
 
@@ -64,14 +76,7 @@ class Published:
         if self.kind in _HALF:
             settings = {"aux_logits": False, "init_weights": True}
         if self.kind == "VisionTransformer":
-            patch = get_patch(self.name)
-            if size % patch:
-                raise ConfigError(
-                    f"model.input_size={size}: {self.name} wants a multiple of {patch} pixels"
-                )
             settings = {"image_size": size}
-        elif size < (least := max(self.weights.meta["min_size"])):
-            raise ConfigError(f"model.input_size={size}: {self.name} wants {least} or more pixels")
         # RegNet reckons its widths with tensors, for which there are no numbers on meta.
         with torch.device("cpu" if self.kind == "RegNet" else device):
             return get_model(self.name, weights=None, **settings).to(device)
@@ -96,11 +101,6 @@ def published(name: str) -> Published | None:
     known = models.get_model_weights(name)
     first = next((w for w in known if w.name == "IMAGENET1K_V1"), next(iter(known)))
     return Published(name, kind, first)
-
-
-def get_patch(name: str) -> int:
-    """Side of a vision transformer's patches in pixels, which ends its name."""
-    return int(name.rpartition("_")[2])
 
 
 def adapted(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
