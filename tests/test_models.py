@@ -32,10 +32,10 @@ def pictures(count: int, size: int = 64, seed: int = 0) -> Tensor:
     return patches.repeat_interleave(size // 4, 2).repeat_interleave(size // 4, 3)
 
 
-def normalised(x: Tensor) -> Tensor:
+def normalised(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """What ImageNet networks are fed, by torchvision's own functions and constants."""
     transforms = get_weight("MobileNet_V2_Weights.IMAGENET1K_V1").transforms()
-    x = vision.to_dtype(x, torch.float32, scale=True)
+    x = vision.to_dtype(x, dtype, scale=True)
     result: Tensor = vision.normalize(x, transforms.mean, transforms.std)
     return result
 

@@ -187,7 +187,9 @@ def test_the_table_has_a_row_for_every_file_as_hydra_reads_it(
 
 
 def test_the_table_takes_names_of_torchvision() -> None:
-    done = module("bcd.models", "resnet18", "resnet34")
+    done = module("bcd.models", "resnet18", "efficientnet_b1")
     assert done.returncode == 0, done.stderr
-    assert "69.8" in done.stderr and "73.3" in done.stderr
+    rows = {line.split()[1]: line.split() for line in done.stderr.splitlines() if "│" in line}
+    assert (rows["resnet18"][9], rows["resnet18"][15]) == ("224", "69.8")
+    assert rows["efficientnet_b1"][9] == "240"  # pixels
     assert main(["resnet18", "swin_t"]) == 2

@@ -218,9 +218,9 @@ def _onnxruntime(label: str, module: nn.Module, size: int) -> Engine:
 def _openvino(label: str, module: nn.Module, size: int) -> Engine:
     import openvino
 
-    model = openvino.convert_model(
-        module, example_input=torch.zeros(1, size, size, 3, dtype=torch.uint8)
-    )
+    example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
+    with _plain_attention():
+        model = openvino.convert_model(module, example_input=example)
     model.reshape({0: [-1, size, size, 3]})
     streams = {"NUM_STREAMS": _cores(), "INFERENCE_NUM_THREADS": _cores()}
     exact = {"INFERENCE_PRECISION_HINT": "f32", **streams}

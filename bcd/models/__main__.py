@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from omegaconf import OmegaConf
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="networks of torchvision, instead of conf/model")
     names = parser.parse_args(arguments).names
     try:
-        configs = {name: ModelConfig(name, None) for name in names} if names else shipped()
+        configs = {name: _named(name) for name in names} if names else shipped()
         rows = [_row(name, cfg) for name, cfg in configs.items()]
     except BcdError as error:
         say(f"error: {error}")
@@ -63,6 +64,13 @@ def count_multiply_adds(backbone: Backbone, size: int) -> int:
     with FlopCounterMode(display=False) as counter:
         blocks(torch.empty(1, 3, size, size, device="meta"))
     return int(counter.get_total_flops()) // 2
+
+
+def _named(name: str) -> ModelConfig:
+    """A network of torchvision, for pictures of the size that its weights were tested with."""
+    cfg = ModelConfig(name, None)
+    known = find_backbone(cfg)
+    return cfg if known is None else replace(cfg, input_size=known.side)
 
 
 def _row(name: str, cfg: ModelConfig) -> list[str]:

@@ -48,6 +48,11 @@ class Published:
         """Accuracy on ImageNet in percent."""
         return float(self.weights.meta["_metrics"]["ImageNet-1K"]["acc@1"])
 
+    @property
+    def side(self) -> int:
+        """Of the pictures that its weights were tested with, in pixels."""
+        return int(self.weights.transforms().crop_size[0])
+
     def check(self, size: int) -> None:
         """Makes sure that it can work on pictures of that many pixels a side.
 
