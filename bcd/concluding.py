@@ -77,7 +77,9 @@ def judge_best(
         for part in ("val", "test")
     }
     trained = collect_answers(network, datamodule.first_views(MOST), device).features
-    groups = run.split.groups_of("val")
+    # Where one slide is in train, val and test alike, pictures of it tell of each other one by one.
+    apart = run.cfg.split.kind not in ("stratified", "kfold")
+    groups = run.split.groups_of("val") if apart else []
     judge = fit_judge(run.cfg.judge, answers["val"], trained, run.catalog.benign, groups)
     if best is not None and content is not None:
         write_judge(best, content, judge.to_plain())
