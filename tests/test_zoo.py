@@ -31,7 +31,7 @@ BLOCKS = {
 
 def side(backbone: str) -> int:
     """A small picture's."""
-    return 96 if backbone == "inception_v3" else 64
+    return 128 if backbone == "inception_v3" else 64
 
 
 def own_features(network: Any, x: Tensor) -> Tensor:
