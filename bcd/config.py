@@ -9,24 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from bcd.config_values import at_least, one_of, within
 from bcd.errors import ConfigError
-
-
-def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        from bcd.config_check import nearest
-
-        raise ConfigError(f"{key}={value}: choose {' or '.join(choices)}{nearest(value, choices)}")
-
-
-def _within(key: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{key}={value}: must lie between {low} and {high}")
-
-
-def _at_least(key: str, value: int, low: int) -> None:
-    if value < low:
-        raise ConfigError(f"{key}={value}: must be {low} or more")
 
 
 @dataclass
@@ -56,11 +40,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
-        _one_of("data.variant", self.variant, ("original", "segmented"))
-        _at_least("data.min_size", self.min_size, 1)
-        _at_least("data.batch_size", self.batch_size, 1)
+        one_of("data.variant", self.variant, ("original", "segmented"))
+        at_least("data.min_size", self.min_size, 1)
+        at_least("data.batch_size", self.batch_size, 1)
         if self.num_workers is not None:
-            _at_least("data.num_workers", self.num_workers, 0)
+            at_least("data.num_workers", self.num_workers, 0)
 
 
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
@@ -85,17 +69,17 @@ class SplitConfig:
 
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
-        _one_of("split.kind", self.kind, SPLIT_KINDS)
-        _within("split.test", self.test, 0.01, 0.9)
-        _within("split.val", self.val, 0.01, 0.9)
-        _at_least("split.seed", self.seed, 0)
-        _one_of("split.groups", self.groups, ("given", "auto", "blocks"))
-        _at_least("split.embargo", self.embargo, 0)
-        _at_least("split.group_size", self.group_size, 2)
+        one_of("split.kind", self.kind, SPLIT_KINDS)
+        within("split.test", self.test, 0.01, 0.9)
+        within("split.val", self.val, 0.01, 0.9)
+        at_least("split.seed", self.seed, 0)
+        one_of("split.groups", self.groups, ("given", "auto", "blocks"))
+        at_least("split.embargo", self.embargo, 0)
+        at_least("split.group_size", self.group_size, 2)
         if self.kind == "kfold" and self.folds is None:
             raise ConfigError("split.folds is missing: split=kfold wants a number of folds")
         if self.folds is not None:
-            _at_least("split.folds", self.folds, 2)
+            at_least("split.folds", self.folds, 2)
             if not 0 <= self.fold < self.folds:
                 last = self.folds - 1
                 raise ConfigError(f"split.fold={self.fold}: must lie between 0 and {last}")
@@ -111,7 +95,7 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
-        _at_least("augment.views", self.views, 1)
+        at_least("augment.views", self.views, 1)
 
 
 @dataclass
@@ -124,8 +108,8 @@ class FeaturesConfig:
 
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
-        _one_of("features.engine", self.engine, ENGINES)
-        _one_of("features.dtype", self.dtype, ("float32", "float16"))
+        one_of("features.engine", self.engine, ENGINES)
+        one_of("features.dtype", self.dtype, ("float32", "float16"))
 
 
 @dataclass
@@ -142,17 +126,17 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
-        _at_least("model.input_size", self.input_size, 32)
+        at_least("model.input_size", self.input_size, 32)
         whole = isinstance(self.unfreeze, int) and not isinstance(self.unfreeze, bool)
         if self.unfreeze != "all" and not (whole and self.unfreeze >= 0):
             raise ConfigError(
                 f"model.unfreeze={self.unfreeze}: must be 'all' or a number of last blocks"
             )
-        _one_of("model.batchnorm", self.batchnorm, ("frozen", "trained"))
+        one_of("model.batchnorm", self.batchnorm, ("frozen", "trained"))
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
         if self.class_weights is not None:
-            _one_of("model.class_weights", self.class_weights, ("balanced",))
+            one_of("model.class_weights", self.class_weights, ("balanced",))
 
 
 @dataclass
@@ -167,12 +151,12 @@ class JudgeConfig:
 
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
-        _within("judge.coverage", self.coverage, 0.5, 0.999)
-        _within("judge.sensitivity", self.sensitivity, 0.5, 1)
-        _within("judge.unsure", self.unsure, 0, 0.5)
-        _within("judge.unlike", self.unlike, 0, 0.5)
+        within("judge.coverage", self.coverage, 0.5, 0.999)
+        within("judge.sensitivity", self.sensitivity, 0.5, 1)
+        within("judge.unsure", self.unsure, 0, 0.5)
+        within("judge.unlike", self.unlike, 0, 0.5)
         if self.prevalence is not None:
-            _within("judge.prevalence", self.prevalence, 0, 1)
+            within("judge.prevalence", self.prevalence, 0, 1)
 
 
 @dataclass
@@ -197,7 +181,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
-        _at_least("seed", self.seed, 0)
+        at_least("seed", self.seed, 0)
 
 
 @dataclass
@@ -248,13 +232,13 @@ class EvalConfig:
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
         if self.data.batch_size is not None:
-            _at_least("data.batch_size", self.data.batch_size, 1)
+            at_least("data.batch_size", self.data.batch_size, 1)
         if self.features.engine is not None:
-            _one_of("features.engine", self.features.engine, ENGINES)
+            one_of("features.engine", self.features.engine, ENGINES)
         if self.subset is not None:
-            _one_of("subset", self.subset, ("train", "val", "test", "all"))
+            one_of("subset", self.subset, ("train", "val", "test", "all"))
         if self.shift is not None:
-            _one_of("shift", self.shift, SHIFT_SUITES)
+            one_of("shift", self.shift, SHIFT_SUITES)
 
 
 @dataclass
@@ -273,7 +257,7 @@ class CompareConfig:
         if len(self.ckpts) != 2:
             raise ConfigError(f"ckpts={self.ckpts}: wants two, as in 'ckpts=[a,b]'")
         if self.subset is not None:
-            _one_of("subset", self.subset, ("test", "all"))
+            one_of("subset", self.subset, ("test", "all"))
         for ckpt in self.ckpts:
             self.of(ckpt)  # checks what it has in common with eval.py
 
@@ -305,7 +289,7 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
-        _one_of("format", self.format, ("csv", "json"))
-        _at_least("batch_size", self.batch_size, 1)
+        one_of("format", self.format, ("csv", "json"))
+        at_least("batch_size", self.batch_size, 1)
         if self.limit is not None:
-            _at_least("limit", self.limit, 1)
+            at_least("limit", self.limit, 1)

@@ -45,11 +45,7 @@ def predict(cfg: PredictConfig) -> list[Prediction]:
 
 def _tell(predictions: list[Prediction], card: Card, file: Path) -> None:
     failed = [p for p in predictions if p.error]
-    said = Counter(
-        card.classes[max(range(len(card.classes)), key=p.probabilities.__getitem__)]
-        for p in predictions
-        if not p.error
-    )
+    said = Counter(card.classes[p.best] for p in predictions if p.best is not None)
     rows = [[name, str(said[name])] for name in card.classes]
     referred = sum(bool(p.refer) for p in predictions)
     rows += [["of these referred", str(referred)], ["could not be read", str(len(failed))]]

@@ -253,15 +253,8 @@ def _shift(facts: Facts) -> Section:
 
 
 def _failures(facts: Facts) -> Section:
-    wrong = Counter(
-        (
-            p.label,
-            facts.catalog.classes[
-                max(range(len(p.probabilities)), key=p.probabilities.__getitem__)
-            ],
-        )
-        for p in facts.results["test"].predictions
-    )
+    predictions, classes = facts.results["test"].predictions, facts.catalog.classes
+    wrong = Counter((p.label, classes[p.best]) for p in predictions if p.best is not None)
     pairs = [(pair, count) for pair, count in wrong.most_common() if pair[0] != pair[1]][:6]
     rows = [[label, said, str(count)] for (label, said), count in pairs]
     blocks: list[Block] = [Table(["is", "said", "pictures"], rows)] if rows else ["None on test."]

@@ -76,11 +76,10 @@ def short_shifts(
     with feed(pooled, model, network, source, needs, device) as fed:
         keys: Any = [(index, version) for version in versions for index in some]
         answers = collect_answers(network, make_loader(fed, keys, 16, None), device)
-    away = referred(judge.answer(answers.logits, answers.features)[1])
-    shape = (len(versions), len(some))
-    probabilities = judge.probabilities(answers.logits).reshape(*shape, -1)
-    labels = answers.labels[: len(some)]
-    return shift_table(augmenter.suite, probabilities, labels, _ece, away.reshape(shape))
+    probabilities, reasons = judge.answer(answers.logits, answers.features)
+    shape, labels = (len(versions), len(some)), answers.labels[: len(some)]
+    away = referred(reasons).reshape(shape)
+    return shift_table(augmenter.suite, probabilities.reshape(*shape, -1), labels, _ece, away)
 
 
 def all_shifts(

@@ -41,7 +41,7 @@ def leak_figures(
     """
     left = set(tested) - set(found)
     right = [
-        catalog.classes[int(np.argmax(prediction.probabilities))] == prediction.label
+        prediction.best is not None and catalog.classes[prediction.best] == prediction.label
         for index, prediction in zip(tested, predictions, strict=True)
         if index in left
     ]

@@ -92,10 +92,7 @@ def _pair(catalog: Catalog, first: int, second: int) -> str:
 
 
 def _clusters(catalog: Catalog, survey: Survey) -> Iterator[str]:
-    members: dict[int, list[int]] = defaultdict(list)
-    for index, cluster in enumerate(survey.clusters):
-        members[int(cluster)].append(index)
-    sets = sorted((m for m in members.values() if len(m) > 1), key=lambda m: -len(m))
+    sets = sorted((own for own in survey.sets() if len(own) > 1), key=lambda own: -len(own))
     if not sets:
         yield note("None.")
     for own in sets[:_CLUSTERS]:

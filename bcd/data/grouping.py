@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -173,10 +171,7 @@ def _spans(
 
 
 def _leave_out_twins(subsets: list[str], survey: Survey) -> None:
-    members: dict[int, list[int]] = defaultdict(list)
-    for index, cluster in enumerate(survey.clusters):
-        members[int(cluster)].append(index)
-    for cluster in members.values():
+    for cluster in survey.sets():
         present = {subsets[i] for i in cluster} - {"excluded"}
         if len(present) > 1:
             kept = next(part for part in ("test", "val", "train") if part in present)

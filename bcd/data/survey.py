@@ -39,6 +39,13 @@ class Survey:
         """Number of each picture's set of twins; one without a twin has a number of its own."""
         return clusters(self.count, self.twins)
 
+    def sets(self) -> list[list[int]]:
+        """Indices of the pictures of each set of twins; single pictures are sets of their own."""
+        members: dict[int, list[int]] = defaultdict(list)
+        for index, cluster in enumerate(self.clusters):
+            members[int(cluster)].append(index)
+        return list(members.values())
+
 
 def survey_pictures(catalog: Catalog) -> Survey:
     """Looks at every picture once and remembers it; a second survey reads two files.
@@ -58,11 +65,8 @@ def drop_duplicates(catalog: Catalog) -> Catalog:
     Raises:
         BcdError: A picture has changed or gone since the catalog was made.
     """
-    members: dict[int, list[int]] = defaultdict(list)
-    for index, cluster in enumerate(survey_pictures(catalog).clusters):
-        members[int(cluster)].append(index)
     reasons: dict[int, str] = {}
-    for first, *others in members.values():
+    for first, *others in survey_pictures(catalog).sets():
         if len({catalog.pictures[i].label for i in (first, *others)}) > 1:
             others = [first, *others]
             reasons |= dict.fromkeys(others, "shows a field that stands under another class too")

@@ -30,6 +30,11 @@ class Prediction:
     error: str = ""
     refer: str = ""
 
+    @property
+    def best(self) -> int | None:
+        """Index of the most probable class, the first of equals; None where unreadable."""
+        return max(range(len(self.probabilities)), key=self.probabilities.__getitem__, default=None)
+
 
 def prediction_records(
     predictions: Sequence[Prediction], classes: Sequence[str], benign: int | None
@@ -44,7 +49,7 @@ def prediction_records(
 
 
 def _record(p: Prediction, classes: Sequence[str], benign: int | None) -> dict[str, Any]:
-    best = max(range(len(p.probabilities)), key=p.probabilities.__getitem__, default=None)
+    best = p.best
     known = best is not None
     return {
         # JSON has no way to write a name that is not UTF-8, which Linux allows.
