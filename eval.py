@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 def main(cfg: "DictConfig") -> int:
     """Evaluates; returns the exit status."""
-    from bcd.config import EvalConfig
     from bcd.config_check import check_config
+    from bcd.config_programs import EvalConfig
 
     with quick_imports():
         checked = check_config(cfg, EvalConfig)

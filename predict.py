@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 def main(cfg: "DictConfig") -> int:
     """Predicts; returns 3 when some pictures could not be read."""
-    from bcd.config import PredictConfig
     from bcd.config_check import check_config
+    from bcd.config_programs import PredictConfig
 
     with quick_imports():
         checked = check_config(cfg, PredictConfig)

@@ -20,7 +20,8 @@ from bcd.audit.checks import (
 from bcd.audit.network import frozen_features
 from bcd.audit.page import check_rows, write_audit
 from bcd.audit.shortcuts import COLOUR, MASKED, SOURCES, Score, check_shortcuts, remembered, score
-from bcd.config import AuditConfig, DataConfig, SplitConfig
+from bcd.config import DataConfig, SplitConfig
+from bcd.config_programs import AuditConfig
 from bcd.console import say, track
 from bcd.data.catalog import Catalog, load_catalog
 from bcd.data.slides import likely_slides

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 def main(cfg: "DictConfig") -> int:
     """Compares; returns the exit status."""
-    from bcd.config import CompareConfig
     from bcd.config_check import check_config
+    from bcd.config_programs import CompareConfig
 
     with quick_imports():
         checked = check_config(cfg, CompareConfig)

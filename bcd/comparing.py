@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.config import CompareConfig
+from bcd.config_programs import CompareConfig
 from bcd.console import say, show_table
 from bcd.data.catalog import Catalog, load_catalog
 from bcd.data.reading import read_picture

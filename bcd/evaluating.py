@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bcd.audit.leaks import leak_figures, leaked
-from bcd.config import AugmentConfig, DataConfig, EvalConfig, FeaturesConfig, ModelConfig
+from bcd.config import AugmentConfig, DataConfig, FeaturesConfig, ModelConfig
+from bcd.config_programs import EvalConfig
 from bcd.console import say, show_table
 from bcd.data.catalog import Catalog, load_catalog
 from bcd.data.loading import ViewSampler, make_loader

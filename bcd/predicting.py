@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from bcd.config import PredictConfig
+from bcd.config_programs import PredictConfig
 from bcd.console import say, show_table, track
 from bcd.data.catalog import expand_inputs
 from bcd.errors import ConfigError

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bcd.config import AuditConfig, EvalConfig, PredictConfig, TrainConfig
+from bcd.config import TrainConfig
 from bcd.config_check import Schema, check_config
+from bcd.config_programs import AuditConfig, EvalConfig, PredictConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"

@@ -15,7 +15,7 @@ from harness import SMALL, error_lines, module, train_config
 from noise import write_classes
 
 from bcd.comparing import Comparison, compare_checkpoints
-from bcd.config import CompareConfig, EvalDataConfig
+from bcd.config_programs import CompareConfig, EvalDataConfig
 from bcd.data.generated import generate
 from bcd.errors import BcdError, ConfigError
 from bcd.training import train

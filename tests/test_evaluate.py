@@ -14,7 +14,7 @@ import pytest
 from harness import SMALL, assert_same_figures, error_lines, script, train_config
 from noise import noise, write_classes, write_picture
 
-from bcd.config import EvalConfig, EvalDataConfig
+from bcd.config_programs import EvalConfig, EvalDataConfig
 from bcd.data.generated import generate
 from bcd.errors import BcdError
 from bcd.evaluating import evaluate_checkpoint

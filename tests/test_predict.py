@@ -15,7 +15,7 @@ import torch
 from harness import SMALL, error_lines, predict_config, script, train_config
 from noise import noise, write_picture
 
-from bcd.config import PredictConfig
+from bcd.config_programs import PredictConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.judge import Judge
 from bcd.evaluation.predictions import Prediction

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def main(cfg: "DictConfig") -> int:
     """Audits; returns the exit status."""
-    from bcd.config import AuditConfig
     from bcd.config_check import check_config
+    from bcd.config_programs import AuditConfig
 
     with quick_imports():
         checked = check_config(cfg, AuditConfig)
