@@ -35,6 +35,7 @@ class DataConfig:
     drop_duplicates: bool = False
     mask_scale_bar: bool = False
     batch_size: int = 16
+    balanced: bool = False
     num_workers: int | None = None
     generate: GenerateConfig | None = None
 
@@ -92,10 +93,14 @@ class AugmentConfig:
     views: int = 5
     # Checked when they are first used: importing albumentations takes a second.
     transforms: list[Any] = field(default_factory=list, metadata={"check": "late"})
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
         at_least("augment.views", self.views, 1)
+        within("augment.mixup", self.mixup, 0, 10)
+        within("augment.cutmix", self.cutmix, 0, 10)
 
 
 @dataclass
@@ -123,6 +128,10 @@ class ModelConfig:
     batchnorm: str = "frozen"
     dropout: float = 0.2
     class_weights: str | None = None
+    label_smoothing: float = 0.0
+    unfreeze_from: int = 0
+    backbone_lr: float = 1.0
+    depth_decay: float = 1.0
 
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
@@ -137,6 +146,10 @@ class ModelConfig:
             raise ConfigError(f"model.dropout={self.dropout}: must be at least 0 and below 1")
         if self.class_weights is not None:
             one_of("model.class_weights", self.class_weights, ("balanced",))
+        within("model.label_smoothing", self.label_smoothing, 0, 0.9)
+        at_least("model.unfreeze_from", self.unfreeze_from, 0)
+        within("model.backbone_lr", self.backbone_lr, 0, 100)
+        within("model.depth_decay", self.depth_decay, 0, 1)
 
 
 @dataclass
@@ -167,6 +180,7 @@ class TrainConfig:
     seed: int = 0
     run_dir: str = ""
     resume: str | None = None
+    lr_find: bool = False
     data: DataConfig = field(default_factory=DataConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

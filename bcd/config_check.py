@@ -73,26 +73,30 @@ def source_of(key: str) -> str:
     if not HydraConfig.initialized():
         return "(configuration)"
     hydra = HydraConfig.get()
+    choices = dict(hydra.runtime.choices)
+    folders = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file"]
     for text in hydra.overrides.task:
         name, _, value = text.lstrip("+~").partition("=")
-        if hydra.runtime.choices.get(name) == value:
+        several = value.startswith("[") and any((folder / name).is_dir() for folder in folders)
+        if several or choices.get(name) == value:
             continue  # it chose a file; the key stands in there
         if key == name or key.startswith(f"{name}.") or name.startswith(f"{key}."):
             return f"(command line: {text})"
-    folders = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file"]
     group, _, rest = key.partition(".")
-    choices = dict(hydra.runtime.choices)
-    places = [
-        (f"experiment/{choices.get('experiment')}", key),
-        (f"{group}/{choices.get(group)}", rest),
-    ]
-    places.append((str(hydra.job.config_name), key))
     for folder in folders:
-        for place, inner in places:
+        # Of a group that takes several files Hydra does not say which were chosen.
+        of_group = [choices[group]] if group in choices else _stems(folder / group)
+        places = [(f"experiment/{choices.get('experiment')}", key)]
+        places += [(f"{group}/{choice}", rest) for choice in of_group]
+        for place, inner in [*places, (str(hydra.job.config_name), key)]:
             file = folder / f"{place}.yaml"
             if file.is_file() and _holds(file, inner):
                 return f"({folder.name}/{place}.yaml)"
     return "(configuration)"
+
+
+def _stems(folder: Path) -> list[str]:
+    return sorted(file.stem for file in folder.glob("*.yaml"))
 
 
 def _holds(file: Path, key: str) -> bool:

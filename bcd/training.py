@@ -24,6 +24,7 @@ from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device
 from bcd.features.feeding import Need, feed
 from bcd.inference.checkpoint import Card
+from bcd.lr_finding import find_learning_rate
 from bcd.models.backbones import find_backbone, normalisation
 from bcd.models.classifier import SmearClassifier
 from bcd.runs import write_config, write_run_info
@@ -65,7 +66,8 @@ def train(cfg: TrainConfig) -> TrainResult | None:
         cfg: Checked configuration; `run_dir` is where everything goes.
 
     Returns:
-        The figures and objects; None on processes of a distributed run other than the first.
+        The figures and objects; None on processes of a distributed run other than the first, and
+        where only the learning rate was looked for.
 
     Raises:
         BcdError: Pictures, weights or configuration cannot serve.
@@ -83,7 +85,7 @@ def train(cfg: TrainConfig) -> TrainResult | None:
     datamodule = SmearDataModule(catalog, split, cfg.data, cfg.augment, size, cfg.seed)
     weights = _class_weights(catalog, split) if cfg.model.class_weights else None
     classifier = SmearClassifier(
-        cfg.model, len(catalog.classes), cfg.optimizer, cfg.scheduler, weights
+        cfg.model, len(catalog.classes), cfg.optimizer, cfg.scheduler, weights, cfg.augment
     )
     trainer = _make_trainer(run)
     if trainer.is_global_zero:
@@ -112,6 +114,9 @@ def _fit(
     device = trainer.strategy.root_device
     with feed(cfg.features, cfg.model, network, pictures, needs, device) as source:
         datamodule.source = source
+        if cfg.lr_find:
+            find_learning_rate(cfg, classifier, datamodule, run.folder)
+            return None
         trainer.fit(classifier, datamodule, ckpt_path=resume)
         if trainer.interrupted:
             line = f"interrupted: continue with resume={run.folder}/checkpoints/last.ckpt"

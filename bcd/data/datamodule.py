@@ -45,6 +45,7 @@ class SmearDataModule(pl.LightningDataModule):
         self.seed = seed
         self.batch_size = data.batch_size
         self.num_workers = data.num_workers
+        self.balanced = data.balanced
         self._first_epoch = 0
         self.pictures = PictureViews(
             catalog.root,
@@ -92,6 +93,9 @@ class SmearDataModule(pl.LightningDataModule):
     def _loader(self, subset: str, views: int) -> DataLoader[Any]:
         rank = self.trainer.global_rank if self.trainer else 0
         world = self.trainer.world_size if self.trainer else 1
-        sampler = ViewSampler(self.split.indices(subset), views, self.seed, rank, world)
+        indices = self.split.indices(subset)
+        labels = [self.catalog.pictures[i].label for i in indices]
+        drawn = labels if views and self.balanced else None
+        sampler = ViewSampler(indices, views, self.seed, rank, world, drawn)
         sampler.set_epoch(self._first_epoch)
         return make_loader(self.source, sampler, self.batch_size, self.num_workers)

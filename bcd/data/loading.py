@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from bcd.data.views import PLAIN, Key, Source
@@ -25,16 +26,25 @@ class ViewSampler(Sampler[Key]):
         seed: The run's seed.
         rank: Number of this process.
         world: Number of processes.
+        labels: Class of each of these pictures, where training is to draw the classes equally
+            often, pictures of rare ones more than once; None for each picture once.
     """
 
     def __init__(
-        self, indices: Sequence[int], views: int, seed: int, rank: int = 0, world: int = 1
+        self,
+        indices: Sequence[int],
+        views: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        labels: Sequence[int] | None = None,
     ) -> None:
         self._indices = list(indices)
         self._views = views
         self._seed = seed
         self._rank = rank
         self._world = world
+        self._shares = None if labels is None else _equal_shares(labels)
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -54,11 +64,21 @@ class ViewSampler(Sampler[Key]):
         if not self._views:
             return [(i, PLAIN) for i in self._indices[self._rank :: self._world]]
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
-        order = torch.randperm(len(self._indices), generator=generator).tolist()
+        count = len(self._indices)
+        if self._shares is None:
+            order = torch.randperm(count, generator=generator).tolist()
+        else:
+            order = torch.multinomial(self._shares, count, True, generator=generator).tolist()
         short = -len(order) % self._world
         order += (order * short)[:short]
         view = self._epoch % self._views
         return [(self._indices[i], view) for i in order[self._rank :: self._world]]
+
+
+def _equal_shares(labels: Sequence[int]) -> Tensor:
+    """Chances of drawing each picture (n,) by which all classes come equally often."""
+    given = torch.tensor(labels)
+    return 1 / torch.bincount(given)[given].double()
 
 
 def make_loader(

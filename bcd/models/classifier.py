@@ -16,8 +16,9 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
-from bcd.config import ModelConfig
+from bcd.config import AugmentConfig, ModelConfig
 from bcd.models.backbones import build_backbone
+from bcd.models.finetuning import Mixer, parameter_groups
 from bcd.models.network import SmearNetwork
 
 Batch = tuple[Tensor, Tensor]
@@ -33,6 +34,7 @@ class SmearClassifier(pl.LightningModule):
         scheduler: `_target_` of a learning-rate scheduler and its arguments, without the
             optimizer; empty for a constant rate.
         class_weights: Weight of each class in the loss, None for equal ones.
+        augment: The `augment` group, for how training samples are mixed; None for not at all.
     """
 
     def __init__(
@@ -42,13 +44,19 @@ class SmearClassifier(pl.LightningModule):
         optimizer: Mapping[str, Any] | None = None,
         scheduler: Mapping[str, Any] | None = None,
         class_weights: Sequence[float] | None = None,
+        augment: AugmentConfig | None = None,
     ) -> None:
         super().__init__()
+        self._model = model
         self.network = SmearNetwork(build_backbone(model), classes, model)
         self._optimizer = optimizer
         self._scheduler = scheduler
         weight = None if class_weights is None else torch.tensor(class_weights)
         self.loss = nn.CrossEntropyLoss(weight=weight)
+        self.smoothed_loss = nn.CrossEntropyLoss(
+            weight=weight, label_smoothing=model.label_smoothing
+        )
+        self._mix = Mixer(augment or AugmentConfig(), classes)
         scores = epoch_scores(classes)
         self.train_scores = scores.clone(prefix="train/")
         self.val_scores = scores.clone(prefix="val/")
@@ -67,12 +75,22 @@ class SmearClassifier(pl.LightningModule):
         self.network.train()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of a batch."""
-        logits = self(batch[0])
-        loss: Tensor = self.loss(logits, batch[1])
+        """Loss of a batch, with smoothed labels and mixed samples where these are asked for."""
+        x, labels = self._mix(self.network.prefix(batch[0]), batch[1])
+        logits = self.network.answer(x)
+        loss: Tensor = self.smoothed_loss(logits, labels)
         self.train_loss.update(loss.detach(), weight=len(logits))
-        self._seen.append((logits.detach(), batch[1]))
+        # Of mixed samples the class that most of it is.
+        hard = labels.argmax(1) if labels.ndim == 2 else labels
+        self._seen.append((logits.detach(), hard))
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Leaves the backbone as it is in the epochs that are for the head alone."""
+        # Without gradients an optimizer skips them; to freeze them would upset a distributed run.
+        if self.current_epoch < self._model.unfreeze_from:
+            for parameter in self.network.trunk.parameters():
+                parameter.grad = None
 
     def on_train_epoch_end(self) -> None:
         """Logs the epoch's figures on the train part, as seen while it was being trained."""
@@ -111,12 +129,18 @@ class SmearClassifier(pl.LightningModule):
         """The optimizer over what is trained, and a scheduler that steps after every batch."""
         from bcd.config_check import FILLED_IN, instantiate
 
-        trained = [p for p in self.parameters() if p.requires_grad]
-        optimizer = instantiate(self._optimizer or {}, params=trained)
+        settings = dict(self._optimizer or {})
+        lr = float(settings.get("lr", 1e-3))
+        groups = parameter_groups(self.network, self._model, lr)
+        optimizer = instantiate(settings, params=groups)
         if not self._scheduler:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
-        filled = {n: steps for n in FILLED_IN if self._scheduler.get(n, steps) is None}
+        filled: dict[str, Any] = {
+            name: steps for name in FILLED_IN if self._scheduler.get(name, steps) is None
+        }
+        if "max_lr" in self._scheduler:  # one for all groups would level them
+            filled["max_lr"] = [self._scheduler["max_lr"] * group["lr"] / lr for group in groups]
         scheduler = instantiate({**self._scheduler, **filled}, optimizer=optimizer)
         return {
             "optimizer": optimizer,

@@ -99,10 +99,16 @@ class SmearNetwork(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """Maps pictures uint8 (N, 3, H, W) to what the head is given, (N, features)."""
-        x = self.prefix(x)
-        return pool(self.trunk(x)) if len(self.trunk) else x
+        return self._embed_rest(self.prefix(x))
+
+    def answer(self, x: Tensor) -> Tensor:
+        """Maps what the frozen prefix gives to logits (N, classes)."""
+        logits: Tensor = self.head(self.dropout(self._embed_rest(x)))
+        return logits
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps pictures uint8 (N, 3, H, W) to logits (N, classes)."""
-        logits: Tensor = self.head(self.dropout(self.embed(x)))
-        return logits
+        return self.answer(self.prefix(x))
+
+    def _embed_rest(self, x: Tensor) -> Tensor:
+        return pool(self.trunk(x)) if len(self.trunk) else x
