@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from bcd.config_head import HeadConfig
 from bcd.config_values import at_least, one_of, within
 from bcd.errors import ConfigError
 
@@ -119,7 +120,7 @@ class FeaturesConfig:
 
 @dataclass
 class ModelConfig:
-    """The network: backbone, what of it is trained, and the head."""
+    """The network: backbone, what of it is trained, and what weighs in the loss."""
 
     backbone: str = "mobilenet_v2"
     weights: str | None = "imagenet"
@@ -185,6 +186,7 @@ class TrainConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     optimizer: dict[str, Any] = field(default_factory=dict)
@@ -196,3 +198,4 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
         at_least("seed", self.seed, 0)
+        self.head.check_with(self.model.unfreeze, self.model.class_weights)

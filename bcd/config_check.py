@@ -87,7 +87,8 @@ def source_of(key: str) -> str:
         # Of a group that takes several files Hydra does not say which were chosen.
         of_group = [choices[group]] if group in choices else _stems(folder / group)
         places = [(f"experiment/{choices.get('experiment')}", key)]
-        places += [(f"{group}/{choice}", rest) for choice in of_group]
+        # Some files set keys of several groups, which stand there in full.
+        places += [(f"{group}/{choice}", inner) for choice in of_group for inner in (rest, key)]
         for place, inner in [*places, (str(hydra.job.config_name), key)]:
             file = folder / f"{place}.yaml"
             if file.is_file() and _holds(file, inner):

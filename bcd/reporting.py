@@ -119,11 +119,13 @@ def _model(facts: Facts) -> Section:
     cfg = facts.cfg
     optimizer = str(cfg.optimizer.get("_target_", "")).rpartition(".")[2]
     trained = "the head" if cfg.model.unfreeze == 0 else f"the head and {cfg.model.unfreeze} blocks"
+    learnt = f"{optimizer}, learning rate {cfg.optimizer.get('lr')}"
     rows = [
         ["backbone", f"{cfg.model.backbone}, weights {cfg.model.weights}"],
+        ["head", cfg.head.kind],
         ["trained", trained],
         ["pictures", f"{cfg.model.input_size} pixels a side"],
-        ["optimizer", f"{optimizer}, learning rate {cfg.optimizer.get('lr')}"],
+        ["optimizer", "none: scikit-learn fits the head" if cfg.head.fitted else learnt],
         ["epochs", f"{cfg.trainer.get('max_epochs')}, batches of {cfg.data.batch_size}"],
         ["views", f"{cfg.augment.views} of each picture, {len(cfg.augment.transforms)} transforms"],
         ["seed", str(cfg.seed)],

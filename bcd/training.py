@@ -20,13 +20,14 @@ from bcd.data.datamodule import SmearDataModule
 from bcd.data.split import Split, far_from_share, make_split
 from bcd.data.survey import survey_pictures
 from bcd.data.views import PLAIN
-from bcd.errors import BcdError
+from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.collect import choose_device
 from bcd.features.feeding import Need, feed
 from bcd.inference.checkpoint import Card
 from bcd.lr_finding import find_learning_rate
 from bcd.models.backbones import find_backbone, normalisation
 from bcd.models.classifier import SmearClassifier
+from bcd.models.fitting import FittedClassifier
 from bcd.runs import write_config, write_run_info
 
 
@@ -83,11 +84,13 @@ def train(cfg: TrainConfig) -> TrainResult | None:
     run = Run(cfg, run_dir, catalog, survey, make_split(catalog, cfg.split, survey))
     split, size = run.split, cfg.model.input_size
     datamodule = SmearDataModule(catalog, split, cfg.data, cfg.augment, size, cfg.seed)
-    weights = _class_weights(catalog, split) if cfg.model.class_weights else None
-    classifier = SmearClassifier(
-        cfg.model, len(catalog.classes), cfg.optimizer, cfg.scheduler, weights, cfg.augment
-    )
+    classifier = _make_classifier(run, datamodule)
     trainer = _make_trainer(run)
+    if cfg.head.fitted and trainer.world_size > 1:
+        raise ConfigError(
+            f"trainer.devices={trainer.world_size}: head={cfg.head.kind} is fitted in one process; "
+            "say trainer.devices=1"
+        )
     if trainer.is_global_zero:
         _describe(run)
     outcome = _fit(run, trainer, classifier, datamodule)
@@ -136,6 +139,17 @@ def _needs(trainer: pl.Trainer, views: int, split: Split) -> list[Need]:
     seen = range(views if epochs < 0 else min(views, epochs))
     watched = sorted([*split.indices("val"), *split.indices("test")])
     return [Need(split.indices("train"), seen), Need(watched, (PLAIN,))]
+
+
+def _make_classifier(run: Run, datamodule: SmearDataModule) -> SmearClassifier:
+    cfg, classes = run.cfg, len(run.catalog.classes)
+    weights = _class_weights(run.catalog, run.split) if cfg.model.class_weights else None
+    if not cfg.head.fitted:
+        return SmearClassifier(
+            cfg.model, classes, cfg.optimizer, cfg.scheduler, weights, cfg.augment, cfg.head
+        )
+    views = datamodule.views if datamodule.pictures.augmenter.changes else 1
+    return FittedClassifier(cfg.model, cfg.head, classes, views, cfg.seed, weights)
 
 
 def _make_trainer(run: Run) -> pl.Trainer:

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from bcd.config import ModelConfig
+from bcd.config_head import HeadConfig
 from bcd.errors import BcdError
 from bcd.models.backbones import empty_backbone
 from bcd.models.network import SmearNetwork
 from bcd.storage import replacing
 
-CARD_VERSION = 2
+CARD_VERSION = 3
 
 
 @dataclass
@@ -131,7 +132,8 @@ def load_checkpoint(file: Path) -> tuple[SmearNetwork, Card]:
         card = Card(**{f.name: values[f.name] for f in fields(Card)})
         model = ModelConfig(**card.config["model"])
         backbone = replace(empty_backbone(model), mean=tuple(card.mean), std=tuple(card.std))
-        network = SmearNetwork(backbone, len(card.classes), model)
+        head = HeadConfig(**card.config["head"])
+        network = SmearNetwork(backbone, len(card.classes), model, head)
         network.load_state_dict(state, strict=True, assign=True)
     except (LookupError, TypeError, RuntimeError) as error:
         raise BcdError(

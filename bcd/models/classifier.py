@@ -17,6 +17,7 @@ from torchmetrics.classification import (
 )
 
 from bcd.config import AugmentConfig, ModelConfig
+from bcd.config_head import HeadConfig
 from bcd.models.backbones import build_backbone
 from bcd.models.finetuning import Mixer, parameter_groups
 from bcd.models.network import SmearNetwork
@@ -35,6 +36,7 @@ class SmearClassifier(pl.LightningModule):
             optimizer; empty for a constant rate.
         class_weights: Weight of each class in the loss, None for equal ones.
         augment: The `augment` group, for how training samples are mixed; None for not at all.
+        head: The `head` group; None for a linear head.
     """
 
     def __init__(
@@ -45,10 +47,11 @@ class SmearClassifier(pl.LightningModule):
         scheduler: Mapping[str, Any] | None = None,
         class_weights: Sequence[float] | None = None,
         augment: AugmentConfig | None = None,
+        head: HeadConfig | None = None,
     ) -> None:
         super().__init__()
         self._model = model
-        self.network = SmearNetwork(build_backbone(model), classes, model)
+        self.network = SmearNetwork(build_backbone(model), classes, model, head)
         self._optimizer = optimizer
         self._scheduler = scheduler
         weight = None if class_weights is None else torch.tensor(class_weights)

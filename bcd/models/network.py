@@ -1,4 +1,4 @@
-"""The network: normalisation, a frozen prefix, trained blocks, pooling and a linear head."""
+"""The network: normalisation, a frozen prefix, trained blocks, pooling and a head."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from bcd.config import ModelConfig
+from bcd.config_head import HeadConfig
 from bcd.errors import ConfigError
 from bcd.models.backbones import Backbone
+from bcd.models.heads import make_head
 
 
 class FrozenPrefix(nn.Module):
@@ -70,9 +72,12 @@ class SmearNetwork(nn.Module):
         backbone: Its blocks, and what they want and give.
         classes: Number of classes.
         cfg: The `model` group.
+        head: The `head` group; None for a linear head.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, cfg: ModelConfig) -> None:
+    def __init__(
+        self, backbone: Backbone, classes: int, cfg: ModelConfig, head: HeadConfig | None = None
+    ) -> None:
         super().__init__()
         blocks = backbone.blocks
         trained = len(blocks) if cfg.unfreeze == "all" else int(cfg.unfreeze)
@@ -84,7 +89,7 @@ class SmearNetwork(nn.Module):
         self.prefix = FrozenPrefix(blocks[:cut], not trained, backbone.mean, backbone.std)
         self.trunk = blocks[cut:]
         self.dropout = nn.Dropout(cfg.dropout)
-        self.head = nn.Linear(backbone.features, classes)
+        self.head = make_head(backbone.features, classes, head or HeadConfig())
         self._norms_follow = cfg.batchnorm == "trained"
         self.to(memory_format=torch.channels_last)
 
