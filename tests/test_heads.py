@@ -50,7 +50,7 @@ def fitted(cfg: HeadConfig, features: Floats, labels: Labels, classes: int = CLA
 
 def answers(head: FittedHead, features: Floats) -> NDArray[Any]:
     with torch.inference_mode():
-        return head(torch.from_numpy(features)).double().numpy()
+        return np.asarray(head(torch.from_numpy(features)), np.float64)
 
 
 def probabilities(head: FittedHead, features: Floats) -> NDArray[Any]:
