@@ -1,6 +1,6 @@
 """Leaderboard of the heads: each trained on the same splits with the same feature bank.
 
-python -m bench.heads <folder of class folders> [--weights <file>] [--seeds 0 1 2] [-- split=grouped …]
+python -m bench.heads <folder of class folders> [--weights <file>] [--set split=grouped …]
 """
 
 from __future__ import annotations
@@ -27,14 +27,12 @@ def main() -> None:
     parser.add_argument("--weights", default="imagenet", help="ImageNet weights of MobileNetV2")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--heads", nargs="+", default=[*TRAINED_HEADS, *FITTED_HEADS])
-    parser.add_argument(
-        "overrides", nargs="*", help="after --: for train.py, such as split=grouped"
-    )
+    parser.add_argument("--set", nargs="+", default=[], help="for train.py, such as split=grouped")
     asked = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="bench_heads_"))
     print(f"{machine()}; runs in {work}", flush=True)
     settings = ["experiment=paper", f"data.root={asked.data}", f"model.weights={asked.weights}"]
-    settings += [*asked.overrides, "callbacks.progress=null", "+trainer.enable_progress_bar=false"]
+    settings += [*asked.set, "callbacks.progress=null", "+trainer.enable_progress_bar=false"]
     tests: dict[str, list[dict[str, Any]]] = {}
     for seed in asked.seeds:
         _train(work / f"bank-{seed}", [*settings, "head=linear", f"seed={seed}"])  # fills the bank
