@@ -198,3 +198,17 @@ def test_what_is_no_smear_in_focus_is_referred_and_real_test_pictures_are_not(
     assert all("drawn" in path for path in kept), kept
     test = json.loads((run / "metrics.json").read_text())["test"]
     assert test["referred"] <= 0.05
+
+
+@pytest.mark.parametrize("head", ["svm", "logreg"])
+def test_a_head_that_is_fitted_reaches_the_trained_ones_figures(
+    head: str, paper: tuple[Path, str], tmp_path: Path
+) -> None:
+    plain = ("augment=none", "trainer.max_epochs=1", "callbacks.progress=null")
+    words = ("experiment=paper", f"head={head}", f"data.root={SMEARS}", f"model.weights={WEIGHTS}")
+    quiet = "+trainer.enable_progress_bar=false"
+    cfg = train_config(tmp_path / "run", *words, *plain, quiet)
+    result = train(cfg)
+    assert result is not None
+    trained = json.loads((paper[0] / "metrics.json").read_text())["test"]["accuracy"]
+    assert result.metrics["test"]["accuracy"] >= trained - 0.02
