@@ -130,7 +130,10 @@ class _Extractor(nn.Module):
 
 
 def fold_batchnorm(module: nn.Module) -> None:
-    """Folds each BatchNorm in eval mode that follows a convolution in a sequence into it."""
+    """Folds each BatchNorm in eval mode that follows a convolution in a sequence into it.
+
+    Only torch's own two: a class made from them may do more, as timm's BatchNorm with ReLU does.
+    """
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
     for child in module.children():
@@ -138,7 +141,7 @@ def fold_batchnorm(module: nn.Module) -> None:
     if isinstance(module, nn.Sequential):
         for number in range(len(module) - 1):
             convolution, norm = module[number], module[number + 1]
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            if type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
                 module[number] = fuse_conv_bn_eval(convolution, norm)
                 module[number + 1] = nn.Identity()
 
