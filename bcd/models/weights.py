@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,25 @@ def read_state(file: Path) -> dict[str, Tensor]:
     """
     if not file.is_file():
         raise BcdError(f"model.weights={file}: no such file (or say imagenet, or null for random)")
+    if file.suffix == ".safetensors" and find_spec("safetensors") is None:
+        raise BcdError(f"model.weights={file}: such files need pip install safetensors")
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = _loaded(file)
     except Exception as error:
         raise BcdError(f"model.weights={file}: not a PyTorch state dict") from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    plain = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
+    if not plain or not state:
         raise BcdError(f"model.weights={file}: not a plain state dict of tensors")
     # Weights published in half precision would otherwise meet pictures in single.
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def _loaded(file: Path) -> Any:
+    if file.suffix != ".safetensors":
+        return torch.load(file, map_location="cpu", weights_only=True)
+    from safetensors.torch import load_file
+
+    return load_file(file)
 
 
 def download_state(backbone: str, weights: Any) -> dict[str, Tensor]:
