@@ -6,7 +6,7 @@ Light to import: this module is read before torch is, and `--help` must answer a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bcd.config_head import HeadConfig
@@ -123,7 +123,7 @@ class ModelConfig:
     """The network: backbone, what of it is trained, and what weighs in the loss."""
 
     backbone: str = "mobilenet_v2"
-    weights: str | None = "imagenet"
+    weights: str | list[str | None] | None = "imagenet"
     input_size: int = 224
     unfreeze: Any = 0
     batchnorm: str = "frozen"
@@ -133,9 +133,50 @@ class ModelConfig:
     unfreeze_from: int = 0
     backbone_lr: float = 1.0
     depth_decay: float = 1.0
+    library: str = "torchvision"
+    backbones: list[str] | None = None
+
+    @property
+    def title(self) -> str:
+        """The backbone's name, with its library unless that is torchvision; joined if several."""
+        if self.backbones is not None:
+            return " + ".join(branch.title for branch in self.branches())
+        return self.backbone if self.library == "torchvision" else f"{self.library}/{self.backbone}"
+
+    def branches(self) -> list[ModelConfig]:
+        """The networks that stand side by side, each by itself; none where there is but one."""
+        names = self.backbones or []
+        given = self.weights if isinstance(self.weights, list) else [self.weights] * len(names)
+        cfgs = []
+        for name, weights in zip(names, given, strict=True):
+            library, _, plain = name.rpartition("/")
+            single = replace(self, backbone=plain, backbones=None, weights=weights)
+            cfgs.append(replace(single, library=library or self.library))
+        return cfgs
+
+    def _check_branches(self) -> None:
+        names, weights = self.backbones, self.weights
+        if (self.backbone == "hybrid") != bool(names):
+            raise ConfigError(
+                "model.backbones: say model=hybrid model.backbones=[<name>,<name>] for several "
+                "networks side by side, and model.backbone for one"
+            )
+        if names is None and isinstance(weights, list):
+            raise ConfigError(f"model.weights={weights}: a list is for model=hybrid")
+        if names is None:
+            return
+        shared = weights is None or weights == "imagenet"
+        if not shared and not (isinstance(weights, list) and len(weights) == len(names)):
+            raise ConfigError(
+                f"model.weights={weights}: give imagenet, null or a list of {len(names)}, one for "
+                "each of model.backbones"
+            )
+        self.branches()
 
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
+        one_of("model.library", self.library, ("torchvision", "timm"))
+        self._check_branches()
         at_least("model.input_size", self.input_size, 32)
         whole = isinstance(self.unfreeze, int) and not isinstance(self.unfreeze, bool)
         if self.unfreeze != "all" and not (whole and self.unfreeze >= 0):

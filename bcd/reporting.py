@@ -121,7 +121,7 @@ def _model(facts: Facts) -> Section:
     trained = "the head" if cfg.model.unfreeze == 0 else f"the head and {cfg.model.unfreeze} blocks"
     learnt = f"{optimizer}, learning rate {cfg.optimizer.get('lr')}"
     rows = [
-        ["backbone", f"{cfg.model.backbone}, weights {cfg.model.weights}"],
+        ["backbone", f"{cfg.model.title}, weights {cfg.model.weights}"],
         ["head", cfg.head.kind],
         ["trained", trained],
         ["pictures", f"{cfg.model.input_size} pixels a side"],

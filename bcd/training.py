@@ -25,7 +25,7 @@ from bcd.evaluation.collect import choose_device
 from bcd.features.feeding import Need, feed
 from bcd.inference.checkpoint import Card
 from bcd.lr_finding import find_learning_rate
-from bcd.models.backbones import find_backbone, normalisation
+from bcd.models.backbones import check_backbone, normalisation
 from bcd.models.classifier import SmearClassifier
 from bcd.models.fitting import FittedClassifier
 from bcd.runs import write_config, write_run_info
@@ -78,7 +78,7 @@ def train(cfg: TrainConfig) -> TrainResult | None:
     # What Lightning says at the start and end is either in run.json or advertisement.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    find_backbone(cfg.model)  # before pictures are looked through for minutes
+    check_backbone(cfg.model)  # before pictures are looked through for minutes
     catalog = load_catalog(cfg.data)
     survey = survey_pictures(catalog)
     run = Run(cfg, run_dir, catalog, survey, make_split(catalog, cfg.split, survey))

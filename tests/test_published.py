@@ -19,8 +19,8 @@ from bcd.errors import BcdError, ConfigError
 from bcd.inference.checkpoint import find_checkpoint, load_checkpoint
 from bcd.models.__main__ import count_multiply_adds, main, shipped
 from bcd.models.backbones import BACKBONES, build_backbone, empty_backbone, normalisation
-from bcd.models.blocks import KINDS
-from bcd.models.network import SmearNetwork, pool
+from bcd.models.blocks import KINDS, pool
+from bcd.models.network import SmearNetwork
 from bcd.models.published import published, resized_positions
 from bcd.training import train
 

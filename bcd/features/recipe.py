@@ -48,11 +48,13 @@ def plain_recipe(
         dtype: Of the stored numbers.
         mask: Whether the corner with the scale bar is covered.
     """
-    decoders = ("pillow", "opencv-python-headless", "numpy")
+    packages = ["pillow", "opencv-python-headless", "numpy"]
+    if any(network.library == "timm" for network in model.branches() or [model]):
+        packages.append("timm")  # what its layers do is not all seen in their structure
     return Recipe(
         {
             "format": FORMAT,
-            "backbone": model.backbone,
+            "backbone": model.title,
             "blocks": len(prefix.blocks),
             "pooled": prefix.pooled,
             "prefix": prefix_hash(prefix),
@@ -60,7 +62,7 @@ def plain_recipe(
             "mask_scale_bar": mask,
             "engine": engine,
             "dtype": dtype,
-            "versions": {name: version(name) for name in decoders},
+            "versions": {name: version(name) for name in packages},
         }
     )
 

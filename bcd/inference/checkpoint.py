@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ def versions() -> dict[str, str]:
 
     packages = ("torch", "torchvision", "lightning", "torchmetrics", "albumentations", "numpy")
     found = {name: version(name) for name in (*packages, "opencv-python-headless", "pillow")}
+    if find_spec("timm") is not None:
+        found["timm"] = version("timm")
     return {"bcd": bcd.__version__, "python": platform.python_version(), **found}
 
 

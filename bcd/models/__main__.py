@@ -1,4 +1,4 @@
-"""Lists the networks: python -m bcd.models [name of torchvision ...]."""
+"""Lists the networks: python -m bcd.models [name ...]."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 
 import torch
 from omegaconf import OmegaConf
@@ -16,6 +17,7 @@ from bcd.config import ModelConfig
 from bcd.console import say, show_table
 from bcd.errors import BcdError
 from bcd.models.backbones import Backbone, empty_backbone, find_backbone
+from bcd.models.from_timm import find_timm
 
 # With the longest name just as wide as a terminal of 80 columns.
 HEADER = ("model", "weights", "mult-adds", "pixels", "features", "blocks", "top-1")
@@ -26,10 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bcd.models", description="Lists the networks that model= can name."
     )
-    parser.add_argument("names", nargs="*", help="networks of torchvision, instead of conf/model")
+    parser.add_argument("names", nargs="*", help="of conf/model, torchvision or timm; none: all")
     names = parser.parse_args(arguments).names
     try:
-        configs = {name: _named(name) for name in names} if names else shipped()
+        configs = shipped()
+        if names:
+            configs = {name: configs.get(name) or _named(name) for name in names}
+        elif lacking := [name for name, cfg in configs.items() if not _installed(cfg)]:
+            say(f"not listed: {', '.join(lacking)} (pip install timm)")
+            configs = {name: cfg for name, cfg in configs.items() if name not in lacking}
         rows = [_row(name, cfg) for name, cfg in configs.items()]
     except BcdError as error:
         say(f"error: {error}")
@@ -60,21 +67,40 @@ def count_multiply_adds(backbone: Backbone, size: int) -> int:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    blocks = nn.Sequential(*backbone.blocks).eval()
+    blocks = nn.Sequential(*backbone.blocks).eval().to("meta")
     with FlopCounterMode(display=False) as counter:
         blocks(torch.empty(1, 3, size, size, device="meta"))
     return int(counter.get_total_flops()) // 2
 
 
+def _installed(cfg: ModelConfig) -> bool:
+    return cfg.library != "timm" or find_spec("timm") is not None
+
+
 def _named(name: str) -> ModelConfig:
-    """A network of torchvision, for pictures of the size that its weights were tested with."""
-    cfg = ModelConfig(name, None)
-    known = find_backbone(cfg)
+    """A network of torchvision or else of timm, for pictures as its weights were tested with."""
+    library, _, plain = name.rpartition("/")
+    if not library and _only_timm_has(plain):
+        library = "timm"
+    cfg = ModelConfig(plain, None, library=library or "torchvision")
+    known = find_timm(plain) if library == "timm" else find_backbone(cfg)
     return cfg if known is None else replace(cfg, input_size=known.side)
 
 
+def _only_timm_has(name: str) -> bool:
+    from torchvision import models
+
+    if name in models.list_models() or find_spec("timm") is None:
+        return False
+    import timm
+
+    return bool(timm.is_model(name.partition(".")[0]))
+
+
 def _row(name: str, cfg: ModelConfig) -> list[str]:
-    backbone, known = empty_backbone(cfg), find_backbone(cfg)
+    backbone = empty_backbone(cfg)
+    known = None if cfg.backbones else find_backbone(cfg)
+    top1 = None if known is None else known.top1
     parameters = sum(p.numel() for p in backbone.blocks.parameters())
     return [
         name,
@@ -83,7 +109,7 @@ def _row(name: str, cfg: ModelConfig) -> list[str]:
         str(cfg.input_size),
         str(backbone.features),
         str(len(backbone.blocks)),
-        "" if known is None else f"{known.top1:.1f}",
+        "-" if top1 is None else f"{top1:.1f}",
     ]
 
 

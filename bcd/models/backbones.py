@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from bcd.config import ModelConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.models.blocks import cut
+from bcd.models.from_timm import TimmNetwork, find_timm
+from bcd.models.hybrid import Branch, SideBySide
 from bcd.models.published import Published, adapted, published
 from bcd.models.weights import download_state, misfit, read_state
 
@@ -54,14 +57,20 @@ def build_backbone(cfg: ModelConfig) -> Backbone:
     """Builds a backbone with the weights that the `model` group asks for.
 
     Args:
-        cfg: `weights` is `imagenet` (downloaded once by torchvision), a path of the whole
-            network's state dict, or None for random weights.
+        cfg: `weights` is `imagenet` (downloaded once by the network's library), a path of the
+            whole network's state dict, or None for random weights; for several networks side by
+            side a list of these.
 
     Raises:
         BcdError: The weights cannot be had or do not fit; never falls back to random ones.
     """
+    if branches := cfg.branches():
+        return _beside([build_backbone(branch) for branch in branches])
     known = find_backbone(cfg)
-    state = _load_weights(cfg, known)
+    assert not isinstance(cfg.weights, list)
+    if isinstance(known, TimmNetwork):
+        return Backbone(*known.build(cfg.weights, cfg.input_size), known.mean, known.std)
+    state = _load_weights(cfg.backbone, cfg.weights, known)
     try:
         return _assemble(cfg, known, state, "cpu" if state is None else "meta")
     except RuntimeError as error:
@@ -71,29 +80,48 @@ def build_backbone(cfg: ModelConfig) -> Backbone:
 
 
 def empty_backbone(cfg: ModelConfig) -> Backbone:
-    """Builds a backbone on the meta device: its structure, without numbers."""
-    return _assemble(cfg, find_backbone(cfg), None, "meta")
+    """Builds a backbone's structure, without numbers: on the meta device, wherever that serves."""
+    if branches := cfg.branches():
+        return _beside([empty_backbone(branch) for branch in branches])
+    known = find_backbone(cfg)
+    if isinstance(known, TimmNetwork):
+        return Backbone(*known.empty(cfg.input_size), known.mean, known.std)
+    return _assemble(cfg, known, None, "meta")
 
 
-def find_backbone(cfg: ModelConfig) -> Published | None:
-    """Finds what is known of the backbone that is asked for; None for the project's own.
+def check_backbone(cfg: ModelConfig) -> None:
+    """Makes sure that there are such networks, and that they take pictures of `input_size`.
 
     Raises:
-        ConfigError: There is none of that name, it cannot be cut into blocks, or pictures of
-            `input_size` are none for it.
+        ConfigError: As `find_backbone`.
+    """
+    for branch in cfg.branches() or [cfg]:
+        find_backbone(branch)
+
+
+def find_backbone(cfg: ModelConfig) -> Published | TimmNetwork | None:
+    """Finds what is known of the one backbone that is asked for; None for the project's own.
+
+    Raises:
+        ConfigError: There is none of that name, it cannot be cut into blocks, pictures of
+            `input_size` are none for it, or its library is not installed.
     """
     name = cfg.backbone
-    known = None if name == "cnn" else published(name)
-    if known is None and name != "cnn":
-        from torchvision import models
+    known: Published | TimmNetwork | None = None
+    if cfg.library == "timm":
+        known = find_timm(name)
+    elif name != "cnn":
+        known = published(name)
+        if known is None:
+            from torchvision import models
 
-        from bcd.config_check import nearest
+            from bcd.config_check import nearest
 
-        others = models.list_models(module=models)
-        raise ConfigError(
-            f"model.backbone={name}: choose {', '.join(BACKBONES)}, or another classifier of "
-            f"torchvision{nearest(name, [*BACKBONES, *others])}"
-        )
+            others = models.list_models(module=models)
+            raise ConfigError(
+                f"model.backbone={name}: choose {', '.join(BACKBONES)}, or another classifier of "
+                f"torchvision{nearest(name, [*BACKBONES, *others])}"
+            )
     if known is not None:
         known.check(cfg.input_size)
     return known
@@ -101,22 +129,31 @@ def find_backbone(cfg: ModelConfig) -> Published | None:
 
 def normalisation(cfg: ModelConfig) -> tuple[list[float], list[float]]:
     """Mean and standard deviation, per channel, that the backbone's weights want."""
+    if cfg.backbones is not None:  # each normalises for itself
+        return list(SideBySide.MEAN), list(SideBySide.STD)
     known = find_backbone(cfg)
     if known is None:
         return list(IMAGENET_MEAN), list(IMAGENET_STD)
     return list(known.mean), list(known.std)
 
 
-def _load_weights(cfg: ModelConfig, known: Published | None) -> dict[str, Tensor] | None:
-    if cfg.weights is None:
+def _beside(backbones: Sequence[Backbone]) -> Backbone:
+    branches = [Branch(b.blocks, b.mean, b.std) for b in backbones]
+    features = sum(b.features for b in backbones)
+    blocks = nn.Sequential(SideBySide(branches))
+    return Backbone(blocks, features, SideBySide.MEAN, SideBySide.STD)
+
+
+def _load_weights(
+    name: str, weights: str | None, known: Published | None
+) -> dict[str, Tensor] | None:
+    if weights is None:
         return None
-    if cfg.weights != "imagenet":
-        return read_state(Path(cfg.weights).expanduser())
+    if weights != "imagenet":
+        return read_state(Path(weights).expanduser())
     if known is None:
-        raise ConfigError(
-            f"model.weights=imagenet: {cfg.backbone} has none; give model.weights=null"
-        )
-    return download_state(cfg.backbone, known.weights)
+        raise ConfigError(f"model.weights=imagenet: {name} has none; give model.weights=null")
+    return download_state(name, known.weights)
 
 
 def _assemble(

@@ -27,15 +27,24 @@ def grouped(layers: Iterable[nn.Module]) -> nn.Sequential:
     """Gathers layers into blocks worth training: what has no weights, or norms, joins the last."""
     blocks: list[list[nn.Module]] = []
     for layer in layers:
-        weighs = any(True for _ in layer.parameters())
-        if blocks and (not weighs or isinstance(layer, _NORMS)):
+        if blocks and not _worth_training(layer):
             blocks[-1].append(layer)
         else:
             blocks.append([layer])
     return nn.Sequential(*(b[0] if len(b) == 1 else nn.Sequential(*b) for b in blocks))
 
 
+def _worth_training(layer: nn.Module) -> bool:
+    parts = (part for part in layer.modules() if not isinstance(part, _NORMS))
+    return any(True for part in parts for _ in part.parameters(recurse=False))
+
+
 _NORMS = (nn.BatchNorm2d, nn.LayerNorm)
+
+
+def pool(x: Tensor) -> Tensor:
+    """Global average pooling: (N, C, h, w) to (N, C); vectors (N, C) stay as they are."""
+    return x.mean((2, 3)) if x.ndim == 4 else x
 
 
 class Tokens(nn.Module):

@@ -11,6 +11,7 @@ from bcd.config import ModelConfig
 from bcd.config_head import HeadConfig
 from bcd.errors import ConfigError
 from bcd.models.backbones import Backbone
+from bcd.models.blocks import pool
 from bcd.models.heads import make_head
 
 
@@ -60,11 +61,6 @@ class FrozenPrefix(nn.Module):
         return pool(x) if self.pooled else x
 
 
-def pool(x: Tensor) -> Tensor:
-    """Global average pooling: (N, C, h, w) to (N, C); vectors (N, C) stay as they are."""
-    return x.mean((2, 3)) if x.ndim == 4 else x
-
-
 class SmearNetwork(nn.Module):
     """From pictures to logits.
 
@@ -83,7 +79,7 @@ class SmearNetwork(nn.Module):
         trained = len(blocks) if cfg.unfreeze == "all" else int(cfg.unfreeze)
         if trained > len(blocks):
             raise ConfigError(
-                f"model.unfreeze={trained}: {cfg.backbone} has {len(blocks)} blocks (or say all)"
+                f"model.unfreeze={trained}: {cfg.title} has {len(blocks)} blocks (or say all)"
             )
         cut = len(blocks) - trained
         self.prefix = FrozenPrefix(blocks[:cut], not trained, backbone.mean, backbone.std)

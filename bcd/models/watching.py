@@ -1,0 +1,139 @@
+"""Finds out by watching a picture pass whether a network is a plain sequence of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# A vision transformer's step between its patches and its layers, which is a method, not a layer.
+POSITIONS = "_pos_embed"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a network of timm is cut.
+
+    Attributes:
+        links: Paths of the layers that `forward_features` is, one after the other; with
+            `POSITIONS` among them where it takes that step. Empty if it is anything else.
+        inner: Children of the network that `POSITIONS` calls.
+        features: Length of the vector that `forward_head` hands to its classifier.
+    """
+
+    links: tuple[str, ...]
+    inner: tuple[str, ...]
+    features: int
+
+
+def watch(network: Any, size: int) -> Layout:
+    """Sends pictures through a network of timm that is in eval mode on the meta device.
+
+    Args:
+        network: Has `forward_features` and `forward_head`.
+        size: Side of the pictures in pixels.
+
+    Raises:
+        Exception: Whatever the network raises over pictures of that size.
+    """
+    pictures = torch.empty(2, 3, size, size, device="meta")
+    chain = _Chain(pictures)
+    with ExitStack() as stack, torch.no_grad():
+        for path, layer in _layers(network):
+            before = layer.register_forward_pre_hook(chain.entering(path), with_kwargs=True)
+            stack.callback(before.remove)
+            stack.callback(layer.register_forward_hook(chain.leaving(path)).remove)
+        if hasattr(network, POSITIONS):
+            setattr(network, POSITIONS, chain.watched(POSITIONS, getattr(network, POSITIONS)))
+            stack.callback(delattr, network, POSITIONS)
+        maps = network.forward_features(pictures)
+        links = tuple(chain.links) if chain.ends_in(maps) else ()
+        vectors = network.forward_head(maps, pre_logits=True)
+    if not isinstance(vectors, Tensor) or vectors.ndim != 2:
+        raise ValueError("it does not turn a picture into a vector")
+    return Layout(links, tuple(chain.inner), vectors.shape[1])
+
+
+def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """A network's children by path; of plain sequences among them the children of these."""
+    for name, child in network.named_children():
+        if isinstance(child, nn.Sequential) and type(child).forward is nn.Sequential.forward:
+            yield from ((f"{name}.{inner}", layer) for inner, layer in child.named_children())
+        else:
+            yield name, child
+
+
+class _Chain:
+    """Links through which one tensor goes.
+
+    A link counts only if it is handed the very tensor that the link before it gave, which nobody
+    changed in place meanwhile, and nothing else. So the links, one after the other, are all that
+    happened to the tensor.
+    """
+
+    def __init__(self, start: Tensor) -> None:
+        self.links: list[str] = []
+        self.inner: list[str] = []
+        self._whole = True
+        self._inside: str | None = None
+        self._step_to(start)
+
+    def ends_in(self, result: Any) -> bool:
+        """Whether the chain has no gap and gave this result; to be asked at its end."""
+        if self.links[:1] != ["patch_embed"] or self.links[1:2] != [POSITIONS]:
+            self._whole &= POSITIONS not in self.links
+        self._whole &= bool(self.links) and len(set(self.links)) == len(self.links)
+        return self._whole and self._is_at(result)
+
+    def entering(self, path: str) -> Callable[..., None]:
+        """A hook in front of a layer."""
+
+        def hook(_: nn.Module, given: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+            self._enter(path, given, named)
+
+        return hook
+
+    def leaving(self, path: str) -> Callable[..., None]:
+        """A hook behind a layer."""
+
+        def hook(_: nn.Module, given: tuple[Any, ...], result: Any) -> None:
+            self._leave(path, result)
+
+        return hook
+
+    def watched(self, path: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        """A method that is watched like a layer."""
+
+        def call(*given: Any, **named: Any) -> Any:
+            self._enter(path, given, named)
+            result = method(*given, **named)
+            self._leave(path, result)
+            return result
+
+        return call
+
+    def _enter(self, path: str, given: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        if self._inside is not None:
+            self.inner.append(path)
+            return
+        self._inside = path
+        self._whole &= len(given) == 1 and self._is_at(given[0])
+        self._whole &= all(value is None for value in named.values())
+
+    def _leave(self, path: str, result: Any) -> None:
+        if path == self._inside:
+            self._inside = None
+            self.links.append(path)
+            self._step_to(result)
+
+    def _step_to(self, result: Any) -> None:
+        self._at = result
+        self._whole &= isinstance(result, Tensor)
+        self._version = getattr(result, "_version", None)
+
+    def _is_at(self, value: Any) -> bool:
+        return value is self._at and getattr(value, "_version", None) == self._version
