@@ -24,6 +24,9 @@ from bcd.models.network import SmearNetwork
 from bcd.models.published import published, resized_positions
 from bcd.training import train
 
+# Files of conf/model that name no network of torchvision, and their blocks.
+OTHERS = {"mobilenetv1_100": 6, "resnet10t": 7, "hybrid": 1}
+
 
 @pytest.mark.parametrize("extra", [True, False])
 def test_auxiliary_heads_may_be_in_a_state_dict_or_not(extra: bool, tmp_path: Path) -> None:
@@ -172,7 +175,7 @@ def test_the_table_has_a_row_for_every_file_as_hydra_reads_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     configs = shipped()
-    assert {cfg.backbone for cfg in configs.values()} == {*BACKBONES, "resnet18"}
+    assert {cfg.backbone for cfg in configs.values()} == {*BACKBONES, "resnet18", *OTHERS}
     for name, cfg in configs.items():
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = compose("train", overrides=[f"model={name}", "model.weights=null"]).model
@@ -181,7 +184,7 @@ def test_the_table_has_a_row_for_every_file_as_hydra_reads_it(
     lines = capsys.readouterr().err.splitlines()
     for name, cfg in configs.items():
         row = next(line for line in lines if f" {name} " in line).split()
-        blocks = BLOCKS.get(cfg.backbone, 5)
+        blocks = {**BLOCKS, **OTHERS}.get(cfg.backbone, 5)
         assert (row[9], row[13]) == (str(cfg.input_size), str(blocks)), name
     assert "76.1" in next(line for line in lines if " resnet50 " in line)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -107,6 +108,8 @@ class TimmNetwork:
             raise ConfigError(
                 f"model.weights=imagenet: timm has none for {self.name}; give model.weights=null"
             )
+        # It says each time that it tries again; what came of it is told below.
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         try:
             return self._make(size, pretrained=True)
         except Exception as error:
