@@ -222,6 +222,7 @@ def test_downloaded_weights_arrive_whole(monkeypatch: pytest.MonkeyPatch, tmp_pa
 @pytest.mark.parametrize(
     ("name", "pixels", "line"),
     [("mobilenetv1_10", 64, "timm has no network of that name; did you mean 'mobilenetv1_100'"),
+     ("convnext_tiny_in22k", 64, "timm has no network of that name; did you mean 'convnext_tiny"),
      ("resnet18.a4_in1k", 64, "timm has no network of that name; did you mean 'resnet18.a"),
      ("test_vit", 100, "input_size=100: test_vit cannot work on that.*multiple of 16.*160 pixels"),
      ("inception_v3", 64, "input_size=64: inception_v3 cannot work on that.*299 pixels")],

@@ -156,14 +156,15 @@ def find_timm(name: str) -> TimmNetwork:
     import timm
 
     plain, _, tag = name.partition(".")
-    known = timm.is_model(plain)
-    tags = timm.list_pretrained(f"{plain}.*") if known and tag else []
-    if not known or (tag and name not in tags):
+    tags = timm.list_pretrained(f"{plain}.*") if tag else []
+    known = timm.is_model(plain) and (not tag or name in tags)
+    published = timm.get_pretrained_cfg(name) if known else None
+    if published is None:  # also of names that timm merely still understands
         from bcd.config_check import nearest
 
         others = nearest(name, tags or timm.list_models())
         raise ConfigError(f"model.backbone={name}: timm has no network of that name{others}")
-    return TimmNetwork(name, timm.get_pretrained_cfg(name))
+    return TimmNetwork(name, published)
 
 
 @lru_cache
