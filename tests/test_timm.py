@@ -235,6 +235,13 @@ def test_what_timm_cannot_do_is_told_before_anything_is_built(
     assert "\n" not in str(caught.value)
 
 
+def test_the_size_of_its_own_weights_serves_whatever_it_leaves_over() -> None:
+    name = "vit_so400m_patch14_siglip_384"
+    check_backbone(ModelConfig(name, None, 384, library="timm"))
+    with pytest.raises(ConfigError, match="a multiple of 14 is wanted"):
+        check_backbone(ModelConfig(name, None, 400, library="timm"))
+
+
 def test_without_timm_the_line_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -174,17 +174,22 @@ def _watched(name: str, size: int) -> Layout:
         # Drawn numbers must not depend on whether this was asked before.
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             network = known._make(size).eval()
-        patches = getattr(network, "patch_embed", None)
-        sides = getattr(patches, "patch_size", None) or 1
-        for side in sides if isinstance(sides, Iterable) else (sides,):
-            if size % side and not getattr(patches, "dynamic_img_pad", False):
-                raise ValueError(f"a multiple of {side} is wanted")
+        if size != known.side:  # whatever that leaves over was left over in training too
+            _check_patches(getattr(network, "patch_embed", None), size)
         return watch(known._without_classifier(network), size)
     except Exception as error:
         raise ConfigError(
             f"model.input_size={size}: {name} cannot work on that ({_reason(error)}); its weights "
             f"were tested with {known.side} pixels"
         ) from error
+
+
+def _check_patches(layer: Any, size: int) -> None:
+    """Refuses pictures of which patches would leave a border over, without a word from timm."""
+    sides = getattr(layer, "patch_size", None) or 1
+    for side in sides if isinstance(sides, Iterable) else (sides,):
+        if size % side and not getattr(layer, "dynamic_img_pad", False):
+            raise ValueError(f"a multiple of {side} is wanted")
 
 
 def _reason(error: Exception) -> str:
