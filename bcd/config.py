@@ -50,7 +50,7 @@ class DataConfig:
 
 
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
-SHIFT_SUITES = ("standard",)
+SHIFT_SUITES = ("standard", "brief")
 SPLIT_KINDS = ("stratified", "grouped", "blocked", "kfold", "csv")
 
 

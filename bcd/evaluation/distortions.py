@@ -13,16 +13,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd.data.staining import draw_jitter, restain
+
 Pixels = NDArray[np.uint8]
 Layer = NDArray[np.float32]
 
 # Red, green and blue in the brightness of a pixel (ITU-R BT.601), as in JPEG and in grey pictures.
 _LUMA = (0.299, 0.587, 0.114)
-
-# Optical density in red, green and blue (columns) of haematoxylin, eosin and DAB (rows): Ruifrok
-# and Johnston, Anal Quant Cytol Histol 2001;23:291.
-_STAINS = np.array([(0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78)])
-_DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)  # finite for black, 0 for white
 
 # CIE XYZ to linear sRGB (IEC 61966-2-1), and the light (kelvin) for which sRGB's white is white.
 _TO_RGB = np.array(
@@ -59,20 +56,17 @@ def hue(pixels: Pixels, degrees: float) -> Pixels:
 def stain(pixels: Pixels, share: float, rng: np.random.Generator) -> Pixels:
     """Makes each of three stains stronger or weaker by a share, at random which.
 
-    The amounts of haematoxylin, eosin and DAB come from the optical density by colour
-    deconvolution (Ruifrok and Johnston 2001). Smears are stained with azure and eosin; the first
-    two are near to them, and the third takes up what remains.
-
     Args:
         pixels: RGB, (height, width, 3).
         share: Of each stain's amount, added or taken away; below 1.
         rng: Draws the three signs.
     """
-    amounts = 1 + share * rng.choice((-1.0, 1.0), 3)
-    # To amounts, times `amounts` and back is one linear map of the density.
-    matrix = np.linalg.inv(_STAINS) @ np.diag(amounts) @ _STAINS
-    density = cv2.transform(cv2.LUT(pixels, _DENSITY), matrix.T)
-    return _rounded(_layer(cv2.exp(-density)) * np.float32(256) - np.float32(1))
+    return restain(pixels, 1 + share * rng.choice((-1.0, 1.0), 3))
+
+
+def hed_jitter(pixels: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
+    """Changes the three stains at random by up to `strength`, each times and plus (HED jitter)."""
+    return restain(pixels, *draw_jitter(strength, rng))
 
 
 def white_balance(pixels: Pixels, kelvin: float) -> Pixels:

@@ -71,6 +71,7 @@ KINDS: dict[str, tuple[Callable[..., Pixels], str]] = {
     "hue": (distortions.hue, "{:+g}°"),
     "grey": (distortions.saturation, "full"),
     "stain": (distortions.stain, "{:.0%}"),
+    "HED jitter": (distortions.hed_jitter, "{:g}"),
     "white balance": (distortions.white_balance, "{:g} K"),
     "defocus": (distortions.defocus, "{:g} px"),
     "gaussian blur": (distortions.gaussian_blur, "5x5, sd {:g}"),
@@ -82,7 +83,7 @@ KINDS: dict[str, tuple[Callable[..., Pixels], str]] = {
 }
 """How each kind changes pixels, and how a strength of it is written."""
 
-_DRAWN = ("stain", "motion blur", "noise")
+_DRAWN = ("stain", "HED jitter", "motion blur", "noise")
 
 _STANDARD: dict[str, tuple[float, ...]] = {
     "brightness": (0.6, 0.8, 0.9, 1.1, 1.2, 1.4),
@@ -101,10 +102,26 @@ _STANDARD: dict[str, tuple[float, ...]] = {
     "zoom": (0.8, 0.9, 1.1, 1.25),
 }
 
-SUITES: dict[str, tuple[Shift, ...]] = {
-    "standard": tuple(make_shift(k, s) for k, strengths in _STANDARD.items() for s in strengths),
+_BRIEF: dict[str, tuple[float, ...]] = {
+    "grey": (0,),
+    "hue": (-20, 20),
+    "brightness": (0.8, 1.2),
+    "gaussian blur": (1.5,),
+    "jpeg": (30,),
+    "HED jitter": (0.1, 0.2),
 }
+
+
+def _suite(strengths: dict[str, tuple[float, ...]]) -> tuple[Shift, ...]:
+    return tuple(
+        make_shift(kind, strength) for kind, all_ in strengths.items() for strength in all_
+    )
+
+
+SUITES: dict[str, tuple[Shift, ...]] = {"standard": _suite(_STANDARD), "brief": _suite(_BRIEF)}
 """Shifts by the name of their suite.
+
+`brief` has nine shifts, by which recipes are compared.
 
 `standard` has 40 shifts of 14 kinds: on 700 pictures 28 700 passes of the network, the plain
 ones counted, some three minutes at 150 a second; to shift the pictures takes ten seconds on a core.
