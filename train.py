@@ -3,7 +3,8 @@
 python train.py model=mobilenetv2 data.root=<folder of class folders>
 python train.py experiment=paper
 python train.py experiment=demo
-python train.py -m optimizer.lr=1e-3,1e-2 seed=0,1,2
+python train.py -m optimizer.lr=1e-3,1e-2 seed=0,1,2     a sweep, which ends in a leaderboard
+python train.py -m sweep=optuna
 python train.py resume=<run folder>/checkpoints/last.ckpt
 """
 
@@ -28,5 +29,21 @@ def main(cfg: "DictConfig") -> int:
     return 0
 
 
+def trial(cfg: "DictConfig") -> float:
+    """Trains a trial of a multirun; returns its score on val."""
+    from pathlib import Path
+
+    from hydra.core.hydra_config import HydraConfig
+
+    with quick_imports():
+        import bcd.training  # noqa: F401
+        from bcd.sweeps.trials import run_trial
+
+    hydra = HydraConfig.get()
+    sweep = Path(hydra.sweep.dir).absolute()
+    name = Path(hydra.runtime.output_dir).name
+    return run_trial(cfg, sweep, name, hydra.overrides.task)
+
+
 if __name__ == "__main__":
-    run(main, "train", CONF)
+    run(main, "train", CONF, trial)

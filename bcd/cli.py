@@ -29,21 +29,30 @@ def quick_imports() -> Iterator[None]:
     Importing torch and lightning makes a million objects that stay; looking through them again and
     again takes a quarter of the time of the imports, and as long again when the program ends.
     """
+    before = len(sys.modules)
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
+        if len(sys.modules) > before:  # a second trial imports nothing and leaves waste
+            gc.freeze()
         gc.enable()
 
 
-def run(task: Callable[..., int], config_name: str, conf: Path) -> None:
+def run(
+    task: Callable[..., int],
+    config_name: str,
+    conf: Path,
+    trial: Callable[..., float] | None = None,
+) -> None:
     """Runs `task(cfg)` under Hydra and exits with its status.
 
     Args:
         task: Takes the composed configuration, returns an exit status.
         config_name: Name of the primary YAML file in `conf`.
         conf: Folder of the configuration.
+        trial: What each job of a multirun is instead, if it is something else: takes the composed
+            configuration, returns what a search is to optimise.
     """
     import hydra
 
@@ -53,12 +62,11 @@ def run(task: Callable[..., int], config_name: str, conf: Path) -> None:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     _quieten()
     sys.argv[1:] = quote_paths(sys.argv[1:])
-    outcome = _Outcome()
     decorate = hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)
     try:
         if not {"--help", "-h"}.isdisjoint(sys.argv):
             _help(task, config_name, conf)
-        decorate(outcome.of(task))()
+        decorate(OUTCOME.of(task, trial))()
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except Exception as error:
@@ -66,11 +74,11 @@ def run(task: Callable[..., int], config_name: str, conf: Path) -> None:
             raise
         plain = explain(error, config_name, conf)
         if plain is None:
-            _fail(_unforeseen(error), 1)
+            _fail(unforeseen(error), 1)
         else:
             _fail(str(plain), plain.status)
     gc.freeze()
-    sys.exit(outcome.status)
+    sys.exit(OUTCOME.status)
 
 
 def _help(task: Callable[..., int], config_name: str, conf: Path) -> NoReturn:
@@ -169,10 +177,22 @@ def _is_choice(argument: str, conf: Path) -> bool:
     return (conf / key / f"{value}.yaml").is_file()
 
 
+# Hydra's choices that come with packages of their own.
+_PLUGINS = {
+    "hydra/sweeper/optuna": "hydra-optuna-sweeper",
+    "hydra/sweeper/sampler/tpe": "hydra-optuna-sweeper",
+    "hydra/launcher/joblib": "hydra-joblib-launcher",
+    "hydra/launcher/submitit_local": "hydra-submitit-launcher",
+    "hydra/launcher/submitit_slurm": "hydra-submitit-launcher",
+}
+
+
 def _unknown_choice(name: str, conf: Path) -> str:
     from bcd.config_check import nearest
 
     group, _, choice = name.rpartition("/")
+    if name in _PLUGINS:
+        return f"{group}={choice} wants a package: pip install {_PLUGINS[name]}"
     options = sorted(p.stem for p in (conf / group).glob("*.yaml")) if group else []
     if not options:
         groups = sorted(p.name for p in conf.iterdir() if p.is_dir())
@@ -189,19 +209,38 @@ class _Outcome:
     def __init__(self) -> None:
         self.status = 0
 
-    def of(self, task: Callable[..., int]) -> Callable[..., int]:
+    def of(
+        self, task: Callable[..., int], trial: Callable[..., float] | None
+    ) -> Callable[..., float]:
         @functools.wraps(task)
-        def job(cfg: object) -> int:
+        def job(cfg: object) -> float:
+            if trial is not None and _in_multirun():
+                _quieten()  # perhaps in another process
+                return trial(cfg)
             try:
                 status = task(cfg)
             except BcdError as error:
                 status = error.status
-                _tell(str(error))
+                tell(str(error))
                 _drop_empty_folder()
-            self.status = max(self.status, status)
+            self.add(status)
             return status
 
         return job
+
+    def add(self, status: int) -> None:
+        """Takes note of the status of a job, or of what follows the jobs."""
+        self.status = max(self.status, status)
+
+
+OUTCOME = _Outcome()  # of this process, which Hydra's callbacks are part of
+
+
+def _in_multirun() -> bool:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
 def _drop_empty_folder() -> None:
@@ -212,7 +251,8 @@ def _drop_empty_folder() -> None:
         Path(HydraConfig.get().runtime.output_dir).rmdir()
 
 
-def _unforeseen(error: Exception) -> str:
+def unforeseen(error: Exception) -> str:
+    """The line for an exception that `explain` does not know."""
     from bcd.config_check import first_line
 
     hint = "set HYDRA_FULL_ERROR=1 for the traceback"
@@ -220,11 +260,12 @@ def _unforeseen(error: Exception) -> str:
 
 
 def _fail(line: str, status: int) -> NoReturn:
-    _tell(line)
+    tell(line)
     sys.exit(status)
 
 
-def _tell(line: str) -> None:
+def tell(line: str) -> None:
+    """Prints an error to the person."""
     print(f"error: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 

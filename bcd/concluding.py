@@ -31,6 +31,8 @@ from bcd.reporting import Facts, write_report
 from bcd.shifting import Rows, short_shifts
 from bcd.storage import write_text
 
+Loggers = Sequence[pl.loggers.Logger]
+
 
 @dataclass(frozen=True)
 class Run:
@@ -59,6 +61,7 @@ def judge_best(
     datamodule: SmearDataModule,
     best: Path | None,
     device: torch.device,
+    parts: Sequence[str] = ("val", "test"),
 ) -> tuple[Judge, dict[str, Result]]:
     """Decides on val what to make of answers, then evaluates val and test, on one device.
 
@@ -68,13 +71,19 @@ def judge_best(
         datamodule: Gives the pictures.
         best: The checkpoint that was best on val, which gets the judge; None where none was kept.
         device: Where to compute.
+        parts: What is evaluated; val alone where the test part must stay untouched.
     """
     content = None if best is None else read_content(best)
     if content is not None:
         network.load_state_dict(network_state(content))
     answers = {
-        part: collect_answers(network, datamodule.plain_loader(part), device, f"Evaluating {part}")
-        for part in ("val", "test")
+        part: collect_answers(
+            network,
+            datamodule.plain_loader(part),
+            device,
+            f"Evaluating {part}" if "test" in parts else "",
+        )
+        for part in parts
     }
     trained = collect_answers(network, datamodule.first_views(MOST), device).features
     # Where one slide is in train, val and test alike, pictures of it tell of each other one by one.
@@ -119,9 +128,17 @@ def conclude(
 
 
 def write_run(
-    run: Run, outcome: Outcome, history: Sequence[Mapping[str, float]], trainer: pl.Trainer
+    run: Run, outcome: Outcome, history: Sequence[Mapping[str, float]], step: int, loggers: Loggers
 ) -> None:
-    """Writes figures, report and loggers' last words, and tells the person."""
+    """Writes figures, report and loggers' last words.
+
+    Args:
+        run: The run.
+        outcome: What came of it.
+        history: Figures of each epoch.
+        step: Steps of the optimizer that were made; what is logged is logged there.
+        loggers: The trainer's.
+    """
     folder = run.folder
     write_results(folder, run.catalog, outcome.results)
     save_figure(draw_curves(history), folder / "figures" / "curves.png")
@@ -132,22 +149,19 @@ def write_run(
     write_report(folder, facts)
     checks = {"verdict": worst(outcome.checks), "checks": [asdict(c) for c in outcome.checks]}
     write_text(folder / "audit.json", json.dumps(checks, indent=1) + "\n")
-    for logger in trainer.loggers:
+    for logger in loggers:
         if isinstance(logger, pl.loggers.TensorBoardLogger):
             picture = read_picture(folder / "figures" / "confusion_matrix.png")
-            logger.experiment.add_image(
-                "test/confusion", picture, trainer.global_step, dataformats="HWC"
-            )
+            logger.experiment.add_image("test/confusion", picture, step, dataformats="HWC")
         test: dict[str, Any] = outcome.results["test"].metrics
-        logger.log_metrics({f"test/{n}": test[n] for n in _LOGGED}, step=trainer.global_step)
+        logger.log_metrics({f"test/{n}": test[n] for n in _LOGGED}, step=step)
         logger.finalize("success")
-    _tell(folder, outcome)
 
 
 _LOGGED = ("loss", "accuracy", "precision", "recall", "f1")
 
 
-def _tell(folder: Path, outcome: Outcome) -> None:
+def tell_run(folder: Path, outcome: Outcome) -> None:
     """Ends with the figures, the audit's verdict, the worst shift and the exact next commands."""
     results = outcome.results
     show_table("Results, with 95 % intervals", ["figure", *results], metric_rows(results))

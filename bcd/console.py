@@ -64,7 +64,7 @@ def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]])
 
     table = Table(title=title, title_justify="left")
     for number, name in enumerate(header):
-        table.add_column(name, justify="left" if number == 0 else "right")
+        table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     console().print(table)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
-from bcd.concluding import Outcome, Run, conclude, judge_best, write_run
+from bcd.concluding import Run, conclude, judge_best, tell_run, write_run
 from bcd.config import TrainConfig
 from bcd.config_check import instantiate
 from bcd.console import say
@@ -22,6 +25,7 @@ from bcd.data.survey import survey_pictures
 from bcd.data.views import PLAIN
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.collect import choose_device
+from bcd.evaluation.predictions import write_predictions
 from bcd.features.feeding import Need, feed
 from bcd.inference.checkpoint import Card
 from bcd.lr_finding import find_learning_rate
@@ -29,6 +33,8 @@ from bcd.models.backbones import check_backbone, normalisation
 from bcd.models.classifier import SmearClassifier
 from bcd.models.fitting import FittedClassifier
 from bcd.runs import write_config, write_run_info
+
+VAL_PREDICTIONS = "predictions_val.csv"
 
 
 @dataclass(frozen=True)
@@ -60,11 +66,13 @@ class CardWriter(pl.Callback):
         checkpoint["card"] = {**self._plain, "val_metrics": scores}
 
 
-def train(cfg: TrainConfig) -> TrainResult | None:
+def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
     """Trains, chooses on val, tests once, and writes the run folder.
 
     Args:
         cfg: Checked configuration; `run_dir` is where everything goes.
+        tested: Whether the test part is used. A trial of a sweep leaves it untouched and keeps its
+            answers on val in `predictions_val.csv`; `test_trained` may do the rest later.
 
     Returns:
         The figures and objects; None on processes of a distributed run other than the first, and
@@ -74,63 +82,117 @@ def train(cfg: TrainConfig) -> TrainResult | None:
         BcdError: Pictures, weights or configuration cannot serve.
     """
     started = time.time()
-    run_dir = Path(cfg.run_dir).absolute()
-    # What Lightning says at the start and end is either in run.json or advertisement.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    check_backbone(cfg.model)  # before pictures are looked through for minutes
-    catalog = load_catalog(cfg.data)
-    survey = survey_pictures(catalog)
-    run = Run(cfg, run_dir, catalog, survey, make_split(catalog, cfg.split, survey))
-    split, size = run.split, cfg.model.input_size
-    datamodule = SmearDataModule(catalog, split, cfg.data, cfg.augment, size, cfg.seed)
-    classifier = _make_classifier(run, datamodule)
-    trainer = _make_trainer(run)
+    ready = _set_up(cfg)
+    run, network = ready.run, ready.classifier.network
+    trainer = _make_trainer(run, quiet=not tested)
     if cfg.head.fitted and trainer.world_size > 1:
         raise ConfigError(
             f"trainer.devices={trainer.world_size}: head={cfg.head.kind} is fitted in one process; "
             "say trainer.devices=1"
         )
     if trainer.is_global_zero:
-        _describe(run)
-    outcome = _fit(run, trainer, classifier, datamodule)
-    if outcome is None:
-        return None
-    write_run(run, outcome, classifier.history, trainer)
-    write_run_info(
-        run_dir,
-        started,
-        data={"root": str(catalog.root), "fingerprint": catalog.fingerprint(), **catalog.counts()},
-        rejected=len(catalog.rejected),
-    )
-    metrics = {name: result.metrics for name, result in outcome.results.items()}
-    return TrainResult(metrics, run_dir, classifier, datamodule, trainer)
-
-
-def _fit(
-    run: Run, trainer: pl.Trainer, classifier: SmearClassifier, datamodule: SmearDataModule
-) -> Outcome | None:
-    """Trains, and evaluates the best checkpoint; what is frozen runs at most once a picture."""
-    cfg, resume = run.cfg, _resume_path(run.cfg.resume)
-    needs = _needs(trainer, datamodule.views, run.split)
-    pictures, network = datamodule.pictures, classifier.network
-    device = trainer.strategy.root_device
-    with feed(cfg.features, cfg.model, network, pictures, needs, device) as source:
-        datamodule.source = source
+        _describe(run, quiet=not tested)
+    with _fed(ready, trainer) as device:
         if cfg.lr_find:
-            find_learning_rate(cfg, classifier, datamodule, run.folder)
+            find_learning_rate(cfg, ready.classifier, ready.datamodule, run.folder)
             return None
-        trainer.fit(classifier, datamodule, ckpt_path=resume)
+        trainer.fit(ready.classifier, ready.datamodule, ckpt_path=_resume_path(cfg.resume))
         if trainer.interrupted:
             line = f"interrupted: continue with resume={run.folder}/checkpoints/last.ckpt"
             raise BcdError(line, 130)
         if not trainer.is_global_zero:
             return None
-        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        device = choose_device("auto" if device.type != "cpu" else "cpu")
-        judge, results = judge_best(run, network, datamodule, Path(best) if best else None, device)
+        parts = ("val", "test") if tested else ("val",)
+        best = best_checkpoint(trainer)
+        judge, results = judge_best(run, network, ready.datamodule, best, device, parts)
+    if tested:
+        outcome = conclude(run, network, judge, results, device)
+        history, step = ready.classifier.history, trainer.global_step
+        write_run(run, outcome, history, step, trainer.loggers)
+        tell_run(run.folder, outcome)
+    else:
+        said, classes = results["val"].predictions, run.catalog.classes
+        write_predictions(run.folder / VAL_PREDICTIONS, said, classes, run.catalog.benign)
+    data = {"root": str(run.catalog.root), "fingerprint": run.catalog.fingerprint()}
+    counts, rejected = run.catalog.counts(), len(run.catalog.rejected)
+    write_run_info(run.folder, started, data={**data, **counts}, rejected=rejected)
+    metrics = {name: result.metrics for name, result in results.items()}
+    return TrainResult(metrics, run.folder, ready.classifier, ready.datamodule, trainer)
+
+
+def test_trained(
+    cfg: TrainConfig, best: Path, history: Sequence[Mapping[str, float]], step: int
+) -> dict[str, dict[str, Any]]:
+    """Tests a run that was trained without: its folder is then as if it had been tested at once.
+
+    Args:
+        cfg: The run's configuration.
+        best: Its checkpoint that was best on val.
+        history: Figures of each of its epochs.
+        step: Steps of its optimizer.
+
+    Returns:
+        The figures by part.
+
+    Raises:
+        BcdError: The pictures are not there any more.
+    """
+    ready = _set_up(cfg)
+    run, network = ready.run, ready.classifier.network
+    loggers = _loggers(cfg)
+    trainer = instantiate(cfg.trainer, logger=loggers or False, **_QUIET)
+    with _fed(ready, trainer) as device:
+        judge, results = judge_best(run, network, ready.datamodule, best, device)
+    outcome = conclude(run, network, judge, results, device)
+    write_run(run, outcome, history, step, loggers)
+    return {name: result.metrics for name, result in results.items()}
+
+
+def best_checkpoint(trainer: pl.Trainer) -> Path | None:
+    """The checkpoint that was best on val; None where none is kept."""
+    best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    return Path(best) if best else None
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """What training and testing work with."""
+
+    run: Run
+    datamodule: SmearDataModule
+    classifier: SmearClassifier
+
+
+def _set_up(cfg: TrainConfig) -> _Ready:
+    """Reads what is there and makes the network, the same each time for the same configuration."""
+    # What Lightning says at the start and end is either in run.json or advertisement.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    check_backbone(cfg.model)  # before pictures are looked through for minutes
+    catalog = load_catalog(cfg.data)
+    survey = survey_pictures(catalog)
+    split = make_split(catalog, cfg.split, survey)
+    run = Run(cfg, Path(cfg.run_dir).absolute(), catalog, survey, split)
+    size = cfg.model.input_size
+    datamodule = SmearDataModule(catalog, split, cfg.data, cfg.augment, size, cfg.seed)
+    return _Ready(run, datamodule, _make_classifier(run, datamodule))
+
+
+@contextlib.contextmanager
+def _fed(ready: _Ready, trainer: pl.Trainer) -> Iterator[torch.device]:
+    """While it lasts, what is frozen runs at most once a picture; gives the device to evaluate on.
+
+    Args:
+        ready: The run.
+        trainer: Knows the device and the number of epochs.
+    """
+    run, datamodule, network = ready.run, ready.datamodule, ready.classifier.network
+    needs = _needs(trainer, datamodule.views, run.split)
+    pictures, device = datamodule.pictures, trainer.strategy.root_device
+    with feed(run.cfg.features, run.cfg.model, network, pictures, needs, device) as source:
+        datamodule.source = source
+        yield choose_device("auto" if device.type != "cpu" else "cpu")
     datamodule.source = pictures
-    return conclude(run, network, judge, results, device)
 
 
 def _needs(trainer: pl.Trainer, views: int, split: Split) -> list[Need]:
@@ -152,7 +214,15 @@ def _make_classifier(run: Run, datamodule: SmearDataModule) -> SmearClassifier:
     return FittedClassifier(cfg.model, cfg.head, classes, views, cfg.seed, weights)
 
 
-def _make_trainer(run: Run) -> pl.Trainer:
+# A trial of forty has no bar of its own.
+_QUIET: dict[str, Any] = {"callbacks": [], "enable_progress_bar": False}
+
+
+def _loggers(cfg: TrainConfig) -> list[pl.loggers.Logger]:
+    return [instantiate(node) for node in cfg.logger.values() if node is not None]
+
+
+def _make_trainer(run: Run, quiet: bool) -> pl.Trainer:
     cfg, catalog, split = run.cfg, run.catalog, run.split
     config = write_config(run.folder, cfg)
     mean, std = normalisation(cfg.model)
@@ -173,21 +243,21 @@ def _make_trainer(run: Run) -> pl.Trainer:
         mask_scale_bar=cfg.data.mask_scale_bar,
     )
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
-    loggers = [instantiate(node) for node in cfg.logger.values() if node is not None]
-    trainer = instantiate(
-        cfg.trainer,
-        callbacks=[*callbacks, CardWriter(card)],
-        logger=loggers or False,
-        default_root_dir=str(run.folder),
-    )
+    given: dict[str, Any] = dict(_QUIET) if quiet else {}
+    if quiet:
+        callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.ProgressBar)]
+    given |= {"callbacks": [*callbacks, CardWriter(card)], "logger": _loggers(cfg) or False}
+    trainer = instantiate(cfg.trainer, **given, default_root_dir=str(run.folder))
     assert isinstance(trainer, pl.Trainer)
     return trainer
 
 
-def _describe(run: Run) -> None:
+def _describe(run: Run, quiet: bool) -> None:
     """Says what the run is about to use, and writes `split.csv`."""
     catalog, split = run.catalog, run.split
     split.write(run.folder / "split.csv", catalog)
+    if quiet:
+        return
     sizes = ", ".join(f"{len(split.indices(part))} {part}" for part in ("train", "val", "test"))
     counts = ", ".join(f"{name} {count}" for name, count in catalog.counts().items())
     say(f"{len(catalog.pictures)} pictures ({counts}): {sizes}")

@@ -1,0 +1,1 @@
+"""Sweeps: what trials left, folded into settings, compared with the best, and told in a table."""

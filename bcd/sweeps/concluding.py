@@ -1,0 +1,147 @@
+"""The end of a sweep: ranks its settings on val, tests the best one, writes the leaderboard."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from bcd.config import TrainConfig
+from bcd.config_check import check_config, first_line
+from bcd.console import say, show_table
+from bcd.errors import BcdError
+from bcd.sweeps.hparams import write_hparams
+from bcd.sweeps.leaderboard import HEADER, Board, board_rows, headline, write_board
+from bcd.sweeps.settings import BEST, Row, fold, key_of, rank
+from bcd.sweeps.trials import DONE, Trial, read_trials, run_trial
+
+DEFAULT = "default"  # folder of the trial without what is searched for
+
+
+def conclude_sweep(sweep: Path, test: bool = True) -> int:
+    """Ranks what is in a sweep's folder, tests the winner's runs, and writes the leaderboard.
+
+    Args:
+        sweep: The folder.
+        test: Whether the winner is tested; not before all trials were made.
+
+    Returns:
+        Exit status: 1 where a trial did not come to an end or could not be tested.
+
+    Raises:
+        BcdError: There is no trial.
+    """
+    trials = read_trials(sweep)
+    if not trials:
+        raise BcdError(f"{sweep}: no trial there; give the folder of a sweep (train.py -m …)")
+    rows = rank(sweep, fold(trials))
+    winner = rows[0] if rows[0].verdict == BEST else None
+    tests, untested = _test(sweep, winner.setting.done) if winner and test else ({}, {})
+    if winner and untested:
+        tried = tuple(
+            replace(t, reason=untested.get(t.name, t.reason)) for t in winner.setting.trials
+        )
+        rows[0] = replace(winner, setting=replace(winner.setting, trials=tried))
+    board = Board(rows, tests, _default_of(rows), reproducing(winner))
+    write_board(sweep, board)
+    write_hparams(sweep, board)
+    failed = sum(trial.status != DONE for trial in trials)
+    _tell(sweep, board, failed, len(trials))
+    return int(bool(failed or untested))
+
+
+def run_default(config: DictConfig, sweep: Path) -> None:
+    """Runs the configuration without what a search changes, as one more trial.
+
+    Args:
+        config: Of the multirun, with its `hydra` node.
+        sweep: Its folder.
+    """
+    from hydra import compose
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    searched = set(config.hydra.sweeper.get("params") or {})
+    given = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    kept = [
+        o.input_line
+        for o in given
+        if o.input_line and not o.is_sweep_override() and o.key_or_group not in searched
+    ]
+    cfg = compose(config.hydra.job.config_name, overrides=kept)
+    run_trial(cfg, sweep, DEFAULT, kept)
+
+
+def _default_of(rows: Sequence[Row]) -> Row | None:
+    return next((r for r in rows if any(t.name == DEFAULT for t in r.setting.trials)), None)
+
+
+def _test(sweep: Path, trials: Sequence[Trial]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Figures of the test part by trial, and why trials could not be tested."""
+    tests, untested = {}, {}
+    for trial in trials:
+        folder = sweep / trial.name
+        try:
+            tests[trial.name] = _tested(folder) or _test_now(folder, trial)
+        except Exception as error:
+            untested[trial.name] = f"not tested: {first_line(error)}"
+    return tests, untested
+
+
+def _tested(folder: Path) -> dict[str, Any] | None:
+    """Figures of a trial that was tested before."""
+    file = folder / "metrics.json"
+    if not file.is_file() or not (folder / "audit.json").is_file():
+        return None
+    figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["test"]
+    return figures
+
+
+def _test_now(folder: Path, trial: Trial) -> dict[str, Any]:
+    from bcd.training import test_trained
+
+    if not trial.best:
+        raise BcdError("no best checkpoint was kept")
+    plain = OmegaConf.load(folder / "config.yaml")
+    assert isinstance(plain, DictConfig)
+    say(f"trial {trial.name}: testing")
+    cfg = check_config(plain, TrainConfig)
+    return test_trained(cfg, folder / trial.best, trial.history, trial.steps)["test"]
+
+
+def reproducing(winner: Row | None) -> str:
+    """The command that gives the winner again, all of its runs; empty where there is no winner."""
+    if winner is None:
+        return ""
+    done = winner.setting.done
+    if len(done) == 1:
+        return shlex.join(["python", "train.py", *done[0].overrides])
+    words = list(winner.setting.overrides)
+    for key in dict.fromkeys(key_of(o) for t in done for o in t.overrides):
+        values = [o.partition("=")[2] for t in done for o in t.overrides if key_of(o) == key]
+        if len(set(values)) > 1:
+            words.append(f"{key}={','.join(dict.fromkeys(values))}")
+        elif not any(key_of(o) == key for o in words):
+            words.append(f"{key}={values[0]}")
+    return shlex.join(["python", "train.py", "-m", *words])
+
+
+def _tell(sweep: Path, board: Board, failed: int, count: int) -> None:
+    shown = sweep.relative_to(Path.cwd()) if sweep.is_relative_to(Path.cwd()) else sweep
+    show_table("Leaderboard, ranked on val", HEADER, board_rows(board.rows))
+    for line in headline(board):
+        say(line)
+    if board.command:
+        say(f"reproduce:   {board.command}")
+        say(f"evaluate:    python eval.py ckpt={shown}")
+    if failed and Path(sys.argv[0]).name == "train.py":
+        words = [w for w in sys.argv[1:] if not w.startswith("hydra.sweep.dir=")]
+        again = shlex.join(["python", "train.py", *words, f"hydra.sweep.dir={shown}"])
+        say(f"{failed} of {count} trials did not come to an end; try these again:  {again}")
+    say(f"curves:      tensorboard --logdir {shown}")
+    say(f"leaderboard: {shown}/leaderboard.html")

@@ -1,0 +1,119 @@
+"""The picture of a leaderboard: an interval a setting, and where in the search they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bcd.evaluation.figures import new_figure
+from bcd.sweeps.settings import BEST, SAME, WORSE, Row, key_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MOST = 40  # settings shown; a leaderboard has its end in the table
+_COLOURS = {BEST: "#1a7f37", SAME: "#0969da", WORSE: "#8c959f"}
+
+
+def draw_board(rows: Sequence[Row]) -> Figure:
+    """Draws the settings of a leaderboard.
+
+    Left, best first: pooled accuracy on val with its interval, and a dot for each run. Right: a
+    line a setting through what was set, up to the accuracy it reached.
+    """
+    shown = [row for row in rows if row.interval is not None][:_MOST]
+    keys = _varied(shown)
+    wide = bool(keys) and len(shown) > 1
+    figure = new_figure(13 if wide else 8, 1.6 + 0.28 * max(len(shown), 5))
+    axes = figure.subplots(1, 2 if wide else 1, squeeze=False)[0]
+    _intervals(axes[0], shown)
+    if wide:
+        _parallel(axes[1], shown, keys)
+    return figure
+
+
+def _intervals(axes: Axes, rows: Sequence[Row]) -> None:
+    for place, row in enumerate(rows):
+        assert row.interval is not None
+        colour = _COLOURS.get(row.verdict, "#8c959f")
+        axes.plot(row.interval, (place, place), color=colour, linewidth=2)
+        runs = [trial.accuracy for trial in row.setting.done]
+        axes.plot(runs, [place] * len(runs), ".", color=colour, alpha=0.5, markersize=5)
+        axes.plot(row.pooled, place, "D", color=colour, markersize=6)
+    for name, colour in _COLOURS.items():
+        if any(row.verdict == name for row in rows):
+            axes.plot([], [], "D-", color=colour, label=name)
+    labels = [row.setting.label for row in rows]
+    axes.set_yticks(range(len(rows)), [_cut(t) for t in labels], fontsize=8, parse_math=False)
+    axes.invert_yaxis()
+    axes.set(xlabel="accuracy on val, 95 % interval; dots are runs")
+    axes.grid(axis="x", alpha=0.3)
+    if rows:
+        axes.legend(fontsize=8, loc="lower left")
+
+
+def _cut(label: str) -> str:
+    return label if len(label) <= 60 else f"{label[:59]}…"
+
+
+def _varied(rows: Sequence[Row]) -> list[str]:
+    """Keys in which settings differ."""
+    values: dict[str, set[str]] = {}
+    for row in rows:
+        for key, value in _values(row).items():
+            values.setdefault(key, set()).add(value)
+    return [key for key, found in values.items() if len(found) > 1]
+
+
+def _values(row: Row) -> dict[str, str]:
+    return {key_of(o): o.partition("=")[2] for o in row.setting.overrides}
+
+
+def _parallel(axes: Axes, rows: Sequence[Row], keys: Sequence[str]) -> None:
+    """Parallel coordinates: an axis a key, each from its lowest to its highest value."""
+    from matplotlib import colormaps
+
+    heights = [_heights([_values(row).get(key) for row in rows], axes, x)
+               for x, key in enumerate(keys)]  # fmt: skip
+    reached = np.array([row.pooled for row in rows])
+    low, high = reached.min(), reached.max()
+    heights.append((reached - low) / (high - low or 1))
+    for place in reversed(range(len(rows))):
+        colour = colormaps["viridis"](1 - place / max(len(rows) - 1, 1))
+        line = [height[place] for height in heights]
+        axes.plot(range(len(line)), line, color=colour, linewidth=3 if place == 0 else 1.2)
+    for at, value in ((0, low), (1, high)):
+        axes.text(len(keys) + 0.05, at, f"{value:.4f}", fontsize=8, va="center")
+    axes.set_xticks(range(len(keys) + 1), [*keys, "val accuracy"], parse_math=False, fontsize=8)
+    for x in range(len(keys) + 1):
+        axes.axvline(x, color="#ccc", zorder=0)
+    axes.set_yticks([])
+    axes.set_xlim(-0.3, len(keys) + 0.5)
+    axes.set_title("what was set, best in bold", fontsize=9)
+
+
+def _heights(values: Sequence[str | None], axes: Axes, x: int) -> np.ndarray:
+    """Heights (n,) between 0 and 1; numbers in their order, evenly where there are few."""
+    names = sorted({v for v in values if v is not None}, key=lambda v: (_number(v), v))
+    numbers = np.array([_number(v) for v in names])
+    if len(names) <= 8 or not np.isfinite(numbers).all():
+        at = np.linspace(0, 1, len(names)) if len(names) > 1 else np.array([0.5])
+    else:
+        scaled = np.log(numbers) if numbers.min() > 0 and numbers[-1] > 20 * numbers[0] else numbers
+        at = (scaled - scaled[0]) / (scaled[-1] - scaled[0])
+    told = range(len(names)) if len(names) <= 8 else (0, len(names) - 1)
+    for i in told:
+        text = names[i] if len(names[i]) < 12 else f"{numbers[i]:.3g}"
+        axes.text(x + 0.03, at[i], text, fontsize=8, va="center", parse_math=False)
+    place = dict(zip(names, at, strict=True))
+    return np.array([np.nan if v is None else place[v] for v in values])
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("inf")

@@ -1,0 +1,69 @@
+"""What was set and what came of it, for TensorBoard's HParams."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from bcd.sweeps.leaderboard import Board
+from bcd.sweeps.settings import REPEATED, key_of
+from bcd.sweeps.trials import Trial
+
+Value = float | str
+
+
+def write_hparams(sweep: Path, board: Board) -> None:
+    """Writes `hparams/<trial>/` anew: a session for each trial that came to an end.
+
+    Apart from the trials' own events, as TensorBoard shows figures of a run in one place only, and
+    those of the winner change when it is tested.
+
+    Args:
+        sweep: Folder of the sweep.
+        board: Its leaderboard.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard.summary import hparams
+
+    shutil.rmtree(sweep / "hparams", ignore_errors=True)
+    trials = [trial for row in board.rows for trial in row.setting.done]
+    known = {t.name: _figures(t, board) for t in trials}
+    every = {name: 0.0 for figures in known.values() for name in figures}
+    keys = _varied(trials)
+    for trial in trials:
+        given = {key_of(o): o.partition("=")[2] for o in trial.overrides}
+        values = {key: _typed(given[key]) for key in keys if key in given}
+        with SummaryWriter(str(sweep / "hparams" / trial.name)) as writer:
+            for summary in hparams(values, every):  # type: ignore[no-untyped-call]
+                writer.file_writer.add_summary(summary)
+            for name, figure in known[trial.name].items():
+                writer.add_scalar(name, figure, trial.steps)
+
+
+def _figures(trial: Trial, board: Board) -> dict[str, float]:
+    figures = {"final/val_accuracy": trial.accuracy, "final/val_loss": trial.loss}
+    test = board.tests.get(trial.name)
+    if test is not None:
+        figures |= {f"final/test_{name}": test[name] for name in ("accuracy", "f1", "loss")}
+    return figures
+
+
+def _varied(trials: list[Trial]) -> list[str]:
+    """Keys in which trials differ; seeds and folds always."""
+    given: dict[str, set[str]] = {}
+    for trial in trials:
+        for override in trial.overrides:
+            given.setdefault(key_of(override), set()).add(override)
+    count = len(trials)
+    asked = {k: sum(any(key_of(o) == k for o in t.overrides) for t in trials) for k in given}
+    return [
+        key for key, found in given.items()
+        if len(found) > 1 or asked[key] < count or key in REPEATED
+    ]  # fmt: skip
+
+
+def _typed(text: str) -> Value:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,220 @@
+"""The leaderboard: `leaderboard.csv`, `trials.csv` and `leaderboard.html` of a sweep."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bcd.evaluation.document import Block, Figure, Section, Table, write_html
+from bcd.evaluation.figures import save_figure
+from bcd.evaluation.intervals import Interval
+from bcd.storage import write_csv
+from bcd.sweeps.figure import draw_board
+from bcd.sweeps.ranking import numbered
+from bcd.sweeps.settings import SAME, WORSE, Row, read_right, share_of_right
+
+HEADER = (
+    "setting", "rank", "runs", "mean ± sd", "pooled, 95 %", "minus best", "verdict",
+)  # fmt: skip
+
+_CSV = (
+    "rank", "setting", "trials", "done", "val_accuracy_mean", "val_accuracy_sd",
+    "val_accuracy_pooled", "val_accuracy_low", "val_accuracy_high", "val_answers", "difference",
+    "difference_low", "difference_high", "compared_on", "p", "verdict", "test_accuracy_mean",
+    "test_accuracy_sd", "seconds", "reason", "overrides",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Board:
+    """All that a leaderboard tells.
+
+    Attributes:
+        rows: The settings, best first.
+        tests: Figures of the test part of the winner's trials, by trial.
+        default: The setting without what was searched for, where there is one.
+        command: Gives the winner again.
+    """
+
+    rows: Sequence[Row]
+    tests: Mapping[str, Mapping[str, Any]]
+    default: Row | None
+    command: str
+
+
+def spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and standard deviation; the latter None of one value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def board_rows(rows: Sequence[Row]) -> list[list[str]]:
+    """Rows for a table with `HEADER`."""
+    return [
+        [
+            row.setting.label,
+            str(rank),
+            f"{len(row.setting.done)}/{len(row.setting.trials)}",
+            _mean_text(row.mean, row.sd),
+            "" if row.interval is None else _interval_text(row.pooled, row.interval),
+            "" if row.against is None else _difference_text(row),
+            f"{row.verdict} ({row.setting.reason})" if row.setting.reason else row.verdict,
+        ]
+        for rank, row in enumerate(rows, start=1)
+    ]
+
+
+def _mean_text(mean: float, sd: float | None) -> str:
+    if np.isnan(mean):
+        return ""
+    return f"{mean:.4f}" + ("" if sd is None else f" ± {sd:.4f}")
+
+
+def _interval_text(value: float, interval: Interval) -> str:
+    return f"{value:.4f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def _difference_text(row: Row) -> str:
+    assert row.against is not None
+    value, low, high = row.against.difference, row.against.low, row.against.high
+    return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def headline(board: Board) -> list[str]:
+    """What came out, in a few plain sentences."""
+    first = board.rows[0]
+    if first.interval is None:
+        return ["no trial came to an end"]
+    told = [
+        f"best on val: {first.setting.label}, accuracy "
+        f"{_mean_text(first.mean, first.sd)} (n = {first.n})"
+    ]
+    verdicts = [row.verdict for row in board.rows[1:] if row.interval is not None]
+    if verdicts:
+        same, worse = verdicts.count(SAME), verdicts.count(WORSE)
+        told.append(
+            f"of {len(verdicts)} other settings {worse} are worse, {same} cannot be told from it"
+        )
+        if max(len(row.setting.done) for row in board.rows) < 2:
+            told.append(
+                "one run a setting: what training again would change is not known; add seed=0,1,2"
+            )
+    if board.default is not None:
+        told.append(_against_default(first, board.default))
+    if board.tests:
+        mean, sd = spread([test["accuracy"] for test in board.tests.values()])
+        told.append(f"tested, the best alone: accuracy {_mean_text(mean, sd)}")
+    return told
+
+
+def _against_default(first: Row, default: Row) -> str:
+    if default is first:
+        return "searching did not improve on the default: nothing found has a higher val accuracy"
+    if default.against is None:
+        return "the default cannot be compared: it did not come to an end"
+    gain = f"by {-100 * default.against.difference:.1f} points of val accuracy"
+    if default.verdict == WORSE:
+        return f"searching improved on the default {gain}"
+    return f"searching did not demonstrably improve on the default: ahead {gain}, within chance"
+
+
+def write_board(sweep: Path, board: Board) -> None:
+    """Writes the tables, the picture and the page into a sweep's folder."""
+    write_csv(sweep / "leaderboard.csv", _CSV, [_csv_row(i, board) for i in range(len(board.rows))])
+    write_csv(sweep / "trials.csv", _TRIALS, _trial_rows(board))
+    save_figure(draw_board(board.rows), sweep / "figures" / "leaderboard.png")
+    write_html(sweep / "leaderboard.html", f"Leaderboard of {sweep.name}", _sections(sweep, board))
+
+
+def _csv_row(place: int, board: Board) -> list[object]:
+    row = board.rows[place]
+    tests = [board.tests[t.name]["accuracy"] for t in row.setting.done if t.name in board.tests]
+    mean, sd = spread(tests) if tests and place == 0 else (None, None)
+    against = row.against
+    cells: list[object] = [
+        place + 1, row.setting.label, len(row.setting.trials), len(row.setting.done),
+        row.mean, row.sd, row.pooled, *(row.interval or (None, None)), row.n,
+        *((against.difference, against.low, against.high, against.n, against.p) if against
+          else (None,) * 5),
+        row.verdict, mean, sd, row.setting.seconds, row.setting.reason,
+        " ".join(row.setting.overrides),
+    ]  # fmt: skip
+    return [_cell(value) for value in cells]
+
+
+def _cell(value: object) -> object:
+    if value is None or value != value:
+        return ""
+    return f"{value:.6f}" if isinstance(value, float) else value
+
+
+_TRIALS = (
+    "trial", "setting", "seed", "split_seed", "fold", "status", "val_accuracy", "val_loss", "n",
+    "test_accuracy", "seconds", "reason",
+)  # fmt: skip
+
+
+def _trial_rows(board: Board) -> list[list[object]]:
+    return [
+        [
+            _cell(value)
+            for value in (
+                trial.name, row.setting.label, *(trial.run or ("", "", "")), trial.status,
+                trial.accuracy, trial.loss, trial.n,
+                board.tests.get(trial.name, {}).get("accuracy"), trial.seconds, trial.reason,
+            )
+        ]
+        for row in board.rows
+        for trial in row.setting.trials
+    ]  # fmt: skip
+
+
+def _sections(sweep: Path, board: Board) -> list[Section]:
+    cells = [[str(c) for c in row] for row in _trial_rows(board)]
+    verdicts = "; ".join(f"{r.setting.label}: {r.verdict}" for r in board.rows[:5])
+    sections = [
+        Section(
+            "Settings, ranked on val",
+            [
+                *[f"{line[0].upper()}{line[1:]}." for line in headline(board)],
+                Table(HEADER, board_rows(board.rows)),
+                Figure("leaderboard", f"Val accuracy of each setting, best first: {verdicts}"),
+            ],
+        ),
+        Section("How to read this", list(_READING)),
+    ]
+    if board.tests:
+        sections.append(Section("The best one on test", _test_blocks(sweep, board)))
+    if board.command:
+        sections.append(Section("The best one again", [board.command]))
+    return [*sections, Section("Trials", [Table(_TRIALS, cells)])]
+
+
+_READING = (
+    "A setting is what its trials have in common; trials that differ in seed or fold are its runs. "
+    "Mean and standard deviation are over runs. Pooled is the share of right answers of all runs; "
+    "its interval is a cluster bootstrap over pictures, or groups where they are known.",
+    "Minus best is in points of accuracy on the pictures that both answered in the same run, with "
+    "a paired interval that is corrected for the number of settings and for the best having been "
+    "picked from these same answers. Where 0 lies within, nothing shows that the setting is worse.",
+    "The test part was used for the best setting alone, after the ranking.",
+)
+
+
+def _test_blocks(sweep: Path, board: Board) -> list[Block]:
+    rows = []
+    for name in ("accuracy", "precision", "recall", "f1", "ece"):
+        mean, sd = spread([test[name] for test in board.tests.values()])
+        rows.append([name, _mean_text(mean, sd)])
+    told = [read_right(sweep / name, "predictions.csv") for name in board.tests]
+    pairs = [pair for own in told for pair in own.values()]
+    clusters = numbered([group for group, _ in pairs])
+    pooled, interval = share_of_right(np.array([right for _, right in pairs]), clusters)
+    rows.append(["accuracy, pooled", _interval_text(pooled, interval)])
+    runs = "one run" if len(told) == 1 else f"{len(told)} runs, mean ± sd"
+    reports = "; ".join(f"{name}/report.html" for name in board.tests)
+    return [Table(["", runs], rows), f"{len(pairs)} answers. Reports: {reports}"]

@@ -1,0 +1,182 @@
+"""A trial: one run of a sweep, trained but not tested, that leaves a record whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from bcd.config import TrainConfig
+from bcd.config_check import check_config, first_line
+from bcd.console import say
+from bcd.errors import BcdError
+from bcd.storage import write_text
+
+RECORD = "trial.json"
+DONE, FAILED, UNFINISHED = "done", "failed", "unfinished"
+WORST = 0.0  # score of a trial that failed
+
+# What a former try in the same folder may have left, and a new one would not replace.
+_LEFT = (
+    "events.out.tfevents.*",
+    "metrics.json",
+    "audit.json",
+    "predictions*.csv",
+    "report.html",
+    "traceback.txt",
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is known of a trial.
+
+    Attributes:
+        name: Of its folder.
+        key: Hash of its configuration; the same again is the same trial.
+        overrides: What its command line changes, as `key=value`.
+        status: `done`, `failed` or `unfinished` (it runs, or was killed).
+        reason: Why it failed, in a line.
+        seconds: That it took.
+        run: Its seed, the split's seed and the fold.
+        accuracy: On val.
+        loss: On val, the mean negative log-likelihood.
+        n: Pictures of val.
+        best: Its best checkpoint, relative to its folder; empty where none is kept.
+        steps: Of its optimizer.
+        history: Figures of each epoch.
+    """
+
+    name: str
+    key: str
+    overrides: tuple[str, ...]
+    status: str = UNFINISHED
+    reason: str = ""
+    seconds: float = 0.0
+    run: tuple[int, ...] = ()
+    accuracy: float = math.nan
+    loss: float = math.nan
+    n: int = 0
+    best: str = ""
+    steps: int = 0
+    history: tuple[Mapping[str, float], ...] = ()
+
+    @property
+    def score(self) -> float:
+        """What a search is to maximise: val accuracy; among equals the lower loss is better.
+
+        The loss adds less than one picture more would: exp(-loss), the geometric mean of the
+        probabilities of the true classes, lies between 0 and 1.
+        """
+        if self.status != DONE:
+            return WORST
+        sure = math.exp(-self.loss) if self.loss >= 0 else 0.0
+        return self.accuracy + sure / (self.n + 1)
+
+
+def read_trials(sweep: Path) -> list[Trial]:
+    """The trials whose records are in the folders of a sweep, in the order of their numbers."""
+    found = []
+    for file in sweep.glob(f"*/{RECORD}"):
+        plain = json.loads(file.read_text(encoding="utf-8"))
+        plain |= {n: tuple(plain[n]) for n in ("overrides", "run", "history")}
+        plain |= {n: math.nan if plain[n] is None else plain[n] for n in ("accuracy", "loss")}
+        found.append(Trial(**{**plain, "name": file.parent.name}))
+    return sorted(found, key=lambda t: (not t.name.isdigit(), t.name.zfill(9)))
+
+
+def run_trial(cfg: DictConfig, sweep: Path, name: str, overrides: Sequence[str]) -> float:
+    """Trains one trial, unless the sweep's folder has it already.
+
+    Args:
+        cfg: As Hydra composed it; `run_dir` is replaced.
+        sweep: Folder of the sweep.
+        name: Of the trial's folder, unless another trial has it.
+        overrides: What the command line changes.
+
+    Returns:
+        The score, `WORST` where it failed: nothing but an interruption is raised.
+    """
+    # Not resolved: what is interpolated follows from the rest, and the folder is no part of it.
+    key = hashlib.sha256(OmegaConf.to_yaml(cfg).encode()).hexdigest()
+    known = read_trials(sweep)
+    same = next((t for t in known if t.key == key), None)
+    if same is not None and same.status == DONE:
+        say(f"trial {same.name}: done before")
+        _drop_if_empty(sweep / name)
+        return same.score
+    if same is not None:
+        name = same.name
+    elif any(t.name == name for t in known):
+        name = f"{name}-{key[:8]}"
+    trial = Trial(name, key, tuple(overrides))
+    folder = sweep / name
+    _clear(folder)
+    _write(folder, trial)
+    started = time.time()
+    try:
+        done = _train(cfg, folder, trial)
+    except Exception as error:
+        done = replace(trial, status=FAILED, reason=_reason(error, folder))
+    done = replace(done, seconds=round(time.time() - started, 2))
+    _write(folder, done)
+    figures = f"val accuracy {done.accuracy:.4f}, loss {done.loss:.4f}, {done.seconds:.1f} s"
+    say(f"trial {name}: {figures if done.status == DONE else 'failed: ' + done.reason}")
+    return done.score
+
+
+def _train(cfg: DictConfig, folder: Path, trial: Trial) -> Trial:
+    from bcd.training import best_checkpoint, train
+
+    cfg = cfg.copy()
+    cfg.run_dir = str(folder.absolute())
+    checked = check_config(cfg, TrainConfig)
+    result = train(checked, tested=False)
+    assert result is not None, "a trial runs in one process"
+    best = best_checkpoint(result.trainer)
+    val = result.metrics["val"]
+    return replace(
+        trial,
+        status=DONE,
+        run=(checked.seed, checked.split.seed, checked.split.fold),
+        accuracy=val["accuracy"],
+        loss=val["loss"],
+        n=val["n"],
+        best="" if best is None else best.relative_to(folder.absolute()).as_posix(),
+        steps=result.trainer.global_step,
+        history=tuple(result.classifier.history),
+    )
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    """Why a trial failed, in a line; where that was not foreseen the traceback is kept."""
+    if isinstance(error, BcdError):
+        if error.status == 130:
+            raise KeyboardInterrupt from error
+        return str(error)
+    write_text(folder / "traceback.txt", traceback.format_exc())
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _write(folder: Path, trial: Trial) -> None:
+    plain = {k: None if v != v else v for k, v in asdict(trial).items()}  # JSON has no NaN
+    write_text(folder / RECORD, json.dumps(plain, indent=1) + "\n")
+
+
+def _clear(folder: Path) -> None:
+    for pattern in _LEFT:
+        for file in folder.glob(pattern):
+            file.unlink()
+
+
+def _drop_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
