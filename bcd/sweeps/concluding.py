@@ -17,10 +17,11 @@ from bcd.config_check import check_config, first_line
 from bcd.console import say, show_table
 from bcd.errors import BcdError
 from bcd.sweeps.hparams import write_hparams
-from bcd.sweeps.leaderboard import HEADER, Board, board_rows, headline, write_board
+from bcd.sweeps.leaderboard import SHORT_HEADER, Board, headline, short_rows, write_board
 from bcd.sweeps.settings import BEST, Row, fold, key_of, rank
 from bcd.sweeps.trials import DONE, Trial, read_trials, run_trial
 
+_SHOWN = 30  # settings in the terminal
 DEFAULT = "default"  # folder of the trial without what is searched for
 
 
@@ -29,7 +30,7 @@ def conclude_sweep(sweep: Path, test: bool = True) -> int:
 
     Args:
         sweep: The folder.
-        test: Whether the winner is tested; not before all trials were made.
+        test: Whether the winner is tested, if it was not before.
 
     Returns:
         Exit status: 1 where a trial did not come to an end or could not be tested.
@@ -42,7 +43,7 @@ def conclude_sweep(sweep: Path, test: bool = True) -> int:
         raise BcdError(f"{sweep}: no trial there; give the folder of a sweep (train.py -m …)")
     rows = rank(sweep, fold(trials))
     winner = rows[0] if rows[0].verdict == BEST else None
-    tests, untested = _test(sweep, winner.setting.done) if winner and test else ({}, {})
+    tests, untested = _test(sweep, winner.setting.done, test) if winner else ({}, {})
     if winner and untested:
         tried = tuple(
             replace(t, reason=untested.get(t.name, t.reason)) for t in winner.setting.trials
@@ -81,15 +82,20 @@ def _default_of(rows: Sequence[Row]) -> Row | None:
     return next((r for r in rows if any(t.name == DEFAULT for t in r.setting.trials)), None)
 
 
-def _test(sweep: Path, trials: Sequence[Trial]) -> tuple[dict[str, Any], dict[str, str]]:
+def _test(sweep: Path, trials: Sequence[Trial], now: bool) -> tuple[dict[str, Any], dict[str, str]]:
     """Figures of the test part by trial, and why trials could not be tested."""
     tests, untested = {}, {}
     for trial in trials:
         folder = sweep / trial.name
         try:
-            tests[trial.name] = _tested(folder) or _test_now(folder, trial)
+            figures = _tested(folder)
+            if figures is None and now:
+                figures = _test_now(folder, trial)
         except Exception as error:
             untested[trial.name] = f"not tested: {first_line(error)}"
+            continue
+        if figures is not None:
+            tests[trial.name] = figures
     return tests, untested
 
 
@@ -133,7 +139,9 @@ def reproducing(winner: Row | None) -> str:
 
 def _tell(sweep: Path, board: Board, failed: int, count: int) -> None:
     shown = sweep.relative_to(Path.cwd()) if sweep.is_relative_to(Path.cwd()) else sweep
-    show_table("Leaderboard, ranked on val", HEADER, board_rows(board.rows))
+    show_table("Leaderboard, ranked on val", SHORT_HEADER, short_rows(board.rows[:_SHOWN]))
+    if len(board.rows) > _SHOWN:
+        say(f"and {len(board.rows) - _SHOWN} more")
     for line in headline(board):
         say(line)
     if board.command:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST = 40  # settings shown; a leaderboard has its end in the table
+_PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}
 _COLOURS = {BEST: "#1a7f37", SAME: "#0969da", WORSE: "#8c959f"}
 
 
@@ -52,7 +53,7 @@ def _intervals(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set(xlabel="accuracy on val, 95 % interval; dots are runs")
     axes.grid(axis="x", alpha=0.3)
     if rows:
-        axes.legend(fontsize=8, loc="lower left")
+        axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
 
 
 def _cut(label: str) -> str:
@@ -107,7 +108,9 @@ def _heights(values: Sequence[str | None], axes: Axes, x: int) -> np.ndarray:
     told = range(len(names)) if len(names) <= 8 else (0, len(names) - 1)
     for i in told:
         text = names[i] if len(names[i]) < 12 else f"{numbers[i]:.3g}"
-        axes.text(x + 0.03, at[i], text, fontsize=8, va="center", parse_math=False)
+        axes.text(
+            x + 0.03, at[i], text, fontsize=8, va="center", parse_math=False, bbox=_PLATE, zorder=9
+        )
     place = dict(zip(names, at, strict=True))
     return np.array([np.nan if v is None else place[v] for v in values])
 

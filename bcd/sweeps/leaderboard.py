@@ -17,10 +17,11 @@ from bcd.storage import write_csv
 from bcd.sweeps.figure import draw_board
 from bcd.sweeps.ranking import numbered
 from bcd.sweeps.settings import SAME, WORSE, Row, read_right, share_of_right
+from bcd.sweeps.trials import DONE
 
-HEADER = (
-    "setting", "rank", "runs", "mean ± sd", "pooled, 95 %", "minus best", "verdict",
-)  # fmt: skip
+_HEADER = ("setting", "rank", "runs", "mean ± sd", "pooled, 95 %", "minus best", "verdict")
+SHORT_HEADER = ("setting", "runs", "val accuracy", "minus best", "verdict")
+_SHORT = {SAME: "not distinguishable", WORSE: "worse"}
 
 _CSV = (
     "rank", "setting", "trials", "done", "val_accuracy_mean", "val_accuracy_sd",
@@ -52,8 +53,21 @@ def spread(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def board_rows(rows: Sequence[Row]) -> list[list[str]]:
-    """Rows for a table with `HEADER`."""
+def short_rows(rows: Sequence[Row]) -> list[list[str]]:
+    """Rows for a terminal, with `SHORT_HEADER`; `minus best` is in points of accuracy."""
+    return [
+        [
+            row.setting.label,
+            f"{len(row.setting.done)}/{len(row.setting.trials)}",
+            _mean_text(row.mean, row.sd),
+            "" if row.against is None else _difference_text(row),
+            _SHORT.get(row.verdict, row.verdict),
+        ]
+        for row in rows
+    ]
+
+
+def _board_rows(rows: Sequence[Row]) -> list[list[str]]:
     return [
         [
             row.setting.label,
@@ -174,14 +188,13 @@ def _trial_rows(board: Board) -> list[list[object]]:
 
 
 def _sections(sweep: Path, board: Board) -> list[Section]:
-    cells = [[str(c) for c in row] for row in _trial_rows(board)]
     verdicts = "; ".join(f"{r.setting.label}: {r.verdict}" for r in board.rows[:5])
     sections = [
         Section(
             "Settings, ranked on val",
             [
                 *[f"{line[0].upper()}{line[1:]}." for line in headline(board)],
-                Table(HEADER, board_rows(board.rows)),
+                Table(_HEADER, _board_rows(board.rows)),
                 Figure("leaderboard", f"Val accuracy of each setting, best first: {verdicts}"),
             ],
         ),
@@ -191,7 +204,31 @@ def _sections(sweep: Path, board: Board) -> list[Section]:
         sections.append(Section("The best one on test", _test_blocks(sweep, board)))
     if board.command:
         sections.append(Section("The best one again", [board.command]))
-    return [*sections, Section("Trials", [Table(_TRIALS, cells)])]
+    return [*sections, Section("Trials", [_trial_table(board)])]
+
+
+def _trial_table(board: Board) -> Table:
+    header = ("trial", "setting", "seed", "fold", "val accuracy", "loss", "on test", "s", "status")
+    rows = []
+    for row in board.rows:
+        for trial in row.setting.trials:
+            test = board.tests.get(trial.name)
+            seed, _, fold = trial.run or ("", "", "")
+            done = trial.status == DONE
+            rows.append(
+                [
+                    trial.name,
+                    row.setting.label,
+                    str(seed),
+                    str(fold),
+                    f"{trial.accuracy:.4f}" if done else "",
+                    f"{trial.loss:.4f}" if done else "",
+                    "" if test is None else f"{test['accuracy']:.4f}",
+                    f"{trial.seconds:.1f}",
+                    f"{trial.status}: {trial.reason}" if trial.reason else trial.status,
+                ]
+            )
+    return Table(header, rows, figures=False)
 
 
 _READING = (
