@@ -18,7 +18,7 @@ from bcd.console import say, show_table
 from bcd.errors import BcdError
 from bcd.sweeps.hparams import write_hparams
 from bcd.sweeps.leaderboard import SHORT_HEADER, Board, headline, short_rows, write_board
-from bcd.sweeps.settings import BEST, Row, fold, key_of, rank
+from bcd.sweeps.settings import BEST, REPEATED, Row, fold, key_of, rank
 from bcd.sweeps.trials import DONE, Trial, read_trials, run_trial
 
 _SHOWN = 30  # settings in the terminal
@@ -124,17 +124,14 @@ def reproducing(winner: Row | None) -> str:
     """The command that gives the winner again, all of its runs; empty where there is no winner."""
     if winner is None:
         return ""
-    done = winner.setting.done
-    if len(done) == 1:
-        return shlex.join(["python", "train.py", *done[0].overrides])
-    words = list(winner.setting.overrides)
-    for key in dict.fromkeys(key_of(o) for t in done for o in t.overrides):
-        values = [o.partition("=")[2] for t in done for o in t.overrides if key_of(o) == key]
-        if len(set(values)) > 1:
-            words.append(f"{key}={','.join(dict.fromkeys(values))}")
-        elif not any(key_of(o) == key for o in words):
-            words.append(f"{key}={values[0]}")
-    return shlex.join(["python", "train.py", "-m", *words])
+    words = [o for o in winner.setting.overrides if key_of(o) != "sweep"]  # searches no more
+    runs: dict[str, dict[str, None]] = {}
+    for override in (o for trial in winner.setting.done for o in trial.overrides):
+        if key_of(override) in REPEATED:
+            runs.setdefault(key_of(override), {})[override.partition("=")[2]] = None
+    words += [f"{key}={','.join(values)}" for key, values in runs.items()]
+    many = ["-m"] if any(len(values) > 1 for values in runs.values()) else []
+    return shlex.join(["python", "train.py", *many, *words])
 
 
 def _tell(sweep: Path, board: Board, failed: int, count: int) -> None:

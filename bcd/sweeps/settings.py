@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,8 @@ class Setting:
 
     Attributes:
         overrides: Of its trials, without those that repeat it.
-        label: Those in which settings of the sweep differ, as text.
+        label: Those in which settings of the sweep differ, as text; keys without their group where
+            that tells them apart.
         trials: All of them.
     """
 
@@ -93,16 +95,20 @@ def fold(trials: Sequence[Trial]) -> list[Setting]:
         own = tuple(o for o in trial.overrides if key_of(o) not in REPEATED)
         found.setdefault(own, []).append(trial)
     common = set.intersection(*(set(own) for own in found)) if found else set()
+    keys = {key_of(o) for own in found for o in own if o not in common}
+    ends = Counter(key.rpartition(".")[2] for key in keys)
     settings = []
     for own, members in found.items():
-        label = " ".join(_short(o) for o in own if o not in common)
+        label = " ".join(_short(o, ends) for o in own if o not in common)
         settings.append(Setting(own, label or "default", tuple(members)))
     return settings
 
 
-def _short(override: str) -> str:
+def _short(override: str, ends: Mapping[str, int]) -> str:
     """An override with at most four digits of a number, as searches give sixteen."""
     key, equals, value = override.partition("=")
+    end = key.rpartition(".")[2]
+    key = end if ends[end] == 1 else key
     try:
         return f"{key}={min(value, f'{float(value):.4g}', key=len)}"
     except ValueError:

@@ -1,0 +1,129 @@
+"""Sweeps as a user starts them: one after the other, side by side, as jobs of a cluster, searching."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from harness import CONF, SMALL, error_lines, script
+from hydra.errors import MissingConfigException
+
+from bcd.cli import explain
+
+
+def table(sweep: Path, name: str = "leaderboard.csv") -> list[dict[str, str]]:
+    """A leaderboard without what differs from one time to the next."""
+    with (sweep / name).open(encoding="utf-8") as stream:
+        return [{k: v for k, v in r.items() if k != "seconds"} for r in csv.DictReader(stream)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("multirun")
+
+
+def sweep(base: Path, name: str, *words: str) -> tuple[Path, int, str]:
+    """A sweep in which a trial has a learning rate that cannot be."""
+    done = script(
+        "train.py", "-m", *SMALL, f"data.root={base}/pictures", f"hydra.sweep.dir={base / name}",
+        *words,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    return base / name, done.returncode, done.stderr
+
+
+GRID = ("optimizer.lr=0.003,-1", "seed=0,1")
+
+
+@pytest.fixture(scope="module")
+def serial(base: Path) -> Path:
+    folder, status, said = sweep(base, "serial", *GRID)
+    assert status == 1
+    assert "trial 2: failed: ValueError: Invalid learning rate: -1" in said
+    assert "2 of 4 trials did not come to an end; try these again:  python train.py -m" in said
+    return folder
+
+
+@pytest.mark.slow
+def test_a_sweep_ends_in_a_leaderboard_and_goes_on_where_it_stopped(
+    base: Path, serial: Path
+) -> None:
+    first, last = table(serial)
+    assert (first["setting"], first["done"], first["verdict"]) == ("lr=0.003", "2", "best")
+    assert (last["setting"], last["done"]) == ("lr=-1", "0")
+    assert "Invalid learning rate" in last["reason"]
+    for seed in "01":
+        metrics = json.loads((serial / seed / "metrics.json").read_text())
+        assert set(metrics) == {"val", "test"}
+        assert (serial / seed / "report.html").is_file()
+    before = {f: f.stat().st_mtime_ns for f in serial.glob("[01]/*.json")}
+    _, status, said = sweep(base, "serial", *GRID)
+    assert status == 1
+    assert said.count("done before") == 2
+    assert {f: f.stat().st_mtime_ns for f in serial.glob("[01]/*.json")} == before
+    assert table(serial) == [first, last]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher",
+    [("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), ("hydra/launcher=submitit_local",)],
+    ids=lambda words: words[0].rpartition("=")[2],
+)
+def test_another_launcher_gives_the_same_leaderboard(
+    launcher: tuple[str, ...], base: Path, serial: Path
+) -> None:
+    pytest.importorskip(
+        f"hydra_plugins.hydra_{launcher[0].partition('=')[2].split('_')[0]}_launcher"
+    )
+    folder, status, _ = sweep(base, launcher[0].rpartition("=")[2], *GRID, *launcher)
+    assert status == 1
+    assert table(folder) == table(serial)
+    assert table(folder, "trials.csv") == table(serial, "trials.csv")
+
+
+@pytest.mark.slow
+def test_a_search_is_compared_with_the_default_and_can_be_started_again(base: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    words = ("sweep=optuna", "hydra.sweeper.n_trials=3", "model.dropout=choice(0.1,0.9)")
+    folder, status, said = sweep(base, "optuna", *words)
+    assert status == 0, said
+    trials = {row["trial"] for row in table(folder, "trials.csv")}
+    assert trials <= {"0", "1", "2", "default"} and "default" in trials
+    assert "default" in {row["setting"] for row in table(folder)}
+    assert "searching" in said
+    best = max(json.loads(f.read_text())["accuracy"] for f in folder.glob("*/trial.json"))
+    assert float(table(folder)[0]["val_accuracy_mean"]) == pytest.approx(best, abs=1e-6)
+    assert "sweep=optuna" not in said.partition("reproduce:")[2].splitlines()[0]
+    _, status, said = sweep(base, "optuna", *words)
+    assert status == 0
+    assert said.count("done before") == 4
+
+
+@pytest.mark.parametrize(
+    ("choice", "package"),
+    [
+        ("hydra/launcher/joblib", "hydra-joblib-launcher"),
+        ("hydra/launcher/submitit_slurm", "hydra-submitit-launcher"),
+        ("hydra/sweeper/optuna", "hydra-optuna-sweeper"),
+    ],
+)
+def test_a_plugin_that_is_not_installed_is_named_with_the_command(
+    choice: str, package: str
+) -> None:
+    said = MissingConfigException(f"Could not override '{choice}'.\nOptions: basic", None, None)
+    plain = explain(said, "train", CONF)
+    assert plain is not None
+    assert plain.status == 2
+    group, _, name = choice.rpartition("/")
+    assert str(plain) == f"{group}={name} wants a package: pip install {package}"
+
+
+def test_a_folder_without_trials_is_no_sweep(tmp_path: Path) -> None:
+    from harness import module
+
+    done = module("bcd.sweeps", str(tmp_path))
+    assert done.returncode == 1
+    assert "no trial there" in error_lines(done)[0]

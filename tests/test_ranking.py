@@ -1,0 +1,131 @@
+"""What is said of settings is right often enough, where the truth about them is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from simulated_sweeps import World, simulate
+from threadpoolctl import threadpool_limits
+
+from bcd.evaluation.comparison import mcnemar
+from bcd.sweeps.ranking import against_best, best_of, overdispersion
+
+SWEEPS = 200
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads wait for threads where matrices are as small as these."""
+    with threadpool_limits(1):
+        yield
+
+
+def verdicts(world: World, seed: int = 0) -> Iterator[tuple[int, list[bool]]]:
+    """The best setting, and which others are called worse, of each simulated sweep."""
+    rng = np.random.default_rng(seed)
+    for _ in range(SWEEPS):
+        right, clusters, runs = simulate(world, rng)
+        best = best_of(right, np.zeros(len(right)))
+        found = against_best(right, best, clusters, runs)
+        yield best, [a is not None and a.p < 0.05 for a in found]
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        World(),
+        World(settings=2),
+        World(settings=20, own=0.05),
+        World(accuracy=0.98),
+        World(runs=1, pictures=172),
+        World(wander=0.1),
+        World(settings=4, wander=0.2),
+        World(slide=0.3),
+    ],
+    ids=str,
+)
+def test_of_equal_settings_few_are_called_worse_than_the_best(world: World) -> None:
+    claimed = [any(worse) for _, worse in verdicts(world)]
+    assert np.mean(claimed) <= 0.08
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        World(accuracy=0.94, better=0.03),
+        World(accuracy=0.94, better=0.03, settings=2),
+        World(accuracy=0.96, better=0.03),
+        World(accuracy=0.90, better=0.03, own=0.03),
+    ],
+    ids=str,
+)
+def test_a_setting_better_by_3_points_is_found_on_700_pictures(world: World) -> None:
+    # Found: it is ranked first, and every other setting is called worse.
+    assert world.runs * world.pictures == 700
+    found = [best == 0 and sum(worse) == world.settings - 1 for best, worse in verdicts(world)]
+    assert np.mean(found) >= 0.8
+
+
+def test_runs_that_stray_more_than_pictures_explain_make_the_verdict_careful() -> None:
+    rng = np.random.default_rng(0)
+    steady, wild = World(pictures=400), World(pictures=400, wander=0.3)
+    ratios = [[overdispersion(*simulate(w, rng))[0] for _ in range(20)] for w in (steady, wild)]
+    assert np.mean(ratios[0]) < 1.3
+    assert np.mean(ratios[1]) > 3
+    one = World(runs=1, pictures=400, wander=0.3)
+    assert overdispersion(*simulate(one, rng)) == (1.0, 0)
+
+
+def test_two_settings_of_one_run_are_compared_as_mcnemar_does() -> None:
+    right = np.ones((2, 300))
+    right[0, :4] = 0
+    right[1, 4:20] = 0
+    apart = np.arange(300)
+    _, other = against_best(right, 0, apart, np.zeros(300, np.int64), draws=20000)
+    assert other is not None
+    assert other.p == pytest.approx(mcnemar(16, 4), abs=0.003)
+    assert other.difference == pytest.approx(-12 / 300)
+    assert other.low < other.difference < other.high < 0
+
+
+def test_pictures_of_a_group_count_as_one() -> None:
+    right = np.ones((2, 300))
+    right[1, :12] = 0
+    alone = against_best(right, 0, np.arange(300), np.zeros(300, np.int64))[1]
+    together = against_best(right, 0, np.arange(300) // 12, np.zeros(300, np.int64))[1]
+    assert alone is not None and together is not None
+    assert alone.p < 0.01
+    assert together.p > 0.9
+    assert alone.difference == together.difference
+
+
+def test_the_interval_and_the_p_value_agree() -> None:
+    rng = np.random.default_rng(3)
+    for world in (World(better=0.03), World(settings=5, better=0.02, wander=0.1)):
+        for _ in range(30):
+            right, clusters, runs = simulate(world, rng)
+            best = best_of(right, np.zeros(len(right)))
+            for against in against_best(right, best, clusters, runs):
+                if against is not None:
+                    assert (against.p < 0.05) == (against.high < 0)
+
+
+def test_what_was_not_asked_is_left_out_and_what_is_the_same_is_exactly_so() -> None:
+    right, clusters, runs = simulate(World(settings=3), np.random.default_rng(0))
+    right = np.concatenate([right, right[:1], np.full_like(right[:1], np.nan)])
+    right[1, runs == 4] = np.nan
+    found = against_best(right, 0, clusters, runs)
+    assert found[0] is None and found[4] is None
+    assert found[1] is not None and found[1].n == 560
+    asked = runs < 4
+    assert found[1].difference == pytest.approx((right[1] - right[0])[asked].mean())
+    assert found[3] is not None
+    assert (found[3].difference, found[3].low, found[3].high, found[3].p) == (0, 0, 0, 1)
+
+
+def test_equals_are_told_apart_by_the_tie_break() -> None:
+    right = np.array([[1.0, 0, 1], [0, 1, 1], [0, 0, 1]])
+    assert best_of(right, np.array([0.2, 0.1, 0.0])) == 1
+    assert best_of(right, np.array([0.1, 0.2, 0.0])) == 0
