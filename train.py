@@ -35,9 +35,7 @@ def trial(cfg: "DictConfig") -> float:
 
     from hydra.core.hydra_config import HydraConfig
 
-    with quick_imports():
-        import bcd.training  # noqa: F401
-        from bcd.sweeps.trials import run_trial
+    from bcd.sweeps.trials import run_trial
 
     hydra = HydraConfig.get()
     sweep = Path(hydra.sweep.dir).absolute()

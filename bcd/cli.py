@@ -193,6 +193,8 @@ def _unknown_choice(name: str, conf: Path) -> str:
     group, _, choice = name.rpartition("/")
     if name in _PLUGINS:
         return f"{group}={choice} wants a package: pip install {_PLUGINS[name]}"
+    if group.startswith("hydra/"):
+        return f"{group}={choice}: no such choice{nearest(name, _PLUGINS)}"
     options = sorted(p.stem for p in (conf / group).glob("*.yaml")) if group else []
     if not options:
         groups = sorted(p.name for p in conf.iterdir() if p.is_dir())

@@ -69,10 +69,10 @@ def run_default(config: DictConfig, sweep: Path) -> None:
 
     searched = set(config.hydra.sweeper.get("params") or {})
     given = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-    kept = [
-        o.input_line
+    kept = [  # written as the sweeper writes them for the other trials
+        f"{o.get_key_element()}={o.get_value_element_as_str()}"
         for o in given
-        if o.input_line and not o.is_sweep_override() and o.key_or_group not in searched
+        if not o.is_sweep_override() and o.key_or_group not in searched
     ]
     cfg = compose(config.hydra.job.config_name, overrides=kept)
     run_trial(cfg, sweep, DEFAULT, kept)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from bcd.cli import quick_imports
 from bcd.config import TrainConfig
 from bcd.config_check import check_config, first_line
 from bcd.console import say
@@ -134,11 +135,11 @@ def run_trial(cfg: DictConfig, sweep: Path, name: str, overrides: Sequence[str])
 
 
 def _train(cfg: DictConfig, folder: Path, trial: Trial) -> Trial:
-    from bcd.training import best_checkpoint, train
-
     cfg = cfg.copy()
     cfg.run_dir = str(folder.absolute())
-    checked = check_config(cfg, TrainConfig)
+    with quick_imports():  # not before: what is done already needs none of it
+        checked = check_config(cfg, TrainConfig)
+        from bcd.training import best_checkpoint, train
     result = train(checked, tested=False)
     assert result is not None, "a trial runs in one process"
     best = best_checkpoint(result.trainer)
