@@ -89,6 +89,10 @@ def test_only_the_winner_is_tested_and_its_runs_are_as_if_run_alone(
         assert {f for f in there - kept if "tfevents" not in f} == set()
         score = json.loads((sweep / name / RECORD).read_text())["accuracy"]
         assert together["val"]["accuracy"] == score
+    pooled = table(sweep, "predictions.csv")
+    assert len(pooled) == sum(len(table(sweep / name, "predictions.csv")) for name in winners)
+    share = np.mean([row["label"] == row["prediction"] for row in pooled])
+    assert f"pooled</td><td>{share:.4f} [" in (sweep / "leaderboard.html").read_text()
 
 
 def test_the_page_has_the_table_a_described_picture_and_the_command(sweep: Path) -> None:

@@ -19,6 +19,13 @@ class Leaderboard(Callback):
     def __init__(self, default: bool = False) -> None:
         self._default = default
 
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Says where the sweep is, and how to go on with it whatever happens."""
+        from bcd.console import say
+
+        sweep = config.hydra.sweep.dir
+        say(f"sweep folder: {sweep}  (to go on later: the same command, hydra.sweep.dir={sweep})")
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Ranks the trials, tests the best, and writes the leaderboard.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
 import sys
@@ -10,15 +11,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from bcd.config import TrainConfig
 from bcd.config_check import check_config, first_line
 from bcd.console import say, show_table
 from bcd.errors import BcdError
+from bcd.evaluation.intervals import Interval
+from bcd.storage import write_csv
 from bcd.sweeps.hparams import write_hparams
 from bcd.sweeps.leaderboard import SHORT_HEADER, Board, headline, short_rows, write_board
-from bcd.sweeps.settings import BEST, REPEATED, Row, fold, key_of, rank
+from bcd.sweeps.ranking import numbered
+from bcd.sweeps.settings import (
+    BEST,
+    REPEATED,
+    Row,
+    fold,
+    key_of,
+    rank,
+    read_right,
+    share_of_right,
+)
 from bcd.sweeps.trials import DONE, Trial, read_trials, run_trial
 
 _SHOWN = 30  # settings in the terminal
@@ -49,7 +63,8 @@ def conclude_sweep(sweep: Path, test: bool = True) -> int:
             replace(t, reason=untested.get(t.name, t.reason)) for t in winner.setting.trials
         )
         rows[0] = replace(winner, setting=replace(winner.setting, trials=tried))
-    board = Board(rows, tests, _default_of(rows), reproducing(winner))
+    pooled = pool(sweep, list(tests)) if tests else None
+    board = Board(rows, tests, pooled, _default_of(rows), reproducing(winner))
     write_board(sweep, board)
     write_hparams(sweep, board)
     failed = sum(trial.status != DONE for trial in trials)
@@ -76,6 +91,29 @@ def run_default(config: DictConfig, sweep: Path) -> None:
     ]
     cfg = compose(config.hydra.job.config_name, overrides=kept)
     run_trial(cfg, sweep, DEFAULT, kept)
+
+
+def pool(sweep: Path, names: Sequence[str]) -> tuple[float, Interval, int]:
+    """Puts the test predictions of trials into one `predictions.csv`.
+
+    Args:
+        sweep: The folder, which gets the file.
+        names: Of the trials.
+
+    Returns:
+        Share of right answers, its 95 % interval over pictures or groups, and their number.
+    """
+    rows: list[list[str]] = []
+    header: list[str] = []
+    for name in names:
+        with (sweep / name / "predictions.csv").open(newline="", encoding="utf-8") as stream:
+            header, *own = csv.reader(stream)
+        rows += [[name, *row] for row in own]
+    write_csv(sweep / "predictions.csv", ["trial", *header], rows)
+    told = [pair for n in names for pair in read_right(sweep / n, "predictions.csv").values()]
+    clusters = numbered([group for group, _ in told])
+    share, interval = share_of_right(np.array([right for _, right in told]), clusters)
+    return share, interval, len(told)
 
 
 def _default_of(rows: Sequence[Row]) -> Row | None:

@@ -15,8 +15,7 @@ from bcd.evaluation.figures import save_figure
 from bcd.evaluation.intervals import Interval
 from bcd.storage import write_csv
 from bcd.sweeps.figure import draw_board
-from bcd.sweeps.ranking import numbered
-from bcd.sweeps.settings import SAME, WORSE, Row, read_right, share_of_right
+from bcd.sweeps.settings import SAME, WORSE, Row
 from bcd.sweeps.trials import DONE
 
 _HEADER = ("setting", "rank", "runs", "mean ± sd", "pooled, 95 %", "minus best", "verdict")
@@ -38,12 +37,14 @@ class Board:
     Attributes:
         rows: The settings, best first.
         tests: Figures of the test part of the winner's trials, by trial.
+        pooled: Share of right answers on test of all of these, its interval, and their number.
         default: The setting without what was searched for, where there is one.
         command: Gives the winner again.
     """
 
     rows: Sequence[Row]
     tests: Mapping[str, Mapping[str, Any]]
+    pooled: tuple[float, Interval, int] | None
     default: Row | None
     command: str
 
@@ -119,9 +120,11 @@ def headline(board: Board) -> list[str]:
             )
     if board.default is not None:
         told.append(_against_default(first, board.default))
-    if board.tests:
+    if board.pooled is not None:
         mean, sd = spread([test["accuracy"] for test in board.tests.values()])
-        told.append(f"tested, the best alone: accuracy {_mean_text(mean, sd)}")
+        share, interval, n = board.pooled
+        pooled = f"pooled {_interval_text(share, interval)} (n = {n})"
+        told.append(f"the best alone on test: accuracy {_mean_text(mean, sd)}, {pooled}")
     return told
 
 
@@ -141,7 +144,7 @@ def write_board(sweep: Path, board: Board) -> None:
     write_csv(sweep / "leaderboard.csv", _CSV, [_csv_row(i, board) for i in range(len(board.rows))])
     write_csv(sweep / "trials.csv", _TRIALS, _trial_rows(board))
     save_figure(draw_board(board.rows), sweep / "figures" / "leaderboard.png")
-    write_html(sweep / "leaderboard.html", f"Leaderboard of {sweep.name}", _sections(sweep, board))
+    write_html(sweep / "leaderboard.html", f"Leaderboard of {sweep.name}", _sections(board))
 
 
 def _csv_row(place: int, board: Board) -> list[object]:
@@ -187,7 +190,7 @@ def _trial_rows(board: Board) -> list[list[object]]:
     ]  # fmt: skip
 
 
-def _sections(sweep: Path, board: Board) -> list[Section]:
+def _sections(board: Board) -> list[Section]:
     verdicts = "; ".join(f"{r.setting.label}: {r.verdict}" for r in board.rows[:5])
     sections = [
         Section(
@@ -200,8 +203,8 @@ def _sections(sweep: Path, board: Board) -> list[Section]:
         ),
         Section("How to read this", list(_READING)),
     ]
-    if board.tests:
-        sections.append(Section("The best one on test", _test_blocks(sweep, board)))
+    if board.pooled is not None:
+        sections.append(Section("The best one on test", _test_blocks(board)))
     if board.command:
         sections.append(Section("The best one again", [board.command]))
     return [*sections, Section("Trials", [_trial_table(board)])]
@@ -242,16 +245,14 @@ _READING = (
 )
 
 
-def _test_blocks(sweep: Path, board: Board) -> list[Block]:
+def _test_blocks(board: Board) -> list[Block]:
+    assert board.pooled is not None
     rows = []
     for name in ("accuracy", "precision", "recall", "f1", "ece"):
         mean, sd = spread([test[name] for test in board.tests.values()])
         rows.append([name, _mean_text(mean, sd)])
-    told = [read_right(sweep / name, "predictions.csv") for name in board.tests]
-    pairs = [pair for own in told for pair in own.values()]
-    clusters = numbered([group for group, _ in pairs])
-    pooled, interval = share_of_right(np.array([right for _, right in pairs]), clusters)
-    rows.append(["accuracy, pooled", _interval_text(pooled, interval)])
-    runs = "one run" if len(told) == 1 else f"{len(told)} runs, mean ± sd"
+    share, interval, n = board.pooled
+    rows.append(["accuracy, pooled", _interval_text(share, interval)])
+    runs = "one run" if len(board.tests) == 1 else f"{len(board.tests)} runs, mean ± sd"
     reports = "; ".join(f"{name}/report.html" for name in board.tests)
-    return [Table(["", runs], rows), f"{len(pairs)} answers. Reports: {reports}"]
+    return [Table(["", runs], rows), f"{n} answers, all in predictions.csv. Reports: {reports}"]
