@@ -50,7 +50,7 @@ def test_a_command_composes_and_passes_the_checks(line: str) -> None:
         text = f"{override.key_or_group}={next(iter(values))}" if values else override.input_line
         assert text is not None
         single.append(text)
-    if "-m" in words:
+    if "-m" in words and not any(word.startswith("sweep=") for word in words):
         assert single != overrides
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(name, overrides=["run_dir=x", *single])
