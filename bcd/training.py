@@ -96,10 +96,7 @@ def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
         if cfg.lr_find:
             find_learning_rate(cfg, ready.classifier, ready.datamodule, run.folder)
             return None
-        trainer.fit(ready.classifier, ready.datamodule, ckpt_path=_resume_path(cfg.resume))
-        if trainer.interrupted:
-            line = f"interrupted: continue with resume={run.folder}/checkpoints/last.ckpt"
-            raise BcdError(line, 130)
+        _fit(ready, trainer)
         if not trainer.is_global_zero:
             return None
         parts = ("val", "test") if tested else ("val",)
@@ -146,6 +143,18 @@ def test_trained(
     outcome = conclude(run, network, judge, results, device)
     write_run(run, outcome, history, step, loggers)
     return {name: result.metrics for name, result in results.items()}
+
+
+def _fit(ready: _Ready, trainer: pl.Trainer) -> None:
+    resume = _resume_path(ready.run.cfg.resume)
+    try:
+        trainer.fit(ready.classifier, ready.datamodule, ckpt_path=resume)
+    except SystemExit:  # how Lightning ends when it is interrupted
+        if not trainer.interrupted:
+            raise
+    if trainer.interrupted:
+        line = f"interrupted: continue with resume={ready.run.folder}/checkpoints/last.ckpt"
+        raise BcdError(line, 130)
 
 
 def best_checkpoint(trainer: pl.Trainer) -> Path | None:

@@ -16,6 +16,7 @@ from harness import CONF, SMALL, assert_same_figures, train_config
 from hydra import compose, initialize_config_dir
 
 import bcd.training
+from bcd.errors import BcdError
 from bcd.sweeps.concluding import conclude_sweep, reproducing
 from bcd.sweeps.settings import BEST, NOTHING, SAME, fold, rank
 from bcd.sweeps.trials import DONE, FAILED, RECORD, UNFINISHED, WORST, Trial, read_trials, run_trial
@@ -240,3 +241,18 @@ def test_trials_are_known_by_their_configuration_not_by_their_number(
     assert "seed=1" in found["1"].overrides and found["1"].reason == "ValueError: 1"
     (other,) = set(found) - {"0", "1"}
     assert "seed=2" in found[other].overrides and other.startswith("1-")
+
+
+def test_an_interruption_ends_the_sweep_and_leaves_the_trial_to_be_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(cfg: object, tested: bool) -> None:
+        raise BcdError("interrupted", 130)
+
+    monkeypatch.setattr(bcd.training, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        do(tmp_path / "s", ["seed=0"], "0")
+    (left,) = read_trials(tmp_path / "s")
+    assert left.status == UNFINISHED
+    assert conclude_sweep(tmp_path / "s", test=False) == 1
+    assert table(tmp_path / "s")[0]["reason"] == "0: unfinished"

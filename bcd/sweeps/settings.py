@@ -100,7 +100,8 @@ def fold(trials: Sequence[Trial]) -> list[Setting]:
     settings = []
     for own, members in found.items():
         label = " ".join(_short(o, ends) for o in own if o not in common)
-        settings.append(Setting(own, label or "default", tuple(members)))
+        plain = "as given" if len(found) == 1 else "default"
+        settings.append(Setting(own, label or plain, tuple(members)))
     return settings
 
 
