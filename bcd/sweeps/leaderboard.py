@@ -111,12 +111,11 @@ def headline(board: Board) -> list[str]:
     verdicts = [row.verdict for row in board.rows[1:] if row.interval is not None]
     if verdicts:
         same, worse = verdicts.count(SAME), verdicts.count(WORSE)
-        told.append(
-            f"of {len(verdicts)} other settings {worse} are worse, {same} cannot be told from it"
-        )
+        told.append(f"other settings: {worse} worse than it, {same} not distinguishable from it")
         if max(len(row.setting.done) for row in board.rows) < 2:
             told.append(
-                "one run a setting: what training again would change is not known; add seed=0,1,2"
+                "one run a setting: whether the order holds when trained again is not known; "
+                "seed=0,1,2 would tell"
             )
     if board.default is not None:
         told.append(_against_default(first, board.default))
@@ -133,7 +132,7 @@ def _against_default(first: Row, default: Row) -> str:
         return "searching did not improve on the default: nothing found has a higher val accuracy"
     if default.against is None:
         return "the default cannot be compared: it did not come to an end"
-    gain = f"by {-100 * default.against.difference:.1f} points of val accuracy"
+    gain = f"by {0 - 100 * default.against.difference:.1f} points of val accuracy"
     if default.verdict == WORSE:
         return f"searching improved on the default {gain}"
     return f"searching did not demonstrably improve on the default: ahead {gain}, within chance"
