@@ -33,11 +33,14 @@ demo: setup ## train, test and predict on smears that the project draws itself (
 	$(PY) train.py experiment=demo
 	$(PY) predict.py ckpt=outputs/demo 'input=data/generated/*/slide00-0000?.png'
 
+# One thread a process and a process a core: a test file never waits for another's threads.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
+
 test: lint ## check style and types, then run every test
-	$(PY) -m pytest
+	$(PYTEST)
 
 test-fast: setup ## run the tests that take less than about ten seconds each
-	$(PY) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: setup ## ruff and mypy
 	$(PY) -m ruff check .

@@ -85,11 +85,6 @@ def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
     ready = _set_up(cfg)
     run, network = ready.run, ready.classifier.network
     trainer = _make_trainer(run, quiet=not tested)
-    if cfg.head.fitted and trainer.world_size > 1:
-        raise ConfigError(
-            f"trainer.devices={trainer.world_size}: head={cfg.head.kind} is fitted in one process; "
-            "say trainer.devices=1"
-        )
     if trainer.is_global_zero:
         _describe(run, quiet=not tested)
     with _fed(ready, trainer) as device:
@@ -258,6 +253,11 @@ def _make_trainer(run: Run, quiet: bool) -> pl.Trainer:
     given |= {"callbacks": [*callbacks, CardWriter(card)], "logger": _loggers(cfg) or False}
     trainer = instantiate(cfg.trainer, **given, default_root_dir=str(run.folder))
     assert isinstance(trainer, pl.Trainer)
+    if cfg.head.fitted and trainer.world_size > 1:
+        raise ConfigError(
+            f"trainer.devices={trainer.world_size}: head={cfg.head.kind} is fitted in one process; "
+            "say trainer.devices=1"
+        )
     return trainer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -62,6 +63,23 @@ def script(
 ) -> subprocess.CompletedProcess[str]:
     """Runs train.py, eval.py or predict.py with the real command line."""
     return _started([str(ROOT / name), *arguments], cwd, timeout)
+
+
+def scripts(*calls: Sequence[str], timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Runs scripts one after the other as `script` does, in one process that imports torch once."""
+    return _started(["-c", _ONE_BY_ONE, json.dumps([*calls])], ROOT, timeout)
+
+
+_ONE_BY_ONE = """
+import json, runpy, sys
+for call in json.loads(sys.argv[1]):
+    sys.argv = list(call)
+    try:
+        runpy.run_path(call[0], run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
 
 
 def module(name: str, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:

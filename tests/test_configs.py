@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 from pathlib import Path
 
 import pytest
-from harness import CONF, script
+from harness import CONF, script, scripts
 from omegaconf import OmegaConf
 
 TINY = (
-    "+trainer.fast_dev_run=true",
     "trainer.accelerator=cpu",
     "data=generated",
     "data.generate.count=24",
@@ -18,12 +19,9 @@ TINY = (
     "data.generate.slides=3",
     "data.num_workers=0",
     "model.weights=null",
-    "model.input_size=64",
 )
-
-
-# Networks for which that is too small.
-WIDER = {"model=inception_v3": "model.input_size=75"}
+# Networks for which 64 pixels are too small.
+WIDER = {"inception_v3": 75}
 
 
 def names(group: str) -> list[str]:
@@ -31,15 +29,44 @@ def names(group: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("choice", [f"experiment={n}" for n in names("experiment")] +
-                         [f"model={n}" for n in names("model")])  # fmt: skip
-def test_it_runs(choice: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", names("experiment"))
+def test_an_experiment_runs(name: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    small = [*TINY[:-1], WIDER.get(choice, TINY[-1])]
-    done = script("train.py", choice, *small, f"data.root={tmp_path}/in", f"hydra.run.dir={run}")
+    small = [*TINY, "model.input_size=64", "+trainer.fast_dev_run=true"]
+    chosen = [f"experiment={name}", f"data.root={tmp_path}/in", f"hydra.run.dir={run}"]
+    done = script("train.py", *chosen, *small)
     assert done.returncode == 0, done.stderr
     assert (run / "metrics.json").is_file()
     assert f"{run}" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", names("model"))
+def test_a_model_is_trained_tested_evaluated_and_predicts(name: str, tmp_path: Path) -> None:
+    run, again, table = tmp_path / "run", tmp_path / "again", tmp_path / "predictions.csv"
+    size = f"model.input_size={WIDER.get(name, 64)}"
+    short = ["trainer.max_epochs=1", "+trainer.limit_train_batches=1", "callbacks.last=null"]
+    train = ["train.py", f"model={name}", *TINY, size, *short, f"data.root={tmp_path}/in"]
+    done = scripts(
+        [*train, f"hydra.run.dir={run}"],
+        ["eval.py", f"ckpt={run}", "data.num_workers=0", "device=cpu", f"run_dir={again}"],
+        [
+            "predict.py",
+            f"ckpt={run}",
+            f"input={tmp_path}/in/Pre-B",
+            f"output={table}",
+            "device=cpu",
+        ],
+    )
+    assert done.returncode == 0, done.stderr
+    reported, repeated = (
+        json.loads((folder / "metrics.json").read_text())["test"] for folder in (run, again)
+    )
+    assert repeated["confusion"] == reported["confusion"]
+    assert repeated["loss"] == pytest.approx(reported["loss"], rel=1e-4)
+    with table.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 6 and all(row["prediction"] and not row["error"] for row in rows)
 
 
 @pytest.mark.parametrize("file", [str(f.relative_to(CONF)) for f in sorted(CONF.rglob("*.yaml"))])
