@@ -26,6 +26,7 @@ from bcd.models.network import SmearNetwork
 from bcd.training import TrainResult, train
 
 FROZEN = ("model=mobilenetv2", "model.weights=null", "model.input_size=48")
+SHALLOW = ("model.unfreeze=1", "model.batchnorm=frozen")
 LR = 0.01
 
 
@@ -143,10 +144,10 @@ def test_nothing_is_mixed_unasked() -> None:
 
 
 def test_mixing_is_the_same_with_and_without_a_bank(tmp_path: Path) -> None:
-    settings = (*FROZEN, "augment.mixup=0.4", "model.dropout=0.0")
+    settings = ("model.unfreeze=0", "augment.mixup=0.4", "model.dropout=0.0")
     banked = head_weight(run(tmp_path / "bank", *settings).classifier.network)
     plain = head_weight(run(tmp_path / "plain", *settings, "features=off").classifier.network)
-    unmixed = run(tmp_path / "unmixed", *FROZEN, "model.dropout=0.0").classifier.network
+    unmixed = run(tmp_path / "unmixed", *settings, "augment.mixup=0.0").classifier.network
     assert (banked - plain).norm() < (banked - head_weight(unmixed)).norm() / 100
 
 
@@ -170,17 +171,17 @@ def test_the_averaged_weights_are_what_is_saved_and_tested(tmp_path: Path) -> No
     run(tmp_path / "same", *settings, ema, "callbacks.ema.multi_avg_fn.decay=0.0")
     slow = run(tmp_path / "slow", *settings, ema, "callbacks.ema.multi_avg_fn.decay=0.9")
 
-    def last(name: str) -> dict[str, Tensor]:
-        return load_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")[0].state_dict()
-
+    kept = {
+        name: load_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")[0].state_dict()
+        for name in ("plain", "same", "slow")
+    }
     frozen = plain.classifier.network.prefix.state_dict()
-    for name, value in last("plain").items():
-        assert torch.equal(value, last("same")[name]), name  # the average of the last step alone
-        inner = name.removeprefix("prefix.")
-        if inner in frozen:
-            assert torch.equal(value, last("slow")[name]), name
-    assert not torch.equal(last("slow")["head.weight"], last("plain")["head.weight"])
-    assert torch.equal(head_weight(slow.classifier.network), last("slow")["head.weight"])
+    for name, value in kept["plain"].items():
+        assert torch.equal(value, kept["same"][name]), name  # the average of the last step alone
+        if name.removeprefix("prefix.") in frozen:
+            assert torch.equal(value, kept["slow"][name]), name
+    assert not torch.equal(kept["slow"]["head.weight"], kept["plain"]["head.weight"])
+    assert torch.equal(head_weight(slow.classifier.network), kept["slow"]["head.weight"])
 
 
 def test_training_stops_early_where_val_gets_no_better(tmp_path: Path) -> None:
