@@ -133,8 +133,7 @@ class SmearClassifier(pl.LightningModule):
         from bcd.config_check import FILLED_IN, instantiate
 
         settings = dict(self._optimizer or {})
-        lr = float(settings.get("lr", 1e-3))
-        groups = parameter_groups(self.network, self._model, lr)
+        groups = parameter_groups(self.network, self._model, float(settings.get("lr", 1e-3)))
         optimizer = instantiate(settings, params=groups)
         if not self._scheduler:
             return optimizer
@@ -143,7 +142,8 @@ class SmearClassifier(pl.LightningModule):
             name: steps for name in FILLED_IN if self._scheduler.get(name, steps) is None
         }
         if "max_lr" in self._scheduler:  # one for all groups would level them
-            filled["max_lr"] = [self._scheduler["max_lr"] * group["lr"] / lr for group in groups]
+            highest = parameter_groups(self.network, self._model, self._scheduler["max_lr"])
+            filled["max_lr"] = [group["lr"] for group in highest]
         scheduler = instantiate({**self._scheduler, **filled}, optimizer=optimizer)
         return {
             "optimizer": optimizer,

@@ -78,14 +78,16 @@ class Mixer:
     """
 
     def __init__(self, cfg: AugmentConfig, classes: int) -> None:
+        self._ways: list[nn.Module] = []
+        self._cuts = bool(cfg.cutmix)
+        if not (cfg.mixup or cfg.cutmix):
+            return  # the import takes time that most runs need not spend
         from torchvision.transforms import v2
 
-        self._ways: list[nn.Module] = []
         if cfg.mixup:
             self._ways.append(v2.MixUp(alpha=cfg.mixup, num_classes=classes))
         if cfg.cutmix:
             self._ways.append(v2.CutMix(alpha=cfg.cutmix, num_classes=classes))
-        self._cuts = bool(cfg.cutmix)
 
     def __call__(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mixes a batch.

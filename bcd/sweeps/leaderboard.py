@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from bcd.evaluation.figures import save_figure
 from bcd.evaluation.intervals import Interval
 from bcd.storage import write_csv
 from bcd.sweeps.figure import draw_board
-from bcd.sweeps.settings import SAME, WORSE, Row
+from bcd.sweeps.settings import SAME, WORSE, Row, spread
 from bcd.sweeps.trials import DONE
 
 _HEADER = ("setting", "rank", "runs", "mean ± sd", "pooled, 95 %", "minus best", "verdict")
@@ -47,11 +46,6 @@ class Board:
     pooled: tuple[float, Interval, int] | None
     default: Row | None
     command: str
-
-
-def spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and standard deviation; the latter None of one value."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def short_rows(rows: Sequence[Row]) -> list[list[str]]:

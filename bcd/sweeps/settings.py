@@ -161,8 +161,7 @@ def _row(
 ) -> Row:
     right = answers.right[place]
     asked = ~np.isnan(right)
-    shares = [trial.accuracy for trial in setting.done]
-    sd = statistics.stdev(shares) if len(shares) > 1 else None
+    mean, sd = spread([trial.accuracy for trial in setting.done])
     pooled, interval = share_of_right(right[asked], answers.clusters[asked])
     if best:
         verdict = BEST
@@ -171,7 +170,12 @@ def _row(
     else:
         verdict = WORSE if against.p < 0.05 else SAME
     n = int(asked.sum())
-    return Row(setting, statistics.fmean(shares), sd, pooled, interval, n, against, verdict)
+    return Row(setting, mean, sd, pooled, interval, n, against, verdict)
+
+
+def spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and standard deviation; the latter None of one value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def share_of_right(right: Floats, clusters: Numbers) -> tuple[float, Interval]:
