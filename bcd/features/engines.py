@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bcd.config_check import first_line
 from bcd.console import say
 from bcd.errors import BcdError
 from bcd.models.network import FrozenPrefix
@@ -110,8 +111,7 @@ def make_engine(name: str, prefix: FrozenPrefix, size: int, device: torch.device
     try:
         return makers[name](label, module, size)
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise EngineError(f"{name} cannot run this network ({reason})") from error
+        raise EngineError(f"{name} cannot run this network ({first_line(error)})") from error
 
 
 class _Extractor(nn.Module):

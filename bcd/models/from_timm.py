@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bcd.config_check import first_line
 from bcd.errors import BcdError, ConfigError
 from bcd.models.blocks import grouped
 from bcd.models.watching import POSITIONS, Layout, watch
@@ -193,7 +194,7 @@ def _check_patches(layer: Any, size: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    return first_line(error)[:160]
 
 
 class _Part(nn.Module):

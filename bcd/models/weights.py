@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bcd.config_check import first_line
 from bcd.errors import BcdError
 
 
@@ -56,9 +57,8 @@ def download_state(backbone: str, weights: Any) -> dict[str, Tensor]:
         return dict(weights.get_state_dict(progress=True, check_hash=True))
     except Exception as error:
         target = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(weights.url)  # noqa: PTH119
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BcdError(
-            f"ImageNet weights of {backbone} could not be downloaded ({reason}): fetch "
+            f"ImageNet weights of {backbone} could not be downloaded ({first_line(error)}): fetch "
             f"{weights.url} elsewhere and put it at {target}, or give model.weights=<its path>; "
             "model.weights=null trains from random ones"
         ) from error
