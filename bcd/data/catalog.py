@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bcd.config import DataConfig
-from bcd.data.layouts import Entry, list_entries, order_classes
+from bcd.data.layouts import Entry, benign_index, list_entries, order_classes
 from bcd.data.reading import SUFFIXES
 from bcd.data.scan import FileFacts, scan_files
 from bcd.errors import BcdError, ConfigError
@@ -111,7 +111,7 @@ def load_catalog(cfg: DataConfig, classes: Sequence[str] | None = None) -> Catal
         group = entry.group or _group_of(path, cfg.group_pattern)
         size = (fact.width, fact.height)
         pictures.append(Picture(path, label, fact.sha256, *size, group, entry.subset))
-    benign = names.index(cfg.benign) if cfg.benign in names else None
+    benign = benign_index(names, cfg.benign)
     catalog = Catalog(base, names, benign, tuple(pictures), tuple(rejected))
     if not cfg.drop_duplicates:
         return catalog
