@@ -46,7 +46,8 @@ def test_without_a_learning_rate_the_optimizer_takes_its_own(tmp_path: Path) -> 
 
 def test_the_learning_rate_falls_where_val_gets_no_better(tmp_path: Path) -> None:
     result = run(tmp_path / "run", "scheduler=plateau", "scheduler.patience=0", "optimizer=sgd",
-                 "optimizer.lr=1e-12", "model.batchnorm=frozen", "trainer.max_epochs=4")  # fmt: skip
+                 "optimizer.lr=1e-12", "model.batchnorm=frozen",
+                 "trainer.max_epochs=4")  # fmt: skip
     (group,) = {group["lr"] for group in result.trainer.optimizers[0].param_groups}
     # The first validation is the best one; each of the three after it takes off nine tenths.
     assert group == pytest.approx(1e-12 * 0.1**3)
