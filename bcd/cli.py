@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from bcd.environment import use_own_folders
 from bcd.errors import BcdError, ConfigError
 
 # The configuration of all programs stands beside the scripts.
@@ -59,7 +60,7 @@ def run(
     wants_trace = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     # With this set Hydra hands exceptions on; without, it prints several lines of its own.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    use_own_folders()
     _quieten()
     sys.argv[1:] = quote_paths(sys.argv[1:])
     decorate = hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)
