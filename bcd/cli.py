@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bcd.environment import use_own_folders
-from bcd.errors import BcdError, ConfigError
+from bcd.errors import BcdError, ConfigError, foreseen
 
 # The configuration of all programs stands beside the scripts.
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -118,11 +118,8 @@ def explain(error: Exception, config_name: str, conf: Path) -> BcdError | None:
 
     from bcd.config_check import first_line
 
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, BcdError):
-            return seen
-        seen = seen.__cause__
+    if known := foreseen(error):
+        return known
     if isinstance(error, OverrideParseException):
         return ConfigError(
             f"{error.override}: cannot be read as key=value; put values with special characters "
@@ -222,9 +219,12 @@ class _Outcome:
                 return trial(cfg)
             try:
                 status = task(cfg)
-            except BcdError as error:
-                status = error.status
-                tell(str(error))
+            except Exception as error:
+                known = foreseen(error)
+                if known is None:
+                    raise
+                status = known.status
+                tell(str(known))
                 _drop_empty_folder()
             self.add(status)
             return status

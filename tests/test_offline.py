@@ -57,7 +57,13 @@ def test_programs_send_nothing_and_write_only_into_their_folders(tmp_path: Path)
     paths = written(log, ROOT)
     assert {runs / name / file for name, file in expected.items()} <= paths
     assert sent(log) == []
-    allowed = [runs, tmp_path / "cache", tmp_path / "temporary", Path("/dev/shm"), Path("/dev/null")]
+    allowed = [
+        runs,
+        tmp_path / "cache",
+        tmp_path / "temporary",
+        Path("/dev/shm"),
+        Path("/dev/null"),
+    ]
     strays = [
         path
         for path in paths

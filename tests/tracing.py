@@ -70,14 +70,12 @@ def calls_of(log: Path) -> list[tuple[str, str, str]]:
 
 def sent(log: Path) -> list[str]:
     """Every socket but those between processes of this machine, and every attempt to use one."""
-    found = []
-    for name, arguments, _ in calls_of(log):
-        local = "AF_UNIX" in arguments or "AF_INET" not in arguments
-        if name == "socket" and "AF_UNIX" not in arguments:
-            found.append(f"{name}({arguments})")
-        elif name in _NETWORK[1:] and not local:
-            found.append(f"{name}({arguments})")
-    return found
+    return [
+        f"{name}({arguments})"
+        for name, arguments, _ in calls_of(log)
+        if ("AF_UNIX" not in arguments if name == "socket" else "AF_INET" in arguments)
+        and name in _NETWORK
+    ]
 
 
 def written(log: Path, cwd: Path) -> set[Path]:
