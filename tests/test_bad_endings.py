@@ -73,6 +73,9 @@ def test_a_killed_run_leaves_whole_checkpoints_and_later_runs_as_they_were(
     undisturbed = train(train_config(tmp_path / "undisturbed", *SMALL, smears))
     assert later is not None and undisturbed is not None
     assert_same_figures(later.metrics, undisturbed.metrics)
+    resume = f"resume={run}/checkpoints/last.ckpt"
+    train(train_config(run, *SMALL, smears, "trainer.max_epochs=25", resume))
+    assert (run / "report.html").is_file()
 
 
 @pytest.mark.slow
