@@ -150,7 +150,7 @@ def test_a_disk_that_fills_up_leaves_no_half_checkpoint(smears: str, tmp_path: P
     program = f'{mount} && {{ "$@" 2>{log}; status=$?; cp -r {disk}/. {kept}; exit $status; }}'
     words = [sys.executable, "train.py", *SMALL, smears, f"hydra.run.dir={disk}/run"]
     done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", program, "sh", *words], cwd=ROOT, check=False
+        ["unshare", "-rm", "sh", "-c", program, "sh", *words], cwd=ROOT, text=True, check=False
     )
     done.stderr = log.read_text()
     assert_one_line(done, f"{disk}/run/checkpoints/last.ckpt", FULL)
