@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins import TorchCheckpointIO
 
 from bcd.cautions import setting_warnings
 from bcd.concluding import Run, conclude, judge_best, write_run
@@ -30,6 +31,7 @@ from bcd.evaluation.collect import choose_device
 from bcd.evaluation.predictions import write_predictions
 from bcd.features.feeding import Need, feed
 from bcd.inference.checkpoint import Card
+from bcd.inference.saving import CardWriter, WholeCheckpoints
 from bcd.lr_finding import epochs_of_search, find_learning_rate
 from bcd.models.backbones import check_backbone, normalisation
 from bcd.models.classifier import SmearClassifier
@@ -51,24 +53,6 @@ class TrainResult:
     classifier: SmearClassifier
     datamodule: SmearDataModule
     trainer: pl.Trainer
-
-
-class CardWriter(pl.Callback):
-    """Puts the card into every checkpoint."""
-
-    def __init__(self, card: Card) -> None:
-        self._plain = card.to_dict()  # once: it lists every picture, and is saved twice an epoch
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Adds the card with the val figures of the moment."""
-        scores = {
-            name.removeprefix("val/"): float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("val/")
-        }
-        checkpoint["card"] = {**self._plain, "val_metrics": scores}
 
 
 def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
@@ -283,6 +267,8 @@ def _make_trainer(run: Run, quiet: bool) -> pl.Trainer:
     }
     trainer = instantiate(cfg.trainer, **given, default_root_dir=str(run.folder))
     assert isinstance(trainer, pl.Trainer)
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = WholeCheckpoints()
     if cfg.head.fitted and trainer.world_size > 1:
         raise ConfigError(
             f"trainer.devices={trainer.world_size}: head={cfg.head.kind} is fitted in one process; "
