@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -197,7 +198,7 @@ def test_batches_of_all_processes_together_are_those_of_one(world: int, count: i
                 batch[: Share(rank, world, len(expected)).count]
                 for rank, batch in enumerate(batches)
             ]
-            assert sorted(sum(counted, [])) == sorted(expected)
+            assert sorted(itertools.chain(*counted)) == sorted(expected)
             assert all(batches)  # a stand-in where none is left
 
 

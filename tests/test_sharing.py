@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,6 @@ def test_gradients_and_statistics_are_those_of_the_whole_batch(
 def test_processes_that_all_have_rows_share_every_row_out() -> None:
     whole = torch.arange(7)
     parts = [Share(rank, 3, 7).of(whole).tolist() for rank in range(3)]
-    assert sorted(sum(parts, [])) == whole.tolist()
+    assert sorted(itertools.chain(*parts)) == whole.tolist()
     assert [Share(rank, 3, 7).count for rank in range(3)] == [len(part) for part in parts]
     assert Share(2, 3, 2).count == 0 and len(Share(2, 3, 2).of(whole[:2])) == 1
