@@ -33,7 +33,8 @@ def answers(run: Path) -> dict[str, list[float]]:
 
 
 def spread(rows: dict[str, list[float]]) -> float:
-    return max(max(column) - min(column) for column in zip(*rows.values(), strict=True))
+    columns = [list(column) for column in zip(*rows.values(), strict=True)]
+    return float(max(max(column) - min(column) for column in columns))
 
 
 @pytest.fixture(scope="module")

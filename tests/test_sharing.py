@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import start_processes
 
 from bcd.models.sharing import Share, SharedBatchNorm, SharedDropout, share_norms, weighed
 
@@ -50,7 +51,7 @@ def work(rank: int, folder: str, rows: int, weighted: bool, momentum: float | No
     torch.manual_seed(1)
     loss = loss_of(weighted)
     weight = loss.weight[labels].sum() if loss.weight is not None else len(labels)
-    weighed(loss(ddp(x), labels), weight, share).backward()
+    torch.autograd.backward(weighed(loss(ddp(x), labels), weight, share))
     torch.save(state(network), f"{folder}/{rank}")
     torch.distributed.destroy_process_group()
 
@@ -62,7 +63,7 @@ def test_gradients_and_statistics_are_those_of_the_whole_batch(
     rows: int, weighted: bool, momentum: float | None, tmp_path: Path
 ) -> None:
     arguments = (str(tmp_path), rows, weighted, momentum)
-    torch.multiprocessing.start_processes(work, arguments, WORLD, start_method="fork")
+    start_processes(work, arguments, WORLD, start_method="fork")  # type: ignore[no-untyped-call]
     network = small_network(momentum)
     x, labels = batch(rows)
     torch.manual_seed(1)
