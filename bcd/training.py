@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins import TorchCheckpointIO
 
 from bcd.concluding import Run, conclude, judge_best, tell_run, write_run
 from bcd.config import TrainConfig
@@ -28,6 +29,7 @@ from bcd.errors import BcdError
 from bcd.evaluation.predictions import write_predictions
 from bcd.features.feeding import Need, feed
 from bcd.inference.checkpoint import Card
+from bcd.inference.saving import WholeCheckpoints
 from bcd.lr_finding import find_learning_rate
 from bcd.models.backbones import check_backbone, normalisation
 from bcd.models.classifier import SmearClassifier
@@ -257,6 +259,8 @@ def _make_trainer(ready: _Ready, quiet: bool) -> pl.Trainer:
     given |= {"callbacks": callbacks, "logger": _loggers(cfg) or False}
     trainer = instantiate(cfg.trainer, **given, default_root_dir=str(run.folder))
     assert isinstance(trainer, pl.Trainer)
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = WholeCheckpoints()
     val = len(split.indices("val"))
     check_processes(cfg, trainer, ready.classifier.network, not quiet, val)
     if trainer.is_global_zero:
