@@ -6,7 +6,8 @@ from pathlib import Path
 
 import kagglehub
 import pytest
-from harness import train_config
+import yaml
+from harness import CONF
 from noise import FOUR, write_classes
 
 from bcd.config import DataConfig
@@ -76,7 +77,8 @@ def test_only_the_default_root_is_downloaded_unasked(
         load_catalog(DataConfig(download=False))
     assert load_catalog(DataConfig()).counts() == dict.fromkeys(CANONICAL, 3)
     assert [p.name for p in tmp_path.iterdir()] == [Path(DataConfig.root).parts[0]]
-    assert train_config(tmp_path).data == DataConfig()  # conf names the same default
+    written = yaml.safe_load((CONF / "data" / "smears.yaml").read_text(encoding="utf-8"))
+    assert (written["root"], written["download"]) == (DataConfig.root, None)
 
 
 def test_a_root_that_leads_nowhere_is_not_downloaded_to(
