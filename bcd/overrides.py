@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bcd.errors import ConfigError
+from bcd.storage import typed_path
 
 _RESUME, _RUN_DIR = "resume=", "hydra.run.dir="
 LAST = Path("checkpoints") / "last.ckpt"
@@ -19,7 +20,7 @@ def checkpoint_to_resume(resume: str) -> Path | None:
 
     It stands in the folder `checkpoints` of its run.
     """
-    path = Path(resume).expanduser().absolute()
+    path = typed_path(resume).absolute()
     if path.is_dir():
         path = path / LAST
     return path if path.is_file() and path.parent.name == LAST.parent.name else None
@@ -42,7 +43,7 @@ def go_on_in_place(arguments: Sequence[str]) -> list[str]:
     own, named = file.parent.parent, _value_of(_RUN_DIR, given)
     if named is None:
         return [*given, f"{_RUN_DIR}{own}"]
-    if Path(named).expanduser().absolute() != own:
+    if typed_path(named).absolute() != own:
         raise ConfigError(
             f"{_RUN_DIR}{named}: a resumed run goes on in its own folder, {own}; leave it out"
         )

@@ -146,7 +146,7 @@ def check_resumed(cfg: TrainConfig, resumed: Resumed) -> None:
 
 
 def _check_folder(cfg: TrainConfig, folder: Path) -> None:
-    if Path(cfg.run_dir).expanduser().absolute() != folder:
+    if Path(cfg.run_dir).absolute() != folder:
         raise ConfigError(
             f"run_dir={cfg.run_dir}: a resumed run goes on in its own folder, {folder}; "
             "leave it out"

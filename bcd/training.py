@@ -39,6 +39,7 @@ from bcd.models.fitting import FittedClassifier
 from bcd.overrides import LAST
 from bcd.resuming import InPlace, Resumed, check_pictures, check_resumed, find_resumed
 from bcd.runs import write_config, write_run_info
+from bcd.storage import typed_path
 from bcd.telling import describe_run, tell_run
 
 VAL_PREDICTIONS = "predictions_val.csv"
@@ -107,7 +108,7 @@ def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
     else:
         predictions, classes = results["val"].predictions, run.catalog.classes
         write_predictions(run.folder / VAL_PREDICTIONS, predictions, classes, run.catalog.benign)
-    data = {"root": str(run.catalog.root), "fingerprint": run.catalog.fingerprint()}
+    data = run.catalog.identity()
     counts, rejected = run.catalog.counts(), len(run.catalog.rejected)
     said = {"data": {**data, **counts}, "rejected": rejected}
     write_run_info(run.folder, started, **said, warnings=run.all_warnings(ready.classifier.history))
@@ -248,7 +249,7 @@ def _make_trainer(ready: _Ready, quiet: bool) -> pl.Trainer:
         classes=list(catalog.classes),
         benign=catalog.benign,
         input_size=cfg.model.input_size,
-        data_root=str(Path(cfg.data.root).expanduser().absolute()),
+        data_root=str(typed_path(cfg.data.root).absolute()),
         split=split.hashes(catalog),
         groups={
             picture.sha256: group
