@@ -19,6 +19,11 @@ def console() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def printable(name: str) -> str:
+    """A file's name on one line: what would break it or steer the terminal is escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
+
+
 def say(line: str) -> None:
     """Prints one line to the person."""
     print(line, file=sys.stderr, flush=True)  # noqa: T201

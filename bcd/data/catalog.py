@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bcd.config import DataConfig
+from bcd.data.files import SUFFIXES
 from bcd.data.layouts import Entry, list_entries, order_classes
-from bcd.data.reading import SUFFIXES
 from bcd.data.scan import FileFacts, scan_files
 from bcd.errors import BcdError, ConfigError
 

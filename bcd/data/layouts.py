@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bcd.data.reading import SUFFIXES
+from bcd.data.files import SUFFIXES
 from bcd.errors import BcdError
 
 # The four classes as people read them, and in this order; hematogones are the benign look-alike.

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bcd.data.reading import PictureError, UnreadableError, check_picture, read_bytes
+from bcd.data.files import PictureError, UnreadableError, read_bytes, room_for
+from bcd.data.reading import check_picture
 from bcd.storage import cache_dir, write_text
 
 _VERSION = 1
@@ -82,11 +83,12 @@ def _look_at(paths: Sequence[Path], min_size: int) -> list[FileFacts]:
 
 def _facts(path: Path, min_size: int) -> FileFacts:
     try:
-        data = read_bytes(path)
-        width, height = check_picture(data, min_size)
+        with room_for(path):
+            data = read_bytes(path)
+            width, height = check_picture(data, min_size)
+            return FileFacts(hashlib.sha256(data).hexdigest(), width, height)
     except PictureError as error:
         return FileFacts(error=str(error), passing=isinstance(error, UnreadableError))
-    return FileFacts(hashlib.sha256(data).hexdigest(), width, height)
 
 
 def _stamp(path: Path) -> list[int]:
