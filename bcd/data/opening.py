@@ -63,6 +63,8 @@ def opened(data: bytes, min_size: int, gate: Gate = PIXELS) -> Iterator[Image.Im
         raise
     except UnidentifiedImageError as error:
         raise PictureError("not a picture (content of another type)") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"too large (more than {MAX_PIXELS / 1e6:.0f} megapixels)") from error
     except MemoryError as error:
         raise PictureError("cannot be decoded (takes too much memory)") from error
     except Exception as error:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,11 +30,15 @@ from bcd.data.files import Gate, PictureError, room_for
 from bcd.data.opening import PIXELS
 from bcd.data.reading import prepare, read_picture
 
-DECODING_SECONDS = 5.0  # a picture of MAX_PIXELS takes about two
+# Of processor time, so that a busy machine turns nothing away; MAX_PIXELS take two to three.
+_DECODING_SECONDS = 4
+_WAITING_SECONDS = 20.0  # for a picture on a busy machine, or where processor time has no bound
 _STARTING_SECONDS = 60.0  # of a process, and what a slow disk takes for a file
 _MEMORY = 1 << 30  # that a reader may take beside what it starts with
 _MOST = 8  # readers
 _FILES_A_READER = 64  # fewer are not worth another process
+
+_SIGXCPU = getattr(signal, "SIGXCPU", 0)  # ends a process that has used up its time
 
 Answer = NDArray[np.uint8] | str  # pixels (size, size, 3), or why there are none
 
@@ -94,6 +101,10 @@ def read_all(paths: Sequence[Path], wanted: Wanted, workers: int | None) -> Iter
                 reader.close()
 
 
+_PATH = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+_SERVE = "from bcd.data.readers import serve; serve(*map(int, sys.argv[2:]))"
+
+
 class _Reader:
     """One process that reads, started anew after each that ended."""
 
@@ -126,17 +137,15 @@ class _Reader:
             with _within(_STARTING_SECONDS, stop):
                 word, value = _hear(process.stdout)
             if word == "room":
-                with PIXELS.taking(int(value)), _within(DECODING_SECONDS, stop):
+                with PIXELS.taking(int(value)), _within(_WAITING_SECONDS, stop):
                     _send(process.stdin, '"go"')
                     word, value = _hear(process.stdout)
                     if word == "pixels":
                         answer = self._pixels(process.stdout)
             if word == "reason":
                 answer = value
-        if answer is None:
-            self._stop()
-            if slow.is_set():
-                return f"cannot be decoded (takes longer than {DECODING_SECONDS:.0f} s)"
+        if answer is None and (self._stop() == -_SIGXCPU or slow.is_set()):
+            return f"cannot be decoded (takes longer than {_DECODING_SECONDS} s)"
         return answer
 
     def _pixels(self, stream: IO[bytes]) -> Answer | None:
@@ -147,11 +156,9 @@ class _Reader:
         return np.frombuffer(bytearray(data), np.uint8).reshape(size, size, 3)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        code = "import json, sys; sys.path[:] = json.loads(sys.argv[1])"
-        code += "; from bcd.data.readers import serve; serve(*map(int, sys.argv[2:]))"
         numbers = (str(self._wanted.size), str(int(self._wanted.mask)))
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code, json.dumps(sys.path), *numbers],
+            [sys.executable, "-c", _PATH + _SERVE, json.dumps(sys.path), *numbers],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # libraries print what they think of a file
@@ -167,11 +174,12 @@ class _Reader:
         self._closed = True
         self._stop()
 
-    def _stop(self) -> None:
+    def _stop(self) -> int:
         process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
+        if process is None:
+            return 0
+        process.kill()
+        return process.wait()
 
 
 @contextlib.contextmanager
@@ -209,6 +217,7 @@ class _Asking(Gate):
         _send(self._questions, json.dumps(("room", amount)))
         if not self._answers.readline():
             raise SystemExit
+        _bound_time()
         yield
 
 
@@ -227,6 +236,16 @@ def serve(size: int, mask: int) -> None:
             _send(questions, json.dumps(("pixels", "")))
             questions.write(answer.tobytes())
             questions.flush()
+
+
+def _bound_time() -> None:
+    """Gives this process some more seconds of processor time, where the system can do that."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        soon = math.ceil(time.process_time()) + _DECODING_SECONDS
+        resource.setrlimit(resource.RLIMIT_CPU, (soon, hard))
 
 
 def _bound_memory() -> None:

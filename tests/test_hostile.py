@@ -1,0 +1,326 @@
+"""Files that are made to harm, or happen to: each is a row, none hangs, none takes the memory."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import fuzzing
+import numpy as np
+import pytest
+from harness import ROOT, SMALL, predict_config, predicted, train_config
+from noise import noise, write_picture
+
+from bcd.data import readers
+from bcd.data.files import Gate, PictureError, UnreadableError, read_bytes
+from bcd.data.loading import make_loader
+from bcd.data.opening import MAX_PIXELS
+from bcd.data.readers import Wanted, read_all
+from bcd.data.reading import HALVED_ABOVE, decode_picture, read_picture
+from bcd.data.views import Source
+from bcd.errors import BcdError, ConfigError
+from bcd.evaluation.predictions import Prediction
+from bcd.evaluation.rows import RowWriter
+from bcd.training import train
+
+posix = pytest.mark.skipif(os.name != "posix", reason="pipes, sockets and devices of POSIX")
+
+
+@pytest.fixture(scope="module")
+def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    train(train_config(folder / "run", *SMALL, f"data.root={folder / 'pictures'}"))
+    return folder / "run" / "checkpoints" / "best.ckpt"
+
+
+@posix
+@pytest.mark.slow
+def test_hostile_files_are_rows_in_bounded_time_and_memory(ckpt: Path, tmp_path: Path) -> None:
+    """BCD_TEST_FUZZ=5000 asks for as many files."""
+    count = fuzzing.write_hostile(tmp_path / "in", int(os.environ.get("BCD_TEST_FUZZ", "300")))
+    output = tmp_path / "rows.csv"
+    words = ["predict", str(ckpt), str(tmp_path / "in"), str(output)]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "fuzzing.py"), *words],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600 + count,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    took = json.loads(done.stdout)
+    print(took)  # noqa: T201
+    with output.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream, strict=True))
+    assert took["rows"] == len(rows) == count
+    assert len({row["path"] for row in rows}) == count
+    assert all(bool(row["error"]) != bool(row["prediction"]) for row in rows)
+    assert took["failed"] == sum(bool(row["error"]) for row in rows) > count / 4
+    # Two readers; pages that they share count twice. Of the time, what a busy machine needs.
+    assert took["main MB"] + 2 * took["largest reader MB"] < 2000
+    assert took["longest wait"] < 30
+
+
+@posix
+@pytest.mark.parametrize("kind", fuzzing.IRREGULAR)
+def test_what_is_no_regular_file_is_refused_at_once(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    fuzzing.IRREGULAR[kind](file)
+    with pytest.raises(PictureError, match=r"not a file but|cannot be read|too large|empty"):
+        read_bytes(file)
+
+
+@posix
+def test_a_pipe_that_takes_a_files_place_meanwhile_does_not_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    regular = write_picture(tmp_path / "b.png", noise(1)).stat()
+    monkeypatch.setattr(Path, "stat", lambda path: regular)
+    with pytest.raises(UnreadableError, match="not a file but a pipe"):
+        read_bytes(tmp_path / "a.jpg")
+
+
+def test_other_formats_are_not_even_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("started"))
+    for data in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n%%EndComments\n",
+                 fuzzing.encoded(noise(1), "GIF"), fuzzing.encoded(noise(1), "PPM")):  # fmt: skip
+        with pytest.raises(PictureError, match="not a picture"):
+            decode_picture(data)
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError, RuntimeError, AssertionError])
+def test_whatever_a_parser_raises_is_a_reason(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("bcd.data.reading._to_8_bits", fail)
+    with pytest.raises(PictureError, match="cannot be decoded"):
+        decode_picture(fuzzing.encoded(noise(1), "PNG"))
+
+
+# A reader whose decoder does what the picture's name says.
+_BAD = """
+import os, time
+from pathlib import Path
+from bcd.data import readers, reading
+read = readers.read_picture
+def bad(path, *others):
+    def decode(data, min_size, gate):
+        if path.stem in ("crash", "hang", "hungry"):
+            with gate.taking(1):
+                if path.stem == "crash":
+                    os.abort()
+                while path.stem == "hang":
+                    pass
+                bytearray(4 << 30)
+        return real(data, min_size, gate)
+    real, reading.decode_picture = reading.decode_picture, decode
+    try:
+        return read(path, *others)
+    finally:
+        reading.decode_picture = real
+readers.read_picture = bad
+"""
+
+
+@posix
+def test_a_decoder_that_crashes_hangs_or_eats_costs_its_own_file_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["a", "crash", "b", "hang", "c", "hungry", "d"]
+    files = [write_picture(tmp_path / f"{name}.png", noise(i)) for i, name in enumerate(names)]
+    (tmp_path / "bad.py").write_text(_BAD)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(readers, "_SERVE", "import bad; " + readers._SERVE)
+    wanted = Wanted(32, False)
+    found = list(read_all(files, wanted, 2))
+    reasons = {n: f for n, f in zip(names, found, strict=True) if isinstance(f, str)}
+    assert reasons == {
+        "crash": "cannot be decoded (the decoder crashed)",
+        "hang": "cannot be decoded (takes longer than 4 s)",
+        "hungry": "cannot be decoded (takes too much memory)",
+    }
+    for file, answer in zip(files, found, strict=True):
+        if not isinstance(answer, str):
+            np.testing.assert_array_equal(answer, wanted.read(file))
+
+
+def test_readers_give_what_this_process_reads_whatever_their_number(tmp_path: Path) -> None:
+    files = [write_picture(tmp_path / f"{i}.png", noise(i, size=40 + i)) for i in range(9)]
+    files.insert(4, tmp_path / "gone\n.png")
+    alone = list(read_all(files, Wanted(32, True), 0))
+    assert isinstance(alone[4], str)
+    for workers in (1, 3):
+        for one, other in zip(alone, read_all(files, Wanted(32, True), workers), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_gate_lets_through_as_much_as_fits() -> None:
+    import threading
+
+    gate = Gate(10)
+    inside = most = 0
+    lock = threading.Lock()
+
+    def work(amount: int) -> None:
+        nonlocal inside, most
+        with gate.taking(amount):
+            with lock:
+                inside += min(amount, 10)
+                most = max(most, inside)
+            with lock:
+                inside -= min(amount, 10)
+
+    threads = [threading.Thread(target=work, args=(i % 14,)) for i in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+    assert 0 < most <= 10
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_large_pictures_come_at_half_their_size_and_ordinary_ones_as_they_are(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ramp = np.linspace(0, 255, 64).astype(np.uint8)
+    pixels = np.stack([np.tile(ramp, (48, 1))] * 3, -1)
+    data = fuzzing.encoded(pixels, kind)
+    whole = decode_picture(data)
+    monkeypatch.setattr("bcd.data.reading.MOST_SIDE", 24)
+    monkeypatch.setattr("bcd.data.reading.HALVED_ABOVE", 48 * 64)
+    np.testing.assert_array_equal(decode_picture(data), whole)
+    monkeypatch.setattr("bcd.data.reading.HALVED_ABOVE", 48 * 64 - 1)
+    half = decode_picture(data)
+    assert half.shape == (24, 32, 3)
+    expected = whole.astype(float).reshape(24, 2, 32, 2, 3).mean((1, 3))
+    assert np.abs(half - expected).max() <= (1 if kind == "PNG" else 4)
+    assert HALVED_ABOVE < MAX_PIXELS
+    monkeypatch.setattr("bcd.data.reading.MOST_SIDE", 25)
+    np.testing.assert_array_equal(decode_picture(data), whole)
+
+
+def test_bands_change_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from PIL import Image
+
+    image = Image.fromarray(noise(1, size=60))
+    for mode in ("RGB", "P", "L", "CMYK", "RGBA"):
+        image.convert(mode).save(tmp_path / "a.tif")
+        whole = read_picture(tmp_path / "a.tif")
+        with monkeypatch.context() as patch:
+            patch.setattr("bcd.data.reading._BAND", 700)
+            np.testing.assert_array_equal(read_picture(tmp_path / "a.tif"), whole)
+
+
+class _Large(Source):
+    most_pixels = MAX_PIXELS // 3
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_large_pictures_have_fewer_workers() -> None:
+    assert make_loader(_Large(), [], 4, 8).num_workers == 3  # type: ignore[arg-type]
+
+
+def test_an_input_size_that_cannot_fit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.input_size=20000: 2048 at most"):
+        train_config(tmp_path, "model.input_size=20000")
+
+
+def test_rows_so_far_are_kept_where_something_unforeseen_ends_the_run(
+    ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(6):
+        write_picture(tmp_path / "in" / f"{i}.png", noise(i))
+    settings = ["batch_size=2", "num_workers=0", "device=cpu", f"input={tmp_path / 'in'}"]
+    settings.append(f"ckpt={ckpt}")
+    whole = predicted(predict_config(tmp_path / "whole", *settings))
+    real = Wanted.read
+
+    def fail(wanted: Wanted, path: Path) -> readers.Answer:
+        if path.name == "4.png":
+            raise KeyboardInterrupt
+        return real(wanted, path)
+
+    monkeypatch.setattr(Wanted, "read", fail)
+    for form in ("csv", "json"):
+        folder = tmp_path / form
+        capsys.readouterr()
+        with pytest.raises(KeyboardInterrupt):
+            predicted(predict_config(folder, *settings, f"format={form}"))
+        (part,) = folder.iterdir()
+        assert f"the first 4 rows: {part}" in capsys.readouterr().err
+        assert part.name.startswith(f"predictions.{form}.")
+        if form == "json":
+            paths = [row["path"] for row in json.loads(part.read_text())]
+        else:
+            paths = [row["path"] for row in csv.DictReader(part.open(newline=""))]
+        assert paths == [p.path for p in whole[:4]]
+
+
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(
+    tmp_path: Path,
+) -> None:
+    write_picture(tmp_path / "in" / "a.png", noise(1))
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "file").write_text("")
+    for output in ("folder.csv", "file/rows.csv"):
+        settings = (f"input={tmp_path / 'in'}", f"output={tmp_path / output}", "ckpt=nothing")
+        with pytest.raises(BcdError, match=rf"output=.*{output}: cannot be written \("):
+            predicted(predict_config(tmp_path, *settings))
+    assert not list((tmp_path / "folder.csv").iterdir())
+
+
+@pytest.fixture
+def hundred_kilobytes() -> Iterator[None]:
+    """No file may become larger, as on a full disk."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@posix
+@pytest.mark.usefixtures("hundred_kilobytes")
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_a_full_disk_keeps_the_rows_that_fit(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "new" / f"rows.{form}"
+    batch = [Prediction(f"{i:0900d}.png", "", (0.25, 0.75)) for i in range(7)]
+    with pytest.raises(BcdError, match="cannot be written"), RowWriter(file) as rows:
+        rows.begin(("a", "b"), 0)
+        for _ in range(1000):
+            rows.write(batch)
+    (part,) = file.parent.iterdir()
+    text = part.read_text()
+    kept = json.loads(text) if form == "json" else list(csv.DictReader(text.splitlines()))
+    assert len(kept) % 7 == 0
+    assert 50 < len(kept) < 110
+    assert f"the first {len(kept)} rows: {part}" in capsys.readouterr().err
+
+
+@posix
+@pytest.mark.usefixtures("hundred_kilobytes")
+def test_a_disk_without_any_room_is_found_out_at_the_start(tmp_path: Path) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
+    with pytest.raises(BcdError, match="cannot be written"), RowWriter(tmp_path / "a" / "b.csv"):
+        pytest.fail("begun")
+    assert not (tmp_path / "a").exists()
