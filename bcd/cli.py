@@ -225,7 +225,7 @@ class _Outcome:
                     raise
                 status = known.status
                 tell(str(known))
-                _drop_empty_folder()
+            _drop_empty_folder()
             self.add(status)
             return status
 
@@ -247,7 +247,10 @@ def _in_multirun() -> bool:
 
 
 def _drop_empty_folder() -> None:
-    """Removes the run folder that Hydra made, if nothing came of the run."""
+    """Removes the run folder that Hydra made, if nothing was written there.
+
+    As where a run failed at once, or a cluster started this process beside the first one.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     with contextlib.suppress(OSError):
