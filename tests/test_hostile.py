@@ -35,7 +35,7 @@ def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run" / "checkpoints" / "best.ckpt"
 
 
-@posix
+@pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux tells it")
 @pytest.mark.slow
 def test_hostile_files_are_rows_in_bounded_time_and_memory(ckpt: Path, tmp_path: Path) -> None:
     """BCD_TEST_FUZZ=5000 asks for as many files."""
@@ -59,8 +59,8 @@ def test_hostile_files_are_rows_in_bounded_time_and_memory(ckpt: Path, tmp_path:
     assert len({row["path"] for row in rows}) == count
     assert all(bool(row["error"]) != bool(row["prediction"]) for row in rows)
     assert took["failed"] == sum(bool(row["error"]) for row in rows) > count / 4
-    # Two readers; pages that they share count twice. Of the time, what a busy machine needs.
-    assert took["main MB"] + 2 * took["largest reader MB"] < 2000
+    # Two readers at once, of which one at a time may read what is large. Time: on a busy machine.
+    assert took["main MB"] + took["largest reader MB"] < 1500
     assert took["longest wait"] < 30
 
 
