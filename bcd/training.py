@@ -35,6 +35,7 @@ from bcd.models.backbones import check_backbone, normalisation
 from bcd.models.classifier import SmearClassifier
 from bcd.models.fitting import FittedClassifier
 from bcd.runs import write_config, write_run_info
+from bcd.storage import typed_path
 
 VAL_PREDICTIONS = "predictions_val.csv"
 
@@ -109,7 +110,7 @@ def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
     else:
         said, classes = results["val"].predictions, run.catalog.classes
         write_predictions(run.folder / VAL_PREDICTIONS, said, classes, run.catalog.benign)
-    data = {"root": str(run.catalog.root), "fingerprint": run.catalog.fingerprint()}
+    data = run.catalog.identity()
     counts, rejected = run.catalog.counts(), len(run.catalog.rejected)
     write_run_info(run.folder, started, data={**data, **counts}, rejected=rejected)
     metrics = {name: result.metrics for name, result in results.items()}
@@ -239,7 +240,7 @@ def _make_trainer(ready: _Ready, quiet: bool) -> pl.Trainer:
         classes=list(catalog.classes),
         benign=catalog.benign,
         input_size=cfg.model.input_size,
-        data_root=str(Path(cfg.data.root).expanduser().absolute()),
+        data_root=str(typed_path(cfg.data.root).absolute()),
         split=split.hashes(catalog),
         groups={
             picture.sha256: group

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from bcd.data.finding import folder_reason
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
 # More than a picture of `MAX_PIXELS` takes uncompressed with 8 bits a channel.
@@ -72,7 +74,8 @@ def read_bytes(path: Path) -> bytes:
             empty or larger than `MAX_BYTES`, or cannot be read.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise PictureError(f"not a picture file (type '{path.suffix or path.name}')")
+        reason = folder_reason(path)
+        raise PictureError(reason or f"not a picture file (type '{path.suffix or path.name}')")
     try:
         _refuse_irregular(path.stat().st_mode)  # to open a device may do something to it
         # Should a pipe have taken the file's place since, opening does not wait for a writer.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bcd.storage import write_csv, write_text
+from bcd.storage import write_csv, write_text, written_path
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,7 @@ def prediction_record(p: Prediction, classes: Sequence[str], benign: int | None)
     best = p.best
     known = best is not None
     return {
-        # JSON has no way to write a name that is not UTF-8, which Linux allows.
-        "path": os.fsencode(p.path).decode("utf-8", "backslashreplace"),
+        "path": written_path(p.path),
         "label": p.label,
         "prediction": classes[best] if best is not None else "",
         "probability": p.probabilities[best] if best is not None else None,
