@@ -21,7 +21,7 @@ def main(cfg: "DictConfig") -> int:
         checked = check_config(cfg, PredictConfig)
         from bcd.predicting import predict
 
-    return 3 if any(p.error for p in predict(checked)) else 0
+    return 3 if predict(checked).failed else 0
 
 
 if __name__ == "__main__":

@@ -35,6 +35,17 @@ class Prediction:
         return max(range(len(self.probabilities)), key=self.probabilities.__getitem__, default=None)
 
 
+def columns(classes: Sequence[str]) -> list[str]:
+    """Columns of `predictions.csv`, in their order."""
+    names = ["path", "label", "prediction", "probability", *(f"p_{n}" for n in classes)]
+    return [*names, "malignant", "refer", "reason", "error"]
+
+
+def prediction_cells(p: Prediction, classes: Sequence[str], benign: int | None) -> list[str]:
+    """Turns a prediction into a row of `predictions.csv`."""
+    return [_cell(value) for value in prediction_record(p, classes, benign).values()]
+
+
 def prediction_records(
     predictions: Sequence[Prediction], classes: Sequence[str], benign: int | None
 ) -> list[dict[str, Any]]:
@@ -44,10 +55,11 @@ def prediction_records(
     A picture that cannot be read has no prediction and is referred to a person, as is one whose
     answer is not to be relied on.
     """
-    return [_record(p, classes, benign) for p in predictions]
+    return [prediction_record(p, classes, benign) for p in predictions]
 
 
-def _record(p: Prediction, classes: Sequence[str], benign: int | None) -> dict[str, Any]:
+def prediction_record(p: Prediction, classes: Sequence[str], benign: int | None) -> dict[str, Any]:
+    """The record of one prediction."""
     best = p.best
     known = best is not None
     return {
