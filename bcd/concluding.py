@@ -23,8 +23,11 @@ from bcd.data.split import Split
 from bcd.data.survey import Survey
 from bcd.evaluation.collect import collect_answers
 from bcd.evaluation.figures import draw_curves, save_figure
-from bcd.evaluation.judge import MOST, Judge, fit_judge
+from bcd.evaluation.judge import Judge, fit_judge
+from bcd.evaluation.promise import find_scope
+from bcd.evaluation.promise_text import promise_lines
 from bcd.evaluation.results import Result, evaluate, metric_rows, write_results
+from bcd.evaluation.subspace import MOST
 from bcd.inference.checkpoint import network_state, read_content, write_judge
 from bcd.models.network import SmearNetwork
 from bcd.reporting import Facts, write_report
@@ -72,6 +75,9 @@ def judge_best(
         best: The checkpoint that was best on val, which gets the judge; None where none was kept.
         device: Where to compute.
         parts: What is evaluated; val alone where the test part must stay untouched.
+
+    Raises:
+        BcdError: An answer is not finite.
     """
     content = None if best is None else read_content(best)
     if content is not None:
@@ -86,10 +92,9 @@ def judge_best(
         for part in parts
     }
     trained = collect_answers(network, datamodule.first_views(MOST), device).features
-    # Where one slide is in train, val and test alike, pictures of it tell of each other one by one.
-    apart = run.cfg.split.kind not in ("stratified", "kfold")
-    groups = run.split.groups_of("val") if apart else []
-    judge = fit_judge(run.cfg.judge, answers["val"], trained, run.catalog.benign, groups)
+    kind, split = run.cfg.split.kind, run.split
+    scope = find_scope(kind, split.groups_of("val"), split.groups_of("train"))
+    judge = fit_judge(run.cfg.judge, answers["val"], trained, run.catalog.benign, scope)
     if best is not None and content is not None:
         write_judge(best, content, judge.to_plain())
     results = {
@@ -165,6 +170,8 @@ def tell_run(folder: Path, outcome: Outcome) -> None:
     """Ends with the figures, the audit's verdict, the worst shift and the exact next commands."""
     results = outcome.results
     show_table("Results, with 95 % intervals", ["figure", *results], metric_rows(results))
+    for line in promise_lines(outcome.judge):
+        say(line)
     say(verdict_line(outcome.checks))
     hardest = min(outcome.shifts[1:], key=lambda row: float(row["accuracy"]))
     say(

@@ -104,7 +104,7 @@ def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
         tell_run(run.folder, outcome)
     else:
         said, classes = results["val"].predictions, run.catalog.classes
-        write_predictions(run.folder / VAL_PREDICTIONS, said, classes, run.catalog.benign)
+        write_predictions(run.folder / VAL_PREDICTIONS, said, classes)
     data = {"root": str(run.catalog.root), "fingerprint": run.catalog.fingerprint()}
     counts, rejected = run.catalog.counts(), len(run.catalog.rejected)
     write_run_info(run.folder, started, data={**data, **counts}, rejected=rejected)

@@ -80,10 +80,7 @@ def predict_files(
     for pixels, indices, errors in loader:
         features = network.embed(pixels.to(device))
         logits = network.head(features).float().cpu().numpy()
-        probabilities, reasons = judge.answer(logits, features.float().cpu().numpy())
-        for index, error, row, reason in zip(indices, errors, probabilities, reasons, strict=True):
+        judged = judge.answer(logits, features.float().cpu().numpy())
+        for place, (index, error) in enumerate(zip(indices, errors, strict=True)):
             path = str(paths[index])
-            if error:
-                yield Prediction(path, "", (), error)
-            else:
-                yield Prediction(path, "", tuple(map(float, row)), refer=reason)
+            yield judge.unread(path, error) if error else judged.prediction(place, path)
