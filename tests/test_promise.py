@@ -57,6 +57,14 @@ def test_a_val_too_small_promises_what_it_supports_and_an_empty_one_nothing() ->
     assert sensitive_threshold(scores, ~ill & ill, 0.995, CONFIDENCE) == (0.0, 0.0, 0)
 
 
+def test_a_val_too_small_finds_no_less_than_the_most_probable_class() -> None:
+    scores, ill = np.linspace(0.7, 0.9, 30), np.ones(30, bool)
+    found = sensitive_threshold(scores, ill, 0.995, CONFIDENCE)
+    assert (found.threshold, found.units) == (0.5, 30)
+    # Where val is large enough for what is wanted, that decides.
+    assert sensitive_threshold(scores, ill, 0.9, CONFIDENCE).threshold == scores[0]
+
+
 def test_ties_are_all_called_malignant() -> None:
     scores = np.repeat([0.1, 0.5, 0.9], (1, 900, 99))
     found = sensitive_threshold(scores, np.ones(1000, bool), 0.9, CONFIDENCE)

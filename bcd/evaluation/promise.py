@@ -20,7 +20,8 @@ weighs 1 / (K + 1), shared evenly by its pictures, and 1 / (K + 1) lies beyond t
 about a picture drawn at random from a new group drawn at random.
 
 Where val is too small for what is wanted, its lowest score is taken and what that supports is
-promised.
+promised. A threshold for calling malignant is then 0.5 at most: a lower one keeps the promise all
+the same, and up to 0.5 it finds every malignant picture that the most probable class finds.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from bcd.evaluation.bootstrap import Groups, group_numbers, named_groups
 
 Floats = NDArray[np.floating[Any]]
 
+_EVEN = 0.5  # probability from which on malignant is the more probable
 _ROUNDING = 1e-9  # by so much a sum may miss what it is
 
 
@@ -112,7 +114,8 @@ def sensitive_threshold(
         scores = lowest
     units, rank = len(scores), kept_rank(len(scores), wanted, confidence)
     if rank == 0:
-        return Sensitivity(float(scores.min()), supported_sensitivity(units, confidence), units)
+        lowest_score = min(float(scores.min()), _EVEN)
+        return Sensitivity(lowest_score, supported_sensitivity(units, confidence), units)
     return Sensitivity(float(np.partition(scores, rank - 1)[rank - 1]), wanted, units)
 
 
