@@ -19,7 +19,7 @@ from bcd.evaluation.promise import sensitive_threshold
 Floats = NDArray[np.float64]
 
 CLASSES, BENIGN, CONFIDENCE = 4, 0, 0.9
-PICTURES = 40_000  # stand for all there are
+PICTURES = 20_000  # stand for all there are
 SIZES = (60, 145, 460, 1000)  # malignant pictures of val, give or take
 
 
