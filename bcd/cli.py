@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bcd.errors import BcdError, ConfigError
+from bcd.environment import use_own_folders
+from bcd.errors import BcdError, ConfigError, foreseen
 
 # The configuration of all programs stands beside the scripts.
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -59,7 +60,7 @@ def run(
     wants_trace = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     # With this set Hydra hands exceptions on; without, it prints several lines of its own.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    use_own_folders()
     _quieten()
     sys.argv[1:] = quote_paths(sys.argv[1:])
     decorate = hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)
@@ -117,11 +118,8 @@ def explain(error: Exception, config_name: str, conf: Path) -> BcdError | None:
 
     from bcd.config_check import first_line
 
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, BcdError):
-            return seen
-        seen = seen.__cause__
+    if known := foreseen(error):
+        return known
     if isinstance(error, OverrideParseException):
         return ConfigError(
             f"{error.override}: cannot be read as key=value; put values with special characters "
@@ -221,9 +219,12 @@ class _Outcome:
                 return trial(cfg)
             try:
                 status = task(cfg)
-            except BcdError as error:
-                status = error.status
-                tell(str(error))
+            except Exception as error:
+                known = foreseen(error)
+                if known is None:
+                    raise
+                status = known.status
+                tell(str(known))
                 _drop_empty_folder()
             self.add(status)
             return status

@@ -36,6 +36,11 @@ def replacing(file: Path, durable: bool = False) -> Iterator[IO[bytes]]:
                 stream.flush()
                 os.fsync(stream.fileno())
         part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if error.filename in (None, str(part)):  # a person knows the file by its own name
+            error.filename, error.filename2 = str(file), None
+        raise
     except BaseException:
         part.unlink(missing_ok=True)
         raise

@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins import TorchCheckpointIO
 
 from bcd.concluding import Run, conclude, judge_best, tell_run, write_run
 from bcd.config import TrainConfig
@@ -28,6 +29,7 @@ from bcd.evaluation.collect import choose_device
 from bcd.evaluation.predictions import write_predictions
 from bcd.features.feeding import Need, feed
 from bcd.inference.checkpoint import Card
+from bcd.inference.saving import WholeCheckpoints
 from bcd.lr_finding import find_learning_rate
 from bcd.models.backbones import check_backbone, normalisation
 from bcd.models.classifier import SmearClassifier
@@ -253,6 +255,8 @@ def _make_trainer(run: Run, quiet: bool) -> pl.Trainer:
     given |= {"callbacks": [*callbacks, CardWriter(card)], "logger": _loggers(cfg) or False}
     trainer = instantiate(cfg.trainer, **given, default_root_dir=str(run.folder))
     assert isinstance(trainer, pl.Trainer)
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = WholeCheckpoints()
     if cfg.head.fitted and trainer.world_size > 1:
         raise ConfigError(
             f"trainer.devices={trainer.world_size}: head={cfg.head.kind} is fitted in one process; "

@@ -67,10 +67,10 @@ def script(
 
 def scripts(*calls: Sequence[str], timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """Runs scripts one after the other as `script` does, in one process that imports torch once."""
-    return _started(["-c", _ONE_BY_ONE, json.dumps([*calls])], ROOT, timeout)
+    return _started(["-c", ONE_BY_ONE, json.dumps([*calls])], ROOT, timeout)
 
 
-_ONE_BY_ONE = """
+ONE_BY_ONE = """
 import json, runpy, sys
 for call in json.loads(sys.argv[1]):
     sys.argv = list(call)

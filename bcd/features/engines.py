@@ -201,6 +201,7 @@ def _plain_attention() -> Iterator[None]:
 def _onnxruntime(label: str, module: nn.Module, size: int) -> Engine:
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # what Windows' builds do without asking a variable
     options = onnxruntime.SessionOptions()
     # One thread a call and as many calls as cores: no call waits for another's slowest thread,
     # and decoding fills the gaps.

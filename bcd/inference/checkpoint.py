@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import platform
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.util import find_spec
@@ -108,11 +109,23 @@ def network_state(content: dict[str, Any]) -> dict[str, Any]:
     return {name[len(prefix) :]: value for name, value in state if name.startswith(prefix)}
 
 
+def save_content(content: dict[str, Any], file: Path) -> None:
+    """Writes a checkpoint in one move.
+
+    Raises:
+        OSError: The disk is full, or not to be written; what stood at `file` still stands there.
+    """
+    # Into memory first: where torch writes to the disk itself, it hides what the disk says.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with replacing(file) as stream:
+        stream.write(buffer.getbuffer())
+
+
 def write_judge(file: Path, content: dict[str, Any], judge: dict[str, Any]) -> None:
     """Writes a checkpoint again with what was decided on val in its card, in one move."""
     content["card"]["judge"] = judge
-    with replacing(file) as stream:
-        torch.save(content, stream)
+    save_content(content, file)
 
 
 def load_checkpoint(file: Path, uncalibrated: bool = False) -> tuple[SmearNetwork, Card]:
