@@ -9,18 +9,16 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from bcd.environment import use_own_folders
 from bcd.errors import BcdError, ConfigError, foreseen
+from bcd.typed import quote_paths
 
 # The configuration of all programs stands beside the scripts.
 CONF = Path(__file__).resolve().parent.parent / "conf"
-
-# Characters that Hydra's grammar reads as structure; a path may hold them all the same.
-_STRUCTURE = re.compile(r"[\[\](){},:='\" ]")
 
 
 @contextlib.contextmanager
@@ -89,26 +87,6 @@ def _help(task: Callable[..., int], config_name: str, conf: Path) -> NoReturn:
     overrides = [a for a in sys.argv[1:] if not a.startswith("-")]
     print(usage(description, overrides, config_name, conf))  # noqa: T201
     sys.exit(0)
-
-
-def quote_paths(arguments: Sequence[str]) -> list[str]:
-    """Quotes values that are paths or globs with characters of Hydra's grammar in them.
-
-    `data.root=Blood cell Cancer [ALL]` would otherwise be a syntax error.
-    """
-    quoted = []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if equals and _STRUCTURE.search(value) and _is_there(Path(value).expanduser()):
-            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-            argument = f'{key}="{escaped}"'
-        quoted.append(argument)
-    return quoted
-
-
-def _is_there(path: Path) -> bool:
-    in_folder = len(path.parts) > 1 and path.parent.is_dir()
-    return path.exists() or ("*" in path.name and in_folder)
 
 
 def explain(error: Exception, config_name: str, conf: Path) -> BcdError | None:
@@ -225,7 +203,7 @@ class _Outcome:
                     raise
                 status = known.status
                 tell(str(known))
-                _drop_empty_folder()
+            _drop_empty_folder()
             self.add(status)
             return status
 
@@ -247,7 +225,10 @@ def _in_multirun() -> bool:
 
 
 def _drop_empty_folder() -> None:
-    """Removes the run folder that Hydra made, if nothing came of the run."""
+    """Removes the run folder that Hydra made, if nothing was written there.
+
+    As where a run failed at once, or a cluster started this process beside the first one.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     with contextlib.suppress(OSError):

@@ -94,7 +94,7 @@ def compare_checkpoints(cfg: CompareConfig) -> Comparison:
         Path(cfg.run_dir).absolute(),
         started,
         checkpoints=[str(file) for file in files],
-        data={"root": str(catalog.root), "fingerprint": catalog.fingerprint()},
+        data=catalog.identity(),
         rejected=[vars(item) for item in catalog.rejected],
     )
     _tell(cfg, catalog, found, files)

@@ -29,6 +29,7 @@ class DataConfig:
     """Which pictures, and how they are fed."""
 
     root: str = "data/blood-cells-all"
+    download: bool | None = None
     variant: str = "original"
     benign: str = "Benign"
     group_pattern: str | None = None

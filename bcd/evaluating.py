@@ -24,6 +24,7 @@ from bcd.features.feeding import Need, feed
 from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
 from bcd.models.network import SmearNetwork
 from bcd.runs import write_config, write_run_info
+from bcd.storage import typed_path
 
 
 def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
@@ -65,7 +66,7 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
         run_dir,
         started,
         checkpoint=str(checkpoint),
-        data={"root": str(catalog.root), "fingerprint": catalog.fingerprint()},
+        data=catalog.identity(),
         rejected=[vars(item) for item in catalog.rejected],
     )
     show_table(f"{checkpoint.name} on {catalog.root}", ["figure", *results], metric_rows(results))
@@ -148,7 +149,7 @@ def _pictures(catalog: Catalog, card: Card) -> PictureViews:
 def _is_own(cfg: EvalConfig, card: Card) -> bool:
     """Whether the pictures are those of the training run."""
     root = cfg.data.root
-    return root is None or Path(root).expanduser().resolve() == Path(card.data_root).resolve()
+    return root is None or typed_path(root).resolve() == Path(card.data_root).resolve()
 
 
 def data_config(cfg: EvalConfig, card: Card) -> DataConfig:
@@ -160,7 +161,7 @@ def data_config(cfg: EvalConfig, card: Card) -> DataConfig:
     recorded = dict(card.config["data"])
     recorded["generate"] = None  # the pictures are there by now, or they are not
     own = _is_own(cfg, card)
-    root = Path(card.data_root if own or cfg.data.root is None else cfg.data.root).expanduser()
+    root = typed_path(card.data_root if own or cfg.data.root is None else cfg.data.root)
     if not root.exists():
         if not own:
             raise BcdError(f"pictures are not at {root}: give data.root=<where they are>")

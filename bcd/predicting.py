@@ -13,6 +13,7 @@ from bcd.evaluation.collect import choose_device
 from bcd.evaluation.predictions import Prediction, write_predictions
 from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
 from bcd.inference.predictor import predict_files
+from bcd.storage import typed_path
 
 
 def predict(cfg: PredictConfig) -> list[Prediction]:
@@ -30,7 +31,7 @@ def predict(cfg: PredictConfig) -> list[Prediction]:
     inputs = [cfg.input] if isinstance(cfg.input, str) else cfg.input
     if not isinstance(inputs, list) or not all(isinstance(i, str) for i in inputs) or not inputs:
         raise ConfigError("input is missing: give input=<file, folder or glob>, or input=[a,b]")
-    file = Path(cfg.output or Path(cfg.run_dir) / f"predictions.{cfg.format}").expanduser()
+    file = typed_path(cfg.output or f"{cfg.run_dir}/predictions.{cfg.format}")
     if file.suffix.lower() not in (".csv", ".json"):
         raise ConfigError(f"output={cfg.output}: must end in .csv or .json")
     paths = expand_inputs(inputs)[: cfg.limit]

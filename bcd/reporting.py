@@ -83,7 +83,8 @@ def _data(facts: Facts) -> Section:
     found = len(catalog.pictures) + len(catalog.rejected)
     flow = (
         f"{found} files found; {len(catalog.rejected)} turned away; {out} left out by the split; "
-        f"{used} used. Source: {catalog.root}, fingerprint {catalog.fingerprint()[:16]}."
+        f"{used} used. Source: {catalog.root}, fingerprint {catalog.fingerprint()[:16]} "
+        f"({catalog.checked})."
     )
     labels = catalog.labels
     rows = [

@@ -15,13 +15,12 @@ from typing import Any
 from bcd.storage import write_text
 
 
-def write_config(run_dir: Path, config: Any) -> dict[str, Any]:
-    """Writes `config.yaml`, the resolved configuration, and returns it as plain data."""
+def write_config(run_dir: Path, config: Any) -> None:
+    """Writes `config.yaml`, the resolved configuration."""
     import yaml
 
     plain = asdict(config)
     write_text(run_dir / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
-    return plain
 
 
 def write_run_info(run_dir: Path, started: float, **facts: Any) -> None:

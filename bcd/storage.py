@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -15,6 +17,31 @@ PART = ".part"  # ends the names of files that are being written
 def cache_dir() -> Path:
     """Returns the folder for what can be computed again: $BCD_CACHE, else ~/.cache/bcd."""
     return Path(os.environ.get("BCD_CACHE") or Path.home() / ".cache" / "bcd")
+
+
+def digest(text: str) -> str:
+    """sha256 of a text, which may hold names of files that are not UTF-8."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def typed_path(text: str) -> Path:
+    """The path that a person means: as typed if it is there, else with a leading ~ expanded."""
+    path = Path(text)
+    if os.path.lexists(path):
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:  # no such user
+        return path
+
+
+def written_path(path: str) -> str:
+    r"""A path as it stands in every file that is written.
+
+    Linux allows names that are not UTF-8. Python holds their odd bytes as lone surrogates, which
+    neither UTF-8 nor JSON can write; they are written as `\xff`.
+    """
+    return re.sub("[\udc80-\udcff]", lambda odd: f"\\x{ord(odd[0]) - 0xDC00:02x}", path)
 
 
 @contextlib.contextmanager
@@ -49,8 +76,7 @@ def replacing(file: Path, durable: bool = False) -> Iterator[IO[bytes]]:
 def write_text(file: Path, text: str) -> None:
     """Writes UTF-8 text in one move."""
     with replacing(file) as stream:
-        # A file name that is not UTF-8, which Linux allows, must not cost the others their rows.
-        stream.write(text.encode("utf-8", "backslashreplace"))
+        stream.write(written_path(text).encode("utf-8", "backslashreplace"))
 
 
 def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

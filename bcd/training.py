@@ -7,7 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from bcd.data.datamodule import SmearDataModule
 from bcd.data.split import Split, far_from_share, make_split
 from bcd.data.survey import survey_pictures
 from bcd.data.views import PLAIN
-from bcd.errors import BcdError, ConfigError
-from bcd.evaluation.collect import choose_device
+from bcd.distributed import SameChance, check_processes, together
+from bcd.errors import BcdError
 from bcd.evaluation.predictions import write_predictions
 from bcd.features.feeding import Need, feed
 from bcd.inference.checkpoint import Card
@@ -35,6 +35,7 @@ from bcd.models.backbones import check_backbone, normalisation
 from bcd.models.classifier import SmearClassifier
 from bcd.models.fitting import FittedClassifier
 from bcd.runs import write_config, write_run_info
+from bcd.storage import typed_path
 
 VAL_PREDICTIONS = "predictions_val.csv"
 
@@ -86,16 +87,18 @@ def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
     started = time.time()
     ready = _set_up(cfg)
     run, network = ready.run, ready.classifier.network
-    trainer = _make_trainer(run, quiet=not tested)
+    trainer = _make_trainer(ready, quiet=not tested)
     if trainer.is_global_zero:
         _describe(run, quiet=not tested)
     with _fed(ready, trainer) as device:
         if cfg.lr_find:
             find_learning_rate(cfg, ready.classifier, ready.datamodule, run.folder)
             return None
-        _fit(ready, trainer)
+        with together(trainer):
+            _fit(ready, trainer)
         if not trainer.is_global_zero:
             return None
+        ready.datamodule.trainer = None  # from here on all pictures are this process's
         parts = ("val", "test") if tested else ("val",)
         best = best_checkpoint(trainer)
         judge, results = judge_best(run, network, ready.datamodule, best, device, parts)
@@ -107,7 +110,7 @@ def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
     else:
         said, classes = results["val"].predictions, run.catalog.classes
         write_predictions(run.folder / VAL_PREDICTIONS, said, classes)
-    data = {"root": str(run.catalog.root), "fingerprint": run.catalog.fingerprint()}
+    data = run.catalog.identity()
     counts, rejected = run.catalog.counts(), len(run.catalog.rejected)
     write_run_info(run.folder, started, data={**data, **counts}, rejected=rejected)
     metrics = {name: result.metrics for name, result in results.items()}
@@ -172,7 +175,8 @@ class _Ready:
 def _set_up(cfg: TrainConfig) -> _Ready:
     """Reads what is there and makes the network, the same each time for the same configuration."""
     # What Lightning says at the start and end is either in run.json or advertisement.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for room in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{room}").setLevel(logging.WARNING)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     check_backbone(cfg.model)  # before pictures are looked through for minutes
     catalog = load_catalog(cfg.data)
@@ -197,7 +201,7 @@ def _fed(ready: _Ready, trainer: pl.Trainer) -> Iterator[torch.device]:
     pictures, device = datamodule.pictures, trainer.strategy.root_device
     with feed(run.cfg.features, run.cfg.model, network, pictures, needs, device) as source:
         datamodule.source = source
-        yield choose_device("auto" if device.type != "cpu" else "cpu")
+        yield device
     datamodule.source = pictures
 
 
@@ -228,22 +232,22 @@ def _loggers(cfg: TrainConfig) -> list[pl.loggers.Logger]:
     return [instantiate(node) for node in cfg.logger.values() if node is not None]
 
 
-def _make_trainer(run: Run, quiet: bool) -> pl.Trainer:
+def _make_trainer(ready: _Ready, quiet: bool) -> pl.Trainer:
+    run = ready.run
     cfg, catalog, split = run.cfg, run.catalog, run.split
-    config = write_config(run.folder, cfg)
     mean, std = normalisation(cfg.model)
     card = Card(
         classes=list(catalog.classes),
         benign=catalog.benign,
         input_size=cfg.model.input_size,
-        data_root=str(Path(cfg.data.root).expanduser().absolute()),
+        data_root=str(typed_path(cfg.data.root).absolute()),
         split=split.hashes(catalog),
         groups={
             picture.sha256: group
             for picture, group in zip(catalog.pictures, split.groups, strict=True)
             if group
         },
-        config=config,
+        config=asdict(cfg),
         mean=mean,
         std=std,
         mask_scale_bar=cfg.data.mask_scale_bar,
@@ -252,16 +256,16 @@ def _make_trainer(run: Run, quiet: bool) -> pl.Trainer:
     given: dict[str, Any] = dict(_QUIET) if quiet else {}
     if quiet:
         callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.ProgressBar)]
-    given |= {"callbacks": [*callbacks, CardWriter(card)], "logger": _loggers(cfg) or False}
+    callbacks += [CardWriter(card), SameChance()]
+    given |= {"callbacks": callbacks, "logger": _loggers(cfg) or False}
     trainer = instantiate(cfg.trainer, **given, default_root_dir=str(run.folder))
     assert isinstance(trainer, pl.Trainer)
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = WholeCheckpoints()
-    if cfg.head.fitted and trainer.world_size > 1:
-        raise ConfigError(
-            f"trainer.devices={trainer.world_size}: head={cfg.head.kind} is fitted in one process; "
-            "say trainer.devices=1"
-        )
+    val = len(split.indices("val"))
+    check_processes(cfg, trainer, ready.classifier.network, not quiet, val)
+    if trainer.is_global_zero:
+        write_config(run.folder, cfg)
     return trainer
 
 

@@ -150,12 +150,11 @@ def test_changed_files_are_looked_at_again_and_deleted_ones_vanish(
     looked = looked_at(monkeypatch)
     data = (root / "b" / "003.png").read_bytes()
     write_picture(root / "a" / "000.png", noise(seed=77, size=44))
-    stat = (root / "a" / "001.png").stat()
-    os.utime(root / "a" / "001.png", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    os.utime(root / "a" / "001.png")  # as it was, but for its time
     (root / "b" / "003.png").unlink()
     (root / "b" / "new.png").write_bytes(data)
     second = load(root)
-    assert sorted(looked) == ["000.png", "001.png", "new.png"]
+    assert sorted(looked) == ["000.png", "new.png"]
     assert second.pictures[0].sha256 != first.pictures[0].sha256
     assert (second.pictures[0].width, second.pictures[0].height) == (44, 44)
     assert second.pictures[1] == first.pictures[1]

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from bcd.data.finding import folder_reason
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
 # A slide scan of this many pixels is not a field of view; decoding it would exhaust memory.
@@ -49,7 +51,8 @@ def read_picture(path: Path, min_size: int = 1) -> NDArray[np.uint8]:
 def read_bytes(path: Path) -> bytes:
     """Returns a picture file's bytes; raises `PictureError` if it is not one by name or empty."""
     if path.suffix.lower() not in SUFFIXES:
-        raise PictureError(f"not a picture file (type '{path.suffix or path.name}')")
+        reason = folder_reason(path)
+        raise PictureError(reason or f"not a picture file (type '{path.suffix or path.name}')")
     try:
         data = path.read_bytes()
     except OSError as error:

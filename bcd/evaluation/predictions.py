@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bcd.storage import write_csv, write_text
+from bcd.storage import write_csv, write_text, written_path
 
 # Why a picture has no answer, or none that was decided on.
 UNREADABLE, NOT_FINITE, UNCALIBRATED = "unreadable", "not finite", "uncalibrated"
@@ -61,8 +60,7 @@ def prediction_record(p: Prediction, classes: Sequence[str]) -> dict[str, Any]:
     best = p.best
     given = p.probabilities or (None,) * len(classes)
     values = (
-        # JSON has no way to write a name that is not UTF-8, which Linux allows.
-        os.fsencode(p.path).decode("utf-8", "backslashreplace"),
+        written_path(p.path),
         p.label,
         "" if best is None else classes[best],
         None if best is None else p.probabilities[best],

@@ -16,7 +16,7 @@ from bcd.config_head import HeadConfig
 from bcd.errors import BcdError
 from bcd.models.backbones import empty_backbone
 from bcd.models.network import SmearNetwork
-from bcd.storage import replacing
+from bcd.storage import replacing, typed_path
 
 CARD_VERSION = 4
 
@@ -87,7 +87,7 @@ def find_checkpoint(text: str) -> Path:
     Raises:
         BcdError: There is none.
     """
-    path = Path(text).expanduser().absolute()
+    path = typed_path(text).absolute()
     if path.is_file():
         return path
     found = list(path.rglob("best.ckpt")) if path.is_dir() else []

@@ -21,6 +21,7 @@ from bcd.config_head import HeadConfig
 from bcd.models.backbones import build_backbone
 from bcd.models.finetuning import Mixer, parameter_groups
 from bcd.models.network import SmearNetwork
+from bcd.models.sharing import Share, SharedBatchNorm, SharedDropout, share_norms, weighed
 
 Batch = tuple[Tensor, Tensor]
 
@@ -64,6 +65,7 @@ class SmearClassifier(pl.LightningModule):
         self.train_scores = scores.clone(prefix="train/")
         self.val_scores = scores.clone(prefix="val/")
         self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
+        self._share: Share | None = None  # of several processes
         self._seen: list[Batch] = []  # logits and labels of the epoch's training batches
         # One dict of figures an epoch.
         self.history: list[dict[str, float]] = []
@@ -73,20 +75,45 @@ class SmearClassifier(pl.LightningModule):
         logits: Tensor = self.network(x)
         return logits
 
+    def on_train_start(self) -> None:
+        """Has BatchNorms that are trained see the batches of all processes together."""
+        if self.trainer.world_size > 1 and self._model.batchnorm == "trained":
+            share_norms(self.network.trunk)
+
     def on_train_epoch_start(self) -> None:
         """Puts every part into its mode; Lightning no longer does so before each epoch."""
         self.network.train()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Of several processes, each learns what of the whole batch it has."""
+        trainer: Any = self.trainer
+        if trainer.world_size == 1:
+            return
+        rows = trainer.datamodule.rows(batch_idx)
+        self._share = Share(trainer.global_rank, trainer.world_size, rows)
+        for module in self.network.modules():
+            if isinstance(module, SharedDropout | SharedBatchNorm):
+                module.share = self._share
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a batch, with smoothed labels and mixed samples where these are asked for."""
         x, labels = self._mix(self.network.prefix(batch[0]), batch[1])
         logits = self.network.answer(x)
         loss: Tensor = self.smoothed_loss(logits, labels)
-        self.train_loss.update(loss.detach(), weight=len(logits))
+        share, count = self._share, len(logits)
+        if share is not None:
+            count = share.count  # a stand-in is none
+        self.train_loss.update(loss.detach(), weight=count)
         # Of mixed samples the class that most of it is.
         hard = labels.argmax(1) if labels.ndim == 2 else labels
-        self._seen.append((logits.detach(), hard))
-        return loss
+        self._seen.append((logits.detach()[:count], hard[:count]))
+        return loss if share is None else weighed(loss, self._weight(labels), share)
+
+    def _weight(self, labels: Tensor) -> Tensor | float:
+        """By what the mean loss of samples is to be weighed beside that of others."""
+        weights = self.loss.weight
+        # torch divides by the weights of the classes where a sample is of one class.
+        return len(labels) if weights is None or labels.ndim == 2 else weights[labels].sum()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Leaves the backbone as it is in the epochs that are for the head alone."""
@@ -106,7 +133,7 @@ class SmearClassifier(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Gathers the figures of a batch."""
         logits = self(batch[0])
-        self.val_loss.update(self.loss(logits, batch[1]), weight=len(logits))
+        self.val_loss.update(self.loss(logits, batch[1]), weight=self._weight(batch[1]))
         self.val_scores.update(logits, batch[1])
 
     def on_validation_epoch_end(self) -> None:
@@ -119,9 +146,10 @@ class SmearClassifier(pl.LightningModule):
 
     def _log_epoch(self, part: str, loss: MeanMetric, scores: MetricCollection) -> None:
         values = {f"{part}/loss": loss.compute(), **scores.compute()}
-        self.log_dict(values)
+        # They are those of all processes already; so Lightning need not warn of it.
+        self.log_dict(values, sync_dist=True)
         bar = {f"{part} {name}": values[f"{part}/{name}"] for name in ("loss", "accuracy")}
-        self.log_dict(bar, prog_bar=True, logger=False)
+        self.log_dict(bar, prog_bar=True, logger=False, sync_dist=True)
         while len(self.history) <= self.current_epoch:
             self.history.append({})
         self.history[self.current_epoch] |= {name: float(v) for name, v in values.items()}

@@ -13,6 +13,7 @@ from bcd.errors import ConfigError
 from bcd.models.backbones import Backbone
 from bcd.models.blocks import pool
 from bcd.models.heads import make_head
+from bcd.models.sharing import SharedDropout
 
 
 class FrozenPrefix(nn.Module):
@@ -84,7 +85,7 @@ class SmearNetwork(nn.Module):
         cut = len(blocks) - trained
         self.prefix = FrozenPrefix(blocks[:cut], not trained, backbone.mean, backbone.std)
         self.trunk = blocks[cut:]
-        self.dropout = nn.Dropout(cfg.dropout)
+        self.dropout = SharedDropout(cfg.dropout)
         self.head = make_head(backbone.features, classes, head or HeadConfig())
         self._norms_follow = cfg.batchnorm == "trained"
         self.to(memory_format=torch.channels_last)
