@@ -13,9 +13,9 @@ import torch
 
 from bcd.audit.checks import Check, worst
 from bcd.audit.leaks import leak_figures, leaked
-from bcd.auditing import audit_run, verdict_line
+from bcd.auditing import audit_run
+from bcd.cautions import loss_warnings
 from bcd.config import TrainConfig
-from bcd.console import say, show_table
 from bcd.data.catalog import Catalog
 from bcd.data.datamodule import SmearDataModule
 from bcd.data.reading import read_picture
@@ -25,8 +25,7 @@ from bcd.evaluation.collect import collect_answers
 from bcd.evaluation.figures import draw_curves, save_figure
 from bcd.evaluation.judge import Judge, fit_judge
 from bcd.evaluation.promise import find_scope
-from bcd.evaluation.promise_text import promise_lines
-from bcd.evaluation.results import Result, evaluate, metric_rows, write_results
+from bcd.evaluation.results import Result, evaluate, write_results
 from bcd.evaluation.subspace import MOST
 from bcd.inference.checkpoint import network_state, read_content, write_judge
 from bcd.models.network import SmearNetwork
@@ -39,13 +38,18 @@ Loggers = Sequence[pl.loggers.Logger]
 
 @dataclass(frozen=True)
 class Run:
-    """What a training run works on: configuration, folder, pictures, survey and split."""
+    """What a training run works on, and what its settings are to be warned of."""
 
     cfg: TrainConfig
     folder: Path
     catalog: Catalog
     survey: Survey
     split: Split
+    warnings: Sequence[str] = ()
+
+    def all_warnings(self, history: Sequence[Mapping[str, float]]) -> list[str]:
+        """Those that only the figures of the epochs can give are among them."""
+        return [*self.warnings, *loss_warnings(self.cfg, len(self.catalog.classes), history)]
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ def write_run(
     save_figure(draw_curves(history), folder / "figures" / "curves.png")
     facts = Facts(
         run.cfg, run.catalog, run.split, outcome.results, outcome.judge, outcome.checks,
-        outcome.shifts,
+        outcome.shifts, run.all_warnings(history),
     )  # fmt: skip
     write_report(folder, facts)
     checks = {"verdict": worst(outcome.checks), "checks": [asdict(c) for c in outcome.checks]}
@@ -164,23 +168,3 @@ def write_run(
 
 
 _LOGGED = ("loss", "accuracy", "precision", "recall", "f1")
-
-
-def tell_run(folder: Path, outcome: Outcome) -> None:
-    """Ends with the figures, the audit's verdict, the worst shift and the exact next commands."""
-    results = outcome.results
-    show_table("Results, with 95 % intervals", ["figure", *results], metric_rows(results))
-    for line in promise_lines(outcome.judge):
-        say(line)
-    say(verdict_line(outcome.checks))
-    hardest = min(outcome.shifts[1:], key=lambda row: float(row["accuracy"]))
-    say(
-        f"shift: accuracy {hardest['accuracy']:.3f} under {hardest['kind']} {hardest['strength']}, "
-        f"{outcome.shifts[0]['accuracy']:.3f} as they are (n = {hardest['n']})"
-    )
-    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    best = shown / "checkpoints" / "best.ckpt"
-    say(f"run folder: {shown}  (open report.html)")
-    say(f"evaluate:   python eval.py ckpt={best}")
-    say(f"predict:    python predict.py ckpt={best} input=<pictures or folder>")
-    say(f"curves:     tensorboard --logdir {shown}")

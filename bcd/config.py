@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bcd.config_head import HeadConfig
+from bcd.config_training import check_training
 from bcd.config_values import at_least, one_of, within
 from bcd.errors import ConfigError
 
@@ -24,6 +25,9 @@ class GenerateConfig:
     seed: int = 0
 
 
+BENIGN = "Benign"  # the class of the published sets that is not cancer
+
+
 @dataclass
 class DataConfig:
     """Which pictures, and how they are fed."""
@@ -31,7 +35,7 @@ class DataConfig:
     root: str = "data/blood-cells-all"
     download: bool | None = None
     variant: str = "original"
-    benign: str = "Benign"
+    benign: str | None = BENIGN
     group_pattern: str | None = None
     min_size: int = 32
     drop_duplicates: bool = False
@@ -53,6 +57,7 @@ class DataConfig:
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 SHIFT_SUITES = ("standard", "brief")
 SPLIT_KINDS = ("stratified", "grouped", "blocked", "kfold", "csv")
+FOLDED = ("kfold", "grouped", "blocked")  # kinds that can be divided into folds
 
 
 @dataclass
@@ -81,6 +86,16 @@ class SplitConfig:
         at_least("split.group_size", self.group_size, 2)
         if self.kind == "kfold" and self.folds is None:
             raise ConfigError("split.folds is missing: split=kfold wants a number of folds")
+        if self.folds is None and self.fold != 0:
+            raise ConfigError(
+                f"split.fold={self.fold}: there are no folds; say split=kfold, or split.folds with "
+                "split=grouped or blocked"
+            )
+        if self.folds is not None and self.kind not in FOLDED:
+            raise ConfigError(
+                f"split.folds={self.folds}: split={self.kind} has no folds; choose "
+                f"{' or '.join(FOLDED)}"
+            )
         if self.folds is not None:
             at_least("split.folds", self.folds, 2)
             if not 0 <= self.fold < self.folds:
@@ -242,4 +257,5 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
         at_least("seed", self.seed, 0)
+        check_training(self)
         self.head.check_with(self.model.unfreeze, self.model.class_weights)

@@ -36,6 +36,7 @@ class Facts:
     judge: Judge
     checks: Sequence[Check]
     shifts: Rows
+    warnings: Sequence[str] = ()
 
     @property
     def test(self) -> dict[str, Any]:
@@ -46,6 +47,7 @@ class Facts:
 def write_report(folder: Path, facts: Facts) -> None:
     """Writes `report.html` and `model_card.md` of a run whose figures are in `folder/figures`."""
     sections = [
+        *_warnings(facts),
         _use(facts),
         _data(facts),
         _separation(facts),
@@ -61,6 +63,10 @@ def write_report(folder: Path, facts: Facts) -> None:
     ]
     write_html(folder / "report.html", facts.cfg.name, sections)
     write_markdown(folder / "model_card.md", f"Model card: {facts.cfg.name}", sections)
+
+
+def _warnings(facts: Facts) -> list[Section]:
+    return [Section("Warnings", list(facts.warnings))] if facts.warnings else []
 
 
 def _use(facts: Facts) -> Section:

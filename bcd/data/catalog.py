@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bcd.config import DataConfig
 from bcd.data.finding import find_files
-from bcd.data.layouts import Entry, is_picture, list_entries, order_classes
+from bcd.data.layouts import Entry, benign_index, is_picture, list_entries, order_classes
 from bcd.data.providing import provide_root
 from bcd.data.scan import FileFacts, scan_files
 from bcd.errors import BcdError, ConfigError
@@ -130,7 +130,7 @@ def load_catalog(cfg: DataConfig, classes: Sequence[str] | None = None) -> Catal
         size = (fact.width, fact.height)
         pictures.append(Picture(path, label, fact.sha256, *size, group, entry.subset))
     rejected.sort(key=lambda item: item.path)
-    benign = names.index(cfg.benign) if cfg.benign in names else None
+    benign = benign_index(names, cfg.benign)
     catalog = Catalog(base, names, benign, tuple(pictures), tuple(rejected), scan.how)
     if not cfg.drop_duplicates:
         return catalog

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bcd.config import BENIGN
 from bcd.data.finding import Found, find_files, is_broken, is_folder
 from bcd.data.reading import SUFFIXES
-from bcd.errors import BcdError
+from bcd.errors import BcdError, ConfigError
 from bcd.storage import written_path
 
 # The four classes as people read them, and in this order; hematogones are the benign look-alike.
@@ -68,6 +69,31 @@ def order_classes(names: Iterable[str]) -> tuple[str, ...]:
     if found <= set(CANONICAL):
         return tuple(name for name in CANONICAL if name in found)
     return tuple(sorted(found))
+
+
+def benign_index(classes: Sequence[str], benign: str | None) -> int | None:
+    """Index of the class that is not cancer; None where there is none.
+
+    Args:
+        classes: Class names.
+        benign: `data.benign`. The default need not be there, since nobody asked for it.
+
+    Raises:
+        ConfigError: Another one is not there.
+    """
+    from bcd.config_check import command_line, nearest
+
+    if benign is None:
+        return None
+    for name in (benign, canonical_name(benign)):
+        if name in classes:
+            return classes.index(name)
+    if benign == BENIGN and "data.benign" not in command_line():
+        return None
+    raise ConfigError(
+        f"data.benign={benign}: no such class; there are {', '.join(classes)}"
+        f"{nearest(benign, classes)} (data.benign=null where none is benign)"
+    )
 
 
 def list_entries(root: Path, variant: str) -> tuple[Path, list[Entry]]:

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bcd.config import SplitConfig
+from bcd.config import FOLDED, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.grouping import hang_together, name_blocks, name_groups, part_blocks, part_groups
 from bcd.data.survey import Survey
 from bcd.errors import BcdError, ConfigError
 from bcd.storage import typed_path, write_csv, written_path
 
-FOLDED = ("kfold", "grouped", "blocked")  # kinds that can be divided into folds
 SUBSETS = ("train", "val", "test", "excluded")
 
 

@@ -19,8 +19,8 @@ from torchmetrics.classification import (
 from bcd.config import AugmentConfig, ModelConfig
 from bcd.config_head import HeadConfig
 from bcd.models.backbones import build_backbone
-from bcd.models.finetuning import Mixer, parameter_groups
-from bcd.models.network import SmearNetwork
+from bcd.models.finetuning import Mixer, learning_rate, parameter_groups
+from bcd.models.network import SmearNetwork, freeze_statistics
 from bcd.models.sharing import Share, SharedBatchNorm, SharedDropout, share_norms, weighed
 
 Batch = tuple[Tensor, Tensor]
@@ -69,6 +69,7 @@ class SmearClassifier(pl.LightningModule):
         self._seen: list[Batch] = []  # logits and labels of the epoch's training batches
         # One dict of figures an epoch.
         self.history: list[dict[str, float]] = []
+        self._chance: dict[str, Tensor] = {}  # states of random generators to go on from
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps pictures uint8 (N, 3, H, W) to logits (N, classes)."""
@@ -83,6 +84,9 @@ class SmearClassifier(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Puts every part into its mode; Lightning no longer does so before each epoch."""
         self.network.train()
+        if self.current_epoch < self._model.unfreeze_from:
+            freeze_statistics(self.network.trunk)
+        self._go_on_by_chance()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Of several processes, each learns what of the whole batch it has."""
@@ -156,12 +160,35 @@ class SmearClassifier(pl.LightningModule):
         loss.reset()
         scores.reset()
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what a resumed run needs to end as one that was not interrupted."""
+        checkpoint["history"] = [dict(figures) for figures in self.history]
+        checkpoint["chance"] = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            checkpoint["chance"]["cuda"] = torch.cuda.get_rng_state(self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes the figures of the epochs before, and what is drawn next."""
+        self.history = [dict(figures) for figures in checkpoint["history"]]
+        self._chance = checkpoint["chance"]
+
+    def _go_on_by_chance(self) -> None:
+        """Puts random generators where they were when the checkpoint was saved."""
+        states, self._chance = self._chance, {}
+        if "cpu" in states:
+            torch.set_rng_state(states["cpu"].cpu())
+        if "cuda" in states and self.device.type == "cuda":
+            torch.cuda.set_rng_state(states["cuda"].cpu(), self.device)
+
     def configure_optimizers(self) -> Any:
-        """The optimizer over what is trained, and a scheduler that steps after every batch."""
+        """The optimizer over what is trained, and a scheduler.
+
+        It steps after every batch; `ReduceLROnPlateau` does after every validation, by its loss.
+        """
         from bcd.config_check import FILLED_IN, instantiate
 
         settings = dict(self._optimizer or {})
-        groups = parameter_groups(self.network, self._model, float(settings.get("lr", 1e-3)))
+        groups = parameter_groups(self.network, self._model, learning_rate(settings))
         optimizer = instantiate(settings, params=groups)
         if not self._scheduler:
             return optimizer
@@ -173,10 +200,11 @@ class SmearClassifier(pl.LightningModule):
             highest = parameter_groups(self.network, self._model, self._scheduler["max_lr"])
             filled["max_lr"] = [group["lr"] for group in highest]
         scheduler = instantiate({**self._scheduler, **filled}, optimizer=optimizer)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        when: dict[str, Any] = {"interval": "step"}
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            epochs = self.trainer.check_val_every_n_epoch or 1
+            when = {"interval": "epoch", "frequency": epochs, "monitor": "val/loss"}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **when}}
 
 
 def epoch_scores(classes: int) -> MetricCollection:

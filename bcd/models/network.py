@@ -62,6 +62,13 @@ class FrozenPrefix(nn.Module):
         return pool(x) if self.pooled else x
 
 
+def freeze_statistics(part: nn.Module) -> None:
+    """Makes BatchNorm layers use their statistics and leave them as they are."""
+    for module in part.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train(False)
+
+
 class SmearNetwork(nn.Module):
     """From pictures to logits.
 
@@ -94,9 +101,7 @@ class SmearNetwork(nn.Module):
         """Sets the mode; BatchNorm of trained blocks follows only where it is itself trained."""
         super().train(mode)
         if not self._norms_follow:
-            for module in self.trunk.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.train(False)
+            freeze_statistics(self.trunk)
         return self
 
     def embed(self, x: Tensor) -> Tensor:
