@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def main(cfg: "DictConfig") -> int:
-    """Predicts; returns 3 when some pictures could not be read."""
+    """Predicts; returns 3 when some pictures got no answer."""
     from bcd.config_check import check_config
     from bcd.config_programs import PredictConfig
 

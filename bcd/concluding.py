@@ -23,8 +23,10 @@ from bcd.data.split import Split
 from bcd.data.survey import Survey
 from bcd.evaluation.collect import collect_answers
 from bcd.evaluation.figures import draw_curves, save_figure
-from bcd.evaluation.judge import MOST, Judge, fit_judge
+from bcd.evaluation.judge import Judge, fit_judge
+from bcd.evaluation.promise import find_scope
 from bcd.evaluation.results import Result, evaluate, write_results
+from bcd.evaluation.subspace import MOST
 from bcd.inference.checkpoint import network_state, read_content, write_judge
 from bcd.models.network import SmearNetwork
 from bcd.reporting import Facts, write_report
@@ -77,6 +79,9 @@ def judge_best(
         best: The checkpoint that was best on val, which gets the judge; None where none was kept.
         device: Where to compute.
         parts: What is evaluated; val alone where the test part must stay untouched.
+
+    Raises:
+        BcdError: An answer is not finite.
     """
     content = None if best is None else read_content(best)
     if content is not None:
@@ -91,10 +96,9 @@ def judge_best(
         for part in parts
     }
     trained = collect_answers(network, datamodule.first_views(MOST), device).features
-    # Where one slide is in train, val and test alike, pictures of it tell of each other one by one.
-    apart = run.cfg.split.kind not in ("stratified", "kfold")
-    groups = run.split.groups_of("val") if apart else []
-    judge = fit_judge(run.cfg.judge, answers["val"], trained, run.catalog.benign, groups)
+    kind, split = run.cfg.split.kind, run.split
+    scope = find_scope(kind, split.groups_of("val"), split.groups_of("train"))
+    judge = fit_judge(run.cfg.judge, answers["val"], trained, run.catalog.benign, scope)
     if best is not None and content is not None:
         write_judge(best, content, judge.to_plain())
     results = {

@@ -224,6 +224,7 @@ class JudgeConfig:
 
     coverage: float = 0.95
     sensitivity: float = 0.995
+    confidence: float = 0.9
     unsure: float = 0.02
     unlike: float = 0.01
     prevalence: float | None = None
@@ -232,6 +233,7 @@ class JudgeConfig:
         """Checks what types cannot say."""
         within("judge.coverage", self.coverage, 0.5, 0.999)
         within("judge.sensitivity", self.sensitivity, 0.5, 1)
+        within("judge.confidence", self.confidence, 0.5, 0.999)
         within("judge.unsure", self.unsure, 0, 0.5)
         within("judge.unlike", self.unlike, 0, 0.5)
         if self.prevalence is not None:

@@ -18,6 +18,7 @@ from bcd.data.views import PLAIN, Augmenter, PictureViews
 from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device, collect_answers
 from bcd.evaluation.judge import Judge
+from bcd.evaluation.promise_text import promise_lines
 from bcd.evaluation.results import Result, evaluate, metric_rows, write_results
 from bcd.features.feeding import Need, feed
 from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
@@ -39,11 +40,11 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
         The result by the name of the part.
 
     Raises:
-        BcdError: No checkpoint, or no pictures.
+        BcdError: No checkpoint, none with a judge, no pictures, or answers that are not finite.
     """
     started = time.time()
     checkpoint = find_checkpoint(cfg.ckpt)
-    network, card = load_checkpoint(checkpoint)
+    network, card = load_checkpoint(checkpoint, cfg.uncalibrated)
     catalog = load_catalog(data_config(cfg, card), card.classes)
     subset = cfg.subset or ("test" if _is_own(cfg, card) else "all")
     indices = _choose(catalog, card, subset)
@@ -69,6 +70,8 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
         rejected=[vars(item) for item in catalog.rejected],
     )
     show_table(f"{checkpoint.name} on {catalog.root}", ["figure", *results], metric_rows(results))
+    for line in promise_lines(Judge.from_plain(card.judge)):
+        say(line)
     if catalog.rejected:
         say(f"turned away: {len(catalog.rejected)} files, listed in run.json")
     say(f"results: {run_dir}")

@@ -27,20 +27,23 @@ class Tally:
         classes: Names of the classes.
         said: How many pictures were said to be of each class, by its index.
         referred: How many of these are referred.
-        failed: How many could not be read.
-        first_failed: The first few of these.
+        failed: How many got no answer.
+        infinite: How many of these could be read, but the answer was not finite.
+        first_failed: The first few that got no answer.
     """
 
     classes: Sequence[str]
     said: Counter[int] = field(default_factory=Counter)
     referred: int = 0
     failed: int = 0
+    infinite: int = 0
     first_failed: list[Prediction] = field(default_factory=list)
 
     def add(self, prediction: Prediction) -> None:
         """Counts a prediction."""
         if prediction.best is None:
             self.failed += 1
+            self.infinite += not prediction.error
             self.first_failed += [prediction][: 5 - len(self.first_failed)]
             return
         self.said[prediction.best] += 1
@@ -58,7 +61,8 @@ def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = No
         Counts only, so that memory does not grow with the number of files.
 
     Raises:
-        BcdError: No checkpoint, no such input, or an output that cannot be written.
+        BcdError: No checkpoint, none with a judge, no such input, or an output that cannot be
+            written.
     """
     inputs = [cfg.input] if isinstance(cfg.input, str) else cfg.input
     if not isinstance(inputs, list) or not all(isinstance(i, str) for i in inputs) or not inputs:
@@ -68,8 +72,8 @@ def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = No
         raise ConfigError(f"output={cfg.output}: must end in .csv or .json")
     paths = expand_inputs(inputs)[: cfg.limit]
     with RowWriter(file) as rows:
-        network, card = load_checkpoint(find_checkpoint(cfg.ckpt))
-        rows.begin(card.classes, card.benign)
+        network, card = load_checkpoint(find_checkpoint(cfg.ckpt), cfg.uncalibrated)
+        rows.begin(card.classes)
         tally = Tally(card.classes)
         device = choose_device(cfg.device)
         made = predict_files(network, card, paths, device, cfg.batch_size, cfg.num_workers)
@@ -80,13 +84,19 @@ def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = No
                 if each is not None:
                     each(prediction)
     _tell(tally, file)
+    if card.judge is None:
+        say("warning: uncalibrated: nothing was decided on val, so every picture is referred")
     return tally
 
 
 def _tell(tally: Tally, file: Path) -> None:
     rows = [[name, str(tally.said[number])] for number, name in enumerate(tally.classes)]
-    rows += [["of these referred", str(tally.referred)], ["could not be read", str(tally.failed)]]
+    unread = tally.failed - tally.infinite
+    rows += [["of these referred", str(tally.referred)], ["could not be read", str(unread)]]
+    if tally.infinite:
+        rows.append(["no finite answer", str(tally.infinite)])
     show_table("Predicted", ["class", "pictures"], rows)
     for prediction in tally.first_failed:
-        say(f"could not be read: {printable(prediction.path)}: {prediction.error}")
+        reason = f"could not be read: {printable(prediction.path)}: {prediction.error}"
+        say(reason if prediction.error else f"no finite answer: {printable(prediction.path)}")
     say(f"predictions: {file}")

@@ -10,6 +10,7 @@ from bcd.auditing import verdict_line
 from bcd.concluding import Outcome, Run
 from bcd.console import say, show_table
 from bcd.data.split import far_from_share
+from bcd.evaluation.promise_text import promise_lines
 from bcd.evaluation.results import metric_rows
 
 
@@ -37,6 +38,8 @@ def tell_run(folder: Path, outcome: Outcome, best: Path | None, warnings: Sequen
     """
     results = outcome.results
     show_table("Results, with 95 % intervals", ["figure", *results], metric_rows(results))
+    for line in promise_lines(outcome.judge):
+        say(line)
     say(verdict_line(outcome.checks))
     hardest = min(outcome.shifts[1:], key=lambda row: float(row["accuracy"]))
     say(

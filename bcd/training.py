@@ -107,7 +107,7 @@ def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
         tell_run(run.folder, outcome, best, run.all_warnings(history)[len(run.warnings) :])
     else:
         predictions, classes = results["val"].predictions, run.catalog.classes
-        write_predictions(run.folder / VAL_PREDICTIONS, predictions, classes, run.catalog.benign)
+        write_predictions(run.folder / VAL_PREDICTIONS, predictions, classes)
     data = run.catalog.identity()
     counts, rejected = run.catalog.counts(), len(run.catalog.rejected)
     said = {"data": {**data, **counts}, "rejected": rejected}

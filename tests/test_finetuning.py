@@ -172,7 +172,7 @@ def test_the_averaged_weights_are_what_is_saved_and_tested(tmp_path: Path) -> No
     slow = run(tmp_path / "slow", *settings, ema, "callbacks.ema.multi_avg_fn.decay=0.9")
 
     kept = {
-        name: load_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")[0].state_dict()
+        name: load_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt", True)[0].state_dict()
         for name in ("plain", "same", "slow")
     }
     frozen = plain.classifier.network.prefix.state_dict()

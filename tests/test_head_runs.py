@@ -44,7 +44,7 @@ def run(pictures: Path, run_dir: Path, *overrides: str) -> TrainResult:
 
 
 def head_of(file: Path) -> dict[str, torch.Tensor]:
-    network, _ = load_checkpoint(file)
+    network, _ = load_checkpoint(file, uncalibrated=True)
     return dict(network.head.state_dict())
 
 

@@ -92,7 +92,7 @@ def test_a_full_disk_keeps_the_rows_that_fit(
     file = tmp_path / "new" / f"rows.{form}"
     batch = [Prediction(f"{i:0900d}.png", "", (0.25, 0.75)) for i in range(7)]
     with pytest.raises(BcdError, match="cannot be written"), RowWriter(file) as rows:
-        rows.begin(("a", "b"), 0)
+        rows.begin(("a", "b"))
         for _ in range(1000):
             rows.write(batch)
     (part,) = file.parent.iterdir()

@@ -33,7 +33,6 @@ class RowWriter:
         self._file = file
         self._json = file.suffix.lower() == ".json"
         self._classes: Sequence[str] = ()
-        self._benign: int | None = None
         self._rows = 0
 
     def __enter__(self) -> RowWriter:
@@ -43,23 +42,19 @@ class RowWriter:
             raise self._failure(error) from error
         return self
 
-    def begin(self, classes: Sequence[str], benign: int | None) -> None:
+    def begin(self, classes: Sequence[str]) -> None:
         """Writes what stands before the rows, with the names of the classes."""
-        self._classes, self._benign = classes, benign
+        self._classes = classes
         self._append("[" if self._json else _line(columns(classes)))
 
     def write(self, predictions: Sequence[Prediction]) -> None:
         """Adds rows; they are in the file when this returns."""
         if self._json:
-            records = [
-                json.dumps(prediction_record(p, self._classes, self._benign)) for p in predictions
-            ]
+            records = [json.dumps(prediction_record(p, self._classes)) for p in predictions]
             text = ",\n".join(records)
             text = (",\n" if self._rows else "\n") + text if text else ""
         else:
-            text = "".join(
-                _line(prediction_cells(p, self._classes, self._benign)) for p in predictions
-            )
+            text = "".join(_line(prediction_cells(p, self._classes)) for p in predictions)
         self._append(text)
         self._rows += len(predictions)
 

@@ -18,7 +18,7 @@ from bcd.models.backbones import empty_backbone
 from bcd.models.network import SmearNetwork
 from bcd.storage import replacing, typed_path
 
-CARD_VERSION = 3
+CARD_VERSION = 4
 
 
 @dataclass
@@ -39,8 +39,8 @@ class Card:
         versions: Of Python and the packages that matter.
         val_metrics: Figures on the val part at the epoch that was saved.
         groups: Slide, patient or block of pictures in `split`, by sha256; empty where unknown.
-        judge: Temperature, thresholds and what training pictures are like, as `Judge` writes it;
-            None before the end of training, when it is decided on val.
+        judge: Temperature, thresholds, what they promise and what training pictures are like, as
+            `Judge` writes it; None before the end of training, when it is decided on val.
         version: Of the card's form.
     """
 
@@ -128,11 +128,16 @@ def write_judge(file: Path, content: dict[str, Any], judge: dict[str, Any]) -> N
     save_content(content, file)
 
 
-def load_checkpoint(file: Path) -> tuple[SmearNetwork, Card]:
+def load_checkpoint(file: Path, uncalibrated: bool = False) -> tuple[SmearNetwork, Card]:
     """Loads a network in eval mode and its card; runs no code from the file.
 
+    Args:
+        file: The checkpoint.
+        uncalibrated: Whether one without a judge will do, whose answers were never calibrated.
+
     Raises:
-        BcdError: Not a checkpoint of this project, or of another version of its card.
+        BcdError: Not a checkpoint of this project, of another version of its card, or without a
+            judge.
     """
     try:
         content = read_content(file)
@@ -155,4 +160,10 @@ def load_checkpoint(file: Path) -> tuple[SmearNetwork, Card]:
         raise BcdError(
             f"ckpt={file}: not a checkpoint that train.py wrote (card and weights disagree)"
         ) from error
+    if card.judge is None and not uncalibrated:
+        raise BcdError(
+            f"ckpt={file}: uncalibrated: nothing was decided on val about its answers (its run did "
+            "not end, or it is not the best epoch's): give best.ckpt of a run that ended, or "
+            "uncalibrated=true to have every picture answered and referred"
+        )
     return network.eval().to(memory_format=torch.channels_last), card

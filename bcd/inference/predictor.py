@@ -51,19 +51,17 @@ def _predict(
     device: torch.device,
 ) -> list[Prediction]:
     readable = [answer for _, answer in batch if not isinstance(answer, str)]
-    answered: Iterator[tuple[tuple[float, ...], str]] = iter(())
     if readable:
         pixels = torch.from_numpy(np.stack(readable)).permute(0, 3, 1, 2)
         features = network.embed(pixels.to(device))
         logits = network.head(features).float().cpu().numpy()
-        probabilities, reasons = judge.answer(logits, features.float().cpu().numpy())
-        rows = (tuple(map(float, row)) for row in probabilities)
-        answered = zip(rows, reasons, strict=True)
+        judged = judge.answer(logits, features.float().cpu().numpy())
     made: list[Prediction] = []
+    place = 0  # among the readable ones
     for path, answer in batch:
         if isinstance(answer, str):
-            made.append(Prediction(str(path), "", (), answer))
+            made.append(judge.unread(str(path), answer))
         else:
-            row, reason = next(answered)
-            made.append(Prediction(str(path), "", row, refer=reason))
+            made.append(judged.prediction(place, str(path)))
+            place += 1
     return made
