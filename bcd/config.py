@@ -14,6 +14,9 @@ from bcd.config_training import check_training
 from bcd.config_values import at_least, one_of, within
 from bcd.errors import ConfigError
 
+# A batch of 16 pictures of this side takes some 10 GB in the first layers of a network.
+MOST_SIDE = 2048
+
 
 @dataclass
 class GenerateConfig:
@@ -194,6 +197,11 @@ class ModelConfig:
         one_of("model.library", self.library, ("torchvision", "timm"))
         self._check_branches()
         at_least("model.input_size", self.input_size, 32)
+        if self.input_size > MOST_SIDE:
+            raise ConfigError(
+                f"model.input_size={self.input_size}: {MOST_SIDE} at most; larger pictures do not "
+                "fit into memory as a batch goes through a network"
+            )
         whole = isinstance(self.unfreeze, int) and not isinstance(self.unfreeze, bool)
         if self.unfreeze != "all" and not (whole and self.unfreeze >= 0):
             raise ConfigError(

@@ -28,6 +28,11 @@ def console() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True, quiet=not _is_first())
 
 
+def printable(name: str) -> str:
+    """A file's name on one line: what would break it or steer the terminal is escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
+
+
 def say(line: str) -> None:
     """Prints one line to the person, if this is the first of the processes that run together."""
     if _is_first():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import hashlib
 import os
 import re
@@ -88,3 +89,68 @@ def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     writer.writerow(header)
     writer.writerows(rows)
     write_text(file, text.getvalue())
+
+
+class GrowingFile:
+    """A file that grows under a temporary name beside its own, which it takes at the end.
+
+    Args:
+        file: Its own name; the folder is made.
+
+    Attributes:
+        part: The temporary name.
+
+    Raises:
+        OSError: It cannot be written; that there is a little room is tried as well.
+    """
+
+    def __init__(self, file: Path) -> None:
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "there is a folder of that name")
+        self.part = file.with_name(f"{file.name}.{os.getpid()}{PART}")
+        self._file = file
+        self._made = [folder for folder in file.parents if not folder.exists()]
+        self._length = 0
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self.part.open("wb", buffering=0)
+            self._write(bytes(1 << 16))
+            self._stream.truncate(0)
+            self._stream.seek(0)
+        except OSError:
+            self.discard()
+            raise
+
+    def append(self, text: str) -> None:
+        """Adds UTF-8 text; where that fails, all that was there before stays, and nothing more."""
+        data = text.encode("utf-8", "backslashreplace")
+        try:
+            self._write(data)
+        except OSError:
+            self._stream.truncate(self._length)
+            self._stream.seek(self._length)
+            raise
+        self._length += len(data)
+
+    def _write(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[self._stream.write(left) :]
+
+    def finish(self) -> None:
+        """Gives the file its name."""
+        self.close()
+        self.part.replace(self._file)
+
+    def close(self) -> None:
+        """Leaves what is there under the temporary name."""
+        self._stream.close()
+
+    def discard(self) -> None:
+        """Removes the file, and the folders that were made for it."""
+        with contextlib.suppress(OSError, AttributeError):
+            self._stream.close()
+        with contextlib.suppress(OSError):
+            self.part.unlink(missing_ok=True)
+            for folder in self._made:
+                folder.rmdir()

@@ -12,6 +12,7 @@ from pathlib import Path
 from bcd.config import TrainConfig
 from bcd.config_check import Schema, check_config
 from bcd.config_programs import AuditConfig, EvalConfig, PredictConfig
+from bcd.evaluation.predictions import Prediction
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -56,6 +57,15 @@ def audit_config(run_dir: Path, *overrides: str) -> AuditConfig:
 
 def predict_config(run_dir: Path, *overrides: str) -> PredictConfig:
     return configure(PredictConfig, "predict", run_dir, overrides)
+
+
+def predicted(cfg: PredictConfig) -> list[Prediction]:
+    """Runs predict and returns what it said of each file."""
+    from bcd.predicting import predict
+
+    said: list[Prediction] = []
+    predict(cfg, said.append)
+    return said
 
 
 def script(

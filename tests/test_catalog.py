@@ -187,15 +187,15 @@ def test_a_file_that_could_not_be_read_for_a_while_is_looked_at_again(
 ) -> None:
     good = load(root)
     memory_file(cache).unlink()
-    read = Path.read_bytes
+    real = os.open
 
-    def refuse(path: Path) -> bytes:
-        if path.name == "002.png":
+    def refuse(path: Path, *others: int) -> int:
+        if Path(path).name == "002.png":
             raise PermissionError(13, "Permission denied")
-        return read(path)
+        return real(path, *others)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", refuse)
+        patch.setattr(os, "open", refuse)
         assert {r.path: r.reason for r in load(root).rejected} == {
             f"{name}/002.png": "cannot be read (Permission denied)" for name in "ab"
         }

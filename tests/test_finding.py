@@ -11,7 +11,7 @@ from noise import noise, write_classes, write_picture
 
 from bcd.config import DataConfig
 from bcd.data.catalog import Catalog, expand_inputs, load_catalog
-from bcd.data.reading import PictureError, read_bytes
+from bcd.data.files import PictureError, read_bytes
 from bcd.errors import BcdError
 
 NOBODY = 65534

@@ -18,9 +18,10 @@ from PIL import Image
 
 from bcd.config import DataConfig
 from bcd.data.catalog import Catalog, load_catalog
+from bcd.data.files import read_bytes
 from bcd.data.generated import CLASS_NAMES, draw_smear
 from bcd.data.looks import Looks, describe, look_at
-from bcd.data.reading import fit, read_bytes
+from bcd.data.reading import fit
 from bcd.data.survey import drop_duplicates, survey_pictures
 from bcd.data.twins import ALIKE, Twin, clusters, details, find_twins, likeness
 

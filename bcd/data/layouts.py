@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bcd.config import BENIGN
+from bcd.data.files import SUFFIXES
 from bcd.data.finding import Found, find_files, is_broken, is_folder
-from bcd.data.reading import SUFFIXES
 from bcd.errors import BcdError, ConfigError
 from bcd.storage import written_path
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from bcd.data.opening import MAX_PIXELS
 from bcd.data.views import PLAIN, Key, Source
 
 
@@ -100,7 +101,8 @@ def make_loader(
         sampler: Yields keys.
         batch_size: Samples a batch.
         num_workers: Worker processes; None for one a core, eight at most, none
-            for small sets. A source that is quick enough by itself gets none.
+            for small sets. A source that is quick enough by itself gets none, and never are there
+            more than may decode the largest picture at a time (`bcd.data.opening.MAX_PIXELS`).
 
     Returns:
         The loader. Its own generator keeps it from drawing on the global random state.
@@ -110,6 +112,7 @@ def make_loader(
     elif num_workers is None:
         count = len(sampler)  # type: ignore[arg-type]
         num_workers = min(8, os.cpu_count() or 1) if count > 4 * batch_size else 0
+    num_workers = min(num_workers, max(1, MAX_PIXELS // max(1, source.most_pixels)))
     return DataLoader(
         source,
         batch_size=batch_size,

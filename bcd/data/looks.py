@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.data.catalog import Catalog
-from bcd.data.reading import PictureError, decode_picture, fit, jpeg_tables, read_bytes
+from bcd.data.files import PictureError, read_bytes, room_for
+from bcd.data.reading import decode_picture, fit, jpeg_tables
 from bcd.errors import BcdError
 from bcd.storage import cache_dir, digest, replacing
 
@@ -127,16 +128,21 @@ def _each(paths: Mapping[str, Path]) -> Iterator[Row]:
 
 def _look(path: Path, sha256: str) -> Row:
     try:
-        data = read_bytes(path)
-        picture = decode_picture(data)
+        with room_for(path):
+            data = read_bytes(path)
+            picture = decode_picture(data)
+            length, tables = len(data), jpeg_tables(data)
+            found = hashlib.sha256(data).hexdigest()
+            del data
     except PictureError as error:
         raise BcdError(f"{path} {error}; start again") from error
-    if hashlib.sha256(data).hexdigest() != sha256:  # it is kept under this name
+    if found != sha256:  # it is kept under this name
         raise BcdError(f"{path} has changed since the catalog was made; start again")
     height, width = picture.shape[:2]
-    tables = jpeg_tables(data)
-    pixels = hashlib.sha256(f"{picture.shape}".encode() + picture.tobytes()).digest()
-    numbers = (len(data), len(data) / (width * height), *tables)
+    content = hashlib.sha256(f"{picture.shape}".encode())
+    content.update(np.ascontiguousarray(picture).data)
+    pixels = content.digest()
+    numbers = (length, length / (width * height), *tables)
     return {
         "pixels": np.frombuffer(pixels, np.uint8),
         "encoding": np.asarray(numbers, np.float32),

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bcd.data.reading import SUFFIXES, PictureError, UnreadableError, check_picture, read_bytes
+from bcd.data.files import SUFFIXES, PictureError, UnreadableError, read_bytes, room_for
+from bcd.data.reading import check_picture
 from bcd.storage import cache_dir, digest, write_text
 
 _VERSION = 2
@@ -144,7 +145,8 @@ def _hashes(paths: Sequence[Path]) -> list[str]:
 
 def _hash(path: Path) -> str:
     try:
-        return hashlib.sha256(read_bytes(path)).hexdigest()
+        with room_for(path):
+            return hashlib.sha256(read_bytes(path)).hexdigest()
     except PictureError:
         return ""
 
@@ -160,9 +162,10 @@ def _look_at(paths: Sequence[Path], min_size: int) -> list[FileFacts]:
 def _facts(path: Path, min_size: int) -> FileFacts:
     sha256 = ""
     try:
-        data = read_bytes(path)
-        sha256 = hashlib.sha256(data).hexdigest()
-        width, height = check_picture(data, min_size)
+        with room_for(path):
+            data = read_bytes(path)
+            sha256 = hashlib.sha256(data).hexdigest()
+            width, height = check_picture(data, min_size)
     except PictureError as error:
         return FileFacts(sha256, error=str(error), passing=isinstance(error, UnreadableError))
     return FileFacts(sha256, width, height)
