@@ -21,7 +21,7 @@ def main(cfg: "DictConfig") -> int:
         checked = check_config(cfg, PredictConfig)
         from bcd.predicting import predict
 
-    return 3 if predict(checked).failed else 0
+    return 3 if predict(checked).unanswered else 0
 
 
 if __name__ == "__main__":

@@ -27,23 +27,30 @@ class Tally:
         classes: Names of the classes.
         said: How many pictures were said to be of each class, by its index.
         referred: How many of these are referred.
-        failed: How many got no answer.
-        infinite: How many of these could be read, but the answer was not finite.
-        first_failed: The first few that got no answer.
+        infinite: How many have no answer because it is not finite.
+        failed: How many could not be read.
+        first_failed: The first few of these.
     """
 
     classes: Sequence[str]
     said: Counter[int] = field(default_factory=Counter)
     referred: int = 0
-    failed: int = 0
     infinite: int = 0
+    failed: int = 0
     first_failed: list[Prediction] = field(default_factory=list)
+
+    @property
+    def unanswered(self) -> int:
+        """How many got no answer."""
+        return self.failed + self.infinite
 
     def add(self, prediction: Prediction) -> None:
         """Counts a prediction."""
+        if prediction.best is None and not prediction.error:
+            self.infinite += 1
+            return
         if prediction.best is None:
             self.failed += 1
-            self.infinite += not prediction.error
             self.first_failed += [prediction][: 5 - len(self.first_failed)]
             return
         self.said[prediction.best] += 1
@@ -91,12 +98,10 @@ def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = No
 
 def _tell(tally: Tally, file: Path) -> None:
     rows = [[name, str(tally.said[number])] for number, name in enumerate(tally.classes)]
-    unread = tally.failed - tally.infinite
-    rows += [["of these referred", str(tally.referred)], ["could not be read", str(unread)]]
+    rows += [["of these referred", str(tally.referred)], ["could not be read", str(tally.failed)]]
     if tally.infinite:
         rows.append(["no finite answer", str(tally.infinite)])
     show_table("Predicted", ["class", "pictures"], rows)
     for prediction in tally.first_failed:
-        reason = f"could not be read: {printable(prediction.path)}: {prediction.error}"
-        say(reason if prediction.error else f"no finite answer: {printable(prediction.path)}")
+        say(f"could not be read: {printable(prediction.path)}: {prediction.error}")
     say(f"predictions: {file}")

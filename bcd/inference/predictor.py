@@ -50,18 +50,12 @@ def _predict(
     batch: Sequence[tuple[Path, Answer]],
     device: torch.device,
 ) -> list[Prediction]:
-    readable = [answer for _, answer in batch if not isinstance(answer, str)]
+    readable = [(path, answer) for path, answer in batch if not isinstance(answer, str)]
+    said: Iterator[Prediction] = iter(())
     if readable:
-        pixels = torch.from_numpy(np.stack(readable)).permute(0, 3, 1, 2)
-        features = network.embed(pixels.to(device))
+        pixels = torch.from_numpy(np.stack([answer for _, answer in readable]))
+        features = network.embed(pixels.permute(0, 3, 1, 2).to(device))
         logits = network.head(features).float().cpu().numpy()
         judged = judge.answer(logits, features.float().cpu().numpy())
-    made: list[Prediction] = []
-    place = 0  # among the readable ones
-    for path, answer in batch:
-        if isinstance(answer, str):
-            made.append(judge.unread(str(path), answer))
-        else:
-            made.append(judged.prediction(place, str(path)))
-            place += 1
-    return made
+        said = (judged.prediction(place, str(path)) for place, (path, _) in enumerate(readable))
+    return [judge.unread(str(p), a) if isinstance(a, str) else next(said) for p, a in batch]
