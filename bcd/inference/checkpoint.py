@@ -14,6 +14,7 @@ import torch
 from bcd.config import ModelConfig
 from bcd.config_head import HeadConfig
 from bcd.errors import BcdError
+from bcd.evaluation.judge import Judge
 from bcd.models.backbones import empty_backbone
 from bcd.models.network import SmearNetwork
 from bcd.storage import replacing, typed_path
@@ -156,6 +157,7 @@ def load_checkpoint(file: Path, uncalibrated: bool = False) -> tuple[SmearNetwor
         head = HeadConfig(**card.config["head"])
         network = SmearNetwork(backbone, len(card.classes), model, head)
         network.load_state_dict(state, strict=True, assign=True)
+        Judge.from_plain(card.judge)
     except (LookupError, TypeError, RuntimeError) as error:
         raise BcdError(
             f"ckpt={file}: not a checkpoint that train.py wrote (card and weights disagree)"
