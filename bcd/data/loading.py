@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -120,6 +121,14 @@ def make_loader(
         num_workers=num_workers,
         collate_fn=source.collate,
         generator=torch.Generator(),
+        multiprocessing_context=_way_to_start() if num_workers else None,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _way_to_start() -> str | None:
+    """How workers are started: in a process of joblib as in any other, else as is the default."""
+    known = multiprocessing.get_all_start_methods()
+    # joblib's own way has to pickle the source, and cannot.
+    return None if multiprocessing.get_start_method() in known else known[0]
