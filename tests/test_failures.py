@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from harness import ROOT, SMALL, train_config
+from harness import ROOT, SMALL, eval_config, train_config
 
+from bcd.data.generated import generate
+from bcd.evaluating import evaluate_checkpoint
 from bcd.training import train
 
 NEW_RUN = {"config.yaml", "split.csv"}
@@ -64,7 +66,9 @@ def left_in(folder: Path) -> set[str]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pictures and a run that has ended."""
     folder = tmp_path_factory.mktemp("failures")
-    train(train_config(folder / "run", *SMALL, "logger=none", f"data.root={folder / 'pictures'}"))
+    generate(folder / "pictures", count=48, slides=4, size=48, seed=0, progress=False)
+    there = [word for word in SMALL if "generate" not in word]  # no longer drawn by the run
+    train(train_config(folder / "run", *there, "logger=none", f"data.root={folder / 'pictures'}"))
     return folder
 
 
@@ -160,7 +164,29 @@ def test_a_run_is_not_resumed_with_other_pictures(how: str, own: Path, tmp_path:
     before = {path: path.stat().st_mtime_ns for path in (own / "run").rglob("*")}
     fails(
         f"a run is resumed, and pictures were {how}",
-        "train.py", f"resume={own / 'run'}", f"data.root={own / 'pictures'}", "data.generate=null",
-        "trainer.max_epochs=3", cwd=tmp_path,
+        "train.py", f"resume={own / 'run'}", f"data.root={own / 'pictures'}", "trainer.max_epochs=3",
+        cwd=tmp_path,
     )  # fmt: skip
     assert {path: path.stat().st_mtime_ns for path in (own / "run").rglob("*")} == before
+
+
+@pytest.mark.parametrize("how", ["replaced or removed", "exchanged between classes"])
+def test_eval_says_so_where_pictures_are_others(
+    how: str, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [f"ckpt={own / 'run'}", f"data.root={own / 'pictures'}", "subset=test"]
+    status, (line, *_) = documented(
+        f"eval, and pictures of the test part were {how} since"
+        if how == "replaced or removed"
+        else f"eval, and pictures were {how} since"
+    )
+    assert status == "0"
+    evaluate_checkpoint(eval_config(tmp_path / "before", *given))
+    assert not re.search(line, capsys.readouterr().err)
+    rows = [text.split(",") for text in (own / "run" / "split.csv").read_text().splitlines()]
+    if how == "exchanged between classes":
+        exchange(own / "pictures", own / "run")
+    else:
+        next(own / "pictures" / row[0] for row in rows if row[-1] == "test").unlink()
+    evaluate_checkpoint(eval_config(tmp_path / "after", *given))
+    assert re.search(f"^{line}", capsys.readouterr().err, re.M)
