@@ -164,8 +164,8 @@ def test_a_run_is_not_resumed_with_other_pictures(how: str, own: Path, tmp_path:
     before = {path: path.stat().st_mtime_ns for path in (own / "run").rglob("*")}
     fails(
         f"a run is resumed, and pictures were {how}",
-        "train.py", f"resume={own / 'run'}", f"data.root={own / 'pictures'}", "trainer.max_epochs=3",
-        cwd=tmp_path,
+        "train.py", f"resume={own / 'run'}", f"data.root={own / 'pictures'}",
+        "trainer.max_epochs=3", cwd=tmp_path,
     )  # fmt: skip
     assert {path: path.stat().st_mtime_ns for path in (own / "run").rglob("*")} == before
 
