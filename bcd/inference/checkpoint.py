@@ -36,6 +36,7 @@ class Card:
         mask_scale_bar: Whether the corner with the scale bar is covered.
         data_root: Where the pictures of the run were.
         split: sha256 of the pictures of train, val and test.
+        fingerprint: sha256 over these pictures and their classes.
         config: The resolved configuration of the run.
         versions: Of Python and the packages that matter.
         val_metrics: Figures on the val part at the epoch that was saved.
@@ -50,6 +51,7 @@ class Card:
     input_size: int
     data_root: str
     split: dict[str, list[str]]
+    fingerprint: str
     config: dict[str, Any]
     mean: list[float]
     std: list[float]
