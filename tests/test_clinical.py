@@ -77,3 +77,12 @@ def test_predictive_values_follow_the_prevalence() -> None:
     }
     nobody = clinical_at_threshold(p, ill, 1.5)
     assert nobody["malignant_ppv"] == 0.0 and nobody["malignant_npv"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("ill", [True, False])
+def test_a_figure_is_none_where_there_is_no_picture_to_take_it_from(ill: bool) -> None:
+    given = clinical_at_threshold(np.array([0.9, 0.1]), np.array([ill, ill]), 0.5, prevalence=0.2)
+    known, unknown = ("sensitivity", "specificity") if ill else ("specificity", "sensitivity")
+    assert given[f"malignant_{known}"] == 0.5
+    assert given[f"malignant_{unknown}"] is None
+    assert given["malignant_ppv"] is None and given["malignant_npv"] is None

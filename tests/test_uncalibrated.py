@@ -150,6 +150,16 @@ def test_a_judge_that_lacks_a_decision_is_refused_not_filled_in(
         predicts(str(run), tmp_path / "out", False)
 
 
+@pytest.mark.parametrize("name", ["temperature", "malignant_from"])
+def test_a_judge_whose_numbers_are_none_is_refused(
+    name: str, trained: Path, tmp_path: Path
+) -> None:
+    spoiled = {name: float("nan")}
+    run = spoil(trained, tmp_path / "run", lambda c: c["card"]["judge"].update(spoiled))
+    with pytest.raises(BcdError, match="not a checkpoint that train"):
+        predicts(str(run), tmp_path / "out", False)
+
+
 @pytest.mark.parametrize("program", [evaluates, compares])
 def test_figures_of_answers_that_are_not_finite_are_refused(
     program: Program, diverged: Path, tmp_path: Path

@@ -89,6 +89,14 @@ def named_groups(names: Sequence[str]) -> list[str] | None:
     return [f"in {name}" if name else f"alone {i}" for i, name in enumerate(names)]
 
 
+def effective_groups(groups: Groups | None) -> float | None:
+    """How many groups of equal size would be worth these; None where there are none."""
+    if groups is None:
+        return None
+    sizes = np.unique(groups, return_counts=True)[1]
+    return float(sizes.sum() ** 2 / np.square(sizes).sum())
+
+
 def cluster(codes: NDArray[np.int64], c: int, groups: Groups | None) -> Clusters:
     """Puts pictures together by group, or each for itself.
 

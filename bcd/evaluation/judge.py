@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bcd.config import JudgeConfig
 from bcd.errors import BcdError
-from bcd.evaluation.bootstrap import Groups
+from bcd.evaluation.bootstrap import Groups, effective_groups
 from bcd.evaluation.calibration import fit_temperature
 from bcd.evaluation.collect import Answers, check_finite, softmax
 from bcd.evaluation.conformal import conformal_threshold
@@ -195,6 +195,7 @@ class Judge:
 
         Raises:
             LookupError: Something is wanting; nothing is made up in its place.
+            ValueError: The temperature or the threshold is not a number to calculate with.
         """
         if plain is None:
             return cls(calibrated=False)
@@ -202,7 +203,11 @@ class Judge:
         if space is not None:
             space = Subspace(space["mean"].numpy(), space["basis"].numpy(), float(space["limit"]))
         decided = {field.name: plain[field.name] for field in fields(cls)}
-        return cls(**{**decided, "subspace": space})
+        judge = cls(**{**decided, "subspace": space})
+        numbers = (judge.temperature, judge.set_from, judge.malignant_from or 0.0)
+        if not (np.isfinite(numbers).all() and judge.temperature > 0):
+            raise ValueError(f"temperature and thresholds are {numbers}")
+        return judge
 
 
 def fit_judge(
@@ -278,14 +283,6 @@ def _limited(
         return None
     limit = -_lowest_usual(-subspace.distance(features), share, groups)
     return Subspace(subspace.mean, subspace.basis, limit)
-
-
-def effective_groups(groups: Groups | None) -> float | None:
-    """How many groups of equal size would be worth these; None where there are none."""
-    if groups is None:
-        return None
-    sizes = np.unique(groups, return_counts=True)[1]
-    return float(sizes.sum() ** 2 / np.square(sizes).sum())
 
 
 def referred(reasons: Sequence[Reasons]) -> NDArray[np.bool_]:

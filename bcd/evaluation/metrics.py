@@ -36,7 +36,8 @@ def compute_metrics(
     negative log-likelihood, `brier` the mean over pictures of the summed squared differences (0 to
     2), `ece` the expected calibration error. `auroc` and `average_precision` set each class against
     the rest, and are None where there is no picture of the class or none of the rest; their means
-    leave such classes out. The clinical figures treat every class but the benign one as malignant.
+    leave such classes out. The clinical figures treat every class but the benign one as
+    malignant; they are None where there is no picture to take them from.
 
     Args:
         probabilities: (n, classes), rows sum to 1.
@@ -123,7 +124,7 @@ def clinical_at_threshold(
     malignant: NDArray[np.bool_],
     threshold: float,
     prevalence: float | None = None,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Computes the clinical figures where `threshold` or more is called malignant.
 
     Args:
@@ -140,15 +141,24 @@ def clinical_at_threshold(
 
 def _clinical(
     truth: NDArray[np.bool_], said: NDArray[np.bool_], prevalence: float | None
-) -> dict[str, float]:
-    """Malignant against benign; the predictive values follow from the prevalence by Bayes."""
-    sensitivity = float(_ratio((truth & said).sum(), truth.sum()))
-    specificity = float(_ratio((~truth & ~said).sum(), (~truth).sum()))
+) -> dict[str, float | None]:
+    """Malignant against benign; the predictive values follow from the prevalence by Bayes.
+
+    Sensitivity is None without a malignant picture, specificity without a benign one, and the
+    predictive values where either is.
+    """
     share = float(_ratio(truth.sum(), len(truth))) if prevalence is None else float(prevalence)
-    found, cleared = sensitivity * share, specificity * (1 - share)
-    return {
+    sensitivity = float(said[truth].mean()) if truth.any() else None
+    specificity = float((~said)[~truth].mean()) if not truth.all() else None
+    given: dict[str, float | None] = {
         "malignant_sensitivity": sensitivity,
         "malignant_specificity": specificity,
+    }
+    if sensitivity is None or specificity is None:
+        return {**given, "malignant_ppv": None, "malignant_npv": None, "prevalence": share}
+    found, cleared = sensitivity * share, specificity * (1 - share)
+    return {
+        **given,
         "malignant_ppv": float(_ratio(found, found + (1 - specificity) * (1 - share))),
         "malignant_npv": float(_ratio(cleared, cleared + (1 - sensitivity) * share)),
         "prevalence": share,
