@@ -220,7 +220,11 @@ NAMES = (
 
 
 def write_hostile(folder: Path, count: int, seed: int = 0) -> int:
-    """Writes so many files into a folder: each hostile kind once, and mutations for the rest."""
+    """Writes so many files into a folder: each hostile kind once, and mutations for the rest.
+
+    Returns:
+        How many rows they make: one each, but none for the empty folder among them.
+    """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     for number, (kind, make) in enumerate(IRREGULAR.items()):
@@ -238,7 +242,7 @@ def write_hostile(folder: Path, count: int, seed: int = 0) -> int:
             data = mutate(data, rng, valid) or b"\0"
         suffix = SUFFIXES[int(rng.integers(len(SUFFIXES)))]
         (folder / f"fuzzed {number:05d}{suffix}").write_bytes(data)
-    return count
+    return count - 1
 
 
 def _predict(ckpt: str, folder: str, output: str) -> dict[str, Any]:
