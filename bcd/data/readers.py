@@ -34,7 +34,7 @@ from bcd.data.reading import prepare, read_picture
 _DECODING_SECONDS = 4
 _WAITING_SECONDS = 20.0  # for a picture on a busy machine, or where processor time has no bound
 _STARTING_SECONDS = 60.0  # of a process, and what a slow disk takes for a file
-_MEMORY = 1 << 30  # that a reader may take beside what it starts with
+_MEMORY = 850 << 20  # bytes that a reader may take beside what it starts with
 _MOST = 8  # readers
 _FILES_A_READER = 64  # fewer are not worth another process
 
