@@ -12,7 +12,8 @@ import lightning.pytorch as pl
 import torch
 
 from bcd.audit.checks import Check, worst
-from bcd.audit.leaks import leak_figures, leaked
+from bcd.audit.leaks import find_leaks, leak_figures
+from bcd.audit.pairs import write_overlaps
 from bcd.auditing import audit_run, verdict_line
 from bcd.config import TrainConfig
 from bcd.console import say, show_table
@@ -88,7 +89,7 @@ def judge_best(
     trained = collect_answers(network, datamodule.first_views(MOST), device).features
     # Where one slide is in train, val and test alike, pictures of it tell of each other one by one.
     apart = run.cfg.split.kind not in ("stratified", "kfold")
-    groups = run.split.groups_of("val") if apart else []
+    groups = run.split.clusters_of("val") if apart else []
     judge = fit_judge(run.cfg.judge, answers["val"], trained, run.catalog.benign, groups)
     if best is not None and content is not None:
         write_judge(best, content, judge.to_plain())
@@ -98,7 +99,7 @@ def judge_best(
             judge,
             run.catalog,
             run.split.indices(part),
-            run.split.groups_of(part),
+            run.split.clusters_of(part),
             intervals=part == "test",
         )
         for part, given in answers.items()
@@ -115,8 +116,7 @@ def conclude(
 ) -> Outcome:
     """Adds what stands beside the figures: leaks, the audit, and how shifts change the answers."""
     cfg, tested = run.cfg, run.split.indices("test")
-    trained = [*run.split.indices("train"), *run.split.indices("val")]
-    found = leaked(run.survey, trained, tested)
+    found = find_leaks(run.survey, run.split.indices("train"), run.split.indices("val"), tested)
     test = results["test"]
     test.metrics.update(leak_figures(found, tested, test.predictions, run.catalog))
     checks = audit_run(run.catalog, run.split, run.survey, cfg.split, cfg.data)
@@ -141,6 +141,7 @@ def write_run(
     """
     folder = run.folder
     write_results(folder, run.catalog, outcome.results)
+    write_overlaps(folder, run.catalog, run.survey, run.split)
     save_figure(draw_curves(history), folder / "figures" / "curves.png")
     facts = Facts(
         run.cfg, run.catalog, run.split, outcome.results, outcome.judge, outcome.checks,

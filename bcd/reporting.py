@@ -15,6 +15,7 @@ from typing import Any
 
 from bcd.audit.checks import NOT_ESTABLISHED, Check
 from bcd.audit.page import check_rows
+from bcd.audit.pairs import PARTED
 from bcd.config import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.split import SUBSETS, Split
@@ -102,7 +103,8 @@ def _separation(facts: Facts) -> Section:
     rows = [row for row in check_rows(facts.checks) if not row[1].startswith("shortcut")]
     test = facts.test
     leaks = (
-        f"{test['leaked']} of {test['n']} test pictures show a field that train or val holds too; "
+        f"{test['leaked']} of {test['n']} test pictures overlap one in train or val "
+        f"({test['leaked_train']} in train, {test['leaked_val']} in val); "
         f"accuracy {figure_text(test, 'accuracy')} with them, "
         f"{figure_text(test, 'accuracy_without_leaked') or 'nothing left'} without."
     )
@@ -111,6 +113,7 @@ def _separation(facts: Facts) -> Section:
         [
             f"{how}, seed {cfg.seed}. {leaks}",
             Table(["", "looked at", "found", "mend"], rows, False),
+            Figure(PARTED, "pairs that the split parts"),
         ],
     )
 

@@ -237,9 +237,9 @@ def _make_trainer(run: Run, quiet: bool) -> pl.Trainer:
         data_root=str(Path(cfg.data.root).expanduser().absolute()),
         split=split.hashes(catalog),
         groups={
-            picture.sha256: group
-            for picture, group in zip(catalog.pictures, split.groups, strict=True)
-            if group
+            picture.sha256: cluster
+            for picture, cluster in zip(catalog.pictures, split.clusters, strict=True)
+            if cluster
         },
         config=config,
         mean=mean,
