@@ -138,9 +138,9 @@ def check_split(
     found = find_leaks(survey, *(split.indices(part) for part in ("train", "val", "test")))
     share = len(found.all) / max(1, found.tested)
     finding = found.told
-    if split.cut:
+    if split.cut and cfg.kind == "grouped":
         finding += f"; {split.cut} overlaps were cut, as their chains grew too large for a split"
-    mend = f"split=grouped split.groups=auto, or {_DROP}" if found.all else ""
+    mend = "split=grouped split.groups=auto or split=blocked" if found.all else ""
     status = FAIL if share > _MANY else WARN if found.all else PASS
     facts = {
         name: [catalog.pictures[i].path for i in indices]

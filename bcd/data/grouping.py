@@ -32,7 +32,7 @@ def name_groups(catalog: Catalog, cfg: SplitConfig, survey: Survey | None) -> tu
         assert survey is not None
         return likely_slides(catalog, survey, cfg.group_size).groups
     if cfg.groups == "blocks":
-        return _settled(name_blocks(catalog, cfg.group_size), catalog, survey)
+        return settled_blocks(catalog, cfg.group_size, survey)
     names = tuple(picture.group for picture in catalog.pictures)
     missing = sum(not name for name in names)
     if missing:
@@ -55,8 +55,12 @@ def name_blocks(catalog: Catalog, size: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _settled(names: tuple[str, ...], catalog: Catalog, survey: Survey | None) -> tuple[str, ...]:
-    """Groups that are only a guess: each set of images that overlap is moved into one of them."""
+def settled_blocks(catalog: Catalog, size: int, survey: Survey | None) -> tuple[str, ...]:
+    """Blocks by name, where each set of images that overlap is moved as a whole into one of them.
+
+    Where blocks end is a convention, that images overlap is seen.
+    """
+    names = name_blocks(catalog, size)
     if survey is None:
         return names
     labels = np.asarray(catalog.labels, np.int64)

@@ -12,7 +12,13 @@ import numpy as np
 
 from bcd.config import SplitConfig
 from bcd.data.catalog import Catalog
-from bcd.data.grouping import hang_together, name_blocks, name_groups, part_blocks, part_groups
+from bcd.data.grouping import (
+    hang_together,
+    name_groups,
+    part_blocks,
+    part_groups,
+    settled_blocks,
+)
 from bcd.data.survey import Survey
 from bcd.errors import BcdError, ConfigError
 from bcd.storage import write_csv
@@ -86,7 +92,7 @@ def make_split(catalog: Catalog, cfg: SplitConfig, survey: Survey | None = None)
         subsets = _from_csv(catalog, cfg.file)
     elif cfg.kind == "blocked":
         _check_sizes(catalog, cfg)
-        groups = groups if any(groups) else name_blocks(catalog, cfg.group_size)
+        groups = groups if any(groups) else settled_blocks(catalog, cfg.group_size, survey)
         subsets = np.array(part_blocks(catalog, cfg, survey), dtype=object)
     else:
         _check_sizes(catalog, cfg)
