@@ -142,9 +142,12 @@ def _registered(catalog: Catalog, indices: Sequence[int]) -> Iterator[Overlap]:
 def _each(
     judge: Callable[[slice], list[Overlap]], chunks: Sequence[slice]
 ) -> Iterator[list[Overlap]]:
+    from threadpoolctl import threadpool_limits
+
     from bcd.console import track
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    # The products are so small that the threads of one would only wait for each other.
+    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         judged = pool.map(judge, chunks)
         many = len(chunks) > _MANY
         yield from track(judged, "Registering pairs", len(chunks)) if many else judged
