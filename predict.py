@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def main(cfg: "DictConfig") -> int:
-    """Predicts; returns 3 when some pictures could not be read."""
+    """Predicts; returns 3 when some pictures got no answer."""
     from bcd.config_check import check_config
     from bcd.config_programs import PredictConfig
 
@@ -21,7 +21,7 @@ def main(cfg: "DictConfig") -> int:
         checked = check_config(cfg, PredictConfig)
         from bcd.predicting import predict
 
-    return 3 if any(p.error for p in predict(checked)) else 0
+    return 3 if predict(checked).unanswered else 0
 
 
 if __name__ == "__main__":

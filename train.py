@@ -5,7 +5,7 @@ python train.py experiment=paper
 python train.py experiment=demo
 python train.py -m optimizer.lr=1e-3,1e-2 seed=0,1,2     a sweep, which ends in a leaderboard
 python train.py -m sweep=optuna
-python train.py resume=<run folder>/checkpoints/last.ckpt
+python train.py resume=<run folder>                      goes on where it was interrupted
 """
 
 from typing import TYPE_CHECKING
@@ -22,6 +22,12 @@ def main(cfg: "DictConfig") -> int:
     from bcd.config_check import check_config
 
     with quick_imports():
+        if cfg.get("resume"):
+            from hydra.core.hydra_config import HydraConfig
+
+            from bcd.resuming import resumed_config
+
+            cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
         checked = check_config(cfg, TrainConfig)
         from bcd.training import train
 

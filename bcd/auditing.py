@@ -72,8 +72,7 @@ def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
     write_text(run_dir / "audit.json", json.dumps(found, indent=1) + "\n")
     split.write(run_dir / "split.csv", catalog)
     write_config(run_dir, cfg)
-    fingerprint = {"root": str(catalog.root), "fingerprint": catalog.fingerprint()}
-    write_run_info(run_dir, started, data=fingerprint)
+    write_run_info(run_dir, started, data=catalog.identity())
     for status, name, finding, mend in check_rows(checks):
         say(f"{status}  {name}: {finding}")
         if mend:

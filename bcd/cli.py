@@ -9,17 +9,17 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from bcd.errors import BcdError, ConfigError
+from bcd.environment import use_own_folders
+from bcd.errors import BcdError, ConfigError, foreseen
+from bcd.overrides import go_on_in_place, refused_key, unknown_key, with_plus
+from bcd.typed import quote_paths
 
 # The configuration of all programs stands beside the scripts.
 CONF = Path(__file__).resolve().parent.parent / "conf"
-
-# Characters that Hydra's grammar reads as structure; a path may hold them all the same.
-_STRUCTURE = re.compile(r"[\[\](){},:='\" ]")
 
 
 @contextlib.contextmanager
@@ -59,14 +59,18 @@ def run(
     wants_trace = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     # With this set Hydra hands exceptions on; without, it prints several lines of its own.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    use_own_folders()
     _quieten()
-    sys.argv[1:] = quote_paths(sys.argv[1:])
     decorate = hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)
     try:
-        if not {"--help", "-h"}.isdisjoint(sys.argv):
-            _help(task, config_name, conf)
-        decorate(OUTCOME.of(task, trial))()
+        sys.argv[1:] = quote_paths(go_on_in_place(sys.argv[1:]))
+
+        def start() -> None:
+            if not {"--help", "-h"}.isdisjoint(sys.argv):
+                _help(task, config_name, conf)
+            decorate(OUTCOME.of(task, trial))()
+
+        _with_arguments(start, config_name, conf)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except Exception as error:
@@ -81,6 +85,23 @@ def run(
     sys.exit(OUTCOME.status)
 
 
+def _with_arguments(start: Callable[[], None], config_name: str, conf: Path) -> None:
+    """Starts, and again with a `+` where an argument of a named class was refused for want of it.
+
+    Only then is the class looked at: importing it takes longer than all else.
+    """
+    from hydra.errors import ConfigCompositionException
+
+    while True:
+        try:
+            return start()
+        except ConfigCompositionException as error:
+            arguments = with_plus(sys.argv[1:], str(error), config_name, conf)
+            if arguments is None:
+                raise
+            sys.argv[1:] = arguments
+
+
 def _help(task: Callable[..., int], config_name: str, conf: Path) -> NoReturn:
     from bcd.usage import usage
 
@@ -90,26 +111,6 @@ def _help(task: Callable[..., int], config_name: str, conf: Path) -> NoReturn:
     sys.exit(0)
 
 
-def quote_paths(arguments: Sequence[str]) -> list[str]:
-    """Quotes values that are paths or globs with characters of Hydra's grammar in them.
-
-    `data.root=Blood cell Cancer [ALL]` would otherwise be a syntax error.
-    """
-    quoted = []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if equals and _STRUCTURE.search(value) and _is_there(Path(value).expanduser()):
-            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-            argument = f'{key}="{escaped}"'
-        quoted.append(argument)
-    return quoted
-
-
-def _is_there(path: Path) -> bool:
-    in_folder = len(path.parts) > 1 and path.parent.is_dir()
-    return path.exists() or ("*" in path.name and in_folder)
-
-
 def explain(error: Exception, config_name: str, conf: Path) -> BcdError | None:
     """Turns an exception into the line that a person needs; None if it was not foreseen."""
     from hydra.errors import HydraException, OverrideParseException
@@ -117,11 +118,8 @@ def explain(error: Exception, config_name: str, conf: Path) -> BcdError | None:
 
     from bcd.config_check import first_line
 
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, BcdError):
-            return seen
-        seen = seen.__cause__
+    if known := foreseen(error):
+        return known
     if isinstance(error, OverrideParseException):
         return ConfigError(
             f"{error.override}: cannot be read as key=value; put values with special characters "
@@ -130,51 +128,11 @@ def explain(error: Exception, config_name: str, conf: Path) -> BcdError | None:
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return None
     text = first_line(error)
-    if match := re.search(r"Could not (?:override|append to config|delete).*?'([^']+)'", text):
-        return ConfigError(_unknown_key(match.group(1), config_name, conf))
+    if key := refused_key(text):
+        return ConfigError(unknown_key(key, sys.argv[1:], config_name, conf))
     if match := re.search(r"[Cc]ould not (?:find|override) '([^']+)'", text):
         return ConfigError(_unknown_choice(match.group(1), conf))
     return ConfigError(text)
-
-
-def _unknown_key(key: str, config_name: str, conf: Path) -> str:
-    """Names the override that has the unknown key, and the nearest key of the default config."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import OmegaConf
-
-    from bcd.config_check import nearest
-
-    override = next((a for a in sys.argv[1:] if a.lstrip("+~").startswith(key)), key)
-    GlobalHydra.instance().clear()
-    chosen = [a for a in sys.argv[1:] if _is_choice(a, conf)]
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        cfg = compose(config_name, overrides=chosen)
-    parent, _, last = key.rpartition(".")
-    holder: Any = OmegaConf.select(cfg, parent) if parent else cfg
-    if last in (holder or {}):
-        return f"{override}: '{key}' is there already: leave out the +"
-    siblings = [f"{parent}.{name}" if parent else str(name) for name in (holder or {})]
-    everywhere = [*siblings, *_signature_keys(holder, parent), *(str(k) for k in cfg)]
-    return f"{override} (command line): unknown key '{key}'{nearest(key, everywhere)}"
-
-
-def _signature_keys(holder: object, parent: str) -> list[str]:
-    """Keys that the class of a `_target_` mapping takes beside those written down."""
-    import inspect
-
-    from hydra.utils import get_object
-    from omegaconf import DictConfig
-
-    if not isinstance(holder, DictConfig) or "_target_" not in holder:
-        return []
-    names = inspect.signature(get_object(holder["_target_"])).parameters
-    return [f"{parent}.{name}" for name in names]
-
-
-def _is_choice(argument: str, conf: Path) -> bool:
-    key, _, value = argument.lstrip("+").partition("=")
-    return (conf / key / f"{value}.yaml").is_file()
 
 
 # Hydra's choices that come with packages of their own.
@@ -221,10 +179,13 @@ class _Outcome:
                 return trial(cfg)
             try:
                 status = task(cfg)
-            except BcdError as error:
-                status = error.status
-                tell(str(error))
-                _drop_empty_folder()
+            except Exception as error:
+                known = foreseen(error)
+                if known is None:
+                    raise
+                status = known.status
+                tell(str(known))
+            _drop_empty_folder()
             self.add(status)
             return status
 
@@ -246,7 +207,10 @@ def _in_multirun() -> bool:
 
 
 def _drop_empty_folder() -> None:
-    """Removes the run folder that Hydra made, if nothing came of the run."""
+    """Removes the run folder that Hydra made, if nothing was written there.
+
+    As where a run failed at once, or a cluster started this process beside the first one.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     with contextlib.suppress(OSError):
@@ -277,6 +241,7 @@ def _quieten() -> None:
         ".*does not have many workers.*",
         ".*number of training batches.*",
         ".*in eval mode at the start of training.*",  # the frozen prefix is, on purpose
+        ".*exists and is not empty.*",  # the checkpoints of a resumed run
     )
     for pattern in patterns:
         warnings.filterwarnings("ignore", pattern)

@@ -70,11 +70,12 @@ def compare_checkpoints(cfg: CompareConfig) -> Comparison:
         cfg: Checked configuration.
 
     Raises:
-        BcdError: No checkpoint, other classes, or no pictures that both can be compared on.
+        BcdError: No checkpoint, one without a judge, other classes, no pictures that both can be
+            compared on, or answers that are not finite.
     """
     started = time.time()
     files = [find_checkpoint(ckpt) for ckpt in cfg.ckpts]
-    (network_a, a), (network_b, b) = (load_checkpoint(file) for file in files)
+    (network_a, a), (network_b, b) = (load_checkpoint(file, cfg.uncalibrated) for file in files)
     _check_classes(a, b)
     first, second = (cfg.of(ckpt) for ckpt in cfg.ckpts)
     catalog = load_catalog(data_config(first, a), a.classes)
@@ -93,7 +94,7 @@ def compare_checkpoints(cfg: CompareConfig) -> Comparison:
         Path(cfg.run_dir).absolute(),
         started,
         checkpoints=[str(file) for file in files],
-        data={"root": str(catalog.root), "fingerprint": catalog.fingerprint()},
+        data=catalog.identity(),
         rejected=[vars(item) for item in catalog.rejected],
     )
     _tell(cfg, catalog, found, files)
@@ -227,7 +228,8 @@ def _tell(cfg: CompareConfig, catalog: Catalog, found: Comparison, files: Sequen
         rows,
     )
     for name, file in zip("ab", files, strict=True):
-        say(f"{name}: {file}")
+        known = "" if found.metrics[name]["calibrated"] else "  (uncalibrated)"
+        say(f"{name}: {file}{known}")
     right = ", ".join(f"{who} {count}" for who, count in found.right.items())
     say(f"right: {right}; exact McNemar p = {found.p:.2g}")
     say(f"disagreements: {len(found.disagreements)}, listed in disagreements.csv")

@@ -14,9 +14,9 @@ import torch
 from bcd.audit.checks import Check, worst
 from bcd.audit.leaks import find_leaks, leak_figures
 from bcd.audit.pairs import write_overlaps
-from bcd.auditing import audit_run, verdict_line
+from bcd.auditing import audit_run
+from bcd.cautions import loss_warnings
 from bcd.config import TrainConfig
-from bcd.console import say, show_table
 from bcd.data.catalog import Catalog
 from bcd.data.datamodule import SmearDataModule
 from bcd.data.reading import read_picture
@@ -24,8 +24,10 @@ from bcd.data.split import Split
 from bcd.data.survey import Survey
 from bcd.evaluation.collect import collect_answers
 from bcd.evaluation.figures import draw_curves, save_figure
-from bcd.evaluation.judge import MOST, Judge, fit_judge
-from bcd.evaluation.results import Result, evaluate, metric_rows, write_results
+from bcd.evaluation.judge import Judge, fit_judge
+from bcd.evaluation.promise import find_scope
+from bcd.evaluation.results import Result, evaluate, write_results
+from bcd.evaluation.subspace import MOST
 from bcd.inference.checkpoint import network_state, read_content, write_judge
 from bcd.models.network import SmearNetwork
 from bcd.reporting import Facts, write_report
@@ -37,13 +39,18 @@ Loggers = Sequence[pl.loggers.Logger]
 
 @dataclass(frozen=True)
 class Run:
-    """What a training run works on: configuration, folder, pictures, survey and split."""
+    """What a training run works on, and what its settings are to be warned of."""
 
     cfg: TrainConfig
     folder: Path
     catalog: Catalog
     survey: Survey
     split: Split
+    warnings: Sequence[str] = ()
+
+    def all_warnings(self, history: Sequence[Mapping[str, float]]) -> list[str]:
+        """Those that only the figures of the epochs can give are among them."""
+        return [*self.warnings, *loss_warnings(self.cfg, len(self.catalog.classes), history)]
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,9 @@ def judge_best(
         best: The checkpoint that was best on val, which gets the judge; None where none was kept.
         device: Where to compute.
         parts: What is evaluated; val alone where the test part must stay untouched.
+
+    Raises:
+        BcdError: An answer is not finite.
     """
     content = None if best is None else read_content(best)
     if content is not None:
@@ -87,10 +97,9 @@ def judge_best(
         for part in parts
     }
     trained = collect_answers(network, datamodule.first_views(MOST), device).features
-    # Where one slide is in train, val and test alike, pictures of it tell of each other one by one.
-    apart = run.cfg.split.kind not in ("stratified", "kfold")
-    groups = run.split.clusters_of("val") if apart else []
-    judge = fit_judge(run.cfg.judge, answers["val"], trained, run.catalog.benign, groups)
+    kind, split = run.cfg.split.kind, run.split
+    scope = find_scope(kind, split.clusters_of("val"), split.clusters_of("train"))
+    judge = fit_judge(run.cfg.judge, answers["val"], trained, run.catalog.benign, scope)
     if best is not None and content is not None:
         write_judge(best, content, judge.to_plain())
     results = {
@@ -145,7 +154,7 @@ def write_run(
     save_figure(draw_curves(history), folder / "figures" / "curves.png")
     facts = Facts(
         run.cfg, run.catalog, run.split, outcome.results, outcome.judge, outcome.checks,
-        outcome.shifts,
+        outcome.shifts, run.all_warnings(history),
     )  # fmt: skip
     write_report(folder, facts)
     checks = {"verdict": worst(outcome.checks), "checks": [asdict(c) for c in outcome.checks]}
@@ -160,21 +169,3 @@ def write_run(
 
 
 _LOGGED = ("loss", "accuracy", "precision", "recall", "f1")
-
-
-def tell_run(folder: Path, outcome: Outcome) -> None:
-    """Ends with the figures, the audit's verdict, the worst shift and the exact next commands."""
-    results = outcome.results
-    show_table("Results, with 95 % intervals", ["figure", *results], metric_rows(results))
-    say(verdict_line(outcome.checks))
-    hardest = min(outcome.shifts[1:], key=lambda row: float(row["accuracy"]))
-    say(
-        f"shift: accuracy {hardest['accuracy']:.3f} under {hardest['kind']} {hardest['strength']}, "
-        f"{outcome.shifts[0]['accuracy']:.3f} as they are (n = {hardest['n']})"
-    )
-    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    best = shown / "checkpoints" / "best.ckpt"
-    say(f"run folder: {shown}  (open report.html)")
-    say(f"evaluate:   python eval.py ckpt={best}")
-    say(f"predict:    python predict.py ckpt={best} input=<pictures or folder>")
-    say(f"curves:     tensorboard --logdir {shown}")

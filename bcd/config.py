@@ -10,8 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bcd.config_head import HeadConfig
+from bcd.config_training import check_training
 from bcd.config_values import at_least, one_of, within
 from bcd.errors import ConfigError
+
+# A batch of 16 pictures of this side takes some 10 GB in the first layers of a network.
+MOST_SIDE = 2048
 
 
 @dataclass
@@ -24,13 +28,17 @@ class GenerateConfig:
     seed: int = 0
 
 
+BENIGN = "Benign"  # the class of the published sets that is not cancer
+
+
 @dataclass
 class DataConfig:
     """Which pictures, and how they are fed."""
 
     root: str = "data/blood-cells-all"
+    download: bool | None = None
     variant: str = "original"
-    benign: str = "Benign"
+    benign: str | None = BENIGN
     group_pattern: str | None = None
     min_size: int = 32
     drop_duplicates: bool = False
@@ -52,6 +60,7 @@ class DataConfig:
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 SHIFT_SUITES = ("standard", "brief")
 SPLIT_KINDS = ("stratified", "grouped", "blocked", "kfold", "csv")
+FOLDED = ("kfold", "grouped", "blocked")  # kinds that can be divided into folds
 
 
 @dataclass
@@ -80,6 +89,16 @@ class SplitConfig:
         at_least("split.group_size", self.group_size, 2)
         if self.kind == "kfold" and self.folds is None:
             raise ConfigError("split.folds is missing: split=kfold wants a number of folds")
+        if self.folds is None and self.fold != 0:
+            raise ConfigError(
+                f"split.fold={self.fold}: there are no folds; say split=kfold, or split.folds with "
+                "split=grouped or blocked"
+            )
+        if self.folds is not None and self.kind not in FOLDED:
+            raise ConfigError(
+                f"split.folds={self.folds}: split={self.kind} has no folds; choose "
+                f"{' or '.join(FOLDED)}"
+            )
         if self.folds is not None:
             at_least("split.folds", self.folds, 2)
             if not 0 <= self.fold < self.folds:
@@ -178,6 +197,11 @@ class ModelConfig:
         one_of("model.library", self.library, ("torchvision", "timm"))
         self._check_branches()
         at_least("model.input_size", self.input_size, 32)
+        if self.input_size > MOST_SIDE:
+            raise ConfigError(
+                f"model.input_size={self.input_size}: {MOST_SIDE} at most; larger pictures do not "
+                "fit into memory as a batch goes through a network"
+            )
         whole = isinstance(self.unfreeze, int) and not isinstance(self.unfreeze, bool)
         if self.unfreeze != "all" and not (whole and self.unfreeze >= 0):
             raise ConfigError(
@@ -200,6 +224,7 @@ class JudgeConfig:
 
     coverage: float = 0.95
     sensitivity: float = 0.995
+    confidence: float = 0.9
     unsure: float = 0.02
     unlike: float = 0.01
     prevalence: float | None = None
@@ -208,6 +233,7 @@ class JudgeConfig:
         """Checks what types cannot say."""
         within("judge.coverage", self.coverage, 0.5, 0.999)
         within("judge.sensitivity", self.sensitivity, 0.5, 1)
+        within("judge.confidence", self.confidence, 0.5, 0.999)
         within("judge.unsure", self.unsure, 0, 0.5)
         within("judge.unlike", self.unlike, 0, 0.5)
         if self.prevalence is not None:
@@ -239,4 +265,5 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
         at_least("seed", self.seed, 0)
+        check_training(self)
         self.head.check_with(self.model.unfreeze, self.model.class_weights)

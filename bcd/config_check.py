@@ -96,6 +96,16 @@ def source_of(key: str) -> str:
     return "(configuration)"
 
 
+def command_line() -> dict[str, str]:
+    """What the command line sets, as it is written, by key or group; empty outside of Hydra."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return {}
+    texts = HydraConfig.get().overrides.task
+    return {text.lstrip("+~").partition("=")[0]: text for text in texts}
+
+
 def _stems(folder: Path) -> list[str]:
     return sorted(file.stem for file in folder.glob("*.yaml"))
 

@@ -11,6 +11,16 @@ from bcd.errors import ConfigError
 TRAINED_HEADS = ("linear", "mlp")
 FITTED_HEADS = ("svm", "logreg", "knn", "forest")
 
+# What each kind reads.
+KEYS_OF_HEADS = {
+    "linear": (),
+    "mlp": ("width", "dropout"),
+    "svm": ("C", "gamma"),
+    "logreg": ("C",),
+    "knn": ("neighbours", "weights"),
+    "forest": ("trees", "depth", "leaf"),
+}
+
 
 @dataclass
 class HeadConfig:

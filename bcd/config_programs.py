@@ -50,6 +50,7 @@ class EvalConfig:
     ckpt: str = ""
     subset: str | None = None
     shift: str | None = None
+    uncalibrated: bool = False
     device: str = "auto"
     run_dir: str = ""
     data: EvalDataConfig = field(default_factory=EvalDataConfig)
@@ -73,6 +74,7 @@ class CompareConfig:
 
     ckpts: list[str] = field(default_factory=list)
     subset: str | None = None
+    uncalibrated: bool = False
     device: str = "auto"
     run_dir: str = ""
     data: EvalDataConfig = field(default_factory=EvalDataConfig)
@@ -92,6 +94,7 @@ class CompareConfig:
         return EvalConfig(
             ckpt,
             self.subset,
+            uncalibrated=self.uncalibrated,
             device=self.device,
             run_dir=self.run_dir,
             data=self.data,
@@ -108,6 +111,7 @@ class PredictConfig:
     format: str = "csv"
     output: str | None = None
     limit: int | None = None
+    uncalibrated: bool = False
     device: str = "auto"
     batch_size: int = 32
     num_workers: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -12,16 +13,30 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def _is_first() -> bool:
+    """Whether of the processes that run together on this machine this is the first."""
+    return os.environ.get("LOCAL_RANK", "0") in ("", "0")  # set by Lightning and by torchrun
+
+
 def console() -> Console:
-    """Returns a console on standard error; standard output stays free for results in a pipe."""
+    """Returns a console on standard error; standard output stays free for results in a pipe.
+
+    Of several processes the first alone speaks.
+    """
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, quiet=not _is_first())
+
+
+def printable(name: str) -> str:
+    """A file's name on one line: what would break it or steer the terminal is escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
 def say(line: str) -> None:
-    """Prints one line to the person."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    """Prints one line to the person, if this is the first of the processes that run together."""
+    if _is_first():
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def track(

@@ -18,11 +18,13 @@ from bcd.data.views import PLAIN, Augmenter, PictureViews
 from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device, collect_answers
 from bcd.evaluation.judge import Judge
+from bcd.evaluation.promise_text import promise_lines
 from bcd.evaluation.results import Result, evaluate, metric_rows, write_results
 from bcd.features.feeding import Need, feed
 from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
 from bcd.models.network import SmearNetwork
 from bcd.runs import write_config, write_run_info
+from bcd.storage import typed_path
 
 
 def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
@@ -38,11 +40,11 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
         The result by the name of the part.
 
     Raises:
-        BcdError: No checkpoint, or no pictures.
+        BcdError: No checkpoint, none with a judge, no pictures, or answers that are not finite.
     """
     started = time.time()
     checkpoint = find_checkpoint(cfg.ckpt)
-    network, card = load_checkpoint(checkpoint)
+    network, card = load_checkpoint(checkpoint, cfg.uncalibrated)
     catalog = load_catalog(data_config(cfg, card), card.classes)
     subset = cfg.subset or ("test" if _is_own(cfg, card) else "all")
     indices = _choose(catalog, card, subset)
@@ -62,10 +64,12 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
         run_dir,
         started,
         checkpoint=str(checkpoint),
-        data={"root": str(catalog.root), "fingerprint": catalog.fingerprint()},
+        data=catalog.identity(),
         rejected=[vars(item) for item in catalog.rejected],
     )
     show_table(f"{checkpoint.name} on {catalog.root}", ["figure", *results], metric_rows(results))
+    for line in promise_lines(Judge.from_plain(card.judge)):
+        say(line)
     if catalog.rejected:
         say(f"turned away: {len(catalog.rejected)} files, listed in run.json")
     say(f"results: {run_dir}")
@@ -143,7 +147,7 @@ def _pictures(catalog: Catalog, card: Card) -> PictureViews:
 def _is_own(cfg: EvalConfig, card: Card) -> bool:
     """Whether the pictures are those of the training run."""
     root = cfg.data.root
-    return root is None or Path(root).expanduser().resolve() == Path(card.data_root).resolve()
+    return root is None or typed_path(root).resolve() == Path(card.data_root).resolve()
 
 
 def data_config(cfg: EvalConfig, card: Card) -> DataConfig:
@@ -155,7 +159,7 @@ def data_config(cfg: EvalConfig, card: Card) -> DataConfig:
     recorded = dict(card.config["data"])
     recorded["generate"] = None  # the pictures are there by now, or they are not
     own = _is_own(cfg, card)
-    root = Path(card.data_root if own or cfg.data.root is None else cfg.data.root).expanduser()
+    root = typed_path(card.data_root if own or cfg.data.root is None else cfg.data.root)
     if not root.exists():
         if not own:
             raise BcdError(f"pictures are not at {root}: give data.root=<where they are>")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
 
+from bcd.concluding import Run
 from bcd.config import TrainConfig
 from bcd.config_check import instantiate
 from bcd.console import say
@@ -90,6 +92,13 @@ class RangeTest(pl.Callback):
         if not len(falls) or falls.min() >= 0:
             raise BcdError("lr_find: the loss falls at no rate; look at the pictures and weights")
         return self.rates[int(np.argmin(falls)) + _REACH]
+
+
+def epochs_of_search(run: Run) -> int:
+    """How many epochs the steps take at most; each may ask for another view of the pictures."""
+    batches = math.ceil(len(run.split.indices("train")) / run.cfg.data.batch_size)
+    together = int(run.cfg.trainer.get("accumulate_grad_batches", 1))
+    return math.ceil(STEPS * together / batches) + 1
 
 
 def find_learning_rate(

@@ -21,6 +21,7 @@ from bcd.data.catalog import Catalog
 from bcd.data.split import SUBSETS, Split
 from bcd.evaluation.document import Block, Figure, Section, Table, write_html, write_markdown
 from bcd.evaluation.judge import Judge
+from bcd.evaluation.promise_text import CHOSEN_ON_VAL, sets_line, threshold_line
 from bcd.evaluation.results import Result, figure_text, metric_rows
 from bcd.shifting import SHIFT_HEADER, Rows, shift_rows
 
@@ -36,6 +37,7 @@ class Facts:
     judge: Judge
     checks: Sequence[Check]
     shifts: Rows
+    warnings: Sequence[str] = ()
 
     @property
     def test(self) -> dict[str, Any]:
@@ -46,6 +48,7 @@ class Facts:
 def write_report(folder: Path, facts: Facts) -> None:
     """Writes `report.html` and `model_card.md` of a run whose figures are in `folder/figures`."""
     sections = [
+        *_warnings(facts),
         _use(facts),
         _data(facts),
         _separation(facts),
@@ -61,6 +64,10 @@ def write_report(folder: Path, facts: Facts) -> None:
     ]
     write_html(folder / "report.html", facts.cfg.name, sections)
     write_markdown(folder / "model_card.md", f"Model card: {facts.cfg.name}", sections)
+
+
+def _warnings(facts: Facts) -> list[Section]:
+    return [Section("Warnings", list(facts.warnings))] if facts.warnings else []
 
 
 def _use(facts: Facts) -> Section:
@@ -83,7 +90,8 @@ def _data(facts: Facts) -> Section:
     found = len(catalog.pictures) + len(catalog.rejected)
     flow = (
         f"{found} files found; {len(catalog.rejected)} turned away; {out} left out by the split; "
-        f"{used} used. Source: {catalog.root}, fingerprint {catalog.fingerprint()[:16]}."
+        f"{used} used. Source: {catalog.root}, fingerprint {catalog.fingerprint()[:16]} "
+        f"({catalog.checked})."
     )
     labels = catalog.labels
     rows = [
@@ -212,16 +220,18 @@ def _threshold(facts: Facts) -> list[Section]:
             *(figure_text(test, f"malignant_{name}") for name in names),
         ],
         [
-            f"malignant from {at['threshold']:.4f} on",
-            *(f"{at[f'malignant_{name}']:.4f}" for name in names),
+            f"malignant from {at['threshold']:.4g} on",
+            *(figure_text(at, f"malignant_{name}") for name in names),
         ],
     ]
     text = (
-        f"The threshold was chosen on val for a sensitivity of {at['wanted_sensitivity']:.1%}. "
-        f"Predictive values are for a share of malignant pictures of {at['prevalence']:.1%}."
+        "The threshold decides what predictions.csv calls malignant; where the most probable class "
+        "says otherwise, the picture is referred. Predictive values are for a share of malignant "
+        f"pictures of {at['prevalence']:.1%}."
     )
     header = ["malignant against benign", "sensitivity", "specificity", "PPV", "NPV"]
-    return [Section("Threshold", [Table(header, rows), text])]
+    promise = threshold_line(facts.judge)
+    return [Section("Threshold", [Table(header, rows), text, promise, CHOSEN_ON_VAL])]
 
 
 def _abstention(facts: Facts) -> Section:
@@ -235,10 +245,11 @@ def _abstention(facts: Facts) -> Section:
         [
             f"Referred to a person: {test['referred']:.1%} of {test['n']} ({reasons}); accuracy on "
             f"the {1 - test['referred']:.1%} decided: {decided}. A picture is referred where its "
-            f"highest probability is below {judge.unsure_below:.3f}, or where its features are "
-            "unlike those of the training pictures; both limits were chosen on val.",
-            f"Prediction sets (split conformal, chosen on val): {sets['coverage']:.1%} hold the "
-            f"true class, {sets['wanted']:.0%} wanted; {sets['mean_size']:.2f} classes on average.",
+            f"highest probability is below {judge.unsure_below:.3f}, where its features are unlike "
+            "those of the training pictures (both limits were chosen on val), or where the "
+            "threshold and the most probable class disagree; it may have several reasons.",
+            f"Prediction sets, on test: {sets['coverage']:.1%} hold the true class; "
+            f"{sets['mean_size']:.2f} classes on average. {sets_line(judge)}",
             Table(["decided, surest first", "accuracy"], rows),
             Figure("risk_coverage", "mistakes against the share decided"),
         ],

@@ -15,13 +15,12 @@ from typing import Any
 from bcd.storage import write_text
 
 
-def write_config(run_dir: Path, config: Any) -> dict[str, Any]:
-    """Writes `config.yaml`, the resolved configuration, and returns it as plain data."""
+def write_config(run_dir: Path, config: Any) -> None:
+    """Writes `config.yaml`, the resolved configuration."""
     import yaml
 
     plain = asdict(config)
     write_text(run_dir / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
-    return plain
 
 
 def write_run_info(run_dir: Path, started: float, **facts: Any) -> None:
@@ -52,7 +51,11 @@ def _git_state() -> dict[str, Any]:
     def ask(*words: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10
+                # Without the lock, git would write the index that it has refreshed.
+                ["git", "--no-optional-locks", "-C", str(folder), *words],
+                capture_output=True,
+                text=True,
+                timeout=10,
             )
         except (OSError, subprocess.TimeoutExpired):
             return None

@@ -15,8 +15,9 @@ from bcd.config import FeaturesConfig, ModelConfig
 from bcd.data.catalog import Catalog
 from bcd.data.loading import make_loader
 from bcd.data.views import PLAIN, PictureViews
+from bcd.errors import BcdError
 from bcd.evaluation.calibration import reliability
-from bcd.evaluation.collect import collect_answers
+from bcd.evaluation.collect import check_finite, collect_answers
 from bcd.evaluation.figures import save_figure
 from bcd.evaluation.judge import Judge, referred
 from bcd.evaluation.shift import (
@@ -63,6 +64,9 @@ def short_shifts(
 
     Returns:
         As `shift_table`.
+
+    Raises:
+        BcdError: An answer is not finite.
     """
     some = [
         indices[i] for i in np.linspace(0, len(indices) - 1, min(_FEW, len(indices))).astype(int)
@@ -76,9 +80,11 @@ def short_shifts(
     with feed(pooled, model, network, source, needs, device) as fed:
         keys: Any = [(index, version) for version in versions for index in some]
         answers = collect_answers(network, make_loader(fed, keys, 16, None), device)
-    probabilities, reasons = judge.answer(answers.logits, answers.features)
+    check_finite(answers)
+    judged = judge.answer(answers.logits, answers.features)
+    probabilities = judged.probabilities
     shape, labels = (len(versions), len(some)), answers.labels[: len(some)]
-    away = referred(reasons).reshape(shape)
+    away = referred(judged.reasons).reshape(shape)
     return shift_table(augmenter.suite, probabilities.reshape(*shape, -1), labels, _ece, away)
 
 
@@ -104,6 +110,9 @@ def all_shifts(
 
     Returns:
         As `shift_table`.
+
+    Raises:
+        BcdError: An answer is not finite.
     """
     suite = shifts(name)
     blocks = nn.Sequential(*network.prefix.blocks, *network.trunk)
@@ -123,6 +132,8 @@ def all_shifts(
     shifted = ShiftedViews(source, indices, suite)
     batch = max(made.batch, 8)
     values, labels = run_shifts(shifted, forward, made.threads, batch, "Shifted pictures")
+    if not np.isfinite(values).all():
+        raise BcdError("answers to shifted pictures are not finite: the weights are of no use")
     probabilities = np.stack([judge.probabilities(v[:, :-1]) for v in values])
     pairs = zip(probabilities, values[:, :, -1], strict=True)
     away = np.stack([referred(judge.reasons(p, apart)) for p, apart in pairs])

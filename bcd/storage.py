@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
+import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -15,6 +18,31 @@ PART = ".part"  # ends the names of files that are being written
 def cache_dir() -> Path:
     """Returns the folder for what can be computed again: $BCD_CACHE, else ~/.cache/bcd."""
     return Path(os.environ.get("BCD_CACHE") or Path.home() / ".cache" / "bcd")
+
+
+def digest(text: str) -> str:
+    """sha256 of a text, which may hold names of files that are not UTF-8."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def typed_path(text: str) -> Path:
+    """The path that a person means: as typed if it is there, else with a leading ~ expanded."""
+    path = Path(text)
+    if os.path.lexists(path):
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:  # no such user
+        return path
+
+
+def written_path(path: str) -> str:
+    r"""A path as it stands in every file that is written.
+
+    Linux allows names that are not UTF-8. Python holds their odd bytes as lone surrogates, which
+    neither UTF-8 nor JSON can write; they are written as `\xff`.
+    """
+    return re.sub("[\udc80-\udcff]", lambda odd: f"\\x{ord(odd[0]) - 0xDC00:02x}", path)
 
 
 @contextlib.contextmanager
@@ -36,6 +64,11 @@ def replacing(file: Path, durable: bool = False) -> Iterator[IO[bytes]]:
                 stream.flush()
                 os.fsync(stream.fileno())
         part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if error.filename in (None, str(part)):  # a person knows the file by its own name
+            error.filename, error.filename2 = str(file), None
+        raise
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -44,8 +77,7 @@ def replacing(file: Path, durable: bool = False) -> Iterator[IO[bytes]]:
 def write_text(file: Path, text: str) -> None:
     """Writes UTF-8 text in one move."""
     with replacing(file) as stream:
-        # A file name that is not UTF-8, which Linux allows, must not cost the others their rows.
-        stream.write(text.encode("utf-8", "backslashreplace"))
+        stream.write(written_path(text).encode("utf-8", "backslashreplace"))
 
 
 def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -57,3 +89,68 @@ def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     writer.writerow(header)
     writer.writerows(rows)
     write_text(file, text.getvalue())
+
+
+class GrowingFile:
+    """A file that grows under a temporary name beside its own, which it takes at the end.
+
+    Args:
+        file: Its own name; the folder is made.
+
+    Attributes:
+        part: The temporary name.
+
+    Raises:
+        OSError: It cannot be written; that there is a little room is tried as well.
+    """
+
+    def __init__(self, file: Path) -> None:
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "there is a folder of that name")
+        self.part = file.with_name(f"{file.name}.{os.getpid()}{PART}")
+        self._file = file
+        self._made = [folder for folder in file.parents if not folder.exists()]
+        self._length = 0
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self.part.open("wb", buffering=0)
+            self._write(bytes(1 << 16))
+            self._stream.truncate(0)
+            self._stream.seek(0)
+        except OSError:
+            self.discard()
+            raise
+
+    def append(self, text: str) -> None:
+        """Adds UTF-8 text; where that fails, all that was there before stays, and nothing more."""
+        data = text.encode("utf-8", "backslashreplace")
+        try:
+            self._write(data)
+        except OSError:
+            self._stream.truncate(self._length)
+            self._stream.seek(self._length)
+            raise
+        self._length += len(data)
+
+    def _write(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[self._stream.write(left) :]
+
+    def finish(self) -> None:
+        """Gives the file its name."""
+        self.close()
+        self.part.replace(self._file)
+
+    def close(self) -> None:
+        """Leaves what is there under the temporary name."""
+        self._stream.close()
+
+    def discard(self) -> None:
+        """Removes the file, and the folders that were made for it."""
+        with contextlib.suppress(OSError, AttributeError):
+            self._stream.close()
+        with contextlib.suppress(OSError):
+            self.part.unlink(missing_ok=True)
+            for folder in self._made:
+                folder.rmdir()

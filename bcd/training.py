@@ -7,32 +7,40 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins import TorchCheckpointIO
 
-from bcd.concluding import Run, conclude, judge_best, tell_run, write_run
+from bcd.cautions import setting_warnings
+from bcd.concluding import Run, conclude, judge_best, write_run
 from bcd.config import TrainConfig
-from bcd.config_check import instantiate
+from bcd.config_check import command_line, instantiate
 from bcd.console import say
 from bcd.data.catalog import Catalog, load_catalog
 from bcd.data.datamodule import SmearDataModule
-from bcd.data.split import Split, far_from_share, make_split
+from bcd.data.split import Split, make_split
 from bcd.data.survey import survey_pictures
 from bcd.data.views import PLAIN
+from bcd.distributed import SameChance, check_processes, together
+from bcd.divergence import LossWatch
 from bcd.errors import BcdError, ConfigError
-from bcd.evaluation.collect import choose_device
 from bcd.evaluation.predictions import write_predictions
 from bcd.features.feeding import Need, feed
 from bcd.inference.checkpoint import Card
-from bcd.lr_finding import find_learning_rate
+from bcd.inference.saving import CardWriter, WholeCheckpoints
+from bcd.lr_finding import epochs_of_search, find_learning_rate
 from bcd.models.backbones import check_backbone, normalisation
 from bcd.models.classifier import SmearClassifier
 from bcd.models.fitting import FittedClassifier
+from bcd.overrides import LAST
+from bcd.resuming import InPlace, Resumed, check_pictures, check_resumed, find_resumed
 from bcd.runs import write_config, write_run_info
+from bcd.storage import typed_path
+from bcd.telling import describe_run, tell_run
 
 VAL_PREDICTIONS = "predictions_val.csv"
 
@@ -46,24 +54,6 @@ class TrainResult:
     classifier: SmearClassifier
     datamodule: SmearDataModule
     trainer: pl.Trainer
-
-
-class CardWriter(pl.Callback):
-    """Puts the card into every checkpoint."""
-
-    def __init__(self, card: Card) -> None:
-        self._plain = card.to_dict()  # once: it lists every picture, and is saved twice an epoch
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Adds the card with the val figures of the moment."""
-        scores = {
-            name.removeprefix("val/"): float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("val/")
-        }
-        checkpoint["card"] = {**self._plain, "val_metrics": scores}
 
 
 def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
@@ -82,18 +72,31 @@ def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
         BcdError: Pictures, weights or configuration cannot serve.
     """
     started = time.time()
-    ready = _set_up(cfg)
+    if not tested and (cfg.resume is not None or cfg.lr_find):
+        raise ConfigError("resume and lr_find are for a single run, not for those of a sweep")
+    resumed = None if cfg.resume is None else find_resumed(cfg.resume)
+    if resumed is not None:
+        check_resumed(cfg, resumed)
+    ready = _set_up(replace(cfg, resume=None))
+    if resumed is not None:
+        check_pictures(resumed, ready.run.catalog, ready.run.split)
     run, network = ready.run, ready.classifier.network
-    trainer = _make_trainer(run, quiet=not tested)
+    trainer = _make_trainer(ready, quiet=not tested)
     if trainer.is_global_zero:
-        _describe(run, quiet=not tested)
+        run.split.write(run.folder / "split.csv", run.catalog)
+        if tested:
+            describe_run(run)
+        for line in run.warnings:
+            say(f"warning: {line}")
     with _fed(ready, trainer) as device:
         if cfg.lr_find:
             find_learning_rate(cfg, ready.classifier, ready.datamodule, run.folder)
             return None
-        _fit(ready, trainer)
+        with together(trainer):
+            _fit(ready, trainer, resumed)
         if not trainer.is_global_zero:
             return None
+        ready.datamodule.trainer = None  # from here on all pictures are this process's
         parts = ("val", "test") if tested else ("val",)
         best = best_checkpoint(trainer)
         judge, results = judge_best(run, network, ready.datamodule, best, device, parts)
@@ -101,13 +104,14 @@ def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
         outcome = conclude(run, network, judge, results, device)
         history, step = ready.classifier.history, trainer.global_step
         write_run(run, outcome, history, step, trainer.loggers)
-        tell_run(run.folder, outcome)
+        tell_run(run.folder, outcome, best, run.all_warnings(history)[len(run.warnings) :])
     else:
-        said, classes = results["val"].predictions, run.catalog.classes
-        write_predictions(run.folder / VAL_PREDICTIONS, said, classes, run.catalog.benign)
-    data = {"root": str(run.catalog.root), "fingerprint": run.catalog.fingerprint()}
+        predictions, classes = results["val"].predictions, run.catalog.classes
+        write_predictions(run.folder / VAL_PREDICTIONS, predictions, classes)
+    data = run.catalog.identity()
     counts, rejected = run.catalog.counts(), len(run.catalog.rejected)
-    write_run_info(run.folder, started, data={**data, **counts}, rejected=rejected)
+    said = {"data": {**data, **counts}, "rejected": rejected}
+    write_run_info(run.folder, started, **said, warnings=run.all_warnings(ready.classifier.history))
     metrics = {name: result.metrics for name, result in results.items()}
     return TrainResult(metrics, run.folder, ready.classifier, ready.datamodule, trainer)
 
@@ -140,22 +144,30 @@ def test_trained(
     return {name: result.metrics for name, result in results.items()}
 
 
-def _fit(ready: _Ready, trainer: pl.Trainer) -> None:
-    resume = _resume_path(ready.run.cfg.resume)
+def _fit(ready: _Ready, trainer: pl.Trainer, resumed: Resumed | None) -> None:
+    file = None if resumed is None else str(resumed.file)
     try:
-        trainer.fit(ready.classifier, ready.datamodule, ckpt_path=resume)
+        trainer.fit(ready.classifier, ready.datamodule, ckpt_path=file)
     except SystemExit:  # how Lightning ends when it is interrupted
         if not trainer.interrupted:
             raise
+    folder = ready.run.folder
     if trainer.interrupted:
-        line = f"interrupted: continue with resume={ready.run.folder}/checkpoints/last.ckpt"
-        raise BcdError(line, 130)
+        there = (folder / LAST).is_file()
+        mend = f"continue with resume={folder}" if there else "no epoch had ended: start again"
+        raise BcdError(f"interrupted: {mend}", 130)
+    watch = next(c for c in trainer.callbacks if isinstance(c, LossWatch))  # type: ignore[attr-defined]
+    if not watch.batches and resumed is None:
+        raise BcdError(
+            "nothing was trained: trainer.max_epochs, max_steps, max_time and limit_train_batches "
+            "leave no batch"
+        )
 
 
 def best_checkpoint(trainer: pl.Trainer) -> Path | None:
     """The checkpoint that was best on val; None where none is kept."""
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-    return Path(best) if best else None
+    return Path(best) if best and Path(best).is_file() else None
 
 
 @dataclass(frozen=True)
@@ -170,13 +182,15 @@ class _Ready:
 def _set_up(cfg: TrainConfig) -> _Ready:
     """Reads what is there and makes the network, the same each time for the same configuration."""
     # What Lightning says at the start and end is either in run.json or advertisement.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for room in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{room}").setLevel(logging.WARNING)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     check_backbone(cfg.model)  # before pictures are looked through for minutes
     catalog = load_catalog(cfg.data)
     survey = survey_pictures(catalog)
     split = make_split(catalog, cfg.split, survey)
-    run = Run(cfg, Path(cfg.run_dir).absolute(), catalog, survey, split)
+    warnings = setting_warnings(cfg, catalog, command_line())
+    run = Run(cfg, Path(cfg.run_dir).absolute(), catalog, survey, split, warnings)
     size = cfg.model.input_size
     datamodule = SmearDataModule(catalog, split, cfg.data, cfg.augment, size, cfg.seed)
     return _Ready(run, datamodule, _make_classifier(run, datamodule))
@@ -191,17 +205,17 @@ def _fed(ready: _Ready, trainer: pl.Trainer) -> Iterator[torch.device]:
         trainer: Knows the device and the number of epochs.
     """
     run, datamodule, network = ready.run, ready.datamodule, ready.classifier.network
-    needs = _needs(trainer, datamodule.views, run.split)
+    epochs = epochs_of_search(run) if run.cfg.lr_find else trainer.max_epochs or -1
+    needs = _needs(epochs, datamodule.views, run.split)
     pictures, device = datamodule.pictures, trainer.strategy.root_device
     with feed(run.cfg.features, run.cfg.model, network, pictures, needs, device) as source:
         datamodule.source = source
-        yield choose_device("auto" if device.type != "cpu" else "cpu")
+        yield device
     datamodule.source = pictures
 
 
-def _needs(trainer: pl.Trainer, views: int, split: Split) -> list[Need]:
-    """Which views of which pictures the run will ask for."""
-    epochs = trainer.max_epochs or -1
+def _needs(epochs: int, views: int, split: Split) -> list[Need]:
+    """Which views of which pictures the run will ask for in so many epochs; -1 for any number."""
     seen = range(views if epochs < 0 else min(views, epochs))
     watched = sorted([*split.indices("val"), *split.indices("test")])
     return [Need(split.indices("train"), seen), Need(watched, (PLAIN,))]
@@ -211,8 +225,9 @@ def _make_classifier(run: Run, datamodule: SmearDataModule) -> SmearClassifier:
     cfg, classes = run.cfg, len(run.catalog.classes)
     weights = _class_weights(run.catalog, run.split) if cfg.model.class_weights else None
     if not cfg.head.fitted:
+        scheduler = {} if cfg.lr_find else cfg.scheduler
         return SmearClassifier(
-            cfg.model, classes, cfg.optimizer, cfg.scheduler, weights, cfg.augment, cfg.head
+            cfg.model, classes, cfg.optimizer, scheduler, weights, cfg.augment, cfg.head
         )
     views = datamodule.views if datamodule.pictures.augmenter.changes else 1
     return FittedClassifier(cfg.model, cfg.head, classes, views, cfg.seed, weights)
@@ -226,22 +241,22 @@ def _loggers(cfg: TrainConfig) -> list[pl.loggers.Logger]:
     return [instantiate(node) for node in cfg.logger.values() if node is not None]
 
 
-def _make_trainer(run: Run, quiet: bool) -> pl.Trainer:
+def _make_trainer(ready: _Ready, quiet: bool) -> pl.Trainer:
+    run = ready.run
     cfg, catalog, split = run.cfg, run.catalog, run.split
-    config = write_config(run.folder, cfg)
     mean, std = normalisation(cfg.model)
     card = Card(
         classes=list(catalog.classes),
         benign=catalog.benign,
         input_size=cfg.model.input_size,
-        data_root=str(Path(cfg.data.root).expanduser().absolute()),
+        data_root=str(typed_path(cfg.data.root).absolute()),
         split=split.hashes(catalog),
         groups={
             picture.sha256: cluster
             for picture, cluster in zip(catalog.pictures, split.clusters, strict=True)
             if cluster
         },
-        config=config,
+        config=asdict(cfg),
         mean=mean,
         std=std,
         mask_scale_bar=cfg.data.mask_scale_bar,
@@ -250,37 +265,17 @@ def _make_trainer(run: Run, quiet: bool) -> pl.Trainer:
     given: dict[str, Any] = dict(_QUIET) if quiet else {}
     if quiet:
         callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.ProgressBar)]
-    given |= {"callbacks": [*callbacks, CardWriter(card)], "logger": _loggers(cfg) or False}
+    callbacks += [CardWriter(card), SameChance(), InPlace(), LossWatch()]
+    given |= {"callbacks": callbacks, "logger": _loggers(cfg) or False}
     trainer = instantiate(cfg.trainer, **given, default_root_dir=str(run.folder))
     assert isinstance(trainer, pl.Trainer)
-    if cfg.head.fitted and trainer.world_size > 1:
-        raise ConfigError(
-            f"trainer.devices={trainer.world_size}: head={cfg.head.kind} is fitted in one process; "
-            "say trainer.devices=1"
-        )
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = WholeCheckpoints()
+    val = len(split.indices("val"))
+    check_processes(cfg, trainer, ready.classifier.network, not quiet, val)
+    if trainer.is_global_zero:
+        write_config(run.folder, cfg)
     return trainer
-
-
-def _describe(run: Run, quiet: bool) -> None:
-    """Says what the run is about to use, and writes `split.csv`."""
-    catalog, split = run.catalog, run.split
-    split.write(run.folder / "split.csv", catalog)
-    if quiet:
-        return
-    sizes = ", ".join(f"{len(split.indices(part))} {part}" for part in ("train", "val", "test"))
-    counts = ", ".join(f"{name} {count}" for name, count in catalog.counts().items())
-    say(f"{len(catalog.pictures)} pictures ({counts}): {sizes}")
-    for line in far_from_share(catalog, split, run.cfg.split):
-        say(f"warning: {line}; groups and neighbours are kept whole")
-    reasons = Counter(item.reason for item in catalog.rejected)
-    for reason, count in reasons.most_common():
-        say(f"turned away: {count} ({reason}); listed in {run.folder / 'report.html'}")
-
-
-def _resume_path(resume: str | None) -> str | None:
-    if resume is not None and not Path(resume).is_file():
-        raise BcdError(f"resume={resume}: no such file; give a run's checkpoints/last.ckpt")
-    return resume
 
 
 def _class_weights(catalog: Catalog, split: Split) -> list[float]:

@@ -22,7 +22,13 @@ from bcd.evaluation.conformal import selective_accuracy
 from bcd.evaluation.intervals import confusion_intervals
 from bcd.evaluation.metrics import HEADLINE, compute_metrics
 
-FIGURES = (*HEADLINE, "balanced_accuracy", "ece_uncalibrated", "ece", "covered", "referred", COLOUR)
+AT_THRESHOLD = ("promised_sensitivity", "malignant_sensitivity", "malignant_specificity")
+BY_CLASS = ("malignant_sensitivity", "malignant_specificity")  # by the most probable class
+FIGURES = (
+    *HEADLINE, "balanced_accuracy", "ece_uncalibrated", "ece", "covered", "referred", COLOUR,
+    *(f"{name} by threshold" for name in AT_THRESHOLD),
+    *(f"{name} by class" for name in BY_CLASS),
+)  # fmt: skip
 
 
 def main() -> None:
@@ -59,7 +65,9 @@ def _figures(run: Path) -> dict[str, Any]:
     checks = json.loads((run / "audit.json").read_text(encoding="utf-8"))["checks"]
     scores = [score for check in checks for score in check["facts"].get("scores", ())]
     colour = next(s["balanced_accuracy"] for s in scores if s["source"] == COLOUR)
-    return {**test, "covered": test["sets"]["coverage"], COLOUR: colour}
+    clinical = {f"{name} by threshold": test["at_threshold"][name] for name in AT_THRESHOLD}
+    clinical |= {f"{name} by class": test[name] for name in BY_CLASS}
+    return {**test, "covered": test["sets"]["coverage"], COLOUR: colour, **clinical}
 
 
 def _pool(runs: Sequence[Path]) -> None:

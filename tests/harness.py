@@ -12,6 +12,7 @@ from pathlib import Path
 from bcd.config import TrainConfig
 from bcd.config_check import Schema, check_config
 from bcd.config_programs import AuditConfig, EvalConfig, PredictConfig
+from bcd.evaluation.predictions import Prediction
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -58,6 +59,15 @@ def predict_config(run_dir: Path, *overrides: str) -> PredictConfig:
     return configure(PredictConfig, "predict", run_dir, overrides)
 
 
+def predicted(cfg: PredictConfig) -> list[Prediction]:
+    """Runs predict and returns what it said of each file."""
+    from bcd.predicting import predict
+
+    said: list[Prediction] = []
+    predict(cfg, said.append)
+    return said
+
+
 def script(
     name: str, *arguments: str, cwd: Path = ROOT, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
@@ -67,10 +77,10 @@ def script(
 
 def scripts(*calls: Sequence[str], timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """Runs scripts one after the other as `script` does, in one process that imports torch once."""
-    return _started(["-c", _ONE_BY_ONE, json.dumps([*calls])], ROOT, timeout)
+    return _started(["-c", ONE_BY_ONE, json.dumps([*calls])], ROOT, timeout)
 
 
-_ONE_BY_ONE = """
+ONE_BY_ONE = """
 import json, runpy, sys
 for call in json.loads(sys.argv[1]):
     sys.argv = list(call)

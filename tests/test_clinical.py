@@ -10,11 +10,7 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from bcd.evaluation.collect import softmax
-from bcd.evaluation.metrics import (
-    clinical_at_threshold,
-    compute_metrics,
-    threshold_for_sensitivity,
-)
+from bcd.evaluation.metrics import clinical_at_threshold, compute_metrics
 
 CLASSES = ("Benign", "Early", "Pre", "Pro")
 
@@ -81,18 +77,3 @@ def test_predictive_values_follow_the_prevalence() -> None:
     }
     nobody = clinical_at_threshold(p, ill, 1.5)
     assert nobody["malignant_ppv"] == 0.0 and nobody["malignant_npv"] == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("wanted", [0.5, 0.9, 0.95, 0.995, 1.0])
-def test_the_threshold_is_the_largest_that_is_sensitive_enough(wanted: float) -> None:
-    rng = np.random.default_rng(1)
-    p, ill = rng.integers(0, 50, 400) / 50, rng.random(400) < 0.7  # with ties
-    threshold = threshold_for_sensitivity(p, ill, wanted)
-    assert (p[ill] >= threshold).mean() >= wanted
-    assert (p[ill] >= np.nextafter(threshold, 1)).mean() < wanted
-
-
-def test_the_threshold_heeds_no_rounding_and_bears_a_val_without_ill() -> None:
-    p = np.arange(1, 11) / 10
-    assert threshold_for_sensitivity(p, np.ones(10, bool), 0.7) == 0.4  # 0.7 * 10 is above 7
-    assert threshold_for_sensitivity(p, np.zeros(10, bool)) == 0.0

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from bcd.evaluation.collect import softmax
 from bcd.evaluation.conformal import (
     area_under_risk,
-    class_thresholds,
     conformal_threshold,
     draw_risk_coverage,
     prediction_sets,
@@ -36,7 +35,7 @@ def test_sets_hold_the_truth_as_often_as_promised(n: int, coverage: float) -> No
     rng = np.random.default_rng(0)
     held = []
     for _ in range(600):
-        threshold = conformal_threshold(*drawn(rng, n, 0.5), coverage)
+        threshold = conformal_threshold(*drawn(rng, n, 0.5), coverage).value
         probabilities, labels = drawn(rng, 200, 0.5)
         held.append(set_figures(prediction_sets(probabilities, threshold), labels, CLASSES))
     given = np.array([h["coverage"] for h in held])
@@ -44,30 +43,30 @@ def test_sets_hold_the_truth_as_often_as_promised(n: int, coverage: float) -> No
     assert coverage - stray <= given.mean() <= coverage + 1 / (n + 1) + stray
 
 
-def test_each_class_keeps_the_promise_with_a_threshold_of_its_own() -> None:
-    rng = np.random.default_rng(1)
-    val, labels = drawn(rng, 20_000, 0.5)
-    test, truth = drawn(rng, 20_000, 0.5)
-    one = set_figures(prediction_sets(test, conformal_threshold(val, labels)), truth, CLASSES)
-    own = set_figures(prediction_sets(test, class_thresholds(val, labels)), truth, CLASSES)
-    assert one["coverage_by_class"]["Benign"] < 0.93  # the hard one pays for the others
-    assert min(own["coverage_by_class"].values()) > 0.93
-
-
 def test_the_threshold_has_the_correction_for_few_pictures() -> None:
     labels = np.zeros(19, int)
     p = np.linspace(0.05, 0.95, 19)
     probabilities = np.stack([p, 1 - p], axis=1)
-    assert conformal_threshold(probabilities, labels, 0.95) == pytest.approx(0.05)  # of 20, one
-    assert conformal_threshold(probabilities, labels, 0.9) == pytest.approx(0.1)
-    assert conformal_threshold(probabilities[1:], labels[1:], 0.95) == 0.0  # 18 cannot promise it
+    assert conformal_threshold(probabilities, labels, 0.95) == pytest.approx((p[0], 0.05, 19))
+    assert conformal_threshold(probabilities, labels, 0.9) == pytest.approx((p[1], 0.1, 19))
+    # 18 cannot promise 95 %.
+    few = conformal_threshold(probabilities[1:], labels[1:], 0.95)
+    assert few == pytest.approx((p[1], 1 / 19, 18))
 
 
-def test_too_small_a_val_puts_every_class_into_every_set() -> None:
-    probabilities, labels = drawn(np.random.default_rng(2), 10)
-    assert prediction_sets(probabilities, conformal_threshold(probabilities, labels)).all()
-    assert conformal_threshold(np.zeros((0, 4)), np.zeros(0, int)) == 0.0
-    assert class_thresholds(probabilities, labels).tolist() == [0.0] * 4
+def test_groups_count_as_one_each_however_many_pictures_they_have() -> None:
+    rng = np.random.default_rng(2)
+    probabilities, labels = drawn(rng, 300)
+    own = probabilities[np.arange(300), labels]
+    groups = rng.integers(0, 30, 300)
+    found = conformal_threshold(probabilities, labels, 0.9, groups)
+    worth = 1 / (31 * np.bincount(groups)[groups])
+    assert worth[own < found.value].sum() + 1 / 31 <= 0.1 + 1e-9
+    higher = own[own > found.value].min()
+    assert worth[own < higher].sum() + 1 / 31 > 0.1
+    assert found[1:] == pytest.approx((0.1, 30))
+    few = conformal_threshold(probabilities, labels, 0.9, groups % 4)
+    assert few == pytest.approx((own.min(), 1 / 5, 4))
 
 
 def test_a_set_holds_what_is_probable_enough_and_may_be_empty() -> None:

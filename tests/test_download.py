@@ -6,6 +6,8 @@ from pathlib import Path
 
 import kagglehub
 import pytest
+import yaml
+from harness import CONF
 from noise import FOUR, write_classes
 
 from bcd.config import DataConfig
@@ -46,10 +48,46 @@ def test_a_root_that_is_not_there_is_downloaded(
 ) -> None:
     offer(monkeypatch, fetch_four)
     root = tmp_path / "data" / "blood"
-    catalog = load_catalog(DataConfig(root=str(root)))
+    catalog = load_catalog(DataConfig(root=str(root), download=True))
     assert catalog.root == root / "Original"
     assert catalog.counts() == dict.fromkeys(CANONICAL, 3)
     assert [p.name for p in root.parent.iterdir()] == ["blood"]
+
+
+def test_a_mistyped_root_is_not_downloaded_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    offer(monkeypatch, fetch_four)
+    write_classes(tmp_path / "smears" / "mine", ("a", "b"))
+    for typed, meant in (("smaers/mine", "smears"), ("smears/mime", "smears/mine"), ("x/y", "")):
+        with pytest.raises(BcdError) as error:
+            load_catalog(DataConfig(root=str(tmp_path / typed)))
+        line, told = str(error.value), f"; did you mean '{tmp_path / meant}'?" if meant else ""
+        assert line.startswith(f"data.root={tmp_path / typed} does not exist{told}; ")
+        assert f"data.download=true would download the 3,242-picture set ({PAGE}) to it" in line
+    assert [p.name for p in tmp_path.iterdir()] == ["smears"]
+
+
+def test_only_the_default_root_is_downloaded_unasked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    offer(monkeypatch, fetch_four)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BcdError, match=r"does not exist; data\.download=true"):
+        load_catalog(DataConfig(download=False))
+    assert load_catalog(DataConfig()).counts() == dict.fromkeys(CANONICAL, 3)
+    assert [p.name for p in tmp_path.iterdir()] == [Path(DataConfig.root).parts[0]]
+    written = yaml.safe_load((CONF / "data" / "smears.yaml").read_text(encoding="utf-8"))
+    assert (written["root"], written["download"]) == (DataConfig.root, None)
+
+
+def test_a_root_that_leads_nowhere_is_not_downloaded_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    offer(monkeypatch, fetch_four)
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(BcdError, match="link is a broken link"):
+        load_catalog(DataConfig(root=str(tmp_path / "link"), download=True))
 
 
 def test_a_root_that_is_there_is_not_downloaded(
@@ -97,7 +135,7 @@ def test_a_failed_download_names_three_ways_out_and_leaves_nothing(
     offer(monkeypatch, fail)
     root = tmp_path / "some" / "where" / "blood"
     with pytest.raises(BcdError) as error:
-        load_catalog(DataConfig(root=str(root)))
+        load_catalog(DataConfig(root=str(root), download=True))
     line = str(error.value)
     assert "\n" not in line
     assert "ConnectionError: no route to www.kaggle.com" in line

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness import SMALL, train_config
+from harness import SMALL, predicted, train_config
 from test_models import pictures
 from torch import nn
 
@@ -23,7 +23,6 @@ from bcd.features.recipe import plain_recipe, prefix_hash
 from bcd.inference.checkpoint import find_checkpoint, load_checkpoint
 from bcd.models.backbones import build_backbone, check_backbone
 from bcd.models.network import SmearNetwork
-from bcd.predicting import predict
 from bcd.training import train
 
 # Of two libraries, with two normalisations, one giving maps and one vectors.
@@ -157,7 +156,7 @@ def test_from_pictures_to_predictions(model: tuple[str, ...], tmp_path: Path) ->
     (result,) = evaluate_checkpoint(asked).values()
     assert result.metrics["accuracy"] == done.metrics["test"]["accuracy"]
     files = str(next((tmp_path / "in").rglob("*.png")).parent)
-    rows = predict(PredictConfig(ckpt=str(tmp_path / "run"), input=files, device="cpu",
+    rows = predicted(PredictConfig(ckpt=str(tmp_path / "run"), input=files, device="cpu",
                                  num_workers=0, run_dir=str(tmp_path / "out")))  # fmt: skip
     assert rows
     assert not any(row.error for row in rows)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections import Counter
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from bcd.data.loading import ViewSampler
 from bcd.data.reading import fit, read_picture
 from bcd.data.split import Split, make_split
 from bcd.data.views import PLAIN
+from bcd.models.sharing import Share
 
 Batches = list[tuple[Tensor, Tensor]]
 INDICES = [3, 5, 8, 9, 11, 20, 21]
@@ -178,18 +179,27 @@ def test_processes_share_evaluation_without_repeats(world: int) -> None:
 
 
 @pytest.mark.parametrize("world", [2, 3, 4])
-@pytest.mark.parametrize("count", [1, 2, 6, 7])
-def test_processes_train_on_as_many_pictures_each(world: int, count: int) -> None:
-    each = -(-count // world)
-    ranks = [ViewSampler(INDICES[:count], 5, 0, rank=rank, world=world) for rank in range(world)]
+@pytest.mark.parametrize("count", [1, 2, 6, 7, 12, 13])
+def test_batches_of_all_processes_together_are_those_of_one(world: int, count: int) -> None:
+    whole, indices = 12, list(range(100, 100 + count))
+    alone = ViewSampler(indices, 5, 0)
+    ranks = [ViewSampler(indices, 5, 0, r, world, batch_size=whole) for r in range(world)]
     for epoch in range(3):
-        for sampler in ranks:
+        for sampler in (alone, *ranks):
             sampler.set_epoch(epoch)
-        keys = [list(sampler) for sampler in ranks]
-        assert [len(part) for part in keys] == [each] * world == [len(s) for s in ranks]
-        times = Counter(index for part in keys for index, _ in part)
-        assert sorted(times) == INDICES[:count]
-        assert max(times.values()) - min(times.values()) <= 1
+        keys, each = list(alone), whole // world
+        parts = [list(sampler) for sampler in ranks]
+        assert [len(part) for part in parts] == [len(sampler) for sampler in ranks]
+        assert len({-(-len(part) // each) for part in parts}) == 1  # as many steps
+        for step in range(-(-count // whole)):
+            expected = keys[step * whole : (step + 1) * whole]
+            batches = [part[step * each : (step + 1) * each] for part in parts]
+            counted = [
+                batch[: Share(rank, world, len(expected)).count]
+                for rank, batch in enumerate(batches)
+            ]
+            assert sorted(itertools.chain(*counted)) == sorted(expected)
+            assert all(batches)  # a stand-in where none is left
 
 
 def test_all_four_classes_are_fed(smears: Catalog, split: Split) -> None:

@@ -17,11 +17,11 @@ from PIL import Image
 
 from bcd.config import DataConfig
 from bcd.data.catalog import Catalog, load_catalog
+from bcd.data.files import read_bytes
 from bcd.data.generated import CLASS_NAMES, draw_smear
 from bcd.data.keypoints import Keypoints
 from bcd.data.looks import describe, look_at
 from bcd.data.overlaps import Overlap, find_overlaps, write_pairs
-from bcd.data.reading import read_bytes, read_picture
 from bcd.data.retrieval import find_candidates
 from bcd.data.survey import Survey, drop_duplicates, survey_pictures
 
@@ -128,12 +128,12 @@ def test_the_second_survey_opens_no_picture(
         opened.append(path)
         return read_bytes(path)
 
-    def counted(path: Path) -> Pixels:
+    def counted(path: Path) -> bytes:
         registered.append(path)
-        return read_picture(path)
+        return read_bytes(path)
 
     monkeypatch.setattr("bcd.data.looks.read_bytes", recorded)
-    monkeypatch.setattr("bcd.data.keypoints.read_picture", counted)
+    monkeypatch.setattr("bcd.data.keypoints.read_bytes", counted)
     catalog = load_catalog(DataConfig(root=str(root)))
     first = survey_pictures(catalog)
     assert (len(opened), len(registered)) == (8, 8)

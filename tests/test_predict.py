@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness import SMALL, error_lines, predict_config, script, train_config
+from harness import SMALL, error_lines, predict_config, predicted, script, train_config
 from noise import noise, write_picture
 
 from bcd.config_programs import PredictConfig
+from bcd.data.readers import Wanted
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.judge import Judge
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.checkpoint import load_checkpoint
-from bcd.inference.predictor import Files, predict_files
-from bcd.predicting import predict
+from bcd.inference.predictor import predict_files
 from bcd.training import train
 
 
@@ -69,7 +69,7 @@ def test_the_test_part_is_predicted_as_the_run_reported_it(
 ) -> None:
     reported = read(trained / "run" / "predictions.csv")
     files = [str(trained / "pictures" / row["path"]) for row in reported]
-    made = predict(asked(trained, tmp_path, input=files, batch_size=batch_size))
+    made = predicted(asked(trained, tmp_path, input=files, batch_size=batch_size))
     assert len(made) == len(reported) > 10
     for row, expected in zip(read(tmp_path / "predictions.csv"), reported, strict=True):
         assert Path(row["path"]).as_posix().endswith(expected["path"])
@@ -87,11 +87,11 @@ def test_what_training_covered_stays_covered(trained: Path, tmp_path: Path) -> N
     marked = picture.copy()
     marked[-5:, -8:] = 255
     files = [write_picture(tmp_path / f"{n}.png", p) for n, p in (("a", picture), ("b", marked))]
-    one, other = predict(asked(trained, tmp_path, input=[str(file) for file in files]))
+    one, other = predicted(asked(trained, tmp_path, input=[str(file) for file in files]))
     assert one.probabilities == other.probabilities
     marked[:5, :8] = 255
     write_picture(files[1], marked)
-    _, other = predict(asked(trained, tmp_path, input=[str(file) for file in files]))
+    _, other = predicted(asked(trained, tmp_path, input=[str(file) for file in files]))
     assert one.probabilities != other.probabilities
 
 
@@ -108,7 +108,7 @@ def test_files_folders_and_globs_are_predicted_in_order(
     }  # fmt: skip
     seen: dict[str, Prediction] = {}
     for kind, (value, expected) in inputs.items():
-        made = predict(asked(trained, tmp_path / kind, input=value))
+        made = predicted(asked(trained, tmp_path / kind, input=value))
         assert [Path(p.path).as_posix() for p in made] == expected
         rows = read(tmp_path / kind / "predictions.csv")
         assert [row["path"] for row in rows] == [p.path for p in made]
@@ -117,20 +117,20 @@ def test_files_folders_and_globs_are_predicted_in_order(
             assert prediction.probabilities == pytest.approx(same.probabilities, abs=1e-6)
     assert len({p.probabilities for p in seen.values()}) == 4
     # The folder's brackets stand as such, those of the name are a pattern.
-    made = predict(asked(trained, tmp_path / "under", input=str(unknown / "[02].png")))
+    made = predicted(asked(trained, tmp_path / "under", input=str(unknown / "[02].png")))
     assert [Path(p.path) for p in made] == [unknown / "0.png", unknown / "2.png"]
 
 
 def test_bad_pictures_are_rows_with_their_reason_among_the_others(
     trained: Path, unknown: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    alone = predict(asked(trained, tmp_path, input=str(unknown)))
+    alone = predicted(asked(trained, tmp_path, input=str(unknown)))
     (unknown / "1 empty.png").touch()
     (unknown / "3 text.jpg").write_text("no picture\n")
     whole = (unknown / "0.png").read_bytes()
     (unknown / "4 cut.png").write_bytes(whole[: len(whole) // 2])
     capsys.readouterr()
-    made = predict(asked(trained, tmp_path, input=str(unknown), batch_size=3))
+    made = predicted(asked(trained, tmp_path, input=str(unknown), batch_size=3))
     good = [prediction for prediction in made if not prediction.error]
     assert [p.path for p in good] == [p.path for p in alone]
     for prediction, before in zip(good, alone, strict=True):
@@ -148,7 +148,7 @@ def test_bad_pictures_are_rows_with_their_reason_among_the_others(
 def test_a_file_that_is_named_but_is_no_picture_is_a_row(
     trained: Path, unknown: Path, tmp_path: Path
 ) -> None:
-    (made,) = predict(asked(trained, tmp_path, input=str(unknown / "notes.txt")))
+    (made,) = predicted(asked(trained, tmp_path, input=str(unknown / "notes.txt")))
     assert made.error == "not a picture file (type '.txt')"
     assert made.probabilities == ()
 
@@ -175,8 +175,8 @@ def test_the_command_line_predicts_from_anywhere_and_ends_with_3(
 def test_a_limit_takes_the_first(
     limit: int, count: int, trained: Path, unknown: Path, tmp_path: Path
 ) -> None:
-    everything = predict(asked(trained, tmp_path, input=str(unknown)))
-    made = predict(asked(trained, tmp_path, input=str(unknown), limit=limit))
+    everything = predicted(asked(trained, tmp_path, input=str(unknown)))
+    made = predicted(asked(trained, tmp_path, input=str(unknown), limit=limit))
     assert [p.path for p in made] == [p.path for p in everything[:count]]
     assert len(read(tmp_path / "predictions.csv")) == count
 
@@ -184,17 +184,17 @@ def test_a_limit_takes_the_first(
 def test_the_format_and_the_output_decide_what_is_written(
     trained: Path, unknown: Path, tmp_path: Path
 ) -> None:
-    predict(asked(trained, tmp_path, input=str(unknown)))
+    predicted(asked(trained, tmp_path, input=str(unknown)))
     rows = read(tmp_path / "predictions.csv")
-    predict(asked(trained, tmp_path / "json", input=str(unknown), format="json"))
+    predicted(asked(trained, tmp_path / "json", input=str(unknown), format="json"))
     outputs = [tmp_path / "new" / "given.json", tmp_path / "new" / "GIVEN.JSON"]
     for output in outputs:
-        predict(asked(trained, tmp_path / "unused", input=str(unknown), output=str(output)))
+        predicted(asked(trained, tmp_path / "unused", input=str(unknown), output=str(output)))
     for file in (tmp_path / "json" / "predictions.json", *outputs):
         records = json.loads(file.read_text(encoding="utf-8"))
         assert [list(record) for record in records] == [list(row) for row in rows]
         assert [record["prediction"] for record in records] == [r["prediction"] for r in rows]
-    predict(asked(trained, tmp_path, input=str(unknown), output=str(tmp_path / "a.csv")))
+    predicted(asked(trained, tmp_path, input=str(unknown), output=str(tmp_path / "a.csv")))
     assert read(tmp_path / "a.csv") == rows
     assert not (tmp_path / "unused").exists()
 
@@ -202,11 +202,11 @@ def test_the_format_and_the_output_decide_what_is_written(
 def test_an_output_that_cannot_be_written_is_told_before_the_work(
     trained: Path, unknown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked: list[int] = []
-    monkeypatch.setattr(Files, "__getitem__", lambda self, index: looked.append(index))
+    looked: list[Path] = []
+    monkeypatch.setattr(Wanted, "read", lambda self, path: looked.append(path))
     for output in ("rows.txt", "rows", "rows.csv.gz"):
         with pytest.raises(ConfigError, match=rf"output=.*{output}: must end in \.csv or \.json"):
-            predict(asked(trained, tmp_path, input=str(unknown), output=str(tmp_path / output)))
+            predicted(asked(trained, tmp_path, input=str(unknown), output=str(tmp_path / output)))
     assert looked == []
     assert list(tmp_path.iterdir()) == [unknown]
 
@@ -219,7 +219,7 @@ def test_an_input_without_pictures_is_named(
     (unknown / "empty").mkdir()
     named = value[-1] if isinstance(value, list) else value
     with pytest.raises(BcdError, match="no picture there") as caught:
-        predict(asked(trained, unknown / "out", input=value))
+        predicted(asked(trained, unknown / "out", input=value))
     assert str(caught.value).startswith(f"input={named}:")
     assert not (unknown / "out").exists()
 
@@ -227,7 +227,7 @@ def test_an_input_without_pictures_is_named(
 @pytest.mark.parametrize("value", [None, [], 7, ["a.png", 7]])
 def test_what_is_no_input_is_wrong_use(value: Any, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="input is missing: give input="):
-        predict(asked(trained, tmp_path, input=value))
+        predicted(asked(trained, tmp_path, input=value))
 
 
 def test_a_run_folder_stands_for_its_best_and_a_folder_of_runs_for_the_newest(
@@ -241,9 +241,9 @@ def test_a_run_folder_stands_for_its_best_and_a_folder_of_runs_for_the_newest(
     (runs / "a" / "checkpoints" / "best.ckpt").write_text("damaged\n")
     os.utime(runs / "a" / "checkpoints" / "best.ckpt", (1, 1))
     (runs / "b" / "checkpoints" / "last.ckpt").write_text("damaged, and newer\n")
-    expected = predict(asked(trained, tmp_path, input=str(unknown)))
+    expected = predicted(asked(trained, tmp_path, input=str(unknown)))
     for ckpt in (runs, runs / "b"):
-        assert predict(asked(trained, tmp_path, input=str(unknown), ckpt=str(ckpt))) == expected
+        assert predicted(asked(trained, tmp_path, input=str(unknown), ckpt=str(ckpt))) == expected
 
 
 def test_probabilities_are_those_of_logits_divided_by_the_temperature(
@@ -251,15 +251,15 @@ def test_probabilities_are_those_of_logits_divided_by_the_temperature(
 ) -> None:
     network, card = load_checkpoint(trained / "run" / "checkpoints" / "best.ckpt")
     files = sorted(unknown.glob("*.png"))
-    pixels = torch.stack(
-        [Files(files, card.input_size, card.mask_scale_bar)[i][0] for i in range(len(files))]
-    )
+    wanted = Wanted(card.input_size, card.mask_scale_bar)
+    read = [torch.from_numpy(np.asarray(wanted.read(file))) for file in files]
+    pixels = torch.stack(read)
     logits = network(pixels.permute(0, 3, 1, 2)).detach()
     for temperature in (None, 2.5):
         card.judge = None if temperature is None else Judge(temperature).to_plain()
         made = predict_files(network, card, files, torch.device("cpu"), 2, 0)
         expected = (logits.double() / (temperature or 1)).softmax(dim=1).numpy()
-        given = np.array([prediction.probabilities for prediction in made])
+        given = np.array([p.probabilities for batch in made for p in batch])
         np.testing.assert_allclose(given, expected, atol=1e-6)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 from pathlib import Path
 
 import pytest
 
-from bcd.evaluation.predictions import Prediction, write_predictions
+from bcd.evaluation.predictions import Prediction, prediction_record, write_predictions
 
 CLASSES = ("Benign", "Early Pre-B", "Pro-B")
 HEADER = (
@@ -17,10 +18,12 @@ HEADER = (
 )
 
 ROWS = (
-    Prediction("Benign/1.png", "Benign", (0.7, 0.2, 0.1)),
-    Prediction("unknown.png", "", (0.25, 0.25 - 1e-7, 0.5 + 1e-7)),
+    Prediction("Benign/1.png", "Benign", (0.7, 0.2, 0.1), malignant=True),
+    Prediction("unknown.png", "", (0.25, 0.25 - 1e-7, 0.5 + 1e-7), malignant=False),
     Prediction('odd, "quoted"; = naïve/图 1\n.png', "Pro-B", (1.0, 0.0, 0.0)),
-    Prediction("gone.png", "", (), 'cannot be read (No such file, or "none")'),
+    Prediction("gone.png", "", (), 'cannot be read (No such file, or "none")', ("unreadable",)),
+    Prediction("two.png", "", (0.4, 0.3, 0.3), refer=("unsure", "threshold disagrees")),
+    Prediction("nan.png", "", (), refer=("not finite",)),
 )
 
 
@@ -31,13 +34,13 @@ def read(file: Path) -> list[dict[str, str]]:
 
 @pytest.fixture
 def table(tmp_path: Path) -> list[dict[str, str]]:
-    write_predictions(tmp_path / "predictions.csv", ROWS, CLASSES, 0)
+    write_predictions(tmp_path / "predictions.csv", ROWS, CLASSES)
     return read(tmp_path / "predictions.csv")
 
 
 def test_there_is_one_header_and_a_row_for_each_picture_in_order(tmp_path: Path) -> None:
     file = tmp_path / "new" / "folder" / "predictions.csv"
-    write_predictions(file, ROWS, CLASSES, 0)
+    write_predictions(file, ROWS, CLASSES)
     text = file.read_bytes().decode("utf-8")
     assert text.split("\n")[0] == HEADER
     assert text.count("p_Benign") == 1
@@ -55,7 +58,7 @@ def test_a_picture_is_named_and_called_and_its_probabilities_told(
         assert given["label"] == row.label
         assert given["prediction"] == CLASSES[row.probabilities.index(max(row.probabilities))]
         assert float(given["probability"]) == max(told)
-        assert given["malignant"] == ("false" if given["prediction"] == "Benign" else "true")
+        assert given["malignant"] == {True: "true", False: "false", None: ""}[row.malignant]
         assert (given["refer"], given["reason"], given["error"]) == ("false", "", "")
 
 
@@ -69,19 +72,25 @@ def test_a_picture_that_could_not_be_read_has_a_reason_and_is_referred(
     assert {row[name] for name in empty} == {""}
 
 
-def test_without_a_benign_class_malignant_stays_open(tmp_path: Path) -> None:
-    write_predictions(tmp_path / "p.csv", ROWS, CLASSES, None)
-    assert {row["malignant"] for row in read(tmp_path / "p.csv")} == {""}
+def test_all_reasons_are_told(table: list[dict[str, str]]) -> None:
+    assert (table[4]["refer"], table[4]["reason"]) == ("true", "unsure; threshold disagrees")
 
 
-def test_another_benign_class_turns_the_verdict(tmp_path: Path) -> None:
-    write_predictions(tmp_path / "p.csv", ROWS[:2], CLASSES, 2)
-    assert [row["malignant"] for row in read(tmp_path / "p.csv")] == ["true", "false"]
+def test_an_answer_that_is_not_finite_is_none(table: list[dict[str, str]]) -> None:
+    row = table[5]
+    assert (row["refer"], row["reason"], row["error"]) == ("true", "not finite", "")
+    empty = ["prediction", "probability", "malignant", *(f"p_{n}" for n in CLASSES)]
+    assert {row[name] for name in empty} == {""}
+
+
+def test_no_answer_without_a_reason_is_referred_as_unreadable() -> None:
+    record = prediction_record(Prediction("a.png", "", (), "gone"), CLASSES)
+    assert (record["refer"], record["reason"]) == (True, "unreadable")
 
 
 @pytest.mark.parametrize("name", ["p.json", "P.JSON"])
 def test_json_tells_the_same_with_types(name: str, tmp_path: Path) -> None:
-    write_predictions(tmp_path / name, ROWS, CLASSES, 0)
+    write_predictions(tmp_path / name, ROWS, CLASSES)
     records = json.loads((tmp_path / name).read_text(encoding="utf-8"))
     assert [",".join(record) for record in records] == [HEADER] * len(ROWS)
     assert [record["path"] for record in records] == [row.path for row in ROWS]
@@ -89,12 +98,12 @@ def test_json_tells_the_same_with_types(name: str, tmp_path: Path) -> None:
         told = [record[f"p_{n}"] for n in CLASSES]
         assert told == ([*row.probabilities] if row.probabilities else [None] * 3)
         assert record["probability"] == max(row.probabilities, default=None)
-        assert record["malignant"] is (None if row.error else record["prediction"] != "Benign")
-        assert record["refer"] is bool(row.error)
+        assert record["malignant"] is row.malignant
+        assert record["refer"] is bool(row.refer)
 
 
 def test_csv_and_json_agree(table: list[dict[str, str]], tmp_path: Path) -> None:
-    write_predictions(tmp_path / "p.json", ROWS, CLASSES, 0)
+    write_predictions(tmp_path / "p.json", ROWS, CLASSES)
     for record, row in zip(json.loads((tmp_path / "p.json").read_text()), table, strict=True):
         for name, value in record.items():
             if isinstance(value, float):
@@ -111,7 +120,7 @@ def test_a_file_name_that_is_no_utf8_does_not_cost_the_others_their_rows(
     name: str, tmp_path: Path
 ) -> None:
     odd = b"Pr\xfcfung.png".decode("utf-8", "surrogateescape")  # as Linux hands such names over
-    write_predictions(tmp_path / name, [Prediction(odd, "", (1.0, 0.0, 0.0)), *ROWS], CLASSES, 0)
+    write_predictions(tmp_path / name, [Prediction(odd, "", (1.0, 0.0, 0.0)), *ROWS], CLASSES)
     text = (tmp_path / name).read_bytes().decode("utf-8")
     rows = json.loads(text) if name == "p.json" else read(tmp_path / name)
     assert len(rows) == 1 + len(ROWS)
@@ -123,17 +132,17 @@ def test_a_failure_leaves_what_was_there_and_nothing_half_written(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "no space left on device")
 
     file = tmp_path / name
-    write_predictions(file, ROWS[:1], CLASSES, 0)
+    write_predictions(file, ROWS[:1], CLASSES)
     before = file.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", full)
         with pytest.raises(OSError, match="no space left"):
-            write_predictions(file, ROWS, CLASSES, 0)
+            write_predictions(file, ROWS, CLASSES)
     assert file.read_bytes() == before
     assert list(tmp_path.iterdir()) == [file]
-    write_predictions(file, ROWS, CLASSES, 0)
+    write_predictions(file, ROWS, CLASSES)
     assert file.read_bytes() != before
     assert list(tmp_path.iterdir()) == [file]

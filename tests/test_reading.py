@@ -11,15 +11,8 @@ from noise import noise, write_picture
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from bcd.data.reading import (
-    SUFFIXES,
-    PictureError,
-    UnreadableError,
-    check_picture,
-    decode_picture,
-    read_bytes,
-    read_picture,
-)
+from bcd.data.files import SUFFIXES, PictureError, UnreadableError, read_bytes
+from bcd.data.reading import check_picture, decode_picture, read_picture
 
 Pixels = NDArray[np.uint8]
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP"} | {
@@ -241,7 +234,7 @@ def test_too_small_pictures_are_refused_and_just_large_enough_ones_are_not() -> 
 def test_too_large_pictures_are_refused_before_they_are_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bcd.data.reading.MAX_PIXELS", 48 * 64 - 1)
+    monkeypatch.setattr("bcd.data.opening.MAX_PIXELS", 48 * 64 - 1)
     for reason in refusals(encode(SMOOTH)[:60]):
         assert "too large (64x48)" in reason
 

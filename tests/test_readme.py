@@ -12,10 +12,10 @@ from harness import CONF, ROOT
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from bcd.cli import quote_paths
 from bcd.config import TrainConfig
 from bcd.config_check import check_config
 from bcd.config_programs import AuditConfig, CompareConfig, EvalConfig, PredictConfig
+from bcd.typed import quote_paths
 
 SCHEMAS: dict[str, type] = {
     "train": TrainConfig,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import cv2
@@ -30,7 +31,8 @@ def save(folder: Path, images: dict[str, Pixels]) -> list[Path]:
 
 
 def keypoints(folder: Path, images: list[Pixels]) -> Keypoints:
-    return find_keypoints(save(folder, {f"{i}.png": image for i, image in enumerate(images)}))
+    files = save(folder, {f"{i}.png": image for i, image in enumerate(images)})
+    return find_keypoints({sha256(file.read_bytes()).hexdigest(): file for file in files})
 
 
 def laid(folder: Path, first: Pixels, second: Pixels, mirror: bool = False) -> Registration | None:

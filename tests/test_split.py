@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from noise import made_up_catalog, write_classes
 
-from bcd.config import DataConfig, SplitConfig
+from bcd.config import FOLDED, DataConfig, SplitConfig
 from bcd.data.catalog import Catalog, load_catalog
 from bcd.data.split import SUBSETS, Split, make_split, recorded_indices
 from bcd.errors import BcdError, ConfigError
@@ -64,12 +64,23 @@ def test_stratified_is_70_to_30_in_every_class(counts: tuple[int, ...], seed: in
         assert abs(val * count - wanted / left * (1 - test) * count) <= 1
 
 
+def folds_of(kind: str, folds: int) -> int | None:
+    """The number of folds for a kind that has them."""
+    return folds if kind in FOLDED else None
+
+
 @pytest.mark.parametrize("kind", ["stratified", "kfold", "grouped"])
 def test_a_seed_decides_the_split(kind: str) -> None:
     catalog = in_groups(seed=4)
     seeds = range(5)
-    splits = [make_split(catalog, SplitConfig(kind=kind, seed=seed, folds=5)) for seed in seeds]
-    again = [make_split(catalog, SplitConfig(kind=kind, seed=seed, folds=5)) for seed in seeds]
+    splits = [
+        make_split(catalog, SplitConfig(kind=kind, seed=seed, folds=folds_of(kind, 5)))
+        for seed in seeds
+    ]
+    again = [
+        make_split(catalog, SplitConfig(kind=kind, seed=seed, folds=folds_of(kind, 5)))
+        for seed in seeds
+    ]
     assert splits == again
     assert len({split.subsets for split in splits}) > 1
     assert kind == "grouped" or len({split.subsets for split in splits}) == len(seeds)
@@ -144,7 +155,7 @@ def test_too_few_groups_are_an_error_that_names_the_part() -> None:
 def test_a_class_with_one_picture_is_an_error_that_names_it(kind: str) -> None:
     catalog = made_up_catalog([20, 1], ["s1", "s2", "s3"] * 7)
     with pytest.raises(BcdError, match=r"class 'class1' has 1 usable picture in"):
-        make_split(catalog, SplitConfig(kind=kind, folds=5))
+        make_split(catalog, SplitConfig(kind=kind, folds=folds_of(kind, 5)))
 
 
 def test_small_sets_and_odd_shares_split_well_or_end_in_one_line() -> None:
@@ -154,7 +165,9 @@ def test_small_sets_and_odd_shares_split_well_or_end_in_one_line() -> None:
         catalog = made_up_catalog(rng.integers(1, 12, rng.integers(2, 5)).tolist())
         shares = rng.choice([0.01, 0.1, 0.3, 0.5, 0.9], 2).tolist()
         kind = ("stratified", "kfold")[seed % 2]
-        cfg = SplitConfig(kind=kind, test=shares[0], val=shares[1], folds=2 + seed % 4)
+        cfg = SplitConfig(
+            kind=kind, test=shares[0], val=shares[1], folds=folds_of(kind, 2 + seed % 4)
+        )
         try:
             split = make_split(catalog, cfg)
         except BcdError as error:
@@ -174,7 +187,7 @@ def smears(tmp_path: Path) -> Catalog:
 
 @pytest.mark.parametrize("kind", ["stratified", "kfold"])
 def test_split_csv_gives_the_same_split_again(kind: str, smears: Catalog, tmp_path: Path) -> None:
-    split = make_split(smears, SplitConfig(kind=kind, seed=3, folds=3))
+    split = make_split(smears, SplitConfig(kind=kind, seed=3, folds=folds_of(kind, 3)))
     file = tmp_path / "run" / "split.csv"
     split.write(file, smears)
     read = SplitConfig(kind="csv", file=str(file))

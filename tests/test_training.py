@@ -124,7 +124,7 @@ def test_frozen_features_and_their_batchnorm_stay_bit_identical(tmp_path: Path) 
     assert any("running_mean" in name for name in before)
     result = run(tmp_path / "run", *FROZEN)
     after = result.classifier.network.prefix.state_dict()
-    best, _ = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    best, _ = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt", uncalibrated=True)
     assert before.keys() == after.keys()
     for name, value in before.items():
         assert torch.equal(value, after[name]), name
@@ -164,18 +164,6 @@ def test_the_seed_decides_and_zero_is_one(small: TrainResult, tmp_path: Path) ->
         assert torch.equal(value, tensors(again)[name]), name
     assert small.datamodule.split == again.datamodule.split != other.datamodule.split
     assert not torch.equal(tensors(again)["head.weight"], tensors(other)["head.weight"])
-
-
-def test_resuming_ends_where_an_uninterrupted_run_does(tmp_path: Path) -> None:
-    whole = run(tmp_path / "whole", "trainer.max_epochs=3", "model.dropout=0.0")
-    run(tmp_path / "part", "trainer.max_epochs=1", "model.dropout=0.0")
-    last = tmp_path / "part" / "checkpoints" / "last.ckpt"
-    resumed = run(tmp_path / "rest", "trainer.max_epochs=3", "model.dropout=0.0", f"resume={last}")
-    assert resumed.trainer.global_step == whole.trainer.global_step
-    a = torch.load(tmp_path / "whole/checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    b = torch.load(tmp_path / "rest/checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    for name, value in a.items():
-        assert torch.equal(value, b[name]), name
 
 
 @pytest.mark.parametrize("unfreeze", [0, 2])

@@ -155,3 +155,30 @@ def test_a_download_that_is_not_what_was_published_is_thrown_away(
     with pytest.raises(BcdError, match=r"could not be downloaded .*hash"):
         build_backbone(ModelConfig(weights="imagenet"))
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+@pytest.mark.parametrize("backbone", ["alexnet", "vgg11", "mobilenet_v2", "convnext_tiny"])
+@pytest.mark.parametrize("kept", ["features alone", "other classes"])
+def test_a_classifier_that_is_dropped_may_be_missing(
+    backbone: str, kept: str, tmp_path: Path
+) -> None:
+    state = state_of(backbone)
+    last = max((k for k in state if k.startswith("classifier") and k.endswith(".bias")), key=str)
+    dropped = {last, last.replace(".bias", ".weight")}
+    if backbone in ("alexnet", "vgg11"):  # of others the last layer alone
+        dropped = {key for key in state if key.startswith("classifier")}
+    few = {k: v for k, v in state.items() if k not in dropped}
+    if kept == "other classes":
+        few |= {key: torch.zeros(7) for key in dropped}
+    torch.save(few, tmp_path / "w.pth")
+    torch.save(state, tmp_path / "whole.pth")
+    one, two = (
+        build_backbone(ModelConfig(backbone, str(tmp_path / name))).blocks.state_dict()
+        for name in ("w.pth", "whole.pth")
+    )
+    assert one.keys() == two.keys()
+    assert all(torch.equal(value, two[key]) for key, value in one.items())
+    needed = next(key for key in few if key not in dropped)
+    torch.save({k: v for k, v in few.items() if k != needed}, tmp_path / "w.pth")
+    with pytest.raises(BcdError, match=f"does not fit {backbone}: Missing key.*{needed}"):
+        build_backbone(ModelConfig(backbone, str(tmp_path / "w.pth")))

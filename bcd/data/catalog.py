@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bcd.config import DataConfig
-from bcd.data.layouts import Entry, list_entries, order_classes
-from bcd.data.reading import SUFFIXES
+from bcd.data.finding import find_files
+from bcd.data.layouts import Entry, benign_index, is_picture, list_entries, order_classes
+from bcd.data.providing import provide_root
 from bcd.data.scan import FileFacts, scan_files
 from bcd.errors import BcdError, ConfigError
+from bcd.storage import typed_path
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Catalog:
         benign: Index of the class that is not cancer, None where no class is.
         pictures: Usable pictures, sorted by path.
         rejected: Files that were turned away.
+        checked: How it is known that the files are what is remembered of them.
     """
 
     root: Path
@@ -65,6 +69,7 @@ class Catalog:
     benign: int | None
     pictures: tuple[Picture, ...]
     rejected: tuple[Rejected, ...]
+    checked: str = field(default="", compare=False)
 
     @property
     def labels(self) -> list[int]:
@@ -81,6 +86,14 @@ class Catalog:
         lines = sorted(f"{p.sha256} {self.classes[p.label]}" for p in self.pictures)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
+    def identity(self) -> dict[str, str]:
+        """Which pictures these are and how that is known, as `run.json` has it."""
+        return {
+            "root": str(self.root),
+            "fingerprint": self.fingerprint(),
+            "checked": self.checked,
+        }
+
 
 def load_catalog(cfg: DataConfig, classes: Sequence[str] | None = None) -> Catalog:
     """Makes the catalog of `data.root`, generating or downloading the pictures where asked.
@@ -95,14 +108,19 @@ def load_catalog(cfg: DataConfig, classes: Sequence[str] | None = None) -> Catal
     Raises:
         BcdError: The root cannot be had, has no classes, or a class has no usable picture.
     """
-    root = _provide_root(cfg)
-    base, entries = list_entries(root, cfg.variant)
-    facts = scan_files([entry.path for entry in entries], root, cfg.min_size)
+    root = provide_root(cfg)
+    base, everything = list_entries(root, cfg.variant)
+    entries = [entry for entry in everything if not entry.reason]
+    scan = scan_files([entry.path for entry in entries], root, cfg.min_size)
     names = tuple(classes) if classes is not None else order_classes(e.class_name for e in entries)
-    _check_classes(root, entries, facts, names, trained=classes is not None)
+    _check_classes(root, entries, scan.facts, names, trained=classes is not None)
     pictures: list[Picture] = []
-    rejected: list[Rejected] = []
-    for entry, fact in zip(entries, facts, strict=True):
+    rejected = [
+        Rejected(_relative(entry.path, base), entry.class_name, entry.reason)
+        for entry in everything
+        if entry.reason
+    ]
+    for entry, fact in zip(entries, scan.facts, strict=True):
         path = _relative(entry.path, base)
         if fact.error:
             rejected.append(Rejected(path, entry.class_name, fact.error))
@@ -111,8 +129,9 @@ def load_catalog(cfg: DataConfig, classes: Sequence[str] | None = None) -> Catal
         group = entry.group or _group_of(path, cfg.group_pattern)
         size = (fact.width, fact.height)
         pictures.append(Picture(path, label, fact.sha256, *size, group, entry.subset))
-    benign = names.index(cfg.benign) if cfg.benign in names else None
-    catalog = Catalog(base, names, benign, tuple(pictures), tuple(rejected))
+    rejected.sort(key=lambda item: item.path)
+    benign = benign_index(names, cfg.benign)
+    catalog = Catalog(base, names, benign, tuple(pictures), tuple(rejected), scan.how)
     if not cfg.drop_duplicates:
         return catalog
     from bcd.data.survey import drop_duplicates
@@ -123,15 +142,18 @@ def load_catalog(cfg: DataConfig, classes: Sequence[str] | None = None) -> Catal
 def expand_inputs(inputs: Sequence[str]) -> list[Path]:
     """Lists the files that predict is asked for: files, folders (searched deeply) and globs.
 
+    Folders that could not be searched and broken links are among them; `folder_reason` says why.
+
     Raises:
         BcdError: One of them matches nothing.
     """
     files: list[Path] = []
     for text in inputs:
-        path = Path(text).expanduser()
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-        elif path.exists():
+        path = typed_path(text)
+        if os.path.isdir(path):  # noqa: PTH112  (never raises)
+            (below,) = find_files([path])
+            found = sorted(i.path for i in below if i.reason or is_picture(i.path.name))
+        elif os.path.lexists(path):
             found = [path]
         else:
             found = _matching(path)
@@ -146,34 +168,11 @@ def _matching(pattern: Path) -> list[Path]:
     import glob
 
     start = pattern
-    while not start.exists():
+    while not os.path.exists(start):  # noqa: PTH110  (never raises)
         start = start.parent
     rest = pattern.relative_to(start)
     found = glob.glob(str(Path(glob.escape(str(start))) / rest), recursive=True)  # noqa: PTH207
     return sorted(Path(p) for p in found)
-
-
-def _provide_root(cfg: DataConfig) -> Path:
-    root = Path(cfg.root).expanduser().absolute()
-    if cfg.generate is not None:
-        from bcd.data.generated import generate
-
-        wanted = cfg.generate
-        generate(
-            root,
-            count=wanted.count,
-            slides=wanted.slides,
-            size=wanted.size,
-            seed=wanted.seed,
-            progress=True,
-        )
-    elif not root.exists():
-        if root.suffix.lower() == ".csv":
-            raise BcdError(f"data.root={root} does not exist")
-        from bcd.data.download import download
-
-        download(root)
-    return root
 
 
 def _check_classes(

@@ -94,8 +94,17 @@ class SmearDataModule(pl.LightningDataModule):
         rank = self.trainer.global_rank if self.trainer else 0
         world = self.trainer.world_size if self.trainer else 1
         indices = self.split.indices(subset)
+        size = self.batch_size  # of all processes together
         labels = [self.catalog.pictures[i].label for i in indices]
         drawn = labels if views and self.balanced else None
-        sampler = ViewSampler(indices, views, self.seed, rank, world, drawn)
+        sampler = ViewSampler(indices, views, self.seed, rank, world, drawn, size)
         sampler.set_epoch(self._first_epoch)
-        return make_loader(self.source, sampler, self.batch_size, self.num_workers)
+        return make_loader(self.source, sampler, size // world, self.num_workers)
+
+    def rows(self, step: int) -> int:
+        """How many pictures the batch of that number in an epoch of training has.
+
+        Of several processes all together.
+        """
+        count = len(self.split.indices("train"))
+        return min(self.batch_size, count - step * self.batch_size)

@@ -7,8 +7,9 @@ that knows what mirroring does to them.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.data.reading import BAR_HEIGHT, BAR_WIDTH, PictureError, read_picture
+from bcd.data.files import PictureError, read_bytes, room_for
+from bcd.data.reading import BAR_HEIGHT, BAR_WIDTH, decode_picture
 from bcd.errors import BcdError
 
 MOST = 128  # keypoints an image, the strongest
@@ -60,8 +62,8 @@ class Keypoints:
         return place.astype(np.complex64), (np.pi - self.angle[index]).astype(np.float32)
 
 
-def find_keypoints(paths: Sequence[Path]) -> Keypoints:
-    """Finds the keypoints of each image.
+def find_keypoints(paths: Mapping[str, Path]) -> Keypoints:
+    """Finds the keypoints of each image, given by its sha256, in order.
 
     Raises:
         BcdError: An image has changed or gone.
@@ -75,7 +77,7 @@ def find_keypoints(paths: Sequence[Path]) -> Keypoints:
     raw = np.zeros((n, MOST, 128), np.uint8)
     extent, views = np.zeros((n, 2), np.float32), np.zeros((n, VIEW, VIEW), np.uint8)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        found = pool.map(_read, paths)
+        found = pool.map(_read, paths.values(), paths)
         for i, one in enumerate(track(found, "Finding keypoints", n) if n > _FEW else found):
             k = count[i] = len(one[0])
             place[i, :k], angle[i, :k], raw[i, :k], extent[i], views[i] = one
@@ -86,11 +88,18 @@ def find_keypoints(paths: Sequence[Path]) -> Keypoints:
     )
 
 
-def _read(path: Path) -> tuple[NDArray[np.generic], ...]:
+def _read(path: Path, sha256: str) -> tuple[NDArray[np.generic], ...]:
     try:
-        return describe_image(read_picture(path))
+        with room_for(path):
+            data = read_bytes(path)
+            image = decode_picture(data)
+            found = hashlib.sha256(data).hexdigest()
+            del data
     except PictureError as error:
         raise BcdError(f"{path} {error}; start again") from error
+    if found != sha256:  # its overlaps are kept under this name
+        raise BcdError(f"{path} has changed since the catalog was made; start again")
+    return describe_image(image)
 
 
 def describe_image(image: NDArray[np.uint8]) -> tuple[NDArray[np.generic], ...]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bcd.data.reading import SUFFIXES
-from bcd.errors import BcdError
+from bcd.config import BENIGN
+from bcd.data.files import SUFFIXES
+from bcd.data.finding import Found, find_files, is_broken, is_folder
+from bcd.errors import BcdError, ConfigError
+from bcd.storage import written_path
 
 # The four classes as people read them, and in this order; hematogones are the benign look-alike.
 CANONICAL = ("Benign", "Early Pre-B", "Pre-B", "Pro-B")
@@ -37,12 +42,19 @@ class Entry:
         class_name: Class as people read it.
         group: Slide or patient, empty where unknown.
         subset: Subset from a CSV, empty where none is given.
+        reason: Why it cannot serve, where that is known before it is looked at, else empty.
     """
 
     path: Path
     class_name: str
     group: str = ""
     subset: str = ""
+    reason: str = ""
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture by its name."""
+    return Path(name).suffix.lower() in SUFFIXES
 
 
 def canonical_name(folder: str) -> str | None:
@@ -59,6 +71,31 @@ def order_classes(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def benign_index(classes: Sequence[str], benign: str | None) -> int | None:
+    """Index of the class that is not cancer; None where there is none.
+
+    Args:
+        classes: Class names.
+        benign: `data.benign`. The default need not be there, since nobody asked for it.
+
+    Raises:
+        ConfigError: Another one is not there.
+    """
+    from bcd.config_check import command_line, nearest
+
+    if benign is None:
+        return None
+    for name in (benign, canonical_name(benign)):
+        if name in classes:
+            return classes.index(name)
+    if benign == BENIGN and "data.benign" not in command_line():
+        return None
+    raise ConfigError(
+        f"data.benign={benign}: no such class; there are {', '.join(classes)}"
+        f"{nearest(benign, classes)} (data.benign=null where none is benign)"
+    )
+
+
 def list_entries(root: Path, variant: str) -> tuple[Path, list[Entry]]:
     """Lists the files of a data root, which is a folder of class folders or a CSV.
 
@@ -70,39 +107,71 @@ def list_entries(root: Path, variant: str) -> tuple[Path, list[Entry]]:
         The folder that paths are written relative to, and the entries sorted by path.
 
     Raises:
-        BcdError: No class folders, or a malformed CSV.
+        BcdError: No class folders, one that cannot be read, or a malformed CSV.
     """
     if root.is_file():
         entries = _from_csv(root)
         base = root.parent
     else:
-        base = _descend(root, variant)
-        entries = _from_folders(base)
+        base, beside = _descend(root, variant)
+        entries = beside + _from_folders(base)
     return base, sorted(entries, key=lambda entry: entry.path.as_posix())
 
 
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    """What stands in a folder that has to be read, by name."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise BcdError(f"{folder} cannot be read ({error.strerror})") from error
+
+
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    below = []
+    for entry in _listed(folder):
+        if is_broken(entry) and not is_picture(entry.name):  # perhaps it led to a class
+            raise BcdError(f"{entry.path} is a broken link: mend or remove it")
+        if is_folder(entry) and not entry.name.startswith("."):
+            below.append(folder / entry.name)
+    return below
 
 
 def _is_class(folder: Path) -> bool:
     known = canonical_name(folder.name) is not None
-    return known or any(p.suffix.lower() in SUFFIXES for p in folder.iterdir())
+    return known or any(is_picture(entry.name) for entry in _listed(folder))
 
 
-def _descend(root: Path, variant: str) -> Path:
-    """Goes down through wrapping folders to the one that holds the class folders."""
-    folder = root
+def _descend(root: Path, variant: str) -> tuple[Path, list[Entry]]:
+    """Goes down through wrapping folders to the one that holds the class folders.
+
+    Returns:
+        That folder, and what stood on the way and is part of no class.
+    """
+    folder, beside = root, _beside(root)
     while True:
         below = _subfolders(folder)
         by_name = {p.name.lower(): p for p in below}
         if "original" in by_name or "segmented" in by_name:
             if variant not in by_name:
                 raise BcdError(f"{folder} has no folder '{variant.title()}': choose data.variant=")
-            return by_name[variant]
+            folder = by_name[variant]
+            return folder, beside + _beside(folder)
         if len(below) != 1 or _is_class(below[0]) or not _subfolders(below[0]):
-            return folder
+            return folder, beside
         folder = below[0]
+        beside += _beside(folder)
+
+
+def _beside(folder: Path) -> list[Entry]:
+    """Pictures and hidden folders that stand where class folders do."""
+    found = []
+    for entry in _listed(folder):
+        if is_folder(entry) and entry.name.startswith("."):
+            found.append(Entry(folder / entry.name, "", reason="a hidden folder is no class"))
+        elif is_picture(entry.name) and not is_folder(entry):
+            found.append(Entry(folder / entry.name, "", reason="stands beside the class folders"))
+    return found
 
 
 def _from_folders(base: Path) -> list[Entry]:
@@ -116,17 +185,46 @@ def _from_folders(base: Path) -> list[Entry]:
         raise BcdError(
             f"{base} has no class folders: data.root wants one folder per class, or a CSV"
         )
-    canonical = {f: canonical_name(f.name) for f in folders}
-    known = set(canonical.values())
-    use_canonical = None not in known and len(known) == len(folders)
+    names = _class_names(base, [folder.name for folder in folders])
     entries = []
-    for folder in folders:
-        name = (canonical[folder] if use_canonical else None) or folder.name
-        files = [p for p in folder.rglob("*") if p.is_file()]
-        if not any(p.suffix.lower() in SUFFIXES for p in files):
-            raise BcdError(f"class folder {folder} holds no pictures: fill it or move it elsewhere")
-        entries += [Entry(p, name) for p in files]
+    for folder, found in zip(folders, find_files(folders), strict=True):
+        if found and found[0].path == folder:
+            raise BcdError(f"class folder {folder} is {found[0].reason}")
+        if not any(is_picture(item.path.name) for item in found if not item.reason):
+            raise BcdError(_hollow(folder, found))
+        entries += [Entry(item.path, names[folder.name], reason=item.reason) for item in found]
     return entries
+
+
+def _hollow(folder: Path, found: Sequence[Found]) -> str:
+    unread = next((item for item in found if item.reason), None)
+    if unread is None:
+        return f"class folder {folder} holds no pictures: fill it or move it elsewhere"
+    return f"class folder {folder} holds no pictures but {unread.path}, {unread.reason}"
+
+
+def _class_names(place: Path, names: Iterable[str]) -> dict[str, str]:
+    """The class that each name stands for, as people read it.
+
+    Raises:
+        BcdError: Two names differ in nothing but case, blanks or the way that accents are written,
+            or one cannot be written.
+    """
+    own = list(dict.fromkeys(names))
+    first: dict[str, str] = {}
+    for name in own:
+        if written_path(name) != name:
+            raise BcdError(
+                f"{place} has a class {written_path(name)!r}, which is not UTF-8: rename it"
+            )
+        plain = " ".join(unicodedata.normalize("NFC", name).casefold().split())
+        if plain in first:
+            raise BcdError(f"{place} has classes {first[plain]!r} and {name!r}: give them one name")
+        first[plain] = name
+    canonical = {name: canonical_name(name) for name in own}
+    known = set(canonical.values())
+    use_canonical = None not in known and len(known) == len(own)
+    return {name: (canonical[name] if use_canonical else None) or name for name in own}
 
 
 def _from_csv(file: Path) -> list[Entry]:
@@ -149,16 +247,36 @@ def _from_csv(file: Path) -> list[Entry]:
         cells = [(row[column] or "").strip() for row in rows]
         if "" in cells:
             raise BcdError(f"{file} line {cells.index('') + 2} has no {column}")
-    names = [row["class"].strip() for row in rows]
-    canonical = {name: canonical_name(name) for name in names}
-    known = set(canonical.values())
-    use_canonical = None not in known and len(known) == len(canonical)
+    names = _class_names(file, (row["class"].strip() for row in rows))
+    paths = [_file_of(file.parent, row["path"]) for row in rows]
+    _check_rows(file, rows, paths)
     return [
         Entry(
-            file.parent / row["path"],
-            (canonical[name] if use_canonical else None) or name,
+            path,
+            names[row["class"].strip()],
             (row.get("group") or "").strip(),
             (row.get("split") or row.get("subset") or "").strip().lower(),
         )
-        for name, row in zip(names, rows, strict=True)
+        for path, row in zip(paths, rows, strict=True)
     ]
+
+
+def _file_of(folder: Path, text: str) -> Path:
+    """The file that a row names; with backslashes, as Windows writes it, where it is so."""
+    path = folder / text
+    if "\\" in text and not os.path.lexists(path):
+        other = folder / text.replace("\\", "/")
+        return other if os.path.lexists(other) else path
+    return path
+
+
+def _check_rows(file: Path, rows: Sequence[dict[str, str]], paths: Sequence[Path]) -> None:
+    first: dict[str, int] = {}
+    for line, (row, path) in enumerate(zip(rows, paths, strict=True), start=2):
+        if None in row:
+            raise BcdError(
+                f"{file} line {line} has more cells than columns: put cells with commas into quotes"
+            )
+        same = first.setdefault(os.path.normpath(path), line)
+        if same != line:
+            raise BcdError(f"{file} line {line} names the file of line {same}: {row['path']}")

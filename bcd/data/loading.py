@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from bcd.data.opening import MAX_PIXELS
 from bcd.data.views import PLAIN, Key, Source
 
 
@@ -17,8 +18,11 @@ class ViewSampler(Sampler[Key]):
     """Yields the keys of one epoch.
 
     Keys rather than indices, so that workers, which never hear of epochs, make the right view.
-    Training draws view `epoch % views` in an order that depends on (seed, epoch) alone and fills
-    up so that every process has as many; evaluation never repeats a picture.
+    Training draws view `epoch % views` in an order that depends on (seed, epoch) alone. Of several
+    processes each takes every `world`-th key, so that their batches together hold what a batch of
+    one process would. No picture comes twice, but where the last batch has fewer pictures than
+    there are processes: those left over get its first one as a stand-in, to have as many batches.
+    Evaluation has no stand-ins.
 
     Args:
         indices: Pictures of the subset.
@@ -28,6 +32,7 @@ class ViewSampler(Sampler[Key]):
         world: Number of processes.
         labels: Class of each of these pictures, where training is to draw the classes equally
             often, pictures of rare ones more than once; None for each picture once.
+        batch_size: Pictures in a batch of all processes together; a multiple of `world`.
     """
 
     def __init__(
@@ -38,7 +43,9 @@ class ViewSampler(Sampler[Key]):
         rank: int = 0,
         world: int = 1,
         labels: Sequence[int] | None = None,
+        batch_size: int = 1,
     ) -> None:
+        self._last = (len(indices) - 1) % batch_size + 1  # pictures in the last batch
         self._indices = list(indices)
         self._views = views
         self._seed = seed
@@ -52,10 +59,12 @@ class ViewSampler(Sampler[Key]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        count = len(self._indices)
-        if self._views:
-            return -(-count // self._world)
-        return len(range(self._rank, count, self._world))
+        return len(range(self._rank, len(self._indices), self._world)) + self._stands_in
+
+    @property
+    def _stands_in(self) -> bool:
+        """Whether this process has none of the last batch in training."""
+        return bool(self._views) and self._rank >= self._last
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._keys())
@@ -69,10 +78,11 @@ class ViewSampler(Sampler[Key]):
             order = torch.randperm(count, generator=generator).tolist()
         else:
             order = torch.multinomial(self._shares, count, True, generator=generator).tolist()
-        short = -len(order) % self._world
-        order += (order * short)[:short]
+        mine = order[self._rank :: self._world]
+        if self._stands_in:
+            mine.append(order[-self._last])
         view = self._epoch % self._views
-        return [(self._indices[i], view) for i in order[self._rank :: self._world]]
+        return [(self._indices[i], view) for i in mine]
 
 
 def _equal_shares(labels: Sequence[int]) -> Tensor:
@@ -91,7 +101,8 @@ def make_loader(
         sampler: Yields keys.
         batch_size: Samples a batch.
         num_workers: Worker processes; None for one a core, eight at most, none
-            for small sets. A source that is quick enough by itself gets none.
+            for small sets. A source that is quick enough by itself gets none, and never are there
+            more than may decode the largest picture at a time (`bcd.data.opening.MAX_PIXELS`).
 
     Returns:
         The loader. Its own generator keeps it from drawing on the global random state.
@@ -101,6 +112,7 @@ def make_loader(
     elif num_workers is None:
         count = len(sampler)  # type: ignore[arg-type]
         num_workers = min(8, os.cpu_count() or 1) if count > 4 * batch_size else 0
+    num_workers = min(num_workers, max(1, MAX_PIXELS // max(1, source.most_pixels)))
     return DataLoader(
         source,
         batch_size=batch_size,

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.data.catalog import Catalog
-from bcd.data.reading import PictureError, decode_picture, fit, jpeg_tables, read_bytes
+from bcd.data.files import PictureError, read_bytes, room_for
+from bcd.data.reading import decode_picture, fit, jpeg_tables
 from bcd.errors import BcdError
-from bcd.storage import cache_dir, replacing
+from bcd.storage import cache_dir, digest, replacing
 
 _VERSION = 1  # raise it when the same picture gives other numbers
 
@@ -91,7 +92,7 @@ def look_at(catalog: Catalog) -> Looks:
         if name not in place:
             new.setdefault(name, catalog.root / picture.path)
     if new:
-        columns = _joined(columns, _each(list(new.values())), len(place), len(new))
+        columns = _joined(columns, _each(new), len(place), len(new))
         place |= {name: len(place) + number for number, name in enumerate(new)}
         with contextlib.suppress(OSError):  # without a memory the next run looks again, no more
             keys = np.stack([np.frombuffer(bytes.fromhex(name), np.uint8) for name in place])
@@ -115,25 +116,33 @@ def _joined(old: Columns, rows: Iterator[Row], before: int, more: int) -> Column
     return columns
 
 
-def _each(paths: Sequence[Path]) -> Iterator[Row]:
+def _each(paths: Mapping[str, Path]) -> Iterator[Row]:
+    """Looks at files, given by their sha256, in order."""
     from bcd.console import track
 
     cv2.setNumThreads(0)  # the pictures fill the cores
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        rows = pool.map(_look, paths)
+        rows = pool.map(_look, paths.values(), paths)
         yield from track(rows, "Auditing the pictures", len(paths)) if len(paths) > _FEW else rows
 
 
-def _look(path: Path) -> Row:
+def _look(path: Path, sha256: str) -> Row:
     try:
-        data = read_bytes(path)
-        picture = decode_picture(data)
+        with room_for(path):
+            data = read_bytes(path)
+            picture = decode_picture(data)
+            length, tables = len(data), jpeg_tables(data)
+            found = hashlib.sha256(data).hexdigest()
+            del data
     except PictureError as error:
         raise BcdError(f"{path} {error}; start again") from error
+    if found != sha256:  # it is kept under this name
+        raise BcdError(f"{path} has changed since the catalog was made; start again")
     height, width = picture.shape[:2]
-    tables = jpeg_tables(data)
-    pixels = hashlib.sha256(f"{picture.shape}".encode() + picture.tobytes()).digest()
-    numbers = (len(data), len(data) / (width * height), *tables)
+    content = hashlib.sha256(f"{picture.shape}".encode())
+    content.update(np.ascontiguousarray(picture).data)
+    pixels = content.digest()
+    numbers = (length, length / (width * height), *tables)
     return {
         "pixels": np.frombuffer(pixels, np.uint8),
         "encoding": np.asarray(numbers, np.float32),
@@ -202,8 +211,7 @@ def _frame(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _memory_file(root: Path) -> Path:
-    name = hashlib.sha256(f"{_VERSION} {root}".encode()).hexdigest()[:16]
-    return cache_dir() / "looks" / f"{name}.npz"
+    return cache_dir() / "looks" / f"{digest(f'{_VERSION} {root}')[:16]}.npz"
 
 
 def _load(file: Path) -> tuple[dict[str, int], Columns]:

@@ -6,7 +6,6 @@ Copies are found by their content; of what is left, pairs that are worth it are 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ from bcd.data.keypoints import find_keypoints
 from bcd.data.looks import Looks
 from bcd.data.registration import register
 from bcd.data.retrieval import Candidates, find_candidates
-from bcd.storage import cache_dir, write_csv, write_text
+from bcd.storage import cache_dir, digest, write_csv, write_text
 
 _VERSION = 2  # raise it when the same images give other overlaps
 
@@ -81,8 +80,7 @@ def find_overlaps(catalog: Catalog, look: Callable[[], Looks]) -> list[Overlap]:
     """
     rows = [f"{p.sha256} {p.label} {p.path}" for p in catalog.pictures]
     text = "\n".join([str(_VERSION), *rows])  # the path too, which gives the file order
-    name = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    file = cache_dir() / "overlaps" / f"{name}.json"
+    file = cache_dir() / "overlaps" / f"{digest(text)[:16]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         return [Overlap(*row) for row in json.loads(file.read_text(encoding="utf-8"))]
     found, different = _copies(catalog, look())
@@ -110,7 +108,8 @@ def _copies(catalog: Catalog, looks: Looks) -> tuple[list[Overlap], list[int]]:
 
 def _registered(catalog: Catalog, indices: Sequence[int]) -> Iterator[Overlap]:
     """Pairs of different images that overlap; `indices` are the catalog's, ascending."""
-    points = find_keypoints([catalog.root / Path(catalog.pictures[i].path) for i in indices])
+    files = {catalog.pictures[i].sha256: catalog.root / catalog.pictures[i].path for i in indices}
+    points = find_keypoints(files)
     place = {index: number for number, index in enumerate(indices)}
     orders = [
         np.asarray([place[i] for i in file_order(catalog, label) if i in place], np.int64)

@@ -2,69 +2,61 @@
 
 from __future__ import annotations
 
-import io
-import struct
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+from bcd.config import MOST_SIDE
+from bcd.data.depth import colour_to_8_bits, grey_to_8_bits
+from bcd.data.files import Gate, PictureError, read_bytes, room_for
+from bcd.data.opening import PIXELS, check_tags, opened
 
-# A slide scan of this many pixels is not a field of view; decoding it would exhaust memory.
-MAX_PIXELS = 100_000_000
-
-
-class PictureError(Exception):
-    """A file that cannot serve as a picture; the message is the reason, in a few words."""
-
-
-class UnreadableError(PictureError):
-    """A file whose bytes cannot be had now: no permission, a failing disk; it may pass."""
+# Pictures of more pixels are read at half their width and height, which bounds the memory of all
+# that follows. Cameras of microscopes have fewer, so this changes nothing for ordinary pictures.
+HALVED_ABOVE = 25_000_000
 
 
-def read_picture(path: Path, min_size: int = 1) -> NDArray[np.uint8]:
+def read_picture(path: Path, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[np.uint8]:
     """Reads one picture.
 
-    Greyscale becomes three equal channels, palettes and CMYK are converted, 16-bit greyscale keeps
-    its upper 8 bits, transparency is laid on white, and EXIF rotation is applied.
+    Greyscale becomes three equal channels, palettes and CMYK are converted, 16-bit values are
+    brought to 8 bits by the depth that is meant (`bcd.data.depth`), transparency is laid on white,
+    and EXIF rotation is applied. A picture of more than `HALVED_ABOVE` pixels comes at half its
+    width and height, averaged over 2 x 2 pixels.
 
     Args:
         path: A picture file of one of `SUFFIXES`.
         min_size: Smallest accepted side in pixels.
+        gate: Bounds how many pixels are decoded at a time.
 
     Returns:
         RGB pixels, shape (height, width, 3).
 
     Raises:
-        PictureError: The file is missing, empty, truncated, too small or not a picture.
+        PictureError: The file is missing, empty, truncated, too small, too large or not a picture.
     """
-    return decode_picture(read_bytes(path), min_size)
+    with room_for(path):
+        return decode_picture(read_bytes(path), min_size, gate)
 
 
-def read_bytes(path: Path) -> bytes:
-    """Returns a picture file's bytes; raises `PictureError` if it is not one by name or empty."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise PictureError(f"not a picture file (type '{path.suffix or path.name}')")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UnreadableError(f"cannot be read ({error.strerror})") from error
-    if not data:
-        raise PictureError("empty file")
-    return data
-
-
-def decode_picture(data: bytes, min_size: int = 1) -> NDArray[np.uint8]:
+def decode_picture(data: bytes, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[np.uint8]:
     """Decodes an encoded picture as `read_picture` does, from memory."""
-    with _opened(data, min_size) as image:
+    with opened(data, min_size, gate) as image:
+        width, height = image.size
+        # No side gets shorter than what a network may take.
+        half = width * height > HALVED_ABOVE and min(width, height) >= 2 * MOST_SIDE
+        if half:  # JPEG alone decodes to half the size at once
+            image.draft(image.mode, (width // 2, height // 2))
         image.load()
         _refuse_unsupported(image)
-        return np.array(_to_rgb(_upright(image)))
+        pixels = _to_array(_to_8_bits(image, data), 2 if half and image.size[0] == width else 1)
+        turn = _turn(image)
+        return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
 def check_picture(data: bytes, min_size: int) -> tuple[int, int]:
@@ -76,18 +68,19 @@ def check_picture(data: bytes, min_size: int) -> tuple[int, int]:
     Raises:
         PictureError: As in `read_picture`.
     """
-    with _opened(data, min_size) as image:
+    with opened(data, min_size) as image:
         size = image.size
         # JPEG decodes at an eighth of the size many times faster and still meets a missing end.
         image.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
         image.load()
         _refuse_unsupported(image)
+        _to_8_bits(image, data)
         return size
 
 
 def jpeg_tables(data: bytes) -> tuple[int, int]:
     """Sums of the luminance and the chrominance quantisation table; 0 where it is no JPEG."""
-    with _opened(data, 1) as image:
+    with opened(data, 1) as image:
         tables = getattr(image, "quantization", None) or {}
         return sum(tables.get(0, ())), sum(tables.get(1, ()))
 
@@ -128,96 +121,72 @@ def mask_scale_bar(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return covered
 
 
+def prepare(picture: NDArray[np.uint8], size: int, mask: bool) -> NDArray[np.uint8]:
+    """Brings a decoded picture to (size, size, 3) and covers its scale bar where asked."""
+    fitted = fit(picture, size)
+    return mask_scale_bar(fitted) if mask else fitted
+
+
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa"}) | frozenset(
     {"CMYK", "YCbCr", "LAB", "HSV", "I;16", "I;16B", "I;16L", "I"}
 )
 
-# How a picture is turned upright, by its EXIF orientation.
-_TURNS: dict[Any, Image.Transpose] = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+# How pixels are turned upright, by their EXIF orientation.
+_TURNS: dict[Any, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
 }
 
-# What Pillow's parsers raise on damaged files.
-_DAMAGE = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    struct.error,
-    Image.DecompressionBombError,
-)
-
-
-class _opened:  # noqa: N801  (a context manager used like a function)
-    """Opens encoded bytes with Pillow; every failure inside becomes a `PictureError`."""
-
-    def __init__(self, data: bytes, min_size: int) -> None:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                self._image = Image.open(io.BytesIO(data))
-        except UnidentifiedImageError as error:
-            raise PictureError("not a picture (content of another type)") from error
-        except _DAMAGE as error:
-            raise PictureError(f"cannot be decoded ({_brief(error)})") from error
-        width, height = self._image.size
-        if min(width, height) < min_size:
-            raise PictureError(f"too small ({width}x{height}, at least {min_size} wanted)")
-        if width * height > MAX_PIXELS:
-            raise PictureError(f"too large ({width}x{height})")
-
-    def __enter__(self) -> Image.Image:
-        return self._image
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._image.close()
-        if isinstance(error, _DAMAGE):
-            raise PictureError(f"cannot be decoded ({_brief(error)})") from error
+_BAND = 4_000_000  # pixels that are converted at a time
 
 
 def _refuse_unsupported(image: Image.Image) -> None:
     """Refuses a loaded image whose values cannot be brought to 8 bits without guessing."""
     if image.mode not in _MODES:
         raise PictureError(f"unsupported pixel type '{image.mode}'")
-    if image.mode == "I":
-        low, high = np.asarray(image).min(), np.asarray(image).max()
-        if low < 0 or high > 0xFFFF:
-            raise PictureError(f"unsupported pixel type (values {low} to {high}, beyond 16 bits)")
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Applies EXIF rotation; where the EXIF data is damaged, the picture stays as stored."""
+def _to_8_bits(image: Image.Image, data: bytes) -> Image.Image:
+    if image.mode.startswith("I"):
+        return grey_to_8_bits(image, data)
+    return colour_to_8_bits(image, data)
+
+
+def _turn(image: Image.Image) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None:
+    """How EXIF says the picture is turned; where the EXIF data is damaged, it stays as stored."""
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except _DAMAGE:
-        return image
-    turn = _TURNS.get(orientation)
-    return image if turn is None else image.transpose(turn)
+        check_tags(image.info.get("exif", b"").removeprefix(b"Exif\0\0"))
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # Pillow's parser raises anything
+        return None
+
+
+def _to_array(image: Image.Image, shrink: int) -> NDArray[np.uint8]:
+    """RGB pixels of an 8-bit image, shrunk by a whole number; band by band, to save memory."""
+    width, height = image.size
+    if shrink == 1 and width * height <= _BAND:
+        return np.array(_to_rgb(image))
+    rows = max(1, _BAND // width) * shrink
+    pixels = np.empty((-(-height // shrink), -(-width // shrink), 3), np.uint8)
+    for top in range(0, height, rows):
+        band = _to_rgb(image.crop((0, top, width, min(height, top + rows))))
+        pixels[top // shrink : (top + rows) // shrink] = np.asarray(
+            band.reduce(shrink) if shrink > 1 else band
+        )
+    return pixels
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Converts any Pillow mode to RGB without losing depth or inventing colour."""
+    """Converts any Pillow mode of 8 bits to RGB without inventing colour."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I"):
-        # Pillow clips 16-bit values at 255; the upper byte is wanted.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if "A" in image.mode.upper().replace("LAB", "") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
-
-
-def _brief(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bcd.config import SplitConfig
+from bcd.config import FOLDED, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.grouping import (
     hang_together,
@@ -21,9 +21,8 @@ from bcd.data.grouping import (
 )
 from bcd.data.survey import Survey
 from bcd.errors import BcdError, ConfigError
-from bcd.storage import write_csv
+from bcd.storage import typed_path, write_csv, written_path
 
-FOLDED = ("kfold", "grouped", "blocked")  # kinds that can be divided into folds
 SUBSETS = ("train", "val", "test", "excluded")
 
 
@@ -209,7 +208,7 @@ def _from_csv(catalog: Catalog, file: str | None) -> np.ndarray:
             )
         source = "column 'split'"
     else:
-        subsets = _matched(catalog, Path(file).expanduser())
+        subsets = _matched(catalog, typed_path(file))
         source = file
     subsets[subsets == ""] = "excluded"
     unknown = sorted(set(subsets) - set(SUBSETS))
@@ -230,12 +229,16 @@ def _matched(catalog: Catalog, file: Path) -> np.ndarray:
     if not rows or not {"path", "subset"} <= set(rows[0]):
         raise BcdError(f"split.file={file}: wants the columns path and subset")
     by_path = {row["path"]: row["subset"] for row in rows}
-    present = {p.path for p in catalog.pictures}
+    paths = [written_path(p.path) for p in catalog.pictures]
+    present = set(paths)
     by_hash: dict[str, list[str]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row["path"] in present):  # moved files' rows first
         if row.get("sha256"):
             by_hash[row["sha256"]].append(row["subset"])
-    subsets = [by_path.get(p.path) or _next(by_hash[p.sha256]) for p in catalog.pictures]
+    subsets = [
+        by_path.get(path) or _next(by_hash[p.sha256])
+        for path, p in zip(paths, catalog.pictures, strict=True)
+    ]
     if not any(subsets):
         raise BcdError(f"split.file={file}: none of its pictures is in {catalog.root}")
     return np.array(subsets, dtype=object)

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from bcd.config import AugmentConfig
 from bcd.data.catalog import Picture
-from bcd.data.reading import fit, mask_scale_bar, read_picture
+from bcd.data.reading import prepare, read_picture
 
 # The picture as it is, merely resized: what val, test and predict see.
 PLAIN = -1
@@ -105,9 +105,11 @@ class Source(Dataset[Any]):
 
     Attributes:
         wants_workers: Whether a sample takes so long that other processes should make it.
+        most_pixels: Of the largest picture that a sample is made from; 0 where that is not known.
     """
 
     wants_workers = True
+    most_pixels = 0
 
     @staticmethod
     def collate(samples: Sequence[Any]) -> Any:
@@ -127,12 +129,6 @@ class ViewSource(Source):
         """Stacks samples into pictures (N, 3, size, size) uint8, channels last, and labels (N,)."""
         pixels = torch.stack([sample[0] for sample in samples]).permute(0, 3, 1, 2)
         return pixels, torch.tensor([sample[1] for sample in samples])
-
-
-def prepare(picture: NDArray[np.uint8], size: int, mask: bool) -> NDArray[np.uint8]:
-    """Brings a decoded picture to (size, size, 3) and covers its scale bar where asked."""
-    fitted = fit(picture, size)
-    return mask_scale_bar(fitted) if mask else fitted
 
 
 class PictureViews(ViewSource):
@@ -159,6 +155,7 @@ class PictureViews(ViewSource):
         self.size = size
         self.augmenter = augmenter
         self.mask = mask
+        self.most_pixels = max((p.width * p.height for p in pictures), default=0)
 
     def __len__(self) -> int:
         return len(self.pictures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +78,27 @@ def collect_answers(
         labels[place] = target.numpy()
         done += len(target)
     return Answers(logits, features, labels)
+
+
+def check_finite(answers: Answers, paths: Sequence[str] = ()) -> None:
+    """Makes sure that every answer is one: of NaN, the most probable class would be the first.
+
+    Args:
+        answers: To n pictures.
+        paths: Of these pictures, so that the first without an answer can be named.
+
+    Raises:
+        BcdError: A logit or a feature is not finite.
+    """
+    parts = (answers.logits, answers.features)
+    finite: NDArray[np.bool_] = np.all([np.isfinite(p).all(axis=1) for p in parts], axis=0)
+    wrong = np.flatnonzero(~finite)
+    if len(wrong):
+        first = f", the first to {paths[wrong[0]]}" if paths else ""
+        raise BcdError(
+            f"{len(wrong)} of {len(finite)} answers are not finite{first}: the weights are of no "
+            "use, perhaps training diverged (try a smaller optimizer.lr)"
+        )
 
 
 def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

@@ -3,8 +3,7 @@
 Split conformal prediction with the plainest score, the probability of the true class: of all
 scores that keep the promise over all pictures together, it gives the smallest sets. Scores that add
 up the classes in order (APS, RAPS) even out the coverage of easy and hard pictures, with larger
-sets. Where each class must keep the promise by itself, `class_thresholds` has one threshold a
-class; to promise 0.95 that wants 19 pictures of the class.
+sets.
 """
 
 from __future__ import annotations
@@ -15,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd.evaluation.bootstrap import Groups
+from bcd.evaluation.promise import Limit, lower_limit
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -24,50 +26,32 @@ _ROUNDING = 1e-9  # by so much a product may miss a whole number
 
 
 def conformal_threshold(
-    probabilities: Floats, labels: NDArray[np.int64], coverage: float = 0.95
-) -> float:
+    probabilities: Floats,
+    labels: NDArray[np.int64],
+    coverage: float = 0.95,
+    groups: Groups | None = None,
+) -> Limit:
     """Finds the probability from which on a class belongs to the set of a new picture.
 
-    It is the r-th smallest probability of a true class, r = floor((n + 1) (1 - coverage)). A new
-    picture that is exchangeable with these n then has its class in its set with a chance of
-    1 - r / (n + 1) or more; without ties, at most 1 / (n + 1) above `coverage`.
+    Without groups it is the r-th smallest probability of a true class,
+    r = floor((n + 1) (1 - coverage)). A new picture that is exchangeable with these n then has its
+    class in its set with a chance of 1 - r / (n + 1) or more; without ties, at most 1 / (n + 1)
+    above `coverage`. With groups, see `bcd.evaluation.promise`.
 
     Args:
-        probabilities: (n, classes), of pictures the model was not trained on.
+        probabilities: (n, classes), n at least 1, of pictures the model was not trained on.
         labels: (n,).
         coverage: Wanted share of sets that hold the true class, between 0 and 1.
+        groups: (n,), what each picture belongs to; None where each stands for itself.
 
     Returns:
-        The threshold; 0 (every class in every set) where n is too small to promise anything.
+        The threshold, and the share of sets that may lack the true class: more than was wanted
+        where n or the number of groups is too small.
     """
-    scores = np.sort(probabilities[np.arange(len(labels)), labels])
-    rank = int(np.floor((len(scores) + 1) * (1 - coverage) + _ROUNDING))
-    if rank < 1:
-        return 0.0
-    return float(scores[min(rank, len(scores)) - 1]) if len(scores) else 0.0
+    return lower_limit(probabilities[np.arange(len(labels)), labels], 1 - coverage, groups)
 
 
-def class_thresholds(
-    probabilities: Floats, labels: NDArray[np.int64], coverage: float = 0.95
-) -> NDArray[np.float64]:
-    """Thresholds (classes,) that keep the promise within each class; 0 for classes too small.
-
-    Args:
-        probabilities: (n, classes), of pictures the model was not trained on.
-        labels: (n,).
-        coverage: Wanted share, between 0 and 1.
-    """
-    return np.array(
-        [
-            conformal_threshold(probabilities[labels == c], labels[labels == c], coverage)
-            for c in range(probabilities.shape[1])
-        ]
-    )
-
-
-def prediction_sets(
-    probabilities: Floats, threshold: float | NDArray[np.float64]
-) -> NDArray[np.bool_]:
+def prediction_sets(probabilities: Floats, threshold: float) -> NDArray[np.bool_]:
     """Which classes (n, classes) are in the set of each picture.
 
     Where the model is right more often than was promised, some sets are empty: the picture is like
@@ -75,7 +59,7 @@ def prediction_sets(
 
     Args:
         probabilities: (n, classes).
-        threshold: One, or one a class.
+        threshold: Of `conformal_threshold`.
     """
     sets: NDArray[np.bool_] = probabilities >= threshold
     return sets

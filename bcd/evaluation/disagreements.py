@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bcd.data.reading import fit
 from bcd.evaluation.figures import TILE, draw_tiles
-from bcd.storage import write_csv
+from bcd.storage import write_csv, written_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,5 +102,5 @@ def draw_disagreements(
     titles = []
     for d in shown:
         said = [f"{n}: {s} ({c:.0%})" for n, s, c in zip("ab", d.said, d.certain, strict=True)]
-        titles.append("\n".join([f"{Path(paths[d.index]).name} is {d.label}", *said]))
+        titles.append("\n".join([f"{written_path(Path(paths[d.index]).name)} is {d.label}", *said]))
     return draw_tiles(tiles, titles, min(4, len(shown)))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.data.reading import fit
-from bcd.storage import replacing
+from bcd.storage import replacing, written_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,7 +116,7 @@ def draw_mistakes(
         return None
     tiles, titles = [], []
     for index, said, probability in wrong:
-        name, label = Path(predictions[index].path).name, predictions[index].label
+        name, label = written_path(Path(predictions[index].path).name), predictions[index].label
         tiles.append(fit(pixels(index), TILE))
         titles.append(f"{name}\nis {label}\nsaid {said} ({probability:.0%})")
     return draw_tiles(tiles, titles, min(4, len(wrong)))

@@ -2,17 +2,11 @@
 
 It holds the temperature, from which probability on a class is in a picture's set, at which
 probability of malignancy a picture is called so, and when to leave the answer to a person.
-
-How unlike the training pictures a picture is, is the length of what its features have outside the
-subspace that holds most of the training features' variance. Tried on real smears against noise,
-plain colour, text, scenery, drawn smears, defocused and grey smears, over twelve splits, it missed
-least at the same share of real test pictures referred. The nearest training pictures in cosine
-distance missed drawn smears, Mahalanobis' distance inside the subspace missed text and plain
-colour, and the highest probability missed nearly everything.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,45 +16,46 @@ import torch
 from numpy.typing import NDArray
 
 from bcd.config import JudgeConfig
-from bcd.evaluation.bootstrap import named_groups
+from bcd.errors import BcdError
+from bcd.evaluation.bootstrap import Groups
 from bcd.evaluation.calibration import fit_temperature
-from bcd.evaluation.collect import Answers, softmax
+from bcd.evaluation.collect import Answers, check_finite, softmax
 from bcd.evaluation.conformal import conformal_threshold
-from bcd.evaluation.metrics import threshold_for_sensitivity
+from bcd.evaluation.predictions import NOT_FINITE, UNCALIBRATED, UNREADABLE, Prediction
+from bcd.evaluation.promise import ONE_BY_ONE, Scope, lower_limit, sensitive_threshold
+from bcd.evaluation.subspace import Subspace, find_subspace
 
-UNSURE, UNLIKE = "unsure", "unlike the training pictures"
-
-_DIRECTIONS = 64  # of the subspace; an eighth of small feature vectors
-_ROWS = 1024  # features at a time, so that memory stays small
-MOST = 4000  # training pictures from which the subspace is found
+UNSURE, UNLIKE, DISAGREES = "unsure", "unlike the training pictures", "threshold disagrees"
 
 Floats = NDArray[np.floating[Any]]
+Reasons = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Subspace:
-    """Where the training features lie.
+class Judged:
+    """What is made of a network's answers to n pictures.
 
     Attributes:
-        mean: Of the training features, float32 (d,).
-        basis: Orthonormal rows, float32 (k, d).
-        limit: Distance above which a picture is unlike the training pictures.
+        probabilities: Calibrated, (n, classes); NaN where the answer is not finite.
+        malignant: Whether each is called malignant; None where that is not decided.
+        reasons: Why each should go to a person; empty where it need not.
     """
 
-    mean: NDArray[np.float32]
-    basis: NDArray[np.float32]
-    limit: float = np.inf
+    probabilities: NDArray[np.float64]
+    malignant: list[bool | None]
+    reasons: list[Reasons]
 
-    def distance(self, features: Floats) -> NDArray[np.float64]:
-        """Length (n,) of what features (n, d) have outside the subspace."""
-        parts = [self._outside(features[i : i + _ROWS]) for i in range(0, len(features), _ROWS)]
-        return np.concatenate([np.empty(0), *parts])
+    def prediction(self, index: int, path: str, label: str = "") -> Prediction:
+        """What is said of one picture; no class and no probabilities if that is not finite.
 
-    def _outside(self, features: Floats) -> NDArray[np.float64]:
-        centred = features.astype(np.float64) - self.mean
-        inside = centred @ self.basis.T.astype(np.float64)
-        rest = np.square(centred).sum(axis=1) - np.square(inside).sum(axis=1)
-        return np.asarray(np.sqrt(np.maximum(rest, 0)))
+        Args:
+            index: Of the picture, from 0 to n - 1.
+            path: Its path.
+            label: Its true class; empty where unknown.
+        """
+        reasons = self.reasons[index]
+        row = () if NOT_FINITE in reasons else tuple(map(float, self.probabilities[index]))
+        return Prediction(path, label, row, refer=reasons, malignant=self.malignant[index])
 
 
 @dataclass(frozen=True)
@@ -71,57 +66,117 @@ class Judge:
         temperature: Divides the logits.
         set_from: Probability from which on a class is in a picture's set.
         coverage: Share of sets that were to hold the true class.
+        covered: Share that val is large enough to promise.
         malignant_from: Probability of malignancy from which on a picture is called malignant; None
             where no class is benign.
+        benign: Index of the benign class; None where there is none.
         sensitivity: What that threshold was to reach.
+        confidence: How sure it was to be.
+        sensitivity_kept: What val is large enough to promise with that confidence; 0: nothing.
+        malignant_units: Independent malignant pictures of val, or groups.
+        units: Independent pictures of val, or groups.
+        by_groups: Whether it is groups that were counted.
+        about: What pictures the promises are about, in words.
         unsure_below: Highest probability below which a picture is referred.
         subspace: Where training features lie; None where unknown.
         prevalence: Share of malignant that predictive values are given for; None: as found.
+        calibrated: Whether anything was decided at all; if not, every picture is referred.
     """
 
     temperature: float = 1.0
     set_from: float = 0.0
     coverage: float = 0.95
+    covered: float = 0.0
     malignant_from: float | None = None
+    benign: int | None = None
     sensitivity: float = 0.995
+    confidence: float = 0.9
+    sensitivity_kept: float = 0.0
+    malignant_units: int = 0
+    units: int = 0
+    by_groups: bool = False
+    about: str = ""
     unsure_below: float = 0.0
     subspace: Subspace | None = None
     prevalence: float | None = None
+    calibrated: bool = True
 
     def probabilities(self, logits: Floats) -> NDArray[np.float64]:
-        """Calibrated probabilities (n, classes) of logits (n, classes)."""
-        return softmax(np.asarray(logits, np.float64) / self.temperature)
+        """Calibrated probabilities (n, classes) of logits (n, classes); NaN for any not finite."""
+        finite = np.isfinite(logits).all(axis=1, keepdims=True)
+        scaled = np.where(finite, np.asarray(logits, np.float64), 0) / self.temperature
+        return np.where(finite, softmax(scaled), np.nan)
 
     def unlikeness(self, features: Floats) -> NDArray[np.float64]:
         """How unlike the training pictures pictures are, (n,); above 1 too unlike, 0 if unknown.
 
         Args:
-            features: What the head was given, (n, d).
+            features: What the head was given, (n, d); NaN comes of any that is not finite.
         """
-        if self.subspace is None:
-            return np.zeros(len(features))
-        return self.subspace.distance(features) / max(self.subspace.limit, 1e-12)
+        finite: NDArray[np.bool_] = np.asarray(np.isfinite(features).all(axis=1))
+        apart = np.zeros(len(features))
+        if self.subspace is not None:
+            usable = np.where(finite[:, None], features, 0)
+            apart = self.subspace.distance(usable) / max(self.subspace.limit, 1e-12)
+        return np.where(finite, apart, np.nan)
 
-    def reasons(self, probabilities: Floats, unlikeness: Floats) -> list[str]:
-        """Why each picture should go to a person; empty where it need not.
+    def malignant(self, probabilities: Floats) -> NDArray[np.bool_] | None:
+        """Which pictures the threshold calls malignant, (n,); None where there is no threshold.
+
+        Args:
+            probabilities: Calibrated, (n, classes).
+        """
+        if self.benign is None or self.malignant_from is None:
+            return None
+        return np.asarray(p_malignant(probabilities, self.benign) >= self.malignant_from)
+
+    def reasons(self, probabilities: Floats, unlikeness: Floats) -> list[Reasons]:
+        """All reasons why each picture should go to a person; empty where it need not.
 
         Args:
             probabilities: Calibrated, (n, classes).
             unlikeness: (n,).
         """
-        unsure = probabilities.max(axis=1) < self.unsure_below
-        unlike = unlikeness > 1
-        return [UNLIKE if u else UNSURE if s else "" for u, s in zip(unlike, unsure, strict=True)]
+        known = np.isfinite(probabilities).all(axis=1)
+        finite: NDArray[np.bool_] = np.logical_and(known, np.isfinite(unlikeness))
+        said = self.malignant(probabilities)
+        disagrees = np.zeros(len(probabilities), bool)
+        if said is not None:
+            disagrees = said != (probabilities.argmax(axis=1) != self.benign)
+        found = {
+            NOT_FINITE: ~finite,
+            UNSURE: finite & (probabilities.max(axis=1) < self.unsure_below),
+            UNLIKE: finite & (unlikeness > 1),
+            DISAGREES: finite & disagrees,
+            UNCALIBRATED: np.full(len(probabilities), not self.calibrated),
+        }
+        return [tuple(name for name in found if found[name][i]) for i in range(len(probabilities))]
 
-    def answer(self, logits: Floats, features: Floats) -> tuple[NDArray[np.float64], list[str]]:
-        """Calibrated probabilities (n, classes), and why each picture should go to a person.
+    def answer(self, logits: Floats, features: Floats) -> Judged:
+        """Calibrates answers, calls them malignant or not, and says which go to a person and why.
 
         Args:
             logits: (n, classes).
             features: What the head was given, (n, d).
         """
         probabilities = self.probabilities(logits)
-        return probabilities, self.reasons(probabilities, self.unlikeness(features))
+        reasons = self.reasons(probabilities, self.unlikeness(features))
+        said = self.malignant(probabilities)
+        known: list[bool | None] = [None] * len(reasons)
+        if said is not None:
+            pairs = zip(said, reasons, strict=True)
+            known = [None if NOT_FINITE in why else bool(ill) for ill, why in pairs]
+        return Judged(probabilities, known, reasons)
+
+    def unread(self, path: str, error: str) -> Prediction:
+        """What is said of a picture that could not be read.
+
+        Args:
+            path: Its path.
+            error: Why.
+        """
+        reasons = (UNREADABLE,) if self.calibrated else (UNREADABLE, UNCALIBRATED)
+        return Prediction(path, "", (), error, reasons)
 
     def to_plain(self) -> dict[str, Any]:
         """Numbers and tensors, as they go into a checkpoint."""
@@ -136,9 +191,9 @@ class Judge:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any] | None) -> Judge:
-        """The judge of a checkpoint; one that changes and refers nothing where it has none."""
+        """The judge of a checkpoint; where it has none, one that changes nothing and refers all."""
         if plain is None:
-            return cls()
+            return cls(calibrated=False)
         space = plain["subspace"]
         if space is not None:
             space = Subspace(space["mean"].numpy(), space["basis"].numpy(), float(space["limit"]))
@@ -150,7 +205,7 @@ def fit_judge(
     val: Answers,
     trained: Floats,
     benign: int | None,
-    groups: Sequence[str] = (),
+    scope: Scope = ONE_BY_ONE,
 ) -> Judge:
     """Decides everything on val.
 
@@ -159,53 +214,80 @@ def fit_judge(
         val: Answers to the val part.
         trained: Features of training pictures, (n, d); empty where there are none.
         benign: Index of the benign class.
-        groups: What each of val's pictures belongs to; a group counts as one picture.
+        scope: Whether val's groups count as one picture each, and what promises are about.
+
+    Raises:
+        BcdError: An answer or a feature is not finite.
     """
+    check_finite(val)
+    if not np.isfinite(trained).all():
+        raise BcdError("features of training pictures are not finite: the weights are of no use")
+    groups = scope.groups
     temperature = fit_temperature(val.logits, val.labels, effective_groups(groups))
     probabilities = softmax(np.asarray(val.logits, np.float64) / temperature)
-    malignant_from = None
+    sets = conformal_threshold(probabilities, val.labels, cfg.coverage, groups)
+    decided: dict[str, Any] = {}
     if benign is not None:
-        ill = 1 - probabilities[:, benign]
-        malignant_from = threshold_for_sensitivity(ill, val.labels != benign, cfg.sensitivity)
-    subspace = find_subspace(trained)
-    if subspace is not None:
-        limit = float(np.quantile(subspace.distance(val.features), 1 - cfg.unlike))
-        subspace = Subspace(subspace.mean, subspace.basis, limit)
+        found = sensitive_threshold(
+            p_malignant(probabilities, benign), val.labels != benign, cfg.sensitivity,
+            cfg.confidence, groups,
+        )  # fmt: skip
+        decided = {
+            "malignant_from": found.threshold,
+            "sensitivity_kept": found.promised,
+            "malignant_units": found.units,
+        }
     return Judge(
-        temperature,
-        conformal_threshold(probabilities, val.labels, cfg.coverage),
-        cfg.coverage,
-        malignant_from,
-        cfg.sensitivity,
-        float(np.quantile(probabilities.max(axis=1), cfg.unsure)),
-        subspace,
-        cfg.prevalence,
+        temperature=temperature,
+        set_from=sets.value,
+        coverage=cfg.coverage,
+        covered=1 - sets.share,
+        benign=benign,
+        sensitivity=cfg.sensitivity,
+        confidence=cfg.confidence,
+        units=sets.units,
+        by_groups=groups is not None,
+        about=scope.about,
+        unsure_below=_lowest_usual(probabilities.max(axis=1), cfg.unsure, groups),
+        subspace=_limited(find_subspace(trained), val.features, cfg.unlike, groups),
+        prevalence=cfg.prevalence,
+        **decided,
     )
 
 
-def effective_groups(groups: Sequence[str]) -> float | None:
-    """How many groups of equal size would be worth these; None where there are none."""
-    named = named_groups(groups) if groups else None
-    if named is None:
+def p_malignant(probabilities: Floats, benign: int) -> Floats:
+    """Probability (n,) of malignancy of probabilities (n, classes)."""
+    return np.asarray(1 - probabilities[:, benign])
+
+
+def _lowest_usual(scores: Floats, share: float, groups: Groups | None) -> float:
+    """Score below which a picture is referred; where none is to be, there is no such score."""
+    return lower_limit(scores, share, groups).value if share > 0 else -np.inf
+
+
+def _limited(
+    subspace: Subspace | None, features: Floats, share: float, groups: Groups | None
+) -> Subspace | None:
+    """The subspace with the distance above which a picture is referred."""
+    if subspace is None:
         return None
-    sizes = np.unique(named, return_counts=True)[1]
+    limit = -_lowest_usual(-subspace.distance(features), share, groups)
+    return Subspace(subspace.mean, subspace.basis, limit)
+
+
+def effective_groups(groups: Groups | None) -> float | None:
+    """How many groups of equal size would be worth these; None where there are none."""
+    if groups is None:
+        return None
+    sizes = np.unique(groups, return_counts=True)[1]
     return float(sizes.sum() ** 2 / np.square(sizes).sum())
 
 
-def find_subspace(features: Floats) -> Subspace | None:
-    """The directions in which features (n, d) vary most; None where there are too few."""
-    n, d = features.shape
-    directions = min(_DIRECTIONS, d // 8, n // 4)
-    if directions < 1:
-        return None
-    given = torch.from_numpy(np.ascontiguousarray(features, np.float32))
-    mean = given.mean(dim=0)
-    with torch.random.fork_rng(devices=[]):  # the search starts from random directions
-        torch.manual_seed(0)
-        _, _, found = torch.svd_lowrank(given - mean, directions, niter=4)
-    return Subspace(mean.numpy(), found.T.contiguous().numpy())
-
-
-def referred(reasons: Sequence[str]) -> NDArray[np.bool_]:
+def referred(reasons: Sequence[Reasons]) -> NDArray[np.bool_]:
     """Which pictures go to a person, (n,)."""
     return np.asarray([bool(reason) for reason in reasons], bool)
+
+
+def count_reasons(reasons: Sequence[Reasons]) -> dict[str, int]:
+    """How many pictures each reason sends to a person; a picture may have several."""
+    return dict(sorted(Counter(name for why in reasons for name in why).items()))

@@ -138,31 +138,6 @@ def clinical_at_threshold(
     }
 
 
-def threshold_for_sensitivity(
-    p_malignant: NDArray[np.floating[Any]], malignant: NDArray[np.bool_], wanted: float = 0.995
-) -> float:
-    """Finds the largest threshold at which at least that share of the malignant is called so.
-
-    It is the probability of a malignant picture. Pictures that tie with it are all called
-    malignant, so the sensitivity may exceed what was wanted. To be chosen on val, never on test.
-
-    Args:
-        p_malignant: (n,), between 0 and 1.
-        malignant: (n,), the truth.
-        wanted: Sensitivity between 0 and 1.
-
-    Returns:
-        The threshold for `clinical_at_threshold`; 0 without malignant pictures, which calls
-        everything malignant.
-    """
-    ill = np.sort(p_malignant[malignant])[::-1]
-    if len(ill) == 0:
-        return 0.0
-    # The product may exceed a whole number by rounding alone.
-    needed = int(np.ceil(wanted * len(ill) - 1e-9))
-    return float(ill[max(needed, 1) - 1])
-
-
 def _clinical(
     truth: NDArray[np.bool_], said: NDArray[np.bool_], prevalence: float | None
 ) -> dict[str, float]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bcd.storage import write_csv, write_text
+from bcd.storage import write_csv, write_text, written_path
+
+# Why a picture has no answer, or none that was decided on.
+UNREADABLE, NOT_FINITE, UNCALIBRATED = "unreadable", "not finite", "uncalibrated"
 
 
 @dataclass(frozen=True)
@@ -19,66 +21,72 @@ class Prediction:
     Attributes:
         path: Of the picture.
         label: Its true class; empty where unknown.
-        probabilities: One per class; empty where the picture could not be read.
+        probabilities: One per class; empty where there is no answer.
         error: Why it could not be read, else empty.
-        refer: Why a person should look at it, else empty.
+        refer: All reasons why a person should look at it; empty where there is none.
+        malignant: Whether it is called malignant; None where that is not decided.
     """
 
     path: str
     label: str
     probabilities: tuple[float, ...]
     error: str = ""
-    refer: str = ""
+    refer: tuple[str, ...] = ()
+    malignant: bool | None = None
 
     @property
     def best(self) -> int | None:
-        """Index of the most probable class, the first of equals; None where unreadable."""
+        """Index of the most probable class, the first of equals; None without an answer."""
         return max(range(len(self.probabilities)), key=self.probabilities.__getitem__, default=None)
 
 
-def prediction_records(
-    predictions: Sequence[Prediction], classes: Sequence[str], benign: int | None
-) -> list[dict[str, Any]]:
-    """Turns predictions into records with the columns of `predictions.csv`.
+def columns(classes: Sequence[str]) -> list[str]:
+    """Columns of `predictions.csv`, in their order.
 
-    They are path, label, prediction, probability, p_<class> …, malignant, refer, reason, error.
-    A picture that cannot be read has no prediction and is referred to a person, as is one whose
-    answer is not to be relied on.
+    `malignant` is what the judge's threshold says of the probability of malignancy, not whether
+    the most probable class is malignant. `refer` says whether a person should look at the picture,
+    `reason` names all reasons why, joined by semicolons.
     """
-    return [_record(p, classes, benign) for p in predictions]
+    probabilities = [f"p_{name}" for name in classes]
+    said = ["path", "label", "prediction", "probability", *probabilities]
+    return [*said, "malignant", "refer", "reason", "error"]
 
 
-def _record(p: Prediction, classes: Sequence[str], benign: int | None) -> dict[str, Any]:
+def prediction_record(p: Prediction, classes: Sequence[str]) -> dict[str, Any]:
+    """Turns a prediction into a record with `columns`; None where something is not known.
+
+    A picture without an answer has no prediction, and is referred.
+    """
     best = p.best
-    known = best is not None
-    return {
-        # JSON has no way to write a name that is not UTF-8, which Linux allows.
-        "path": os.fsencode(p.path).decode("utf-8", "backslashreplace"),
-        "label": p.label,
-        "prediction": classes[best] if best is not None else "",
-        "probability": p.probabilities[best] if best is not None else None,
-        **{f"p_{n}": p.probabilities[i] if known else None for i, n in enumerate(classes)},
-        "malignant": best != benign if known and benign is not None else None,
-        "refer": bool(p.refer) or not known,
-        "reason": p.refer if known else "unreadable",
-        "error": p.error,
-    }
+    given = p.probabilities or (None,) * len(classes)
+    values = (
+        written_path(p.path),
+        p.label,
+        "" if best is None else classes[best],
+        None if best is None else p.probabilities[best],
+        *given,
+        p.malignant,
+        bool(p.refer) or best is None,
+        "; ".join(p.refer or (UNREADABLE,) * (best is None)),
+        p.error,
+    )
+    return dict(zip(columns(classes), values, strict=True))
+
+
+def prediction_cells(p: Prediction, classes: Sequence[str]) -> list[str]:
+    """Turns a prediction into a row of `predictions.csv`."""
+    return [_cell(value) for value in prediction_record(p, classes).values()]
 
 
 def write_predictions(
-    file: Path,
-    predictions: Sequence[Prediction],
-    classes: Sequence[str],
-    benign: int | None,
+    file: Path, predictions: Sequence[Prediction], classes: Sequence[str]
 ) -> None:
     """Writes records as CSV, or as a JSON list where the file's name ends in .json."""
-    records = prediction_records(predictions, classes, benign)
     if file.suffix.lower() == ".json":
+        records = [prediction_record(p, classes) for p in predictions]
         write_text(file, json.dumps(records, indent=1) + "\n")
         return
-    header = ["path", "label", "prediction", "probability", *(f"p_{n}" for n in classes)]
-    header += ["malignant", "refer", "reason", "error"]
-    write_csv(file, header, ([_cell(r[name]) for name in header] for r in records))
+    write_csv(file, columns(classes), (prediction_cells(p, classes) for p in predictions))
 
 
 def _cell(value: Any) -> str:

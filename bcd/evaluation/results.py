@@ -15,7 +15,7 @@ from bcd.data.catalog import Catalog
 from bcd.data.reading import read_picture
 from bcd.evaluation.bootstrap import named_groups
 from bcd.evaluation.calibration import draw_reliability, reliability
-from bcd.evaluation.collect import Answers, softmax
+from bcd.evaluation.collect import Answers, check_finite, softmax
 from bcd.evaluation.conformal import (
     area_under_risk,
     draw_risk_coverage,
@@ -26,7 +26,7 @@ from bcd.evaluation.conformal import (
 )
 from bcd.evaluation.figures import draw_confusion, draw_mistakes, save_figure
 from bcd.evaluation.intervals import confusion_intervals, wilson
-from bcd.evaluation.judge import Judge, referred
+from bcd.evaluation.judge import Judge, Judged, count_reasons, p_malignant, referred
 from bcd.evaluation.metrics import HEADLINE, clinical_at_threshold, compute_metrics, losses
 from bcd.evaluation.predictions import Prediction, write_predictions
 from bcd.evaluation.probability_intervals import probability_intervals
@@ -71,22 +71,30 @@ def evaluate(
         indices: Of the pictures, in the catalog.
         groups: What each picture belongs to; intervals are over groups where there are any.
         intervals: Whether to give them; to pictures that something was chosen on they mean nothing.
+
+    Raises:
+        BcdError: An answer is not finite.
     """
-    probabilities, reasons = judge.answer(answers.logits, answers.features)
+    check_finite(answers, [catalog.pictures[i].path for i in indices])
+    judged = judge.answer(answers.logits, answers.features)
+    probabilities = judged.probabilities
     uncalibrated = softmax(np.asarray(answers.logits, np.float64))
     labels, classes, benign = answers.labels, catalog.classes, catalog.benign
+    named = named_groups(groups) if groups else None
     metrics = compute_metrics(probabilities, labels, classes, benign, judge.prevalence)
     metrics |= {
+        "calibrated": judge.calibrated,
         "ece_uncalibrated": reliability(uncalibrated, labels).ece,
         "loss_uncalibrated": float(losses(uncalibrated, labels).mean()),
-        **_abstention(probabilities, labels, catalog, judge, reasons),
+        **_abstention(judged, labels),
     }
+    if judge.calibrated:
+        metrics |= _decided(judge, judged, labels, catalog, named, intervals)
     if intervals:
-        named = named_groups(groups) if groups else None
         metrics |= _intervals(probabilities, labels, catalog, named)
     predictions = tuple(
-        Prediction(catalog.pictures[i].path, classes[label], tuple(map(float, row)), refer=reason)
-        for i, label, row, reason in zip(indices, labels, probabilities, reasons, strict=True)
+        judged.prediction(place, catalog.pictures[i].path, classes[label])
+        for place, (i, label) in enumerate(zip(indices, labels, strict=True))
     )
     return Result(metrics, predictions, uncalibrated, probabilities, labels)
 
@@ -114,34 +122,61 @@ def _listed(value: Any) -> Any:
     return None if value is None else [float(limit) for limit in value]
 
 
-def _abstention(
-    probabilities: Floats,
+def _abstention(judged: Judged, labels: NDArray[np.int64]) -> dict[str, Any]:
+    """Figures of what is referred, and of what abstaining would buy."""
+    confidence = judged.probabilities.max(axis=1)
+    right = judged.probabilities.argmax(axis=1) == labels
+    away = referred(judged.reasons)
+    return {
+        "referred": float(away.mean()),
+        "referred_for": count_reasons(judged.reasons),
+        "accuracy_decided": float(right[~away].mean()) if not away.all() else None,
+        "selective_accuracy": selective_accuracy(confidence, right),
+        "area_under_risk": area_under_risk(risk_coverage(confidence, right)[1]),
+    }
+
+
+def _decided(
+    judge: Judge,
+    judged: Judged,
     labels: NDArray[np.int64],
     catalog: Catalog,
-    judge: Judge,
-    reasons: Sequence[str],
+    groups: list[str] | None,
+    intervals: bool,
 ) -> dict[str, Any]:
-    """Figures of what is referred, of sets, and of the threshold for malignancy."""
-    right = probabilities.argmax(axis=1) == labels
-    away = referred(reasons)
-    _, risk = risk_coverage(probabilities.max(axis=1), right)
-    sets = prediction_sets(probabilities, judge.set_from)
+    """Figures of prediction sets and of the threshold for malignancy, beside what was promised."""
+    sets = prediction_sets(judged.probabilities, judge.set_from)
+    about = {"by_groups": judge.by_groups, "about": judge.about}
     found: dict[str, Any] = {
-        "referred": float(away.mean()),
-        "referred_for": {name: reasons.count(name) for name in sorted(set(reasons) - {""})},
-        "accuracy_decided": float(right[~away].mean()) if not away.all() else None,
-        "selective_accuracy": selective_accuracy(probabilities.max(axis=1), right),
-        "area_under_risk": area_under_risk(risk),
-        "sets": {"wanted": judge.coverage, **set_figures(sets, labels, catalog.classes)},
-    }
-    if catalog.benign is not None and judge.malignant_from is not None:
-        ill = 1 - probabilities[:, catalog.benign]
-        found["at_threshold"] = {
-            "wanted_sensitivity": judge.sensitivity,
-            **clinical_at_threshold(
-                ill, labels != catalog.benign, judge.malignant_from, judge.prevalence
-            ),
+        "sets": {
+            "wanted": judge.coverage,
+            "promised": judge.covered,
+            "promised_from": judge.units,
+            **about,
+            **set_figures(sets, labels, catalog.classes),
         }
+    }
+    said = judge.malignant(judged.probabilities)
+    if judge.benign is None or judge.malignant_from is None or said is None:
+        return found
+    ill = labels != judge.benign
+    found["at_threshold"] = {
+        "wanted_sensitivity": judge.sensitivity,
+        "promised_sensitivity": judge.sensitivity_kept,
+        "confidence": judge.confidence,
+        "promised_from": judge.malignant_units,
+        **about,
+        **clinical_at_threshold(
+            p_malignant(judged.probabilities, judge.benign), ill, judge.malignant_from,
+            judge.prevalence,
+        ),
+    }  # fmt: skip
+    if intervals:
+        two = confusion_intervals(
+            ill.astype(np.int64), said.astype(np.int64), ("benign", "malignant"), 0, groups
+        )
+        for name in ("malignant_sensitivity", "malignant_specificity"):
+            found["at_threshold"][f"{name}_ci"] = _listed(two[name])
     return found
 
 
@@ -150,9 +185,7 @@ def write_results(run_dir: Path, catalog: Catalog, results: Mapping[str, Result]
     metrics = {name: result.metrics for name, result in results.items()}
     write_text(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     name, result = list(results.items())[-1]
-    write_predictions(
-        run_dir / "predictions.csv", result.predictions, catalog.classes, catalog.benign
-    )
+    write_predictions(run_dir / "predictions.csv", result.predictions, catalog.classes)
     figures = run_dir / "figures"
     title = f"{name}, n = {result.metrics['n']}"
     figure = draw_confusion(result.metrics["confusion"], catalog.classes, title)
@@ -172,21 +205,24 @@ def write_results(run_dir: Path, catalog: Catalog, results: Mapping[str, Result]
         save_figure(mistakes, figures / "mistakes.png")
 
 
-# The figures in tables beside the headline, where a part has them.
-_MORE = (
-    "malignant_sensitivity",
-    "malignant_specificity",
-    "ece",
-    "accuracy_without_leaked",
-    "referred",
-    "accuracy_decided",
-)
+# The figures in tables beside the headline, where a part has them, with what they are called.
+_MORE = {
+    "at_threshold.malignant_sensitivity": "malignant sensitivity",
+    "at_threshold.malignant_specificity": "malignant specificity",
+    "malignant_sensitivity": "malignant sensitivity, most probable class",
+    "malignant_specificity": "malignant specificity, most probable class",
+    "ece": "ece",
+    "accuracy_without_leaked": "accuracy without leaked",
+    "referred": "referred",
+    "accuracy_decided": "accuracy decided",
+}
 
 
 def metric_rows(results: Mapping[str, Result]) -> list[list[str]]:
     """Rows for a table: a figure's name, then its value on each part, with its 95 % interval."""
-    have = [n for n in _MORE if any(r.metrics.get(n) is not None for r in results.values())]
-    rows = [[n.replace("_", " "), *_cells(results, n)] for n in (*HEADLINE, *have)]
+    rows = [[name, *_cells(results, name)] for name in HEADLINE]
+    more = [[title, *_cells(results, name)] for name, title in _MORE.items()]
+    rows += [row for row in more if any(row[1:])]
     rows.append(["pictures", *_cells(results, "n")])
     if any(r.metrics.get("leaked") for r in results.values()):
         rows.append(["leaked pictures", *_cells(results, "leaked")])
@@ -199,7 +235,15 @@ def _cells(results: Mapping[str, Result], name: str) -> list[str]:
 
 
 def figure_text(metrics: Mapping[str, Any], name: str) -> str:
-    """A figure with its interval, as in `0.9790 [0.966, 0.988]`; empty where there is none."""
+    """A figure with its interval, as in `0.9790 [0.966, 0.988]`; empty where there is none.
+
+    Args:
+        metrics: The figures.
+        name: Of the figure; behind a dot, of one within another.
+    """
+    outer, _, inner = name.partition(".")
+    if inner:
+        return figure_text(metrics.get(outer) or {}, inner)
     value, interval = metrics.get(name), metrics.get(f"{name}_ci")
     if value is None:
         return ""

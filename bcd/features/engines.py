@@ -68,8 +68,7 @@ def choose_engine(name: str, device: torch.device) -> str:
 def engine_label(name: str, device: torch.device) -> str:
     """What a bank's key holds of an engine: two that may differ in a bit have two labels."""
     if name == "torch":
-        kind = "autocast" if device.type == "cuda" else "float32"
-        return f"torch {version('torch')} {device.type} {kind}"
+        return f"torch {version('torch')} {device.type} float32"
     return f"{name} {version(name)} cpu float32"
 
 
@@ -152,14 +151,12 @@ def _cores() -> int:
 
 def _torch(label: str, module: nn.Module, device: torch.device) -> Engine:
     module = module.to(device).to(memory_format=torch.channels_last)
-    on_gpu = device.type == "cuda"
 
     @torch.inference_mode()
     def forward(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         x = torch.from_numpy(pictures).to(device, non_blocking=True)
-        with torch.autocast(device.type, torch.float16, enabled=on_gpu):
-            output: Tensor = module(x)
-        return output.float().cpu().numpy()
+        output: Tensor = module(x)
+        return output.cpu().numpy()
 
     if device.type == "cpu":
         return Engine(label, forward, _cores(), 8)
@@ -201,6 +198,7 @@ def _plain_attention() -> Iterator[None]:
 def _onnxruntime(label: str, module: nn.Module, size: int) -> Engine:
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # what Windows' builds do without asking a variable
     options = onnxruntime.SessionOptions()
     # One thread a call and as many calls as cores: no call waits for another's slowest thread,
     # and decoding fills the gaps.

@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from bcd.console import say, track
-from bcd.data.reading import PictureError, decode_picture, read_bytes
+from bcd.data.files import PictureError, read_bytes, room_for
+from bcd.data.reading import decode_picture
 from bcd.data.views import Augmenter, PictureViews
 from bcd.errors import BcdError
 from bcd.features.bank import Bank
@@ -163,11 +164,14 @@ class Extractor:
         picture = self._source.pictures[index]
         augmenter: Augmenter = self._own.augmenter
         try:
-            data = read_bytes(self._source.root / picture.path)
-            pixels = self._source.prepare(decode_picture(data))
+            with room_for(self._source.root / picture.path):
+                data = read_bytes(self._source.root / picture.path)
+                pixels = self._source.prepare(decode_picture(data))
+                sha256 = hashlib.sha256(data).hexdigest()
+                del data
         except PictureError as error:
             raise BcdError(f"{picture.path} {error}; start the run again") from error
-        if hashlib.sha256(data).hexdigest() != picture.sha256:
+        if sha256 != picture.sha256:
             raise BcdError(f"{picture.path} has changed while the run went on; start it again")
         for view in views:
             yield augmenter(pixels, picture.sha256, view)

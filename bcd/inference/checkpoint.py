@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import platform
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.util import find_spec
@@ -15,9 +16,9 @@ from bcd.config_head import HeadConfig
 from bcd.errors import BcdError
 from bcd.models.backbones import empty_backbone
 from bcd.models.network import SmearNetwork
-from bcd.storage import replacing
+from bcd.storage import replacing, typed_path
 
-CARD_VERSION = 3
+CARD_VERSION = 4
 
 
 @dataclass
@@ -38,8 +39,8 @@ class Card:
         versions: Of Python and the packages that matter.
         val_metrics: Figures on the val part at the epoch that was saved.
         groups: Cluster of pictures, by sha256, as `Split.clusters`; not of those of their own.
-        judge: Temperature, thresholds and what training pictures are like, as `Judge` writes it;
-            None before the end of training, when it is decided on val.
+        judge: Temperature, thresholds, what they promise and what training pictures are like, as
+            `Judge` writes it; None before the end of training, when it is decided on val.
         version: Of the card's form.
     """
 
@@ -86,7 +87,7 @@ def find_checkpoint(text: str) -> Path:
     Raises:
         BcdError: There is none.
     """
-    path = Path(text).expanduser().absolute()
+    path = typed_path(text).absolute()
     if path.is_file():
         return path
     found = list(path.rglob("best.ckpt")) if path.is_dir() else []
@@ -108,18 +109,35 @@ def network_state(content: dict[str, Any]) -> dict[str, Any]:
     return {name[len(prefix) :]: value for name, value in state if name.startswith(prefix)}
 
 
+def save_content(content: dict[str, Any], file: Path) -> None:
+    """Writes a checkpoint in one move.
+
+    Raises:
+        OSError: The disk is full, or not to be written; what stood at `file` still stands there.
+    """
+    # Into memory first: where torch writes to the disk itself, it hides what the disk says.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with replacing(file) as stream:
+        stream.write(buffer.getbuffer())
+
+
 def write_judge(file: Path, content: dict[str, Any], judge: dict[str, Any]) -> None:
     """Writes a checkpoint again with what was decided on val in its card, in one move."""
     content["card"]["judge"] = judge
-    with replacing(file) as stream:
-        torch.save(content, stream)
+    save_content(content, file)
 
 
-def load_checkpoint(file: Path) -> tuple[SmearNetwork, Card]:
+def load_checkpoint(file: Path, uncalibrated: bool = False) -> tuple[SmearNetwork, Card]:
     """Loads a network in eval mode and its card; runs no code from the file.
 
+    Args:
+        file: The checkpoint.
+        uncalibrated: Whether one without a judge will do, whose answers were never calibrated.
+
     Raises:
-        BcdError: Not a checkpoint of this project, or of another version of its card.
+        BcdError: Not a checkpoint of this project, of another version of its card, or without a
+            judge.
     """
     try:
         content = read_content(file)
@@ -142,4 +160,10 @@ def load_checkpoint(file: Path) -> tuple[SmearNetwork, Card]:
         raise BcdError(
             f"ckpt={file}: not a checkpoint that train.py wrote (card and weights disagree)"
         ) from error
+    if card.judge is None and not uncalibrated:
+        raise BcdError(
+            f"ckpt={file}: uncalibrated: nothing was decided on val about its answers (its run did "
+            "not end, or it is not the best epoch's): give best.ckpt of a run that ended, or "
+            "uncalibrated=true to have every picture answered and referred"
+        )
     return network.eval().to(memory_format=torch.channels_last), card

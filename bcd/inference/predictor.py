@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from bcd.data.loading import make_loader
-from bcd.data.reading import PictureError, read_picture
-from bcd.data.views import Source, prepare
+from bcd.data.readers import Answer, Wanted, read_all
 from bcd.evaluation.judge import Judge
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.checkpoint import Card
 from bcd.models.network import SmearNetwork
-
-# Pixels (zeros where unreadable), place in the list of files, and the reason where unreadable.
-Sample = tuple[Tensor, int, str]
-Batch = tuple[Tensor, list[int], list[str]]
-
-
-class Files(Source):
-    """Picture files by place in a list.
-
-    Args:
-        paths: The files.
-        size: Side of the result in pixels.
-        mask: Whether the corner with the scale bar is covered.
-    """
-
-    def __init__(self, paths: Sequence[Path], size: int, mask: bool) -> None:
-        self.paths = paths
-        self.size = size
-        self.mask = mask
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Pixels uint8 (size, size, 3), the index, and the reason if unreadable."""
-        try:
-            pixels = prepare(read_picture(self.paths[index]), self.size, self.mask)
-            return torch.from_numpy(np.ascontiguousarray(pixels).copy()), index, ""
-        except PictureError as error:
-            return torch.zeros(self.size, self.size, 3, dtype=torch.uint8), index, str(error)
-
-    @staticmethod
-    def collate(samples: Sequence[Sample]) -> Batch:
-        """Stacks samples into pictures (N, 3, size, size), indices and reasons."""
-        pixels, indices, errors = zip(*samples, strict=True)
-        return torch.stack(pixels).permute(0, 3, 1, 2), list(indices), list(errors)
 
 
 @torch.inference_mode()
@@ -62,8 +24,8 @@ def predict_files(
     device: torch.device,
     batch_size: int,
     num_workers: int | None,
-) -> Iterator[Prediction]:
-    """Yields the prediction of each file in order, as batches are done.
+) -> Iterator[list[Prediction]]:
+    """Yields the predictions of files, batch by batch in order, as they are done.
 
     Args:
         network: From `load_checkpoint`.
@@ -71,19 +33,29 @@ def predict_files(
         paths: Picture files.
         device: Where to compute.
         batch_size: Pictures at a time.
-        num_workers: Processes that read; None to choose.
+        num_workers: Processes that read; None to choose; 0 reads in this process, where nothing
+            bounds the time of a file and a decoder's crash ends all.
     """
-    files = Files(paths, card.input_size, card.mask_scale_bar)
-    loader = make_loader(files, torch.utils.data.SequentialSampler(files), batch_size, num_workers)
     network.eval().to(device)
     judge = Judge.from_plain(card.judge)
-    for pixels, indices, errors in loader:
-        features = network.embed(pixels.to(device))
+    wanted = Wanted(card.input_size, card.mask_scale_bar)
+    answers = zip(paths, read_all(paths, wanted, num_workers), strict=True)
+    while batch := list(itertools.islice(answers, batch_size)):
+        yield _predict(network, judge, batch, device)
+
+
+def _predict(
+    network: SmearNetwork,
+    judge: Judge,
+    batch: Sequence[tuple[Path, Answer]],
+    device: torch.device,
+) -> list[Prediction]:
+    readable = [(path, answer) for path, answer in batch if not isinstance(answer, str)]
+    said: Iterator[Prediction] = iter(())
+    if readable:
+        pixels = torch.from_numpy(np.stack([answer for _, answer in readable]))
+        features = network.embed(pixels.permute(0, 3, 1, 2).to(device))
         logits = network.head(features).float().cpu().numpy()
-        probabilities, reasons = judge.answer(logits, features.float().cpu().numpy())
-        for index, error, row, reason in zip(indices, errors, probabilities, reasons, strict=True):
-            path = str(paths[index])
-            if error:
-                yield Prediction(path, "", (), error)
-            else:
-                yield Prediction(path, "", tuple(map(float, row)), refer=reason)
+        judged = judge.answer(logits, features.float().cpu().numpy())
+        said = (judged.prediction(place, str(path)) for place, (path, _) in enumerate(readable))
+    return [judge.unread(str(p), a) if isinstance(a, str) else next(said) for p, a in batch]

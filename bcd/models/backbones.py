@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +14,8 @@ from bcd.models.blocks import cut
 from bcd.models.from_timm import TimmNetwork, find_timm
 from bcd.models.hybrid import Branch, SideBySide
 from bcd.models.published import Published, adapted, published
-from bcd.models.weights import download_state, misfit, read_state
+from bcd.models.weights import download_state, load_needed, misfit, read_state
+from bcd.storage import typed_path
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -150,7 +150,7 @@ def _load_weights(
     if weights is None:
         return None
     if weights != "imagenet":
-        return read_state(Path(weights).expanduser())
+        return read_state(typed_path(weights))
     if known is None:
         raise ConfigError(f"model.weights=imagenet: {name} has none; give model.weights=null")
     return download_state(name, known.weights)
@@ -161,7 +161,8 @@ def _assemble(
 ) -> Backbone:
     network: Any = _plain_cnn().to(device) if known is None else known.make(cfg.input_size, device)
     if state is not None:
-        network.load_state_dict(adapted(state, network), strict=True, assign=True)
+        needed = network if known is None else cut(network)[0]
+        load_needed(network, needed, adapted(state, network))
     if known is None:
         return Backbone(network, _CNN_FEATURES)
     return Backbone(*cut(network), known.mean, known.std)

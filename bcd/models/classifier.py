@@ -19,8 +19,9 @@ from torchmetrics.classification import (
 from bcd.config import AugmentConfig, ModelConfig
 from bcd.config_head import HeadConfig
 from bcd.models.backbones import build_backbone
-from bcd.models.finetuning import Mixer, parameter_groups
-from bcd.models.network import SmearNetwork
+from bcd.models.finetuning import Mixer, learning_rate, parameter_groups
+from bcd.models.network import SmearNetwork, freeze_statistics
+from bcd.models.sharing import Share, SharedBatchNorm, SharedDropout, share_norms, weighed
 
 Batch = tuple[Tensor, Tensor]
 
@@ -64,29 +65,59 @@ class SmearClassifier(pl.LightningModule):
         self.train_scores = scores.clone(prefix="train/")
         self.val_scores = scores.clone(prefix="val/")
         self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
+        self._share: Share | None = None  # of several processes
         self._seen: list[Batch] = []  # logits and labels of the epoch's training batches
         # One dict of figures an epoch.
         self.history: list[dict[str, float]] = []
+        self._chance: dict[str, Tensor] = {}  # states of random generators to go on from
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps pictures uint8 (N, 3, H, W) to logits (N, classes)."""
         logits: Tensor = self.network(x)
         return logits
 
+    def on_train_start(self) -> None:
+        """Has BatchNorms that are trained see the batches of all processes together."""
+        if self.trainer.world_size > 1 and self._model.batchnorm == "trained":
+            share_norms(self.network.trunk)
+
     def on_train_epoch_start(self) -> None:
         """Puts every part into its mode; Lightning no longer does so before each epoch."""
         self.network.train()
+        if self.current_epoch < self._model.unfreeze_from:
+            freeze_statistics(self.network.trunk)
+        self._go_on_by_chance()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Of several processes, each learns what of the whole batch it has."""
+        trainer: Any = self.trainer
+        if trainer.world_size == 1:
+            return
+        rows = trainer.datamodule.rows(batch_idx)
+        self._share = Share(trainer.global_rank, trainer.world_size, rows)
+        for module in self.network.modules():
+            if isinstance(module, SharedDropout | SharedBatchNorm):
+                module.share = self._share
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a batch, with smoothed labels and mixed samples where these are asked for."""
         x, labels = self._mix(self.network.prefix(batch[0]), batch[1])
         logits = self.network.answer(x)
         loss: Tensor = self.smoothed_loss(logits, labels)
-        self.train_loss.update(loss.detach(), weight=len(logits))
+        share, count = self._share, len(logits)
+        if share is not None:
+            count = share.count  # a stand-in is none
+        self.train_loss.update(loss.detach(), weight=count)
         # Of mixed samples the class that most of it is.
         hard = labels.argmax(1) if labels.ndim == 2 else labels
-        self._seen.append((logits.detach(), hard))
-        return loss
+        self._seen.append((logits.detach()[:count], hard[:count]))
+        return loss if share is None else weighed(loss, self._weight(labels), share)
+
+    def _weight(self, labels: Tensor) -> Tensor | float:
+        """By what the mean loss of samples is to be weighed beside that of others."""
+        weights = self.loss.weight
+        # torch divides by the weights of the classes where a sample is of one class.
+        return len(labels) if weights is None or labels.ndim == 2 else weights[labels].sum()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Leaves the backbone as it is in the epochs that are for the head alone."""
@@ -106,7 +137,7 @@ class SmearClassifier(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Gathers the figures of a batch."""
         logits = self(batch[0])
-        self.val_loss.update(self.loss(logits, batch[1]), weight=len(logits))
+        self.val_loss.update(self.loss(logits, batch[1]), weight=self._weight(batch[1]))
         self.val_scores.update(logits, batch[1])
 
     def on_validation_epoch_end(self) -> None:
@@ -119,21 +150,45 @@ class SmearClassifier(pl.LightningModule):
 
     def _log_epoch(self, part: str, loss: MeanMetric, scores: MetricCollection) -> None:
         values = {f"{part}/loss": loss.compute(), **scores.compute()}
-        self.log_dict(values)
+        # They are those of all processes already; so Lightning need not warn of it.
+        self.log_dict(values, sync_dist=True)
         bar = {f"{part} {name}": values[f"{part}/{name}"] for name in ("loss", "accuracy")}
-        self.log_dict(bar, prog_bar=True, logger=False)
+        self.log_dict(bar, prog_bar=True, logger=False, sync_dist=True)
         while len(self.history) <= self.current_epoch:
             self.history.append({})
         self.history[self.current_epoch] |= {name: float(v) for name, v in values.items()}
         loss.reset()
         scores.reset()
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what a resumed run needs to end as one that was not interrupted."""
+        checkpoint["history"] = [dict(figures) for figures in self.history]
+        checkpoint["chance"] = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            checkpoint["chance"]["cuda"] = torch.cuda.get_rng_state(self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes the figures of the epochs before, and what is drawn next."""
+        self.history = [dict(figures) for figures in checkpoint["history"]]
+        self._chance = checkpoint["chance"]
+
+    def _go_on_by_chance(self) -> None:
+        """Puts random generators where they were when the checkpoint was saved."""
+        states, self._chance = self._chance, {}
+        if "cpu" in states:
+            torch.set_rng_state(states["cpu"].cpu())
+        if "cuda" in states and self.device.type == "cuda":
+            torch.cuda.set_rng_state(states["cuda"].cpu(), self.device)
+
     def configure_optimizers(self) -> Any:
-        """The optimizer over what is trained, and a scheduler that steps after every batch."""
+        """The optimizer over what is trained, and a scheduler.
+
+        It steps after every batch; `ReduceLROnPlateau` does after every validation, by its loss.
+        """
         from bcd.config_check import FILLED_IN, instantiate
 
         settings = dict(self._optimizer or {})
-        groups = parameter_groups(self.network, self._model, float(settings.get("lr", 1e-3)))
+        groups = parameter_groups(self.network, self._model, learning_rate(settings))
         optimizer = instantiate(settings, params=groups)
         if not self._scheduler:
             return optimizer
@@ -145,10 +200,11 @@ class SmearClassifier(pl.LightningModule):
             highest = parameter_groups(self.network, self._model, self._scheduler["max_lr"])
             filled["max_lr"] = [group["lr"] for group in highest]
         scheduler = instantiate({**self._scheduler, **filled}, optimizer=optimizer)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        when: dict[str, Any] = {"interval": "step"}
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            epochs = self.trainer.check_val_every_n_epoch or 1
+            when = {"interval": "epoch", "frequency": epochs, "monitor": "val/loss"}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **when}}
 
 
 def epoch_scores(classes: int) -> MetricCollection:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +12,22 @@ from torch import Tensor, nn
 from bcd.config import AugmentConfig, ModelConfig
 from bcd.errors import ConfigError
 from bcd.models.network import SmearNetwork
+
+
+def learning_rate(optimizer: Mapping[str, Any]) -> float:
+    """The learning rate of the `optimizer` group; where it has none, the default of its class.
+
+    Raises:
+        ConfigError: There is neither.
+    """
+    from hydra.utils import get_object
+
+    if "lr" in optimizer:
+        return float(optimizer["lr"])
+    parameter = inspect.signature(get_object(optimizer["_target_"])).parameters.get("lr")
+    if parameter is None or not isinstance(parameter.default, int | float):
+        raise ConfigError(f"optimizer.lr is missing: {optimizer['_target_']} has no default")
+    return float(parameter.default)
 
 
 def parameter_groups(network: SmearNetwork, cfg: ModelConfig, lr: float) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from bcd.config import ModelConfig
 from bcd.config_head import HeadConfig
 from bcd.console import say
+from bcd.errors import BcdError
 from bcd.models.classifier import Batch, SmearClassifier
 from bcd.models.heads import FittedHead
 
@@ -95,8 +96,13 @@ class FittedClassifier(SmearClassifier):
 
     @torch.no_grad()
     def _embedded(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        features = self.network.embed(batch[0].to(self.device))
-        return features.float().cpu(), batch[1].cpu()
+        features = self.network.embed(batch[0].to(self.device)).float().cpu()
+        if not bool(features.isfinite().all()):
+            raise BcdError(
+                "features of pictures are not finite, so no head can be fitted on them; look at "
+                "model.weights, or say trainer.precision=32-true"
+            )
+        return features, batch[1].cpu()
 
     def _fit(self) -> None:
         if self._fitted_on == len(self._rows):

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from bcd.errors import BcdError, ConfigError
 from bcd.models.blocks import grouped
 from bcd.models.watching import POSITIONS, Layout, watch
 from bcd.models.weights import misfit, read_state
+from bcd.storage import typed_path
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class TimmNetwork:
         return hf_hub_url(self.published.hf_hub_id, name)
 
     def _fill(self, size: int, weights: str) -> Any:
-        state = read_state(Path(weights).expanduser())
+        state = read_state(typed_path(weights))
         try:
             # Through timm, which knows older forms of its state dicts, and stretches positions.
             return self._make(size, pretrained=True, pretrained_cfg_overlay={"state_dict": state})

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bcd.config_head import HeadConfig
 from bcd.errors import BcdError
+from bcd.models.sharing import SharedDropout
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -34,7 +35,7 @@ class MlpHead(nn.Sequential):
         super().__init__(
             nn.Linear(in_features, cfg.width),
             nn.ReLU(),
-            nn.Dropout(cfg.dropout),
+            SharedDropout(cfg.dropout),
             nn.Linear(cfg.width, out_features),
         )
         self.in_features = in_features

@@ -13,6 +13,7 @@ from bcd.errors import ConfigError
 from bcd.models.backbones import Backbone
 from bcd.models.blocks import pool
 from bcd.models.heads import make_head
+from bcd.models.sharing import SharedDropout
 
 
 class FrozenPrefix(nn.Module):
@@ -61,6 +62,13 @@ class FrozenPrefix(nn.Module):
         return pool(x) if self.pooled else x
 
 
+def freeze_statistics(part: nn.Module) -> None:
+    """Makes BatchNorm layers use their statistics and leave them as they are."""
+    for module in part.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train(False)
+
+
 class SmearNetwork(nn.Module):
     """From pictures to logits.
 
@@ -84,7 +92,7 @@ class SmearNetwork(nn.Module):
         cut = len(blocks) - trained
         self.prefix = FrozenPrefix(blocks[:cut], not trained, backbone.mean, backbone.std)
         self.trunk = blocks[cut:]
-        self.dropout = nn.Dropout(cfg.dropout)
+        self.dropout = SharedDropout(cfg.dropout)
         self.head = make_head(backbone.features, classes, head or HeadConfig())
         self._norms_follow = cfg.batchnorm == "trained"
         self.to(memory_format=torch.channels_last)
@@ -93,9 +101,7 @@ class SmearNetwork(nn.Module):
         """Sets the mode; BatchNorm of trained blocks follows only where it is itself trained."""
         super().train(mode)
         if not self._norms_follow:
-            for module in self.trunk.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.train(False)
+            freeze_statistics(self.trunk)
         return self
 
     def embed(self, x: Tensor) -> Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bcd.config_check import first_line
 from bcd.errors import BcdError
@@ -62,6 +63,27 @@ def download_state(backbone: str, weights: Any) -> dict[str, Tensor]:
             f"{weights.url} elsewhere and put it at {target}, or give model.weights=<its path>; "
             "model.weights=null trains from random ones"
         ) from error
+
+
+def load_needed(network: nn.Module, needed: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Loads a state dict into a network of which a part is needed.
+
+    What belongs to the rest, such as a classifier that is dropped, may be missing or of another
+    shape: it is left out.
+
+    Args:
+        network: Whose names the state dict has; its tensors are replaced.
+        needed: Built from layers of the network.
+        state: The state dict.
+
+    Raises:
+        RuntimeError: A tensor that is needed is missing, or one is unknown or of another shape.
+    """
+    wanted = {id(tensor) for tensor in needed.state_dict(keep_vars=True).values()}
+    tensors = network.state_dict(keep_vars=True)
+    spare = {name for name, tensor in tensors.items() if id(tensor) not in wanted}
+    own = {name: value for name, value in state.items() if name not in spare}
+    network.load_state_dict({**own, **{name: tensors[name] for name in spare}}, assign=True)
 
 
 def misfit(error: RuntimeError) -> str:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from bcd.cli import quick_imports, tell
+from bcd.environment import use_own_folders
 from bcd.errors import BcdError
 
 
@@ -18,6 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bcd.sweeps", description=__doc__)
     parser.add_argument("folder", type=Path, help="of the sweep")
     asked = parser.parse_args()
+    use_own_folders()
     with quick_imports():
         from bcd.sweeps.concluding import conclude_sweep
     try:

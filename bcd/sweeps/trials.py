@@ -18,7 +18,7 @@ from bcd.cli import quick_imports
 from bcd.config import TrainConfig
 from bcd.config_check import check_config, first_line
 from bcd.console import say
-from bcd.errors import BcdError
+from bcd.errors import foreseen
 from bcd.storage import write_text
 
 RECORD = "trial.json"
@@ -159,10 +159,10 @@ def _train(cfg: DictConfig, folder: Path, trial: Trial) -> Trial:
 
 def _reason(error: Exception, folder: Path) -> str:
     """Why a trial failed, in a line; where that was not foreseen the traceback is kept."""
-    if isinstance(error, BcdError):
-        if error.status == 130:
+    if known := foreseen(error):
+        if known.status == 130:
             raise KeyboardInterrupt from error
-        return str(error)
+        return str(known)
     write_text(folder / "traceback.txt", traceback.format_exc())
     return f"{type(error).__name__}: {first_line(error)}"
 

@@ -1,0 +1,112 @@
+"""Gets the bytes of picture files: regular files only, of bounded size, a bounded sum at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from bcd.data.finding import folder_reason
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+
+# More than a picture of `MAX_PIXELS` takes uncompressed with 8 bits a channel.
+MAX_BYTES = 320_000_000
+
+
+class PictureError(Exception):
+    """A file that cannot serve as a picture; the message is the reason, in a few words."""
+
+
+class UnreadableError(PictureError):
+    """A file whose bytes cannot be had now: no permission, a failing disk; it may pass."""
+
+
+class Gate:
+    """Lets threads take amounts of something as long as their sum stays within a capacity.
+
+    Whoever asks first is served first, so that a large amount is not kept waiting by small ones.
+
+    Args:
+        capacity: Largest sum; whoever asks for more gets through alone.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._free = capacity
+        self._turn = threading.Lock()
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taking(self, amount: int) -> Iterator[None]:
+        """Waits until there is room, and takes the amount for the length of the block."""
+        amount = min(amount, self._capacity)
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self._free >= amount)
+            self._free -= amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += amount
+                self._changed.notify_all()
+
+
+_BYTES = Gate(MAX_BYTES)  # of encoded files that threads of this process hold
+
+
+def room_for(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Waits until there is memory for a file's bytes; hold it while you hold them."""
+    try:
+        return _BYTES.taking(path.stat().st_size)
+    except OSError:
+        return contextlib.nullcontext()
+
+
+def read_bytes(path: Path) -> bytes:
+    """Returns a picture file's bytes.
+
+    Raises:
+        PictureError: It is no picture by its name, no regular file (a folder, a pipe, a device),
+            empty or larger than `MAX_BYTES`, or cannot be read.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        reason = folder_reason(path)
+        raise PictureError(reason or f"not a picture file (type '{path.suffix or path.name}')")
+    try:
+        _refuse_irregular(path.stat().st_mode)  # to open a device may do something to it
+        # Should a pipe have taken the file's place since, opening does not wait for a writer.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        with open(os.open(path, flags), "rb") as stream:  # noqa: PTH123  (of a descriptor)
+            facts = os.fstat(stream.fileno())
+            _refuse_irregular(facts.st_mode)
+            if facts.st_size > MAX_BYTES:
+                raise PictureError(
+                    f"too large ({facts.st_size / 1e6:.0f} MB, at most {MAX_BYTES / 1e6:.0f})"
+                )
+            data = stream.read(facts.st_size)
+    except OSError as error:
+        raise UnreadableError(f"cannot be read ({error.strerror})") from error
+    except ValueError as error:  # a name with a zero byte
+        raise PictureError(f"cannot be read ({error})") from error
+    if not data:
+        raise PictureError("empty file")
+    return data
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def _refuse_irregular(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "of another kind")
+        raise UnreadableError(f"cannot be read (not a file but {kind})")

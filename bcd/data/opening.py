@@ -1,0 +1,156 @@
+"""Opens encoded pictures; refuses before decoding what would take too much time or memory."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import warnings
+from collections.abc import Iterator
+
+from PIL import Image, UnidentifiedImageError
+
+from bcd.data.files import Gate, PictureError
+
+# A slide scan of more pixels is not a field of view. Pillow holds four bytes for each of them.
+MAX_PIXELS = 100_000_000
+
+# Other formats have parsers of their own, some of which start other programs (PostScript).
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+
+# Progressive JPEG and 16-bit colour take twice as much memory a pixel while they are decoded,
+# WebP three times; they count as so many more pixels.
+_PROGRESSIVE = _DEEP = 2
+_WEBP = 3
+
+# A progressive JPEG may hold any number of scans, and each goes over all pixels.
+_MAX_SCANNED = 8 * MAX_PIXELS
+
+# Pillow makes a Python object of each number in a TIFF tag.
+_MAX_TAG_VALUES = 2_000_000
+
+PIXELS = Gate(MAX_PIXELS)  # that threads of this process decode at a time
+
+
+@contextlib.contextmanager
+def opened(data: bytes, min_size: int, gate: Gate = PIXELS) -> Iterator[Image.Image]:
+    """Opens encoded bytes with Pillow and waits for room to decode them.
+
+    Args:
+        data: A JPEG, PNG, BMP, TIFF or WebP file.
+        min_size: Smallest accepted side in pixels.
+        gate: Bounds how many pixels are decoded at a time.
+
+    Yields:
+        The image, not yet decoded; whatever is raised while the block lasts becomes a
+        `PictureError`, whichever exception a parser chooses for damage.
+    """
+    try:
+        if size := _webp_size(data):  # Pillow makes room for two canvases as it opens one
+            _refuse_size(size, min_size, _WEBP)
+        elif data[:4] in _TIFF:
+            check_tags(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        with image:
+            cost = _refuse_size(image.size, min_size, _factor(image, data))
+            if image.format in ("JPEG", "MPO"):
+                _refuse_scans(image, data)
+            with gate.taking(cost):
+                yield image
+    except PictureError:
+        raise
+    except UnidentifiedImageError as error:
+        raise PictureError("not a picture (content of another type)") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"too large (more than {MAX_PIXELS / 1e6:.0f} megapixels)") from error
+    except MemoryError as error:
+        raise PictureError("cannot be decoded (takes too much memory)") from error
+    except Exception as error:
+        raise PictureError(f"cannot be decoded ({_brief(error)})") from error
+
+
+def is_deep_colour(image: Image.Image, data: bytes) -> bool:
+    """Whether colours are stored with 16 bits, of which Pillow keeps the upper eight."""
+    if image.format == "PNG":
+        return data[24] == 16 and data[25] != 0
+    bits = image.tag_v2.get(258, ()) if image.format == "TIFF" else ()  # type: ignore[attr-defined]
+    return len(bits) > 1 and max(bits) == 16
+
+
+def _factor(image: Image.Image, data: bytes) -> int:
+    if image.info.get("progressive"):
+        return _PROGRESSIVE
+    if image.format == "WEBP":
+        return _WEBP
+    return _DEEP if is_deep_colour(image, data) else 1
+
+
+def _refuse_size(size: tuple[int, int], min_size: int, factor: int) -> int:
+    """Refuses what is too small or too large; returns how many pixels it counts as."""
+    width, height = size
+    if min(size) < min_size:
+        raise PictureError(f"too small ({width}x{height}, at least {min_size} wanted)")
+    if width * height * factor > MAX_PIXELS:
+        raise PictureError(f"too large ({width}x{height})")
+    return width * height * factor
+
+
+def _refuse_scans(image: Image.Image, data: bytes) -> None:
+    scans = data.count(b"\xff\xda")
+    if scans * image.size[0] * image.size[1] > _MAX_SCANNED:
+        raise PictureError(f"cannot be decoded ({scans} scans)")
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """Size of a WebP file's canvas; None where the header is of another kind."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return None
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width, height = (int.from_bytes(data[i : i + 3], "little") + 1 for i in (24, 27))
+    elif kind == b"VP8L":
+        packed = int.from_bytes(data[21:25], "little")
+        width, height = (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (int.from_bytes(data[i : i + 2], "little") & 0x3FFF for i in (26, 28))
+    return width, height
+
+
+_TIFF = {b"II*\0": ("<", 4), b"MM\0*": (">", 4), b"II+\0": ("<", 8), b"MM\0+": (">", 8)}
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4} | {
+    16: 8,
+    17: 8,
+    18: 8,
+}
+
+
+def check_tags(data: bytes) -> None:
+    """Refuses TIFF or EXIF data whose tags hold more than the data, or numbers without end.
+
+    Pillow copies the content of every tag, and tags may all point at the same bytes.
+    """
+    order, wide = _TIFF.get(data[:4], ("<", 0))
+    if not wide:
+        return
+    entry, start = (12, 4) if wide == 4 else (20, 8)
+    try:
+        (offset,) = struct.unpack_from(order + ("L" if wide == 4 else "Q"), data, start)
+        (count,) = struct.unpack_from(order + ("H" if wide == 4 else "Q"), data, offset)
+    except struct.error:
+        return  # Pillow finds no picture in it
+    held = numbers = 0
+    first = offset + (2 if wide == 4 else 8)
+    last = min(first + count * entry, len(data) - entry + 1)
+    for place in range(first, last, entry):
+        kind, values = struct.unpack_from(order + ("HL" if wide == 4 else "HQ"), data, place + 2)
+        size = values * _TYPE_BYTES.get(kind, 0)
+        held += size if size > wide else 0
+        numbers += values if kind not in (1, 2, 6, 7) else 0
+    if held > len(data) or numbers > _MAX_TAG_VALUES:
+        raise PictureError("cannot be decoded (its tags hold too much)")
+
+
+def _brief(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

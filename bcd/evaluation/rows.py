@@ -1,0 +1,106 @@
+"""Writes predictions as they come, so that whatever happens costs no row that is made."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from bcd.console import say
+from bcd.errors import BcdError
+from bcd.evaluation.predictions import Prediction, columns, prediction_cells, prediction_record
+from bcd.storage import GrowingFile
+
+
+class RowWriter:
+    """Rows of `predictions.csv`, or a JSON list where the file's name ends in .json.
+
+    They grow in a file beside it, which takes its name at the end. Where the block raises, the rows
+    so far stay in that file, and the person is told where; of JSON too they are a whole list.
+
+    Args:
+        file: Where the rows go at the end; its folder is made.
+
+    Raises:
+        BcdError: The file cannot be written, which is tried at the start.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._json = file.suffix.lower() == ".json"
+        self._classes: Sequence[str] = ()
+        self._rows = 0
+
+    def __enter__(self) -> RowWriter:
+        try:
+            self._growing = GrowingFile(self._file)
+        except OSError as error:
+            raise self._failure(error) from error
+        return self
+
+    def begin(self, classes: Sequence[str]) -> None:
+        """Writes what stands before the rows, with the names of the classes."""
+        self._classes = classes
+        self._append("[" if self._json else _line(columns(classes)))
+
+    def write(self, predictions: Sequence[Prediction]) -> None:
+        """Adds rows; they are in the file when this returns."""
+        if self._json:
+            records = [json.dumps(prediction_record(p, self._classes)) for p in predictions]
+            text = ",\n".join(records)
+            text = (",\n" if self._rows else "\n") + text if text else ""
+        else:
+            text = "".join(_line(prediction_cells(p, self._classes)) for p in predictions)
+        self._append(text)
+        self._rows += len(predictions)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            try:
+                self._end()
+                self._growing.finish()
+            except OSError as failure:
+                self._give_up()
+                raise self._failure(failure) from failure
+        else:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        if not self._rows:
+            self._growing.discard()
+            return
+        with contextlib.suppress(OSError):
+            self._end()
+        self._growing.close()
+        say(f"the first {self._rows} rows: {self._growing.part}")
+
+    def _end(self) -> None:
+        if self._json:
+            self._growing.append("\n]\n")
+
+    def _append(self, text: str) -> None:
+        try:
+            self._growing.append(text)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> BcdError:
+        return BcdError(
+            f"output={self._file}: cannot be written ({error.strerror or error}); give another "
+            "output=<file>.csv or .json"
+        )
+
+
+def _line(cells: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()

@@ -1,0 +1,89 @@
+"""Takes paths on the command line as they are typed, whatever their characters mean to Hydra."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+from bcd.storage import typed_path
+
+# Keys whose values are paths.
+_PATHS = frozenset(
+    {"data.root", "input", "ckpt", "ckpts", "resume", "output", "split.file", "model.weights"}
+)
+# Those whose values may be made of `${now:…}` and the like.
+_FOLDERS = frozenset({"run_dir", "hydra.run.dir", "hydra.sweep.dir"})
+
+_FUNCTION = re.compile(r"(?:choice|glob|range|interval|shuffle|sort|tag|extend_list)\(.*\)", re.S)
+
+
+def quote_paths(arguments: Sequence[str]) -> list[str]:
+    """Quotes the values of keys that are paths, so that Hydra hands them on as text.
+
+    What there is under the very name that is typed is meant literally. Otherwise these are left to
+    Hydra: null, what is quoted already, interpolations, functions of sweeps, lists in brackets
+    and, in a multirun, alternatives with commas between; the elements of the last two are quoted.
+
+    Args:
+        arguments: The command line.
+    """
+    several = not {"-m", "--multirun"}.isdisjoint(arguments)
+    return [_quoted_argument(argument, several) for argument in arguments]
+
+
+def _quoted_argument(argument: str, several: bool) -> str:
+    key, equals, value = argument.partition("=")
+    plain = key.lstrip("+")
+    if not equals or not value or plain not in _PATHS | _FOLDERS:
+        return argument
+    if not _is_there(value):
+        if plain in _FOLDERS and "${" in value:
+            return argument
+        if value.startswith("[") and value.endswith("]"):
+            return f"{key}=[{','.join(_elements(value[1:-1]))}]"
+        if several and "," in value and not _FUNCTION.fullmatch(value):
+            return f"{key}={','.join(_elements(value))}"
+    return f"{key}={_quoted(value)}"
+
+
+def _elements(text: str) -> list[str]:
+    """Cuts a list at its commas, but for those in names of what is there, and quotes each part."""
+    parts = text.split(",") if text.strip() else []
+    elements = []
+    while parts:
+        whole = [n for n in range(len(parts), 1, -1) if _is_one(",".join(parts[:n]))]
+        count = whole[0] if whole else 1
+        element = ",".join(parts[:count])
+        elements.append(_quoted(element if _is_there(element) else element.strip()))
+        parts = parts[count:]
+    return elements
+
+
+def _is_one(text: str) -> bool:
+    return _is_there(text) or _is_there(text.strip()) or _is_quoted(text.strip())
+
+
+def _is_there(text: str) -> bool:
+    try:
+        return os.path.lexists(typed_path(text))
+    except ValueError:  # a zero byte
+        return False
+
+
+def _is_quoted(text: str) -> bool:
+    return re.fullmatch(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", text, re.S) is not None
+
+
+def _quoted(value: str) -> str:
+    if value in ("", "null") or (_is_quoted(value) and not _is_there(value)):
+        return value
+    if not _is_there(value) and (_FUNCTION.fullmatch(value) or re.fullmatch(r"\$\{.*\}", value)):
+        return value
+    if value == "???":  # to Hydra a value that is missing
+        value = f".{os.sep}{value}"
+    # Backslashes count only before what they could rob of its meaning.
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    text = re.sub(r'(\\*)"', r'\1\1\\"', text)
+    text = re.sub(r"(\\+)\Z", r"\1\1", text)
+    return f'"{text}"'

@@ -1,0 +1,174 @@
+"""Promises of limits that were chosen on val, over many simulated vals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+from bcd.evaluation.promise import (
+    find_scope,
+    kept_rank,
+    lower_limit,
+    sensitive_threshold,
+    supported_sensitivity,
+    units_wanted,
+)
+
+DRAWS = 500
+CONFIDENCE = 0.9
+# So many of 500 vals may miss where each misses with a chance of 10 %: one test in 10,000 has more.
+MOST_MISSED = stats.binom.ppf(0.9999, DRAWS, 1 - CONFIDENCE)
+
+Floats = NDArray[np.float64]
+
+
+@pytest.mark.parametrize("wanted", [0.9, 0.98, 0.995])
+def test_independent_pictures_keep_the_sensitivity_in_nine_of_ten_vals(wanted: float) -> None:
+    rng = np.random.default_rng(0)
+    missed = 0
+    for n in np.exp(rng.uniform(np.log(20), np.log(1000), DRAWS)).astype(int):
+        found = sensitive_threshold(rng.random(n), np.ones(n, bool), wanted, CONFIDENCE)
+        assert found.units == n
+        assert found.promised == min(wanted, supported_sensitivity(n, CONFIDENCE))
+        missed += 1 - found.threshold < found.promised  # of uniform scores, 1 - t lie above t
+    assert missed <= MOST_MISSED
+    assert missed > MOST_MISSED / 10  # nothing is won by calling everything malignant
+
+
+def test_the_largest_rank_is_taken_that_keeps_the_promise() -> None:
+    for n in (20, 145, 459, 460, 777, 1000):
+        for wanted in (0.9, 0.995, 1.0):
+            rank = kept_rank(n, wanted, CONFIDENCE)
+            # The share of the scores above the k-th lowest of n is distributed as Beta(n+1-k, k).
+            chances = stats.beta.cdf(wanted, n + 1 - np.arange(1, n + 1), np.arange(1, n + 1))
+            assert rank == int((chances <= 1 - CONFIDENCE).sum())
+    assert (kept_rank(459, 0.995, CONFIDENCE), kept_rank(460, 0.995, CONFIDENCE)) == (0, 1)
+    assert units_wanted(0.995, CONFIDENCE) == 460
+    assert units_wanted(1.0, CONFIDENCE) is None
+
+
+def test_a_val_too_small_promises_what_it_supports_and_an_empty_one_nothing() -> None:
+    scores, ill = np.linspace(0.2, 0.9, 30), np.arange(30) >= 5
+    found = sensitive_threshold(scores, ill, 0.995, CONFIDENCE)
+    assert (found.threshold, found.units) == (scores[5], 25)
+    assert found.promised == pytest.approx(0.1 ** (1 / 25))
+    assert sensitive_threshold(scores, ~ill & ill, 0.995, CONFIDENCE) == (0.0, 0.0, 0)
+
+
+def test_a_val_too_small_finds_no_less_than_the_most_probable_class() -> None:
+    scores, ill = np.linspace(0.7, 0.9, 30), np.ones(30, bool)
+    found = sensitive_threshold(scores, ill, 0.995, CONFIDENCE)
+    assert (found.threshold, found.units) == (0.5, 30)
+    # Where val is large enough for what is wanted, that decides.
+    assert sensitive_threshold(scores, ill, 0.9, CONFIDENCE).threshold == scores[0]
+
+
+def test_ties_are_all_called_malignant() -> None:
+    scores = np.repeat([0.1, 0.5, 0.9], (1, 900, 99))
+    found = sensitive_threshold(scores, np.ones(1000, bool), 0.9, CONFIDENCE)
+    assert found.threshold == 0.5
+
+
+HARDNESS = (0.5, 3.0)  # how hard slides are follows the beta distribution
+
+
+def ease(hard: Floats) -> Floats:
+    """How easy slides are: of a slide's scores the share t**ease lies below t."""
+    return 30 * (1 - hard) ** 3 + 0.5
+
+
+EVERY_SLIDE = ease(stats.beta.ppf((np.arange(4000) + 0.5) / 4000, *HARDNESS))
+
+
+def true_sensitivity(threshold: float) -> float:
+    """Share of pictures at or above, each drawn at random from a slide drawn at random."""
+    return float(1 - (threshold**EVERY_SLIDE).mean())
+
+
+def drawn_val(rng: np.random.Generator, count: int, sizes: str) -> tuple[Floats, NDArray[np.int64]]:
+    """Scores of malignant pictures on `count` slides, and their slides."""
+    easy = ease(rng.beta(*HARDNESS, count))
+    pictures = rng.integers(1, 40, count)
+    if sizes == "hard ones are large":
+        pictures = np.where(easy < np.median(EVERY_SLIDE), 40, 2)
+    elif sizes == "hard ones are small":
+        pictures = np.where(easy < np.median(EVERY_SLIDE), 2, 40)
+    scores = rng.random(pictures.sum()) ** (1 / np.repeat(easy, pictures))
+    return scores, np.repeat(np.arange(count), pictures)
+
+
+@pytest.mark.parametrize("sizes", ["any", "hard ones are large", "hard ones are small"])
+@pytest.mark.parametrize("wanted", [0.9, 0.995])
+def test_slides_that_differ_keep_the_sensitivity_in_nine_of_ten_vals(
+    sizes: str, wanted: float
+) -> None:
+    rng = np.random.default_rng(1)
+    missed = 0
+    for _ in range(DRAWS):
+        count = int(rng.integers(2, 40))
+        scores, groups = drawn_val(rng, count, sizes)
+        found = sensitive_threshold(scores, np.ones(len(scores), bool), wanted, CONFIDENCE, groups)
+        assert found.units == count
+        assert found.promised == min(wanted, supported_sensitivity(count, CONFIDENCE))
+        missed += true_sensitivity(found.threshold) < found.promised
+    assert missed <= MOST_MISSED
+
+
+def test_pictures_of_slides_that_differ_would_miss_it_one_by_one() -> None:
+    rng = np.random.default_rng(2)
+    missed = 0
+    for _ in range(DRAWS):
+        scores, _ = drawn_val(rng, 8, "any")
+        found = sensitive_threshold(scores, np.ones(len(scores), bool), 0.95, CONFIDENCE)
+        missed += true_sensitivity(found.threshold) < found.promised
+    assert missed > MOST_MISSED
+
+
+def test_only_malignant_pictures_of_a_group_and_groups_with_some_count() -> None:
+    scores = np.array([0.01, 0.4, 0.3, 0.8, 0.02])
+    ill = np.array([False, True, True, True, False])
+    found = sensitive_threshold(scores, ill, 0.5, CONFIDENCE, ["a", "a", "b", "b", "c"])
+    assert (found.threshold, found.units) == (0.3, 2)
+    assert found.promised == pytest.approx(0.1**0.5)
+
+
+@pytest.mark.parametrize(("count", "share"), [(60, 0.1), (25, 0.05), (4, 0.05)])
+@pytest.mark.parametrize("sizes", ["any", "hard ones are large", "hard ones are small"])
+def test_pictures_of_new_slides_fall_below_a_limit_as_rarely_as_promised(
+    count: int, share: float, sizes: str
+) -> None:
+    rng = np.random.default_rng(3)
+    below = []
+    for _ in range(DRAWS):
+        scores, groups = drawn_val(rng, count, sizes)
+        limit = lower_limit(scores, share, groups)
+        assert limit.units == count
+        assert limit.share == pytest.approx(max(share, 1 / (count + 1)))
+        below.append(1 - true_sensitivity(limit.value))
+    stray = 4 * np.std(below) / np.sqrt(DRAWS)
+    assert np.mean(below) <= limit.share + stray
+    assert np.mean(below) > limit.share / 10
+
+
+def test_groups_of_one_picture_count_as_pictures() -> None:
+    scores = np.random.default_rng(4).random(133)
+    for share in (0.02, 0.05, 0.3):
+        alone = lower_limit(scores, share, [str(i) for i in range(133)])
+        assert alone == lower_limit(scores, share)
+        assert alone.value == np.sort(scores)[int(share * 134) - 1]
+
+
+def test_what_promises_are_about_follows_from_the_split() -> None:
+    val, train = ["a", "", "b", "a"], ["c", "", "d"]
+    for kind in ("stratified", "kfold"):
+        assert find_scope(kind, val, train).groups is None
+        assert "not new slides" in find_scope(kind, val, train).about
+    for kind in ("grouped", "blocked", "csv"):
+        scope = find_scope(kind, val, train)
+        assert scope.groups is not None
+        assert len(set(scope.groups)) == 3  # the one without a name stands for itself
+        assert "new group" in scope.about
+        assert "trained on" in find_scope(kind, val, [*train, "a"]).about
+        assert find_scope(kind, ["", ""], train).groups is None
