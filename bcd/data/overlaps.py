@@ -83,8 +83,13 @@ def find_overlaps(catalog: Catalog, look: Callable[[], Looks]) -> list[Overlap]:
     file = cache_dir() / "overlaps" / f"{digest(text)[:16]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         return [Overlap(*row) for row in json.loads(file.read_text(encoding="utf-8"))]
+    from threadpoolctl import threadpool_limits
+
     found, different = _copies(catalog, look())
-    found += _registered(catalog, different)
+    # One thread a sum: their number must not decide how it is rounded. Pairs fill the cores, and
+    # their products are so small that the threads of one would only wait for each other.
+    with threadpool_limits(1):
+        found += _registered(catalog, different)
     found.sort(key=lambda pair: (pair.first, pair.second))
     with contextlib.suppress(OSError):  # without a memory the next run looks again, no more
         write_text(file, json.dumps([astuple(pair) for pair in found]))
@@ -141,12 +146,9 @@ def _registered(catalog: Catalog, indices: Sequence[int]) -> Iterator[Overlap]:
 def _each(
     judge: Callable[[slice], list[Overlap]], chunks: Sequence[slice]
 ) -> Iterator[list[Overlap]]:
-    from threadpoolctl import threadpool_limits
-
     from bcd.console import track
 
-    # The products are so small that the threads of one would only wait for each other.
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         judged = pool.map(judge, chunks)
         many = len(chunks) > _MANY
         yield from track(judged, "Registering pairs", len(chunks)) if many else judged
