@@ -154,7 +154,9 @@ def _model(facts: Facts) -> Section:
 def _results(facts: Facts) -> Section:
     test, groups = facts.test, facts.test["groups"]
     low, high = test["accuracy_ci_wilson_iid"]
-    over = "pictures, as no groups are known" if groups is None else f"{groups} groups"
+    over = "pictures, as no groups are known and none overlap"
+    if groups is not None:
+        over = f"{groups} groups, joined where images overlap"
     intervals = (
         f"In brackets 95 % intervals: cluster bootstrap over {over}. Were pictures independent, "
         f"Wilson's interval of the accuracy would be [{low:.3f}, {high:.3f}]. Precision, recall "
