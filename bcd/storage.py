@@ -66,7 +66,8 @@ def replacing(file: Path, durable: bool = False) -> Iterator[IO[bytes]]:
         part.replace(file)
     except OSError as error:
         part.unlink(missing_ok=True)
-        if error.filename in (None, str(part)):  # a person knows the file by its own name
+        if error.errno is not None and error.filename in (None, str(part)):
+            # A person knows the file by its own name.
             error.filename, error.filename2 = str(file), None
         raise
     except BaseException:

@@ -193,7 +193,8 @@ def test_what_is_no_smear_in_focus_is_referred_and_real_test_pictures_are_not(
     away = [row for row in given if row["refer"] == "true"]
     assert len(given) == 6 * 24
     assert len(away) / len(given) >= 0.95
-    assert {row["reason"] for row in away} <= {"unlike the training pictures", "unsure"}
+    reasons = {reason for row in away for reason in row["reason"].split("; ")}
+    assert reasons <= {"unlike the training pictures", "unsure", "threshold disagrees"}
     kept = [row["path"] for row in given if row["refer"] == "false"]
     assert all("drawn" in path for path in kept), kept
     test = json.loads((run / "metrics.json").read_text())["test"]
