@@ -19,7 +19,12 @@ from bcd.data.catalog import Catalog, load_catalog
 from bcd.data.reading import read_picture
 from bcd.data.split import recorded_indices
 from bcd.errors import BcdError
-from bcd.evaluating import count_trained, data_config, evaluate_pictures
+from bcd.evaluating import (
+    count_trained,
+    data_config,
+    evaluate_pictures,
+    warn_of_relabelled,
+)
 from bcd.evaluation.bootstrap import named_groups
 from bcd.evaluation.comparison import Difference, mcnemar, paired_interval, verdict
 from bcd.evaluation.disagreements import (
@@ -82,6 +87,7 @@ def compare_checkpoints(cfg: CompareConfig) -> Comparison:
     indices = _choose(catalog, a, b, cfg.subset or ("test" if cfg.data.root is None else "all"))
     for name, card in (("a", a), ("b", b)):
         _warn_of_trained(name, count_trained(catalog, card, indices), len(indices))
+        warn_of_relabelled(catalog, card)
     others = _in_the_order_of(catalog, b.classes)
     results = (
         evaluate_pictures(first, network_a, a, catalog, indices, "a"),

@@ -20,6 +20,8 @@ def check_training(cfg: TrainConfig) -> None:
     epochs, every = (cfg.trainer.get(k) for k in ("max_epochs", "check_val_every_n_epoch"))
     if epochs == 0:
         raise ConfigError("trainer.max_epochs=0: nothing would be trained; give 1 or more")
+    if epochs is not None and epochs < -1:
+        raise ConfigError(f"trainer.max_epochs={epochs}: give 1 or more, or -1 for no limit")
     if epochs is not None and 0 < epochs < (every or 0):
         raise ConfigError(
             f"trainer.check_val_every_n_epoch={every}: val is never asked in {epochs} epochs, "

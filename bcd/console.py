@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -31,6 +33,23 @@ def console() -> Console:
 def printable(name: str) -> str:
     """A file's name on one line: what would break it or steer the terminal is escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
+
+
+def short(path: Path) -> str:
+    """A path as a person would type it from where the program was started."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def command(script: str, *words: str) -> str:
+    """The line that starts another program of the project, whatever characters are in it.
+
+    Args:
+        script: Its file, which stands beside train.py.
+        words: Its arguments.
+    """
+    own = Path(sys.argv[0])
+    place = own.with_name(script) if own.name == "train.py" else Path(script)
+    return shlex.join(["python", str(place), *words])
 
 
 def say(line: str) -> None:

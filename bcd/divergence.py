@@ -17,6 +17,10 @@ from bcd.errors import BcdError
 _APART = 16
 
 
+class DivergedError(BcdError):
+    """Training diverged; of several processes all raise it."""
+
+
 class LossWatch(pl.Callback):
     """Ends training at the first loss that is not finite, and saves no weights that are not.
 
@@ -84,7 +88,7 @@ class LossWatch(pl.Callback):
         raise _diverged(trainer, f"the loss is {what}", step)
 
 
-def _diverged(trainer: pl.Trainer, what: str, step: int) -> BcdError:
+def _diverged(trainer: pl.Trainer, what: str, step: int) -> DivergedError:
     """The line for a run that diverged: where, at which rate, what to try, what is kept."""
     rate, mend = "", "look at the pictures and weights"
     if trainer.optimizers:
@@ -98,4 +102,4 @@ def _diverged(trainer: pl.Trainer, what: str, step: int) -> BcdError:
     kept = any(path and Path(path).is_file() for path in paths)
     left = "checkpoints of earlier epochs are kept" if kept else "no checkpoint is kept"
     where = f"epoch {trainer.current_epoch}, step {step}{rate}"
-    return BcdError(f"training diverged in {where}: {what}; {mend}; {left}")
+    return DivergedError(f"training diverged in {where}: {what}; {mend}; {left}")

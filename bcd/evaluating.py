@@ -49,6 +49,7 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     subset = cfg.subset or ("test" if _is_own(cfg, card) else "all")
     indices = _choose(catalog, card, subset)
     _warn_of_trained(catalog, card, indices, subset)
+    warn_of_relabelled(catalog, card)
     result = evaluate_pictures(cfg, network, card, catalog, indices, subset)
     if subset == "test":
         trained, chosen = (recorded_indices(catalog, card.split[p]) for p in ("train", "val"))
@@ -195,6 +196,17 @@ def _choose(catalog: Catalog, card: Card, subset: str) -> list[int]:
     if missing:
         say(f"warning: {missing} of the run's {subset} pictures are not in {catalog.root}")
     return indices
+
+
+def warn_of_relabelled(catalog: Catalog, card: Card) -> None:
+    """Says so where all pictures of the run are there, but not all are of the same class."""
+    recorded = [sha256 for part in card.split.values() for sha256 in part]
+    found = recorded_indices(catalog, recorded)
+    if len(found) == len(recorded) and catalog.fingerprint(found) != card.fingerprint:
+        say(
+            f"warning: pictures in {catalog.root} are of other classes than in the run, and the "
+            "figures are about these"
+        )
 
 
 def _warn_of_trained(catalog: Catalog, card: Card, indices: Sequence[int], subset: str) -> None:

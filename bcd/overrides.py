@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def go_on_in_place(arguments: Sequence[str]) -> list[str]:
     """
     given = list(arguments)
     resume = _value_of(_RESUME, given)
-    file = None if resume is None else checkpoint_to_resume(resume)
+    file = checkpoint_to_resume(resume) if resume and resume != "null" else None
     if file is None or not {"-m", "--multirun"}.isdisjoint(given):
         return given  # what is wrong is said later
     own, named = file.parent.parent, _value_of(_RUN_DIR, given)
@@ -52,7 +53,9 @@ def go_on_in_place(arguments: Sequence[str]) -> list[str]:
 
 def _value_of(start: str, arguments: Sequence[str]) -> str | None:
     found = [a.removeprefix(start) for a in arguments if a.startswith(start)]
-    return found[-1].strip("'\"") if found else None
+    if not found or os.path.lexists(typed_path(found[-1])):
+        return found[-1] if found else None
+    return found[-1].strip("'\"")
 
 
 def refused_key(message: str) -> str | None:

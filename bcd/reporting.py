@@ -21,7 +21,12 @@ from bcd.data.catalog import Catalog
 from bcd.data.split import SUBSETS, Split
 from bcd.evaluation.document import Block, Figure, Section, Table, write_html, write_markdown
 from bcd.evaluation.judge import Judge
-from bcd.evaluation.promise_text import CHOSEN_ON_VAL, sets_line, threshold_line
+from bcd.evaluation.promise_text import (
+    CHOSEN_ON_VAL,
+    referral_line,
+    sets_line,
+    threshold_line,
+)
 from bcd.evaluation.results import Result, figure_text, metric_rows
 from bcd.shifting import SHIFT_HEADER, Rows, shift_rows
 
@@ -246,10 +251,7 @@ def _abstention(facts: Facts) -> Section:
         "When it should hold its tongue",
         [
             f"Referred to a person: {test['referred']:.1%} of {test['n']} ({reasons}); accuracy on "
-            f"the {1 - test['referred']:.1%} decided: {decided}. A picture is referred where its "
-            f"highest probability is below {judge.unsure_below:.3f}, where its features are unlike "
-            "those of the training pictures (both limits were chosen on val), or where the "
-            "threshold and the most probable class disagree; it may have several reasons.",
+            f"the {1 - test['referred']:.1%} decided: {decided}. {referral_line(judge)}",
             f"Prediction sets, on test: {sets['coverage']:.1%} hold the true class; "
             f"{sets['mean_size']:.2f} classes on average. {sets_line(judge)}",
             Table(["decided, surest first", "accuracy"], rows),

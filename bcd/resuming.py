@@ -172,9 +172,10 @@ def check_pictures(resumed: Resumed, catalog: Catalog, split: Split) -> None:
     """Refuses to go on with other pictures: one of test may have been trained on.
 
     Raises:
-        BcdError: The parts do not hold the same pictures.
+        BcdError: The parts do not hold the same pictures, or these are not of the same classes.
     """
-    before, now = resumed.content["card"]["split"], split.hashes(catalog)
+    card = resumed.content["card"]
+    before, now = card["split"], split.hashes(catalog)
     for part, hashes in now.items():
         changed = len(set(hashes) ^ set(before.get(part, ())))
         if changed:
@@ -182,6 +183,11 @@ def check_pictures(resumed: Resumed, catalog: Catalog, split: Split) -> None:
                 f"resume={resumed.given}: {changed} pictures of {part} came or went since the run "
                 f"began; put those in {catalog.root} back, or start a new run"
             )
+    if catalog.fingerprint(split.indices("all")) != card["fingerprint"]:
+        raise BcdError(
+            f"resume={resumed.given}: pictures in {catalog.root} are of other classes than when "
+            "the run began; put them back, or start a new run"
+        )
 
 
 class InPlace(pl.Callback):

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import errno
 import hashlib
+import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -81,15 +82,17 @@ def write_text(file: Path, text: str) -> None:
         stream.write(written_path(text).encode("utf-8", "backslashreplace"))
 
 
+def csv_line(cells: Sequence[object]) -> str:
+    """One row of a CSV with its newline."""
+    text = io.StringIO()
+    # Readers end a line at a carriage return; Python quotes it only where its own lines end so.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
 def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Writes a CSV with one header line, UTF-8, in one move."""
-    import io
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(file, text.getvalue())
+    write_text(file, "".join(csv_line(row) for row in (header, *rows)))
 
 
 class GrowingFile:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from bcd.auditing import verdict_line
 from bcd.concluding import Outcome, Run
-from bcd.console import say, show_table
+from bcd.console import command, say, short, show_table
 from bcd.data.split import far_from_share
 from bcd.evaluation.promise_text import promise_lines
 from bcd.evaluation.results import metric_rows
@@ -48,15 +49,12 @@ def tell_run(folder: Path, outcome: Outcome, best: Path | None, warnings: Sequen
     )
     for line in warnings:
         say(f"warning: {line}")
-    say(f"run folder: {_shown(folder)}  (open report.html)")
+    say(f"run folder: {short(folder)}  (open report.html)")
     if best is None:
         say("checkpoint: none was kept, so there is nothing to evaluate or predict with")
     else:
-        say(f"evaluate:   python eval.py ckpt={_shown(best)}")
-        say(f"predict:    python predict.py ckpt={_shown(best)} input=<pictures or folder>")
+        ckpt = f"ckpt={short(best)}"
+        say(f"evaluate:   {command('eval.py', ckpt)}")
+        say(f"predict:    {command('predict.py', ckpt)} input=<pictures or folder>")
     if any(folder.glob("events.out.tfevents.*")):
-        say(f"curves:     tensorboard --logdir {_shown(folder)}")
-
-
-def _shown(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        say(f"curves:     tensorboard --logdir {shlex.quote(short(folder))}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -154,7 +155,8 @@ def _fit(ready: _Ready, trainer: pl.Trainer, resumed: Resumed | None) -> None:
     folder = ready.run.folder
     if trainer.interrupted:
         there = (folder / LAST).is_file()
-        mend = f"continue with resume={folder}" if there else "no epoch had ended: start again"
+        again = f"continue with {shlex.quote(f'resume={folder}')}"
+        mend = again if there else "no epoch had ended: start again"
         raise BcdError(f"interrupted: {mend}", 130)
     watch = next(c for c in trainer.callbacks if isinstance(c, LossWatch))  # type: ignore[attr-defined]
     if not watch.batches and resumed is None:
@@ -251,6 +253,7 @@ def _make_trainer(ready: _Ready, quiet: bool) -> pl.Trainer:
         input_size=cfg.model.input_size,
         data_root=str(typed_path(cfg.data.root).absolute()),
         split=split.hashes(catalog),
+        fingerprint=catalog.fingerprint(split.indices("all")),
         groups={
             picture.sha256: cluster
             for picture, cluster in zip(catalog.pictures, split.clusters, strict=True)

@@ -210,6 +210,7 @@ IRREGULAR: dict[str, Callable[[Path], object]] = {
 # File names that break tables, terminals or encodings.
 NAMES = (
     b"two\nlines",
+    b"return\rhome",
     b'"quoted", with; commas',
     b"Pr\xfcfung",
     b"\x1b[31mred",

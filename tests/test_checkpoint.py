@@ -23,7 +23,7 @@ def content() -> dict[str, Any]:
     classifier = SmearClassifier(model, 3)
     config = asdict(TrainConfig(model=model))
     split: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-    card = Card(["a", "b", "c"], 0, 48, "/nowhere", split, config, MEAN, STD)
+    card = Card(["a", "b", "c"], 0, 48, "/nowhere", split, "", config, MEAN, STD)
     return {"card": card.to_dict(), "state_dict": classifier.state_dict()}
 
 

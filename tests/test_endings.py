@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -165,6 +166,7 @@ def test_the_search_for_a_rate_sees_more_views_than_the_run_has_epochs(
     ("override", "part"),
     [
         ("trainer.max_epochs=0", r"trainer\.max_epochs=0: nothing would be trained"),
+        ("trainer.max_epochs=-2", "give 1 or more, or -1 for no limit"),
         ("optimizer.lr=0", r"optimizer\.lr=0: nothing would be learnt"),
         ("trainer.check_val_every_n_epoch=3", "val is never asked in 2 epochs"),
     ],
@@ -215,10 +217,13 @@ def test_every_path_and_command_that_is_printed_is_there(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     off = ["+trainer.enable_checkpointing=false"] if not kept else []
-    run(pictures, tmp_path / "run", *overrides, *off)
+    folder = tmp_path / "a 'run' & $more"
+    run(pictures, folder, *overrides, *off)
     said = capsys.readouterr().err
-    assert len(checkpoints(tmp_path / "run")) == kept
-    named = [word.removeprefix("ckpt=") for word in said.split() if word.startswith("ckpt=")]
+    assert len(checkpoints(folder)) == kept
+    lines = [line for line in said.splitlines() if "ckpt=" in line]
+    words = [word for line in lines for word in shlex.split(line)]  # as a shell reads them
+    named = [word.removeprefix("ckpt=") for word in words if word.startswith("ckpt=")]
     assert len(named) == kept
     assert all(Path(name).is_file() for name in named)
     assert ("checkpoint: none was kept" in said) == (not kept)
@@ -240,10 +245,11 @@ def test_an_interrupted_run_names_only_what_is_there(
     with pytest.raises(BcdError, match="no epoch had ended: start again") as first:
         run(pictures, tmp_path / "first")
     stop_at = 1
-    with pytest.raises(BcdError, match=rf"continue with resume={tmp_path}/second$") as second:
-        run(pictures, tmp_path / "second")
+    with pytest.raises(BcdError, match="continue with ") as second:
+        run(pictures, tmp_path / "the second")
+    assert shlex.split(str(second.value))[-1] == f"resume={tmp_path}/the second"
     assert first.value.status == second.value.status == 130
-    assert "last.ckpt" in checkpoints(tmp_path / "second")
+    assert "last.ckpt" in checkpoints(tmp_path / "the second")
 
 
 def test_fast_dev_run_comes_to_an_end_and_says_what_it_is_worth(
@@ -267,15 +273,6 @@ def test_an_argument_of_a_named_class_needs_no_plus(pictures: Path, tmp_path: Pa
     assert wrong.returncode == 2
     (line,) = error_lines(wrong)
     assert "did you mean 'optimizer.amsgrad'" in line
-
-
-def test_the_status_of_a_diverged_run_is_1(pictures: Path, tmp_path: Path) -> None:
-    words = [*SMALL, *FROZEN, f"data.root={pictures}", f"hydra.run.dir={tmp_path / 'run'}"]
-    done = script("train.py", *words, *DIVERGING)
-    assert done.returncode == 1
-    (line,) = error_lines(done)
-    assert "training diverged" in line
-    assert "Traceback" not in done.stderr
 
 
 def test_no_callback_hides_the_watch(pictures: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import fuzzing
@@ -114,6 +115,8 @@ from bcd.data import readers, reading
 read = readers.read_picture
 def bad(path, *others):
     def decode(data, min_size, gate):
+        while path.stem == "endless header":
+            pass
         if path.stem in ("crash", "hang", "hungry"):
             with gate.taking(1):
                 if path.stem == "crash":
@@ -135,18 +138,22 @@ readers.read_picture = bad
 def test_a_decoder_that_crashes_hangs_or_eats_costs_its_own_file_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ["a", "crash", "b", "hang", "c", "hungry", "d"]
+    names = ["a", "crash", "b", "hang", "c", "hungry", "d", "endless header"]
     files = [write_picture(tmp_path / f"{name}.png", noise(i)) for i, name in enumerate(names)]
     (tmp_path / "bad.py").write_text(_BAD)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(readers, "_SERVE", "import bad; " + readers._SERVE)
     wanted = Wanted(32, False)
+    monkeypatch.setattr(readers, "_STARTING_SECONDS", 600.0)
+    started = time.monotonic()
     found = list(read_all(files, wanted, 2))
+    assert time.monotonic() - started < 200  # 10 to 15 where nothing else runs
     reasons = {n: f for n, f in zip(names, found, strict=True) if isinstance(f, str)}
     assert reasons == {
         "crash": "cannot be decoded (the decoder crashed)",
         "hang": "cannot be decoded (takes longer than 4 s)",
         "hungry": "cannot be decoded (takes too much memory)",
+        "endless header": "cannot be decoded (takes longer than 4 s)",
     }
     for file, answer in zip(files, found, strict=True):
         if not isinstance(answer, str):

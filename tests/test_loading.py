@@ -68,6 +68,15 @@ def test_batches_are_the_same_for_any_number_of_workers(smears: Catalog, split: 
     assert not same(alone[0], epochs(module(smears, split, seed=1).train_dataloader(), 1)[0])
 
 
+def test_a_process_of_joblib_has_no_workers(
+    smears: Catalog, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its way of starting processes would have to pickle what cannot be."""
+    assert module(smears, split, 2).train_dataloader().num_workers == 2
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda: "loky")
+    assert module(smears, split, 2).train_dataloader().num_workers == 0
+
+
 def test_a_later_epoch_does_not_depend_on_those_before(smears: Catalog, split: Split) -> None:
     third = epochs(module(smears, split).train_dataloader(), 3)[2]
     loader = module(smears, split).train_dataloader()

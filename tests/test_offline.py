@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness import ONE_BY_ONE, ROOT, SMALL, train_config
-from tracing import sent, traced, why_not, written
+from tracing import beyond_loopback, calls_of, sent, traced, why_not, written
 
 from bcd.data.catalog import load_catalog
 from bcd.environment import send_nothing, use_own_folders
@@ -71,6 +71,21 @@ def test_programs_send_nothing_and_write_only_into_their_folders(tmp_path: Path)
     ]
     assert strays == []
     assert list((tmp_path / "home").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_processes_that_train_together_talk_within_the_machine(tmp_path: Path) -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    environment = fresh_environment(tmp_path)
+    chosen = [*SMALL, f"data.root={tmp_path}/smears", f"hydra.run.dir={tmp_path}/run"]
+    words = [sys.executable, "train.py", *chosen, "trainer=ddp", "trainer.devices=2"]
+    log = tmp_path / "calls.txt"
+    done = traced(words, ROOT, environment, log)
+    assert done.returncode == 0, done.stderr
+    assert any(name == "bind" and "127.0.0.1" in said for name, said, _ in calls_of(log))
+    assert beyond_loopback(log) == []
+    assert not list((tmp_path / "temporary").glob("bcd*"))
 
 
 # Imports all of bcd and what it brings, and makes what is known to report itself; prints what was

@@ -70,6 +70,15 @@ def test_two_processes_answer_as_one_does(road: str, folder: Path) -> None:
     assert "warn" not in done.stderr.replace("audit: WARN", "").lower()
 
 
+@pytest.mark.slow
+def test_two_processes_that_diverge_end_in_one_line(folder: Path) -> None:
+    chosen = [*SMALL, *TWO, f"data.root={folder}/in", f"hydra.run.dir={folder}/diverged"]
+    done = script("train.py", *chosen, "optimizer=sgd", "optimizer.lr=1e37")
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("error: ") == done.stderr.count("error: training diverged") == 1
+    assert not list((folder / "diverged").rglob("*.ckpt"))
+
+
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from bcd.evaluation.judge import Judge
 from bcd.evaluation.promise import (
     find_scope,
     kept_rank,
@@ -15,6 +18,7 @@ from bcd.evaluation.promise import (
     supported_sensitivity,
     units_wanted,
 )
+from bcd.evaluation.promise_text import referral_line, threshold_line
 
 DRAWS = 500
 CONFIDENCE = 0.9
@@ -165,10 +169,28 @@ def test_what_promises_are_about_follows_from_the_split() -> None:
     for kind in ("stratified", "kfold"):
         assert find_scope(kind, val, train).groups is None
         assert "not new slides" in find_scope(kind, val, train).about
-    for kind in ("grouped", "blocked", "csv"):
+    for kind, about in (
+        ("grouped", "new group"),
+        ("csv", "new group"),
+        ("blocked", "next to each"),
+    ):
         scope = find_scope(kind, val, train)
         assert scope.groups is not None
         assert len(set(scope.groups)) == 3  # the one without a name stands for itself
-        assert "new group" in scope.about
-        assert "trained on" in find_scope(kind, val, [*train, "a"]).about
+        assert about in scope.about
         assert find_scope(kind, ["", ""], train).groups is None
+    # One of two groups is known to training; the blocks of a contiguous val are cut all the time.
+    assert "1 of which were trained on" in find_scope("csv", val, [*train, "a"]).about
+    assert "new" not in find_scope("blocked", val, train).about
+
+
+def test_no_promise_is_rounded_up_and_no_limit_told_that_is_not_there() -> None:
+    judge = Judge(malignant_from=0.3, benign=0, confidence=0.9996, sensitivity=0.9996,
+                  sensitivity_kept=0.1, malignant_units=1, unsure_below=-np.inf)  # fmt: skip
+    assert "a confidence of 99.9%" in threshold_line(judge)
+    assert "99.96% wanted" in threshold_line(judge)
+    assert "inf" not in referral_line(judge)
+    assert "below" not in referral_line(judge)
+    assert "disagree" in referral_line(judge)
+    assert "below 0.400" in referral_line(replace(judge, unsure_below=0.4))
+    assert "disagree" not in referral_line(replace(judge, malignant_from=None))

@@ -158,17 +158,6 @@ def finished(pictures: Path) -> Path:
     return run(pictures, pictures.parent / "finished", "logger=none").run_dir
 
 
-def test_other_pictures_are_refused(finished: Path, pictures: Path, tmp_path: Path) -> None:
-    shutil.copytree(pictures, tmp_path / "pictures")
-    gone = next((tmp_path / "pictures" / "Pro-B").glob("*.png"), None) or next(
-        path for path in (tmp_path / "pictures").rglob("*") if path.suffix in (".png", ".jpg")
-    )
-    gone.unlink()
-    words = ("data.generate=null", "trainer.max_epochs=3", f"resume={finished}")
-    with pytest.raises(BcdError, match=r"data\.generate|came or went"):
-        run(tmp_path / "pictures", finished, *words)
-
-
 def test_a_schedule_does_not_go_on_after_its_end(pictures: Path, tmp_path: Path) -> None:
     words = ("scheduler=cosine", "logger=none")
     run(pictures, tmp_path / "run", *words)
@@ -207,6 +196,16 @@ def test_hydra_is_given_the_runs_own_folder(finished: Path) -> None:
         with pytest.raises(ConfigError, match="goes on in its own folder"):
             go_on_in_place([resume, "hydra.run.dir=elsewhere"])
     assert go_on_in_place(["seed=1"]) == ["seed=1"]
+
+
+def test_names_with_a_meaning_do_not_lead_a_run_elsewhere(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("null", "quote'"):
+        shutil.copytree(finished, tmp_path / name)
+    assert go_on_in_place(["resume=null"]) == ["resume=null"]  # a new run, as Hydra reads it
+    assert go_on_in_place(["resume=quote'"])[1:] == [f"hydra.run.dir={tmp_path}/quote'"]
 
 
 def test_resume_alone_suffices_on_the_command_line(finished: Path, tmp_path: Path) -> None:

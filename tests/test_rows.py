@@ -16,6 +16,7 @@ from bcd.data.readers import Answer, Wanted
 from bcd.errors import BcdError
 from bcd.evaluation.predictions import Prediction
 from bcd.evaluation.rows import RowWriter
+from bcd.storage import write_csv
 from bcd.training import train
 
 posix = pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
@@ -112,3 +113,11 @@ def test_a_disk_without_any_room_is_found_out_at_the_start(tmp_path: Path) -> No
     with pytest.raises(BcdError, match="cannot be written"), RowWriter(tmp_path / "a" / "b.csv"):
         pytest.fail("begun")
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("name", ["a\rb", "a\nb", "a\r\nb", '"a"', "a,b", ""])
+def test_any_name_is_one_cell_of_a_table(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    write_csv(file, ["path", "class"], [[name, "x"]])
+    with file.open(newline="", encoding="utf-8") as stream:
+        assert list(csv.reader(stream, strict=True)) == [["path", "class"], [name, "x"]]

@@ -142,6 +142,14 @@ def test_a_diverged_network_gives_no_class(diverged: Path, tmp_path: Path) -> No
     assert unread["reason"] == "unreadable"
 
 
+def test_a_judge_that_lacks_a_decision_is_refused_not_filled_in(
+    trained: Path, tmp_path: Path
+) -> None:
+    run = spoil(trained, tmp_path / "run", lambda c: c["card"]["judge"].pop("malignant_from"))
+    with pytest.raises(BcdError, match="not a checkpoint that train"):
+        predicts(str(run), tmp_path / "out", False)
+
+
 @pytest.mark.parametrize("program", [evaluates, compares])
 def test_figures_of_answers_that_are_not_finite_are_refused(
     program: Program, diverged: Path, tmp_path: Path

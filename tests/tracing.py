@@ -18,6 +18,7 @@ _CHANGE = (
     "link", "linkat", "symlink", "symlinkat", "mknod", "mknodat", "truncate", "chmod", "fchmodat",
     "chown", "lchown", "fchownat", "utimensat", "setxattr",
 )  # fmt: skip
+_LOOPBACK = re.compile(r'"(127\.[\d.]+|::1|::ffff:127\.[\d.]+)"')
 _FOR_WRITING = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC")
 _LINE = re.compile(r"(\d+) +(.*)")
 _CALL = re.compile(r"(\w+)\((.*)\) += (.*)")
@@ -75,6 +76,15 @@ def sent(log: Path) -> list[str]:
         for name, arguments, _ in calls_of(log)
         if ("AF_UNIX" not in arguments if name == "socket" else "AF_INET" in arguments)
         and name in _NETWORK
+    ]
+
+
+def beyond_loopback(log: Path) -> list[str]:
+    """Every use of a network address that other machines can reach, or that is on one."""
+    return [
+        f"{name}({arguments})"
+        for name, arguments, _ in calls_of(log)
+        if name in _NETWORK and "sa_family=AF_INET" in arguments and not _LOOPBACK.search(arguments)
     ]
 
 

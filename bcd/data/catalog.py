@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,9 +81,14 @@ class Catalog:
         found = Counter(self.labels)
         return {name: found[i] for i, name in enumerate(self.classes)}
 
-    def fingerprint(self) -> str:
-        """sha256 over the pictures' hashes and classes; changes when any picture does."""
-        lines = sorted(f"{p.sha256} {self.classes[p.label]}" for p in self.pictures)
+    def fingerprint(self, indices: Iterable[int] | None = None) -> str:
+        """sha256 over the pictures' hashes and classes; changes when any picture does.
+
+        Args:
+            indices: Of the pictures that it is about; None for all.
+        """
+        asked = self.pictures if indices is None else [self.pictures[i] for i in indices]
+        lines = sorted(f"{p.sha256} {self.classes[p.label]}" for p in asked)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def identity(self) -> dict[str, str]:

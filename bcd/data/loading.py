@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -101,13 +102,16 @@ def make_loader(
         sampler: Yields keys.
         batch_size: Samples a batch.
         num_workers: Worker processes; None for one a core, eight at most, none
-            for small sets. A source that is quick enough by itself gets none, and never are there
-            more than may decode the largest picture at a time (`bcd.data.opening.MAX_PIXELS`).
+            for small sets. A source that is quick enough by itself gets none, nor does a process of
+            joblib, which runs beside others, and never are there more than may decode the largest
+            picture at a time (`bcd.data.opening.MAX_PIXELS`).
 
     Returns:
         The loader. Its own generator keeps it from drawing on the global random state.
     """
-    if not source.wants_workers:
+    # joblib starts processes in a way of its own, by which the source cannot be handed to workers.
+    of_joblib = multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods()
+    if not source.wants_workers or of_joblib:
         num_workers = 0
     elif num_workers is None:
         count = len(sampler)  # type: ignore[arg-type]

@@ -217,7 +217,6 @@ class _Asking(Gate):
         _send(self._questions, json.dumps(("room", amount)))
         if not self._answers.readline():
             raise SystemExit
-        _bound_time()
         yield
 
 
@@ -229,6 +228,7 @@ def serve(size: int, mask: int) -> None:
     wanted = Wanted(size, bool(mask))
     gate = _Asking(questions, answers)
     for line in answers:
+        _bound_time()  # for opening too: a header may go on for ever
         answer = wanted.read(Path(json.loads(line)), gate)
         if isinstance(answer, str):
             _send(questions, json.dumps(("reason", answer)))

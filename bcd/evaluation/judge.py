@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -191,13 +191,18 @@ class Judge:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any] | None) -> Judge:
-        """The judge of a checkpoint; where it has none, one that changes nothing and refers all."""
+        """The judge of a checkpoint; where it has none, one that changes nothing and refers all.
+
+        Raises:
+            LookupError: Something is wanting; nothing is made up in its place.
+        """
         if plain is None:
             return cls(calibrated=False)
         space = plain["subspace"]
         if space is not None:
             space = Subspace(space["mean"].numpy(), space["basis"].numpy(), float(space["limit"]))
-        return cls(**{**plain, "subspace": space})
+        decided = {field.name: plain[field.name] for field in fields(cls)}
+        return cls(**{**decided, "subspace": space})
 
 
 def fit_judge(

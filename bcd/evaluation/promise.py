@@ -181,6 +181,17 @@ def find_scope(kind: str, val: Sequence[str], train: Sequence[str]) -> Scope:
     groups = named_groups(val)
     if groups is None:
         return ONE_BY_ONE
-    if set(val) & set(train) - {""}:
-        return Scope(groups, "a picture of a group that was trained on; each group weighs the same")
+    if kind == "blocked":
+        return Scope(
+            groups,
+            "a picture of a group as val's, were these, which stand next to each "
+            "other in file order, drawn at random; each weighs the same",
+        )
+    named = set(val) - {""}
+    if shared := len(named & set(train)):
+        return Scope(
+            groups,
+            f"a picture of a group as val's, {shared} of which were trained on "
+            "too; each weighs the same",
+        )
     return Scope(groups, "a picture of a new group (slide, patient or block), each weighs the same")

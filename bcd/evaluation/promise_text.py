@@ -10,7 +10,8 @@ from bcd.evaluation.promise import units_wanted
 # What val was used for beside, and what that leaves of the promises.
 CHOSEN_ON_VAL = (
     "Val also chose the epoch and the temperature, so promises hold strictly for an epoch and a "
-    "temperature fixed beforehand; simulated, up to 15 % of vals missed where 10 % were promised."
+    "temperature fixed beforehand; simulated with five epochs to choose from, up to 15 % of vals "
+    "missed where 10 % were promised."
 )
 
 
@@ -30,13 +31,13 @@ def threshold_line(judge: Judge) -> str:
     units = _counted(judge.malignant_units, "malignant", judge.by_groups)
     kept = (
         f"Threshold: malignant from {judge.malignant_from:.4g} on, for a sensitivity of at least "
-        f"{_at_least(judge.sensitivity_kept)} with a confidence of {judge.confidence:.0%} "
+        f"{_at_least(judge.sensitivity_kept)} with a confidence of {_at_least(judge.confidence)} "
         f"({units} of val"
     )
     if judge.sensitivity_kept < judge.sensitivity:
         needed = units_wanted(judge.sensitivity, judge.confidence)
         enough = "no number is enough" if needed is None else f"takes {needed}"
-        kept += f"; {judge.sensitivity:.1%} wanted, {enough}"
+        kept += f"; {judge.sensitivity * 100:.4g}% wanted, {enough}"
     return f"{kept}). About {judge.about}."
 
 
@@ -48,6 +49,20 @@ def sets_line(judge: Judge) -> str:
         f"Prediction sets: at least {_at_least(judge.covered)} hold the true class, on average "
         f"over vals ({units} of val{wanted}). About {judge.about}."
     )
+
+
+def referral_line(judge: Judge) -> str:
+    """Where a picture is referred, with the limits that were chosen."""
+    where = []
+    if math.isfinite(judge.unsure_below):
+        where.append(f"its highest probability is below {judge.unsure_below:.3f}, a limit of val")
+    if judge.subspace is not None and math.isfinite(judge.subspace.limit):
+        where.append("its features are unlike those of the training pictures, by a limit of val")
+    if judge.malignant_from is not None:
+        where.append("the threshold and the most probable class disagree")
+    if not where:
+        return "No picture that can be answered is referred."
+    return f"A picture is referred where {', or where '.join(where)}; it may have several reasons."
 
 
 def _at_least(share: float) -> str:

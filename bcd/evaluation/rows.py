@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +11,7 @@ from types import TracebackType
 from bcd.console import say
 from bcd.errors import BcdError
 from bcd.evaluation.predictions import Prediction, columns, prediction_cells, prediction_record
-from bcd.storage import GrowingFile
+from bcd.storage import GrowingFile, csv_line
 
 
 class RowWriter:
@@ -45,7 +43,7 @@ class RowWriter:
     def begin(self, classes: Sequence[str]) -> None:
         """Writes what stands before the rows, with the names of the classes."""
         self._classes = classes
-        self._append("[" if self._json else _line(columns(classes)))
+        self._append("[" if self._json else csv_line(columns(classes)))
 
     def write(self, predictions: Sequence[Prediction]) -> None:
         """Adds rows; they are in the file when this returns."""
@@ -54,7 +52,7 @@ class RowWriter:
             text = ",\n".join(records)
             text = (",\n" if self._rows else "\n") + text if text else ""
         else:
-            text = "".join(_line(prediction_cells(p, self._classes)) for p in predictions)
+            text = "".join(csv_line(prediction_cells(p, self._classes)) for p in predictions)
         self._append(text)
         self._rows += len(predictions)
 
@@ -98,9 +96,3 @@ class RowWriter:
             f"output={self._file}: cannot be written ({error.strerror or error}); give another "
             "output=<file>.csv or .json"
         )
-
-
-def _line(cells: Sequence[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()

@@ -14,6 +14,7 @@ import torch
 from bcd.config import ModelConfig
 from bcd.config_head import HeadConfig
 from bcd.errors import BcdError
+from bcd.evaluation.judge import Judge
 from bcd.models.backbones import empty_backbone
 from bcd.models.network import SmearNetwork
 from bcd.storage import replacing, typed_path
@@ -35,6 +36,7 @@ class Card:
         mask_scale_bar: Whether the corner with the scale bar is covered.
         data_root: Where the pictures of the run were.
         split: sha256 of the pictures of train, val and test.
+        fingerprint: sha256 over these pictures and their classes.
         config: The resolved configuration of the run.
         versions: Of Python and the packages that matter.
         val_metrics: Figures on the val part at the epoch that was saved.
@@ -49,6 +51,7 @@ class Card:
     input_size: int
     data_root: str
     split: dict[str, list[str]]
+    fingerprint: str
     config: dict[str, Any]
     mean: list[float]
     std: list[float]
@@ -156,6 +159,7 @@ def load_checkpoint(file: Path, uncalibrated: bool = False) -> tuple[SmearNetwor
         head = HeadConfig(**card.config["head"])
         network = SmearNetwork(backbone, len(card.classes), model, head)
         network.load_state_dict(state, strict=True, assign=True)
+        Judge.from_plain(card.judge)
     except (LookupError, TypeError, RuntimeError) as error:
         raise BcdError(
             f"ckpt={file}: not a checkpoint that train.py wrote (card and weights disagree)"

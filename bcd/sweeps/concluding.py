@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bcd.config import TrainConfig
 from bcd.config_check import check_config, first_line
-from bcd.console import say, show_table
+from bcd.console import command, say, short, show_table
 from bcd.errors import BcdError
 from bcd.evaluation.intervals import Interval
 from bcd.storage import write_csv
@@ -169,11 +169,11 @@ def reproducing(winner: Row | None) -> str:
             runs.setdefault(key_of(override), {})[override.partition("=")[2]] = None
     words += [f"{key}={','.join(values)}" for key, values in runs.items()]
     many = ["-m"] if any(len(values) > 1 for values in runs.values()) else []
-    return shlex.join(["python", "train.py", *many, *words])
+    return command("train.py", *many, *words)
 
 
 def _tell(sweep: Path, board: Board, failed: int, count: int) -> None:
-    shown = sweep.relative_to(Path.cwd()) if sweep.is_relative_to(Path.cwd()) else sweep
+    shown = short(sweep)
     show_table("Leaderboard, ranked on val", SHORT_HEADER, short_rows(board.rows[:_SHOWN]))
     if len(board.rows) > _SHOWN:
         say(f"and {len(board.rows) - _SHOWN} more")
@@ -181,10 +181,10 @@ def _tell(sweep: Path, board: Board, failed: int, count: int) -> None:
         say(line)
     if board.command:
         say(f"reproduce:   {board.command}")
-        say(f"evaluate:    python eval.py ckpt={shown}")
+        say(f"evaluate:    {command('eval.py', f'ckpt={shown}')}")
     if failed and Path(sys.argv[0]).name == "train.py":
         words = [w for w in sys.argv[1:] if not w.startswith("hydra.sweep.dir=")]
-        again = shlex.join(["python", "train.py", *words, f"hydra.sweep.dir={shown}"])
+        again = command("train.py", *words, f"hydra.sweep.dir={shown}")
         say(f"{failed} of {count} trials did not come to an end; try these again:  {again}")
-    say(f"curves:      tensorboard --logdir {shown}")
+    say(f"curves:      tensorboard --logdir {shlex.quote(shown)}")
     say(f"leaderboard: {shown}/leaderboard.html")
