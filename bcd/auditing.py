@@ -12,13 +12,14 @@ from bcd.audit.checks import (
     FAIL,
     Check,
     check_files,
+    check_overlaps,
     check_slides,
     check_split,
-    check_twins,
     worst,
 )
 from bcd.audit.network import frozen_features
 from bcd.audit.page import check_rows, write_audit
+from bcd.audit.pairs import write_overlaps
 from bcd.audit.shortcuts import COLOUR, MASKED, SOURCES, Score, check_shortcuts, remembered, score
 from bcd.config import DataConfig, SplitConfig
 from bcd.config_programs import AuditConfig
@@ -35,7 +36,7 @@ NETWORK = "the network"
 
 
 def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
-    """Audits the pictures and the split, and writes `audit.html` and `audit.json`.
+    """Audits the pictures and the split, and writes `audit.html`, `audit.json`, `pairs.csv`.
 
     Args:
         cfg: Checked configuration.
@@ -55,11 +56,12 @@ def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
     scores, network = _scores(cfg, catalog, survey, split)
     checks = [
         *check_files(catalog),
-        *check_twins(catalog, survey),
+        *check_overlaps(catalog, survey),
         *check_split(catalog, split, cfg.split, survey, cfg.data),
         check_slides(slides),
         *check_shortcuts(scores, {s.split: s.balanced_accuracy for s in network}),
     ]
+    write_overlaps(run_dir, catalog, survey, split)
     write_audit(run_dir / "audit.html", catalog, survey, slides, checks, [*scores, *network])
     found = {
         "verdict": worst(checks),
@@ -129,11 +131,11 @@ def _splits(cfg: SplitConfig, catalog: Catalog, survey: Survey, own: Split) -> d
 def audit_run(
     catalog: Catalog, split: Split, survey: Survey, cfg: SplitConfig, data: DataConfig
 ) -> list[Check]:
-    """The short audit of a training run: files, twins, leaks, separation, and colour alone."""
+    """The short audit of a training run: files, overlaps, leaks, separation, and colour alone."""
     told = _remembered(COLOUR, catalog, survey, split, cfg.kind)
     return [
         *check_files(catalog),
-        *check_twins(catalog, survey),
+        *check_overlaps(catalog, survey),
         *check_split(catalog, split, cfg, survey, data),
         *check_shortcuts([told], {}),
     ]

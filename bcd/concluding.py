@@ -12,7 +12,8 @@ import lightning.pytorch as pl
 import torch
 
 from bcd.audit.checks import Check, worst
-from bcd.audit.leaks import leak_figures, leaked
+from bcd.audit.leaks import find_leaks, leak_figures
+from bcd.audit.pairs import write_overlaps
 from bcd.auditing import audit_run
 from bcd.cautions import loss_warnings
 from bcd.config import TrainConfig
@@ -97,7 +98,7 @@ def judge_best(
     }
     trained = collect_answers(network, datamodule.first_views(MOST), device).features
     kind, split = run.cfg.split.kind, run.split
-    scope = find_scope(kind, split.groups_of("val"), split.groups_of("train"))
+    scope = find_scope(kind, split.clusters_of("val"), split.clusters_of("train"))
     judge = fit_judge(run.cfg.judge, answers["val"], trained, run.catalog.benign, scope)
     if best is not None and content is not None:
         write_judge(best, content, judge.to_plain())
@@ -107,7 +108,7 @@ def judge_best(
             judge,
             run.catalog,
             run.split.indices(part),
-            run.split.groups_of(part),
+            run.split.clusters_of(part),
             intervals=part == "test",
         )
         for part, given in answers.items()
@@ -124,8 +125,7 @@ def conclude(
 ) -> Outcome:
     """Adds what stands beside the figures: leaks, the audit, and how shifts change the answers."""
     cfg, tested = run.cfg, run.split.indices("test")
-    trained = [*run.split.indices("train"), *run.split.indices("val")]
-    found = leaked(run.survey, trained, tested)
+    found = find_leaks(run.survey, run.split.indices("train"), run.split.indices("val"), tested)
     test = results["test"]
     test.metrics.update(leak_figures(found, tested, test.predictions, run.catalog))
     checks = audit_run(run.catalog, run.split, run.survey, cfg.split, cfg.data)
@@ -150,6 +150,7 @@ def write_run(
     """
     folder = run.folder
     write_results(folder, run.catalog, outcome.results)
+    write_overlaps(folder, run.catalog, run.survey, run.split)
     save_figure(draw_curves(history), folder / "figures" / "curves.png")
     facts = Facts(
         run.cfg, run.catalog, run.split, outcome.results, outcome.judge, outcome.checks,

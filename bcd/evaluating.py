@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bcd.audit.leaks import leak_figures, leaked
+from bcd.audit.leaks import find_leaks, leak_figures
 from bcd.config import AugmentConfig, DataConfig, FeaturesConfig, ModelConfig
 from bcd.config_programs import EvalConfig
 from bcd.console import say, show_table
@@ -52,10 +52,8 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     warn_of_relabelled(catalog, card)
     result = evaluate_pictures(cfg, network, card, catalog, indices, subset)
     if subset == "test":
-        trained = [
-            i for part in ("train", "val") for i in recorded_indices(catalog, card.split[part])
-        ]
-        found = leaked(survey_pictures(catalog), trained, indices)
+        trained, chosen = (recorded_indices(catalog, card.split[p]) for p in ("train", "val"))
+        found = find_leaks(survey_pictures(catalog), trained, chosen, indices)
         result.metrics.update(leak_figures(found, indices, result.predictions, catalog))
     results = {subset: result}
     run_dir = Path(cfg.run_dir).absolute()

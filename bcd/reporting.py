@@ -15,6 +15,7 @@ from typing import Any
 
 from bcd.audit.checks import NOT_ESTABLISHED, Check
 from bcd.audit.page import check_rows
+from bcd.audit.pairs import PARTED
 from bcd.config import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.split import SUBSETS, Split
@@ -115,7 +116,8 @@ def _separation(facts: Facts) -> Section:
     rows = [row for row in check_rows(facts.checks) if not row[1].startswith("shortcut")]
     test = facts.test
     leaks = (
-        f"{test['leaked']} of {test['n']} test pictures show a field that train or val holds too; "
+        f"{test['leaked']} of {test['n']} test pictures overlap one in train or val "
+        f"({test['leaked_train']} in train, {test['leaked_val']} in val); "
         f"accuracy {figure_text(test, 'accuracy')} with them, "
         f"{figure_text(test, 'accuracy_without_leaked') or 'nothing left'} without."
     )
@@ -124,6 +126,7 @@ def _separation(facts: Facts) -> Section:
         [
             f"{how}, seed {cfg.seed}. {leaks}",
             Table(["", "looked at", "found", "mend"], rows, False),
+            Figure(PARTED, "pairs that the split parts"),
         ],
     )
 
@@ -156,7 +159,9 @@ def _model(facts: Facts) -> Section:
 def _results(facts: Facts) -> Section:
     test, groups = facts.test, facts.test["groups"]
     low, high = test["accuracy_ci_wilson_iid"]
-    over = "pictures, as no groups are known" if groups is None else f"{groups} groups"
+    over = "pictures, as no groups are known and none overlap"
+    if groups is not None:
+        over = f"{groups} groups, joined where images overlap"
     intervals = (
         f"In brackets 95 % intervals: cluster bootstrap over {over}. Were pictures independent, "
         f"Wilson's interval of the accuracy would be [{low:.3f}, {high:.3f}]. Precision, recall "

@@ -255,9 +255,9 @@ def _make_trainer(ready: _Ready, quiet: bool) -> pl.Trainer:
         split=split.hashes(catalog),
         fingerprint=catalog.fingerprint(split.indices("all")),
         groups={
-            picture.sha256: group
-            for picture, group in zip(catalog.pictures, split.groups, strict=True)
-            if group
+            picture.sha256: cluster
+            for picture, cluster in zip(catalog.pictures, split.clusters, strict=True)
+            if cluster
         },
         config=asdict(cfg),
         mean=mean,

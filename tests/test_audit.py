@@ -92,8 +92,8 @@ def plant(root: Path) -> dict[str, dict[str, str]]:
 def test_planted_copies_are_found_and_nothing_else(smears: Path, tmp_path: Path) -> None:
     planted = plant(smears)
     checks, _ = run_audit(smears, tmp_path)
-    pairs = checks["near duplicates"]["facts"]["pairs"]
-    found = {frozenset((pair["first"], pair["second"])) for pair in pairs}
+    with (tmp_path / "audit" / "pairs.csv").open(newline="") as stream:
+        found = {frozenset((row["path_a"], row["path_b"])) for row in csv.DictReader(stream)}
     every = set()
     for kind, copies in planted.items():
         wanted = {frozenset(pair) for pair in copies.items()}
@@ -122,6 +122,8 @@ def test_planted_copies_are_found_and_nothing_else(smears: Path, tmp_path: Path)
     assert checks["leaks"]["status"] == "FAIL"
     page = (tmp_path / "audit" / "audit.html").read_text()
     assert page.count("data:image/jpeg;base64,") > 50
+    assert (tmp_path / "audit" / "figures" / "parted_pairs.png").is_file()
+    assert "data:image/png;base64," in page
 
 
 def shortcuts(checks: dict[str, Any]) -> dict[str, str]:
@@ -140,7 +142,8 @@ def test_clean_smears_pass_what_colour_corner_and_border_could_tell(
     for name, found in told.items():
         if name.startswith("corner") or name in ("background colour", "border"):
             assert found == "PASS", (name, checks[f"shortcut: {name}"]["finding"])
-    for name in ("files", "sizes", "exact duplicates", "near duplicates", "label conflicts"):
+    duplicates = ("exact duplicates", "near duplicates", "overlaps")
+    for name in ("files", "sizes", *duplicates, "label conflicts"):
         assert checks[name]["status"] == "PASS"
     assert checks["leaks"]["facts"]["leaked"] == []
     assert "patient-level separation: not established" in checks["separation"]["finding"]

@@ -14,32 +14,32 @@ from test_slides import made_up_looks, surveyed
 
 from bcd.config import SplitConfig
 from bcd.data.catalog import Catalog
-from bcd.data.slides import file_order
+from bcd.data.file_order import file_order
+from bcd.data.overlaps import Overlap
 from bcd.data.split import SUBSETS, Split, far_from_share, make_split
 from bcd.data.survey import Survey
-from bcd.data.twins import Twin
 from bcd.errors import BcdError, ConfigError
 
 PARTS = SUBSETS[:3]
 
 
-def some_twins(catalog: Catalog, rng: np.random.Generator) -> tuple[Twin, ...]:
+def some_overlaps(catalog: Catalog, rng: np.random.Generator) -> tuple[Overlap, ...]:
     """Pairs anywhere in a class, a few in each."""
     labels = np.asarray(catalog.labels)
     pairs = [rng.choice(np.flatnonzero(labels == k), (3, 2)) for k in np.unique(labels)]
     ordered = np.sort(np.concatenate(pairs), axis=1)
-    return tuple(Twin(int(i), int(j), "near", 0.9) for i, j in ordered if i < j)
+    return tuple(Overlap(int(i), int(j), "near", 0.9) for i, j in ordered if i < j)
 
 
 def on_slides(seed: int, apart: bool = True) -> tuple[Catalog, Survey]:
-    """Two to four classes on slides of uneven size, with twins across them."""
+    """Two to four classes on slides of uneven size, with overlaps across them."""
     rng = np.random.default_rng(seed)
     catalog = made_up_catalog(rng.integers(150, 300, rng.integers(2, 5)).tolist())
     count = len(catalog.pictures)
     slide = rng.choice(30, count, p=rng.dirichlet(np.full(30, 3.0)))
     names = [f"s{s}-{p.label * apart}" for s, p in zip(slide, catalog.pictures, strict=True)]
     pictures = [replace(p, group=g) for p, g in zip(catalog.pictures, names, strict=True)]
-    survey = surveyed(made_up_looks(slide, 4, seed), some_twins(catalog, rng))
+    survey = surveyed(made_up_looks(slide, 4, seed), some_overlaps(catalog, rng))
     return replace(catalog, pictures=tuple(pictures)), survey
 
 
@@ -49,7 +49,7 @@ def parts_of(split: Split, members: list[int]) -> set[str]:
 
 @pytest.mark.parametrize("groups", ["given", "auto", "blocks"])
 @pytest.mark.parametrize("seed", range(12))
-def test_grouped_parts_neither_a_group_nor_twins(groups: str, seed: int) -> None:
+def test_grouped_parts_neither_a_group_nor_overlaps(groups: str, seed: int) -> None:
     catalog, survey = on_slides(seed)
     cfg = SplitConfig(kind="grouped", groups=groups, seed=seed, group_size=15)
     split = make_split(catalog, cfg, survey)
@@ -58,7 +58,7 @@ def test_grouped_parts_neither_a_group_nor_twins(groups: str, seed: int) -> None
     for index, group in enumerate(split.groups):
         members[group].append(index)
     assert len(members) > 3
-    for own in [*members.values(), *([t.first, t.second] for t in survey.twins)]:
+    for own in [*members.values(), *([t.first, t.second] for t in survey.overlaps)]:
         assert len(parts_of(split, own)) == 1
     said = far_from_share(catalog, split, cfg)
     tested = np.bincount([catalog.pictures[i].label for i in split.indices("test")])
@@ -104,9 +104,9 @@ def test_blocked_leaves_an_embargo_between_any_two_parts(
     for fold in range(folds or 1):
         cfg = SplitConfig(kind="blocked", folds=folds, fold=fold, embargo=embargo, seed=seed)
         split = make_split(catalog, cfg, survey)
-        for twin in survey.twins:
-            assert len(parts_of(split, [twin.first, twin.second])) <= 1
-        free = make_split(catalog, cfg)  # without twins blocks are whole
+        for pair in survey.overlaps:
+            assert len(parts_of(split, [pair.first, pair.second])) <= 1
+        free = make_split(catalog, cfg)  # without overlaps blocks are whole
         for label, count in enumerate(catalog.counts().values()):
             places = positions(catalog, free, label)
             assert len(places["test"]) == pytest.approx(count * (0.2 if folds else 0.3), abs=1)
@@ -117,7 +117,7 @@ def test_blocked_leaves_an_embargo_between_any_two_parts(
                 assert gap > embargo
             tested = [i for i in split.indices("test") if catalog.pictures[i].label == label]
             whole = [i for i in free.indices("test") if catalog.pictures[i].label == label]
-            assert tested == whole  # for a twin's sake train gives way, never test
+            assert tested == whole  # for an overlap's sake train gives way, never test
 
 
 @pytest.mark.parametrize("kind", ["grouped", "blocked"])
@@ -128,8 +128,8 @@ def test_folds_test_every_picture_once(kind: str) -> None:
         cfg = SplitConfig(kind=kind, folds=5, fold=fold, embargo=5, groups="auto", group_size=10)
         split = make_split(catalog, cfg, survey)
         tested += split.indices("test")
-        for twin in survey.twins:
-            assert len(parts_of(split, [twin.first, twin.second])) <= 1
+        for pair in survey.overlaps:
+            assert len(parts_of(split, [pair.first, pair.second])) <= 1
         if kind == "grouped":
             whole: dict[str, set[str]] = defaultdict(set)
             for group, subset in zip(split.groups, split.subsets, strict=True):

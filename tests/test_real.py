@@ -121,7 +121,7 @@ def test_the_run_says_what_its_figures_are_worth(paper: tuple[Path, str]) -> Non
     test = json.loads((run / "metrics.json").read_text())["test"]
     (line,) = [line for line in said.splitlines() if line.startswith("audit: ")]
     assert f"{test['leaked']} of {test['n']} test pictures" in line
-    assert test["leaked"] > 20  # exact copies alone put some ten on both sides
+    assert test["leaked"] > 200  # every third picture overlaps one of another part
     assert abs(test["accuracy"] - test["accuracy_without_leaked"]) < 0.02
     assert test["accuracy_ci"][0] > 0.95
     assert test["ece"] < 0.03

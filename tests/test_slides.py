@@ -11,10 +11,11 @@ from noise import made_up_catalog
 from sklearn.metrics import adjusted_rand_score
 
 from bcd.data.catalog import Catalog
+from bcd.data.file_order import file_order
 from bcd.data.looks import Looks
-from bcd.data.slides import file_order, likely_slides
+from bcd.data.overlaps import Overlap
+from bcd.data.slides import likely_slides
 from bcd.data.survey import Survey
-from bcd.data.twins import Twin
 
 
 def made_up_looks(slide: np.ndarray, spread: float, seed: int) -> Looks:
@@ -36,8 +37,8 @@ def made_up_looks(slide: np.ndarray, spread: float, seed: int) -> Looks:
     return Looks(**columns)
 
 
-def surveyed(looks: Looks, twins: tuple[Twin, ...] = ()) -> Survey:
-    return Survey(len(looks.background), twins, lambda: looks)
+def surveyed(looks: Looks, overlaps: tuple[Overlap, ...] = ()) -> Survey:
+    return Survey(len(looks.background), overlaps, lambda: looks)
 
 
 def in_sittings(turns: int, seed: int, count: int = 240, slides: int = 6) -> np.ndarray:
@@ -73,11 +74,11 @@ def test_order_without_meaning_is_not_believed() -> None:
         assert adjusted_rand_score(slide, found.groups) > 0.5
 
 
-def test_twins_are_on_one_likely_slide_and_classes_on_none() -> None:
+def test_overlaps_are_on_one_likely_slide_and_classes_on_none() -> None:
     slide = in_sittings(1, 0)
     catalog = made_up_catalog([120, 120])
     looks = made_up_looks(slide, 6, 0)
-    far = [Twin(i, 119 - i, "near", 0.9) for i in range(8)]
+    far = [Overlap(i, 119 - i, "near", 0.9) for i in range(8)]
     groups = likely_slides(catalog, surveyed(looks, tuple(far)), 20).groups
     assert all(groups[t.first] == groups[t.second] for t in far)
     assert any(

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from bcd.audit.leaks import leaked
+from bcd.audit.leaks import find_leaks
 from bcd.config import DataConfig, SplitConfig
 from bcd.data.catalog import Catalog
+from bcd.data.overlaps import COPIES, DUPLICATE_SHARE
 from bcd.data.slides import Slides
 from bcd.data.split import Split, far_from_share
 from bcd.data.survey import Survey
@@ -83,59 +84,76 @@ def _balance(catalog: Catalog) -> Check:
     return Check("class balance", WARN, f"{rare} is rare: {finding}", mend, {"counts": counts})
 
 
-def check_twins(catalog: Catalog, survey: Survey) -> list[Check]:
-    """Exact and near duplicates, and the same picture under two classes."""
-    labels = catalog.labels
-    kinds = Counter(twin.kind for twin in survey.twins)
-    mend = "split=grouped split.groups=auto keeps them on one side; data.drop_duplicates=true"
-    exact = kinds["bytes"] + kinds["pixels"]
-    pairs = [
-        {
-            "first": catalog.pictures[t.first].path,
-            "second": catalog.pictures[t.second].path,
-            "kind": t.kind,
-            "likeness": t.likeness,
-        }
-        for t in survey.twins
-    ]
-    clusters = [c for c in np.bincount(survey.clusters) if c > 1]
-    finding = f"{exact} pairs of files with the same content"
-    checks = [Check("exact duplicates", WARN if exact else PASS, finding, mend if exact else "")]
-    near = kinds["near"]
-    finding = f"{near} more pairs show the same field; {len(clusters)} clusters in all"
-    facts = {"pairs": pairs, "clusters": len(clusters)}
-    checks.append(
-        Check("near duplicates", WARN if near else PASS, finding, mend if near else "", facts)
+_GROUP = "split=grouped split.groups=auto keeps them on one side"
+_DROP = "data.drop_duplicates=true"
+
+
+def check_overlaps(catalog: Catalog, survey: Survey) -> list[Check]:
+    """Exact and near duplicates, overlaps, and the same field under two classes."""
+    kinds = Counter(pair.kind for pair in survey.overlaps)
+    exact = sum(kinds[kind] for kind in COPIES)
+    near, partly = kinds["near"], kinds["overlap"]
+    sizes = np.bincount(survey.components)
+    sets = {"clusters": int((sizes > 1).sum()), "largest": int(sizes.max(initial=0))}
+    finding = (
+        f"{partly} more pairs share less than that; in all {sets['clusters']} clusters hold "
+        f"{int(sizes[sizes > 1].sum())} pictures, the largest {sets['largest']}"
     )
+    return [
+        _found("exact duplicates", exact, f"{exact} pairs of files with the same content", _DROP),
+        _found(
+            "near duplicates",
+            near,
+            f"{near} more pairs share {DUPLICATE_SHARE:.0%} of a field or more",
+            _DROP,
+        ),
+        _found("overlaps", partly, finding if partly else "no other pair shares a field", "", sets),
+        _conflicts(catalog, survey),
+    ]
+
+
+def _found(name: str, count: int, finding: str, more: str, facts: Any = None) -> Check:
+    mend = "; ".join(part for part in (_GROUP, more) if part) if count else ""
+    return Check(name, WARN if count else PASS, finding, mend, facts or {"pairs": count})
+
+
+def _conflicts(catalog: Catalog, survey: Survey) -> Check:
+    labels, paths = catalog.labels, [picture.path for picture in catalog.pictures]
     crossing = [
-        p for p, t in zip(pairs, survey.twins, strict=True) if labels[t.first] != labels[t.second]
+        {"first": paths[o.first], "second": paths[o.second], "kind": o.kind, "overlap": o.share}
+        for o in survey.overlaps
+        if labels[o.first] != labels[o.second]
     ]
-    finding = f"{len(crossing)} pairs of twins stand under two classes"
-    settle = "settle which class is right; data.drop_duplicates=true leaves both out"
-    checks.append(
-        Check(
-            "label conflicts",
-            FAIL if crossing else PASS,
-            finding,
-            settle if crossing else "",
-            {"pairs": crossing},
-        )
-    )
-    return checks
+    finding = f"{len(crossing)} pairs of one field stand under two classes"
+    settle = f"settle which class is right; {_DROP} leaves copies and near duplicates out"
+    status = FAIL if crossing else PASS
+    mend = settle if crossing else ""
+    return Check("label conflicts", status, finding, mend, {"pairs": crossing})
 
 
 def check_split(
     catalog: Catalog, split: Split, cfg: SplitConfig, survey: Survey, data: DataConfig
 ) -> list[Check]:
     """Leaks from train into test, separation of patients, and shares of the classes."""
-    tested = split.indices("test")
-    found = leaked(survey, [*split.indices("train"), *split.indices("val")], tested)
-    share = len(found) / max(1, len(tested))
-    finding = f"{len(found)} of {len(tested)} test pictures have a twin in train or val"
-    mend = "split=grouped split.groups=auto, or data.drop_duplicates=true" if found else ""
-    status = FAIL if share > _MANY else WARN if found else PASS
-    facts = {"leaked": [catalog.pictures[i].path for i in found]}
-    checks = [Check("leaks", status, finding, mend, facts), _separation(cfg, data, split)]
+    found = find_leaks(survey, *(split.indices(part) for part in ("train", "val", "test")))
+    share = len(found.all) / max(1, found.tested)
+    finding = found.told
+    if split.cut and cfg.kind == "grouped":
+        finding += f"; {split.cut} overlaps were cut, as their chains grew too large for a split"
+    mend = "split=grouped split.groups=auto or split=blocked" if found.all else ""
+    status = FAIL if share > _MANY else WARN if found.all else PASS
+    facts = {
+        name: [catalog.pictures[i].path for i in indices]
+        for name, indices in (
+            ("leaked", found.all),
+            ("leaked_train", found.train),
+            ("leaked_val", found.val),
+        )
+    }
+    checks = [
+        Check("leaks", status, finding, mend, {**facts, "cut": split.cut}),
+        _separation(cfg, data, split),
+    ]
     far = far_from_share(catalog, split, cfg)
     finding = "; ".join(far) or "each class is shared out as asked for"
     mend = "other groups, split.seed or split.group_size" if far else ""

@@ -1,8 +1,9 @@
-"""Leaks: test pictures whose field was trained or chosen on."""
+"""Leaks: test images whose field was trained or chosen on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,38 +13,76 @@ from bcd.data.survey import Survey
 from bcd.evaluation.predictions import Prediction
 
 
-def leaked(survey: Survey, trained: Sequence[int], tested: Sequence[int]) -> list[int]:
-    """Those of the tested pictures that are, or have a twin, among the trained ones.
+@dataclass(frozen=True)
+class Leaks:
+    """Test images that are, are copies of or overlap images of other parts.
+
+    Attributes:
+        tested: Number of test images.
+        train: Indices of those that overlap an image in train.
+        val: Indices of those that overlap one in val; some may be in both.
+    """
+
+    tested: int
+    train: tuple[int, ...]
+    val: tuple[int, ...]
+
+    @property
+    def all(self) -> list[int]:
+        """Indices of those that overlap an image in train or val, ascending."""
+        return sorted({*self.train, *self.val})
+
+    @property
+    def told(self) -> str:
+        """The numbers in a few words."""
+        return (
+            f"{len(self.all)} of {self.tested} test pictures overlap one in train or val "
+            f"({len(self.train)} in train, {len(self.val)} in val)"
+        )
+
+
+def find_leaks(
+    survey: Survey, trained: Sequence[int], chosen: Sequence[int], tested: Sequence[int]
+) -> Leaks:
+    """Finds the test images whose field is in train or val too, by any share of their area.
 
     Args:
         survey: Of the catalog that the indices count in.
-        trained: Indices of what was trained or chosen on.
+        trained: Indices of the train part.
+        chosen: Indices of the val part.
         tested: Indices of the test part.
     """
-    clusters = survey.clusters
-    seen = np.isin(clusters[list(tested)], clusters[list(trained)])
-    return [index for index, found in zip(tested, seen, strict=True) if found]
+    train, val = (
+        tuple(int(i) for i in np.asarray(tested, np.int64)[survey.touching(part)[list(tested)]])
+        for part in (trained, chosen)
+    )
+    return Leaks(len(tested), train, val)
 
 
 def leak_figures(
-    found: Sequence[int], tested: Sequence[int], predictions: Sequence[Prediction], catalog: Catalog
+    found: Leaks, tested: Sequence[int], predictions: Sequence[Prediction], catalog: Catalog
 ) -> dict[str, Any]:
     """What `metrics.json` says of leaks.
 
     Args:
-        found: From `leaked`.
+        found: From `find_leaks`.
         tested: Indices of the test part.
         predictions: Of the same pictures, in that order.
         catalog: Names the classes.
 
     Returns:
-        `leaked`, a number of pictures, and `accuracy_without_leaked`, None if none is left.
+        `leaked`, a number of images, of which `leaked_train` overlap one in train and `leaked_val`
+        one in val; and `accuracy_without_leaked`, None if none is left.
     """
-    left = set(tested) - set(found)
+    left = set(tested) - set(found.all)
     right = [
         prediction.best is not None and catalog.classes[prediction.best] == prediction.label
         for index, prediction in zip(tested, predictions, strict=True)
         if index in left
     ]
-    accuracy = float(np.mean(right)) if right else None
-    return {"leaked": len(found), "accuracy_without_leaked": accuracy}
+    return {
+        "leaked": len(found.all),
+        "leaked_train": len(found.train),
+        "leaked_val": len(found.val),
+        "accuracy_without_leaked": float(np.mean(right)) if right else None,
+    }

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from bcd.audit.checks import Check, worst
+from bcd.audit.pairs import PARTED
 from bcd.audit.shortcuts import Score
 from bcd.data.catalog import Catalog
 from bcd.data.reading import read_picture
 from bcd.data.slides import Slides
 from bcd.data.survey import Survey
-from bcd.evaluation.page import heading, note, table, thumbnail, write_page
+from bcd.evaluation.page import embed_png, heading, note, table, thumbnail, write_page
 
 _CLUSTERS, _MEMBERS = 200, 6  # shown
 _SLIDES, _OF_SLIDE = 40, 5
@@ -29,7 +30,10 @@ def write_audit(
     scores: Sequence[Score],
 ) -> None:
     """Writes the page."""
-    conflicts = [t for t in survey.twins if _label(catalog, t.first) != _label(catalog, t.second)]
+    conflicts = [
+        o for o in survey.overlaps if _label(catalog, o.first) != _label(catalog, o.second)
+    ]
+    sheet = file.parent / "figures" / f"{PARTED}.png"
     parts = [
         note(f"{catalog.root}: {len(catalog.pictures)} pictures. Verdict: {worst(checks)}."),
         table(["", "looked at", "found", "mend"], check_rows(checks), figures=False),
@@ -38,9 +42,12 @@ def write_audit(
         heading("How the classes look"),
         table(["class", "pictures", *_LOOKS], _look_rows(catalog, survey)),
         heading("Label conflicts"),
-        *(_pair(catalog, t.first, t.second) for t in conflicts[:_CLUSTERS]),
+        *(_pair(catalog, o.first, o.second) for o in conflicts[:_CLUSTERS]),
         *([] if conflicts else [note("None.")]),
-        heading("Twins"),
+        heading("Pairs that the split parts"),
+        embed_png(sheet, "test beside train or val") if sheet.is_file() else note("None."),
+        heading("Images of one field"),
+        note("All pairs are in pairs.csv."),
         *_clusters(catalog, survey),
         heading("Likely slides"),
         *_slides(catalog, slides),
@@ -99,7 +106,7 @@ def _clusters(catalog: Catalog, survey: Survey) -> Iterator[str]:
         pictures = "".join(_shown(catalog, i) for i in own[:_MEMBERS])
         yield f"<div class=cluster>{pictures}</div>"
     if len(sets) > _CLUSTERS:
-        yield note(f"{len(sets) - _CLUSTERS} more clusters are in audit.json.")
+        yield note(f"{len(sets) - _CLUSTERS} more clusters are in pairs.csv.")
 
 
 def _slides(catalog: Catalog, slides: Slides) -> Iterator[str]:

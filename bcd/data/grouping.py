@@ -1,13 +1,18 @@
-"""Splits that keep together what belongs together: slides, twins, neighbours in file order."""
+"""Splits that keep together what belongs together: slides, overlaps, neighbours in file order."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bcd.config import SplitConfig
 from bcd.data.catalog import Catalog
-from bcd.data.slides import file_order, join, likely_slides
+from bcd.data.file_order import file_order
+from bcd.data.linking import link, settle
+from bcd.data.overlaps import Overlap
+from bcd.data.slides import likely_slides
 from bcd.data.survey import Survey
 from bcd.errors import BcdError
 
@@ -27,7 +32,7 @@ def name_groups(catalog: Catalog, cfg: SplitConfig, survey: Survey | None) -> tu
         assert survey is not None
         return likely_slides(catalog, survey, cfg.group_size).groups
     if cfg.groups == "blocks":
-        return name_blocks(catalog, cfg.group_size)
+        return settled_blocks(catalog, cfg.group_size, survey)
     names = tuple(picture.group for picture in catalog.pictures)
     missing = sum(not name for name in names)
     if missing:
@@ -50,10 +55,38 @@ def name_blocks(catalog: Catalog, size: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-def hang_together(names: tuple[str, ...], survey: Survey | None) -> Indices:
-    """Numbers what must not be parted: groups, joined where pictures of both are twins, (n,)."""
-    numbers = np.unique(np.asarray(names, dtype=str), return_inverse=True)[1].astype(np.int64)
-    return numbers if survey is None else join(numbers, survey.clusters)
+def settled_blocks(catalog: Catalog, size: int, survey: Survey | None) -> tuple[str, ...]:
+    """Blocks by name, where each set of images that overlap is moved as a whole into one of them.
+
+    Where blocks end is a convention, that images overlap is seen.
+    """
+    names = name_blocks(catalog, size)
+    if survey is None:
+        return names
+    labels = np.asarray(catalog.labels, np.int64)
+    sets = link(np.arange(len(names)), labels, survey.overlaps)[0]
+    known, numbers = np.unique(np.asarray(names, dtype=str), return_inverse=True)
+    return tuple(str(known[place]) for place in settle(numbers.astype(np.int64), sets))
+
+
+def hang_together(
+    names: Sequence[str], labels: Sequence[int], survey: Survey | None
+) -> tuple[Indices, list[Overlap]]:
+    """What must not be parted: groups, joined where images of both overlap.
+
+    Args:
+        names: Group of each image; one without a name is a group of its own.
+        labels: Class of each.
+        survey: Of the images; None where overlaps are not known.
+
+    Returns:
+        Number of each image's set, (n,), and the overlaps that were cut to keep sets small.
+    """
+    own = [f"in {name}" if name else f"alone {i}" for i, name in enumerate(names)]
+    numbers = np.unique(np.asarray(own, dtype=str), return_inverse=True)[1].astype(np.int64)
+    if survey is None:
+        return numbers, []
+    return link(numbers, np.asarray(labels, np.int64), survey.overlaps)
 
 
 def part_groups(
@@ -135,8 +168,8 @@ def part_blocks(catalog: Catalog, cfg: SplitConfig, survey: Survey | None) -> li
 
     The test part is one block: fold `split.fold` of `split.folds`, or `split.test` of the class at
     a place that the seed decides. Val is the block next to it on its longer side. Between any two
-    parts `split.embargo` files are left out, and so is whatever has a twin in a part that counts
-    more (test before val before train).
+    parts `split.embargo` files are left out, and so is whatever overlaps an image of a part that
+    counts more (test before val before train).
     """
     subsets = ["excluded"] * len(catalog.pictures)
     generator = np.random.default_rng(cfg.seed)
@@ -146,7 +179,7 @@ def part_blocks(catalog: Catalog, cfg: SplitConfig, survey: Survey | None) -> li
             for index in order[max(start, 0) : max(stop, 0)]:
                 subsets[index] = part
     if survey is not None:
-        _leave_out_twins(subsets, survey)
+        _leave_out_overlapping(subsets, survey)
     return subsets
 
 
@@ -170,10 +203,9 @@ def _spans(
     return [*before, ("test", (start, stop)), ("train", (stop + gap, n))]
 
 
-def _leave_out_twins(subsets: list[str], survey: Survey) -> None:
-    for cluster in survey.sets():
-        present = {subsets[i] for i in cluster} - {"excluded"}
-        if len(present) > 1:
-            kept = next(part for part in ("test", "val", "train") if part in present)
-            for i in cluster:
-                subsets[i] = kept if subsets[i] == kept else "excluded"
+def _leave_out_overlapping(subsets: list[str], survey: Survey) -> None:
+    for part, others in (("test", ("val", "train")), ("val", ("train",))):
+        kept = [i for i, subset in enumerate(subsets) if subset == part]
+        for i in np.flatnonzero(survey.touching(kept)):
+            if subsets[i] in others:
+                subsets[i] = "excluded"

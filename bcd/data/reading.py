@@ -102,7 +102,7 @@ def fit(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 # Share of the width and the height that a scale bar in the corner takes at the most.
-_BAR_WIDTH, _BAR_HEIGHT = 0.2, 0.13
+BAR_WIDTH, BAR_HEIGHT = 0.2, 0.13
 
 
 def mask_scale_bar(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -114,7 +114,7 @@ def mask_scale_bar(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         picture: RGB, shape (height, width, 3); stays as it is.
     """
     height, width = picture.shape[:2]
-    down, across = round(_BAR_HEIGHT * height), round(_BAR_WIDTH * width)
+    down, across = round(BAR_HEIGHT * height), round(BAR_WIDTH * width)
     covered = picture.copy()
     beside = picture[height - down :, width - 2 * across : width - across]
     covered[height - down :, width - across :] = beside[:, ::-1]

@@ -7,17 +7,18 @@ found first. None of this proves that two groups are two patients.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bcd.data.catalog import Catalog
+from bcd.data.file_order import MOST_TURNS, file_order
+from bcd.data.linking import link, settle
 from bcd.data.looks import Looks
 from bcd.data.survey import Survey
 
-_STRIDES = range(1, 7)
+_STRIDES = range(1, MOST_TURNS + 1)
 _RUN = 12  # pictures of a run that are joined by file order before looks alone decide
 _LEAST = 8  # groups of a class, however small: with fewer no three parts can be made of them
 _ORDERED = 0.15  # least certainty at which file order is listened to
@@ -39,26 +40,16 @@ class Slides:
     certainty: dict[str, float]
 
 
-def file_order(catalog: Catalog, label: int) -> NDArray[np.int64]:
-    """Indices of a class's pictures by path, the numbers in it taken as numbers."""
-    chosen = [i for i, picture in enumerate(catalog.pictures) if picture.label == label]
-    return np.asarray(sorted(chosen, key=lambda i: _natural(catalog.pictures[i].path)), np.int64)
-
-
-def _natural(path: str) -> list[tuple[int, int, str]]:
-    parts = re.split(r"(\d+)", path)
-    return [(1, int(p), "") if p.isdecimal() else (0, 0, p) for p in parts]
-
-
 def likely_slides(catalog: Catalog, survey: Survey, size: int) -> Slides:
-    """Groups the pictures of each class by file order, background, stain and twins.
+    """Groups the pictures of each class by file order, background, stain and overlaps.
 
     Args:
         catalog: The pictures.
         survey: Of the same.
         size: Pictures aimed at in a group, on average.
     """
-    joined = survey.clusters
+    labels = np.asarray(catalog.labels, np.int64)
+    joined = link(np.arange(len(labels)), labels, survey.overlaps)[0]
     groups = [""] * len(catalog.pictures)
     strides: dict[str, int] = {}
     certainty: dict[str, float] = {}
@@ -111,12 +102,14 @@ def _group(
         look: Of each picture, (n, d).
         count: Groups wanted.
         stride: Of the sittings that take turns; 0 leaves order out.
-        joined: Number of each picture's set of twins, (n,): one field lies on one slide.
+        joined: Number of each picture's set of overlapping ones, (n,): they lie on one slide.
     """
     n = len(look)
     if count < 2 or n < 3:
         return np.zeros(n, np.int64)
-    runs = join(_runs(look, stride) if stride else np.arange(n), joined)
+    # Where runs end is a guess, that images overlap is seen: the guess gives way.
+    runs = settle(_runs(look, stride), joined) if stride else joined
+    runs = np.unique(runs, return_inverse=True)[1].astype(np.int64)
     means = np.stack([look[runs == run].mean(axis=0) for run in range(runs.max() + 1)])
     if len(means) <= count:
         return runs
@@ -125,19 +118,6 @@ def _group(
 
     alike = KMeans(count, n_init=4, random_state=0).fit(means, sample_weight=np.bincount(runs))
     return np.asarray(alike.labels_, np.int64)[runs]
-
-
-def join(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Numbers the sets of things that hang together by two numberings, each (n,)."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    ones = np.ones(len(first), np.int8)
-    either = np.unique(np.concatenate([first, second + first.max() + 1]), return_inverse=True)[1]
-    sides = either[: len(first)], either[len(first) :]
-    graph = coo_array((ones, sides), shape=(either.max() + 1,) * 2)
-    found = connected_components(graph, directed=False)[1][sides[0]]
-    return np.asarray(np.unique(found, return_inverse=True)[1], np.int64)
 
 
 def _runs(look: NDArray[np.float64], stride: int) -> NDArray[np.int64]:

@@ -12,7 +12,13 @@ import numpy as np
 
 from bcd.config import FOLDED, SplitConfig
 from bcd.data.catalog import Catalog
-from bcd.data.grouping import hang_together, name_blocks, name_groups, part_blocks, part_groups
+from bcd.data.grouping import (
+    hang_together,
+    name_groups,
+    part_blocks,
+    part_groups,
+    settled_blocks,
+)
 from bcd.data.survey import Survey
 from bcd.errors import BcdError, ConfigError
 from bcd.storage import typed_path, write_csv, written_path
@@ -27,10 +33,15 @@ class Split:
     Attributes:
         subsets: One of `SUBSETS` for each picture, in the catalog's order.
         groups: Slide, patient or block of each picture; empty where unknown.
+        clusters: What each image's errors may have in common with others: its group, joined where
+            images overlap. The bootstrap draws these. Empty for an image of its own.
+        cut: Number of overlaps that were cut, as they would have made a cluster too large.
     """
 
     subsets: tuple[str, ...]
     groups: tuple[str, ...] = ()
+    clusters: tuple[str, ...] = ()
+    cut: int = 0
 
     def indices(self, subset: str) -> list[int]:
         """Indices of a subset's pictures, ascending; `all` is every picture not excluded."""
@@ -38,9 +49,9 @@ class Split:
             return [i for i, s in enumerate(self.subsets) if s != "excluded"]
         return [i for i, s in enumerate(self.subsets) if s == subset]
 
-    def groups_of(self, subset: str) -> list[str]:
-        """Group of each of a subset's pictures, in the order of `indices`."""
-        return [self.groups[i] if self.groups else "" for i in self.indices(subset)]
+    def clusters_of(self, subset: str) -> list[str]:
+        """Cluster of each of a subset's pictures, in the order of `indices`."""
+        return [self.clusters[i] if self.clusters else "" for i in self.indices(subset)]
 
     def hashes(self, catalog: Catalog) -> dict[str, list[str]]:
         """sha256 of each subset's pictures; a hash stands as often as copies of it do."""
@@ -66,7 +77,7 @@ def make_split(catalog: Catalog, cfg: SplitConfig, survey: Survey | None = None)
     Args:
         catalog: The pictures.
         cfg: `split.test` is a share of all pictures, `split.val` of what is left for training.
-        survey: Of the same pictures; without one twins are not known, and may be parted.
+        survey: Of the same pictures; without one overlaps are not known, and may be parted.
 
     Returns:
         The split; every class is in train, val and test.
@@ -80,18 +91,27 @@ def make_split(catalog: Catalog, cfg: SplitConfig, survey: Survey | None = None)
         subsets = _from_csv(catalog, cfg.file)
     elif cfg.kind == "blocked":
         _check_sizes(catalog, cfg)
-        groups = groups if any(groups) else name_blocks(catalog, cfg.group_size)
+        groups = groups if any(groups) else settled_blocks(catalog, cfg.group_size, survey)
         subsets = np.array(part_blocks(catalog, cfg, survey), dtype=object)
     else:
         _check_sizes(catalog, cfg)
-        together = None
         if cfg.kind == "grouped":
             groups = name_groups(catalog, cfg, survey)
-            together = hang_together(groups, survey)
-        subsets = _by_chance(labels, together, cfg)
-    split = Split(tuple(str(s) for s in subsets), groups)
+        together, _ = hang_together(groups, catalog.labels, survey)
+        subsets = _by_chance(labels, together if cfg.kind == "grouped" else None, cfg)
+    together, cut = hang_together(groups, catalog.labels, survey)
+    clusters = _named(together, catalog, groups)
+    split = Split(tuple(str(s) for s in subsets), groups, clusters, len(cut))
     _check_classes(catalog, split)
     return split
+
+
+def _named(together: np.ndarray, catalog: Catalog, groups: Sequence[str]) -> tuple[str, ...]:
+    """Names clusters by the group or path of their first image; one of its own keeps its group."""
+    sizes, names = Counter(together.tolist()), dict[int, str]()
+    for picture, number, group in zip(catalog.pictures, together.tolist(), groups, strict=True):
+        names.setdefault(number, group or (picture.path if sizes[number] > 1 else ""))
+    return tuple(names[number] for number in together.tolist())
 
 
 def _by_chance(labels: np.ndarray, together: np.ndarray | None, cfg: SplitConfig) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bcd.data.catalog import Catalog, Rejected
 from bcd.data.looks import Looks, look_at
-from bcd.data.twins import Twin, clusters, find_twins
+from bcd.data.overlaps import COPIES, Overlap, components, find_overlaps
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class Survey:
 
     Attributes:
         count: Number of pictures.
-        twins: Pairs that show the same field.
+        overlaps: Pairs that show the same field, whole or in part.
         look: Gives the looks; they are read when asked for and not kept, as few need them.
     """
 
     count: int
-    twins: tuple[Twin, ...]
+    overlaps: tuple[Overlap, ...]
     look: Callable[[], Looks]
 
     @property
@@ -35,38 +35,63 @@ class Survey:
         return self.look()
 
     @property
-    def clusters(self) -> NDArray[np.int64]:
-        """Number of each picture's set of twins; one without a twin has a number of its own."""
-        return clusters(self.count, self.twins)
+    def components(self) -> NDArray[np.int64]:
+        """Number of each image's set of images that hang together by overlaps, (n,)."""
+        return components(self.count, self.overlaps)
+
+    @property
+    def duplicates(self) -> NDArray[np.int64]:
+        """Number of each image's set of copies and near duplicates, (n,)."""
+        return components(self.count, [o for o in self.overlaps if o.kind != "overlap"])
+
+    def touching(self, indices: Sequence[int]) -> NDArray[np.bool_]:
+        """Which images are among some, are copies of one or overlap one directly, (n,).
+
+        Copies of an image overlap whatever it overlaps.
+        """
+        copies = components(self.count, [o for o in self.overlaps if o.kind in COPIES])
+        near = np.zeros(self.count, np.bool_)
+        near[copies[list(indices)]] = True
+        ends = np.asarray([(o.first, o.second) for o in self.overlaps], np.int64).reshape(-1, 2)
+        first, second = copies[ends].T
+        touched = near.copy()
+        touched[first[near[second]]] = True
+        touched[second[near[first]]] = True
+        return np.asarray(touched[copies])
 
     def sets(self) -> list[list[int]]:
-        """Indices of the pictures of each set of twins; single pictures are sets of their own."""
-        members: dict[int, list[int]] = defaultdict(list)
-        for index, cluster in enumerate(self.clusters):
-            members[int(cluster)].append(index)
-        return list(members.values())
+        """Indices of each set of images that hang together by overlaps, single ones too."""
+        return _members(self.components)
+
+
+def _members(numbers: NDArray[np.int64]) -> list[list[int]]:
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, number in enumerate(numbers):
+        members[int(number)].append(index)
+    return list(members.values())
 
 
 def survey_pictures(catalog: Catalog) -> Survey:
-    """Looks at every picture once and remembers it; a second survey reads two files.
+    """Looks at every picture and remembers it; a second survey reads two files.
 
     Raises:
         BcdError: A picture has changed or gone since the catalog was made.
     """
     look = partial(look_at, catalog)
-    return Survey(len(catalog.pictures), tuple(find_twins(catalog, look)), look)
+    return Survey(len(catalog.pictures), tuple(find_overlaps(catalog, look)), look)
 
 
 def drop_duplicates(catalog: Catalog) -> Catalog:
-    """Leaves one picture of each set of twins, the first by path; the others are rejected.
+    """Leaves one picture of each set of near duplicates, the first by path; the rest is rejected.
 
-    Of twins that stand under two classes none stays: which class is right nobody can tell.
+    Near duplicates share `DUPLICATE_SHARE` of their area or more. Of a set that stands under two
+    classes none stays: which class is right nobody can tell.
 
     Raises:
         BcdError: A picture has changed or gone since the catalog was made.
     """
     reasons: dict[int, str] = {}
-    for first, *others in survey_pictures(catalog).sets():
+    for first, *others in _members(survey_pictures(catalog).duplicates):
         if len({catalog.pictures[i].label for i in (first, *others)}) > 1:
             others = [first, *others]
             reasons |= dict.fromkeys(others, "shows a field that stands under another class too")

@@ -40,7 +40,7 @@ class Card:
         config: The resolved configuration of the run.
         versions: Of Python and the packages that matter.
         val_metrics: Figures on the val part at the epoch that was saved.
-        groups: Slide, patient or block of pictures in `split`, by sha256; empty where unknown.
+        groups: Cluster of pictures, by sha256, as `Split.clusters`; not of those of their own.
         judge: Temperature, thresholds, what they promise and what training pictures are like, as
             `Judge` writes it; None before the end of training, when it is decided on val.
         version: Of the card's form.

@@ -1,0 +1,23 @@
+"""The order in which a class's files were probably taken: by path, numbers taken as numbers."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bcd.data.catalog import Catalog
+
+MOST_TURNS = 6  # sittings that may be numbered in turns: every so many files the same one goes on
+
+
+def file_order(catalog: Catalog, label: int) -> NDArray[np.int64]:
+    """Indices of a class's pictures by path, the numbers in it taken as numbers."""
+    chosen = [i for i, picture in enumerate(catalog.pictures) if picture.label == label]
+    return np.asarray(sorted(chosen, key=lambda i: _natural(catalog.pictures[i].path)), np.int64)
+
+
+def _natural(path: str) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d+)", path)
+    return [(1, int(p), "") if p.isdecimal() else (0, 0, p) for p in parts]

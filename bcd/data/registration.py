@@ -1,0 +1,229 @@
+"""Registration: lays one image over another by their keypoints, and says how well they agree there.
+
+Descriptors that are each other's nearest give tentative matches; the similarity transform that most
+of them agree on is found, and the images are then compared pixel by pixel where they overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bcd.data.keypoints import VIEW, Keypoints
+from bcd.data.reading import BAR_HEIGHT, BAR_WIDTH
+
+# Below either limit two images are held for different fields. Chosen on drawn fields and on pairs
+# of real smears of different classes, which cannot show one field (docs/architecture.md).
+LEAST_INLIERS = 5
+LEAST_SCORE = 0.7
+
+_RATIO = 0.81  # of squared distances: the nearest descriptor against the second nearest
+_STEPS = 24  # of orientation; matches of one rotation lie in three neighbouring ones
+_BEST = 48  # tentative matches, the clearest, that may propose a transform
+_APART = 0.09  # shares of the side: two matches nearer than that say little of rotation
+_NEAR = 0.022  # shares of the side: a match that lands this near agrees
+_SCALES = (0.75, 1.33)
+_TURNED = 0.9  # cosine of the angle by which a keypoint may turn otherwise than its image
+_MANY = 10  # inliers from which on sides may be scaled apart
+_FINE, _COARSE = 0.57, 3.4  # pixels of a view: what is finer or coarser is not compared
+_BAR, _SHOWN = 128, 255  # values of a mask
+
+
+@dataclass(frozen=True)
+class Registration:
+    """How an image lies over another.
+
+    Attributes:
+        score: Correlation of both where they overlap, -1 to 1, after uneven light is taken out.
+        inliers: Matches that agree on the transform.
+        dx: How far the second image's centre lies to the right of the first one's, in shares of
+            the first one's longer side.
+        dy: Likewise, downwards.
+        overlap: Share of the first image's area that the second one shows.
+    """
+
+    score: float
+    inliers: int
+    dx: float
+    dy: float
+    overlap: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether both show one field."""
+        return self.inliers >= LEAST_INLIERS and self.score >= LEAST_SCORE
+
+
+def register(
+    points: Keypoints,
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    mirrored: NDArray[np.bool_],
+) -> Iterator[tuple[int, Registration]]:
+    """Registers pairs of images.
+
+    Args:
+        points: Of the images.
+        first: Index of each pair's first image, (p,).
+        second: Likewise, of its second.
+        mirrored: Whether the first is mirrored before the second is laid over it, (p,).
+
+    Yields:
+        The place in `first` of each pair for which a transform was found, and that transform.
+    """
+    pair, a, b = _matches(points, first, second, mirrored)
+    starts = np.searchsorted(pair, np.arange(len(first) + 1))
+    for place in np.unique(pair):
+        own = slice(starts[place], starts[place + 1])
+        i, j, mirror = int(first[place]), int(second[place]), bool(mirrored[place])
+        at, angle = points.mirrored(i) if mirror else (points.place[i], points.angle[i])
+        turn = points.angle[j][b[own]] - angle[a[own]]
+        found = _transform(at[a[own]], points.place[j][b[own]], turn)
+        if found is not None:
+            yield int(place), _compared(points, i, j, mirror, *found)
+
+
+def _matches(
+    points: Keypoints,
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    mirrored: NDArray[np.bool_],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Tentative matches: place of the pair, ascending; keypoint of its first and of its second.
+
+    Of pairs with fewer than `LEAST_INLIERS` matches of one rotation none is given; of the others
+    those of that rotation, the clearest first.
+    """
+    ours = points.descriptors[first].astype(np.float32)
+    ours[mirrored] *= points.mirror
+    alike = ours @ points.descriptors[second].astype(np.float32).transpose(0, 2, 1)
+    k = alike.shape[1]
+    nearest = alike.argmax(axis=2)
+    back = np.take_along_axis(alike.argmax(axis=1), nearest, axis=1)
+    there = (np.arange(k) < points.count[first, None]) & (nearest < points.count[second, None])
+    best = np.take_along_axis(alike, nearest[:, :, None], axis=2)[:, :, 0]
+    np.put_along_axis(alike, nearest[:, :, None], -2.0, axis=2)
+    ratio = (1 - best) / np.maximum(1 - alike.max(axis=2), 1e-6)
+    pair, a = np.nonzero(there & (back == np.arange(k)) & (ratio < _RATIO))
+    b, clear = nearest[pair, a], ratio[pair, a]
+    angle = np.where(mirrored[pair], np.pi - points.angle[first[pair], a], 0)
+    angle = np.where(mirrored[pair], angle, points.angle[first[pair], a])
+    turn = (points.angle[second[pair], b] - angle) % (2 * np.pi)
+    step = np.minimum((turn * (_STEPS / (2 * np.pi))).astype(np.int64), _STEPS - 1)
+    votes = np.bincount(pair * _STEPS + step, minlength=len(first) * _STEPS).reshape(-1, _STEPS)
+    votes = votes + np.roll(votes, 1, axis=1) + np.roll(votes, -1, axis=1)
+    off = (step - votes.argmax(axis=1)[pair] + _STEPS // 2) % _STEPS - _STEPS // 2
+    kept = (np.abs(off) <= 1) & (votes.max(axis=1)[pair] >= LEAST_INLIERS)
+    order = np.lexsort((clear[kept], pair[kept]))
+    return pair[kept][order], a[kept][order], b[kept][order]
+
+
+def _transform(
+    at: NDArray[np.complex64], to: NDArray[np.complex64], turn: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], int] | None:
+    """The affine matrix (2, 3) that most matches agree on, and how many do; None where too few.
+
+    Every two of the clearest matches propose a similarity. As all are tried, the answer does not
+    depend on chance.
+    """
+    p, q = np.triu_indices(min(len(at), _BEST), 1)
+    side = at[q] - at[p]
+    far = np.abs(side) > _APART
+    p, q, side = p[far], q[far], side[far]
+    z = (to[q] - to[p]) / side
+    size, around = np.abs(z), np.angle(z)
+    kept = (size > _SCALES[0]) & (size < _SCALES[1])
+    kept &= (np.cos(around - turn[p]) > _TURNED) & (np.cos(around - turn[q]) > _TURNED)
+    if not kept.any():
+        return None
+    z, p = z[kept], p[kept]
+    agree = np.abs(z[:, None] * (at - at[p, None]) + to[p, None] - to) < _NEAR
+    inside = agree[agree.sum(axis=1).argmax()]
+    for _ in range(3):
+        if inside.sum() < LEAST_INLIERS:
+            return None
+        middle, target = at[inside].mean(), to[inside].mean()
+        arm = at[inside] - middle
+        turned = np.vdot(arm, to[inside] - target) / np.vdot(arm, arm).real
+        inside = np.abs(turned * (at - middle) + target - to) < _NEAR
+    moved = target - turned * middle
+    matrix = np.asarray(
+        [[turned.real, -turned.imag, moved.real], [turned.imag, turned.real, moved.imag]]
+    )
+    if inside.sum() < LEAST_INLIERS:
+        return None
+    return _affine(at, to, inside) or (matrix, int(inside.sum()))
+
+
+def _affine(
+    at: NDArray[np.complex64], to: NDArray[np.complex64], inside: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], int] | None:
+    """An affine matrix that more matches agree on: a copy's sides may have been scaled apart."""
+    if inside.sum() < _MANY:
+        return None
+    start = int(inside.sum())
+    rows = np.stack([at.real, at.imag, np.ones(len(at))], axis=1).astype(np.float64)
+    target = np.stack([to.real, to.imag], axis=1).astype(np.float64)
+    for _ in range(3):
+        solved = np.linalg.lstsq(rows[inside], target[inside], rcond=None)[0]
+        inside = np.linalg.norm(rows @ solved - target, axis=1) < _NEAR
+        if inside.sum() < _MANY:
+            return None
+    scales = np.linalg.svd(solved[:2], compute_uv=False)
+    if inside.sum() <= start or scales[0] > _SCALES[1] or scales[1] < _SCALES[0]:
+        return None
+    return np.asarray(solved.T, np.float64), int(inside.sum())
+
+
+def _compared(
+    points: Keypoints, i: int, j: int, mirror: bool, matrix: NDArray[np.float64], inliers: int
+) -> Registration:
+    """Correlates the images where they overlap; `matrix` leads from the first to the second."""
+    ours, own = _view(points, i)
+    theirs, other = _view(points, j)
+    if mirror:
+        ours, own = np.ascontiguousarray(ours[:, ::-1]), np.ascontiguousarray(own[:, ::-1])
+    turned = matrix[:, :2]
+    # Pixel x of a view covers x / 64 to (x + 1) / 64 of the side.
+    moved = VIEW * matrix[:, 2] + turned @ (0.5, 0.5) - 0.5
+    inverse = np.concatenate([turned, moved[:, None]], axis=1)
+    size, flags = (ours.shape[1], ours.shape[0]), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    laid = cv2.warpAffine(theirs, inverse, size, flags=flags)
+    covered = cv2.warpAffine(other, inverse, size, flags=flags)
+    mask = ((covered > (_BAR + _SHOWN) / 2) & (own == _SHOWN)).astype(np.float32)
+    score = _correlation(ours, np.asarray(laid, np.uint8), mask)
+    middle = np.linalg.solve(turned, points.extent[j] / 2 - matrix[:, 2]) - points.extent[i] / 2
+    dx = -middle[0] if mirror else middle[0]
+    overlap = float((covered > _BAR / 2).mean())
+    return Registration(score, inliers, float(dx), float(middle[1]), overlap)
+
+
+def _view(points: Keypoints, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """An image's view, and of which of its pixels it may be known that they show the field."""
+    width, height = np.maximum(np.rint(VIEW * points.extent[index]).astype(int), 1)
+    shown = np.full((height, width), _SHOWN, np.uint8)
+    shown[height - round(BAR_HEIGHT * height) :, width - round(BAR_WIDTH * width) :] = _BAR
+    return points.views[index][:height, :width], shown
+
+
+def _correlation(
+    first: NDArray[np.uint8], second: NDArray[np.uint8], mask: NDArray[np.float32]
+) -> float:
+    """Normalised cross-correlation of what is neither grain nor uneven light, -1 to 1."""
+    if mask.sum() < 2:
+        return -1.0
+    around = cv2.GaussianBlur(mask, (0, 0), _COARSE) + 1e-6
+    a, b = (_band(image.astype(np.float32), mask, around) for image in (first, second))
+    return float((a * b).sum() / max(np.sqrt((a * a).sum() * (b * b).sum()), 1e-6))
+
+
+def _band(
+    image: NDArray[np.float32], mask: NDArray[np.float32], around: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    image = image * mask
+    detail = (image - cv2.GaussianBlur(image, (0, 0), _COARSE) / around) * mask
+    return np.asarray(cv2.GaussianBlur(detail, (0, 0), _FINE) * mask, np.float32)
