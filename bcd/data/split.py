@@ -87,19 +87,19 @@ def make_split(catalog: Catalog, cfg: SplitConfig, survey: Survey | None = None)
     """
     labels = np.array(catalog.labels)
     groups = tuple(picture.group for picture in catalog.pictures)
+    if cfg.kind != "csv":
+        _check_sizes(catalog, cfg)
+    if cfg.kind == "grouped":
+        groups = name_groups(catalog, cfg, survey)
+    elif cfg.kind == "blocked" and not any(groups):
+        groups = settled_blocks(catalog, cfg.group_size, survey)
+    together, cut = hang_together(groups, catalog.labels, survey)
     if cfg.kind == "csv":
         subsets = _from_csv(catalog, cfg.file)
     elif cfg.kind == "blocked":
-        _check_sizes(catalog, cfg)
-        groups = groups if any(groups) else settled_blocks(catalog, cfg.group_size, survey)
         subsets = np.array(part_blocks(catalog, cfg, survey), dtype=object)
     else:
-        _check_sizes(catalog, cfg)
-        if cfg.kind == "grouped":
-            groups = name_groups(catalog, cfg, survey)
-        together, _ = hang_together(groups, catalog.labels, survey)
         subsets = _by_chance(labels, together if cfg.kind == "grouped" else None, cfg)
-    together, cut = hang_together(groups, catalog.labels, survey)
     clusters = _named(together, catalog, groups)
     split = Split(tuple(str(s) for s in subsets), groups, clusters, len(cut))
     _check_classes(catalog, split)
