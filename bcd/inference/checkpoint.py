@@ -35,7 +35,7 @@ class Card:
         interpolation: How pictures are resized.
         mask_scale_bar: Whether the corner with the scale bar is covered.
         data_root: Where the pictures of the run were.
-        split: sha256 of the pictures of train, val and test.
+        split: `<sha256> <class>` of the pictures of train, val and test.
         fingerprint: sha256 over these pictures and their classes.
         config: The resolved configuration of the run.
         versions: Of Python and the packages that matter.
