@@ -18,6 +18,7 @@ from bcd.evaluation.judge import Judge
 from bcd.models.backbones import empty_backbone
 from bcd.models.network import SmearNetwork
 from bcd.storage import replacing, typed_path
+from bcd.sweeps.winner import is_sweep, read_winner
 
 CARD_VERSION = 4
 
@@ -85,10 +86,11 @@ def find_checkpoint(text: str) -> Path:
     """Finds the checkpoint that `ckpt=` means.
 
     Args:
-        text: A checkpoint, a run folder (its best.ckpt) or a folder of runs (the newest one's).
+        text: A checkpoint, a run folder (its best.ckpt), a sweep (its winner's) or a folder of
+            runs (the newest one's; where that is a trial of a sweep, the sweep's winner's).
 
     Raises:
-        BcdError: There is none.
+        BcdError: There is none, or a sweep that does not say which trial won.
     """
     path = typed_path(text).absolute()
     if path.is_file():
@@ -96,7 +98,14 @@ def find_checkpoint(text: str) -> Path:
     found = list(path.rglob("best.ckpt")) if path.is_dir() else []
     if not found:
         raise BcdError(f"ckpt={text}: no checkpoint there; train.py writes checkpoints/best.ckpt")
-    return max(found, key=lambda file: file.stat().st_mtime)
+    newest = max(found, key=lambda file: file.stat().st_mtime)
+    sweep = newest.parent.parent.parent  # if it is a trial's
+    if not sweep.is_relative_to(path) or not is_sweep(sweep):
+        return newest
+    checkpoint = read_winner(sweep).checkpoint
+    if not checkpoint.is_file():
+        raise BcdError(f"ckpt={text}: the winner of the sweep has no checkpoint there")
+    return checkpoint
 
 
 def read_content(file: Path) -> dict[str, Any]:
