@@ -75,8 +75,11 @@ def versions() -> dict[str, str]:
 
     import bcd
 
-    packages = ("torch", "torchvision", "lightning", "torchmetrics", "albumentations", "numpy")
-    found = {name: version(name) for name in (*packages, "opencv-python-headless", "pillow")}
+    packages = (
+        "torch", "torchvision", "lightning", "torchmetrics", "albumentations", "numpy", "pillow",
+        "opencv-python-headless", "onnxruntime", "scikit-learn",
+    )  # fmt: skip
+    found = {name: version(name) for name in packages}
     if find_spec("timm") is not None:
         found["timm"] = version("timm")
     return {"bcd": bcd.__version__, "python": platform.python_version(), **found}
