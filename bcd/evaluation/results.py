@@ -91,7 +91,7 @@ def evaluate(
     if judge.calibrated:
         metrics |= _decided(judge, judged, labels, catalog, named, intervals)
     if intervals:
-        metrics |= _intervals(probabilities, labels, catalog, named)
+        metrics |= _intervals(probabilities, labels, catalog, named, judge.prevalence)
     predictions = tuple(
         judged.prediction(place, catalog.pictures[i].path, classes[label])
         for place, (i, label) in enumerate(zip(indices, labels, strict=True))
@@ -100,12 +100,17 @@ def evaluate(
 
 
 def _intervals(
-    probabilities: Floats, labels: NDArray[np.int64], catalog: Catalog, groups: list[str] | None
+    probabilities: Floats,
+    labels: NDArray[np.int64],
+    catalog: Catalog,
+    groups: list[str] | None,
+    prevalence: float | None,
 ) -> dict[str, Any]:
     """95 % intervals as `<figure>_ci`, and that of accuracy were pictures independent."""
     predictions = probabilities.argmax(axis=1)
+    classes, benign = catalog.classes, catalog.benign
     found = {
-        **confusion_intervals(labels, predictions, catalog.classes, catalog.benign, groups),
+        **confusion_intervals(labels, predictions, classes, benign, groups, prevalence=prevalence),
         **probability_intervals(probabilities, labels, catalog.classes, groups),
     }
     right = int((predictions == labels).sum())
@@ -173,10 +178,11 @@ def _decided(
     }  # fmt: skip
     if intervals:
         two = confusion_intervals(
-            ill.astype(np.int64), said.astype(np.int64), ("benign", "malignant"), 0, groups
-        )
-        for name in ("malignant_sensitivity", "malignant_specificity"):
-            found["at_threshold"][f"{name}_ci"] = _listed(two[name])
+            ill.astype(np.int64), said.astype(np.int64), ("benign", "malignant"), 0, groups,
+            prevalence=judge.prevalence,
+        )  # fmt: skip
+        for name in ("sensitivity", "specificity", "ppv", "npv"):
+            found["at_threshold"][f"malignant_{name}_ci"] = _listed(two[f"malignant_{name}"])
     return found
 
 
