@@ -249,7 +249,7 @@ def test_intervals_of_probabilities_hold_the_truth(groups: int | None) -> None:
         odds = np.exp(2 * logits)  # too sure of itself, so that there is an error to find
         return odds / odds.sum(axis=1, keepdims=True), labels, None if count is None else owners
 
-    names = ("auroc", "average_precision", "loss", "brier", "ece")
+    names = ("auroc", "average_precision", "loss", "brier")
     probabilities, labels, _ = sample(100_000, groups and 10_000)
     truth = compute_metrics(probabilities, labels, CLASSES, 0)
     held = []
@@ -257,10 +257,8 @@ def test_intervals_of_probabilities_hold_the_truth(groups: int | None) -> None:
         probabilities, labels, owners = sample(600, groups)
         given = probability_intervals(probabilities, labels, CLASSES, owners, draws=500)
         held.append([given[n][0] <= truth[n] <= given[n][1] for n in names])
-    # 200 draws of a chance of 0.95 stray by 0.015 (one standard deviation). Noise lifts the
-    # measured calibration error, so the true one is promised less.
+    # 200 draws of a chance of 0.95 stray by 0.015 (one standard deviation).
     share = dict(zip(names, np.mean(held, axis=0), strict=True))
-    assert share.pop("ece") > 0.7
     assert min(share.values()) > 0.9, share
 
 
