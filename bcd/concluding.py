@@ -77,7 +77,7 @@ def judge_best(
         run: The run.
         network: Gets the best checkpoint's weights.
         datamodule: Gives the pictures.
-        best: The checkpoint that was best on val, which gets the judge; None where none was kept.
+        best: The checkpoint that was kept as best, which gets the judge; None where none was kept.
         device: Where to compute.
         parts: What is evaluated; val alone where the test part must stay untouched.
 

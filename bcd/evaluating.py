@@ -12,7 +12,7 @@ from bcd.config_programs import EvalConfig
 from bcd.console import say, show_table
 from bcd.data.catalog import Catalog, load_catalog
 from bcd.data.loading import ViewSampler, make_loader
-from bcd.data.split import recorded_indices
+from bcd.data.split import recorded_indices, sha256_of
 from bcd.data.survey import survey_pictures
 from bcd.data.views import PLAIN, Augmenter, PictureViews
 from bcd.errors import BcdError
@@ -200,7 +200,7 @@ def _choose(catalog: Catalog, card: Card, subset: str) -> list[int]:
 
 def warn_of_relabelled(catalog: Catalog, card: Card) -> None:
     """Says so where all pictures of the run are there, but not all are of the same class."""
-    recorded = [sha256 for part in card.split.values() for sha256 in part]
+    recorded = [picture for part in card.split.values() for picture in part]
     found = recorded_indices(catalog, recorded)
     if len(found) == len(recorded) and catalog.fingerprint(found) != card.fingerprint:
         say(
@@ -220,5 +220,5 @@ def _warn_of_trained(catalog: Catalog, card: Card, indices: Sequence[int], subse
 
 def count_trained(catalog: Catalog, card: Card, indices: Sequence[int]) -> int:
     """Counts the pictures that a model was trained or chosen on, by sha256."""
-    seen = set(card.split["train"]) | set(card.split["val"])
+    seen = {sha256_of(picture) for part in ("train", "val") for picture in card.split[part]}
     return sum(catalog.pictures[i].sha256 in seen for i in indices)

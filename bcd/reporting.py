@@ -16,13 +16,14 @@ from typing import Any
 from bcd.audit.checks import NOT_ESTABLISHED, Check
 from bcd.audit.page import check_rows
 from bcd.audit.pairs import PARTED
+from bcd.chosen import TESTED_ONCE, how_chosen, val_chose_epoch
 from bcd.config import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.split import SUBSETS, Split
 from bcd.evaluation.document import Block, Figure, Section, Table, write_html, write_markdown
 from bcd.evaluation.judge import Judge
 from bcd.evaluation.promise_text import (
-    CHOSEN_ON_VAL,
+    chosen_on_val,
     referral_line,
     sets_line,
     threshold_line,
@@ -146,10 +147,7 @@ def _model(facts: Facts) -> Section:
         ["views", f"{cfg.augment.views} of each picture, {len(cfg.augment.transforms)} transforms"],
         ["seed", str(cfg.seed)],
     ]
-    chosen = (
-        "The checkpoint was chosen on val; the test part was used once, after training. "
-        "config.yaml and run.json hold every setting, the versions and the command."
-    )
+    chosen = f"{how_chosen(cfg)} {TESTED_ONCE}"
     return Section(
         "Model",
         [Table(["", ""], rows, figures=False), chosen, Figure("curves", "loss and accuracy")],
@@ -196,7 +194,7 @@ def _shortcuts(facts: Facts) -> Section:
     for check in facts.checks:
         for score in check.facts.get("scores", ()):
             blocks.append(
-                f"{score['source'].capitalize()} alone, which see no cell, tell the class with a "
+                f"{score['source'].capitalize()}: a forest on these alone tells the class with a "
                 f"balanced accuracy of {score['balanced_accuracy']:.3f} on the same split; the "
                 f"network reaches {figure_text(facts.test, 'balanced_accuracy')}."
             )
@@ -236,8 +234,8 @@ def _threshold(facts: Facts) -> list[Section]:
         f"pictures of {at['prevalence']:.1%}."
     )
     header = ["malignant against benign", "sensitivity", "specificity", "PPV", "NPV"]
-    promise = threshold_line(facts.judge)
-    return [Section("Threshold", [Table(header, rows), text, promise, CHOSEN_ON_VAL])]
+    promise, chosen = threshold_line(facts.judge), chosen_on_val(val_chose_epoch(facts.cfg))
+    return [Section("Threshold", [Table(header, rows), text, promise, chosen])]
 
 
 def _abstention(facts: Facts) -> Section:

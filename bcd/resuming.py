@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from bcd.config import TrainConfig
 from bcd.config_check import FILLED_IN
 from bcd.data.catalog import Catalog
-from bcd.data.split import Split
+from bcd.data.split import Split, sha256_of
 from bcd.errors import BcdError, ConfigError
 from bcd.inference.checkpoint import read_content
 from bcd.overrides import checkpoint_to_resume
@@ -177,7 +177,7 @@ def check_pictures(resumed: Resumed, catalog: Catalog, split: Split) -> None:
     card = resumed.content["card"]
     before, now = card["split"], split.hashes(catalog)
     for part, hashes in now.items():
-        changed = len(set(hashes) ^ set(before.get(part, ())))
+        changed = len(set(map(sha256_of, hashes)) ^ set(map(sha256_of, before.get(part, ()))))
         if changed:
             raise BcdError(
                 f"resume={resumed.given}: {changed} pictures of {part} came or went since the run "

@@ -167,7 +167,7 @@ def _fit(ready: _Ready, trainer: pl.Trainer, resumed: Resumed | None) -> None:
 
 
 def best_checkpoint(trainer: pl.Trainer) -> Path | None:
-    """The checkpoint that was best on val; None where none is kept."""
+    """The checkpoint that `callbacks.best` kept; None where none is kept."""
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")
     return Path(best) if best and Path(best).is_file() else None
 

@@ -21,6 +21,7 @@ from bcd.evaluation.bootstrap import named_groups
 from bcd.evaluation.conformal import selective_accuracy
 from bcd.evaluation.intervals import confusion_intervals
 from bcd.evaluation.metrics import HEADLINE, compute_metrics
+from bcd.sweeps.winner import is_sweep, read_winner
 
 AT_THRESHOLD = ("promised_sensitivity", "malignant_sensitivity", "malignant_specificity")
 BY_CLASS = ("malignant_sensitivity", "malignant_specificity")  # by the most probable class
@@ -34,10 +35,18 @@ FIGURES = (
 def main() -> None:
     """Prints a table in Markdown: a row for each run, then what they come to."""
     parser = argparse.ArgumentParser(prog="python -m bench.seeds", description=__doc__)
-    parser.add_argument("folder", type=Path, help="its subfolders with a metrics.json are the runs")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        help="of runs, each in a folder with a metrics.json; of a sweep, the winner's",
+    )
     parser.add_argument("--pool", action="store_true", help="pool the predictions of folds")
     asked = parser.parse_args()
-    runs = sorted(file.parent for file in asked.folder.glob("*/metrics.json"))
+    if is_sweep(asked.folder):  # a widened sweep has tested more than its winner
+        runs = [asked.folder / name for name in read_winner(asked.folder).trials]
+        runs = [run for run in runs if (run / "metrics.json").is_file()]
+    else:
+        runs = sorted(file.parent for file in asked.folder.glob("*/metrics.json"))
     if len(runs) < 2:
         parser.error(f"{asked.folder} has {len(runs)} runs; two or more are wanted")
     tests = [_figures(run) for run in runs]

@@ -17,6 +17,7 @@ import pytest
 from harness import ROOT, SMALL, audit_config, script
 from numpy.typing import NDArray
 
+from bcd.audit.shortcuts import COLOUR
 from bcd.auditing import audit
 from bcd.data.generated import CLASS_NAMES, generate
 from bcd.data.reading import mask_scale_bar, read_picture
@@ -195,7 +196,7 @@ def test_a_tint_of_a_class_is_found(smears: Path, tmp_path: Path) -> None:
 
     change_class(smears, "Pro-B", tinted)
     told = shortcuts(run_audit(smears, tmp_path)[0])
-    assert told["background colour"] == told["colour quantiles"] == "FAIL"
+    assert told["background colour"] == told[COLOUR] == "FAIL"
     assert {told[name] for name in told if name.startswith("corner")} == {"PASS"}
 
 
@@ -205,7 +206,7 @@ def test_given_groups_on_one_side_are_patient_level(smears: Path, tmp_path: Path
     assert checks["separation"]["status"] == "PASS"
     assert "6 groups" in checks["separation"]["finding"]
     assert "not established" not in checks["separation"]["finding"]
-    scores = checks["shortcut: colour quantiles"]["facts"]["scores"]
+    scores = checks[f"shortcut: {COLOUR}"]["facts"]["scores"]
     assert [score["split"] for score in scores] == ["grouped", "stratified"]
 
 

@@ -16,6 +16,7 @@ from noise import noise, write_classes, write_picture
 
 from bcd.config_programs import EvalConfig, EvalDataConfig
 from bcd.data.generated import generate
+from bcd.data.split import sha256_of
 from bcd.errors import BcdError
 from bcd.evaluating import evaluate_checkpoint
 from bcd.evaluation.results import Result
@@ -60,7 +61,7 @@ def reported(trained: Path, part: str) -> dict[str, Any]:
 
 def hashes(trained: Path, *parts: str) -> set[str]:
     _, card = load_checkpoint(trained / "run" / "checkpoints" / "best.ckpt")
-    return {sha256 for part in parts for sha256 in card.split[part]}
+    return {sha256_of(picture) for part in parts for picture in card.split[part]}
 
 
 def files_of(root: Path, sha256s: set[str]) -> list[Path]:

@@ -86,6 +86,8 @@ def test_it_answers_what_checklists_ask_in_their_order(run: Path, sections: list
     page = Page((run / "report.html").read_text(encoding="utf-8"))
     assert page.headings == sections
     assert "Not a medical device" in page.text
+    assert "The checkpoint was chosen on val, by val/loss (min)." in page.text
+    assert "see no cell" not in page.text
 
 
 def test_every_headline_figure_stands_with_its_interval(run: Path, test: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from noise import made_up_catalog, write_classes
 
 from bcd.config import FOLDED, DataConfig, SplitConfig
 from bcd.data.catalog import Catalog, load_catalog
-from bcd.data.split import SUBSETS, Split, make_split, recorded_indices
+from bcd.data.split import SUBSETS, Split, make_split, recorded_indices, sha256_of
 from bcd.errors import BcdError, ConfigError
 
 SIZES = [(4, 4), (10, 10), (17, 60, 5), (504, 985, 963, 804), (40, 41, 42, 43), (6, 300)]
@@ -252,6 +252,7 @@ def test_a_catalog_may_bring_its_own_subsets() -> None:
         (b"path,subset\nclass0/0000.png,tset\n", "unknown subset 'tset'"),
         (b"path,class\nclass0/0000.png,a\n", "wants the columns path and subset"),
         (b"", "wants the columns path and subset"),
+        (b"path,subset\na.png,train\na.png,test\n", "line 3: a.png is in test, but in train on"),
         (b"path,subset\nelsewhere.png,train\n", "none of its pictures is in"),
         (b"path,subset\nclass0/0000.png,train\n", "train part has no picture of class 'class1'"),
         (b"\x89PNG\r\n\x1a\n\xff\xfe", "not a CSV"),
@@ -281,8 +282,9 @@ def test_recorded_pictures_are_found_as_often_as_their_hash_is_listed() -> None:
     subsets = ["train", "val", "test"] * 4  # two of the twins are train, one val
     split = Split(tuple(subsets))
     assert [subsets[i] for i in (0, 4, 9)] == ["train", "val", "train"]
-    for subset, hashes in split.hashes(catalog).items():
-        found = recorded_indices(catalog, hashes)
-        assert sorted(catalog.pictures[i].sha256 for i in found) == sorted(hashes)
+    for subset, recorded in split.hashes(catalog).items():
+        found = recorded_indices(catalog, recorded)
+        hashes = sorted(map(sha256_of, recorded))
+        assert sorted(catalog.pictures[i].sha256 for i in found) == hashes
         assert len(found) == len(set(found)) == subsets.count(subset)
     assert recorded_indices(catalog, ["unknown"]) == []

@@ -81,6 +81,7 @@ def test_checkpoints_are_plain_data_and_describe_themselves(small: TrainResult, 
     assert set(card["split"]) == set(SUBSETS[:3])
     assert set(card["val_metrics"]) >= {"loss", "accuracy", "f1"}
     assert card["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert {"onnxruntime", "scikit-learn", "opencv-python-headless"} <= set(card["versions"])
 
 
 def test_eval_repeats_the_reported_test_metrics(

@@ -163,16 +163,38 @@ def check_split(
 
 def _separation(cfg: SplitConfig, data: DataConfig, split: Split) -> Check:
     name = "separation"
-    if cfg.kind == "grouped" and cfg.groups == "given":
-        count = len(set(split.groups))
-        source = data.group_pattern or "the CSV's column 'group'"
-        return Check(name, PASS, f"{count} groups ({source}) are each on one side")
+    given = cfg.kind in ("csv", "stratified", "kfold") or cfg.groups == "given"
+    if given and cfg.kind != "blocked" and any(split.groups):
+        return _given_separation(name, data, split)
     kept = {
         "grouped": "likely slides are kept apart" if cfg.groups == "auto" else "blocks of files",
         "blocked": f"blocks of files with {cfg.embargo} left out between them",
-    }.get(cfg.kind, "pictures are shared out one by one: one slide is on both sides")
-    mend = "name the patients: data.group_pattern=<regular expression>, or a CSV with 'group'"
-    return Check(name, WARN, f"{NOT_ESTABLISHED}; {kept}", mend)
+        "csv": "no groups are known, so one slide may be on both sides of the CSV's split",
+    }.get(cfg.kind, "pictures are shared out one by one: one slide may be on both sides")
+    return Check(name, WARN, f"{NOT_ESTABLISHED}; {kept}", _NAME)
+
+
+_NAME = "name the patients: data.group_pattern=<regular expression>, or a CSV with 'group'"
+
+
+def _given_separation(name: str, data: DataConfig, split: Split) -> Check:
+    """Counts the given groups that are in more than one part."""
+    parts: dict[str, set[str]] = {}
+    lacking = 0
+    for subset, group in zip(split.subsets, split.groups, strict=True):
+        if subset != "excluded" and group:
+            parts.setdefault(group, set()).add(subset)
+        lacking += subset != "excluded" and not group
+    parted = sum(len(found) > 1 for found in parts.values())
+    source = data.group_pattern or "the CSV's column 'group'"
+    told = f"{len(parts)} groups ({source})"
+    if not parted and not lacking:
+        return Check(name, PASS, f"{told} are each on one side")
+    if lacking:
+        told += f", {lacking} pictures have none"
+    finding = f"{NOT_ESTABLISHED}; {told}; {parted} groups are in more than one of train, val, test"
+    mend = "split=grouped split.groups=given keeps groups on one side" if parted else _NAME
+    return Check(name, WARN, finding, mend, {"parted": parted, "ungrouped": lacking})
 
 
 def check_slides(slides: Slides) -> Check:

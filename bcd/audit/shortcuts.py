@@ -1,4 +1,4 @@
-"""Shortcuts: how well the class can be told without looking at a cell."""
+"""Shortcuts: how well the class can be told from other things than the shape of cells."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MARK = 0.05  # balanced accuracy by which a marked corner is above the other co
 Values = NDArray[np.float32]
 
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
-COLOUR = "colour quantiles"
+COLOUR = "colour quantiles of the whole image"
 _CORNER = "corner, "
 
 
@@ -80,7 +80,7 @@ SOURCES: dict[str, Callable[[Looks, Catalog], Values]] = {
     "file size and JPEG tables": _file,
     **{_CORNER + name: partial(_corner, number) for number, name in enumerate(CORNERS)},
 }
-"""What can be seen without a cell: from the looks of n pictures, values (n, d)."""
+"""What is not the shape of cells, though cells may colour it: of n pictures, values (n, d)."""
 
 MASKED = _CORNER + CORNERS[-1]  # what `data.mask_scale_bar` hides from the network
 

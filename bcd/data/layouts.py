@@ -277,6 +277,6 @@ def _check_rows(file: Path, rows: Sequence[dict[str, str]], paths: Sequence[Path
             raise BcdError(
                 f"{file} line {line} has more cells than columns: put cells with commas into quotes"
             )
-        same = first.setdefault(os.path.normpath(path), line)
+        same = first.setdefault(os.path.abspath(path), line)  # noqa: PTH100  (follows no link)
         if same != line:
             raise BcdError(f"{file} line {line} names the file of line {same}: {row['path']}")

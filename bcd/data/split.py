@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,10 @@ from bcd.data.grouping import (
     part_groups,
     settled_blocks,
 )
+from bcd.data.split_file import read_subsets
 from bcd.data.survey import Survey
-from bcd.errors import BcdError, ConfigError
-from bcd.storage import typed_path, write_csv, written_path
+from bcd.errors import BcdError
+from bcd.storage import typed_path, write_csv
 
 SUBSETS = ("train", "val", "test", "excluded")
 
@@ -54,9 +54,12 @@ class Split:
         return [self.clusters[i] if self.clusters else "" for i in self.indices(subset)]
 
     def hashes(self, catalog: Catalog) -> dict[str, list[str]]:
-        """sha256 of each subset's pictures; a hash stands as often as copies of it do."""
+        """`<sha256> <class>` of each subset's pictures, as often as there are copies of one."""
+        pictures, classes = catalog.pictures, catalog.classes
         return {
-            subset: [catalog.pictures[i].sha256 for i in self.indices(subset)]
+            subset: [
+                f"{pictures[i].sha256} {classes[pictures[i].label]}" for i in self.indices(subset)
+            ]
             for subset in SUBSETS[:3]
         }
 
@@ -145,19 +148,40 @@ def far_from_share(catalog: Catalog, split: Split, cfg: SplitConfig) -> list[str
 _FAR = 0.03
 
 
-def recorded_indices(catalog: Catalog, hashes: Sequence[str]) -> list[int]:
+def recorded_indices(catalog: Catalog, recorded: Sequence[str]) -> list[int]:
     """Finds pictures by sha256, each as often as its hash is listed.
 
-    Copies of one file may stand in different subsets; since their bytes are the same, which of
-    them is taken does not matter, how many does.
+    Copies of one file may stand in different subsets and under different classes: those of the
+    recorded class are taken first, another only where a recorded picture has another class now.
+
+    Args:
+        catalog: The pictures.
+        recorded: As `Split.hashes` lists a subset's.
+
+    Returns:
+        Their indices, ascending.
     """
-    wanted = Counter(hashes)
+    exact, left = Counter(recorded), list[int]()
     found = []
     for i, picture in enumerate(catalog.pictures):
-        if wanted[picture.sha256] > 0:
-            wanted[picture.sha256] -= 1
+        key = f"{picture.sha256} {catalog.classes[picture.label]}"
+        if exact[key] > 0:
+            exact[key] -= 1
             found.append(i)
-    return found
+        else:
+            left.append(i)
+    wanted = Counter(sha256_of(key) for key in exact.elements())
+    for i in left:
+        sha256 = catalog.pictures[i].sha256
+        if wanted[sha256] > 0:
+            wanted[sha256] -= 1
+            found.append(i)
+    return sorted(found)
+
+
+def sha256_of(recorded: str) -> str:
+    """The sha256 of a picture that `Split.hashes` lists."""
+    return recorded.partition(" ")[0]
 
 
 def _part(
@@ -208,47 +232,13 @@ def _from_csv(catalog: Catalog, file: str | None) -> np.ndarray:
             )
         source = "column 'split'"
     else:
-        subsets = _matched(catalog, typed_path(file))
+        subsets = read_subsets(catalog, typed_path(file))
         source = file
     subsets[subsets == ""] = "excluded"
     unknown = sorted(set(subsets) - set(SUBSETS))
     if unknown:
         raise BcdError(f"{source}: unknown subset '{unknown[0]}'; known are {', '.join(SUBSETS)}")
     return subsets
-
-
-def _matched(catalog: Catalog, file: Path) -> np.ndarray:
-    """Matches rows to pictures by path, and where a path is not known by sha256."""
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except OSError as error:
-        raise ConfigError(f"split.file={file}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BcdError(f"split.file={file}: not a CSV in UTF-8") from error
-    if not rows or not {"path", "subset"} <= set(rows[0]):
-        raise BcdError(f"split.file={file}: wants the columns path and subset")
-    by_path = {row["path"]: row["subset"] for row in rows}
-    paths = [written_path(p.path) for p in catalog.pictures]
-    present = set(paths)
-    by_hash: dict[str, list[str]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: row["path"] in present):  # moved files' rows first
-        if row.get("sha256"):
-            by_hash[row["sha256"]].append(row["subset"])
-    subsets = [
-        by_path.get(path) or _next(by_hash[p.sha256])
-        for path, p in zip(paths, catalog.pictures, strict=True)
-    ]
-    if not any(subsets):
-        raise BcdError(f"split.file={file}: none of its pictures is in {catalog.root}")
-    return np.array(subsets, dtype=object)
-
-
-def _next(subsets: list[str]) -> str:
-    """Takes the next of a hash's subsets; the last serves for any further copy of the file."""
-    if not subsets:
-        return ""
-    return subsets.pop(0) if len(subsets) > 1 else subsets[0]
 
 
 def _check_sizes(catalog: Catalog, cfg: SplitConfig) -> None:

@@ -7,12 +7,23 @@ import math
 from bcd.evaluation.judge import Judge
 from bcd.evaluation.promise import units_wanted
 
-# What val was used for beside, and what that leaves of the promises.
-CHOSEN_ON_VAL = (
-    "Val also chose the epoch and the temperature, so promises hold strictly for an epoch and a "
-    "temperature fixed beforehand; simulated with five epochs to choose from, up to 15 % of vals "
-    "missed where 10 % were promised."
-)
+
+def chosen_on_val(epoch: bool) -> str:
+    """What val was used for beside, and what that leaves of the promises.
+
+    Args:
+        epoch: Whether val chose the epoch.
+    """
+    if not epoch:
+        return (
+            "Val also chose the temperature, so promises hold strictly for a temperature fixed "
+            "beforehand."
+        )
+    return (
+        "Val also chose the epoch and the temperature, so promises hold strictly for an epoch and "
+        "a temperature fixed beforehand; simulated with five epochs to choose from, up to 15 % of "
+        "vals missed where 10 % were promised."
+    )
 
 
 def promise_lines(judge: Judge) -> list[str]:

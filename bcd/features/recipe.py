@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_object
+
 from bcd.config import AugmentConfig, ModelConfig
+from bcd.errors import BcdError
 from bcd.models.network import FrozenPrefix
 
 # Raised whenever the code that decodes, resizes, draws views or stores changes its output.
@@ -48,9 +54,10 @@ def plain_recipe(
         dtype: Of the stored numbers.
         mask: Whether the corner with the scale bar is covered.
     """
-    packages = ["pillow", "opencv-python-headless", "numpy"]
-    if any(network.library == "timm" for network in model.branches() or [model]):
-        packages.append("timm")  # what its layers do is not all seen in their structure
+    # Torch exports the network for the other engines.
+    packages = ["pillow", "opencv-python-headless", "numpy", "torch"]
+    # What layers of a library do is not all seen in their structure.
+    packages += sorted({network.library for network in model.branches() or [model]})
     return Recipe(
         {
             "format": FORMAT,
@@ -73,8 +80,36 @@ def view_recipe(plain: Recipe, augment: AugmentConfig, seed: int) -> Recipe:
         "transforms": augment.transforms,
         "seed": seed,
         "albumentations": version("albumentations"),
+        "sources": dict(sorted(_sources(augment.transforms))),
     }
     return Recipe({**plain.facts, "augment": drawn})
+
+
+def _sources(value: Any) -> Iterator[tuple[str, str]]:
+    """Modules of the transforms that are not albumentations' own, with sha256 of their files."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            yield from _modules(get_object(str(value["_target_"])))
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _sources(item)
+
+
+def _modules(target: Any) -> Iterator[tuple[str, str]]:
+    for part in inspect.getmro(target) if isinstance(target, type) else (target,):
+        name = str(part.__module__)
+        if name.partition(".")[0] not in _VERSIONED:
+            try:
+                source = Path(inspect.getfile(part)).read_bytes()
+            except (OSError, TypeError) as error:
+                raise BcdError(
+                    f"augment.transforms: no file of {name} to tell its version"
+                ) from error
+            yield name, hashlib.sha256(source).hexdigest()
+
+
+_VERSIONED = ("albumentations", "builtins", "abc")  # their versions are known
 
 
 def prefix_hash(prefix: FrozenPrefix) -> str:

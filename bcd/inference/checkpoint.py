@@ -18,6 +18,7 @@ from bcd.evaluation.judge import Judge
 from bcd.models.backbones import empty_backbone
 from bcd.models.network import SmearNetwork
 from bcd.storage import replacing, typed_path
+from bcd.sweeps.winner import is_sweep, read_winner
 
 CARD_VERSION = 4
 
@@ -35,7 +36,7 @@ class Card:
         interpolation: How pictures are resized.
         mask_scale_bar: Whether the corner with the scale bar is covered.
         data_root: Where the pictures of the run were.
-        split: sha256 of the pictures of train, val and test.
+        split: `<sha256> <class>` of the pictures of train, val and test.
         fingerprint: sha256 over these pictures and their classes.
         config: The resolved configuration of the run.
         versions: Of Python and the packages that matter.
@@ -74,8 +75,11 @@ def versions() -> dict[str, str]:
 
     import bcd
 
-    packages = ("torch", "torchvision", "lightning", "torchmetrics", "albumentations", "numpy")
-    found = {name: version(name) for name in (*packages, "opencv-python-headless", "pillow")}
+    packages = (
+        "torch", "torchvision", "lightning", "torchmetrics", "albumentations", "numpy", "pillow",
+        "opencv-python-headless", "onnxruntime", "scikit-learn",
+    )  # fmt: skip
+    found = {name: version(name) for name in packages}
     if find_spec("timm") is not None:
         found["timm"] = version("timm")
     return {"bcd": bcd.__version__, "python": platform.python_version(), **found}
@@ -85,10 +89,11 @@ def find_checkpoint(text: str) -> Path:
     """Finds the checkpoint that `ckpt=` means.
 
     Args:
-        text: A checkpoint, a run folder (its best.ckpt) or a folder of runs (the newest one's).
+        text: A checkpoint, a run folder (its best.ckpt), a sweep (its winner's) or a folder of
+            runs (the newest one's; where that is a trial of a sweep, the sweep's winner's).
 
     Raises:
-        BcdError: There is none.
+        BcdError: There is none, or a sweep that does not say which trial won.
     """
     path = typed_path(text).absolute()
     if path.is_file():
@@ -96,7 +101,14 @@ def find_checkpoint(text: str) -> Path:
     found = list(path.rglob("best.ckpt")) if path.is_dir() else []
     if not found:
         raise BcdError(f"ckpt={text}: no checkpoint there; train.py writes checkpoints/best.ckpt")
-    return max(found, key=lambda file: file.stat().st_mtime)
+    newest = max(found, key=lambda file: file.stat().st_mtime)
+    sweep = newest.parent.parent.parent  # if it is a trial's
+    if not sweep.is_relative_to(path) or not is_sweep(sweep):
+        return newest
+    checkpoint = read_winner(sweep).checkpoint
+    if not checkpoint.is_file():
+        raise BcdError(f"ckpt={text}: the winner of the sweep has no checkpoint there")
+    return checkpoint
 
 
 def read_content(file: Path) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from bcd.sweeps.settings import (
     share_of_right,
 )
 from bcd.sweeps.trials import DONE, Trial, read_trials, run_trial
+from bcd.sweeps.winner import read_winner, write_winner
 
 _SHOWN = 30  # settings in the terminal
 DEFAULT = "default"  # folder of the trial without what is searched for
@@ -64,8 +65,10 @@ def conclude_sweep(sweep: Path, test: bool = True) -> int:
         )
         rows[0] = replace(winner, setting=replace(winner.setting, trials=tried))
     pooled = pool(sweep, list(tests)) if tests else None
-    board = Board(rows, tests, pooled, _default_of(rows), reproducing(winner))
+    others = [row.setting.label for row in rows if row is not rows[0] and _was_tested(sweep, row)]
+    board = Board(rows, tests, pooled, _default_of(rows), reproducing(winner), tuple(others))
     write_board(sweep, board)
+    write_winner(sweep, trials, winner.setting.done if winner else ())
     write_hparams(sweep, board)
     failed = sum(trial.status != DONE for trial in trials)
     _tell(sweep, board, failed, len(trials))
@@ -146,6 +149,11 @@ def _tested(folder: Path) -> dict[str, Any] | None:
     return figures
 
 
+def _was_tested(sweep: Path, row: Row) -> bool:
+    """Whether a setting was tested: it won before the sweep was widened."""
+    return any(_tested(sweep / trial.name) is not None for trial in row.setting.done)
+
+
 def _test_now(folder: Path, trial: Trial) -> dict[str, Any]:
     from bcd.training import test_trained
 
@@ -181,7 +189,9 @@ def _tell(sweep: Path, board: Board, failed: int, count: int) -> None:
         say(line)
     if board.command:
         say(f"reproduce:   {board.command}")
-        say(f"evaluate:    {command('eval.py', f'ckpt={shown}')}")
+        best = read_winner(sweep)
+        if best.checkpoint.is_file():
+            say(f"evaluate:    {command('eval.py', f'ckpt={short(best.checkpoint)}')}")
     if failed and Path(sys.argv[0]).name == "train.py":
         words = [w for w in sys.argv[1:] if not w.startswith("hydra.sweep.dir=")]
         again = command("train.py", *words, f"hydra.sweep.dir={shown}")

@@ -39,6 +39,8 @@ class Board:
         pooled: Share of right answers on test of all of these, its interval, and their number.
         default: The setting without what was searched for, where there is one.
         command: Gives the winner again.
+        tested_too: Labels of other settings that were tested, as they won before the sweep was
+            widened.
     """
 
     rows: Sequence[Row]
@@ -46,6 +48,7 @@ class Board:
     pooled: tuple[float, Interval, int] | None
     default: Row | None
     command: str
+    tested_too: Sequence[str] = ()
 
 
 def short_rows(rows: Sequence[Row]) -> list[list[str]]:
@@ -117,8 +120,20 @@ def headline(board: Board) -> list[str]:
         mean, sd = spread([test["accuracy"] for test in board.tests.values()])
         share, interval, n = board.pooled
         pooled = f"pooled {_interval_text(share, interval)} (n = {n})"
-        told.append(f"the best alone on test: accuracy {_mean_text(mean, sd)}, {pooled}")
+        told.append(f"the best on test: accuracy {_mean_text(mean, sd)}, {pooled}")
+    if board.pooled is not None or board.tested_too:
+        told.append(_tested_text(board))
     return told
+
+
+def _tested_text(board: Board) -> str:
+    tested = len(board.tested_too) + (board.pooled is not None)
+    if not board.tested_too:
+        return "the test part was used for the best setting alone, after the ranking"
+    return (
+        f"the test part was used for {tested} settings, as the sweep was widened: also for "
+        f"{'; '.join(board.tested_too)}"
+    )
 
 
 def _against_default(first: Row, default: Row) -> str:
@@ -234,7 +249,6 @@ _READING = (
     "Minus best is in points of accuracy on the pictures that both answered in the same run, with "
     "a paired interval that is corrected for the number of settings and for the best having been "
     "picked from these same answers. Where 0 lies within, nothing shows that the setting is worse.",
-    "The test part was used for the best setting alone, after the ranking.",
 )
 
 

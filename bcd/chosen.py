@@ -1,0 +1,58 @@
+"""What chose the weights that a run keeps, in words, from its callbacks."""
+
+from __future__ import annotations
+
+from bcd.config import TrainConfig
+from bcd.config_training import target_of
+
+TESTED_ONCE = (
+    "The test part was used once, after training. config.yaml and run.json hold every setting, the "
+    "versions and the command."
+)
+
+
+def val_chose_epoch(cfg: TrainConfig) -> bool:
+    """Whether val had a say in which epoch's weights were kept, or in when training stopped."""
+    nodes = (_keeper(cfg), *_stoppers(cfg))
+    return not _validated_once(cfg) and any(_monitors_val(node) for node in nodes)
+
+
+def how_chosen(cfg: TrainConfig) -> str:
+    """How the kept checkpoint was chosen, in a sentence or two."""
+    keeper = _keeper(cfg)
+    monitor, mode = keeper.get("monitor"), keeper.get("mode", "min")
+    if _validated_once(cfg):
+        return "There was one epoch, and so none to choose."
+    if not keeper:
+        told = "No checkpoint was kept: the weights are those of the last epoch."
+    elif monitor is None or (monitor in ("epoch", "step") and mode == "max"):
+        told = "The checkpoint is that of the last epoch; val did not choose it."
+    elif _monitors_val(keeper):
+        told = f"The checkpoint was chosen on val, by {monitor} ({mode})."
+    else:
+        told = f"The checkpoint was chosen by {monitor} ({mode}), not on val."
+    if any(_monitors_val(node) for node in _stoppers(cfg)):
+        told += " Val had a say in when training stopped."
+    return told
+
+
+def _validated_once(cfg: TrainConfig) -> bool:
+    within = cfg.trainer.get("val_check_interval")
+    return cfg.trainer.get("max_epochs") == 1 and within in (None, 1.0)
+
+
+def _keeper(cfg: TrainConfig) -> dict[str, object]:
+    """The callback whose checkpoint is taken: the first that keeps any; empty where none does."""
+    return next(iter(_of_class(cfg, "ModelCheckpoint")), {})
+
+
+def _stoppers(cfg: TrainConfig) -> list[dict[str, object]]:
+    return _of_class(cfg, "EarlyStopping")
+
+
+def _of_class(cfg: TrainConfig, name: str) -> list[dict[str, object]]:
+    return [dict(node) for node in cfg.callbacks.values() if target_of(node).endswith(name)]
+
+
+def _monitors_val(node: dict[str, object]) -> bool:
+    return str(node.get("monitor", "")).startswith("val/")
