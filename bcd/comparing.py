@@ -25,8 +25,8 @@ from bcd.evaluating import (
     evaluate_pictures,
     warn_of_relabelled,
 )
-from bcd.evaluation.bootstrap import named_groups
-from bcd.evaluation.comparison import Difference, mcnemar, paired_interval, verdict
+from bcd.evaluation.bootstrap import joined_groups
+from bcd.evaluation.comparison import Difference, paired_interval, paired_p, verdict
 from bcd.evaluation.disagreements import (
     Disagreement,
     draw_disagreements,
@@ -50,8 +50,8 @@ class Comparison:
         metrics: Figures of either model, as in `metrics.json`.
         differences: Of the figures in `COMPARED`, b minus a.
         right: Pictures that `both`, `only a`, `only b` and `neither` got right.
-        p: That they are right equally often; exact McNemar.
-        groups: How many the intervals are over; None where they are over pictures.
+        p: That they are right equally often, by `paired_p`.
+        groups: How many intervals and p are over; None where they are over pictures.
         disagreements: The most certain first.
         verdict: In plain words.
     """
@@ -94,7 +94,7 @@ def compare_checkpoints(cfg: CompareConfig) -> Comparison:
         evaluate_pictures(second, network_b, b, others, indices, "b"),
     )
     order = [b.classes.index(name) for name in a.classes]
-    found = _compare(catalog, indices, results, order)
+    found = _compare(catalog, indices, results, order, shared_groups(catalog, (a, b), indices))
     _write(cfg, catalog, indices, found, files)
     write_run_info(
         Path(cfg.run_dir).absolute(),
@@ -159,17 +159,43 @@ def _probabilities(result: Result) -> NDArray[np.float64]:
     return np.array([prediction.probabilities for prediction in result.predictions])
 
 
+def shared_groups(
+    catalog: Catalog, cards: tuple[Card, Card], indices: Sequence[int]
+) -> list[int] | None:
+    """Number of each picture's group, where the groups that both runs recorded are joined.
+
+    A picture that neither run recorded in a group is in the catalog's, with all others that the
+    catalog has there; copies are in one group.
+
+    Args:
+        catalog: The pictures.
+        cards: Of the two checkpoints.
+        indices: Of the pictures compared, in the catalog.
+
+    Returns:
+        (n,), in the order of `indices`; None where no two pictures are in one group.
+    """
+    pictures = [catalog.pictures[i] for i in indices]
+    recorded = [[card.groups.get(p.sha256, "") for p in pictures] for card in cards]
+    of_own = {p.group for p, *names in zip(pictures, *recorded, strict=True) if not any(names)}
+    own = [p.group if p.group in of_own else "" for p in pictures]
+    return joined_groups([*recorded, own, [p.sha256 for p in pictures]])
+
+
 def _compare(
-    catalog: Catalog, indices: Sequence[int], results: tuple[Result, Result], order: Sequence[int]
+    catalog: Catalog,
+    indices: Sequence[int],
+    results: tuple[Result, Result],
+    order: Sequence[int],
+    groups: list[int] | None,
 ) -> Comparison:
     """Compares results; `order` finds the first one's classes among those of the second."""
     labels = np.array(catalog.labels)[list(indices)]
     of_a, of_b = _probabilities(results[0]), _probabilities(results[1])[:, order]
-    groups = named_groups([catalog.pictures[i].group for i in indices])
     said = of_a.argmax(axis=1), of_b.argmax(axis=1)
     intervals = paired_interval(labels, said[1], said[0], len(catalog.classes), groups)
     a, b = said[0] == labels, said[1] == labels
-    p = mcnemar(int((a & ~b).sum()), int((b & ~a).sum()))
+    p = paired_p(a, b, groups)
     return Comparison(
         metrics={"a": results[0].metrics, "b": results[1].metrics},
         differences={name: intervals[name] for name in COMPARED},
@@ -202,7 +228,8 @@ def _write(
         "groups": found.groups,
         "difference": {name: d._asdict() for name, d in found.differences.items()},
         "right": found.right,
-        "mcnemar_p": found.p,
+        "p": found.p,
+        "test": _test(found),
         "disagreements": len(found.disagreements),
         **{
             name: {"checkpoint": str(file), "metrics": found.metrics[name]}
@@ -222,6 +249,11 @@ def _write(
         save_figure(figure, run_dir / "figures" / "disagreements.png")
 
 
+def _test(found: Comparison) -> str:
+    """What `p` is from."""
+    return "exact McNemar" if found.groups is None else "random signs of groups"
+
+
 def _tell(cfg: CompareConfig, catalog: Catalog, found: Comparison, files: Sequence[Path]) -> None:
     rows = []
     for name, (value, low, high) in found.differences.items():
@@ -237,7 +269,7 @@ def _tell(cfg: CompareConfig, catalog: Catalog, found: Comparison, files: Sequen
         known = "" if found.metrics[name]["calibrated"] else "  (uncalibrated)"
         say(f"{name}: {file}{known}")
     right = ", ".join(f"{who} {count}" for who, count in found.right.items())
-    say(f"right: {right}; exact McNemar p = {found.p:.2g}")
+    say(f"right: {right}; {_test(found)} p = {found.p:.2g}")
     say(f"disagreements: {len(found.disagreements)}, listed in disagreements.csv")
     say(f"verdict: {found.verdict}")
     if catalog.rejected:

@@ -28,7 +28,7 @@ from bcd.evaluation.promise_text import (
     sets_line,
     threshold_line,
 )
-from bcd.evaluation.results import Result, figure_text, metric_rows
+from bcd.evaluation.results import Result, calibration_line, figure_text, metric_rows
 from bcd.shifting import SHIFT_HEADER, Rows, shift_rows
 
 
@@ -206,9 +206,8 @@ def _calibration(facts: Facts) -> Section:
     test = facts.test
     text = (
         f"Temperature {facts.judge.temperature:.3f}, fitted on val (n = "
-        f"{facts.results['val'].metrics['n']}). Expected calibration error on test "
-        f"{test['ece_uncalibrated']:.4f} before, {figure_text(test, 'ece')} after; negative "
-        f"log-likelihood {test['loss_uncalibrated']:.4f} before, {figure_text(test, 'loss')} after."
+        f"{facts.results['val'].metrics['n']}). {calibration_line(test)} Negative log-likelihood "
+        f"{test['loss_uncalibrated']:.4f} before, {figure_text(test, 'loss')} after."
     )
     return Section("Calibration", [text, Figure("reliability", "reliability on test")])
 

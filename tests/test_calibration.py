@@ -10,6 +10,8 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from bcd.evaluation.calibration import (
     TEMPERATURES,
+    chance_level,
+    debiased_error,
     draw_reliability,
     fit_temperature,
     reliability,
@@ -100,3 +102,44 @@ def test_calibration_is_drawn_before_and_after() -> None:
     assert [len(axes.patches) for axes in figure.axes] == [
         int((r.counts > 0).sum()) for r in (before, after)
     ]
+
+
+def test_calibrated_models_exceed_their_chance_level_in_one_of_twenty_cases() -> None:
+    measured, level, beyond = [], [], []
+    for seed in range(300):
+        logits, labels = honest(400, seed=seed)
+        probabilities = softmax(logits)
+        chance = chance_level(probabilities, draws=300)
+        measured.append(reliability(probabilities, labels).ece)
+        level.append(chance.mean)
+        beyond.append(measured[-1] > chance.quantile_95)
+    assert np.mean(level) == pytest.approx(np.mean(measured), rel=0.05)
+    # 300 draws of a chance of 0.05 stray by 0.013 (one standard deviation).
+    assert 0.02 <= np.mean(beyond) <= 0.09, np.mean(beyond)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.5, 2.5])
+def test_the_debiased_error_is_nearer_the_truth_than_the_measured_one(factor: float) -> None:
+    logits, labels = honest(200_000, seed=1)
+    truth = reliability(softmax(factor * logits), labels).ece
+    parts = [slice(start, start + 150) for start in range(0, 60_000, 150)]
+    probabilities = softmax(factor * logits)
+    measured = np.array([reliability(probabilities[p], labels[p]).ece for p in parts])
+    debiased = np.array([debiased_error(probabilities[p], labels[p]) for p in parts])
+    assert (debiased <= measured).all()
+    if factor == 1.0:
+        assert abs(debiased.mean() - truth) < 0.4 * abs(measured.mean() - truth)
+        assert (debiased == 0).mean() > 0.4
+    else:
+        assert debiased.mean() == pytest.approx(truth, abs=0.025)
+
+
+def test_the_chance_level_depends_on_the_confidences_alone() -> None:
+    sure, unsure = np.tile([1.0, 0.0], (50, 1)), np.tile([0.5, 0.5], (50, 1))
+    assert chance_level(sure) == (0.0, 0.0)
+    mean = chance_level(unsure, draws=4000).mean
+    binomial = np.abs(np.random.default_rng(1).binomial(50, 0.5, 100_000) / 50 - 0.5).mean()
+    assert mean == pytest.approx(binomial, rel=0.05)
+    assert chance_level(unsure) == chance_level(unsure[::-1])
+    assert debiased_error(sure, np.zeros(50, int)) == 0.0
+    assert debiased_error(sure, np.ones(50, int)) == pytest.approx(1.0)

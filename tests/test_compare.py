@@ -182,6 +182,29 @@ def test_another_folder_is_compared_whole_and_what_was_trained_on_is_told(
     assert "warning: b" not in told
 
 
+def test_groups_that_the_runs_recorded_are_joined(trained: Path, tmp_path: Path) -> None:
+    card = torch.load(trained / "a/checkpoints/best.ckpt", weights_only=True)["card"]
+    test = sorted(card["split"]["test"])
+
+    def grouped(*parts: list[str]) -> Change:
+        def change(content: dict[str, Any]) -> None:
+            named = {sha: f"part {k}" for k, part in enumerate(parts) for sha in part}
+            content["card"]["groups"] = named
+            content["card"]["config"]["data"]["group_pattern"] = None
+
+        return change
+
+    a = altered(trained, "a", tmp_path / "a.ckpt", grouped(test[:3], test[3:5]))
+    b = altered(trained, "b", tmp_path / "b.ckpt", grouped(test[5:7], test[2:4]))
+    found = compared(a, b, tmp_path / "out")
+    assert found.groups == len(test) - 5  # 0 to 4 by way of 2 and 3, 5 and 6
+    told = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert told["test"] == "random signs of groups"
+    plain = [altered(trained, n, tmp_path / f"plain-{n}.ckpt", grouped()) for n in "ab"]
+    alone = compared(plain[0], plain[1], tmp_path / "alone")
+    assert alone.groups is None
+
+
 def test_other_classes_end_in_one_line(trained: Path, tmp_path: Path) -> None:
     def rename(content: dict[str, Any]) -> None:
         content["card"]["classes"][0] = "Healthy"

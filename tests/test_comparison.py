@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bcd.evaluation.comparison import Difference, mcnemar, paired_interval, verdict
+from bcd.evaluation.bootstrap import joined_groups
+from bcd.evaluation.comparison import Difference, mcnemar, paired_interval, paired_p, verdict
 
 K = 4
 
@@ -103,3 +104,43 @@ def test_mcnemar_is_the_sign_test() -> None:
     assert mcnemar(0, 5) == pytest.approx(2 / 2**5)
     assert mcnemar(1, 5) == mcnemar(5, 1) == pytest.approx(2 * (1 + 6) / 2**6)
     assert mcnemar(500, 700) < 1e-7
+
+
+def test_equal_models_on_few_slides_are_seldom_called_different() -> None:
+    # 19 unequal slides; on each, either model's accuracy is drawn anew, with the same mean.
+    rng, slides, draws = np.random.default_rng(0), 19, 200
+    wrong = {"over slides": 0, "over pictures": 0}
+    for _ in range(draws):
+        owners = rng.choice(slides, size=700, p=rng.dirichlet(np.full(slides, 3.0)))
+        labels = owners % K
+        said = []
+        for _ in "ab":
+            right = rng.beta(1.8, 0.2, size=slides)[owners]
+            said.append(np.where(rng.random(700) < right, labels, (labels + 1) % K))
+        for name, groups in (("over slides", owners), ("over pictures", None)):
+            interval = paired_interval(labels, said[0], said[1], K, groups, draws=500)["accuracy"]
+            p = paired_p(said[1] == labels, said[0] == labels, groups)
+            wrong[name] += not verdict(interval, p).startswith("not distinguishable")
+    share = {name: count / draws for name, count in wrong.items()}
+    # 200 draws of a chance of 0.05 stray by 0.015 (one standard deviation).
+    assert share["over slides"] <= 0.08, share
+    assert share["over pictures"] > 0.5, share
+
+
+def test_the_p_value_of_groups_of_one_picture_is_that_of_pictures() -> None:
+    labels, a, b, owners = tied(np.random.default_rng(4), 300, 20, worse=0.1)
+    of_a, of_b = a == labels, b == labels
+    alone = paired_p(of_a, of_b, np.arange(300))
+    exact = paired_p(of_a, of_b)
+    assert exact == mcnemar(int((of_a & ~of_b).sum()), int((of_b & ~of_a).sum()))
+    assert alone == pytest.approx(exact, abs=0.02)
+    assert paired_p(of_a, of_b, np.zeros(300)) == 1.0
+    assert paired_p(of_a, of_b, owners) == pytest.approx(paired_p(of_b, of_a, owners))
+
+
+def test_namings_are_joined_where_they_touch() -> None:
+    found = joined_groups([["x", "x", "", "", "y"], ["", "x", "x", "", ""]])
+    assert found is not None
+    assert found[0] == found[1] == found[2]
+    assert len({found[0], found[3], found[4]}) == 3  # the same name elsewhere is another group
+    assert joined_groups([["", "x"], ["y", ""]]) is None

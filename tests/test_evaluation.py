@@ -219,6 +219,13 @@ def test_of_the_last_part_predictions_and_figures_are_written(
     assert figures == {*always, "mistakes.png"}
 
 
+def test_predictive_values_lie_in_intervals_for_the_same_prevalence(catalog: Catalog) -> None:
+    judge = Judge(prevalence=0.01)
+    found = evaluated(catalog, range(len(catalog.pictures)), turned_around(), judge).metrics
+    low, high = found["malignant_ppv_ci"]
+    assert 0 < low < found["malignant_ppv"] < high < 0.1
+
+
 def test_where_nothing_is_wrong_no_mistakes_are_drawn(catalog: Catalog, tmp_path: Path) -> None:
     write_results(tmp_path, catalog, {"test": evaluated(catalog, [0, 5], Colours())})
     assert "mistakes.png" not in {file.name for file in (tmp_path / "figures").iterdir()}

@@ -102,6 +102,16 @@ def test_every_headline_figure_stands_with_its_interval(run: Path, test: dict[st
     assert "cluster bootstrap over 4 groups" in page.text
 
 
+def test_the_calibration_error_stands_beside_chance(run: Path, test: dict[str, Any]) -> None:
+    assert "ece_ci" not in test
+    assert 0 <= test["ece_debiased"] <= test["ece"]
+    chance = test["ece_chance"]
+    assert 0 < chance["mean"] < chance["quantile_95"]
+    page = (run / "report.html").read_text()
+    for figure in (test["ece_debiased"], *chance.values()):
+        assert f" {figure:.4f}" in page.partition("Calibration</h2>")[2].partition("<h2")[0]
+
+
 def test_it_fetches_nothing_and_shows_each_figure_once(run: Path) -> None:
     text = (run / "report.html").read_text(encoding="utf-8")
     page = Page(text)

@@ -89,6 +89,29 @@ def named_groups(names: Sequence[str]) -> list[str] | None:
     return [f"in {name}" if name else f"alone {i}" for i, name in enumerate(names)]
 
 
+def joined_groups(namings: Sequence[Sequence[str]]) -> list[int] | None:
+    """Joins pictures that any of several namings puts together, and what these have in common.
+
+    Args:
+        namings: Of the same n pictures each; an empty name says nothing.
+
+    Returns:
+        Number of each picture's connected component, (n,); None where no two are joined.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n = len(namings[0])
+    named = [(i, (k, name)) for k, names in enumerate(namings) for i, name in enumerate(names)]
+    known = [(i, key) for i, key in named if key[1]]
+    nodes = {key: n + place for place, key in enumerate(dict.fromkeys(key for _, key in known))}
+    size = n + len(nodes)
+    ends = np.array([(i, nodes[key]) for i, key in known], dtype=np.int64).reshape(-1, 2).T
+    links = coo_array((np.ones(len(known)), (ends[0], ends[1])), shape=(size, size))
+    found = connected_components(links, directed=False)[1][:n].tolist()
+    return None if len(set(found)) == n else found
+
+
 def effective_groups(groups: Groups | None) -> float | None:
     """How many groups of equal size would be worth these; None where there are none."""
     if groups is None:

@@ -14,6 +14,7 @@ from bcd.evaluation.bootstrap import (
     Groups,
     bootstrap,
     cluster,
+    group_numbers,
     standard_error,
 )
 from bcd.evaluation.metrics import matrix_figures
@@ -55,7 +56,7 @@ def paired_interval(
     | 700 in 15 very unequal groups, 0.97            | 97.4 / 97.8   |
     | 700 in 25 very unequal groups, 0.99            | 100.0 / 100.0 |
 
-    Where fewer than some ten pictures are right for one model alone, `mcnemar` is the better judge.
+    Where fewer than some ten pictures are right for one model alone, `paired_p` judges better.
 
     Args:
         labels: (n,), the truth.
@@ -113,6 +114,36 @@ def _differences(
     return value, {n: standard_error(clusters, drawn[n], sizes[n]) for n in value}
 
 
+def paired_p(
+    a: NDArray[np.bool_],
+    b: NDArray[np.bool_],
+    groups: Groups | None = None,
+    draws: int = 9999,
+    seed: int = 0,
+) -> float:
+    """Two-sided p-value that two models are right equally often.
+
+    Without groups it is McNemar's exact test, in which each picture that one model alone got right
+    might as well have been the other's. With groups the same is said of whole groups: their
+    differences change signs at random, so pictures of a group may be as alike as they like.
+
+    Args:
+        a: (n,), whether one model was right.
+        b: (n,), whether the other was, of the same pictures.
+        groups: (n,), what each picture belongs to; None where pictures are independent.
+        draws: Of the signs of groups.
+        seed: Of the draws.
+    """
+    if groups is None:
+        return mcnemar(int((a & ~b).sum()), int((b & ~a).sum()))
+    gains = np.bincount(group_numbers(groups, len(a)), b.astype(np.int64) - a.astype(np.int64))
+    steps, times = np.unique(np.abs(gains.astype(np.int64)), return_counts=True)
+    # How many of the groups with the same step go up; the others go down.
+    up = np.random.default_rng(seed).binomial(times, 0.5, (draws, len(steps)))
+    as_far = np.abs((2 * up - times) @ steps) >= abs(gains.sum())
+    return float((1 + as_far.sum()) / (1 + draws))
+
+
 def mcnemar(only_a: int, only_b: int) -> float:
     """Two-sided p-value that two models are right equally often; exact, for any number.
 
@@ -131,11 +162,11 @@ def verdict(accuracy: Difference, p: float, level: float = 0.95) -> str:
     """Says in plain words whether one of two models is better.
 
     Interval and p-value must agree that one is: the first is too sure where few pictures are right
-    for one model alone, the second where pictures of a group are alike.
+    for one model alone. Both want the same groups.
 
     Args:
         accuracy: Of model b minus that of model a.
-        p: McNemar's.
+        p: From `paired_p`.
         level: Of confidence, between 0 and 1.
     """
     value, low, high = (100 * x for x in accuracy)

@@ -90,6 +90,7 @@ def confusion_intervals(
     level: float = 0.95,
     draws: int = DRAWS,
     seed: int = 0,
+    prevalence: float | None = None,
 ) -> dict[str, Any]:
     """Intervals of the figures that follow from the confusion matrix.
 
@@ -102,11 +103,11 @@ def confusion_intervals(
         level: Of confidence, between 0 and 1.
         draws: Of the bootstrap.
         seed: Of the draws.
+        prevalence: Share of malignant that the predictive values are for; None: as found.
 
     Returns:
         By the names of `compute_metrics`: (low, high), or a dict of them by class. A class that
-        does not occur, or occurs in a single group where there are mistakes, has (0, 1). The
-        predictive values are those for the share of malignant in these pictures.
+        does not occur, or occurs in a single group where there are mistakes, has (0, 1).
 
     Raises:
         ValueError: There is no picture, or not a group for each.
@@ -125,7 +126,29 @@ def confusion_intervals(
         low, high = limits(clusters, values[0], drawn[name], sizes[name], level, (least, 1.0))
         pairs = list(zip(low.ravel().tolist(), high.ravel().tolist(), strict=True))
         found[name] = dict(zip(classes, pairs, strict=True)) if values[0].ndim else pairs[0]
+    if benign is not None and prevalence is not None:
+        share = float((labels != benign).mean())
+        for name, before, after in (
+            ("malignant_ppv", share, prevalence),
+            ("malignant_npv", 1 - share, 1 - prevalence),
+        ):
+            low, high = found[name]
+            found[name] = moved(low, before, after), moved(high, before, after)
     return found
+
+
+def moved(value: float, before: float, after: float) -> float:
+    """A predictive value for another prevalence: its odds change as those of the prevalence.
+
+    It never falls where `value` rises, so limits move as the value does.
+
+    Args:
+        value: For the share `before` of what is predicted.
+        before: Of the pictures that `value` is from.
+        after: That it is wanted for.
+    """
+    true, false = value * after * (1 - before), (1 - value) * (1 - after) * before
+    return true / (true + false) if true + false > 0 else value
 
 
 def limits(

@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 from bcd.data.catalog import Catalog
 from bcd.data.reading import read_picture
 from bcd.evaluation.bootstrap import named_groups
-from bcd.evaluation.calibration import draw_reliability, reliability
+from bcd.evaluation.calibration import (
+    chance_level,
+    debiased_error,
+    draw_reliability,
+    reliability,
+)
 from bcd.evaluation.collect import Answers, check_finite, softmax
 from bcd.evaluation.conformal import (
     area_under_risk,
@@ -84,6 +89,8 @@ def evaluate(
     metrics = compute_metrics(probabilities, labels, classes, benign, judge.prevalence)
     metrics |= {
         "calibrated": judge.calibrated,
+        "ece_debiased": debiased_error(probabilities, labels),
+        "ece_chance": chance_level(probabilities)._asdict(),
         "ece_uncalibrated": reliability(uncalibrated, labels).ece,
         "loss_uncalibrated": float(losses(uncalibrated, labels).mean()),
         **_abstention(judged, labels),
@@ -91,7 +98,7 @@ def evaluate(
     if judge.calibrated:
         metrics |= _decided(judge, judged, labels, catalog, named, intervals)
     if intervals:
-        metrics |= _intervals(probabilities, labels, catalog, named)
+        metrics |= _intervals(probabilities, labels, catalog, named, judge.prevalence)
     predictions = tuple(
         judged.prediction(place, catalog.pictures[i].path, classes[label])
         for place, (i, label) in enumerate(zip(indices, labels, strict=True))
@@ -100,12 +107,17 @@ def evaluate(
 
 
 def _intervals(
-    probabilities: Floats, labels: NDArray[np.int64], catalog: Catalog, groups: list[str] | None
+    probabilities: Floats,
+    labels: NDArray[np.int64],
+    catalog: Catalog,
+    groups: list[str] | None,
+    prevalence: float | None,
 ) -> dict[str, Any]:
     """95 % intervals as `<figure>_ci`, and that of accuracy were pictures independent."""
     predictions = probabilities.argmax(axis=1)
+    classes, benign = catalog.classes, catalog.benign
     found = {
-        **confusion_intervals(labels, predictions, catalog.classes, catalog.benign, groups),
+        **confusion_intervals(labels, predictions, classes, benign, groups, prevalence=prevalence),
         **probability_intervals(probabilities, labels, catalog.classes, groups),
     }
     right = int((predictions == labels).sum())
@@ -173,10 +185,11 @@ def _decided(
     }  # fmt: skip
     if intervals:
         two = confusion_intervals(
-            ill.astype(np.int64), said.astype(np.int64), ("benign", "malignant"), 0, groups
-        )
-        for name in ("malignant_sensitivity", "malignant_specificity"):
-            found["at_threshold"][f"{name}_ci"] = _listed(two[name])
+            ill.astype(np.int64), said.astype(np.int64), ("benign", "malignant"), 0, groups,
+            prevalence=judge.prevalence,
+        )  # fmt: skip
+        for name in ("sensitivity", "specificity", "ppv", "npv"):
+            found["at_threshold"][f"malignant_{name}_ci"] = _listed(two[f"malignant_{name}"])
     return found
 
 
@@ -212,6 +225,9 @@ _MORE = {
     "malignant_sensitivity": "malignant sensitivity, most probable class",
     "malignant_specificity": "malignant specificity, most probable class",
     "ece": "ece",
+    "ece_debiased": "ece, debiased",
+    "ece_chance.mean": "ece by chance alone, mean",
+    "ece_chance.quantile_95": "ece by chance alone, 95 % quantile",
     "accuracy_without_leaked": "accuracy without leaked",
     "referred": "referred",
     "accuracy_decided": "accuracy decided",
@@ -249,3 +265,15 @@ def figure_text(metrics: Mapping[str, Any], name: str) -> str:
         return ""
     text = f"{value:.4f}" if isinstance(value, float) else str(value)
     return text if interval is None else f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def calibration_line(metrics: Mapping[str, Any]) -> str:
+    """Tells the expected calibration error on test beside what chance alone would show."""
+    chance = metrics["ece_chance"]
+    return (
+        f"Expected calibration error on test {metrics['ece_uncalibrated']:.4f} before, "
+        f"{metrics['ece']:.4f} after; debiased {metrics['ece_debiased']:.4f}. With as many "
+        "independent pictures and these confidences, a perfectly calibrated model would show "
+        f"{chance['mean']:.4f} on average and stay below {chance['quantile_95']:.4f} in 95 % of "
+        "cases."
+    )
