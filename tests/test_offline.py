@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,13 @@ from bcd.environment import send_nothing, use_own_folders
 
 # What a child process may inherit: nothing that this process has settled already.
 _KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT", "OMP_NUM_THREADS")
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A short one: the address of a local socket has some hundred characters at most."""
+    with tempfile.TemporaryDirectory(prefix="offline", ignore_cleanup_errors=True) as folder:
+        yield Path(folder).resolve()
 
 
 def fresh_environment(folder: Path) -> dict[str, str]:
