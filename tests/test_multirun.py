@@ -47,7 +47,8 @@ def serial(base: Path) -> Path:
     folder, status, said = sweep(base, "serial", *GRID)
     assert status == 1
     assert "trial 2: failed: optimizer.lr=-1" in said
-    assert "2 of 4 trials did not come to an end; try these again:  python train.py -m" in said
+    assert "2 of 4 trials did not come to an end; try these again:  python " in said
+    assert "train.py -m" in said.partition("try these again:")[2].splitlines()[0]
     return folder
 
 
