@@ -11,8 +11,9 @@ from bcd.config import AugmentConfig, DataConfig, FeaturesConfig, ModelConfig
 from bcd.config_programs import EvalConfig
 from bcd.console import say, show_table
 from bcd.data.catalog import Catalog, load_catalog
+from bcd.data.grouping import hang_together
 from bcd.data.loading import ViewSampler, make_loader
-from bcd.data.split import recorded_indices, sha256_of
+from bcd.data.split import name_clusters, recorded_indices, sha256_of
 from bcd.data.survey import survey_pictures
 from bcd.data.views import PLAIN, Augmenter, PictureViews
 from bcd.errors import BcdError
@@ -133,9 +134,16 @@ def evaluate_pictures(
 
 
 def _groups(catalog: Catalog, card: Card, indices: Sequence[int]) -> list[str]:
-    """What each picture belongs to: as recorded by the run, else as the catalog has it."""
-    pictures = [catalog.pictures[i] for i in indices]
-    return [card.groups.get(picture.sha256, picture.group) for picture in pictures]
+    """What each picture belongs to: as recorded by the run.
+
+    Where there are others, as the catalog has it, joined where images of this catalog overlap.
+    """
+    names = [card.groups.get(picture.sha256, picture.group) for picture in catalog.pictures]
+    recorded = {sha256_of(picture) for part in card.split.values() for picture in part}
+    if any(catalog.pictures[i].sha256 not in recorded for i in indices):
+        together, _ = hang_together(names, catalog.labels, survey_pictures(catalog))
+        names = list(name_clusters(together, catalog, names))
+    return [names[i] for i in indices]
 
 
 def _pictures(catalog: Catalog, card: Card) -> PictureViews:

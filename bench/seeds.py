@@ -83,7 +83,7 @@ def _pool(runs: Sequence[Path]) -> None:
     rows, groups = [], []
     for run in runs:
         with (run / "split.csv").open(newline="", encoding="utf-8") as stream:
-            group = {row["path"]: row["group"] for row in csv.DictReader(stream)}
+            group = {row["path"]: row["cluster"] for row in csv.DictReader(stream)}
         with (run / "predictions.csv").open(newline="", encoding="utf-8") as stream:
             own = list(csv.DictReader(stream))
         rows += own

@@ -22,7 +22,7 @@ from bcd.data.generated import CLASS_NAMES, draw_smear
 from bcd.data.keypoints import Keypoints
 from bcd.data.looks import describe, look_at
 from bcd.data.overlaps import Overlap, find_overlaps, write_pairs
-from bcd.data.retrieval import find_candidates
+from bcd.data.retrieval import _rarity, find_candidates
 from bcd.data.survey import Survey, drop_duplicates, survey_pictures
 
 Pixels = NDArray[np.uint8]
@@ -192,6 +192,14 @@ def test_one_picture_of_a_field_stays_and_none_of_a_conflict(tmp_path: Path) -> 
     assert "another class" in reasons["A/2.png"]
     asked = load_catalog(DataConfig(root=str(root), drop_duplicates=True))
     assert asked.pictures == catalog.pictures
+
+
+def test_a_word_that_many_images_have_is_not_looked_up() -> None:
+    images = np.arange(1000)
+    words = np.where(images < 500, 7, images)
+    weight = _rarity(np.concatenate([images, images]), np.concatenate([words, words]), 1000)
+    assert weight[7] == 0
+    assert weight[[500, 999]] == pytest.approx(np.log(1000))  # twice in one image is once
 
 
 @pytest.mark.slow

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 from harness import CONF, SMALL, assert_same_figures, train_config
 from hydra import compose, initialize_config_dir
+from noise import made_up_catalog
 
 import bcd.training
+from bcd.data.split import Split
 from bcd.errors import BcdError
 from bcd.sweeps.concluding import conclude_sweep, reproducing
-from bcd.sweeps.settings import BEST, NOTHING, SAME, fold, rank
+from bcd.sweeps.settings import BEST, NOTHING, SAME, fold, rank, read_right
 from bcd.sweeps.trials import DONE, FAILED, RECORD, UNFINISHED, WORST, Trial, read_trials, run_trial
 
 TRIALS = [
@@ -180,7 +182,7 @@ def record(folder: Path, trial: Trial, groups: str = "") -> None:
     (own / RECORD).write_text(json.dumps(plain))
     paths = [f"{i}.png" for i in range(trial.n)]
     right = round(trial.accuracy * trial.n)
-    (own / "split.csv").write_text("path,group\n" + "".join(f"{p},{groups}\n" for p in paths))
+    (own / "split.csv").write_text("path,cluster\n" + "".join(f"{p},{groups}\n" for p in paths))
     said = "".join(f"{p},a,{'a' if i < right else 'b'}\n" for i, p in enumerate(paths))
     (own / "predictions_val.csv").write_text("path,label,prediction\n" + said)
 
@@ -204,6 +206,18 @@ def test_a_setting_that_lacks_runs_cannot_win(tmp_path: Path) -> None:
     against = rows[1].against
     assert against is not None and against.n == 100
     assert against.difference == pytest.approx(0.09)  # on the run that both have
+
+
+def test_images_that_overlap_are_one_cluster_of_a_trial(tmp_path: Path) -> None:
+    catalog = made_up_catalog([3, 2])
+    clusters = ("pair", "pair", "", "", "")
+    Split(("val",) * 5, clusters=clusters).write(tmp_path / "split.csv", catalog)
+    paths = [picture.path for picture in catalog.pictures]
+    said = "".join(f"{path},a,a\n" for path in paths)
+    (tmp_path / "predictions_val.csv").write_text("path,label,prediction\n" + said)
+    told = read_right(tmp_path, "predictions_val.csv")
+    assert told[paths[0]][0] == told[paths[1]][0]
+    assert len({group for group, _ in told.values()}) == 4
 
 
 def test_equals_are_not_told_apart_and_the_lower_loss_stands_first(tmp_path: Path) -> None:

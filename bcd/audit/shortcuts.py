@@ -19,8 +19,9 @@ from bcd.data.looks import Looks
 from bcd.data.split import Split
 from bcd.storage import cache_dir, write_text
 
-_VERSION = 1  # raise it when the same looks give other scores
+_VERSION = 2  # raise it when the same looks give other scores
 _TREES = 100
+_WIDE = 64  # values from which on a source is one of pixels
 _MOST = 4000  # pictures that a forest learns from; more tell nothing new and take minutes
 
 # Area under the curve of the class that is told best. A class that nothing but its corner tells is
@@ -103,7 +104,7 @@ def score(
     if len(train) > _MOST:
         train = np.sort(np.random.default_rng(0).choice(train, _MOST, replace=False))
     test = np.asarray(split.indices("test"))
-    model = _linear() if linear else _forest()
+    model = _linear() if linear else _forest(values.shape[1])
     model.fit(values[train], labels[train])
     k = len(catalog.classes)
     probabilities = np.zeros((len(test), k))
@@ -138,9 +139,15 @@ def _scored(
     )
 
 
-def _forest() -> Any:
-    from sklearn.ensemble import RandomForestClassifier
+def _forest(width: int) -> Any:
+    """A random forest; on pixels half as many trees, whose limits are drawn instead of searched.
 
+    That takes a quarter of the time there and tells the class about as well.
+    """
+    from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+
+    if width > _WIDE:
+        return ExtraTreesClassifier(_TREES // 2, n_jobs=-1, random_state=0)
     return RandomForestClassifier(_TREES, n_jobs=-1, random_state=0)
 
 

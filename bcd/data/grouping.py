@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bcd.config import SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.file_order import file_order
-from bcd.data.linking import link, settle
+from bcd.data.linking import link, named_apart, settle
 from bcd.data.overlaps import Overlap
 from bcd.data.slides import likely_slides
 from bcd.data.survey import Survey
@@ -82,8 +82,8 @@ def hang_together(
     Returns:
         Number of each image's set, (n,), and the overlaps that were cut to keep sets small.
     """
-    own = [f"in {name}" if name else f"alone {i}" for i, name in enumerate(names)]
-    numbers = np.unique(np.asarray(own, dtype=str), return_inverse=True)[1].astype(np.int64)
+    own = np.asarray(named_apart(names), dtype=str)
+    numbers = np.unique(own, return_inverse=True)[1].astype(np.int64)
     if survey is None:
         return numbers, []
     return link(numbers, np.asarray(labels, np.int64), survey.overlaps)

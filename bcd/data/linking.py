@@ -21,6 +21,11 @@ LARGEST = 0.3
 _FEW = 5  # images of a class: a set no larger is not cut, however small the class
 
 
+def named_apart(names: Sequence[str]) -> list[str]:
+    """Groups by their names, (n,); an image without one is a group of its own."""
+    return [f"in {name}" if name else f"alone {i}" for i, name in enumerate(names)]
+
+
 def link(
     groups: Indices, labels: Indices, pairs: Sequence[Overlap], largest: float = LARGEST
 ) -> tuple[Indices, list[Overlap]]:

@@ -24,7 +24,7 @@ from bcd.data.registration import register
 from bcd.data.retrieval import Candidates, find_candidates
 from bcd.storage import cache_dir, digest, write_csv, write_text
 
-_VERSION = 2  # raise it when the same images give other overlaps
+_VERSION = 3  # raise it when the same images give other overlaps
 
 KINDS = ("bytes", "pixels", "near", "overlap")
 COPIES = KINDS[:2]
@@ -33,8 +33,8 @@ COPIES = KINDS[:2]
 # the other. Below it they are two images that overlap.
 DUPLICATE_SHARE = 0.8
 
-_CHUNK = 64  # pairs that are registered at a time
-_MANY = 100  # chunks from which on a progress bar is worth its line
+_CHUNK = 32  # pairs that are registered at a time: their products fit into the cache
+_MANY = 200  # chunks from which on a progress bar is worth its line
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -76,15 +77,24 @@ def register(
         The place in `first` of each pair for which a transform was found, and that transform.
     """
     pair, a, b = _matches(points, first, second, mirrored)
-    starts = np.searchsorted(pair, np.arange(len(first) + 1))
-    for place in np.unique(pair):
-        own = slice(starts[place], starts[place + 1])
-        i, j, mirror = int(first[place]), int(second[place]), bool(mirrored[place])
-        at, angle = points.mirrored(i) if mirror else (points.place[i], points.angle[i])
-        turn = points.angle[j][b[own]] - angle[a[own]]
-        found = _transform(at[a[own]], points.place[j][b[own]], turn)
-        if found is not None:
-            yield int(place), _compared(points, i, j, mirror, *found)
+    mirror = mirrored[pair]
+    i, j = first[pair], second[pair]
+    at, angle = points.place[i, a], points.angle[i, a]
+    at = np.where(mirror, points.extent[i, 0] - np.conj(at), at).astype(np.complex64)
+    angle = np.where(mirror, np.pi - angle, angle).astype(np.float32)
+    to, turn = points.place[j, b], points.angle[j, b] - angle
+    places, starts = np.unique(pair, return_index=True)
+    ends = np.append(starts, len(pair))[1:]
+    p, z = _proposals(at, to, turn, starts, ends)
+    found = np.searchsorted(p, [starts, ends])
+    for place, start, end, low, high in zip(places, starts, ends, *found, strict=True):
+        if low == high:
+            continue
+        own = slice(start, end)
+        laid = _transform(at[own], to[own], p[low:high] - start, z[low:high])
+        if laid is not None:
+            pictures = int(first[place]), int(second[place])
+            yield int(place), _compared(points, *pictures, bool(mirrored[place]), *laid)
 
 
 def _matches(
@@ -98,17 +108,19 @@ def _matches(
     Of pairs with fewer than `LEAST_INLIERS` matches of one rotation none is given; of the others
     those of that rotation, the clearest first.
     """
-    ours = points.descriptors[first].astype(np.float32)
+    images, place = np.unique(first, return_inverse=True)  # many pairs have one first image
+    k = max(1, int(points.count[[*images, *second]].max()))
+    ours = points.descriptors[images, :k].astype(np.float32)[place]
     ours[mirrored] *= points.mirror
-    alike = ours @ points.descriptors[second].astype(np.float32).transpose(0, 2, 1)
-    k = alike.shape[1]
+    alike = ours @ points.descriptors[second, :k].astype(np.float32).transpose(0, 2, 1)
     nearest = alike.argmax(axis=2)
-    back = np.take_along_axis(alike.argmax(axis=1), nearest, axis=1)
-    there = (np.arange(k) < points.count[first, None]) & (nearest < points.count[second, None])
     best = np.take_along_axis(alike, nearest[:, :, None], axis=2)[:, :, 0]
+    # The largest of a column is found far sooner than where it stands.
+    mutual = best == np.take_along_axis(alike.max(axis=1), nearest, axis=1)
+    there = (np.arange(k) < points.count[first, None]) & (nearest < points.count[second, None])
     np.put_along_axis(alike, nearest[:, :, None], -2.0, axis=2)
     ratio = (1 - best) / np.maximum(1 - alike.max(axis=2), 1e-6)
-    pair, a = np.nonzero(there & (back == np.arange(k)) & (ratio < _RATIO))
+    pair, a = np.nonzero(there & mutual & (ratio < _RATIO))
     b, clear = nearest[pair, a], ratio[pair, a]
     angle = np.where(mirrored[pair], np.pi - points.angle[first[pair], a], 0)
     angle = np.where(mirrored[pair], angle, points.angle[first[pair], a])
@@ -122,15 +134,33 @@ def _matches(
     return pair[kept][order], a[kept][order], b[kept][order]
 
 
-def _transform(
-    at: NDArray[np.complex64], to: NDArray[np.complex64], turn: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], int] | None:
-    """The affine matrix (2, 3) that most matches agree on, and how many do; None where too few.
+@cache
+def _couples(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Every two of so many matches: the first of each two, ascending, and the second."""
+    return np.triu_indices(count, 1)
 
-    Every two of the clearest matches propose a similarity. As all are tried, the answer does not
-    depend on chance.
+
+def _proposals(
+    at: NDArray[np.complex64],
+    to: NDArray[np.complex64],
+    turn: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.complex64]]:
+    """The similarities that every two of the clearest matches of a pair propose.
+
+    Matches of pair n are those from `starts[n]` to `ends[n]`. As all twos are tried, the answer
+    does not depend on chance. Those of all pairs are made at once: most pairs have none that
+    rotates and scales as their keypoints do.
+
+    Returns:
+        The match that stays where it is, ascending, and rotation and scale as a complex number.
     """
-    p, q = np.triu_indices(min(len(at), _BEST), 1)
+    couples = [_couples(min(int(end - start), _BEST)) for start, end in zip(starts, ends)]  # noqa: B905
+    if not couples:
+        return np.zeros(0, np.int64), np.zeros(0, np.complex64)
+    shifted = np.repeat(starts, [len(two[0]) for two in couples])
+    p, q = (np.concatenate(ones) + shifted for ones in zip(*couples, strict=True))
     side = at[q] - at[p]
     far = np.abs(side) > _APART
     p, q, side = p[far], q[far], side[far]
@@ -138,9 +168,23 @@ def _transform(
     size, around = np.abs(z), np.angle(z)
     kept = (size > _SCALES[0]) & (size < _SCALES[1])
     kept &= (np.cos(around - turn[p]) > _TURNED) & (np.cos(around - turn[q]) > _TURNED)
-    if not kept.any():
-        return None
-    z, p = z[kept], p[kept]
+    return p[kept], z[kept]
+
+
+def _transform(
+    at: NDArray[np.complex64],
+    to: NDArray[np.complex64],
+    p: NDArray[np.int64],
+    z: NDArray[np.complex64],
+) -> tuple[NDArray[np.float64], int] | None:
+    """The affine matrix (2, 3) that most matches agree on, and how many do; None where too few.
+
+    Args:
+        at: Places of one pair's matches in the first image.
+        to: Likewise, in the second.
+        p: Match that each proposal keeps in its place.
+        z: Rotation and scale of each proposal.
+    """
     agree = np.abs(z[:, None] * (at - at[p, None]) + to[p, None] - to) < _NEAR
     inside = agree[agree.sum(axis=1).argmax()]
     for _ in range(3):

@@ -8,7 +8,9 @@ tried whatever they look like, as fields are photographed one beside the other.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +23,10 @@ from bcd.data.keypoints import Keypoints
 _ALL = 64  # images up to which every pair is tried
 _ALIKE = 6  # images most alike that are tried for each
 _CENTRES, _SAMPLE, _ROUNDS = 256, 30_000, 10
+_COMMON = 400  # images: a word that more of them have tells little and costs most
 _TURNS = 12  # orientations that a word may have, and rotations that are tried
-_CHUNK = 128
-_WORD_CHUNK = 1 << 16
+_CHUNK = 64  # images that are looked up at a time
+_WORD_CHUNK = 2048  # keypoints whose distances to all centres fit into the cache
 
 
 @dataclass(frozen=True)
@@ -70,30 +73,34 @@ def _alike(points: Keypoints) -> Pairs:
     """Each image with those that share most words with it."""
     n, k = points.place.shape
     owner, which = np.nonzero(np.arange(k) < points.count[:, None])
-    plain, mirrored = _words(points, owner, which)
-    angle = points.angle[owner, which]
-    frequency = np.bincount(np.unique(owner * np.int64(_CENTRES**2) + plain) % _CENTRES**2)
-    rarity = np.zeros(_CENTRES**2, np.float32)
-    rarity[: len(frequency)] = np.log(n / np.maximum(frequency, 1))
-    # In the inverted file each word has the two orientations nearest to its own.
-    step = angle * (_TURNS / (2 * np.pi))
-    beside = np.where(step % 1 < 0.5, step - 1, step + 1)
-    file = _table(
-        n,
-        np.tile(owner, 2),
-        np.tile(plain, 2),
-        np.concatenate([step, beside]),
-        rarity,
-    ).T.tocsr()
-    found: list[Pairs] = []
-    starts = np.searchsorted(owner, np.arange(n + 1))
-    for start in range(0, n, _CHUNK):
-        stop = min(start + _CHUNK, n)
-        own = slice(starts[start], starts[stop])
-        asked = _asked(owner[own] - start, plain[own], mirrored[own], angle[own])
-        shared = _table((stop - start) * 2 * _TURNS, *asked, rarity) @ file
-        found += _most(shared, start, stop)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        plain, mirrored = _words(points, owner, which, pool)
+        angle = points.angle[owner, which]
+        rarity = _rarity(owner, plain, n)
+        # In the inverted file each word has the two orientations nearest to its own.
+        step = angle * (_TURNS / (2 * np.pi))
+        beside = np.where(step % 1 < 0.5, step - 1, step + 1)
+        both = np.concatenate([step, beside])
+        file = _table(n, np.tile(owner, 2), np.tile(plain, 2), both, rarity).T.tocsr()
+        starts = np.searchsorted(owner, np.arange(n + 1))
+
+        def search(start: int) -> list[Pairs]:
+            stop = min(start + _CHUNK, n)
+            own = slice(starts[start], starts[stop])
+            asked = _asked(owner[own] - start, plain[own], mirrored[own], angle[own])
+            return _most(_turned(_table(2 * (stop - start), *asked, rarity)) @ file, start, stop)
+
+        found = [pairs for part in pool.map(search, range(0, n, _CHUNK)) for pairs in part]
     return tuple(np.concatenate(column) for column in zip(*found, strict=True))  # type: ignore
+
+
+def _rarity(owner: NDArray[np.int64], word: NDArray[np.int64], n: int) -> NDArray[np.float32]:
+    """What each word weighs: the logarithm of how rare images are that have it; 0 where common."""
+    seen = np.sort(owner * np.int64(_CENTRES**2) + word)
+    seen = seen[np.diff(seen, prepend=-1) > 0] % _CENTRES**2
+    frequency = np.bincount(seen, minlength=_CENTRES**2)
+    weight = np.log(n / np.maximum(frequency, 1))
+    return np.where(frequency > _COMMON, 0, weight).astype(np.float32)
 
 
 def _asked(
@@ -102,17 +109,19 @@ def _asked(
     mirrored: NDArray[np.int64],
     angle: NDArray[np.float32],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Rows, words and orientations of images under every rotation, as they are and mirrored.
+    """Rows, words and orientations of images as they are, row 2 * i, and mirrored, 2 * i + 1."""
+    seen = np.concatenate([angle, np.float32(np.pi) - angle]) * np.float32(_TURNS / (2 * np.pi))
+    return np.concatenate([2 * row, 2 * row + 1]), np.concatenate([plain, mirrored]), seen
 
-    Rotation r of image i is row 2 * 12 * i + r, of its mirror image 2 * 12 * i + 12 + r.
-    """
-    rows, words, steps = [], [], []
-    for mirror, (word, seen) in enumerate(((plain, angle), (mirrored, np.pi - angle))):
-        for turn in range(_TURNS):
-            rows.append((2 * row + mirror) * _TURNS + turn)
-            words.append(word)
-            steps.append(seen * (_TURNS / (2 * np.pi)) + turn)
-    return np.concatenate(rows), np.concatenate(words), np.concatenate(steps)
+
+def _turned(table: Any) -> Any:
+    """Each row of a table under every rotation: rotation r of row i is row 12 * i + r."""
+    turned = table[np.repeat(np.arange(table.shape[0]), _TURNS)]
+    turn = np.repeat(np.arange(turned.shape[0]) % _TURNS, np.diff(turned.indptr))
+    word, seen = np.divmod(turned.indices, _TURNS)
+    turned.indices = (word * _TURNS + (seen + turn) % _TURNS).astype(turned.indices.dtype)
+    turned.has_sorted_indices = False
+    return turned
 
 
 def _table(
@@ -130,6 +139,7 @@ def _table(
     table = csr_array((np.ones(len(row), np.float32), (row, column)), shape=shape)
     table.sum_duplicates()
     table.data = np.sqrt(table.data) * rarity[table.indices // _TURNS]
+    table.eliminate_zeros()
     return table
 
 
@@ -143,7 +153,10 @@ def _most(shared: Any, start: int, stop: int) -> list[Pairs]:
         weight, other = shared.data[own].copy(), shared.indices[own]
         weight[other == image] = 0
         many = min(len(weight), _ALIKE * 6)  # one image may be alike under several rotations
-        top = np.argpartition(-weight, many - 1)[:many] if many else np.empty(0, np.int64)
+        near = np.flatnonzero(weight > weight.max(initial=0) / 2)  # usually enough, and few
+        if len(near) < many:
+            near = np.arange(len(weight))
+        top = near[np.argpartition(-weight[near], many - 1)[:many]] if many else near
         top = top[np.argsort(-weight[top], kind="stable")]
         top = top[weight[top] > 0]
         _, once = np.unique(other[top], return_index=True)
@@ -155,7 +168,7 @@ def _most(shared: Any, start: int, stop: int) -> list[Pairs]:
 
 
 def _words(
-    points: Keypoints, owner: NDArray[np.int64], which: NDArray[np.int64]
+    points: Keypoints, owner: NDArray[np.int64], which: NDArray[np.int64], pool: Executor
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Word of each keypoint as it is, and mirrored."""
     from sklearn.cluster import KMeans
@@ -163,16 +176,21 @@ def _words(
     apart = max(1, len(owner) // _SAMPLE)
     sample = points.descriptors[owner[::apart], which[::apart]].astype(np.float32)
     sample = np.concatenate([sample, sample * points.mirror])
+    halves = slice(0, None, 2), slice(1, None, 2)
+    k = min(_CENTRES, len(sample))
+    means = KMeans(k, n_init=1, init="random", max_iter=_ROUNDS, random_state=0)
+    centres = [means.fit(sample[:, h]).cluster_centers_.astype(np.float32) for h in halves]
     words = np.zeros((2, len(owner)), np.int64)
-    for half in (slice(0, None, 2), slice(1, None, 2)):
-        k = min(_CENTRES, len(sample))
-        means = KMeans(k, n_init=1, init="random", max_iter=_ROUNDS, random_state=0)
-        centres = means.fit(sample[:, half]).cluster_centers_.astype(np.float32)
-        lengths = np.square(centres).sum(axis=1) / 2
-        for start in range(0, len(owner), _WORD_CHUNK):
-            part = slice(start, start + _WORD_CHUNK)
-            values = points.descriptors[owner[part], which[part]].astype(np.float32)
-            for number, seen in enumerate((values, values * points.mirror)):
-                nearest = (seen[:, half] @ centres.T - lengths).argmax(axis=1)
-                words[number, part] = words[number, part] * _CENTRES + nearest
+
+    def name(start: int) -> None:
+        part = slice(start, start + _WORD_CHUNK)
+        values = points.descriptors[owner[part], which[part]].astype(np.float32)
+        for number, seen in enumerate((values, values * points.mirror)):
+            for half, middle in zip(halves, centres, strict=True):
+                nearness = seen[:, half] @ middle.T
+                nearness -= np.square(middle).sum(axis=1) / 2
+                words[number, part] = words[number, part] * _CENTRES + nearness.argmax(axis=1)
+
+    for _ in pool.map(name, range(0, len(owner), _WORD_CHUNK)):
+        pass
     return words[0], words[1]

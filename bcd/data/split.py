@@ -64,14 +64,18 @@ class Split:
         }
 
     def write(self, file: Path, catalog: Catalog) -> None:
-        """Writes `split.csv`: path, class, group, sha256, subset; rejected files are excluded."""
-        groups = self.groups or ("",) * len(self.subsets)
+        """Writes `split.csv`: path, class, group, cluster, sha256, subset.
+
+        Rejected files are excluded.
+        """
+        none = ("",) * len(self.subsets)
+        columns = self.groups or none, self.clusters or none, self.subsets
         rows = [
-            (p.path, catalog.classes[p.label], group, p.sha256, subset)
-            for p, group, subset in zip(catalog.pictures, groups, self.subsets, strict=True)
+            (p.path, catalog.classes[p.label], group, cluster, p.sha256, subset)
+            for p, group, cluster, subset in zip(catalog.pictures, *columns, strict=True)
         ]
-        rows += [(r.path, r.class_name, "", "", "excluded") for r in catalog.rejected]
-        write_csv(file, ("path", "class", "group", "sha256", "subset"), rows)
+        rows += [(r.path, r.class_name, "", "", "", "excluded") for r in catalog.rejected]
+        write_csv(file, ("path", "class", "group", "cluster", "sha256", "subset"), rows)
 
 
 def make_split(catalog: Catalog, cfg: SplitConfig, survey: Survey | None = None) -> Split:
@@ -103,13 +107,13 @@ def make_split(catalog: Catalog, cfg: SplitConfig, survey: Survey | None = None)
         subsets = np.array(part_blocks(catalog, cfg, survey), dtype=object)
     else:
         subsets = _by_chance(labels, together if cfg.kind == "grouped" else None, cfg)
-    clusters = _named(together, catalog, groups)
+    clusters = name_clusters(together, catalog, groups)
     split = Split(tuple(str(s) for s in subsets), groups, clusters, len(cut))
     _check_classes(catalog, split)
     return split
 
 
-def _named(together: np.ndarray, catalog: Catalog, groups: Sequence[str]) -> tuple[str, ...]:
+def name_clusters(together: np.ndarray, catalog: Catalog, groups: Sequence[str]) -> tuple[str, ...]:
     """Names clusters by the group or path of their first image; one of its own keeps its group."""
     sizes, names = Counter(together.tolist()), dict[int, str]()
     for picture, number, group in zip(catalog.pictures, together.tolist(), groups, strict=True):

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd.data.linking import named_apart
+
 Groups = Sequence[Any] | NDArray[Any]
 Floats = NDArray[np.float64]
 
@@ -84,9 +86,7 @@ def group_numbers(groups: Groups | None, n: int) -> NDArray[np.int64]:
 
 def named_groups(names: Sequence[str]) -> list[str] | None:
     """Groups of pictures, of which those without a name are their own; None if none has one."""
-    if not any(names):
-        return None
-    return [f"in {name}" if name else f"alone {i}" for i, name in enumerate(names)]
+    return named_apart(names) if any(names) else None
 
 
 def joined_groups(namings: Sequence[Sequence[str]]) -> list[int] | None:

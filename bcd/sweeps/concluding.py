@@ -104,7 +104,7 @@ def pool(sweep: Path, names: Sequence[str]) -> tuple[float, Interval, int]:
         names: Of the trials.
 
     Returns:
-        Share of right answers, its 95 % interval over pictures or groups, and their number.
+        Share of right answers, its 95 % interval over pictures or clusters, and their number.
     """
     rows: list[list[str]] = []
     header: list[str] = []

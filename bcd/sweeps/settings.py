@@ -67,7 +67,7 @@ class Row:
         mean: Of the accuracy on val over its runs; NaN where none finished.
         sd: Standard deviation likewise; None where there is one run.
         pooled: Share of right answers of all runs.
-        interval: Of that share, 95 %, over pictures or groups.
+        interval: Of that share, 95 %, over pictures or clusters.
         n: Answers.
         against: How it compares with the best; None for the best and what cannot be compared.
         verdict: In plain words.
@@ -192,13 +192,13 @@ def share_of_right(right: Floats, clusters: Numbers) -> tuple[float, Interval]:
 
 
 def read_right(folder: Path, file: str) -> dict[str, tuple[str, float]]:
-    """By a picture's path: its group, or itself where it has none, and whether a run was right."""
+    """By a picture's path: its cluster (itself where it has none), and whether a run was right."""
     with (folder / "split.csv").open(newline="", encoding="utf-8") as stream:
-        group = {row["path"]: row["group"] for row in csv.DictReader(stream)}
+        cluster = {row["path"]: row["cluster"] for row in csv.DictReader(stream)}
     with (folder / file).open(newline="", encoding="utf-8") as stream:
         return {
             row["path"]: (
-                f"in {group[row['path']]}" if group[row["path"]] else row["path"],
+                f"in {cluster[row['path']]}" if cluster[row["path"]] else row["path"],
                 float(row["label"] == row["prediction"]),
             )
             for row in csv.DictReader(stream)
