@@ -170,8 +170,6 @@ def test_other_pictures_may_be_of_some_classes_only(trained: Path, tmp_path: Pat
 
 def test_images_of_other_roots_that_overlap_are_one_cluster(trained: Path, tmp_path: Path) -> None:
     root = write_classes(tmp_path / "in", {"pro": 3, "[Malignant] Early": 2})
-    alone = evaluated(trained, tmp_path / "alone", root=str(root))
-    assert alone.metrics["groups"] is None or alone.metrics["groups"] == 5
     shutil.copy(root / "pro" / "000.png", root / "pro" / "copy.png")
     result = evaluated(trained, tmp_path / "out", root=str(root))
     assert (result.metrics["n"], result.metrics["groups"]) == (6, 5)

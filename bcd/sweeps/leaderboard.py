@@ -245,7 +245,7 @@ def _trial_table(board: Board) -> Table:
 _READING = (
     "A setting is what its trials have in common; trials that differ in seed or fold are its runs. "
     "Mean and standard deviation are over runs. Pooled is the share of right answers of all runs; "
-    "its interval is a cluster bootstrap over pictures, or groups where they are known.",
+    "its interval is a cluster bootstrap over pictures, or clusters of them where known.",
     "Minus best is in points of accuracy on the pictures that both answered in the same run, with "
     "a paired interval that is corrected for the number of settings and for the best having been "
     "picked from these same answers. Where 0 lies within, nothing shows that the setting is worse.",

@@ -3,9 +3,10 @@
 The best of many equal settings looks better than the others by chance alone. So a difference from
 the best counts only if it is larger than the largest difference between any two of the settings in
 question would be, were they all equal. What that would be is found by turning round, at random, who
-was right: every difference between settings on a picture (a slide, a patient, where groups are
-known) keeps its size and gets a random sign, the same for all settings, so that what settings have
-in common stays so. For two settings this is McNemar's test, with whole groups where there are any.
+was right: every difference between settings on a picture (on a cluster, where slides or patients
+are known or images overlap) keeps its size and gets a random sign, the same for all settings, so
+that what settings have in common stays so. For two settings this is McNemar's test, with whole
+clusters where there are any.
 
 Settings are left out from the farthest to the nearest, and the test ends at the first that cannot
 be told from the best: the nearest has to beat fewer chances than the farthest. This is a closed
