@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from harness import ROOT, SMALL, audit_config, script
+from harness import SMALL, audit_config, module, script
 from numpy.typing import NDArray
 
 from bcd.audit.shortcuts import COLOUR
@@ -215,14 +213,13 @@ def test_the_program_ends_with_a_verdict_and_strict_with_a_status(
 ) -> None:
     change_class(smears, "Pre-B", marked)
     words = [f"data.root={smears}", f"hydra.run.dir={tmp_path}/run", "model=cnn"]
-    program = [sys.executable, "-m", "bcd.audit", *words]
-    done = subprocess.run([*program, "--strict"], cwd=ROOT, capture_output=True, text=True)
+    done = module("bcd.audit", *words, "--strict")
     assert done.returncode == 1, done.stderr
     assert "verdict: FAIL" in done.stderr
     assert "the network" in (tmp_path / "run" / "audit.html").read_text()
     found = json.loads((tmp_path / "run" / "audit.json").read_text())
     assert {score["split"] for score in found["network"]} == {"stratified", "grouped"}
-    wrong = subprocess.run([*program, "netwrok=false"], cwd=ROOT, capture_output=True, text=True)
+    wrong = module("bcd.audit", *words, "netwrok=false")
     assert wrong.returncode == 2
     assert "did you mean 'network'" in wrong.stderr
 
