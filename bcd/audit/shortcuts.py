@@ -20,11 +20,8 @@ _TELLS, _GIVES_AWAY = 0.85, 0.95
 _MARK = 0.05  # balanced accuracy by which a marked corner is above the other corners
 _HALF = 0.5  # of the network's accuracy above chance: where less is left without colour, WARN
 
-_BY_COLOUR = "split=grouped split.groups=auto to see its part; augment=strong"
 _MENDS = {
-    BACKGROUND: _BY_COLOUR,
-    PATCHES: _BY_COLOUR,
-    COLOUR: _BY_COLOUR,
+    **dict.fromkeys((BACKGROUND, PATCHES, COLOUR), "augment=strong"),
     "border": "augment=strong",
     "16 x 16 thumbnail": "augment=strong",
     "file size and JPEG tables": "save all classes with one program and one quality",
