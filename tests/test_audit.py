@@ -18,7 +18,7 @@ from harness import ROOT, SMALL, audit_config, script
 from numpy.typing import NDArray
 
 from bcd.audit.shortcuts import DECOLOURED, NETWORK
-from bcd.audit.sources import BACKGROUND, COLOUR, PATCHES
+from bcd.audit.sources import BACKGROUND, COLOUR, IN_RUNS, PATCHES
 from bcd.auditing import audit
 from bcd.data.generated import CLASS_NAMES, generate
 from bcd.data.reading import mask_scale_bar, read_picture
@@ -257,6 +257,12 @@ def test_a_run_reports_its_leaks_and_eval_repeats_them(tmp_path: Path) -> None:
     assert test["accuracy_without_leaked"] == pytest.approx(np.mean(right))
     report = (run / "report.html").read_text()
     assert "Separation and leaks" in report
+    checks = json.loads((run / "audit.json").read_text())["checks"]
+    told = {check["name"]: check["finding"] for check in checks}
+    for source in IN_RUNS:
+        assert "balanced" in told[f"shortcut: {source}"]
+        assert source.capitalize() in report
+    assert "without seeing a cell" in report or "not above chance" in report
     assert "class=FAIL" in report
     again = script("eval.py", f"ckpt={run}", f"hydra.run.dir={tmp_path}/eval")
     assert again.returncode == 0, again.stderr
