@@ -16,7 +16,7 @@ from typing import Any
 from bcd.audit.checks import NOT_ESTABLISHED, Check
 from bcd.audit.page import check_rows
 from bcd.audit.pairs import PARTED
-from bcd.chosen import TESTED_ONCE, how_chosen, val_chose_epoch
+from bcd.chosen import how_chosen, val_chose_epoch
 from bcd.config import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.split import SUBSETS, Split
@@ -43,6 +43,7 @@ class Facts:
     judge: Judge
     checks: Sequence[Check]
     shifts: Rows
+    tested: str
     warnings: Sequence[str] = ()
 
     @property
@@ -147,7 +148,8 @@ def _model(facts: Facts) -> Section:
         ["views", f"{cfg.augment.views} of each picture, {len(cfg.augment.transforms)} transforms"],
         ["seed", str(cfg.seed)],
     ]
-    chosen = f"{how_chosen(cfg)} {TESTED_ONCE}"
+    kept = "config.yaml and run.json hold every setting, the versions and the command."
+    chosen = f"{how_chosen(cfg)} {facts.tested} {kept}"
     return Section(
         "Model",
         [Table(["", ""], rows, figures=False), chosen, Figure("curves", "loss and accuracy")],
@@ -172,7 +174,7 @@ def _results(facts: Facts) -> Section:
             value = test[f"{figure}_by_class"][name]
             interval = test[f"{figure}_by_class_ci"][name]
             pair = {"x": value, "x_ci": interval}
-            cells.append(figure_text(pair, "x"))
+            cells.append(figure_text(pair, "x") or "undefined")
         rows.append([name, *cells])
     more = ("balanced_accuracy", "mcc", "auroc", "average_precision", "brier", "loss")
     return Section(

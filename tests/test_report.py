@@ -87,6 +87,7 @@ def test_it_answers_what_checklists_ask_in_their_order(run: Path, sections: list
     assert page.headings == sections
     assert "Not a medical device" in page.text
     assert "The checkpoint was chosen on val, by val/loss (min)." in page.text
+    assert "The run evaluated its test part once, after training." in page.text
     assert "see no cell" not in page.text
 
 

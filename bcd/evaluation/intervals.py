@@ -53,7 +53,7 @@ from bcd.evaluation.bootstrap import (
     cluster,
     standard_error,
 )
-from bcd.evaluation.metrics import matrix_figures
+from bcd.evaluation.metrics import OF_CLASS, matrix_figures
 
 Interval = tuple[float, float]
 
@@ -106,8 +106,8 @@ def confusion_intervals(
         prevalence: Share of malignant that the predictive values are for; None: as found.
 
     Returns:
-        By the names of `compute_metrics`: (low, high), or a dict of them by class. A class that
-        does not occur, or occurs in a single group where there are mistakes, has (0, 1).
+        By the names of `compute_metrics`: (low, high), or a dict of them by class; None where the
+        figure is. A class that occurs in a single group where there are mistakes has (0, 1).
 
     Raises:
         ValueError: There is no picture, or not a group for each.
@@ -124,7 +124,11 @@ def confusion_intervals(
     for name, values in figures(clusters.times[None]).items():
         least = -1.0 if name == "mcc" else 0.0
         low, high = limits(clusters, values[0], drawn[name], sizes[name], level, (least, 1.0))
-        pairs = list(zip(low.ravel().tolist(), high.ravel().tolist(), strict=True))
+        known = ~np.isnan(values[0]) & _present(name, labels, k, benign)
+        pairs = [
+            (float(a), float(b)) if there else None
+            for a, b, there in zip(low.ravel(), high.ravel(), known.ravel(), strict=True)
+        ]
         found[name] = dict(zip(classes, pairs, strict=True)) if values[0].ndim else pairs[0]
     if benign is not None and prevalence is not None:
         share = float((labels != benign).mean())
@@ -132,9 +136,17 @@ def confusion_intervals(
             ("malignant_ppv", share, prevalence),
             ("malignant_npv", 1 - share, 1 - prevalence),
         ):
-            low, high = found[name]
-            found[name] = moved(low, before, after), moved(high, before, after)
+            if found[name] is not None:
+                found[name] = tuple(moved(limit, before, after) for limit in found[name])
     return found
+
+
+def _present(name: str, labels: NDArray[np.int64], k: int, benign: int | None) -> NDArray[np.bool_]:
+    """Whether there are the pictures that a figure wants, () or (k,), as in `compute_metrics`."""
+    if name in OF_CLASS:
+        return np.bincount(labels, minlength=k) > 0
+    both = (labels == benign).any() and (labels != benign).any()
+    return np.asarray(both or name not in ("malignant_ppv", "malignant_npv"))
 
 
 def moved(value: float, before: float, after: float) -> float:

@@ -245,6 +245,17 @@ def metric_rows(results: Mapping[str, Result]) -> list[list[str]]:
     return rows
 
 
+def absent_line(metrics: Mapping[str, Any]) -> str:
+    """Which classes there is no picture of, and what that means; empty where all occur."""
+    absent = [name for name, count in metrics["n_by_class"].items() if not count]
+    if not absent:
+        return ""
+    return (
+        f"no picture of {', '.join(absent)}: macro averages are over the other "
+        f"{len(metrics['n_by_class']) - len(absent)} classes"
+    )
+
+
 def _cells(results: Mapping[str, Result], name: str) -> list[str]:
     """A figure of each part, empty where a part has none."""
     return [figure_text(result.metrics, name) for result in results.values()]
