@@ -91,6 +91,8 @@ def _unread_of(cfg: SplitConfig) -> list[str]:
         unread += ["fold"]
     else:
         unread += ["test"]
+    if cfg.kind == "blocked" and cfg.folds is not None:
+        unread += ["seed"]  # folds are where file order puts them
     if cfg.kind != "grouped":
         unread += ["groups"]
     if cfg.kind != "blocked":

@@ -20,7 +20,7 @@ Row = dict[str, float]
 
 
 def main() -> None:
-    """Trains and shifts each recipe with each seed; prints a table in Markdown."""
+    """Trains and shifts each recipe with each seed, also the split's; prints a table in Markdown."""
     parser = argparse.ArgumentParser(prog="python -m bench.recipes", description=__doc__)
     parser.add_argument("data", help="folder of class folders")
     parser.add_argument("--weights", default="imagenet", help="ImageNet weights of MobileNetV2")
@@ -37,7 +37,8 @@ def main() -> None:
     for recipe in asked.recipes:
         for seed in asked.seeds:
             folder = work / f"{recipe}-{seed}"
-            row = _measure(folder, [f"experiment={recipe}", f"seed={seed}", *settings])
+            drawn = (f"seed={seed}", f"split.seed={seed}")
+            row = _measure(folder, [f"experiment={recipe}", *drawn, *settings])
             tables.setdefault(recipe, []).append(row)
             told = ", ".join(f"{name} {value:.4f}" for name, value in row.items())
             print(f"{recipe}, seed {seed}: {told}", flush=True)

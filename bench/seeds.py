@@ -67,7 +67,7 @@ def main() -> None:
     _print_summary("range", [f"{min(c):.4f} to {max(c):.4f}" for c in columns])
     for title, share in spreads(seeds):
         _print_summary(title, [f"{share(c):.4f}" for c in columns])
-    print(f"\n{varied(seeds)}")
+    print(f"\n{varied(seeds)}; {count_parts(runs)}")
     kept = [test["selective_accuracy"] for test in tests]
     surest = {c: statistics.mean(k[c] for k in kept) for c in kept[0]}
     told = ", ".join(f"{value:.4f} at {float(c):.0%}" for c, value in surest.items())
@@ -98,9 +98,17 @@ def varied(seeds: Sequence[Seeds]) -> str:
     for name, values in zip(Seeds._fields, zip(*seeds, strict=True), strict=True):
         found = sorted(set(values))
         told.append(f"{name} {'varied: ' if len(found) > 1 else ''}{', '.join(map(str, found))}")
-    same = len({(own.split_seed, own.fold) for own in seeds}) == 1
-    what = "all runs share a split" if same else "runs have different test parts"
-    return f"{'; '.join(told)}: {what}"
+    return "; ".join(told)
+
+
+def count_parts(runs: Sequence[Path]) -> str:
+    """How many different test parts runs have, from their `split.csv`, in a sentence."""
+    found = set()
+    for run in runs:
+        with (run / "split.csv").open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        found.add(frozenset(row["path"] for row in rows if row["subset"] == "test"))
+    return "one test part" if len(found) == 1 else f"{len(found)} different test parts"
 
 
 def spreads(

@@ -16,7 +16,7 @@ from bcd.sweeps.concluding import conclude_sweep, reproducing
 from bcd.sweeps.seen import Seen, find_seen, seen_text
 from bcd.sweeps.settings import fold, rank
 from bcd.sweeps.trials import Trial, read_trials, run_trial
-from bench.seeds import Seeds, spreads, varied
+from bench.seeds import Seeds, count_parts, spreads, varied
 
 KINDS = sorted(file.stem for file in (CONF / "split").glob("*.yaml"))
 SEEN = "ranking has seen test images of other splits"
@@ -106,6 +106,11 @@ def test_a_ranking_over_one_split_says_nothing_of_the_kind(
         assert "test images" not in text and "split differently" not in text
 
 
+def test_the_benchmark_counts_different_test_parts(by_split: Path, by_seed: Path) -> None:
+    assert count_parts([by_seed / "0", by_seed / "1"]) == "one test part"
+    assert count_parts([by_split / name for name in "0123"]) == "2 different test parts"
+
+
 def leave_split(folder: Path, one: Trial, test: set[int], val: set[int]) -> None:
     record(folder, one)
     part = ["test" if i in test else "val" if i in val else "train" for i in range(12)]
@@ -159,10 +164,10 @@ def test_both_seeds_can_move_together(tmp_path: Path) -> None:
 
 def test_the_benchmark_says_which_seed_varied() -> None:
     runs = [Seeds(0, 0, 0), Seeds(1, 0, 0)]
-    assert varied(runs) == "seed varied: 0, 1; split_seed 0; fold 0: all runs share a split"
+    assert varied(runs) == "seed varied: 0, 1; split_seed 0; fold 0"
     assert spreads(runs) == []
     runs = [Seeds(3, 0, 0), Seeds(3, 1, 0)]
-    assert varied(runs).startswith("seed 3; split_seed varied: 0, 1; fold 0: runs have different")
+    assert varied(runs) == "seed 3; split_seed varied: 0, 1; fold 0"
     assert spreads(runs) == []
     runs = [Seeds(seed, split, 0) for split in (0, 1) for seed in (0, 1)]
     (_, between), (_, within) = spreads(runs)
