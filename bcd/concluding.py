@@ -160,7 +160,7 @@ def write_run(
     save_figure(draw_curves(history), folder / "figures" / "curves.png")
     facts = Facts(
         run.cfg, run.catalog, run.split, outcome.results, outcome.judge, outcome.checks,
-        outcome.shifts, tested, run.all_warnings(history),
+        outcome.shifts, tested, len(history), run.all_warnings(history),
     )  # fmt: skip
     write_report(folder, facts)
     checks = {"verdict": worst(outcome.checks), "checks": [asdict(c) for c in outcome.checks]}

@@ -44,6 +44,7 @@ class Facts:
     checks: Sequence[Check]
     shifts: Rows
     tested: str
+    epochs: int
     warnings: Sequence[str] = ()
 
     @property
@@ -83,7 +84,7 @@ def _use(facts: Facts) -> Section:
         "Intended use",
         [
             f"Sorts a microscope picture into {classes}. For research and teaching. Not a medical "
-            "device: no diagnosis may rest on it, and nobody has tried it on patients.",
+            "device: no diagnosis may rest on it.",
             "It knows these classes only, and answers with one of them or refers the picture to a "
             "person; it cannot tell that something else is wrong.",
         ],
@@ -126,7 +127,7 @@ def _separation(facts: Facts) -> Section:
     return Section(
         "Separation and leaks",
         [
-            f"{how}, seed {cfg.seed}. {leaks}",
+            f"{how}, split.seed {cfg.seed}. {leaks}",
             Table(["", "looked at", "found", "mend"], rows, False),
             Figure(PARTED, "pairs that the split parts"),
         ],
@@ -134,7 +135,7 @@ def _separation(facts: Facts) -> Section:
 
 
 def _model(facts: Facts) -> Section:
-    cfg = facts.cfg
+    cfg, views = facts.cfg, min(facts.cfg.augment.views, facts.epochs)
     optimizer = str(cfg.optimizer.get("_target_", "")).rpartition(".")[2]
     trained = "the head" if cfg.model.unfreeze == 0 else f"the head and {cfg.model.unfreeze} blocks"
     learnt = f"{optimizer}, learning rate {cfg.optimizer.get('lr')}"
@@ -144,9 +145,9 @@ def _model(facts: Facts) -> Section:
         ["trained", trained],
         ["pictures", f"{cfg.model.input_size} pixels a side"],
         ["optimizer", "none: scikit-learn fits the head" if cfg.head.fitted else learnt],
-        ["epochs", f"{cfg.trainer.get('max_epochs')}, batches of {cfg.data.batch_size}"],
-        ["views", f"{cfg.augment.views} of each picture, {len(cfg.augment.transforms)} transforms"],
-        ["seed", str(cfg.seed)],
+        ["epochs", f"{facts.epochs}, batches of {cfg.data.batch_size}"],
+        ["views", f"{views} of each picture, {len(cfg.augment.transforms)} transforms"],
+        ["seed", f"{cfg.seed}, of the split {cfg.split.seed}"],
     ]
     kept = "config.yaml and run.json hold every setting, the versions and the command."
     chosen = f"{how_chosen(cfg)} {facts.tested} {kept}"

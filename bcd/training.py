@@ -105,7 +105,7 @@ def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
     if tested:
         outcome = conclude(run, network, judge, results, device)
         history, step = ready.classifier.history, trainer.global_step
-        before = (run.folder / "metrics.json").is_file()
+        before = resumed is not None and (run.folder / "metrics.json").is_file()
         write_run(run, outcome, history, step, trainer.loggers, how_tested(before))
         tell_run(run.folder, outcome, best, run.all_warnings(history)[len(run.warnings) :])
     else:

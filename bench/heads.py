@@ -21,11 +21,13 @@ FIGURES = ("accuracy", "f1", "balanced_accuracy", "loss", "ece")
 
 
 def main() -> None:
-    """Trains every head with every seed, also the split's, and prints a table in Markdown, the most accurate first."""
+    """Trains every head on every split and prints a table in Markdown, the most accurate first."""
     parser = argparse.ArgumentParser(prog="python -m bench.heads", description=__doc__)
     parser.add_argument("data", help="folder of class folders")
     parser.add_argument("--weights", default="imagenet", help="ImageNet weights of MobileNetV2")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of split and training, together"
+    )
     parser.add_argument("--heads", nargs="+", default=[*TRAINED_HEADS, *FITTED_HEADS])
     parser.add_argument("--set", nargs="+", default=[], help="for train.py, such as split=grouped")
     asked = parser.parse_args()

@@ -20,11 +20,13 @@ Row = dict[str, float]
 
 
 def main() -> None:
-    """Trains and shifts each recipe with each seed, also the split's; prints a table in Markdown."""
+    """Trains and shifts each recipe on each split; prints a table in Markdown."""
     parser = argparse.ArgumentParser(prog="python -m bench.recipes", description=__doc__)
     parser.add_argument("data", help="folder of class folders")
     parser.add_argument("--weights", default="imagenet", help="ImageNet weights of MobileNetV2")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of split and training, together"
+    )
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
     parser.add_argument("--work", type=Path, help="folder of the runs; what is there is not redone")
     asked = parser.parse_args()

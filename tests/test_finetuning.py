@@ -189,6 +189,7 @@ def test_training_stops_early_where_val_gets_no_better(tmp_path: Path) -> None:
                  "callbacks.early_stopping.patience=2", "trainer.max_epochs=9",
                  "model.batchnorm=frozen")  # fmt: skip
     assert len(result.classifier.history) == 3
+    assert "<td>epochs</td><td>3, batches" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_gradients_of_several_batches_make_one_step(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from test_sweeps import record, trial
 
 from bcd.config import SplitConfig
+from bcd.overrides import unknown_key
 from bcd.sweeps.concluding import conclude_sweep, reproducing
 from bcd.sweeps.seen import Seen, find_seen, seen_text
 from bcd.sweeps.settings import fold, rank
@@ -173,3 +174,8 @@ def test_the_benchmark_says_which_seed_varied() -> None:
     (_, between), (_, within) = spreads(runs)
     assert between([1.0, 3.0, 5.0, 7.0]) == pytest.approx(8**0.5)  # means 2 and 6
     assert within([1.0, 3.0, 5.0, 7.0]) == pytest.approx(2**0.5)
+
+
+def test_the_audit_which_draws_nothing_but_the_split_names_the_splits_seed() -> None:
+    said = unknown_key("seed", ["seed=1"], "audit", CONF)
+    assert said.endswith("unknown key 'seed'; did you mean 'split.seed'?")

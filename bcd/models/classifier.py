@@ -165,11 +165,15 @@ class SmearClassifier(pl.LightningModule):
         self.log_dict(values, sync_dist=True)
         bar = {f"{part} {name}": values[f"{part}/{name}"] for name in ("loss", "accuracy")}
         self.log_dict(bar, prog_bar=True, logger=False, sync_dist=True)
-        while len(self.history) <= self.current_epoch:
-            self.history.append({})
-        self.history[self.current_epoch] |= {name: float(v) for name, v in values.items()}
+        self._figures_of_epoch().update({name: float(v) for name, v in values.items()})
         loss.reset()
         scores.reset()
+
+    def _figures_of_epoch(self) -> dict[str, float]:
+        """The epoch's place in the history; an epoch without figures has one too."""
+        while len(self.history) <= self.current_epoch:
+            self.history.append({})
+        return self.history[self.current_epoch]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what a resumed run needs to end as one that was not interrupted."""

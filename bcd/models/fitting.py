@@ -81,6 +81,7 @@ class FittedClassifier(SmearClassifier):
     def on_train_epoch_end(self) -> None:
         """Logs the epoch's figures on the train part, where the head was fitted for them."""
         rows, self._epoch_rows = self._epoch_rows, []
+        self._figures_of_epoch()
         if self._fitted_on < len(self._rows):
             return
         features, labels = (torch.cat(part).to(self.device) for part in zip(*rows, strict=True))
