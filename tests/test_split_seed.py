@@ -156,7 +156,9 @@ def test_runs_that_share_a_split_have_seen_nothing(tmp_path: Path) -> None:
 
 def test_both_seeds_can_move_together(tmp_path: Path) -> None:
     for number in range(2):
-        words = f"model.dropout=0 split.seed={number} seed=${{split.seed}}"
+        words = (
+            f"model.dropout=0 split.seed={number} seed=$\\{{split.seed\\}}"  # as Hydra writes it
+        )
         record(tmp_path, trial(str(number), words, number, 0.9))
     (row,) = rank(tmp_path, fold(read_trials(tmp_path)))
     assert len(row.setting.done) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -201,6 +202,8 @@ def reproducing(winner: Row | None) -> str:
         if key_of(override) in REPEATED:
             runs.setdefault(key_of(override), {})[override.partition("=")[2]] = None
     words += [f"{key}={','.join(values)}" for key, values in runs.items()]
+    # Hydra's sweeper escapes what refers to another key.
+    words = [re.sub(r"\$\\\{([\w.]+)\\\}", r"${\1}", word) for word in words]
     many = ["-m"] if any(len(values) > 1 for values in runs.values()) else []
     return command("train.py", *many, *words)
 
