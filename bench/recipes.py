@@ -40,7 +40,6 @@ def main() -> None:
         for seed in asked.seeds:
             folder = work / f"{recipe}-{seed}"
             drawn = (f"seed={seed}", f"split.seed={seed}")
-            drawn = (f"seed={seed}", f"split.seed={seed}")
             row = _measure(folder, [f"experiment={recipe}", *drawn, *settings])
             tables.setdefault(recipe, []).append(row)
             told = ", ".join(f"{name} {value:.4f}" for name, value in row.items())
