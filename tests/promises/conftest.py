@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import SupportsFloat
+
 import pytest
 
 from promises.stating import Check, Promise, judge
@@ -11,7 +13,9 @@ from promises.stating import Check, Promise, judge
 def check(request: pytest.FixtureRequest) -> Check:
     """Asserts that a promise holds; see `promises.stating.judge`."""
 
-    def checked(promise: Promise, case: str, measured: float, tolerance: float, draws: int) -> None:
+    def checked(
+        promise: Promise, case: str, measured: SupportsFloat, tolerance: float, draws: int
+    ) -> None:
         row, holds = judge(promise, case, float(measured), tolerance, draws)
         request.node.user_properties.append(("promise", list(row)))
         assert holds, row

@@ -58,8 +58,8 @@ def covered(world: World, draws: int, seed: int = 0) -> Found:
 def search(draws: int) -> str:
     """A table in Markdown: mean and worst coverage by groups and ICC, and the worst worlds."""
     lines = [
-        f"Accuracies {ACCURACIES}, equal and very unequal groups, {PICTURES} pictures; {draws} data "
-        "sets a case.\n",
+        f"Accuracies {ACCURACIES}, equal and very unequal groups, {PICTURES} pictures; {draws} "
+        "data sets a case.\n",
         "| groups | ICC | mean coverage | worst | mean width | mean of percentiles | worst |",
         "|---:|---:|---:|---:|---:|---:|---:|",
     ]

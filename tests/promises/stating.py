@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, SupportsFloat
 
 # How many times as many simulations as in the suite; `python -m tests.promises --times` sets it.
 TIMES = int(os.environ.get("BCD_PROMISES_TIMES", "1"))
@@ -41,7 +41,7 @@ class Measured(NamedTuple):
     draws: int
 
 
-Check = Callable[[Promise, str, float, float, int], None]
+Check = Callable[[Promise, str, SupportsFloat, float, int], None]
 
 
 def repeated(draws: int) -> int:

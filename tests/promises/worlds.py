@@ -57,7 +57,8 @@ def sizes(rng: np.random.Generator, world: World) -> Numbers:
     """Pictures of each group, at least 1."""
     assert world.groups is not None
     weights = rng.lognormal(sigma=world.uneven, size=world.groups)
-    return np.maximum((world.pictures * weights / weights.sum()).astype(np.int64), 1)
+    found: Numbers = np.maximum((world.pictures * weights / weights.sum()).astype(np.int64), 1)
+    return found
 
 
 def easiness(
