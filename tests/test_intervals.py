@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from bcd.evaluation.bootstrap import DRAWS, cluster, freedoms, named_groups
-from bcd.evaluation.intervals import confusion_intervals, wilson
+from bcd.evaluation.bootstrap import DRAWS, cluster, effective_groups, freedoms, named_groups
+from bcd.evaluation.intervals import FEW_GROUPS, confusion_intervals, few_groups_line, wilson
 from bcd.evaluation.metrics import compute_metrics
 from bcd.evaluation.probability_intervals import areas_of, probability_intervals
 
@@ -239,6 +239,15 @@ def test_predictive_values_for_another_prevalence_lie_in_their_intervals() -> No
     same = confusion_intervals(labels, predictions, ("b", "m"), 0, prevalence=labels.mean())
     assert same["malignant_ppv"] == pytest.approx(as_found["malignant_ppv"])
     assert as_found["malignant_ppv"][0] > given["malignant_ppv"][1]  # that of another prevalence
+
+
+def test_few_groups_come_with_a_warning() -> None:
+    enough = {"groups": FEW_GROUPS, "effective_groups": float(FEW_GROUPS)}
+    for metrics in ({}, {"groups": None, "effective_groups": None}, enough):
+        assert few_groups_line(metrics) == ""
+    groups = ["a"] * 90 + [f"slide {i}" for i in range(30)]  # many, of which one is nearly all
+    few = {"groups": len(set(groups)), "effective_groups": effective_groups(groups)}
+    assert "31 groups are worth 1.8 of equal size" in few_groups_line(few)
 
 
 def test_mistakes_that_sit_in_few_groups_make_the_interval_wide() -> None:

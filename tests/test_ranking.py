@@ -64,6 +64,16 @@ def test_the_interval_and_the_p_value_agree() -> None:
                     assert (against.p < 0.05) == (against.high <= 0)
 
 
+def test_the_limits_are_those_of_all_settings_at_once() -> None:
+    rng = np.random.default_rng(5)
+    right, clusters, runs = simulate(World(settings=9, better=0.03, accuracy=0.94), rng)
+    many = against_best(right, 0, clusters, runs)
+    few = against_best(right[:2], 0, clusters, runs)
+    assert many[1] is not None and few[1] is not None
+    assert many[1].difference == few[1].difference
+    assert many[1].low < few[1].low - 0.003
+
+
 def test_what_was_not_asked_is_left_out_and_what_is_the_same_is_exactly_so() -> None:
     right, clusters, runs = simulate(World(settings=3), np.random.default_rng(0))
     right = np.concatenate([right, right[:1], np.full_like(right[:1], np.nan)])

@@ -39,9 +39,9 @@ def probability_intervals(
 ) -> dict[str, Any]:
     """Intervals of AUROC, average precision, loss and Brier score.
 
-    With 600 pictures they held the truth in 91 to 97 per cent of 300 simulated data sets. The
-    expected calibration error has none: noise alone lifts it, in every draw again, so an interval
-    around it would never hold the error of a calibrated model. See `chance_level`.
+    How often they hold the truth in simulated data sets is tabled in docs/promises.md. The expected
+    calibration error has none: noise alone lifts it, in every draw again, so an interval around it
+    would never hold the error of a calibrated model. See `chance_level`.
 
     Args:
         probabilities: (n, classes), rows sum to 1.
