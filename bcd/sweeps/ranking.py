@@ -36,6 +36,8 @@ a setting that is better by 3 points is found: it stands first, and all others a
 | 9, 5 runs, 0.95, runs stray by 1 point more         | 4.5     | 33.7  |
 | 9, 2 runs, 0.95, runs stray by 1 point more         | 7.7     |       |
 | 9, 5 runs (0.90 and 0.93)                           |         | 50.1  |
+
+docs/promises.md has fewer sweeps of more cases. Two runs say little of how far runs stray.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Measures every statistical promise and prints the table of docs/promises.md.
 
-python -m tests.promises [--times 10] [--search 300]
+python -m tests.promises [--times 10] [arguments of pytest]
+python -m tests.promises --search 120
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def main() -> int:
         "--search", type=int, default=0, help="instead: accuracy's worst coverage, with so many "
         "data sets a case",
     )  # fmt: skip
-    asked = parser.parse_args()
+    asked, others = parser.parse_known_args()
     sys.path.insert(0, str(HERE.parent))
     if asked.search:
         from promises.searching import search
@@ -43,7 +44,7 @@ def main() -> int:
         return 0
     os.environ["BCD_PROMISES_TIMES"] = str(asked.times)
     kept = Rows()
-    status = pytest.main([str(HERE), "-q"], plugins=[kept])
+    status = pytest.main([str(HERE), "-q", *others], plugins=[kept])
     from promises.stating import table
 
     print("\n" + table(kept.rows))  # noqa: T201

@@ -76,7 +76,7 @@ def judge(
         promise.text,
         promise.made,
         case,
-        f"{promise.bound} {promise.rate:g}",
+        f"{promise.bound} {promise.rate:.3g}",
         measured,
         limits[promise.bound],
         draws,
@@ -85,17 +85,19 @@ def judge(
 
 
 def table(rows: list[Any]) -> str:
-    """The rows as a table in Markdown."""
+    """The rows as a table in Markdown, the cases of a promise together."""
+    measured = [Measured(*row) for row in rows]
+    order = list(dict.fromkeys((row.text, row.made) for row in measured))
     lines = [
         "| promise | made in | case | promised | measured | fails unless | simulations |",
         "|---|---|---|---|---:|---|---:|",
     ]
-    before = ("", "")
-    for row in (Measured(*r) for r in rows):
-        told = ("", "") if (row.text, row.made) == before else (row.text, row.made)
-        before = (row.text, row.made)
-        lines.append(
-            f"| {told[0]} | {told[1]} | {row.case} | {row.promised} | {row.measured:.3f} "
-            f"| {row.limit} | {row.draws} |"
-        )
+    for promise in order:
+        told = promise
+        for row in (row for row in measured if (row.text, row.made) == promise):
+            lines.append(
+                f"| {told[0]} | {told[1]} | {row.case} | {row.promised} | {row.measured:.3f} "
+                f"| {row.limit} | {row.draws:,} |"
+            )
+            told = ("", "")
     return "\n".join(lines)

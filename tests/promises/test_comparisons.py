@@ -28,7 +28,7 @@ CASES = [
     (World(0.9, groups=8, uneven=1.2), None, (0.0, 0.0, 0.03, 0.03)),
     (World(0.9, groups=6, icc=0.5, uneven=0.0), None, (0.0, 0.0, 0.03, 0.03)),
     (World(0.9, groups=4), None, (0.0, 0.0, 0.03, 0.03)),
-    (World(0.9, groups=8, icc=0.02), 0.4, (0.05, 0.05, 0.1, 0.1)),
+    (World(0.9, groups=8, icc=0.02), 0.4, (0.12, 0.12, 0.15, 0.15)),
 ]
 
 

@@ -58,7 +58,7 @@ def worse(found: list[Against | None]) -> list[bool]:
         (World(runs=1, pictures=172), 0.0),
         (World(wander=0.1), 0.0),
         (World(settings=4, wander=0.2), 0.03),
-        (World(runs=2, pictures=350, wander=0.1), 0.03),
+        (World(runs=2, pictures=350, wander=0.1), 0.05),
         (World(slide=0.3), 0.0),
         (World(slide=0.5, slides=8), 0.0),
     ],
