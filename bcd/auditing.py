@@ -20,7 +20,16 @@ from bcd.audit.checks import (
 from bcd.audit.network import frozen_features
 from bcd.audit.page import check_rows, write_audit
 from bcd.audit.pairs import write_overlaps
-from bcd.audit.shortcuts import COLOUR, MASKED, SOURCES, Score, check_shortcuts, remembered, score
+from bcd.audit.probes import (
+    Score,
+    Unmeasured,
+    learnt_from,
+    remembered,
+    score,
+    without_colour,
+)
+from bcd.audit.shortcuts import DECOLOURED, NETWORK, check_shortcuts
+from bcd.audit.sources import COLOUR, IN_RUNS, MASKED, SOURCES
 from bcd.config import DataConfig, SplitConfig
 from bcd.config_programs import AuditConfig
 from bcd.console import say, track
@@ -31,8 +40,6 @@ from bcd.data.survey import Survey, survey_pictures
 from bcd.errors import BcdError
 from bcd.runs import write_config, write_run_info
 from bcd.storage import write_text
-
-NETWORK = "the network"
 
 
 def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
@@ -59,7 +66,7 @@ def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
         *check_overlaps(catalog, survey),
         *check_split(catalog, split, cfg.split, survey, cfg.data),
         check_slides(slides),
-        *check_shortcuts(scores, {s.split: s.balanced_accuracy for s in network}),
+        *check_shortcuts(scores, network),
     ]
     write_overlaps(run_dir, catalog, survey, split)
     write_audit(run_dir / "audit.html", catalog, survey, slides, checks, [*scores, *network])
@@ -84,13 +91,13 @@ def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
 
 def _scores(
     cfg: AuditConfig, catalog: Catalog, survey: Survey, split: Split
-) -> tuple[list[Score], list[Score]]:
-    """Scores of each source without cells and of the network, on each split."""
+) -> tuple[list[Score | Unmeasured], list[Score]]:
+    """Scores of each source beside the network and of the network, on each split."""
     splits = _splits(cfg.split, catalog, survey, split)
     names = [name for name in SOURCES if not (cfg.data.mask_scale_bar and name == MASKED)]
     jobs = [(name, where) for name in names for where in splits]
     scores = []
-    for name, where in track(jobs, "Telling the class without cells", len(jobs)):
+    for name, where in track(jobs, "Telling the class from colour, corners and files", len(jobs)):
         scores.append(_remembered(name, catalog, survey, splits[where], where))
     if not cfg.network:
         return scores, []
@@ -99,14 +106,22 @@ def _scores(
     except BcdError as error:
         say(f"the network's own score is left out: {error}")
         return scores, []
-    network = [
-        score(NETWORK, features, catalog, splits[where], where, linear=True) for where in splits
-    ]
+    colours, network = SOURCES[COLOUR](survey.looks, catalog), []
+    for where, own in splits.items():
+        rest = without_colour(features, colours, learnt_from(own))
+        for name, values in ((NETWORK, features), (DECOLOURED, rest)):
+            found = score(name, values, catalog, own, where, linear=True)
+            if isinstance(found, Score):
+                network.append(found)
+            else:
+                say(f"no score of {name} on the {where} split: {found.reason}")
     return scores, network
 
 
-def _remembered(name: str, catalog: Catalog, survey: Survey, split: Split, where: str) -> Score:
-    def compute() -> Score:
+def _remembered(
+    name: str, catalog: Catalog, survey: Survey, split: Split, where: str
+) -> Score | Unmeasured:
+    def compute() -> Score | Unmeasured:
         return score(name, SOURCES[name](survey.looks, catalog), catalog, split, where)
 
     return replace(remembered(catalog, split, name, compute), split=where)
@@ -131,13 +146,13 @@ def _splits(cfg: SplitConfig, catalog: Catalog, survey: Survey, own: Split) -> d
 def audit_run(
     catalog: Catalog, split: Split, survey: Survey, cfg: SplitConfig, data: DataConfig
 ) -> list[Check]:
-    """The short audit of a training run: files, overlaps, leaks, separation, and colour alone."""
-    told = _remembered(COLOUR, catalog, survey, split, cfg.kind)
+    """The short audit of a training run: files, overlaps, leaks, separation, colour and corners."""
+    scores = [_remembered(name, catalog, survey, split, cfg.kind) for name in IN_RUNS]
     return [
         *check_files(catalog),
         *check_overlaps(catalog, survey),
         *check_split(catalog, split, cfg, survey, data),
-        *check_shortcuts([told], {}),
+        *check_shortcuts(scores),
     ]
 
 

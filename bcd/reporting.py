@@ -16,6 +16,7 @@ from typing import Any
 from bcd.audit.checks import NOT_ESTABLISHED, Check
 from bcd.audit.page import check_rows
 from bcd.audit.pairs import PARTED
+from bcd.audit.shortcuts import shortcut_lines
 from bcd.chosen import TESTED_ONCE, how_chosen, val_chose_epoch
 from bcd.config import TrainConfig
 from bcd.data.catalog import Catalog
@@ -191,16 +192,10 @@ def _results(facts: Facts) -> Section:
 
 
 def _shortcuts(facts: Facts) -> Section:
-    blocks: list[Block] = []
-    for check in facts.checks:
-        for score in check.facts.get("scores", ()):
-            blocks.append(
-                f"{score['source'].capitalize()}: a forest on these alone tells the class with a "
-                f"balanced accuracy of {score['balanced_accuracy']:.3f} on the same split; the "
-                f"network reaches {figure_text(facts.test, 'balanced_accuracy')}."
-            )
-    blocks.append("More sources and a grouped split beside yours: python -m bcd.audit")
-    return Section("Shortcuts", blocks)
+    name = "balanced_accuracy"
+    reached = (facts.test[name], figure_text(facts.test, name))
+    more = "More sources, and another split beside this one: python -m bcd.audit"
+    return Section("Shortcuts", [*shortcut_lines(facts.checks, *reached), more])
 
 
 def _calibration(facts: Facts) -> Section:

@@ -121,7 +121,7 @@ def check_resumed(cfg: TrainConfig, resumed: Resumed) -> None:
     Raises:
         BcdError: All epochs are trained and tested; or the configuration is another one.
     """
-    _check_folder(cfg, resumed.folder)
+    _check_folder(cfg, resumed)
     changes = _differences(asdict(cfg), resumed.config)
     if changes:
         key, value, before = changes[0]
@@ -145,11 +145,16 @@ def check_resumed(cfg: TrainConfig, resumed: Resumed) -> None:
         )
 
 
-def _check_folder(cfg: TrainConfig, folder: Path) -> None:
-    if Path(cfg.run_dir).absolute() != folder:
+def _check_folder(cfg: TrainConfig, resumed: Resumed) -> None:
+    if Path(cfg.run_dir).absolute() != resumed.folder:
         raise ConfigError(
-            f"run_dir={cfg.run_dir}: a resumed run goes on in its own folder, {folder}; "
+            f"run_dir={cfg.run_dir}: a resumed run goes on in its own folder, {resumed.folder}; "
             "leave it out"
+        )
+    if (resumed.folder / "trial.json").exists():  # written by bcd.sweeps
+        raise BcdError(
+            f"resume={resumed.given}: a trial of a sweep: its leaderboard would not be true then; "
+            "start the sweep with other values, or resume a copy without trial.json"
         )
 
 

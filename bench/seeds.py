@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bcd.audit.shortcuts import COLOUR
+from bcd.audit.sources import IN_RUNS
 from bcd.evaluation.bootstrap import named_groups
 from bcd.evaluation.conformal import selective_accuracy
 from bcd.evaluation.intervals import confusion_intervals
@@ -26,7 +27,7 @@ from bcd.sweeps.winner import is_sweep, read_winner
 AT_THRESHOLD = ("promised_sensitivity", "malignant_sensitivity", "malignant_specificity")
 BY_CLASS = ("malignant_sensitivity", "malignant_specificity")  # by the most probable class
 FIGURES = (
-    *HEADLINE, "balanced_accuracy", "ece_uncalibrated", "ece", "covered", "referred", COLOUR,
+    *HEADLINE, "balanced_accuracy", "ece_uncalibrated", "ece", "covered", "referred", *IN_RUNS,
     *(f"{name} by threshold" for name in AT_THRESHOLD),
     *(f"{name} by class" for name in BY_CLASS),
 )  # fmt: skip
@@ -73,10 +74,11 @@ def _figures(run: Path) -> dict[str, Any]:
     test: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["test"]
     checks = json.loads((run / "audit.json").read_text(encoding="utf-8"))["checks"]
     scores = [score for check in checks for score in check["facts"].get("scores", ())]
-    colour = next(s["balanced_accuracy"] for s in scores if s["source"] == COLOUR)
+    told = {s["source"]: s["balanced_accuracy"] for s in scores}
+    probes = {name: told.get(name, math.nan) for name in IN_RUNS}  # not measured: no figure
     clinical = {f"{name} by threshold": test["at_threshold"][name] for name in AT_THRESHOLD}
     clinical |= {f"{name} by class": test[name] for name in BY_CLASS}
-    return {**test, "covered": test["sets"]["coverage"], COLOUR: colour, **clinical}
+    return {**test, "covered": test["sets"]["coverage"], **probes, **clinical}
 
 
 def _pool(runs: Sequence[Path]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import pytest
+from forking import CAN_FORK, run_forked
 
 from bcd.config import TrainConfig
 from bcd.config_check import Schema, check_config
@@ -69,45 +71,55 @@ def predicted(cfg: PredictConfig) -> list[Prediction]:
 
 
 def script(
-    name: str, *arguments: str, cwd: Path = ROOT, timeout: float = 300
+    name: str,
+    *arguments: str,
+    cwd: Path = ROOT,
+    timeout: float = 300,
+    prepare: Callable[[], None] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs train.py, eval.py or predict.py with the real command line."""
-    return _started([str(ROOT / name), *arguments], cwd, timeout)
+    """Runs train.py, eval.py or predict.py with the real command line.
 
-
-def scripts(*calls: Sequence[str], timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Runs scripts one after the other as `script` does, in one process that imports torch once."""
-    return _started(["-c", ONE_BY_ONE, json.dumps([*calls])], ROOT, timeout)
-
-
-ONE_BY_ONE = """
-import json, runpy, sys
-for call in json.loads(sys.argv[1]):
-    sys.argv = list(call)
-    try:
-        runpy.run_path(call[0], run_name="__main__")
-    except SystemExit as end:
-        if end.code:
-            raise
-"""
+    The process is forked from one that has imported torch; see `forking` and `fresh`.
+    """
+    return _started([str(ROOT / name), *arguments], cwd, timeout, prepare)
 
 
 def module(name: str, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m name` in the repository with the real command line."""
-    return _started(["-m", name, *arguments], ROOT, timeout)
+    """Runs `python -m name` in the repository with the real command line, forked as above."""
+    return _started(["-m", name, *arguments], ROOT, timeout, None)
 
 
-def _started(words: Sequence[str], cwd: Path, timeout: float) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
+def fresh(name: str, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Runs a script in an interpreter of its own, for tests in which starting it is the point."""
+    return _interpreted([str(ROOT / name), *arguments], ROOT, timeout)
+
+
+def _started(
+    words: Sequence[str], cwd: Path, timeout: float, prepare: Callable[[], None] | None
+) -> subprocess.CompletedProcess[str]:
+    if CAN_FORK:
+        return run_forked(words, cwd, _environment(), timeout, prepare)
+    if prepare is not None:
+        pytest.skip("rights and limits are those of Linux")
+    return _interpreted(words, cwd, timeout)
+
+
+def _interpreted(
+    words: Sequence[str], cwd: Path, timeout: float
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *words],
         cwd=cwd,
-        env=environment,
+        env=_environment(),
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
     )
+
+
+def _environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
 
 
 def error_lines(done: subprocess.CompletedProcess[str]) -> list[str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from harness import ROOT, SMALL, audit_config, script
+from harness import SMALL, audit_config, module, script
 from numpy.typing import NDArray
 
-from bcd.audit.shortcuts import COLOUR
+from bcd.audit.shortcuts import DECOLOURED, NETWORK
+from bcd.audit.sources import BACKGROUND, COLOUR, IN_RUNS, PATCHES
 from bcd.auditing import audit
 from bcd.data.generated import CLASS_NAMES, generate
 from bcd.data.reading import mask_scale_bar, read_picture
@@ -141,7 +140,7 @@ def test_clean_smears_pass_what_colour_corner_and_border_could_tell(
     checks, status = run_audit(smears, tmp_path, "strict=true")
     told = shortcuts(checks)
     for name, found in told.items():
-        if name.startswith("corner") or name in ("background colour", "border"):
+        if name.startswith("corner") or name in (BACKGROUND, PATCHES, "border"):
             assert found == "PASS", (name, checks[f"shortcut: {name}"]["finding"])
     duplicates = ("exact duplicates", "near duplicates", "overlaps")
     for name in ("files", "sizes", *duplicates, "label conflicts"):
@@ -196,7 +195,7 @@ def test_a_tint_of_a_class_is_found(smears: Path, tmp_path: Path) -> None:
 
     change_class(smears, "Pro-B", tinted)
     told = shortcuts(run_audit(smears, tmp_path)[0])
-    assert told["background colour"] == told[COLOUR] == "FAIL"
+    assert told[BACKGROUND] == told[PATCHES] == told[COLOUR] == "FAIL"
     assert {told[name] for name in told if name.startswith("corner")} == {"PASS"}
 
 
@@ -215,14 +214,15 @@ def test_the_program_ends_with_a_verdict_and_strict_with_a_status(
 ) -> None:
     change_class(smears, "Pre-B", marked)
     words = [f"data.root={smears}", f"hydra.run.dir={tmp_path}/run", "model=cnn"]
-    program = [sys.executable, "-m", "bcd.audit", *words]
-    done = subprocess.run([*program, "--strict"], cwd=ROOT, capture_output=True, text=True)
+    done = module("bcd.audit", *words, "--strict")
     assert done.returncode == 1, done.stderr
     assert "verdict: FAIL" in done.stderr
     assert "the network" in (tmp_path / "run" / "audit.html").read_text()
     found = json.loads((tmp_path / "run" / "audit.json").read_text())
-    assert {score["split"] for score in found["network"]} == {"stratified", "grouped"}
-    wrong = subprocess.run([*program, "netwrok=false"], cwd=ROOT, capture_output=True, text=True)
+    told = {(score["source"], score["split"]) for score in found["network"]}
+    splits = ("stratified", "grouped")
+    assert told == {(name, split) for name in (NETWORK, DECOLOURED) for split in splits}
+    wrong = module("bcd.audit", *words, "netwrok=false")
     assert wrong.returncode == 2
     assert "did you mean 'network'" in wrong.stderr
 
@@ -254,6 +254,12 @@ def test_a_run_reports_its_leaks_and_eval_repeats_them(tmp_path: Path) -> None:
     assert test["accuracy_without_leaked"] == pytest.approx(np.mean(right))
     report = (run / "report.html").read_text()
     assert "Separation and leaks" in report
+    checks = json.loads((run / "audit.json").read_text())["checks"]
+    told = {check["name"]: check["finding"] for check in checks}
+    for source in IN_RUNS:
+        assert "balanced" in told[f"shortcut: {source}"]
+        assert source.capitalize() in report
+    assert "without seeing a cell" in report or "not above chance" in report
     assert "class=FAIL" in report
     again = script("eval.py", f"ckpt={run}", f"hydra.run.dir={tmp_path}/eval")
     assert again.returncode == 0, again.stderr

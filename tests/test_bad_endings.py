@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
+from forking import limit_files
 from harness import ROOT, SMALL, assert_same_figures, error_lines, script, train_config
 
 from bcd.errors import BcdError, foreseen
@@ -97,22 +98,8 @@ def test_an_interrupted_run_says_how_to_go_on_and_that_works(smears: str, tmp_pa
     assert len(list(tmp_path.rglob("report.html"))) == 1
 
 
-# Starts a program that may write no file of more than so many bytes: the same as a full disk.
-_LIMITED = """
-import resource, runpy, sys
-limit = int(sys.argv.pop(1))
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-sys.argv, sys.path[0] = sys.argv[1:], ""
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def limited(size: int, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    pytest.importorskip("resource", reason="no limit on the size of files here")
-    command = [sys.executable, "-c", _LIMITED, str(size), *words]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
+def limited(size: int, *words: str) -> subprocess.CompletedProcess[str]:
+    return script(*words, prepare=partial(limit_files, size))
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], *parts: str) -> None:
@@ -129,7 +116,7 @@ def test_a_disk_too_full_for_a_checkpoint_ends_training_in_a_line(
     smears: str, tmp_path: Path
 ) -> None:
     words = ["train.py", *SMALL, smears, f"hydra.run.dir={tmp_path}/run"]
-    assert_one_line(limited(100_000, words), f"{tmp_path}/run/checkpoints/best.ckpt", TOO_LARGE)
+    assert_one_line(limited(100_000, *words), f"{tmp_path}/run/checkpoints/best.ckpt", TOO_LARGE)
     assert left_in(tmp_path) == {"run/config.yaml", "run/split.csv", "run/hparams.yaml"}
     assert not list(tmp_path.rglob(f".*{PART}"))
 
@@ -164,7 +151,7 @@ def test_a_disk_that_fills_up_leaves_no_half_checkpoint(smears: str, tmp_path: P
 def test_a_disk_too_full_for_predictions_ends_in_a_line(smears: str, tmp_path: Path) -> None:
     root = Path(smears.partition("=")[2])
     given = [f"ckpt={root.parent}/run", f"input={root}", f"hydra.run.dir={tmp_path}/run"]
-    assert_one_line(limited(1000, ["predict.py", *given]), f"{tmp_path}/run", TOO_LARGE)
+    assert_one_line(limited(1000, "predict.py", *given), f"{tmp_path}/run", TOO_LARGE)
     assert not list(tmp_path.rglob("predictions.csv"))
 
 
@@ -175,7 +162,7 @@ def test_a_disk_too_full_for_the_bank_ends_in_a_line(
     monkeypatch.setenv("BCD_CACHE", str(tmp_path / "cache"))
     frozen = ["model=mobilenetv2", "model.weights=null", "model.input_size=48"]
     words = ["train.py", *SMALL, smears, *frozen, f"hydra.run.dir={tmp_path}/run"]
-    assert_one_line(limited(20_000, words), f"{tmp_path}/cache/features", TOO_LARGE)
+    assert_one_line(limited(20_000, *words), f"{tmp_path}/cache/features", TOO_LARGE)
     assert not list(tmp_path.rglob("*.npy"))
     assert not list(tmp_path.rglob(f".*{PART}"))
 

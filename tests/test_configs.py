@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from harness import CONF, script, scripts
+from harness import CONF, script
 from omegaconf import OmegaConf
 
 TINY = (
@@ -47,7 +47,7 @@ def test_a_model_is_trained_tested_evaluated_and_predicts(name: str, tmp_path: P
     size = f"model.input_size={WIDER.get(name, 64)}"
     short = ["trainer.max_epochs=1", "+trainer.limit_train_batches=1", "callbacks.last=null"]
     train = ["train.py", f"model={name}", *TINY, size, *short, f"data.root={tmp_path}/in"]
-    done = scripts(
+    for words in (
         [*train, f"hydra.run.dir={run}"],
         ["eval.py", f"ckpt={run}", "data.num_workers=0", "device=cpu", f"run_dir={again}"],
         [
@@ -57,8 +57,9 @@ def test_a_model_is_trained_tested_evaluated_and_predicts(name: str, tmp_path: P
             f"output={table}",
             "device=cpu",
         ],
-    )
-    assert done.returncode == 0, done.stderr
+    ):
+        done = script(*words)
+        assert done.returncode == 0, done.stderr
     reported, repeated = (
         json.loads((folder / "metrics.json").read_text())["test"] for folder in (run, again)
     )

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from harness import ROOT, SMALL, eval_config, train_config
+from forking import give_up_rights
+from harness import ROOT, SMALL, eval_config, script, train_config
 
 from bcd.data.generated import generate
 from bcd.evaluating import evaluate_checkpoint
 from bcd.training import train
 
 NEW_RUN = {"config.yaml", "split.csv"}
-
-# Starts a program without root's rights to read what nobody may read; another user's are left.
-_AS_ANYONE = """
-import ctypes, runpy, sys
-header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-assert ctypes.CDLL(None).capset(header, (ctypes.c_uint32 * 6)()) == 0
-sys.argv, sys.path[0] = sys.argv[1:], ""
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
 def documented(row: str) -> tuple[str, list[str]]:
@@ -36,19 +25,10 @@ def documented(row: str) -> tuple[str, list[str]]:
     return cells[1], [re.escape(text).replace("…", ".+") for text in quoted]
 
 
-def started(words: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    if sys.platform != "linux":
-        pytest.skip("rights are given up as on Linux")
-    command = [sys.executable, "-c", _AS_ANYONE, *words]
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False
-    )
-
-
 def fails(row: str, *words: str, cwd: Path) -> str:
     """Starts a program that must end as the table says; returns its last line."""
     status, lines = documented(row)
-    done = started([str(ROOT / words[0]), *words[1:]], cwd)
+    done = script(*words, cwd=cwd, prepare=give_up_rights)
     assert str(done.returncode) == status, done.stderr
     assert "Traceback" not in done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

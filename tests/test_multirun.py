@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import CONF, SMALL, error_lines, script
+from harness import CONF, SMALL, error_lines, fresh, script
 from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
 
@@ -31,7 +31,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def sweep(base: Path, name: str, *words: str) -> tuple[Path, int, str]:
     """A sweep in which a trial has a learning rate that cannot be."""
-    done = script(
+    # Launchers start processes of their own from it, as they do from an interpreter.
+    run = fresh if any("launcher" in word for word in words) else script
+    done = run(
         "train.py", "-m", *SMALL, f"data.root={base}/pictures", f"hydra.sweep.dir={base / name}",
         *words,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import ONE_BY_ONE, ROOT, SMALL, train_config
+from harness import ROOT, SMALL, train_config
 from tracing import beyond_loopback, calls_of, sent, traced, why_not, written
 
 from bcd.data.catalog import load_catalog
@@ -38,6 +38,19 @@ def fresh_environment(folder: Path) -> dict[str, str]:
     return {**kept, **{variable: str(folder / name) for variable, name in places.items()}}
 
 
+# Runs scripts one after the other in one process, which imports torch once.
+_ONE_BY_ONE = """
+import json, runpy, sys
+for call in json.loads(sys.argv[1]):
+    sys.argv = list(call)
+    try:
+        runpy.run_path(call[0], run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
+
+
 @pytest.mark.slow
 def test_programs_send_nothing_and_write_only_into_their_folders(tmp_path: Path) -> None:
     if reason := why_not():
@@ -47,7 +60,7 @@ def test_programs_send_nothing_and_write_only_into_their_folders(tmp_path: Path)
     load_catalog(train_config(tmp_path, *SMALL, f"data.root={smears}").data)  # draws them
     given = [f"data.root={smears}", "model=cnn", "model.input_size=48"]
     best = f"{runs}/train/checkpoints/best.ckpt"
-    # One process imports torch once; the worker is a process of its own.
+    # The worker is a process of its own.
     calls = [
         ["train.py", *SMALL, *given, "data.num_workers=1", f"hydra.run.dir={runs}/train"],
         ["eval.py", f"ckpt={best}", f"hydra.run.dir={runs}/eval"],
@@ -56,7 +69,7 @@ def test_programs_send_nothing_and_write_only_into_their_folders(tmp_path: Path)
         ["bcd/compare.py", f"ckpts=[{best},{best}]", f"hydra.run.dir={runs}/compare"],
     ]
     log = tmp_path / "calls.txt"
-    words = [sys.executable, "-c", ONE_BY_ONE, json.dumps(calls)]
+    words = [sys.executable, "-c", _ONE_BY_ONE, json.dumps(calls)]
     done = traced(words, ROOT, environment, log)
     assert done.returncode == 0, done.stderr
     expected = {

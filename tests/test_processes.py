@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import SMALL, script, train_config
+from harness import SMALL, fresh, train_config
 
 from bcd.errors import ConfigError
 from bcd.training import train
@@ -54,7 +54,7 @@ def test_two_processes_answer_as_one_does(road: str, folder: Path) -> None:
     chosen = [*SMALL, *NETWORK, *UNEVEN, *ROADS[road], f"data.root={folder}/in"]
     one = train(train_config(folder / f"one_{name}", *chosen))
     assert one is not None
-    done = script("train.py", *chosen, *TWO, f"hydra.run.dir={folder}/two_{name}")
+    done = fresh("train.py", *chosen, *TWO, f"hydra.run.dir={folder}/two_{name}")
     assert done.returncode == 0, done.stderr
     alone, shared = (answers(folder / f"{n}_{name}") for n in ("one", "two"))
     assert len(one.datamodule.split.indices("train")) == TRAINED
@@ -75,7 +75,7 @@ def test_two_processes_answer_as_one_does(road: str, folder: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_that_diverge_end_in_one_line(folder: Path) -> None:
     chosen = [*SMALL, *TWO, f"data.root={folder}/in", f"hydra.run.dir={folder}/diverged"]
-    done = script("train.py", *chosen, "optimizer=sgd", "optimizer.lr=1e37")
+    done = fresh("train.py", *chosen, "optimizer=sgd", "optimizer.lr=1e37")
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("error: ") == done.stderr.count("error: training diverged") == 1
     assert not list((folder / "diverged").rglob("*.ckpt"))

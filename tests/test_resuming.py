@@ -227,6 +227,17 @@ def test_resume_alone_suffices_on_the_command_line(finished: Path, tmp_path: Pat
     assert not any((tmp_path / "outputs").rglob("*.*"))
 
 
+def test_a_trial_of_a_sweep_is_not_resumed_alone(finished: Path, tmp_path: Path) -> None:
+    own = tmp_path / "0"
+    shutil.copytree(finished, own)
+    (own / "trial.json").write_text("{}")
+    before = (own / "checkpoints" / "best.ckpt").read_bytes()
+    done = script("train.py", f"resume={own}", "trainer.max_epochs=4", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "leaderboard would not be true then" in error_lines(done)[0]
+    assert (own / "checkpoints" / "best.ckpt").read_bytes() == before
+
+
 def test_tensorboard_goes_on_in_the_same_folder(pictures: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -32,8 +32,10 @@ def made_up_looks(slide: np.ndarray, spread: float, seed: int) -> Looks:
         "middle": tones(130, 190),
         "dark": tones(60, 120),
     }
-    names = ("pixels", "grey", "tiny", "quantiles", "corners", "frame", "encoding")
-    columns |= dict.fromkeys((*names, "brightness", "sharpness"), np.zeros((count, 1)))
+    names = ("pixels", "grey", "tiny", "quantiles", "glass", "stained", "patches", "corners")
+    columns |= dict.fromkeys(
+        (*names, "frame", "encoding", "brightness", "sharpness"), np.zeros((count, 1))
+    )
     return Looks(**columns)
 
 

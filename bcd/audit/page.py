@@ -10,7 +10,7 @@ import numpy as np
 
 from bcd.audit.checks import Check, worst
 from bcd.audit.pairs import PARTED
-from bcd.audit.shortcuts import Score
+from bcd.audit.probes import Score, Unmeasured
 from bcd.data.catalog import Catalog
 from bcd.data.reading import read_picture
 from bcd.data.slides import Slides
@@ -27,7 +27,7 @@ def write_audit(
     survey: Survey,
     slides: Slides,
     checks: Sequence[Check],
-    scores: Sequence[Score],
+    scores: Sequence[Score | Unmeasured],
 ) -> None:
     """Writes the page."""
     conflicts = [
@@ -37,7 +37,7 @@ def write_audit(
     parts = [
         note(f"{catalog.root}: {len(catalog.pictures)} pictures. Verdict: {worst(checks)}."),
         table(["", "looked at", "found", "mend"], check_rows(checks), figures=False),
-        heading("Without looking at a cell"),
+        heading("What the class can be told from"),
         table(["seen", "split", "balanced accuracy", "accuracy", "n"], _score_rows(scores)),
         heading("How the classes look"),
         table(["class", "pictures", *_LOOKS], _look_rows(catalog, survey)),
@@ -64,11 +64,14 @@ def _label(catalog: Catalog, index: int) -> str:
     return catalog.classes[catalog.pictures[index].label]
 
 
-def _score_rows(scores: Sequence[Score]) -> list[list[str]]:
-    return [
-        [s.source, s.split, f"{s.balanced_accuracy:.3f}", f"{s.accuracy:.3f}", str(s.n)]
-        for s in scores
-    ]
+def _score_rows(scores: Sequence[Score | Unmeasured]) -> list[list[str]]:
+    rows = []
+    for s in scores:
+        figures = ["not measured", "", ""]
+        if isinstance(s, Score):
+            figures = [f"{s.balanced_accuracy:.3f}", f"{s.accuracy:.3f}", str(s.n)]
+        rows.append([s.source, s.split, *figures])
+    return rows
 
 
 _LOOKS = ("width", "height", "kB", "brightness", "sharpness", "background red", "green", "blue")

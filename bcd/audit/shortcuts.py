@@ -1,208 +1,152 @@
-"""Shortcuts: how well the class can be told from other things than the shape of cells."""
+"""Shortcuts: what the scores of probes say of the data, and what mends it."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bcd.audit.checks import FAIL, PASS, WARN, Check
-from bcd.data.catalog import Catalog
-from bcd.data.looks import Looks
-from bcd.data.split import Split
-from bcd.storage import cache_dir, write_text
+from bcd.audit.probes import Score, Unmeasured
+from bcd.audit.sources import BACKGROUND, COLOUR, CORNER, MASKED, PATCHES
 
-_VERSION = 1  # raise it when the same looks give other scores
-_TREES = 100
-_MOST = 4000  # pictures that a forest learns from; more tell nothing new and take minutes
+NETWORK = "the network"
+DECOLOURED = "the network, colour regressed out"
 
 # Area under the curve of the class that is told best. A class that nothing but its corner tells is
 # a shortcut, even if the corner says nothing of the others and the balanced accuracy is low.
 _TELLS, _GIVES_AWAY = 0.85, 0.95
 _MARK = 0.05  # balanced accuracy by which a marked corner is above the other corners
-
-Values = NDArray[np.float32]
-
-CORNERS = ("top left", "top right", "bottom left", "bottom right")
-COLOUR = "colour quantiles of the whole image"
-_CORNER = "corner, "
-
-
-@dataclass(frozen=True)
-class Score:
-    """How well one source tells the class on the test part of one split.
-
-    Attributes:
-        source: What was looked at.
-        split: Name of the split.
-        balanced_accuracy: Mean recall over classes.
-        accuracy: Share of pictures that were told right.
-        best_class: The class that it tells best from the rest.
-        best_auroc: Area under the curve for it.
-        n: Test pictures.
-    """
-
-    source: str
-    split: str
-    balanced_accuracy: float
-    accuracy: float
-    best_class: str
-    best_auroc: float
-    n: int
-
-
-def _file(looks: Looks, catalog: Catalog) -> Values:
-    sizes = np.asarray([(p.width, p.height) for p in catalog.pictures], np.float32)
-    return np.concatenate([looks.encoding, sizes], axis=1)
-
-
-def _corner(number: int, looks: Looks, _: Catalog) -> Values:
-    corner = looks.corners[:, number].astype(np.float32)
-    # A mark is dark on light or light on dark; how light the slide is is another question.
-    brightest = np.quantile(corner, 0.9, axis=1, keepdims=True)
-    return np.asarray(corner - brightest, np.float32)
-
-
-SOURCES: dict[str, Callable[[Looks, Catalog], Values]] = {
-    "background colour": lambda looks, _: looks.background,
-    COLOUR: lambda looks, _: looks.quantiles,
-    "border": lambda looks, _: looks.frame.astype(np.float32),
-    "16 x 16 thumbnail": lambda looks, _: looks.tiny.reshape(len(looks.tiny), -1).astype(
-        np.float32
-    ),
-    "file size and JPEG tables": _file,
-    **{_CORNER + name: partial(_corner, number) for number, name in enumerate(CORNERS)},
-}
-"""What is not the shape of cells, though cells may colour it: of n pictures, values (n, d)."""
-
-MASKED = _CORNER + CORNERS[-1]  # what `data.mask_scale_bar` hides from the network
-
-
-def score(
-    source: str, values: Values, catalog: Catalog, split: Split, name: str, linear: bool = False
-) -> Score:
-    """Learns the class from values on train and val, and says how well that does on test.
-
-    Args:
-        source: Name of the values.
-        values: (n, d).
-        catalog: Gives the classes.
-        split: The parts.
-        name: Of the split.
-        linear: Whether a linear model learns (the head on frozen features), else a random forest.
-    """
-    labels = np.asarray(catalog.labels)
-    train = np.asarray([*split.indices("train"), *split.indices("val")])
-    if len(train) > _MOST:
-        train = np.sort(np.random.default_rng(0).choice(train, _MOST, replace=False))
-    test = np.asarray(split.indices("test"))
-    model = _linear() if linear else _forest()
-    model.fit(values[train], labels[train])
-    k = len(catalog.classes)
-    probabilities = np.zeros((len(test), k))
-    probabilities[:, model.classes_] = model.predict_proba(values[test])
-    return _scored(source, name, probabilities, labels[test], catalog.classes)
-
-
-def _scored(
-    source: str,
-    split: str,
-    probabilities: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    classes: Sequence[str],
-) -> Score:
-    from sklearn.metrics import roc_auc_score
-
-    right = probabilities.argmax(axis=1) == labels
-    present = np.unique(labels)
-    areas = {
-        int(k): float(roc_auc_score(labels == k, probabilities[:, k])) if len(present) > 1 else 0.5
-        for k in present
-    }
-    best = max(areas, key=areas.__getitem__)
-    return Score(
-        source,
-        split,
-        float(np.mean([right[labels == k].mean() for k in present])),
-        float(right.mean()),
-        classes[best],
-        areas[best],
-        len(labels),
-    )
-
-
-def _forest() -> Any:
-    from sklearn.ensemble import RandomForestClassifier
-
-    return RandomForestClassifier(_TREES, n_jobs=-1, random_state=0)
-
-
-def _linear() -> Any:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
-
-
-def remembered(catalog: Catalog, split: Split, source: str, compute: Callable[[], Score]) -> Score:
-    """A score, from memory where the same pictures were split the same way before."""
-    pairs = zip(catalog.pictures, split.subsets, strict=True)
-    rows = [f"{picture.sha256} {picture.label} {subset}" for picture, subset in pairs]
-    text = "\n".join([str(_VERSION), source, *catalog.classes, *rows])
-    file = cache_dir() / "shortcuts" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return Score(**json.loads(file.read_text(encoding="utf-8")))
-    made = compute()
-    with contextlib.suppress(OSError):  # without a memory the next run computes it again, no more
-        write_text(file, json.dumps(asdict(made)))
-    return made
-
+_HALF = 0.5  # of the network's accuracy above chance: where less is left without colour, WARN
 
 _MENDS = {
-    "background colour": "split=grouped split.groups=auto to see its part; augment=strong",
-    COLOUR: "split=grouped split.groups=auto to see its part; augment=strong",
+    **dict.fromkeys((BACKGROUND, PATCHES, COLOUR), "augment=strong"),
     "border": "augment=strong",
     "16 x 16 thumbnail": "augment=strong",
     "file size and JPEG tables": "save all classes with one program and one quality",
     MASKED: "data.mask_scale_bar=true",
 }
+_NAME = "shortcut: "
 _CROP = "crop the corner off in all pictures"
 
 
-def check_shortcuts(scores: Sequence[Score], network: Mapping[str, float]) -> list[Check]:
+def check_shortcuts(
+    scores: Sequence[Score | Unmeasured], network: Sequence[Score] = ()
+) -> list[Check]:
     """A check for each source, from its score on the user's own split, the first of its scores.
 
     Args:
         scores: Of each source on each split.
-        network: Balanced accuracy of the network on test, by split; may be empty.
+        network: Of the network, as it is and without colour, on each split; may be empty.
     """
+    reaches = {s.split: s.balanced_accuracy for s in network if s.source == NETWORK}
     checks = []
-    by_source = {s.source: [t for t in scores if t.source == s.source] for s in scores}
-    corners = [found[0] for name, found in by_source.items() if name.startswith(_CORNER)]
+    measured = [s for s in scores if isinstance(s, Score)]
+    own_split = scores[0].split if scores else ""
+    corners = [s for s in measured if s.source.startswith(CORNER) and s.split == own_split]
     usual = float(np.median([s.balanced_accuracy for s in corners])) if corners else 0.0
-    for source, (own, *others) in by_source.items():
-        status = PASS
-        # A corner holds cells too; a mark makes it tell more than the other corners do.
-        marked = not source.startswith(_CORNER) or own.balanced_accuracy >= usual + _MARK
-        if own.best_auroc >= _TELLS and marked:
-            status = FAIL if own.best_auroc >= _GIVES_AWAY else WARN
-        finding = "; ".join(_told(s, network.get(s.split)) for s in (own, *others))
-        if status != PASS:
-            finding += f"; tells {own.best_class} best (area {own.best_auroc:.3f})"
-        mend = "" if status == PASS else _MENDS.get(source, _CROP)
-        facts = {"scores": [asdict(s) for s in (own, *others)]}
-        checks.append(Check(f"shortcut: {source}", status, finding, mend, facts))
-    return checks
+    for source in dict.fromkeys(s.source for s in scores):
+        own, *others = (s for s in scores if s.source == source)
+        status = _status(own, usual)
+        told = [_told(s, reaches.get(s.split)) for s in (own, *others)]
+        if isinstance(own, Score) and status != PASS:
+            told.append(f"tells {own.best_class} best (area {own.best_auroc:.3f})")
+        mend = _MENDS.get(source, _CROP) if isinstance(own, Score) and status != PASS else ""
+        facts = {"scores": [asdict(s) for s in measured if s.source == source]}
+        checks.append(Check(_NAME + source, status, "; ".join(told), mend, facts))
+    return checks + _decoloured(network)
 
 
-def _told(score: Score, network: float | None) -> str:
+def _status(own: Score | Unmeasured, usual: float) -> str:
+    """Of a source by its own score; `usual` is the corners' median balanced accuracy."""
+    if isinstance(own, Unmeasured):
+        return WARN
+    # A corner holds cells too; a mark makes it tell more than the other corners do.
+    marked = not own.source.startswith(CORNER) or own.balanced_accuracy >= usual + _MARK
+    if own.best_auroc < _TELLS or not marked:
+        return PASS
+    return FAIL if own.best_auroc >= _GIVES_AWAY else WARN
+
+
+def _told(score: Score | Unmeasured, network: float | None) -> str:
+    if isinstance(score, Unmeasured):
+        return f"not measured on the {score.split} split: {score.reason}"
     beside = "" if network is None else f" (the network {network:.1%})"
-    return f"{score.balanced_accuracy:.1%} balanced on the {score.split} split{beside}"
+    told = f"{score.balanced_accuracy:.1%} balanced on the {score.split} split{beside}"
+    if score.left_out:
+        told += f", {score.left_out} of {score.n + score.left_out} left out"
+    if score.source == BACKGROUND and network is not None:
+        told += f", {without_cells(score, network)}"
+    return told
+
+
+def without_cells(background: Score, network: float) -> str:
+    """How much of a network's accuracy above chance the background has too, in a few words.
+
+    Args:
+        background: Score of the background alone.
+        network: The network's balanced accuracy on the same split.
+    """
+    if network <= background.chance:
+        return f"where the network is not above chance ({background.chance:.1%})"
+    share = (background.balanced_accuracy - background.chance) / (network - background.chance)
+    return (
+        f"so {max(share, 0.0):.0%} of what the network has above chance "
+        f"({background.chance:.1%}) can be had without seeing a cell"
+    )
+
+
+def shortcut_lines(checks: Sequence[Check], network: float, text: str) -> list[str]:
+    """What a run's report says of each source, a line each.
+
+    Args:
+        checks: Of the run's audit; those of other things are passed over.
+        network: The run's own balanced accuracy on test.
+        text: The same as it is written, with its interval.
+    """
+    lines = []
+    for check in (check for check in checks if check.name.startswith(_NAME)):
+        if not check.facts["scores"]:
+            lines.append(f"{check.name.removeprefix(_NAME).capitalize()}: {check.finding}.")
+        for facts in check.facts["scores"]:
+            found = Score(**facts)
+            line = (
+                f"{found.source.capitalize()}: a forest on these alone tells the class with a "
+                f"balanced accuracy of {found.balanced_accuracy:.3f} on the same split"
+            )
+            if found.left_out:
+                line += f" ({found.left_out} of {found.n + found.left_out} left out)"
+            line += f"; the network reaches {text}"
+            if found.source == BACKGROUND:
+                line += f", {without_cells(found, network)}"
+            lines.append(f"{line}.")
+    return lines
+
+
+def _decoloured(network: Sequence[Score]) -> list[Check]:
+    """What the network is shown to know beyond what is linear in colour; none if not asked."""
+    whole = {s.split: s for s in network if s.source == NETWORK}
+    pairs = [(s, whole[s.split]) for s in network if s.source == DECOLOURED]
+    if not pairs:
+        return []
+    told = []
+    for left, full in pairs:
+        text = (
+            f"{left.balanced_accuracy:.1%} balanced on the {left.split} split, "
+            f"{full.balanced_accuracy:.1%} with colour"
+        )
+        share = _kept(left, full)
+        kept = "not above chance with it" if share is None else f"{share:.0%} of that above chance"
+        told.append(f"{text} ({kept})")
+    own = _kept(*pairs[0])
+    status = WARN if own is None or own < _HALF else PASS
+    mend = "augment=strong, and see shift=standard" if status == WARN else ""
+    facts = {"scores": [asdict(s) for s in network]}
+    return [Check("network without colour", status, "; ".join(told), mend, facts)]
+
+
+def _kept(left: Score, full: Score) -> float | None:
+    """Share of the accuracy above chance that is left; None where there is none."""
+    above = full.balanced_accuracy - full.chance
+    return None if above <= 0 else max(left.balanced_accuracy - left.chance, 0.0) / above

@@ -1,7 +1,8 @@
-"""Looks: what one glance at a picture tells that is not in its cells. Each picture is read once.
+"""Looks: what one glance at a picture tells. Each picture is read once.
 
 The audit asks of these whether two files show the same field, which pictures come from one slide,
-and whether the class can be told without looking at a cell. They are kept by the file's sha256.
+and how well the class can be told from colour, corners and files. They are kept by the file's
+sha256.
 """
 
 from __future__ import annotations
@@ -20,19 +21,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd.data.background import background_colours
 from bcd.data.catalog import Catalog
 from bcd.data.files import PictureError, read_bytes, room_for
-from bcd.data.reading import decode_picture, fit, jpeg_tables
+from bcd.data.reading import BAR_WIDTH, decode_picture, fit, jpeg_tables
 from bcd.errors import BcdError
 from bcd.storage import cache_dir, digest, replacing
 
-_VERSION = 1  # raise it when the same picture gives other numbers
+_VERSION = 3  # raise it when the same picture gives other numbers
 
 SIDE = 224  # pixels that every picture is brought to first
 GREY = 32
 TINY = 16
 _CORNER, _CORNER_SHARE = 12, 0.2
 _FRAME = 12  # pixels of a strip along a side
+_PATCH = 12  # pixels of a side of a patch
 _QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 _FEW = 64  # new pictures from which on a progress bar is worth its line
 
@@ -47,6 +50,11 @@ class Looks:
         grey: The field in 32 x 32 grey values, uint8 (n, 32, 32).
         tiny: The same in colour, uint8 (n, 16, 16, 3).
         quantiles: Seven quantiles of each colour channel, float32 (n, 21), 0 to 255.
+        glass: Five quantiles of each colour channel over pixels far from any cell, float32 (n, 15),
+            not a number where too few are left (`bcd.data.background`).
+        stained: Share of the picture that is no empty glass, float32 (n,).
+        patches: Mean colour of a patch of 12 pixels a side in each corner, float32 (n, 12); at the
+            bottom right it lies beside the place of the scale bar.
         background: Median colour of the brightest fifth, float32 (n, 3).
         middle: Median colour of the middle fifth, mostly red cells, float32 (n, 3).
         dark: Median colour of the darkest twentieth, mostly nuclei, float32 (n, 3).
@@ -63,6 +71,9 @@ class Looks:
     grey: NDArray[np.uint8]
     tiny: NDArray[np.uint8]
     quantiles: NDArray[np.float32]
+    glass: NDArray[np.float32]
+    stained: NDArray[np.float32]
+    patches: NDArray[np.float32]
     background: NDArray[np.float32]
     middle: NDArray[np.float32]
     dark: NDArray[np.float32]
@@ -155,10 +166,14 @@ def describe(picture: NDArray[np.uint8]) -> Row:
     grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
     small = cv2.resize(picture, (GREY, GREY), interpolation=cv2.INTER_AREA)
     background, middle, dark = _tones(picture)
+    glass, stained = background_colours(picture)
     return {
         "grey": cv2.resize(grey, (GREY, GREY), interpolation=cv2.INTER_AREA),
         "tiny": cv2.resize(small, (TINY, TINY), interpolation=cv2.INTER_AREA),
         "quantiles": _quantiles(picture),
+        "glass": glass,
+        "stained": stained,
+        "patches": _patches(picture),
         "background": background,
         "middle": middle,
         "dark": dark,
@@ -195,6 +210,14 @@ def _corners(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
         for x in cut
     ]
     return np.stack(small).astype(np.uint8)
+
+
+def _patches(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Mean colours of four patches; where `mask_scale_bar` mirrors, of what it would put there."""
+    near, far = slice(None, _PATCH), slice(-_PATCH, None)
+    beside = SIDE - 2 * round(BAR_WIDTH * SIDE)
+    places = ((near, near), (near, far), (far, near), (far, slice(beside, beside + _PATCH)))
+    return np.concatenate([picture[place].mean(axis=(0, 1)) for place in places]).astype(np.float32)
 
 
 def _frame(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
