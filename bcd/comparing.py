@@ -272,6 +272,10 @@ def _tell(cfg: CompareConfig, catalog: Catalog, found: Comparison, files: Sequen
         say(f"{name}: {file}{known}")
     right = ", ".join(f"{who} {count}" for who, count in found.right.items())
     say(f"right: {right}; {_test(found)} p = {found.p:.2g}")
+    if found.groups is not None and (least := 2 / 2**found.groups) >= 0.05:
+        say(
+            f"warning: over {found.groups} groups p is never below {least:.3g}, however they differ"
+        )
     say(f"disagreements: {len(found.disagreements)}, listed in disagreements.csv")
     say(f"verdict: {found.verdict}")
     if catalog.rejected:

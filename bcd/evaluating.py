@@ -17,6 +17,7 @@ from bcd.data.survey import survey_pictures
 from bcd.data.views import PLAIN, Augmenter, PictureViews
 from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device, collect_answers
+from bcd.evaluation.intervals import few_groups_line
 from bcd.evaluation.judge import Judge
 from bcd.evaluation.promise_text import promise_lines
 from bcd.evaluation.results import Result, absent_line, evaluate, metric_rows, write_results
@@ -70,6 +71,8 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     )
     show_table(f"{checkpoint.name} on {catalog.root}", ["figure", *results], metric_rows(results))
     if line := absent_line(result.metrics):
+        say(f"warning: {line}")
+    if line := few_groups_line(result.metrics):
         say(f"warning: {line}")
     for line in promise_lines(Judge.from_plain(card.judge)):
         say(line)

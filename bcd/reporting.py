@@ -22,6 +22,7 @@ from bcd.config import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.split import SUBSETS, Split
 from bcd.evaluation.document import Block, Figure, Section, Table, write_html, write_markdown
+from bcd.evaluation.intervals import few_groups_line
 from bcd.evaluation.judge import Judge
 from bcd.evaluation.promise_text import (
     chosen_on_val,
@@ -167,7 +168,7 @@ def _results(facts: Facts) -> Section:
     intervals = (
         f"In brackets 95 % intervals: cluster bootstrap over {over}. Were pictures independent, "
         f"Wilson's interval of the accuracy would be [{low:.3f}, {high:.3f}]. Precision, recall "
-        "and F1 are macro averages."
+        f"and F1 are macro averages. {few_groups_line(test)}".rstrip()
     )
     rows = []
     for name in facts.catalog.classes:

@@ -101,6 +101,7 @@ def test_every_headline_figure_stands_with_its_interval(run: Path, test: dict[st
         assert cell == f"{test[key]:.4f} [{low:.3f}, {high:.3f}]"
     assert test["groups"] == 4  # the drawn slides; pictures of one are not independent
     assert "cluster bootstrap over 4 groups" in page.text
+    assert f"4 groups are worth {test['effective_groups']:.1f} of equal size" in page.text
 
 
 def test_the_calibration_error_stands_beside_chance(run: Path, test: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bcd.data.catalog import Catalog
 from bcd.data.reading import read_picture
-from bcd.evaluation.bootstrap import named_groups
+from bcd.evaluation.bootstrap import effective_groups, named_groups
 from bcd.evaluation.calibration import (
     chance_level,
     debiased_error,
@@ -125,6 +125,7 @@ def _intervals(
         **{f"{name}_ci": _listed(value) for name, value in found.items()},
         "accuracy_ci_wilson_iid": list(wilson(right, len(labels))),
         "groups": None if groups is None else len(set(groups)),
+        "effective_groups": effective_groups(groups),
     }
 
 
