@@ -91,6 +91,8 @@ def _unread_of(cfg: SplitConfig) -> list[str]:
         unread += ["fold"]
     else:
         unread += ["test"]
+    if cfg.kind == "blocked" and cfg.folds is not None:
+        unread += ["seed"]  # folds are where file order puts them
     if cfg.kind != "grouped":
         unread += ["groups"]
     if cfg.kind != "blocked":
@@ -134,8 +136,9 @@ def loss_warnings(
     if cfg.trainer.get("fast_dev_run"):
         return []
     lines = []
+    minimised = "train/objective" if any("train/objective" in e for e in history) else "train/loss"
     trained, val = (
-        [epoch[name] for epoch in history if name in epoch] for name in ("train/loss", "val/loss")
+        [epoch[name] for epoch in history if name in epoch] for name in (minimised, "val/loss")
     )
     # A fitted head that knows its pictures by heart has nothing to gain on them.
     if not cfg.head.fitted and len(trained) > 1 and min(trained[1:]) >= trained[0]:

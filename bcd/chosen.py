@@ -1,14 +1,9 @@
-"""What chose the weights that a run keeps, in words, from its callbacks."""
+"""What chose the weights that a run keeps, and how its test part was used, in words."""
 
 from __future__ import annotations
 
 from bcd.config import TrainConfig
 from bcd.config_training import target_of
-
-TESTED_ONCE = (
-    "The test part was used once, after training. config.yaml and run.json hold every setting, the "
-    "versions and the command."
-)
 
 
 def val_chose_epoch(cfg: TrainConfig) -> bool:
@@ -34,6 +29,20 @@ def how_chosen(cfg: TrainConfig) -> str:
     if any(_monitors_val(node) for node in _stoppers(cfg)):
         told += " Val had a say in when training stopped."
     return told
+
+
+def how_tested(before: bool) -> str:
+    """How a single run used its test part; what others did with the same images is not recorded.
+
+    Args:
+        before: Whether the run had been tested before, and went on.
+    """
+    used = (
+        "The run had been tested before it went on, so this is not the first use of its test part."
+        if before
+        else "The run evaluated its test part once, after training."
+    )
+    return f"{used} Whether other runs or eval.py were tested on these images is not recorded."
 
 
 def _validated_once(cfg: TrainConfig) -> bool:

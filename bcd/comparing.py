@@ -34,7 +34,7 @@ from bcd.evaluation.disagreements import (
     write_disagreements,
 )
 from bcd.evaluation.figures import save_figure
-from bcd.evaluation.results import Result
+from bcd.evaluation.results import Result, absent_line
 from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
 from bcd.runs import write_config, write_run_info
 from bcd.storage import write_text
@@ -265,11 +265,17 @@ def _tell(cfg: CompareConfig, catalog: Catalog, found: Comparison, files: Sequen
         ["figure", "a", "b", "b - a"],
         rows,
     )
+    if line := absent_line(found.metrics["a"]):
+        say(f"warning: {line}")
     for name, file in zip("ab", files, strict=True):
         known = "" if found.metrics[name]["calibrated"] else "  (uncalibrated)"
         say(f"{name}: {file}{known}")
     right = ", ".join(f"{who} {count}" for who, count in found.right.items())
     say(f"right: {right}; {_test(found)} p = {found.p:.2g}")
+    if found.groups is not None and (least := 2 / 2**found.groups) >= 0.05:
+        say(
+            f"warning: over {found.groups} groups p is never below {least:.3g}, however they differ"
+        )
     say(f"disagreements: {len(found.disagreements)}, listed in disagreements.csv")
     say(f"verdict: {found.verdict}")
     if catalog.rejected:

@@ -137,7 +137,12 @@ def conclude(
 
 
 def write_run(
-    run: Run, outcome: Outcome, history: Sequence[Mapping[str, float]], step: int, loggers: Loggers
+    run: Run,
+    outcome: Outcome,
+    history: Sequence[Mapping[str, float]],
+    step: int,
+    loggers: Loggers,
+    tested: str,
 ) -> None:
     """Writes figures, report and loggers' last words.
 
@@ -147,6 +152,7 @@ def write_run(
         history: Figures of each epoch.
         step: Steps of the optimizer that were made; what is logged is logged there.
         loggers: The trainer's.
+        tested: What the report says of the use of the test part.
     """
     folder = run.folder
     write_results(folder, run.catalog, outcome.results)
@@ -154,7 +160,7 @@ def write_run(
     save_figure(draw_curves(history), folder / "figures" / "curves.png")
     facts = Facts(
         run.cfg, run.catalog, run.split, outcome.results, outcome.judge, outcome.checks,
-        outcome.shifts, run.all_warnings(history),
+        outcome.shifts, tested, len(history), run.all_warnings(history),
     )  # fmt: skip
     write_report(folder, facts)
     checks = {"verdict": worst(outcome.checks), "checks": [asdict(c) for c in outcome.checks]}

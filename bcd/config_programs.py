@@ -14,7 +14,6 @@ from bcd.errors import ConfigError
 class AuditConfig:
     """All that `python -m bcd.audit` reads."""
 
-    seed: int = 0
     network: bool = True
     strict: bool = False
     device: str = "auto"

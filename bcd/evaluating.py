@@ -18,9 +18,10 @@ from bcd.data.survey import survey_pictures
 from bcd.data.views import PLAIN, Augmenter, PictureViews
 from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device, collect_answers
+from bcd.evaluation.intervals import few_groups_line
 from bcd.evaluation.judge import Judge
 from bcd.evaluation.promise_text import promise_lines
-from bcd.evaluation.results import Result, evaluate, metric_rows, write_results
+from bcd.evaluation.results import Result, absent_line, evaluate, metric_rows, write_results
 from bcd.features.feeding import Need, feed
 from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
 from bcd.models.network import SmearNetwork
@@ -70,6 +71,10 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
         rejected=[vars(item) for item in catalog.rejected],
     )
     show_table(f"{checkpoint.name} on {catalog.root}", ["figure", *results], metric_rows(results))
+    if line := absent_line(result.metrics):
+        say(f"warning: {line}")
+    if line := few_groups_line(result.metrics):
+        say(f"warning: {line}")
     for line in promise_lines(Judge.from_plain(card.judge)):
         say(line)
     if catalog.rejected:

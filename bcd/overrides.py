@@ -103,6 +103,10 @@ def unknown_key(key: str, arguments: Sequence[str], config_name: str, conf: Path
         return f"{override}: '{key}' is there already: leave out the +"
     siblings = [f"{parent}.{name}" if parent else str(name) for name in (holder or {})]
     everywhere = [*siblings, *_signature_keys(holder, parent), *(str(k) for k in cfg)]
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    everywhere += [
+        f"{k}.{key}" for k, node in plain.items() if isinstance(node, dict) and key in node
+    ]
     return f"{override} (command line): unknown key '{key}'{nearest(key, everywhere)}"
 
 

@@ -17,11 +17,12 @@ from bcd.audit.checks import NOT_ESTABLISHED, Check
 from bcd.audit.page import check_rows
 from bcd.audit.pairs import PARTED
 from bcd.audit.shortcuts import shortcut_lines
-from bcd.chosen import TESTED_ONCE, how_chosen, val_chose_epoch
+from bcd.chosen import how_chosen, val_chose_epoch
 from bcd.config import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.split import SUBSETS, Split
 from bcd.evaluation.document import Block, Figure, Section, Table, write_html, write_markdown
+from bcd.evaluation.intervals import few_groups_line
 from bcd.evaluation.judge import Judge
 from bcd.evaluation.promise_text import (
     chosen_on_val,
@@ -44,6 +45,8 @@ class Facts:
     judge: Judge
     checks: Sequence[Check]
     shifts: Rows
+    tested: str
+    epochs: int
     warnings: Sequence[str] = ()
 
     @property
@@ -83,7 +86,7 @@ def _use(facts: Facts) -> Section:
         "Intended use",
         [
             f"Sorts a microscope picture into {classes}. For research and teaching. Not a medical "
-            "device: no diagnosis may rest on it, and nobody has tried it on patients.",
+            "device: no diagnosis may rest on it.",
             "It knows these classes only, and answers with one of them or refers the picture to a "
             "person; it cannot tell that something else is wrong.",
         ],
@@ -126,7 +129,7 @@ def _separation(facts: Facts) -> Section:
     return Section(
         "Separation and leaks",
         [
-            f"{how}, seed {cfg.seed}. {leaks}",
+            f"{how}, split.seed {cfg.seed}. {leaks}",
             Table(["", "looked at", "found", "mend"], rows, False),
             Figure(PARTED, "pairs that the split parts"),
         ],
@@ -134,7 +137,7 @@ def _separation(facts: Facts) -> Section:
 
 
 def _model(facts: Facts) -> Section:
-    cfg = facts.cfg
+    cfg, views = facts.cfg, min(facts.cfg.augment.views, facts.epochs)
     optimizer = str(cfg.optimizer.get("_target_", "")).rpartition(".")[2]
     trained = "the head" if cfg.model.unfreeze == 0 else f"the head and {cfg.model.unfreeze} blocks"
     learnt = f"{optimizer}, learning rate {cfg.optimizer.get('lr')}"
@@ -144,11 +147,12 @@ def _model(facts: Facts) -> Section:
         ["trained", trained],
         ["pictures", f"{cfg.model.input_size} pixels a side"],
         ["optimizer", "none: scikit-learn fits the head" if cfg.head.fitted else learnt],
-        ["epochs", f"{cfg.trainer.get('max_epochs')}, batches of {cfg.data.batch_size}"],
-        ["views", f"{cfg.augment.views} of each picture, {len(cfg.augment.transforms)} transforms"],
-        ["seed", str(cfg.seed)],
+        ["epochs", f"{facts.epochs}, batches of {cfg.data.batch_size}"],
+        ["views", f"{views} of each picture, {len(cfg.augment.transforms)} transforms"],
+        ["seed", f"{cfg.seed}, of the split {cfg.split.seed}"],
     ]
-    chosen = f"{how_chosen(cfg)} {TESTED_ONCE}"
+    kept = "config.yaml and run.json hold every setting, the versions and the command."
+    chosen = f"{how_chosen(cfg)} {facts.tested} {kept}"
     return Section(
         "Model",
         [Table(["", ""], rows, figures=False), chosen, Figure("curves", "loss and accuracy")],
@@ -164,7 +168,7 @@ def _results(facts: Facts) -> Section:
     intervals = (
         f"In brackets 95 % intervals: cluster bootstrap over {over}. Were pictures independent, "
         f"Wilson's interval of the accuracy would be [{low:.3f}, {high:.3f}]. Precision, recall "
-        "and F1 are macro averages."
+        f"and F1 are macro averages. {few_groups_line(test)}".rstrip()
     )
     rows = []
     for name in facts.catalog.classes:
@@ -173,7 +177,7 @@ def _results(facts: Facts) -> Section:
             value = test[f"{figure}_by_class"][name]
             interval = test[f"{figure}_by_class_ci"][name]
             pair = {"x": value, "x_ci": interval}
-            cells.append(figure_text(pair, "x"))
+            cells.append(figure_text(pair, "x") or "undefined")
         rows.append([name, *cells])
     more = ("balanced_accuracy", "mcc", "auroc", "average_precision", "brier", "loss")
     return Section(

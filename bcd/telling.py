@@ -11,6 +11,7 @@ from bcd.auditing import verdict_line
 from bcd.concluding import Outcome, Run
 from bcd.console import command, say, short, show_table
 from bcd.data.split import far_from_share
+from bcd.evaluation.intervals import few_groups_line
 from bcd.evaluation.promise_text import promise_lines
 from bcd.evaluation.results import metric_rows
 
@@ -39,6 +40,8 @@ def tell_run(folder: Path, outcome: Outcome, best: Path | None, warnings: Sequen
     """
     results = outcome.results
     show_table("Results, with 95 % intervals", ["figure", *results], metric_rows(results))
+    if line := few_groups_line(results["test"].metrics):
+        say(f"warning: {line}")
     for line in promise_lines(outcome.judge):
         say(line)
     say(verdict_line(outcome.checks))

@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from bcd.cautions import setting_warnings
+from bcd.chosen import how_tested
 from bcd.concluding import Run, conclude, judge_best, write_run
 from bcd.config import TrainConfig
 from bcd.config_check import command_line, instantiate
@@ -58,7 +59,7 @@ class TrainResult:
 
 
 def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
-    """Trains, chooses on val, tests once, and writes the run folder.
+    """Trains, chooses on val, tests, and writes the run folder.
 
     Args:
         cfg: Checked configuration; `run_dir` is where everything goes.
@@ -104,7 +105,8 @@ def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
     if tested:
         outcome = conclude(run, network, judge, results, device)
         history, step = ready.classifier.history, trainer.global_step
-        write_run(run, outcome, history, step, trainer.loggers)
+        before = resumed is not None and (run.folder / "metrics.json").is_file()
+        write_run(run, outcome, history, step, trainer.loggers, how_tested(before))
         tell_run(run.folder, outcome, best, run.all_warnings(history)[len(run.warnings) :])
     else:
         predictions, classes = results["val"].predictions, run.catalog.classes
@@ -118,7 +120,7 @@ def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
 
 
 def test_trained(
-    cfg: TrainConfig, best: Path, history: Sequence[Mapping[str, float]], step: int
+    cfg: TrainConfig, best: Path, history: Sequence[Mapping[str, float]], step: int, note: str
 ) -> dict[str, dict[str, Any]]:
     """Tests a run that was trained without: its folder is then as if it had been tested at once.
 
@@ -127,6 +129,7 @@ def test_trained(
         best: Its checkpoint that was best on val.
         history: Figures of each of its epochs.
         step: Steps of its optimizer.
+        note: What its report says of the use of the test part.
 
     Returns:
         The figures by part.
@@ -141,7 +144,7 @@ def test_trained(
     with _fed(ready, trainer) as device:
         judge, results = judge_best(run, network, ready.datamodule, best, device)
     outcome = conclude(run, network, judge, results, device)
-    write_run(run, outcome, history, step, loggers)
+    write_run(run, outcome, history, step, loggers, note)
     return {name: result.metrics for name, result in results.items()}
 
 

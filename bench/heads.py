@@ -21,11 +21,13 @@ FIGURES = ("accuracy", "f1", "balanced_accuracy", "loss", "ece")
 
 
 def main() -> None:
-    """Trains every head with every seed and prints a table in Markdown, the most accurate first."""
+    """Trains every head on every split and prints a table in Markdown, the most accurate first."""
     parser = argparse.ArgumentParser(prog="python -m bench.heads", description=__doc__)
     parser.add_argument("data", help="folder of class folders")
     parser.add_argument("--weights", default="imagenet", help="ImageNet weights of MobileNetV2")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of split and training, together"
+    )
     parser.add_argument("--heads", nargs="+", default=[*TRAINED_HEADS, *FITTED_HEADS])
     parser.add_argument("--set", nargs="+", default=[], help="for train.py, such as split=grouped")
     asked = parser.parse_args()
@@ -35,9 +37,10 @@ def main() -> None:
     settings += [*asked.set, "callbacks.progress=null", "+trainer.enable_progress_bar=false"]
     tests: dict[str, list[dict[str, Any]]] = {}
     for seed in asked.seeds:
-        _train(work / f"bank-{seed}", [*settings, "head=linear", f"seed={seed}"])  # fills the bank
+        own = [*settings, f"seed={seed}", f"split.seed={seed}"]
+        _train(work / f"bank-{seed}", [*own, "head=linear"])  # fills the bank
         for head in asked.heads:
-            test = _train(work / f"{head}-{seed}", [*settings, f"head={head}", f"seed={seed}"])
+            test = _train(work / f"{head}-{seed}", [*own, f"head={head}"])
             tests.setdefault(head, []).append(test)
             print(f"{head}, seed {seed}: {test['accuracy']:.4f}", flush=True)
     _table(tests)

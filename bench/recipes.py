@@ -20,11 +20,13 @@ Row = dict[str, float]
 
 
 def main() -> None:
-    """Trains and shifts each recipe with each seed; prints a table in Markdown."""
+    """Trains and shifts each recipe on each split; prints a table in Markdown."""
     parser = argparse.ArgumentParser(prog="python -m bench.recipes", description=__doc__)
     parser.add_argument("data", help="folder of class folders")
     parser.add_argument("--weights", default="imagenet", help="ImageNet weights of MobileNetV2")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of split and training, together"
+    )
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
     parser.add_argument("--work", type=Path, help="folder of the runs; what is there is not redone")
     asked = parser.parse_args()
@@ -37,7 +39,8 @@ def main() -> None:
     for recipe in asked.recipes:
         for seed in asked.seeds:
             folder = work / f"{recipe}-{seed}"
-            row = _measure(folder, [f"experiment={recipe}", f"seed={seed}", *settings])
+            drawn = (f"seed={seed}", f"split.seed={seed}")
+            row = _measure(folder, [f"experiment={recipe}", *drawn, *settings])
             tables.setdefault(recipe, []).append(row)
             told = ", ".join(f"{name} {value:.4f}" for name, value in row.items())
             print(f"{recipe}, seed {seed}: {told}", flush=True)

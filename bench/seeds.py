@@ -1,5 +1,8 @@
 """Mean, standard deviation and range of the test figures over runs, or their predictions pooled.
 
+Says which of seed and split.seed varied; where both did, each by itself, also how far the means of
+splits lie apart and how far the seeds of one split do.
+
 python -m bench.seeds <folder of runs>
 python -m bench.seeds <folder of folds> --pool
 """
@@ -11,11 +14,12 @@ import csv
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 
 from bcd.audit.sources import IN_RUNS
 from bcd.evaluation.bootstrap import named_groups
@@ -51,15 +55,19 @@ def main() -> None:
     if len(runs) < 2:
         parser.error(f"{asked.folder} has {len(runs)} runs; two or more are wanted")
     tests = [_figures(run) for run in runs]
-    print(f"| run | {' | '.join(FIGURES)} | n |")
-    print("|---|" + "---:|" * (len(FIGURES) + 1))
-    for run, test in zip(runs, tests, strict=True):
-        cells = [f"{test[name]:.4f}" for name in FIGURES]
+    seeds = [read_seeds(run) for run in runs]
+    print(f"| run | {' | '.join(Seeds._fields)} | {' | '.join(FIGURES)} | n |")
+    print("|---|" + "---:|" * (len(Seeds._fields) + len(FIGURES) + 1))
+    for run, own, test in zip(runs, seeds, tests, strict=True):
+        cells = [*map(str, own), *(f"{test[name]:.4f}" for name in FIGURES)]
         print(f"| {run.name} | {' | '.join(cells)} | {test['n']} |")
     columns = [[test[name] for test in tests] for name in FIGURES]
     spread = [f"{statistics.mean(c):.4f} ± {statistics.stdev(c):.4f}" for c in columns]
-    print(f"| mean ± sd | {' | '.join(spread)} | |")
-    print(f"| range | {' | '.join(f'{min(c):.4f} to {max(c):.4f}' for c in columns)} | |")
+    _print_summary("mean ± sd", spread)
+    _print_summary("range", [f"{min(c):.4f} to {max(c):.4f}" for c in columns])
+    for title, share in spreads(seeds):
+        _print_summary(title, [f"{share(c):.4f}" for c in columns])
+    print(f"\n{varied(seeds)}; {count_parts(runs)}")
     kept = [test["selective_accuracy"] for test in tests]
     surest = {c: statistics.mean(k[c] for k in kept) for c in kept[0]}
     told = ", ".join(f"{value:.4f} at {float(c):.0%}" for c, value in surest.items())
@@ -68,6 +76,69 @@ def main() -> None:
         _pool(runs)
         covered = sum(test["covered"] * test["n"] for test in tests) / sum(t["n"] for t in tests)
         print(f"sets that hold the true class: {covered:.4f}")
+
+
+class Seeds(NamedTuple):
+    """What of a run may be repeated: its seed, its split's seed and the fold."""
+
+    seed: int
+    split_seed: int
+    fold: int
+
+
+def read_seeds(run: Path) -> Seeds:
+    """Reads them from a run's configuration."""
+    plain = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    return Seeds(plain["seed"], plain["split"]["seed"], plain["split"]["fold"])
+
+
+def varied(seeds: Sequence[Seeds]) -> str:
+    """Which of them differ between runs, and which do not, in a sentence."""
+    told = []
+    for name, values in zip(Seeds._fields, zip(*seeds, strict=True), strict=True):
+        found = sorted(set(values))
+        told.append(f"{name} {'varied: ' if len(found) > 1 else ''}{', '.join(map(str, found))}")
+    return "; ".join(told)
+
+
+def count_parts(runs: Sequence[Path]) -> str:
+    """How many different test parts runs have, from their `split.csv`, in a sentence."""
+    found = set()
+    for run in runs:
+        with (run / "split.csv").open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        found.add(frozenset(row["path"] for row in rows if row["subset"] == "test"))
+    return "one test part" if len(found) == 1 else f"{len(found)} different test parts"
+
+
+def spreads(
+    seeds: Sequence[Seeds],
+) -> list[tuple[str, Callable[[Sequence[float]], float]]]:
+    """How figures stray between splits and within one, where splits were trained several times.
+
+    Returns:
+        What each is called, and what computes it of a figure of all runs; none where no split or
+        only one was trained with several seeds.
+    """
+    splits: dict[tuple[int, int], list[int]] = {}
+    for place, own in enumerate(seeds):
+        splits.setdefault((own.split_seed, own.fold), []).append(place)
+    if len(splits) < 2 or min(map(len, splits.values())) < 2:
+        return []
+
+    def between(column: Sequence[float]) -> float:
+        means = [statistics.mean(column[i] for i in places) for places in splits.values()]
+        return statistics.stdev(means)
+
+    def within(column: Sequence[float]) -> float:
+        own = [statistics.variance([column[i] for i in places]) for places in splits.values()]
+        return math.sqrt(statistics.mean(own))
+
+    return [("sd of the means of splits", between), ("sd within a split", within)]
+
+
+def _print_summary(title: str, cells: Sequence[str]) -> None:
+    print(f"| {title} | {'| ' * len(Seeds._fields)}| {' | '.join(cells)} | |")
 
 
 def _figures(run: Path) -> dict[str, Any]:
@@ -89,7 +160,7 @@ def _pool(runs: Sequence[Path]) -> None:
         with (run / "predictions.csv").open(newline="", encoding="utf-8") as stream:
             own = list(csv.DictReader(stream))
         rows += own
-        groups += [group[row["path"]] for row in own]
+        groups += [group[row["path"]] or row["path"] for row in own]  # runs may share images
     classes = [name.removeprefix("p_") for name in rows[0] if name.startswith("p_")]
     labels = np.array([classes.index(row["label"]) for row in rows])
     probabilities = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows])

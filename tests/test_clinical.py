@@ -76,7 +76,7 @@ def test_predictive_values_follow_the_prevalence() -> None:
         "prevalence": 0.01,
     }
     nobody = clinical_at_threshold(p, ill, 1.5)
-    assert nobody["malignant_ppv"] == 0.0 and nobody["malignant_npv"] == pytest.approx(0.5)
+    assert nobody["malignant_ppv"] is None and nobody["malignant_npv"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("ill", [True, False])

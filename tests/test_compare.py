@@ -31,7 +31,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = (*SMALL, "data.batch_size=4", f"data.root={folder / 'pictures'}",
                 "data.group_pattern='(slide\\d+)'", "trainer.max_epochs=6")  # fmt: skip
     train(train_config(folder / "a", *settings))
-    train(train_config(folder / "b", *settings, "seed=1", "split.seed=0", "model.input_size=40"))
+    train(train_config(folder / "b", *settings, "seed=1", "model.input_size=40"))
     return folder
 
 

@@ -20,7 +20,7 @@ from bcd.data.loading import ViewSampler
 from bcd.errors import BcdError, ConfigError
 from bcd.inference.checkpoint import load_checkpoint
 from bcd.lr_finding import HIGHEST, LOWEST, RangeTest
-from bcd.models.classifier import SmearClassifier
+from bcd.models.classifier import SmearClassifier, log_losses
 from bcd.models.finetuning import Mixer, warmup_cosine
 from bcd.models.network import SmearNetwork
 from bcd.training import TrainResult, train
@@ -154,9 +154,9 @@ def test_mixing_is_the_same_with_and_without_a_bank(tmp_path: Path) -> None:
 def test_labels_are_smoothed_in_training_alone() -> None:
     classifier = SmearClassifier(ModelConfig("cnn", None, 32, "all", label_smoothing=0.1), 4)
     sure, labels = 40 * torch.eye(4), torch.arange(4)
-    assert float(classifier.loss(sure, labels)) == pytest.approx(0, abs=1e-6)
+    assert float(log_losses(sure, labels).mean()) == pytest.approx(0, abs=1e-6)
     # A tenth is spread over four classes: 3 / 40 of it lies 40 below.
-    assert float(classifier.smoothed_loss(sure, labels)) == pytest.approx(3, rel=1e-4)
+    assert float(classifier.objective(sure, labels)) == pytest.approx(3, rel=1e-4)
 
 
 def test_the_averaged_weights_are_what_is_saved_and_tested(tmp_path: Path) -> None:
@@ -189,6 +189,7 @@ def test_training_stops_early_where_val_gets_no_better(tmp_path: Path) -> None:
                  "callbacks.early_stopping.patience=2", "trainer.max_epochs=9",
                  "model.batchnorm=frozen")  # fmt: skip
     assert len(result.classifier.history) == 3
+    assert "<td>epochs</td><td>3, batches" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_gradients_of_several_batches_make_one_step(tmp_path: Path) -> None:

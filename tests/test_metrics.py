@@ -17,6 +17,7 @@ from bcd.config import ModelConfig
 from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device, collect_answers, softmax
 from bcd.evaluation.metrics import HEADLINE, compute_metrics, confusion
+from bcd.evaluation.results import absent_line
 from bcd.models.backbones import Backbone
 from bcd.models.classifier import epoch_scores
 from bcd.models.network import SmearNetwork
@@ -66,7 +67,8 @@ def computed(case: Case, benign: int | None = 0) -> dict[str, Any]:
 
 
 def by_class(values: NDArray[np.float64]) -> Any:
-    return pytest.approx(dict(zip(CLASSES, values.tolist(), strict=True)))
+    known = [None if value != value else value for value in values.tolist()]
+    return pytest.approx(dict(zip(CLASSES, known, strict=True)))
 
 
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
@@ -74,7 +76,8 @@ def by_class(values: NDArray[np.float64]) -> Any:
 def test_headline_figures_are_those_of_scikit_learn(case: Case) -> None:
     given, labels = computed(case), case[1]
     predictions = case[0].argmax(axis=1)
-    macro: dict[str, Any] = {"average": "macro", "zero_division": 0}
+    # Over the classes that occur; scikit-learn alone would count those that are predicted too.
+    macro: dict[str, Any] = {"average": "macro", "zero_division": 0, "labels": np.unique(labels)}
     assert given["accuracy"] == pytest.approx(sk.accuracy_score(labels, predictions))
     balanced = sk.balanced_accuracy_score(labels, predictions)
     assert given["balanced_accuracy"] == pytest.approx(balanced)
@@ -87,12 +90,13 @@ def test_headline_figures_are_those_of_scikit_learn(case: Case) -> None:
 def test_figures_of_each_class_are_those_of_scikit_learn(case: Case) -> None:
     given, labels = computed(case), case[1]
     predictions = case[0].argmax(axis=1)
-    every: dict[str, Any] = {"labels": range(4), "average": None, "zero_division": 0}
+    every: dict[str, Any] = {"labels": range(4), "average": None, "zero_division": np.nan}
     assert given["sensitivity_by_class"] == by_class(sk.recall_score(labels, predictions, **every))
     precision = sk.precision_score(labels, predictions, **every)
+    precision[np.bincount(labels, minlength=4) == 0] = np.nan  # a class without pictures has none
     assert given["precision_by_class"] == by_class(precision)
     specificity = [
-        sk.recall_score(labels != k, predictions != k, zero_division=0) for k in range(4)
+        sk.recall_score(labels != k, predictions != k, zero_division=np.nan) for k in range(4)
     ]
     assert given["specificity_by_class"] == by_class(np.array(specificity))
     matrix = sk.confusion_matrix(labels, predictions, labels=range(4))
@@ -118,6 +122,27 @@ def test_without_a_benign_class_there_is_no_clinical_pair() -> None:
     assert figures.keys() < computed(CASES["unequal"], benign=0).keys()
 
 
+def test_a_class_without_pictures_is_left_out_rather_than_wrong() -> None:
+    labels, predictions = [0, 0, 1, 1], [0, 3, 1, 1]
+    given = computed(said(labels, predictions))
+    assert given["sensitivity_by_class"] == {
+        "Benign": 0.5, "Early Pre-B": 1.0, "Pre-B": None, "Pro-B": None
+    }  # fmt: skip
+    assert given["precision_by_class"]["Pro-B"] is None  # predicted, but there is none
+    assert given["recall"] == given["balanced_accuracy"] == pytest.approx(0.75)
+    assert given["precision"] == pytest.approx(1.0)
+    never = computed(said([0, 0, 1, 1], [0, 0, 0, 0]))
+    assert never["precision_by_class"]["Early Pre-B"] is None
+    assert never["precision"] == pytest.approx((0.5 + 0) / 2)
+    assert never["malignant_ppv"] is None and never["malignant_npv"] == pytest.approx(0.5)
+    assert "no picture of Pre-B, Pro-B: macro averages are over the other 2" in absent_line(given)
+    assert absent_line(computed(CASES["perfect"])) == ""
+
+
+ALL_THERE = [name for name, case in CASES.items() if len(set(case[1].tolist())) == len(CLASSES)]
+
+
+@pytest.mark.parametrize("case", [CASES[name] for name in ALL_THERE], ids=ALL_THERE)
 def test_training_logs_the_figures_that_the_evaluation_reports(case: Case) -> None:
     given = computed(case)
     scores = epoch_scores(len(CLASSES))

@@ -12,6 +12,7 @@ import pytest
 from harness import SMALL, fresh, train_config
 
 from bcd.errors import ConfigError
+from bcd.inference.checkpoint import read_content
 from bcd.training import train
 
 TWO = ("trainer=ddp", "trainer.devices=2")
@@ -66,6 +67,9 @@ def test_two_processes_answer_as_one_does(road: str, folder: Path) -> None:
     for part in ("val", "test"):
         assert figures[part]["n"] == one.metrics[part]["n"]
         assert figures[part]["loss"] == pytest.approx(one.metrics[part]["loss"], abs=1e-4)
+    history = read_content(folder / f"two_{name}" / "checkpoints" / "last.ckpt")["history"]
+    for here, there in zip(history, one.classifier.history, strict=True):
+        assert here == pytest.approx(there, abs=1e-3)
     assert done.stderr.count(f"{TRAINED} train") == 1
     assert done.stderr.count("run folder:") == 1
     said = re.sub("audit: WARN|warning: the loss on (val|train) never fell", "", done.stderr)

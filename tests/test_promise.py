@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy import stats
 
 from bcd.evaluation.judge import Judge
@@ -15,30 +14,12 @@ from bcd.evaluation.promise import (
     kept_rank,
     lower_limit,
     sensitive_threshold,
-    supported_sensitivity,
     units_wanted,
 )
 from bcd.evaluation.promise_text import referral_line, threshold_line
 
-DRAWS = 500
 CONFIDENCE = 0.9
 # So many of 500 vals may miss where each misses with a chance of 10 %: one test in 10,000 has more.
-MOST_MISSED = stats.binom.ppf(0.9999, DRAWS, 1 - CONFIDENCE)
-
-Floats = NDArray[np.float64]
-
-
-@pytest.mark.parametrize("wanted", [0.9, 0.98, 0.995])
-def test_independent_pictures_keep_the_sensitivity_in_nine_of_ten_vals(wanted: float) -> None:
-    rng = np.random.default_rng(0)
-    missed = 0
-    for n in np.exp(rng.uniform(np.log(20), np.log(1000), DRAWS)).astype(int):
-        found = sensitive_threshold(rng.random(n), np.ones(n, bool), wanted, CONFIDENCE)
-        assert found.units == n
-        assert found.promised == min(wanted, supported_sensitivity(n, CONFIDENCE))
-        missed += 1 - found.threshold < found.promised  # of uniform scores, 1 - t lie above t
-    assert missed <= MOST_MISSED
-    assert missed > MOST_MISSED / 10  # nothing is won by calling everything malignant
 
 
 def test_the_largest_rank_is_taken_that_keeps_the_promise() -> None:
@@ -75,85 +56,12 @@ def test_ties_are_all_called_malignant() -> None:
     assert found.threshold == 0.5
 
 
-HARDNESS = (0.5, 3.0)  # how hard slides are follows the beta distribution
-
-
-def ease(hard: Floats) -> Floats:
-    """How easy slides are: of a slide's scores the share t**ease lies below t."""
-    return 30 * (1 - hard) ** 3 + 0.5
-
-
-EVERY_SLIDE = ease(stats.beta.ppf((np.arange(4000) + 0.5) / 4000, *HARDNESS))
-
-
-def true_sensitivity(threshold: float) -> float:
-    """Share of pictures at or above, each drawn at random from a slide drawn at random."""
-    return float(1 - (threshold**EVERY_SLIDE).mean())
-
-
-def drawn_val(rng: np.random.Generator, count: int, sizes: str) -> tuple[Floats, NDArray[np.int64]]:
-    """Scores of malignant pictures on `count` slides, and their slides."""
-    easy = ease(rng.beta(*HARDNESS, count))
-    pictures = rng.integers(1, 40, count)
-    if sizes == "hard ones are large":
-        pictures = np.where(easy < np.median(EVERY_SLIDE), 40, 2)
-    elif sizes == "hard ones are small":
-        pictures = np.where(easy < np.median(EVERY_SLIDE), 2, 40)
-    scores = rng.random(pictures.sum()) ** (1 / np.repeat(easy, pictures))
-    return scores, np.repeat(np.arange(count), pictures)
-
-
-@pytest.mark.parametrize("sizes", ["any", "hard ones are large", "hard ones are small"])
-@pytest.mark.parametrize("wanted", [0.9, 0.995])
-def test_slides_that_differ_keep_the_sensitivity_in_nine_of_ten_vals(
-    sizes: str, wanted: float
-) -> None:
-    rng = np.random.default_rng(1)
-    missed = 0
-    for _ in range(DRAWS):
-        count = int(rng.integers(2, 40))
-        scores, groups = drawn_val(rng, count, sizes)
-        found = sensitive_threshold(scores, np.ones(len(scores), bool), wanted, CONFIDENCE, groups)
-        assert found.units == count
-        assert found.promised == min(wanted, supported_sensitivity(count, CONFIDENCE))
-        missed += true_sensitivity(found.threshold) < found.promised
-    assert missed <= MOST_MISSED
-
-
-def test_pictures_of_slides_that_differ_would_miss_it_one_by_one() -> None:
-    rng = np.random.default_rng(2)
-    missed = 0
-    for _ in range(DRAWS):
-        scores, _ = drawn_val(rng, 8, "any")
-        found = sensitive_threshold(scores, np.ones(len(scores), bool), 0.95, CONFIDENCE)
-        missed += true_sensitivity(found.threshold) < found.promised
-    assert missed > MOST_MISSED
-
-
 def test_only_malignant_pictures_of_a_group_and_groups_with_some_count() -> None:
     scores = np.array([0.01, 0.4, 0.3, 0.8, 0.02])
     ill = np.array([False, True, True, True, False])
     found = sensitive_threshold(scores, ill, 0.5, CONFIDENCE, ["a", "a", "b", "b", "c"])
     assert (found.threshold, found.units) == (0.3, 2)
     assert found.promised == pytest.approx(0.1**0.5)
-
-
-@pytest.mark.parametrize(("count", "share"), [(60, 0.1), (25, 0.05), (4, 0.05)])
-@pytest.mark.parametrize("sizes", ["any", "hard ones are large", "hard ones are small"])
-def test_pictures_of_new_slides_fall_below_a_limit_as_rarely_as_promised(
-    count: int, share: float, sizes: str
-) -> None:
-    rng = np.random.default_rng(3)
-    below = []
-    for _ in range(DRAWS):
-        scores, groups = drawn_val(rng, count, sizes)
-        limit = lower_limit(scores, share, groups)
-        assert limit.units == count
-        assert limit.share == pytest.approx(max(share, 1 / (count + 1)))
-        below.append(1 - true_sensitivity(limit.value))
-    stray = 4 * np.std(below) / np.sqrt(DRAWS)
-    assert np.mean(below) <= limit.share + stray
-    assert np.mean(below) > limit.share / 10
 
 
 def test_groups_of_one_picture_count_as_pictures() -> None:

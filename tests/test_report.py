@@ -87,6 +87,7 @@ def test_it_answers_what_checklists_ask_in_their_order(run: Path, sections: list
     assert page.headings == sections
     assert "Not a medical device" in page.text
     assert "The checkpoint was chosen on val, by val/loss (min)." in page.text
+    assert "The run evaluated its test part once, after training." in page.text
     assert "see no cell" not in page.text
 
 
@@ -100,6 +101,7 @@ def test_every_headline_figure_stands_with_its_interval(run: Path, test: dict[st
         assert cell == f"{test[key]:.4f} [{low:.3f}, {high:.3f}]"
     assert test["groups"] == 4  # the drawn slides; pictures of one are not independent
     assert "cluster bootstrap over 4 groups" in page.text
+    assert f"4 groups are worth {test['effective_groups']:.1f} of equal size" in page.text
 
 
 def test_the_calibration_error_stands_beside_chance(run: Path, test: dict[str, Any]) -> None:

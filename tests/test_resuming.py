@@ -132,8 +132,13 @@ def test_a_run_that_was_killed_before_its_test_is_tested(pictures: Path, tmp_pat
 def test_more_epochs_go_on_where_a_run_ended(pictures: Path, tmp_path: Path) -> None:
     whole = run(pictures, tmp_path / "whole", *COMMON)
     run(pictures, tmp_path / "part", *COMMON, "trainer.max_epochs=2")
+    report = tmp_path / "part" / "report.html"
+    assert "The run evaluated its test part once" in report.read_text()
+    assert "<td>epochs</td><td>2, batches" in report.read_text()
     rest = run(pictures, tmp_path / "part", *COMMON, f"resume={tmp_path / 'part'}")
     assert rest.metrics == whole.metrics
+    assert "not the first use of its test part" in report.read_text()
+    assert "test part once" not in report.read_text()
 
 
 @pytest.mark.parametrize(

@@ -252,7 +252,10 @@ def test_a_catalog_may_bring_its_own_subsets() -> None:
         (b"path,subset\nclass0/0000.png,tset\n", "unknown subset 'tset'"),
         (b"path,class\nclass0/0000.png,a\n", "wants the columns path and subset"),
         (b"", "wants the columns path and subset"),
-        (b"path,subset\na.png,train\na.png,test\n", "line 3: a.png is in test, but in train on"),
+        (
+            b"path,subset\na.png,train\na.png,test\n",
+            "line 3: a.png is in subset 'test', but in 'train' on",
+        ),
         (b"path,subset\nelsewhere.png,train\n", "none of its pictures is in"),
         (b"path,subset\nclass0/0000.png,train\n", "train part has no picture of class 'class1'"),
         (b"\x89PNG\r\n\x1a\n\xff\xfe", "not a CSV"),

@@ -182,7 +182,8 @@ def record(folder: Path, trial: Trial, groups: str = "") -> None:
     (own / RECORD).write_text(json.dumps(plain))
     paths = [f"{i}.png" for i in range(trial.n)]
     right = round(trial.accuracy * trial.n)
-    (own / "split.csv").write_text("path,cluster\n" + "".join(f"{p},{groups}\n" for p in paths))
+    rows = "".join(f"{p},{groups},{p},val\n" for p in paths)
+    (own / "split.csv").write_text("path,cluster,sha256,subset\n" + rows)
     said = "".join(f"{p},a,{'a' if i < right else 'b'}\n" for i, p in enumerate(paths))
     (own / "predictions_val.csv").write_text("path,label,prediction\n" + said)
 

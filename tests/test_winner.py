@@ -91,6 +91,7 @@ def test_the_table_over_seeds_is_of_the_winner_alone(
         return {**dict.fromkeys(bench.seeds.FIGURES, 0.5), "n": 2, "selective_accuracy": {"1": 1.0}}
 
     monkeypatch.setattr(bench.seeds, "_figures", figures)
+    monkeypatch.setattr(bench.seeds, "read_seeds", lambda run: bench.seeds.Seeds(0, 0, 0))
     monkeypatch.setattr(sys, "argv", ["seeds", str(widened)])
     bench.seeds.main()
     assert read == ["1", "2"]

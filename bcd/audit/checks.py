@@ -162,7 +162,7 @@ def check_split(
     }
     checks = [
         Check("leaks", status, finding, mend, {**facts, "cut": split.cut}),
-        _separation(cfg, data, split),
+        _separation(catalog, cfg, data, split),
     ]
     checks.append(_shares(catalog, split, cfg))
     return checks
@@ -188,11 +188,13 @@ def _shares(catalog: Catalog, split: Split, cfg: SplitConfig) -> Check:
     return Check("shares", WARN if far else PASS, finding, mend)
 
 
-def _separation(cfg: SplitConfig, data: DataConfig, split: Split) -> Check:
+def _separation(catalog: Catalog, cfg: SplitConfig, data: DataConfig, split: Split) -> Check:
     name = "separation"
     given = cfg.kind in ("csv", "stratified", "kfold") or cfg.groups == "given"
     if given and cfg.kind != "blocked" and any(split.groups):
-        return _given_separation(name, data, split)
+        if split.groups != tuple(picture.group for picture in catalog.pictures):
+            return _given_separation(name, "split.file's column 'group'", split, _UNKNOWN_KIND)
+        return _given_separation(name, data.group_pattern or "the CSV's column 'group'", split)
     what = "likely slides" if cfg.groups == "auto" else "blocks of files"
     groups, parted, _ = _parted(split)
     kept = {
@@ -206,16 +208,26 @@ def _separation(cfg: SplitConfig, data: DataConfig, split: Split) -> Check:
 _NAME = "name the patients: data.group_pattern=<regular expression>, or a CSV with 'group'"
 
 
-def _given_separation(name: str, data: DataConfig, split: Split) -> Check:
-    """Counts the given groups that are in more than one part."""
+_UNKNOWN_KIND = "the file does not say whether they are patients or likely slides"
+
+
+def _given_separation(name: str, source: str, split: Split, doubt: str = "") -> Check:
+    """Counts the given groups that are in more than one part.
+
+    Args:
+        name: Of the check.
+        source: Of the groups.
+        split: Which has them.
+        doubt: Why they may be no facts; empty where they are.
+    """
     groups, parted, lacking = _parted(split)
-    source = data.group_pattern or "the CSV's column 'group'"
     told = f"{groups} groups ({source})"
-    if not parted and not lacking:
+    if not parted and not lacking and not doubt:
         return Check(name, PASS, f"{told} are each on one side")
     if lacking:
         told += f", {lacking} pictures have none"
     finding = f"{NOT_ESTABLISHED}; {told}; {parted} groups are in more than one of train, val, test"
+    finding += f"; {doubt}" if doubt else ""
     mend = "split=grouped split.groups=given keeps groups on one side" if parted else _NAME
     return Check(name, WARN, finding, mend, {"parted": parted, "ungrouped": lacking})
 

@@ -18,7 +18,7 @@ from bcd.data.grouping import (
     part_groups,
     settled_blocks,
 )
-from bcd.data.split_file import read_subsets
+from bcd.data.split_file import read_places
 from bcd.data.survey import Survey
 from bcd.errors import BcdError
 from bcd.storage import typed_path, write_csv
@@ -94,18 +94,18 @@ def make_split(catalog: Catalog, cfg: SplitConfig, survey: Survey | None = None)
     """
     labels = np.array(catalog.labels)
     groups = tuple(picture.group for picture in catalog.pictures)
-    if cfg.kind != "csv":
+    if cfg.kind == "csv":
+        subsets, groups = _from_csv(catalog, cfg.file)
+    else:
         _check_sizes(catalog, cfg)
     if cfg.kind == "grouped":
         groups = name_groups(catalog, cfg, survey)
     elif cfg.kind == "blocked" and not any(groups):
         groups = settled_blocks(catalog, cfg.group_size, survey)
     together, cut = hang_together(groups, catalog.labels, survey)
-    if cfg.kind == "csv":
-        subsets = _from_csv(catalog, cfg.file)
-    elif cfg.kind == "blocked":
+    if cfg.kind == "blocked":
         subsets = np.array(part_blocks(catalog, cfg, survey), dtype=object)
-    else:
+    elif cfg.kind != "csv":
         subsets = _by_chance(labels, together if cfg.kind == "grouped" else None, cfg)
     clusters = name_clusters(together, catalog, groups)
     split = Split(tuple(str(s) for s in subsets), groups, clusters, len(cut))
@@ -226,9 +226,10 @@ def _fold(
     return rest, test
 
 
-def _from_csv(catalog: Catalog, file: str | None) -> np.ndarray:
-    """Subsets named by a CSV of split.csv's form, or by the catalog's own CSV."""
+def _from_csv(catalog: Catalog, file: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Subsets and groups named by a CSV of split.csv's form, or by the catalog's own CSV."""
     if file is None:
+        groups = tuple(picture.group for picture in catalog.pictures)
         subsets = np.array([p.subset for p in catalog.pictures], dtype=object)
         if not any(subsets):
             raise BcdError(
@@ -236,13 +237,15 @@ def _from_csv(catalog: Catalog, file: str | None) -> np.ndarray:
             )
         source = "column 'split'"
     else:
-        subsets = read_subsets(catalog, typed_path(file))
+        places = read_places(catalog, typed_path(file))
+        groups = tuple(place.group for place in places)
+        subsets = np.array([place.subset for place in places], dtype=object)
         source = file
     subsets[subsets == ""] = "excluded"
     unknown = sorted(set(subsets) - set(SUBSETS))
     if unknown:
         raise BcdError(f"{source}: unknown subset '{unknown[0]}'; known are {', '.join(SUBSETS)}")
-    return subsets
+    return subsets, groups
 
 
 def _check_sizes(catalog: Catalog, cfg: SplitConfig) -> None:

@@ -204,3 +204,43 @@ def standard_error(clusters: Clusters, drawn: Floats, sizes: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         error: Floats = np.where(vague, np.nan, np.sqrt(variance * held / (held - 1)))
     return error
+
+
+def freedoms(
+    clusters: Clusters, figures: Callable[[Floats], Mapping[str, Floats]], width: int = 1
+) -> dict[str, Floats]:
+    """Degrees of freedom (...) of the figures' variances, by name, from how far each cluster pulls.
+
+    Satterthwaite's: a variance that is estimated from c independent values of the kurtosis k is
+    worth 2 c / (k - 1) degrees. Where mistakes sit in one or two clusters, these alone decide the
+    variance, and few degrees are left. The values are the figures' changes where a cluster counts
+    half.
+
+    Args:
+        clusters: What is drawn.
+        figures: As in `bootstrap`.
+        width: Numbers that `figures` computes of each row of weights; keeps memory small.
+
+    Returns:
+        Infinity where each cluster is a single picture: limits on the logit scale hold there.
+    """
+    whole = figures(clusters.times[None])
+    if clusters.codes.sum(axis=1).max() <= 1:
+        return {name: np.full(value.shape[1:], np.inf) for name, value in whole.items()}
+    rows, kinds = max(_AT_ONCE // max(len(clusters.times), width), 1), len(clusters.times)
+    parts: dict[str, list[Floats]] = {}
+    for start in range(0, kinds, rows):
+        less = np.eye(kinds)[start : start + rows] / 2
+        for name, moved in figures(clusters.times - less).items():
+            parts.setdefault(name, []).append(moved - whole[name])
+    return {name: _freedom(clusters, np.concatenate(part)) for name, part in parts.items()}
+
+
+def _freedom(clusters: Clusters, pulls: Floats) -> Floats:
+    """Degrees of freedom (...) of a variance that is estimated from pulls (u, ...)."""
+    c = clusters.count
+    squares = (pulls - np.tensordot(clusters.times, pulls, axes=1) / c) ** 2
+    second, fourth = (np.tensordot(clusters.times, squares**k, axes=1) / c for k in (1, 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Floats = 2 * c * second**2 / np.maximum(fourth - second**2, 0)
+    return np.where(np.isnan(found), np.inf, found)

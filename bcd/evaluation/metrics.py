@@ -12,6 +12,8 @@ from bcd.evaluation.calibration import SMALLEST, reliability
 
 # The figures that stand in tables, in this order.
 HEADLINE = ("accuracy", "precision", "recall", "f1")
+# The figures of a class that it has only where there is a picture of it.
+OF_CLASS = ("sensitivity_by_class", "precision_by_class")
 
 
 def confusion(
@@ -30,14 +32,18 @@ def compute_metrics(
 ) -> dict[str, Any]:
     """Computes every figure of `metrics.json` for one set of pictures.
 
-    Precision, recall and F1 are macro averages (the plain mean over classes), balanced accuracy is
-    the mean recall over the classes that occur, and a ratio whose denominator is zero counts as 0,
-    all as in torchmetrics and scikit-learn. `mcc` is Matthews' correlation. `loss` is the mean
+    Precision, recall and F1 are macro averages: plain means over the classes that occur. A class of
+    which there is no picture has no sensitivity and no precision (None) and is left out of the
+    averages, where scikit-learn and torchmetrics would count 0 if it was predicted. The precision
+    of a class that occurs and is never predicted is None too, and counts as 0 in the average, as
+    there. Balanced accuracy is the mean recall. `mcc` is Matthews' correlation, 0 where there is
+    only one class or one is predicted, as in scikit-learn. `loss` is the mean
     negative log-likelihood, `brier` the mean over pictures of the summed squared differences (0 to
     2), `ece` the expected calibration error. `auroc` and `average_precision` set each class against
     the rest, and are None where there is no picture of the class or none of the rest; their means
     leave such classes out. The clinical figures treat every class but the benign one as
-    malignant; they are None where there is no picture to take them from.
+    malignant; they are None where there is no picture to take them from, and predictive values
+    where nothing is called so.
 
     Args:
         probabilities: (n, classes), rows sum to 1.
@@ -53,6 +59,8 @@ def compute_metrics(
     predictions = probabilities.argmax(axis=1)
     matrix = confusion(labels, predictions, len(classes))
     figures = matrix_figures(matrix)
+    for name in OF_CLASS:
+        figures[name] = np.where(matrix.sum(axis=1) > 0, figures[name], np.nan)
     metrics: dict[str, Any] = {
         name: _named(value, classes) if name.endswith("_by_class") else float(value)
         for name, value in figures.items()
@@ -78,23 +86,24 @@ def matrix_figures(matrices: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
         matrices: (..., k, k), counts or weights; rows are true classes.
 
     Returns:
-        Each of shape (...), or (..., k) where the name ends in `_by_class`.
+        Each of shape (...), or (..., k) where the name ends in `_by_class`; NaN where a ratio of a
+        class has no denominator.
     """
     m = np.asarray(matrices, dtype=np.float64)
     right = np.diagonal(m, axis1=-2, axis2=-1)
     support, predicted, n = m.sum(axis=-1), m.sum(axis=-2), m.sum(axis=(-2, -1))
     every = n[..., None]
     recall, precision = _ratio(right, support), _ratio(right, predicted)
-    counted = (support > 0) | (predicted > 0)
+    counted = support > 0
     chance = (support * predicted).sum(axis=-1)
     spread = (n**2 - (support**2).sum(axis=-1)) * (n**2 - (predicted**2).sum(axis=-1))
     return {
         "accuracy": _ratio(right.sum(axis=-1), n),
-        "balanced_accuracy": _mean(recall, support > 0),
+        "balanced_accuracy": _mean(recall, counted),
         "precision": _mean(precision, counted),
         "recall": _mean(recall, counted),
         "f1": _mean(_ratio(2 * right, support + predicted), counted),
-        "mcc": _ratio(n * right.sum(axis=-1) - chance, np.sqrt(spread)),
+        "mcc": np.nan_to_num(_ratio(n * right.sum(axis=-1) - chance, np.sqrt(spread))),
         "sensitivity_by_class": recall,
         "specificity_by_class": _ratio(every - support - predicted + right, every - support),
         "precision_by_class": precision,
@@ -145,7 +154,7 @@ def _clinical(
     """Malignant against benign; the predictive values follow from the prevalence by Bayes.
 
     Sensitivity is None without a malignant picture, specificity without a benign one, and the
-    predictive values where either is.
+    predictive values where either is, or where nothing is called malignant or benign.
     """
     share = float(_ratio(truth.sum(), len(truth))) if prevalence is None else float(prevalence)
     sensitivity = float(said[truth].mean()) if truth.any() else None
@@ -159,8 +168,8 @@ def _clinical(
     found, cleared = sensitivity * share, specificity * (1 - share)
     return {
         **given,
-        "malignant_ppv": float(_ratio(found, found + (1 - specificity) * (1 - share))),
-        "malignant_npv": float(_ratio(cleared, cleared + (1 - sensitivity) * share)),
+        "malignant_ppv": _known(_ratio(found, found + (1 - specificity) * (1 - share))),
+        "malignant_npv": _known(_ratio(cleared, cleared + (1 - sensitivity) * share)),
         "prevalence": share,
     }
 
@@ -188,15 +197,21 @@ def _rankings(
 
 
 def _ratio(above: Any, below: Any) -> NDArray[np.float64]:
+    """Ratio, NaN where there is no denominator."""
     above, below = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
-    ratio: NDArray[np.float64] = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+    nothing = np.full_like(above, np.nan)
+    ratio: NDArray[np.float64] = np.divide(above, below, out=nothing, where=below > 0)
     return ratio
 
 
 def _mean(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Mean over the last axis of the values that count, 0 where none does."""
-    return _ratio((values * counted).sum(axis=-1), counted.sum(axis=-1))
+    """Mean over the last axis of the values that count; NaN among them is 0."""
+    return _ratio((np.nan_to_num(values) * counted).sum(axis=-1), counted.sum(axis=-1))
 
 
-def _named(values: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:
-    return {name: float(v) for name, v in zip(classes, values, strict=True)}
+def _known(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _named(values: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float | None]:
+    return {name: _known(v) for name, v in zip(classes, values, strict=True)}

@@ -12,7 +12,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.evaluation.bootstrap import DRAWS, Clusters, Floats, Groups, bootstrap, group_numbers
+from bcd.evaluation.bootstrap import (
+    DRAWS,
+    Clusters,
+    Floats,
+    Groups,
+    bootstrap,
+    freedoms,
+    group_numbers,
+)
 from bcd.evaluation.calibration import SMALLEST
 from bcd.evaluation.intervals import Interval, limits
 from bcd.evaluation.metrics import brier_scores, losses
@@ -31,9 +39,9 @@ def probability_intervals(
 ) -> dict[str, Any]:
     """Intervals of AUROC, average precision, loss and Brier score.
 
-    With 600 pictures they held the truth in 91 to 97 per cent of 300 simulated data sets. The
-    expected calibration error has none: noise alone lifts it, in every draw again, so an interval
-    around it would never hold the error of a calibrated model. See `chance_level`.
+    How often they hold the truth in simulated data sets is tabled in docs/promises.md. The expected
+    calibration error has none: noise alone lifts it, in every draw again, so an interval around it
+    would never hold the error of a calibrated model. See `chance_level`.
 
     Args:
         probabilities: (n, classes), rows sum to 1.
@@ -68,11 +76,13 @@ def probability_intervals(
     for name in ("auroc", "average_precision") if areas else ():
         sizes |= {name: sides[:, ranked].reshape(g, -1), f"{name}_by_class": sides[:, ranked]}
     drawn = bootstrap(clusters, figures, sizes, draws, seed, width=len(labels))
+    freedom = freedoms(clusters, figures, width=len(labels))
     highest = {"loss": -float(np.log(SMALLEST)), "brier": 2.0}
     pairs: dict[str, list[Interval]] = {}
     for name, values in figures(clusters.times[None]).items():
         span = (0.0, highest.get(name, 1.0))
-        low, high = limits(clusters, values[0], drawn[name], sizes[name], level, span)
+        given = (values[0], drawn[name], sizes[name], freedom[name])
+        low, high = limits(clusters, *given, level, span)
         pairs[name] = list(zip(low.ravel().tolist(), high.ravel().tolist(), strict=True))
     return _named(pairs, classes, [classes[c] for c in ranked])
 

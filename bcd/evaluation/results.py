@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bcd.data.catalog import Catalog
 from bcd.data.reading import read_picture
-from bcd.evaluation.bootstrap import named_groups
+from bcd.evaluation.bootstrap import effective_groups, named_groups
 from bcd.evaluation.calibration import (
     chance_level,
     debiased_error,
@@ -125,6 +125,7 @@ def _intervals(
         **{f"{name}_ci": _listed(value) for name, value in found.items()},
         "accuracy_ci_wilson_iid": list(wilson(right, len(labels))),
         "groups": None if groups is None else len(set(groups)),
+        "effective_groups": effective_groups(groups),
     }
 
 
@@ -243,6 +244,17 @@ def metric_rows(results: Mapping[str, Result]) -> list[list[str]]:
     if any(r.metrics.get("leaked") for r in results.values()):
         rows.append(["leaked pictures", *_cells(results, "leaked")])
     return rows
+
+
+def absent_line(metrics: Mapping[str, Any]) -> str:
+    """Which classes there is no picture of, and what that means; empty where all occur."""
+    absent = [name for name, count in metrics["n_by_class"].items() if not count]
+    if not absent:
+        return ""
+    return (
+        f"no picture of {', '.join(absent)}: macro averages are over the other "
+        f"{len(metrics['n_by_class']) - len(absent)} classes"
+    )
 
 
 def _cells(results: Mapping[str, Result], name: str) -> list[str]:

@@ -29,6 +29,10 @@ Batch = tuple[Tensor, Tensor]
 class SmearClassifier(pl.LightningModule):
     """Classifies smears: cross-entropy on the logits of a `SmearNetwork`.
 
+    `train/loss` and `val/loss` are the plain log loss, the mean over pictures, whatever the batches
+    are. What training minimises may be another: `train/objective`, with class weights, smoothed
+    labels and mixed samples, is logged beside it where it is.
+
     Args:
         model: The `model` group.
         classes: Number of classes.
@@ -56,15 +60,17 @@ class SmearClassifier(pl.LightningModule):
         self._optimizer = optimizer
         self._scheduler = scheduler
         weight = None if class_weights is None else torch.tensor(class_weights)
-        self.loss = nn.CrossEntropyLoss(weight=weight)
-        self.smoothed_loss = nn.CrossEntropyLoss(
-            weight=weight, label_smoothing=model.label_smoothing
+        self.objective = nn.CrossEntropyLoss(weight=weight, label_smoothing=model.label_smoothing)
+        augment = augment or AugmentConfig()
+        self._mix = Mixer(augment, classes)
+        self._has_objective = bool(
+            class_weights or model.label_smoothing or augment.mixup or augment.cutmix
         )
-        self._mix = Mixer(augment or AugmentConfig(), classes)
         scores = epoch_scores(classes)
         self.train_scores = scores.clone(prefix="train/")
         self.val_scores = scores.clone(prefix="val/")
         self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
+        self.train_objective = MeanMetric()
         self._share: Share | None = None  # of several processes
         self._seen: list[Batch] = []  # logits and labels of the epoch's training batches
         # One dict of figures an epoch.
@@ -103,19 +109,20 @@ class SmearClassifier(pl.LightningModule):
         """Loss of a batch, with smoothed labels and mixed samples where these are asked for."""
         x, labels = self._mix(self.network.prefix(batch[0]), batch[1])
         logits = self.network.answer(x)
-        loss: Tensor = self.smoothed_loss(logits, labels)
+        loss: Tensor = self.objective(logits, labels)
         share, count = self._share, len(logits)
         if share is not None:
             count = share.count  # a stand-in is none
-        self.train_loss.update(loss.detach(), weight=count)
+        weight = self._weight(labels)
+        self.train_objective.update(loss.detach(), weight=weight if count else 0)
         # Of mixed samples the class that most of it is.
         hard = labels.argmax(1) if labels.ndim == 2 else labels
         self._seen.append((logits.detach()[:count], hard[:count]))
-        return loss if share is None else weighed(loss, self._weight(labels), share)
+        return loss if share is None else weighed(loss, weight, share)
 
     def _weight(self, labels: Tensor) -> Tensor | float:
         """By what the mean loss of samples is to be weighed beside that of others."""
-        weights = self.loss.weight
+        weights = self.objective.weight
         # torch divides by the weights of the classes where a sample is of one class.
         return len(labels) if weights is None or labels.ndim == 2 else weights[labels].sum()
 
@@ -132,12 +139,13 @@ class SmearClassifier(pl.LightningModule):
         logits, labels = (torch.cat(part) for part in zip(*self._seen, strict=True))
         self._seen.clear()
         self.train_scores.update(logits, labels)
+        self.train_loss.update(log_losses(logits, labels))
         self._log_epoch("train", self.train_loss, self.train_scores)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Gathers the figures of a batch."""
         logits = self(batch[0])
-        self.val_loss.update(self.loss(logits, batch[1]), weight=self._weight(batch[1]))
+        self.val_loss.update(log_losses(logits, batch[1]))
         self.val_scores.update(logits, batch[1])
 
     def on_validation_epoch_end(self) -> None:
@@ -150,15 +158,22 @@ class SmearClassifier(pl.LightningModule):
 
     def _log_epoch(self, part: str, loss: MeanMetric, scores: MetricCollection) -> None:
         values = {f"{part}/loss": loss.compute(), **scores.compute()}
+        if part == "train" and self._has_objective:
+            values["train/objective"] = self.train_objective.compute()
+            self.train_objective.reset()
         # They are those of all processes already; so Lightning need not warn of it.
         self.log_dict(values, sync_dist=True)
         bar = {f"{part} {name}": values[f"{part}/{name}"] for name in ("loss", "accuracy")}
         self.log_dict(bar, prog_bar=True, logger=False, sync_dist=True)
-        while len(self.history) <= self.current_epoch:
-            self.history.append({})
-        self.history[self.current_epoch] |= {name: float(v) for name, v in values.items()}
+        self._figures_of_epoch().update({name: float(v) for name, v in values.items()})
         loss.reset()
         scores.reset()
+
+    def _figures_of_epoch(self) -> dict[str, float]:
+        """The epoch's place in the history; an epoch without figures has one too."""
+        while len(self.history) <= self.current_epoch:
+            self.history.append({})
+        return self.history[self.current_epoch]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what a resumed run needs to end as one that was not interrupted."""
@@ -207,10 +222,16 @@ class SmearClassifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **when}}
 
 
+def log_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Negative log-likelihood (N,) of the labels (N,), in nats, from logits (N, classes)."""
+    return nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+
+
 def epoch_scores(classes: int) -> MetricCollection:
     """Accuracy (share of pictures that are right) and macro precision, recall and F1.
 
     Macro: the plain mean over classes, so that each counts alike however many pictures it has.
+    Train and val hold every class, so how torchmetrics counts absent ones is of no matter.
     """
     return MetricCollection(
         {

@@ -32,8 +32,7 @@ class FittedClassifier(SmearClassifier):
         classes: Number of classes.
         views: Number of different views.
         seed: Of what the head draws.
-        class_weights: Weight of each class in the loss that is shown; the head then weighs classes
-            inversely to their numbers. None for equal ones.
+        class_weights: Where they are given the head weighs classes inversely to their numbers.
     """
 
     def __init__(
@@ -46,6 +45,7 @@ class FittedClassifier(SmearClassifier):
         class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__(model, classes, class_weights=class_weights, head=head)
+        self._has_objective = False
         self._views = views
         self._seed = seed
         self._rows: list[Batch] = []  # features and labels of all different views so far
@@ -81,12 +81,12 @@ class FittedClassifier(SmearClassifier):
     def on_train_epoch_end(self) -> None:
         """Logs the epoch's figures on the train part, where the head was fitted for them."""
         rows, self._epoch_rows = self._epoch_rows, []
+        self._figures_of_epoch()
         if self._fitted_on < len(self._rows):
             return
         features, labels = (torch.cat(part).to(self.device) for part in zip(*rows, strict=True))
         with torch.no_grad():
             logits = torch.cat([self.network.head(part) for part in torch.split(features, _ROWS)])
-        self.train_loss.update(self.loss(logits, labels), weight=len(labels))
         self._seen.append((logits, labels))
         super().on_train_epoch_end()
 
@@ -110,7 +110,7 @@ class FittedClassifier(SmearClassifier):
         head, started = self.network.head, time.perf_counter()
         assert isinstance(head, FittedHead)
         features, labels = (torch.cat(part).numpy() for part in zip(*self._rows, strict=True))
-        head.fit(features, labels, self.loss.weight is not None, self._seed)
+        head.fit(features, labels, self.objective.weight is not None, self._seed)
         self._fitted_on = len(self._rows)
         seconds = time.perf_counter() - started
         say(f"head={head.cfg.kind}: fitted on {len(labels)} views of pictures in {seconds:.1f} s")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from bcd.storage import write_csv
 from bcd.sweeps.hparams import write_hparams
 from bcd.sweeps.leaderboard import SHORT_HEADER, Board, headline, short_rows, write_board
 from bcd.sweeps.ranking import numbered
+from bcd.sweeps.seen import Seen, find_seen, seen_text
 from bcd.sweeps.settings import (
     BEST,
     REPEATED,
@@ -58,7 +60,8 @@ def conclude_sweep(sweep: Path, test: bool = True) -> int:
         raise BcdError(f"{sweep}: no trial there; give the folder of a sweep (train.py -m …)")
     rows = rank(sweep, fold(trials))
     winner = rows[0] if rows[0].verdict == BEST else None
-    tests, untested = _test(sweep, winner.setting.done, test) if winner else ({}, {})
+    seen = _seen(sweep, rows) if winner else None
+    tests, untested = _test(sweep, winner, _note(sweep, rows, seen), test) if winner else ({}, {})
     if winner and untested:
         tried = tuple(
             replace(t, reason=untested.get(t.name, t.reason)) for t in winner.setting.trials
@@ -66,7 +69,8 @@ def conclude_sweep(sweep: Path, test: bool = True) -> int:
         rows[0] = replace(winner, setting=replace(winner.setting, trials=tried))
     pooled = pool(sweep, list(tests)) if tests else None
     others = [row.setting.label for row in rows if row is not rows[0] and _was_tested(sweep, row)]
-    board = Board(rows, tests, pooled, _default_of(rows), reproducing(winner), tuple(others))
+    again = reproducing(winner)
+    board = Board(rows, tests, pooled, _default_of(rows), again, tuple(others), seen)
     write_board(sweep, board)
     write_winner(sweep, trials, winner.setting.done if winner else ())
     write_hparams(sweep, board)
@@ -123,15 +127,37 @@ def _default_of(rows: Sequence[Row]) -> Row | None:
     return next((r for r in rows if any(t.name == DEFAULT for t in r.setting.trials)), None)
 
 
-def _test(sweep: Path, trials: Sequence[Trial], now: bool) -> tuple[dict[str, Any], dict[str, str]]:
+def _seen(sweep: Path, rows: Sequence[Row]) -> Seen:
+    """What the ranking has seen of the test images of the first row's runs."""
+    ranked = [row.setting.done for row in rows if row.setting.done]
+    return find_seen(sweep, ranked[0], [trial for done in ranked for trial in done], len(ranked))
+
+
+def _note(sweep: Path, rows: Sequence[Row], seen: Seen | None) -> str:
+    """What the report of a trial that is tested now says of the use of its test part."""
+    ranked = [row for row in rows if row.setting.done]
+    others = sum(_was_tested(sweep, row) for row in ranked[1:])
+    told = (
+        f"This is a run of a sweep, tested after {len(ranked)} settings had been ranked on val, as "
+        "its setting was the best."
+        if len(ranked) > 1
+        else "This is a run of a sweep with one setting, tested after all of them were trained."
+    )
+    if others:
+        told += f" Of the other settings {others} had been tested before."
+    text = seen_text(seen)
+    return f"{told} {text[0].upper()}{text[1:]}." if text else told
+
+
+def _test(sweep: Path, winner: Row, note: str, now: bool) -> tuple[dict[str, Any], dict[str, str]]:
     """Figures of the test part by trial, and why trials could not be tested."""
     tests, untested = {}, {}
-    for trial in trials:
+    for trial in winner.setting.done:
         folder = sweep / trial.name
         try:
             figures = _tested(folder)
             if figures is None and now:
-                figures = _test_now(folder, trial)
+                figures = _test_now(folder, trial, note)
         except Exception as error:
             untested[trial.name] = f"not tested: {first_line(error)}"
             continue
@@ -154,7 +180,7 @@ def _was_tested(sweep: Path, row: Row) -> bool:
     return any(_tested(sweep / trial.name) is not None for trial in row.setting.done)
 
 
-def _test_now(folder: Path, trial: Trial) -> dict[str, Any]:
+def _test_now(folder: Path, trial: Trial, note: str) -> dict[str, Any]:
     from bcd.training import test_trained
 
     if not trial.best:
@@ -163,7 +189,7 @@ def _test_now(folder: Path, trial: Trial) -> dict[str, Any]:
     assert isinstance(plain, DictConfig)
     say(f"trial {trial.name}: testing")
     cfg = check_config(plain, TrainConfig)
-    return test_trained(cfg, folder / trial.best, trial.history, trial.steps)["test"]
+    return test_trained(cfg, folder / trial.best, trial.history, trial.steps, note)["test"]
 
 
 def reproducing(winner: Row | None) -> str:
@@ -176,6 +202,8 @@ def reproducing(winner: Row | None) -> str:
         if key_of(override) in REPEATED:
             runs.setdefault(key_of(override), {})[override.partition("=")[2]] = None
     words += [f"{key}={','.join(values)}" for key, values in runs.items()]
+    # Hydra's sweeper escapes what refers to another key.
+    words = [re.sub(r"\$\\\{([\w.]+)\\\}", r"${\1}", word) for word in words]
     many = ["-m"] if any(len(values) > 1 for values in runs.values()) else []
     return command("train.py", *many, *words)
 

@@ -32,6 +32,7 @@ def write_hparams(sweep: Path, board: Board) -> None:
     keys = _varied(trials)
     for trial in trials:
         given = {key_of(o): o.partition("=")[2] for o in trial.overrides}
+        given |= dict(zip(REPEATED, map(str, trial.run), strict=False))  # not what they refer to
         values = {key: _typed(given[key]) for key in keys if key in given}
         with SummaryWriter(str(sweep / "hparams" / trial.name)) as writer:
             for summary in hparams(values, every):  # type: ignore[no-untyped-call]

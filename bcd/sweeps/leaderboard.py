@@ -14,6 +14,7 @@ from bcd.evaluation.figures import save_figure
 from bcd.evaluation.intervals import Interval
 from bcd.storage import write_csv
 from bcd.sweeps.figure import draw_board
+from bcd.sweeps.seen import Seen, seen_text
 from bcd.sweeps.settings import SAME, WORSE, Row, spread
 from bcd.sweeps.trials import DONE
 
@@ -41,6 +42,7 @@ class Board:
         command: Gives the winner again.
         tested_too: Labels of other settings that were tested, as they won before the sweep was
             widened.
+        seen: What the ranking saw of the best setting's test images; None without a best.
     """
 
     rows: Sequence[Row]
@@ -49,6 +51,7 @@ class Board:
     default: Row | None
     command: str
     tested_too: Sequence[str] = ()
+    seen: Seen | None = None
 
 
 def short_rows(rows: Sequence[Row]) -> list[list[str]]:
@@ -123,12 +126,14 @@ def headline(board: Board) -> list[str]:
         told.append(f"the best on test: accuracy {_mean_text(mean, sd)}, {pooled}")
     if board.pooled is not None or board.tested_too:
         told.append(_tested_text(board))
-    return told
+    return [*told, *filter(None, [seen_text(board.seen)])]
 
 
 def _tested_text(board: Board) -> str:
     tested = len(board.tested_too) + (board.pooled is not None)
     if not board.tested_too:
+        if board.seen is not None and board.seen.differs:
+            return "the best setting alone was tested, after the ranking"
         return "the test part was used for the best setting alone, after the ranking"
     return (
         f"the test part was used for {tested} settings, as the sweep was widened: also for "
@@ -219,19 +224,20 @@ def _sections(board: Board) -> list[Section]:
 
 
 def _trial_table(board: Board) -> Table:
-    header = ("trial", "setting", "seed", "fold", "val accuracy", "loss", "on test", "s", "status")
+    header = (
+        "trial", "setting", "seed", "split.seed", "fold", "val accuracy", "loss", "on test", "s",
+        "status",
+    )  # fmt: skip
     rows = []
     for row in board.rows:
         for trial in row.setting.trials:
             test = board.tests.get(trial.name)
-            seed, _, fold = trial.run or ("", "", "")
             done = trial.status == DONE
             rows.append(
                 [
                     trial.name,
                     row.setting.label,
-                    str(seed),
-                    str(fold),
+                    *(str(number) for number in trial.run or ("", "", "")),
                     f"{trial.accuracy:.4f}" if done else "",
                     f"{trial.loss:.4f}" if done else "",
                     "" if test is None else f"{test['accuracy']:.4f}",
@@ -243,9 +249,10 @@ def _trial_table(board: Board) -> Table:
 
 
 _READING = (
-    "A setting is what its trials have in common; trials that differ in seed or fold are its runs. "
-    "Mean and standard deviation are over runs. Pooled is the share of right answers of all runs; "
-    "its interval is a cluster bootstrap over pictures, or clusters of them where known.",
+    "A setting is what its trials have in common; trials that differ in seed, split.seed or fold "
+    "are its runs. Mean and standard deviation are over runs. Pooled is the share of right answers "
+    "of all runs; its interval is a cluster bootstrap over pictures, or clusters of them "
+    "where known.",
     "Minus best is in points of accuracy on the pictures that both answered in the same run, with "
     "a paired interval that is corrected for the number of settings and for the best having been "
     "picked from these same answers. Where 0 lies within, nothing shows that the setting is worse.",

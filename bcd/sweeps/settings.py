@@ -1,4 +1,4 @@
-"""Settings: trials that differ in nothing but seed and fold, taken together and compared."""
+"""Settings: trials that differ in nothing but seeds and fold, taken together and compared."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def key_of(override: str) -> str:
 
 
 def fold(trials: Sequence[Trial]) -> list[Setting]:
-    """Puts trials together that differ in seed and fold alone; in the order of their first ones."""
+    """Puts trials together that differ in seeds and fold alone, in the order of the first ones."""
     found: dict[tuple[str, ...], list[Trial]] = {}
     for trial in trials:
         own = tuple(o for o in trial.overrides if key_of(o) not in REPEATED)

@@ -23,6 +23,7 @@ class World:
             is, which all settings share.
         wander: Standard deviation of a whole run, which training again would change.
         slide: Share of the shared variance that pictures of a slide have in common; 0: no slides.
+        slides: How many, of unequal size.
     """
 
     settings: int = 9
@@ -33,6 +34,16 @@ class World:
     own: float = 0.1
     wander: float = 0.0
     slide: float = 0.0
+    slides: int = 40
+
+    def __str__(self) -> str:
+        told = f"{self.settings} settings, {self.runs} x {self.pictures} pictures"
+        told += f", accuracy {self.accuracy:g}"
+        if self.better:
+            told += f" and {self.accuracy + self.better:g}"
+        told += f", own {self.own:g}" if self.own != World.own else ""
+        told += f", runs stray {self.wander:g}" if self.wander else ""
+        return told + (f", {self.slides} unequal slides ({self.slide:g})" if self.slide else "")
 
 
 def simulate(
@@ -44,8 +55,8 @@ def simulate(
     clusters = np.arange(n)
     hard = rng.standard_normal(n)
     if world.slide:
-        clusters = rng.integers(0, 40, n)
-        of_slide = rng.standard_normal(40)[clusters]
+        clusters = rng.choice(world.slides, size=n, p=rng.dirichlet(np.full(world.slides, 3.0)))
+        of_slide = rng.standard_normal(world.slides)[clusters]
         hard = np.sqrt(1 - world.slide) * hard + np.sqrt(world.slide) * of_slide
     own = rng.standard_normal((world.settings, n))
     moved = world.wander * rng.standard_normal((world.settings, world.runs))

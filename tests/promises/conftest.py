@@ -1,0 +1,23 @@
+"""The fixture by which promises are checked; what was measured travels with the test's report."""
+
+from __future__ import annotations
+
+from typing import SupportsFloat
+
+import pytest
+
+from promises.stating import Check, Promise, judge
+
+
+@pytest.fixture
+def check(request: pytest.FixtureRequest) -> Check:
+    """Asserts that a promise holds; see `promises.stating.judge`."""
+
+    def checked(
+        promise: Promise, case: str, measured: SupportsFloat, tolerance: float, draws: int
+    ) -> None:
+        row, holds = judge(promise, case, float(measured), tolerance, draws)
+        request.node.user_properties.append(("promise", list(row)))
+        assert holds, row
+
+    return checked
