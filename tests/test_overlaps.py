@@ -102,6 +102,39 @@ def test_copies_near_duplicates_and_overlaps_are_told_apart(tmp_path: Path) -> N
     ]  # fmt: skip
 
 
+def test_a_part_of_a_field_is_no_near_duplicate_of_the_whole(tmp_path: Path) -> None:
+    """Whichever comes first: of the larger one a third is in it alone."""
+    field = draw_large(6)
+    whole, part = (
+        np.asarray(cv2.resize(pixels, (224, 224), interpolation=cv2.INTER_AREA), np.uint8)
+        for pixels in (field[:280, :280], field[20:250, 30:260])
+    )
+    pictures = {"A/0.png": whole, "A/1.png": part, "B/0.png": part[::-1], "B/1.png": whole[:, ::-1]}
+    others = {f"{name}/{i}.png": smear(i, slide=1) for name in "AB" for i in (5, 6)}
+    catalog = save(tmp_path / "in", {**pictures, **others})
+    names = [p.path for p in catalog.pictures]
+    kinds = {(names[o.first], names[o.second]): o.kind for o in survey_pictures(catalog).overlaps}
+    assert kinds[("A/0.png", "A/1.png")] == kinds[("B/0.png", "B/1.png")] == "overlap"
+    assert kinds[("A/0.png", "B/1.png")] == kinds[("A/1.png", "B/0.png")] == "near"
+
+
+def test_every_pair_of_a_field_that_was_taken_many_times_is_found(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    field, names = draw_large(8), rng.permutation(100)
+    pictures: dict[str, Pixels] = {}
+    for number, name in enumerate(names):
+        centre = np.full(2, 256.0) + rng.uniform(-20, 20, 2)
+        shot = number < 24
+        image = cut(field, centre, rng.uniform(0, 7)).pixels if shot else smear(number, number % 3)
+        pictures[f"{'A' if shot else 'AB'[number % 2]}/{name:02d}.png"] = image
+    catalog = save(tmp_path / "in", pictures)
+    shown = {f"A/{name:02d}.png" for name in names[:24]}
+    pairs = survey_pictures(catalog).overlaps
+    found = [{catalog.pictures[o.first].path, catalog.pictures[o.second].path} for o in pairs]
+    assert len(found) == 24 * 23 / 2
+    assert all(pair <= shown for pair in found)
+
+
 def test_empty_fields_do_not_overlap(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     ramp = np.linspace(200, 240, 224)[:, None, None]  # the same uneven light on all

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from bcd.data.catalog import Catalog
 from bcd.data.file_order import file_order
-from bcd.data.keypoints import find_keypoints
+from bcd.data.keypoints import Keypoints, find_keypoints
 from bcd.data.looks import Looks
-from bcd.data.registration import register
-from bcd.data.retrieval import Candidates, find_candidates
+from bcd.data.registration import Registration, register
+from bcd.data.retrieval import Candidates, find_candidates, find_more
 from bcd.storage import cache_dir, digest, write_csv, write_text
 
-_VERSION = 3  # raise it when the same images give other overlaps
+_VERSION = 4  # raise it when the same images give other overlaps
 
 KINDS = ("bytes", "pixels", "near", "overlap")
 COPIES = KINDS[:2]
@@ -34,6 +34,7 @@ COPIES = KINDS[:2]
 DUPLICATE_SHARE = 0.8
 
 _CHUNK = 32  # pairs that are registered at a time: their products fit into the cache
+_ROUNDS = 4  # in which more is tried of images that overlap many
 _MANY = 200  # chunks from which on a progress bar is worth its line
 
 
@@ -44,8 +45,9 @@ class Overlap:
     Attributes:
         first: Index in the catalog.
         second: Likewise, larger.
-        kind: `bytes`: the same file; `pixels`: the same decoded pixels; `near`: near duplicates
-            that share `DUPLICATE_SHARE` of their area or more; `overlap`: less than that.
+        kind: `bytes`: the same file; `pixels`: the same decoded pixels; `near`: near duplicates,
+            each of which shows `DUPLICATE_SHARE` of the other one's area or more; `overlap`: less
+            than that.
         score: Normalised cross-correlation of both where they overlap, 1 at the most.
         dx: How far the second image's centre lies to the right of the first one's, in shares of
             the first one's longer side.
@@ -121,31 +123,43 @@ def _registered(catalog: Catalog, indices: Sequence[int]) -> Iterator[Overlap]:
         for label in range(len(catalog.classes))
     ]
     tried = find_candidates(points, orders)
+    best = _laid(points, tried)
+    for _ in range(_ROUNDS):
+        ends = np.asarray(list(best), np.int64).reshape(-1, 2)
+        flags = np.asarray([mirrored for mirrored, _ in best.values()], np.bool_)
+        more = find_more(len(indices), Candidates(ends[:, 0], ends[:, 1], flags), tried)
+        if not len(more.first):
+            break
+        columns = zip(vars(tried).values(), vars(more).values(), strict=True)
+        tried = Candidates(*(np.concatenate(both) for both in columns))
+        best = _laid(points, more) | best
+    for (i, j), (_, laid) in best.items():
+        kind = "near" if laid.least >= DUPLICATE_SHARE else "overlap"
+        figures = (laid.score, laid.dx, laid.dy, laid.overlap)
+        yield Overlap(indices[i], indices[j], kind, *(round(value, 4) for value in figures))
+
+
+def _laid(points: Keypoints, tried: Candidates) -> dict[tuple[int, int], tuple[bool, Registration]]:
+    """Pairs that show one field: whether one is mirrored, and how the second lies."""
     chunks = [slice(start, start + _CHUNK) for start in range(0, len(tried.first), _CHUNK)]
 
-    def judge(chunk: slice) -> list[Overlap]:
-        pairs = Candidates(tried.first[chunk], tried.second[chunk], tried.mirrored[chunk])
-        found = []
-        for number, laid in register(points, pairs.first, pairs.second, pairs.mirrored):
-            if laid.holds:
-                pair = indices[pairs.first[number]], indices[pairs.second[number]]
-                kind = "near" if laid.overlap >= DUPLICATE_SHARE else "overlap"
-                figures = (laid.score, laid.dx, laid.dy, laid.overlap)
-                found.append(Overlap(*pair, kind, *(round(value, 4) for value in figures)))
-        return found
+    def judge(chunk: slice) -> list[tuple[int, Registration]]:
+        pairs = tried.first[chunk], tried.second[chunk], tried.mirrored[chunk]
+        return [(chunk.start + n, laid) for n, laid in register(points, *pairs) if laid.holds]
 
-    best: dict[tuple[int, int], Overlap] = {}
+    best: dict[tuple[int, int], tuple[bool, Registration]] = {}
     for found in _each(judge, chunks):
-        for pair in found:  # a field may be laid over its neighbour mirrored and as it is
-            known = best.setdefault((pair.first, pair.second), pair)
-            if pair.score > known.score:
-                best[pair.first, pair.second] = pair
-    yield from best.values()
+        for place, laid in found:  # a field may be laid over its neighbour mirrored and as it is
+            pair = int(tried.first[place]), int(tried.second[place])
+            known = best.setdefault(pair, (bool(tried.mirrored[place]), laid))
+            if laid.score > known[1].score:
+                best[pair] = bool(tried.mirrored[place]), laid
+    return best
 
 
 def _each(
-    judge: Callable[[slice], list[Overlap]], chunks: Sequence[slice]
-) -> Iterator[list[Overlap]]:
+    judge: Callable[[slice], list[tuple[int, Registration]]], chunks: Sequence[slice]
+) -> Iterator[list[tuple[int, Registration]]]:
     from bcd.console import track
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:

@@ -45,6 +45,8 @@ class Registration:
             the first one's longer side.
         dy: Likewise, downwards.
         overlap: Share of the first image's area that the second one shows.
+        least: That, or the share of the second image's area that the first one shows, where it is
+            smaller, as the second image shows more of the field.
     """
 
     score: float
@@ -52,6 +54,7 @@ class Registration:
     dx: float
     dy: float
     overlap: float
+    least: float
 
     @property
     def holds(self) -> bool:
@@ -243,7 +246,9 @@ def _compared(
     middle = np.linalg.solve(turned, points.extent[j] / 2 - matrix[:, 2]) - points.extent[i] / 2
     dx = -middle[0] if mirror else middle[0]
     overlap = float((covered > _BAR / 2).mean())
-    return Registration(score, inliers, float(dx), float(middle[1]), overlap)
+    area = points.extent.prod(axis=1)
+    reverse = overlap * abs(np.linalg.det(turned)) * float(area[i] / area[j])
+    return Registration(score, inliers, float(dx), float(middle[1]), overlap, min(overlap, reverse))
 
 
 def _view(points: Keypoints, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -22,6 +22,7 @@ from bcd.data.keypoints import Keypoints
 
 _ALL = 64  # images up to which every pair is tried
 _ALIKE = 6  # images most alike that are tried for each
+_MORE = 32  # images that are tried besides, in a round, for one that overlaps as many or more
 _CENTRES, _SAMPLE, _ROUNDS = 256, 30_000, 10
 _COMMON = 400  # images: a word that more of them have tells little and costs most
 _TURNS = 12  # orientations that a word may have, and rotations that are tried
@@ -58,6 +59,46 @@ def find_candidates(points: Keypoints, orders: Sequence[NDArray[np.int64]]) -> C
     low, high = np.minimum(first, second), np.maximum(first, second)
     low, high, mirrored = np.unique(np.stack([low, high, mirrored]), axis=1)
     return Candidates(low, high, mirrored.astype(np.bool_))
+
+
+def find_more(n: int, found: Candidates, tried: Candidates) -> Candidates:
+    """Finds pairs that overlap a third image both, and have not been registered.
+
+    Where many images show one field, those most alike to one are not all that overlap it. So this
+    is for images that overlap at least as many others as are tried for each.
+
+    Args:
+        n: Number of images.
+        found: Pairs that overlap, each once.
+        tried: Pairs that were registered.
+
+    Returns:
+        For each such image the pairs that have most images in common that overlap both, no more
+        than a fixed number.
+    """
+    from scipy.sparse import csr_array, triu
+
+    ends = np.concatenate([[found.first, found.second], [found.second, found.first]], axis=1)
+    sign = np.tile(np.where(found.mirrored, -1.0, 1.0), 2)
+    linked, signed = (csr_array((v, tuple(ends)), shape=(n, n)) for v in (np.abs(sign), sign))
+    many = np.bincount(ends[0], minlength=n) >= _ALIKE
+    # Mirrored is what is mirrored against an image that is not, or the other way round.
+    every, balance = linked @ linked, signed @ signed
+    ways = [triu(every + balance, 1).tocoo(), triu(every - balance, 1).tocoo()]
+    common = np.concatenate([way.data for way in ways])
+    first, second = (np.concatenate([way.coords[k] for way in ways]) for k in (0, 1))
+    first, second = first.astype(np.int64), second.astype(np.int64)
+    mirrored = np.repeat([False, True], [len(way.data) for way in ways])
+    known = (tried.first * n + tried.second) * 2 + tried.mirrored
+    new = ~np.isin((first * n + second) * 2 + mirrored, known) & (many[first] | many[second])
+    new &= common > 0
+    first, second, mirrored, common = first[new], second[new], mirrored[new], common[new]
+    both = np.concatenate([first, second])
+    order = np.lexsort((np.tile(-common, 2), both))
+    rank = np.empty(len(both), np.int64)
+    rank[order] = np.arange(len(both)) - np.searchsorted(both[order], both[order])
+    kept = ((rank < _MORE) & many[both]).reshape(2, -1).any(axis=0)
+    return Candidates(first[kept], second[kept], mirrored[kept])
 
 
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]

@@ -84,7 +84,7 @@ def survey_pictures(catalog: Catalog) -> Survey:
 def drop_duplicates(catalog: Catalog) -> Catalog:
     """Leaves one picture of each set of near duplicates, the first by path; the rest is rejected.
 
-    Near duplicates share `DUPLICATE_SHARE` of their area or more. Of a set that stands under two
+    Near duplicates each share `DUPLICATE_SHARE` of their area or more. Of a set that stands under two
     classes none stays: which class is right nobody can tell.
 
     Raises:
