@@ -227,6 +227,24 @@ def test_one_picture_of_a_field_stays_and_none_of_a_conflict(tmp_path: Path) -> 
     assert asked.pictures == catalog.pictures
 
 
+def test_of_a_stage_that_moved_on_more_than_one_picture_stays(tmp_path: Path) -> None:
+    """Each step is a near duplicate of the one before; the first and the last share a third."""
+    field = draw_large(9)
+    steps = {
+        f"A/{i}.png": cut(field, np.asarray([180.0 + 24 * i, 256.0]), 0.0).pixels for i in range(7)
+    }
+    catalog = save(tmp_path / "in", {**steps, **{f"B/{i}.png": smear(i) for i in range(3)}})
+    survey = survey_pictures(catalog)
+    assert len(set(survey.duplicates[:7])) == 1
+    kept = drop_duplicates(catalog)
+    assert [p.path for p in kept.pictures if p.path in steps] == [
+        f"A/{i}.png" for i in (0, 2, 4, 6)
+    ]
+    assert [(r.path, r.reason) for r in kept.rejected] == [
+        (f"A/{i}.png", f"shows the field of A/{i - 1}.png") for i in (1, 3, 5)
+    ]
+
+
 def test_a_word_that_many_images_have_is_not_looked_up() -> None:
     images = np.arange(1000)
     words = np.where(images < 500, 7, images)

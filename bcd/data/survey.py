@@ -82,21 +82,37 @@ def survey_pictures(catalog: Catalog) -> Survey:
 
 
 def drop_duplicates(catalog: Catalog) -> Catalog:
-    """Leaves one picture of each set of near duplicates, the first by path; the rest is rejected.
+    """Rejects each picture that is a near duplicate of one before it, by path, that stays.
 
-    Near duplicates each share `DUPLICATE_SHARE` of their area or more. Of a set that stands under two
-    classes none stays: which class is right nobody can tell.
+    Near duplicates each share `DUPLICATE_SHARE` of their area or more. Where one is like the next
+    and that like another, as where a stage moved on step by step, what is left has no two near
+    duplicates, but is more than one. Of a set that hangs together so and stands under two classes
+    none stays: which class is right nobody can tell.
 
     Raises:
         BcdError: A picture has changed or gone since the catalog was made.
     """
     reasons: dict[int, str] = {}
-    for first, *others in _members(survey_pictures(catalog).duplicates):
-        if len({catalog.pictures[i].label for i in (first, *others)}) > 1:
-            others = [first, *others]
-            reasons |= dict.fromkeys(others, "shows a field that stands under another class too")
+    survey = survey_pictures(catalog)
+    for members in _members(survey.duplicates):
+        if len({catalog.pictures[i].label for i in members}) > 1:
+            reasons |= dict.fromkeys(members, "shows a field that stands under another class too")
+    copies = components(survey.count, [o for o in survey.overlaps if o.kind in COPIES])
+    near: dict[int, set[int]] = {int(number): {int(number)} for number in copies}
+    for pair in survey.overlaps:
+        if pair.kind == "near":
+            a, b = int(copies[pair.first]), int(copies[pair.second])
+            near[a].add(b)
+            near[b].add(a)
+    kept_of: dict[int, int] = {}  # copies, and which of them stays
+    for i in range(survey.count):
+        if i in reasons:
+            continue
+        alike = [kept_of[number] for number in near[int(copies[i])] if number in kept_of]
+        if alike:
+            reasons[i] = f"shows the field of {catalog.pictures[min(alike)].path}"
         else:
-            reasons |= dict.fromkeys(others, f"shows the field of {catalog.pictures[first].path}")
+            kept_of[int(copies[i])] = i
     dropped = [
         Rejected(catalog.pictures[i].path, catalog.classes[catalog.pictures[i].label], reason)
         for i, reason in sorted(reasons.items())
