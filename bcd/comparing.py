@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from bcd.config_programs import CompareConfig
 from bcd.console import say, show_table
 from bcd.data.catalog import Catalog, load_catalog
+from bcd.data.grouping import hang_together
 from bcd.data.reading import read_picture
-from bcd.data.split import recorded_indices
+from bcd.data.split import recorded_indices, sha256_of
+from bcd.data.survey import survey_pictures
 from bcd.errors import BcdError
 from bcd.evaluating import (
     count_trained,
@@ -165,7 +167,8 @@ def shared_groups(
     """Number of each picture's group, where the groups that both runs recorded are joined.
 
     A picture that neither run recorded in a group is in the catalog's, with all others that the
-    catalog has there; copies are in one group.
+    catalog has there; copies are in one group. Where neither run knows all the pictures, those that
+    overlap are in one too.
 
     Args:
         catalog: The pictures.
@@ -179,7 +182,19 @@ def shared_groups(
     recorded = [[card.groups.get(p.sha256, "") for p in pictures] for card in cards]
     of_own = {p.group for p, *names in zip(pictures, *recorded, strict=True) if not any(names)}
     own = [p.group if p.group in of_own else "" for p in pictures]
-    return joined_groups([*recorded, own, [p.sha256 for p in pictures]])
+    namings = [*recorded, own, [p.sha256 for p in pictures]]
+    return joined_groups([*namings, _overlapping(catalog, cards, indices)])
+
+
+def _overlapping(catalog: Catalog, cards: tuple[Card, Card], indices: Sequence[int]) -> list[str]:
+    """Set of each picture by overlaps within the catalog; empty where a run's groups have them."""
+    for card in cards:
+        known = {sha256_of(picture) for part in card.split.values() for picture in part}
+        if all(catalog.pictures[i].sha256 in known for i in indices):
+            return [""] * len(indices)
+    none = [""] * len(catalog.pictures)
+    together, _ = hang_together(none, catalog.labels, survey_pictures(catalog))
+    return [f"{together[i]}" for i in indices]
 
 
 def _compare(

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from fields import cut, draw_large
 from harness import SMALL, error_lines, module, train_config
-from noise import write_classes
+from noise import write_classes, write_picture
 
 from bcd.comparing import Comparison, compare_checkpoints
 from bcd.config_programs import CompareConfig, EvalDataConfig
@@ -215,6 +217,16 @@ def test_groups_that_the_runs_recorded_are_joined(trained: Path, tmp_path: Path)
     plain = [altered(trained, n, tmp_path / f"plain-{n}.ckpt", grouped()) for n in "ab"]
     alone = compared(plain[0], plain[1], tmp_path / "alone")
     assert alone.groups is None
+
+
+def test_images_of_another_folder_that_overlap_are_one_group(trained: Path, tmp_path: Path) -> None:
+    root = write_classes(tmp_path / "other", {"Benign": 2, "Early Pre-B": 2, "Pre-B": 2})
+    field = cut(draw_large(1), np.asarray([200.0, 256.0]), 0.0).pixels
+    beside = cut(draw_large(1), np.asarray([260.0, 256.0]), 0.0).pixels
+    write_picture(root / "Benign" / "field.png", field)
+    write_picture(root / "Benign" / "beside.png", beside)
+    found = compared(trained / "a", trained / "b", tmp_path / "out", root)
+    assert (found.metrics["a"]["n"], found.metrics["a"]["groups"], found.groups) == (8, 7, 7)
 
 
 def test_other_classes_end_in_one_line(trained: Path, tmp_path: Path) -> None:
