@@ -9,7 +9,7 @@ alone decide the standard error, and the degrees of freedom are those that its f
 
 The percentiles of the same draws were not taken as limits: they cover too little where groups are
 few or mistakes rare. What both cover, by number of groups and by how much these differ, and the
-worst case that a search found, is tabled in docs/promises.md. With fewer than ten groups of equal
+worst case that a search found, is tabled in docs/promises.md. With fewer than 15 groups of equal
 size's worth, 95 % intervals can be too narrow, and reports say so.
 
 Where there is no mistake at all, or all draws agree, nothing shows how alike the pictures of a
@@ -42,7 +42,7 @@ from bcd.evaluation.metrics import OF_CLASS, matrix_figures
 
 Interval = tuple[float, float]
 
-FEW_GROUPS = 10  # of equal size; with fewer, intervals come with a warning
+FEW_GROUPS = 15  # of equal size; with fewer, intervals come with a warning
 WORST_OF_FEW = 0.8  # what they held at least in the worst case found; see docs/promises.md
 _ROUNDING = 1e-12  # a standard error below it is none
 
