@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bcd.config import TrainConfig
+from bcd.config import SplitConfig, TrainConfig
 from bcd.config_training import target_of
 
 
@@ -29,6 +29,18 @@ def how_chosen(cfg: TrainConfig) -> str:
     if any(_monitors_val(node) for node in _stoppers(cfg)):
         told += " Val had a say in when training stopped."
     return told
+
+
+def how_split(cfg: SplitConfig) -> str:
+    """How pictures were shared out, by the keys that decided it."""
+    told = f"split={cfg.kind}"
+    if cfg.kind == "csv":
+        return f"{told}, by {cfg.file or 'the column split of data.root'}"
+    if cfg.kind == "grouped":
+        told += f" split.groups={cfg.groups}"
+    if cfg.folds is not None:
+        told += f", split.fold {cfg.fold} of {cfg.folds} folds"
+    return f"{told}, split.seed {cfg.seed}" if cfg.read_of("seed") else told
 
 
 def how_tested(before: bool) -> str:

@@ -71,6 +71,21 @@ def test_a_sweep_that_tested_its_winner_alone_says_so(
     assert "used for the best setting alone, after the ranking" in capsys.readouterr().err
 
 
+def test_trials_that_came_after_the_test_are_told(
+    widened: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (widened / "0" / "metrics.json").unlink()
+    conclude_sweep(widened)
+    record(widened, trial("4", "a=4 seed=0", 0, 0.6, best=BEST))
+    for _ in range(2):  # it is remembered
+        capsys.readouterr()
+        conclude_sweep(widened)
+        said = capsys.readouterr().err
+        assert "after the ranking" not in said
+        assert "the sweep was widened: 1 of its trials were made after that" in said
+    assert "made after that" in (widened / "leaderboard.html").read_text()
+
+
 def test_a_sweep_that_cannot_name_its_winner_gives_no_checkpoint(widened: Path) -> None:
     with pytest.raises(BcdError, match="is a sweep that was not ranked: rank it"):
         find_checkpoint(str(widened))

@@ -15,7 +15,7 @@ from bcd.data.catalog import Catalog
 from bcd.data.linking import link
 from bcd.data.overlaps import COPIES, DUPLICATE_SHARE
 from bcd.data.slides import Slides
-from bcd.data.split import Split, far_from_share
+from bcd.data.split import Split, far_from_share, other_split
 from bcd.data.survey import Survey
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
@@ -181,9 +181,7 @@ def _shares(catalog: Catalog, split: Split, cfg: SplitConfig) -> Check:
     none = [name for k, name in enumerate(counts) if not tested[k]]
     if none and not far:
         far = [f"test holds no picture of {', '.join(none)}"]
-    mend = "other groups, split.seed or split.group_size" if far else ""
-    if far and cfg.kind == "csv":
-        mend = "another CSV"
+    mend = other_split(cfg) if far else ""
     finding = "; ".join(far) or f"test holds {', '.join(held)}"
     return Check("shares", WARN if far else PASS, finding, mend)
 
