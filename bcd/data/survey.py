@@ -81,6 +81,15 @@ def survey_pictures(catalog: Catalog) -> Survey:
     return Survey(len(catalog.pictures), tuple(find_overlaps(catalog, look)), look)
 
 
+_TWO_CLASSES = "shows a field that stands under another class too"
+_SHOWN = "shows the field of"
+
+
+def was_dropped(item: Rejected) -> bool:
+    """Whether a file was left out by `drop_duplicates`, and is not unusable."""
+    return item.reason.startswith((_TWO_CLASSES, _SHOWN))
+
+
 def drop_duplicates(catalog: Catalog) -> Catalog:
     """Leaves one picture of each set of near duplicates, the first by path; the rest is rejected.
 
@@ -94,9 +103,9 @@ def drop_duplicates(catalog: Catalog) -> Catalog:
     for first, *others in _members(survey_pictures(catalog).duplicates):
         if len({catalog.pictures[i].label for i in (first, *others)}) > 1:
             others = [first, *others]
-            reasons |= dict.fromkeys(others, "shows a field that stands under another class too")
+            reasons |= dict.fromkeys(others, _TWO_CLASSES)
         else:
-            reasons |= dict.fromkeys(others, f"shows the field of {catalog.pictures[first].path}")
+            reasons |= dict.fromkeys(others, f"{_SHOWN} {catalog.pictures[first].path}")
     dropped = [
         Rejected(catalog.pictures[i].path, catalog.classes[catalog.pictures[i].label], reason)
         for i, reason in sorted(reasons.items())
