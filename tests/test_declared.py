@@ -18,17 +18,21 @@ from bcd.features.recipe import Recipe, plain_recipe, view_recipe
 from bcd.models.backbones import build_backbone
 from bcd.models.network import SmearNetwork
 
+LOCAL = {"bcd", "bench", "tests", "promises", *(file.stem for file in ROOT.glob("tests/*.py"))}
+# Another interpreter's, which `bench.paper --keras` names; and what openvino brings.
+ELSEWHERE = {"keras", "openvino_telemetry"}
 
-def imported() -> set[str]:
-    """Top-level packages that bcd and its programs import, the standard library's left out."""
+
+def imported(*patterns: str) -> set[str]:
+    """Top-level packages that files import, the standard library's and ours left out."""
     names = set()
-    for file in [*ROOT.glob("bcd/**/*.py"), *ROOT.glob("*.py")]:
+    for file in (file for pattern in patterns for file in ROOT.glob(pattern)):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names.add(str(node.module).partition(".")[0])
-    return names - set(sys.stdlib_module_names) - {"bcd"}
+    return names - set(sys.stdlib_module_names) - LOCAL
 
 
 def test_every_import_is_declared() -> None:
@@ -36,8 +40,9 @@ def test_every_import_is_declared() -> None:
     tables = text.partition("\ndependencies = [")[2].partition("[tool.")[0]
     declared = set(re.findall(r'"([a-z0-9-]+)[^"]*[<>]=?[^"]*"', tables.lower()))
     known = packages_distributions()
-    assert {"cv2", "yaml", "omegaconf"} <= imported()
-    for name in imported():
+    ours = imported("*.py", "bcd/**/*.py")
+    assert {"cv2", "yaml", "omegaconf"} <= ours
+    for name in ours | imported("bench/**/*.py", "tests/**/*.py") - ELSEWHERE:
         distributions = {d.lower().replace("_", "-") for d in known.get(name, [name])}
         assert distributions & declared, f"{name} is imported but not declared"
 
