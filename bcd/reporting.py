@@ -137,7 +137,8 @@ def _separation(facts: Facts) -> Section:
 def _model(facts: Facts) -> Section:
     cfg, views = facts.cfg, min(facts.cfg.augment.views, facts.epochs)
     optimizer = str(cfg.optimizer.get("_target_", "")).rpartition(".")[2]
-    trained = "the head" if cfg.model.unfreeze == 0 else f"the head and {cfg.model.unfreeze} blocks"
+    blocks = cfg.model.unfreeze if cfg.model.unfreeze_from < facts.epochs else 0
+    trained = f"the head and {blocks} blocks" if blocks else "the head"
     learnt = f"{optimizer}, learning rate {cfg.optimizer.get('lr')}"
     rows = [
         ["backbone", f"{cfg.model.title}, weights {cfg.model.weights}"],

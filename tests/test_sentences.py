@@ -33,6 +33,11 @@ LAST = "that of the last epoch; val did not choose it"
         ("callbacks.best.monitor=null", LAST, False),
         ("callbacks.best=null callbacks.last=null", "No checkpoint was kept", False),
         ("head=svm trainer.max_epochs=1", "one epoch, and so none to choose", False),
+        ("experiment=paper head=svm", "of the one validation; val chose no epoch", False),
+        ("experiment=best_frozen", "of the one validation; val chose no epoch", False),
+        ("head=knn trainer.check_val_every_n_epoch=1", "was chosen on val", True),
+        ("trainer.max_epochs=5 trainer.check_val_every_n_epoch=3", "val chose no epoch", False),
+        ("head=svm callbacks.best.monitor=null", LAST, False),
         ("trainer.max_epochs=1 +trainer.val_check_interval=0.5", "was chosen on val", True),
     ],
 )

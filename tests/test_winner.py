@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_sweeps import record, trial
 
@@ -110,3 +111,12 @@ def test_the_table_over_seeds_is_of_the_winner_alone(
     monkeypatch.setattr(sys, "argv", ["seeds", str(widened)])
     bench.seeds.main()
     assert read == ["1", "2"]
+
+
+def test_the_table_over_seeds_takes_runs_without_a_benign_class(tmp_path: Path) -> None:
+    (tmp_path / "audit.json").write_text('{"checks": []}')
+    figures = {"accuracy": 0.5, "sets": {"coverage": 0.9}}
+    (tmp_path / "metrics.json").write_text(json.dumps({"test": figures}))
+    read = bench.seeds._figures(tmp_path)
+    assert (read["accuracy"], read["covered"]) == (0.5, 0.9)
+    assert all(np.isnan(read[f"{name} by threshold"]) for name in bench.seeds.AT_THRESHOLD)
