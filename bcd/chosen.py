@@ -60,11 +60,10 @@ def how_tested(before: bool) -> str:
 
 
 def _validated_once(cfg: TrainConfig) -> bool:
-    epochs, every, within = (
-        cfg.trainer.get(key)
-        for key in ("max_epochs", "check_val_every_n_epoch", "val_check_interval")
-    )
-    return (epochs or -1) > 0 and epochs // (every or 1) == 1 and within in (None, 1.0)
+    epochs = cfg.trainer.get("max_epochs") or -1
+    every = cfg.trainer.get("check_val_every_n_epoch") or 1
+    once = epochs > 0 and epochs // every == 1
+    return once and cfg.trainer.get("val_check_interval") in (None, 1.0)
 
 
 def _keeper(cfg: TrainConfig) -> dict[str, object]:
