@@ -34,7 +34,7 @@ demo: setup ## train, test and predict on smears that the project draws itself (
 	$(PY) predict.py ckpt=outputs/demo 'input=data/generated/*/slide00-0000?.png'
 
 # One thread a process and a process a core: a test file never waits for another's threads.
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: lint ## check style and types, then run every test
 	$(PYTEST)

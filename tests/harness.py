@@ -127,6 +127,11 @@ def error_lines(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in done.stderr.splitlines() if line.startswith("error: ")]
 
 
+def warnings(told: str) -> list[str]:
+    """The warnings in what a program said."""
+    return [line for line in told.splitlines() if line.startswith("warning: ")]
+
+
 def assert_same_figures(given: object, expected: object, where: str = "") -> None:
     """Asserts that figures out of `metrics.json`, however nested, are equal to 1e-6."""
     if isinstance(expected, dict):

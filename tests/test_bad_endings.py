@@ -37,7 +37,9 @@ def smears(tmp_path_factory: pytest.TempPathFactory) -> str:
 def begun(smears: str, cwd: Path) -> tuple[subprocess.Popen[str], Path]:
     """Starts to train; returns when the first of its epochs is saved."""
     words = [sys.executable, str(ROOT / "train.py"), *SMALL, smears, "trainer.max_epochs=25"]
-    process = subprocess.Popen(words, cwd=cwd, stderr=subprocess.PIPE, text=True)
+    # A shell's background jobs ignore SIGINT, and what they start does too.
+    heeds = None if os.name == "nt" else partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(words, cwd=cwd, stderr=subprocess.PIPE, text=True, preexec_fn=heeds)
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         if found := list(cwd.glob("outputs/default/*/checkpoints/last.ckpt")):

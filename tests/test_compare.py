@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from harness import SMALL, error_lines, module, train_config
+from harness import SMALL, error_lines, module, train_config, warnings
 from noise import write_classes
 
 from bcd.comparing import Comparison, compare_checkpoints
@@ -58,10 +58,6 @@ def few(groups: int) -> str:
     return (
         f"warning: over {groups} groups p is never below {2 / 2**groups:.3g}, however they differ"
     )
-
-
-def warnings(told: str) -> list[str]:
-    return [line for line in told.splitlines() if line.startswith("warning: ")]
 
 
 def read(file: Path) -> list[dict[str, str]]:

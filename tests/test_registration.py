@@ -32,7 +32,9 @@ def save(folder: Path, images: dict[str, Pixels]) -> list[Path]:
 
 def keypoints(folder: Path, images: list[Pixels]) -> Keypoints:
     files = save(folder, {f"{i}.png": image for i, image in enumerate(images)})
-    return find_keypoints({sha256(file.read_bytes()).hexdigest(): file for file in files})
+    return find_keypoints(
+        {sha256(file.read_bytes()).hexdigest(): file for file in files}, small=True
+    )
 
 
 def laid(folder: Path, first: Pixels, second: Pixels, mirror: bool = False) -> Registration | None:

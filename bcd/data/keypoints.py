@@ -8,9 +8,7 @@ that knows what mirroring does to them.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.data.files import PictureError, read_bytes, room_for
+from bcd.data.parallel import read_each
 from bcd.data.reading import BAR_HEIGHT, BAR_WIDTH, decode_picture
 from bcd.errors import BcdError
 
@@ -30,7 +29,6 @@ _CONTRAST, _EDGE, _SIGMA = 0.01, 12.0, 1.6  # of SIFT
 _FAINT = 16  # grey values between the darkest and the brightest: with less nothing is shown
 _LENGTH = 32  # numbers a descriptor after compression
 _SAMPLE = 20_000  # descriptors that the compression is learnt from
-_FEW = 64  # images from which on a progress bar is worth its line
 _CHUNK = 1024
 
 
@@ -62,25 +60,24 @@ class Keypoints:
         return place.astype(np.complex64), (np.pi - self.angle[index]).astype(np.float32)
 
 
-def find_keypoints(paths: Mapping[str, Path]) -> Keypoints:
+def find_keypoints(paths: Mapping[str, Path], small: bool) -> Keypoints:
     """Finds the keypoints of each image, given by its sha256, in order.
+
+    Args:
+        paths: The images.
+        small: Whether none is large (`bcd.data.parallel`).
 
     Raises:
         BcdError: An image has changed or gone.
     """
-    from bcd.console import track
-
-    cv2.setNumThreads(0)  # the images fill the cores
     n = len(paths)
     count = np.zeros(n, np.int64)
     place, angle = np.zeros((n, MOST), np.complex64), np.zeros((n, MOST), np.float32)
     raw = np.zeros((n, MOST, 128), np.uint8)
     extent, views = np.zeros((n, 2), np.float32), np.zeros((n, VIEW, VIEW), np.uint8)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        found = pool.map(_read, paths.values(), paths)
-        for i, one in enumerate(track(found, "Finding keypoints", n) if n > _FEW else found):
-            k = count[i] = len(one[0])
-            place[i, :k], angle[i, :k], raw[i, :k], extent[i], views[i] = one
+    for i, one in enumerate(read_each(_read, paths, small, "Finding keypoints")):
+        k = count[i] = len(one[0])
+        place[i, :k], angle[i, :k], raw[i, :k], extent[i], views[i] = one
     k = max(int(count.max(initial=0)), 1)
     descriptors, mirror = _compressed(raw[:, :k], count)
     return Keypoints(

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import zipfile
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 from bcd.data.background import background_colours
 from bcd.data.catalog import Catalog
 from bcd.data.files import PictureError, read_bytes, room_for
+from bcd.data.parallel import are_small, read_each
 from bcd.data.reading import BAR_WIDTH, decode_picture, fit, jpeg_tables
 from bcd.errors import BcdError
 from bcd.storage import cache_dir, digest, replacing
@@ -37,7 +36,6 @@ _CORNER, _CORNER_SHARE = 12, 0.2
 _FRAME = 12  # pixels of a strip along a side
 _PATCH = 12  # pixels of a side of a patch
 _QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
-_FEW = 64  # new pictures from which on a progress bar is worth its line
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,8 @@ def look_at(catalog: Catalog) -> Looks:
         if name not in place:
             new.setdefault(name, catalog.root / picture.path)
     if new:
-        columns = _joined(columns, _each(new), len(place), len(new))
+        rows = read_each(_look, new, are_small(catalog), "Auditing the pictures")
+        columns = _joined(columns, rows, len(place), len(new))
         place |= {name: len(place) + number for number, name in enumerate(new)}
         with contextlib.suppress(OSError):  # without a memory the next run looks again, no more
             keys = np.stack([np.frombuffer(bytes.fromhex(name), np.uint8) for name in place])
@@ -125,16 +124,6 @@ def _joined(old: Columns, rows: Iterator[Row], before: int, more: int) -> Column
                 columns[name][:before] = old.get(name, 0)
             columns[name][number] = value
     return columns
-
-
-def _each(paths: Mapping[str, Path]) -> Iterator[Row]:
-    """Looks at files, given by their sha256, in order."""
-    from bcd.console import track
-
-    cv2.setNumThreads(0)  # the pictures fill the cores
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        rows = pool.map(_look, paths.values(), paths)
-        yield from track(rows, "Auditing the pictures", len(paths)) if len(paths) > _FEW else rows
 
 
 def _look(path: Path, sha256: str) -> Row:

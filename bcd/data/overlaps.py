@@ -20,6 +20,7 @@ from bcd.data.catalog import Catalog
 from bcd.data.file_order import file_order
 from bcd.data.keypoints import find_keypoints
 from bcd.data.looks import Looks
+from bcd.data.parallel import are_small
 from bcd.data.registration import register
 from bcd.data.retrieval import Candidates, find_candidates
 from bcd.storage import cache_dir, digest, write_csv, write_text
@@ -114,7 +115,7 @@ def _copies(catalog: Catalog, looks: Looks) -> tuple[list[Overlap], list[int]]:
 def _registered(catalog: Catalog, indices: Sequence[int]) -> Iterator[Overlap]:
     """Pairs of different images that overlap; `indices` are the catalog's, ascending."""
     files = {catalog.pictures[i].sha256: catalog.root / catalog.pictures[i].path for i in indices}
-    points = find_keypoints(files)
+    points = find_keypoints(files, are_small(catalog))
     place = {index: number for number, index in enumerate(indices)}
     orders = [
         np.asarray([place[i] for i in file_order(catalog, label) if i in place], np.int64)
