@@ -68,11 +68,17 @@ def test_a_bank_is_another_for_another_source_of_a_transform(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    source = "import albumentations\nclass Mine(albumentations.NoOp):\n    strength = {}\n"
+    source = (
+        "import albumentations\n"
+        "class Mine(albumentations.NoOp):\n    strength = {}\n"
+        "def mine(image, **others):\n    return image\n"
+    )
     (tmp_path / "own_transform.py").write_text(source.format(1))
     mine = {"_target_": "own_transform.Mine"}
     nested = {"_target_": "albumentations.OneOf", "transforms": [mine]}
-    recipes = [AugmentConfig(transforms=[node]) for node in (mine, nested)]
+    looked_up = {"_target_": "hydra.utils.get_method", "path": "own_transform.mine"}
+    function = {"_target_": "albumentations.Lambda", "image": looked_up}
+    recipes = [AugmentConfig(transforms=[node]) for node in (mine, nested, function)]
     before = [view_recipe(plain(), recipe, 0).key for recipe in recipes]
     assert [view_recipe(plain(), recipe, 0).key for recipe in recipes] == before
     (tmp_path / "own_transform.py").write_text(source.format(2))
