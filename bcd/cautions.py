@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from bcd.config import FOLDED, SplitConfig, TrainConfig
+from bcd.config import TrainConfig
 from bcd.config_head import KEYS_OF_HEADS
 from bcd.config_training import target_of
 from bcd.data.catalog import Catalog
@@ -70,7 +70,7 @@ def _without_effect(cfg: TrainConfig, catalog: Catalog) -> Iterator[tuple[Sequen
     unread = sorted(others - set(KEYS_OF_HEADS[head.kind]))
     yield [f"head.{key}" for key in unread], f"head={head.kind} does not read it"
     yield (
-        [f"split.{key}" for key in _unread_of(cfg.split)],
+        [f"split.{key}" for key in cfg.split.unread()],
         "this way of splitting does not read it",
     )
     if not cfg.features.bank:
@@ -81,25 +81,6 @@ def _without_effect(cfg: TrainConfig, catalog: Catalog) -> Iterator[tuple[Sequen
         yield ("augment.views",), "augment.transforms is empty, so all views are the same"
     if catalog.benign is None:
         yield ("judge.sensitivity", "judge.prevalence"), "no class is benign"
-
-
-def _unread_of(cfg: SplitConfig) -> list[str]:
-    if cfg.kind == "csv":
-        return ["test", "val", "seed", "folds", "fold", "groups", "group_size", "embargo"]
-    unread = ["file"]
-    if cfg.kind not in FOLDED or cfg.folds is None:
-        unread += ["fold"]
-    else:
-        unread += ["test"]
-    if cfg.kind == "blocked" and cfg.folds is not None:
-        unread += ["seed"]  # folds are where file order puts them
-    if cfg.kind != "grouped":
-        unread += ["groups"]
-    if cfg.kind != "blocked":
-        unread += ["embargo"]
-    if cfg.kind in ("stratified", "kfold") or (cfg.kind == "grouped" and cfg.groups == "given"):
-        unread += ["group_size"]
-    return unread
 
 
 def _too_late(cfg: TrainConfig) -> Iterator[str]:

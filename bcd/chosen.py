@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bcd.config import TrainConfig
+from bcd.config import SplitConfig, TrainConfig
 from bcd.config_training import target_of
 
 
@@ -16,19 +16,33 @@ def how_chosen(cfg: TrainConfig) -> str:
     """How the kept checkpoint was chosen, in a sentence or two."""
     keeper = _keeper(cfg)
     monitor, mode = keeper.get("monitor"), keeper.get("mode", "min")
-    if _validated_once(cfg):
+    if _validated_once(cfg) and cfg.trainer.get("max_epochs") == 1:
         return "There was one epoch, and so none to choose."
     if not keeper:
         told = "No checkpoint was kept: the weights are those of the last epoch."
     elif monitor is None or (monitor in ("epoch", "step") and mode == "max"):
         told = "The checkpoint is that of the last epoch; val did not choose it."
+    elif _monitors_val(keeper) and _validated_once(cfg):
+        told = "The checkpoint is that of the one validation; val chose no epoch."
     elif _monitors_val(keeper):
         told = f"The checkpoint was chosen on val, by {monitor} ({mode})."
     else:
         told = f"The checkpoint was chosen by {monitor} ({mode}), not on val."
-    if any(_monitors_val(node) for node in _stoppers(cfg)):
+    if any(_monitors_val(node) for node in _stoppers(cfg)) and not _validated_once(cfg):
         told += " Val had a say in when training stopped."
     return told
+
+
+def how_split(cfg: SplitConfig) -> str:
+    """How pictures were shared out, by the keys that decided it."""
+    told = f"split={cfg.kind}"
+    if cfg.kind == "csv":
+        return f"{told}, by {cfg.file or 'the column split of data.root'}"
+    if cfg.kind == "grouped":
+        told += f" split.groups={cfg.groups}"
+    if cfg.folds is not None:
+        told += f", split.fold {cfg.fold} of {cfg.folds} folds"
+    return f"{told}, split.seed {cfg.seed}" if cfg.read_of("seed") else told
 
 
 def how_tested(before: bool) -> str:
@@ -46,8 +60,10 @@ def how_tested(before: bool) -> str:
 
 
 def _validated_once(cfg: TrainConfig) -> bool:
-    within = cfg.trainer.get("val_check_interval")
-    return cfg.trainer.get("max_epochs") == 1 and within in (None, 1.0)
+    epochs = cfg.trainer.get("max_epochs") or -1
+    every = cfg.trainer.get("check_val_every_n_epoch") or 1
+    once = epochs > 0 and epochs // every == 1
+    return once and cfg.trainer.get("val_check_interval") in (None, 1.0)
 
 
 def _keeper(cfg: TrainConfig) -> dict[str, object]:

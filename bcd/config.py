@@ -105,6 +105,25 @@ class SplitConfig:
                 last = self.folds - 1
                 raise ConfigError(f"split.fold={self.fold}: must lie between 0 and {last}")
 
+    def unread(self) -> list[str]:
+        """Keys that this way of splitting does not read."""
+        if self.kind == "csv":
+            return ["test", "val", "seed", "folds", "fold", "groups", "group_size", "embargo"]
+        unread = ["file", "fold" if self.folds is None else "test"]
+        if self.kind == "blocked" and self.folds is not None:
+            unread += ["seed"]  # folds are where file order puts them
+        if self.kind != "grouped":
+            unread += ["groups"]
+        if self.kind != "blocked":
+            unread += ["embargo"]
+        if self.kind in ("stratified", "kfold") or (self.kind, self.groups) == ("grouped", "given"):
+            unread += ["group_size"]
+        return unread
+
+    def read_of(self, *keys: str) -> list[str]:
+        """Those of some keys that this way of splitting reads, as `split.<key>`."""
+        return [f"split.{key}" for key in keys if key not in self.unread()]
+
 
 @dataclass
 class AugmentConfig:

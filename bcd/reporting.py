@@ -17,7 +17,7 @@ from bcd.audit.checks import NOT_ESTABLISHED, Check
 from bcd.audit.page import check_rows
 from bcd.audit.pairs import PARTED
 from bcd.audit.shortcuts import shortcut_lines
-from bcd.chosen import how_chosen, val_chose_epoch
+from bcd.chosen import how_chosen, how_split, val_chose_epoch
 from bcd.config import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.split import SUBSETS, Split
@@ -116,8 +116,6 @@ def _data(facts: Facts) -> Section:
 
 
 def _separation(facts: Facts) -> Section:
-    cfg = facts.cfg.split
-    how = f"split={cfg.kind}" + (f" split.groups={cfg.groups}" if cfg.kind == "grouped" else "")
     rows = [row for row in check_rows(facts.checks) if not row[1].startswith("shortcut")]
     test = facts.test
     leaks = (
@@ -129,7 +127,7 @@ def _separation(facts: Facts) -> Section:
     return Section(
         "Separation and leaks",
         [
-            f"{how}, split.seed {cfg.seed}. {leaks}",
+            f"{how_split(facts.cfg.split)}. {leaks}",
             Table(["", "looked at", "found", "mend"], rows, False),
             Figure(PARTED, "pairs that the split parts"),
         ],
@@ -139,7 +137,8 @@ def _separation(facts: Facts) -> Section:
 def _model(facts: Facts) -> Section:
     cfg, views = facts.cfg, min(facts.cfg.augment.views, facts.epochs)
     optimizer = str(cfg.optimizer.get("_target_", "")).rpartition(".")[2]
-    trained = "the head" if cfg.model.unfreeze == 0 else f"the head and {cfg.model.unfreeze} blocks"
+    blocks = cfg.model.unfreeze if cfg.model.unfreeze_from < facts.epochs else 0
+    trained = f"the head and {blocks} blocks" if blocks else "the head"
     learnt = f"{optimizer}, learning rate {cfg.optimizer.get('lr')}"
     rows = [
         ["backbone", f"{cfg.model.title}, weights {cfg.model.weights}"],
@@ -149,7 +148,7 @@ def _model(facts: Facts) -> Section:
         ["optimizer", "none: scikit-learn fits the head" if cfg.head.fitted else learnt],
         ["epochs", f"{facts.epochs}, batches of {cfg.data.batch_size}"],
         ["views", f"{views} of each picture, {len(cfg.augment.transforms)} transforms"],
-        ["seed", f"{cfg.seed}, of the split {cfg.split.seed}"],
+        ["seed", f"{cfg.seed}, of training alone"],
     ]
     kept = "config.yaml and run.json hold every setting, the versions and the command."
     chosen = f"{how_chosen(cfg)} {facts.tested} {kept}"

@@ -61,7 +61,9 @@ def main() -> None:
     missed = own - known
     print(f"{len(files)} images, {len(pairs)} candidates, {asked.inliers} or more inliers:")
     print(f"{len(own)} pairs; {len(false)} false among {len(crossing)} pairs of different classes")
-    print(f"unknown to the audit: {len(missed)} of {len(own)} ({len(missed) / len(own):.1%})")
+    print(
+        f"unknown to the audit: {len(missed)} of {len(own)} ({len(missed) / max(len(own), 1):.1%})"
+    )
     for first, second in sorted(missed):
         print(f"  {names[first]}  {names[second]}")
     for folder in asked.splits:

@@ -147,8 +147,9 @@ def _figures(run: Path) -> dict[str, Any]:
     scores = [score for check in checks for score in check["facts"].get("scores", ())]
     told = {s["source"]: s["balanced_accuracy"] for s in scores}
     probes = {name: told.get(name, math.nan) for name in IN_RUNS}  # not measured: no figure
-    clinical = {f"{name} by threshold": test["at_threshold"][name] for name in AT_THRESHOLD}
-    clinical |= {f"{name} by class": test[name] for name in BY_CLASS}
+    at = test.get("at_threshold", {})  # none where no class is benign
+    clinical = {f"{name} by threshold": at.get(name, math.nan) for name in AT_THRESHOLD}
+    clinical |= {f"{name} by class": test.get(name, math.nan) for name in BY_CLASS}
     return {**test, "covered": test["sets"]["coverage"], **probes, **clinical}
 
 
@@ -167,7 +168,7 @@ def _pool(runs: Sequence[Path]) -> None:
     metrics = compute_metrics(probabilities, labels, classes, None)
     named = named_groups(groups)
     limits = confusion_intervals(labels, probabilities.argmax(axis=1), classes, None, named)
-    print(f"\npooled, n = {len(rows)}, {len(set(named or ()))} groups:")
+    print(f"\npooled, n = {len(rows)}, {len(set(named or ()))} clusters:")
     for name in ("accuracy", "balanced_accuracy", "f1"):
         low, high = limits[name]
         print(f"{name} {metrics[name]:.4f} [{low:.3f}, {high:.3f}]")

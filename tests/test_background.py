@@ -106,7 +106,14 @@ def full(picture: Pixels) -> Pixels:
     return covered
 
 
-@pytest.mark.parametrize("change", [full, np.invert])
+def one_cell(picture: Pixels) -> Pixels:
+    """One cell that leaves but the corners free, where the glass is."""
+    cv2.circle(picture, (112, 112), 118, (200, 140, 190), -1)
+    cv2.circle(picture, (112, 112), 50, (110, 60, 150), -1)
+    return picture
+
+
+@pytest.mark.parametrize("change", [full, np.invert, one_cell])
 def test_without_background_there_are_no_colours(change: object) -> None:
     assert callable(change)
     colours, stained = background_colours(change(drawn(0)))

@@ -18,17 +18,21 @@ from bcd.features.recipe import Recipe, plain_recipe, view_recipe
 from bcd.models.backbones import build_backbone
 from bcd.models.network import SmearNetwork
 
+LOCAL = {"bcd", "bench", "tests", "promises", *(file.stem for file in ROOT.glob("tests/*.py"))}
+# Another interpreter's, which `bench.paper --keras` names; and what openvino brings.
+ELSEWHERE = {"keras", "openvino_telemetry"}
 
-def imported() -> set[str]:
-    """Top-level packages that bcd and its programs import, the standard library's left out."""
+
+def imported(*patterns: str) -> set[str]:
+    """Top-level packages that files import, the standard library's and ours left out."""
     names = set()
-    for file in [*ROOT.glob("bcd/**/*.py"), *ROOT.glob("*.py")]:
+    for file in (file for pattern in patterns for file in ROOT.glob(pattern)):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names.add(str(node.module).partition(".")[0])
-    return names - set(sys.stdlib_module_names) - {"bcd"}
+    return names - set(sys.stdlib_module_names) - LOCAL
 
 
 def test_every_import_is_declared() -> None:
@@ -36,8 +40,9 @@ def test_every_import_is_declared() -> None:
     tables = text.partition("\ndependencies = [")[2].partition("[tool.")[0]
     declared = set(re.findall(r'"([a-z0-9-]+)[^"]*[<>]=?[^"]*"', tables.lower()))
     known = packages_distributions()
-    assert {"cv2", "yaml", "omegaconf"} <= imported()
-    for name in imported():
+    ours = imported("*.py", "bcd/**/*.py")
+    assert {"cv2", "yaml", "omegaconf"} <= ours
+    for name in ours | imported("bench/**/*.py", "tests/**/*.py") - ELSEWHERE:
         distributions = {d.lower().replace("_", "-") for d in known.get(name, [name])}
         assert distributions & declared, f"{name} is imported but not declared"
 
@@ -63,11 +68,17 @@ def test_a_bank_is_another_for_another_source_of_a_transform(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    source = "import albumentations\nclass Mine(albumentations.NoOp):\n    strength = {}\n"
+    source = (
+        "import albumentations\n"
+        "class Mine(albumentations.NoOp):\n    strength = {}\n"
+        "def mine(image, **others):\n    return image\n"
+    )
     (tmp_path / "own_transform.py").write_text(source.format(1))
     mine = {"_target_": "own_transform.Mine"}
     nested = {"_target_": "albumentations.OneOf", "transforms": [mine]}
-    recipes = [AugmentConfig(transforms=[node]) for node in (mine, nested)]
+    looked_up = {"_target_": "hydra.utils.get_method", "path": "own_transform.mine"}
+    function = {"_target_": "albumentations.Lambda", "image": looked_up}
+    recipes = [AugmentConfig(transforms=[node]) for node in (mine, nested, function)]
     before = [view_recipe(plain(), recipe, 0).key for recipe in recipes]
     assert [view_recipe(plain(), recipe, 0).key for recipe in recipes] == before
     (tmp_path / "own_transform.py").write_text(source.format(2))

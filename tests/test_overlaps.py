@@ -15,6 +15,7 @@ from fields import cut, draw_large
 from numpy.typing import NDArray
 from PIL import Image
 
+from bcd.audit.checks import check_files
 from bcd.config import DataConfig
 from bcd.data.catalog import Catalog, load_catalog
 from bcd.data.files import read_bytes
@@ -223,6 +224,10 @@ def test_one_picture_of_a_field_stays_and_none_of_a_conflict(tmp_path: Path) -> 
     assert reasons["A/9.png"] == "shows the field of A/1.png"
     assert reasons["A/2.png"] == reasons["B/9.png"]
     assert "another class" in reasons["A/2.png"]
+    files = check_files(catalog)[0]  # they can be read, and nothing is to be repaired
+    assert (files.status, files.mend) == ("PASS", "")
+    left_out = "3 left out by data.drop_duplicates=true"
+    assert files.finding == f"all {len(pictures)} can be read; {left_out}"
     asked = load_catalog(DataConfig(root=str(root), drop_duplicates=True))
     assert asked.pictures == catalog.pictures
 

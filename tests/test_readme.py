@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
@@ -68,10 +69,36 @@ def test_make_knows_every_target_of_the_pages() -> None:
     assert {"demo", "test", "help"} <= named <= targets
 
 
+def test_modules_that_are_named_have_the_options_that_are_named() -> None:
+    lines = [line for p in PAGES for line in re.findall(r"python -m [^`\n]+", p.read_text("utf-8"))]
+    seen = set()
+    for line in lines:
+        name, *words = shlex.split(line.partition("  ")[0], comments=True)[2:]
+        spec = importlib.util.find_spec(name)
+        assert spec is not None, line
+        if spec.submodule_search_locations:
+            spec = importlib.util.find_spec(f"{name}.__main__")
+        assert spec is not None and spec.origin is not None, line
+        source = Path(spec.origin).read_text(encoding="utf-8")
+        for option in (word for word in words if word.startswith("--")):
+            assert f'"{option}"' in source, line
+        seen.add(name)
+    assert {"bench.seeds", "bench.overlaps", "bcd.models", "tests.promises"} <= seen
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of a page's headings."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-") for title in titles}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_and_picture_is_there(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
-            assert (page.parent / target).exists(), target
+            name, _, anchor = target.partition("#")
+            file = page.parent / name if name else page
+            assert file.exists(), target
+            assert not anchor or anchor in anchors(file), target
     if page.name == "README.md":
         assert len(page.read_text(encoding="utf-8").splitlines()) < 200

@@ -12,10 +12,11 @@ from noise import made_up_catalog
 from test_slides import made_up_looks, surveyed
 
 from bcd.audit.checks import NOT_ESTABLISHED, Check, check_split
-from bcd.chosen import how_chosen, val_chose_epoch
+from bcd.chosen import how_chosen, how_split, val_chose_epoch
 from bcd.config import DataConfig, SplitConfig
 from bcd.data.catalog import Catalog
-from bcd.data.split import make_split
+from bcd.data.split import make_split, other_split
+from bcd.errors import BcdError
 from bcd.evaluation.promise_text import chosen_on_val
 
 LAST = "that of the last epoch; val did not choose it"
@@ -32,6 +33,11 @@ LAST = "that of the last epoch; val did not choose it"
         ("callbacks.best.monitor=null", LAST, False),
         ("callbacks.best=null callbacks.last=null", "No checkpoint was kept", False),
         ("head=svm trainer.max_epochs=1", "one epoch, and so none to choose", False),
+        ("experiment=paper head=svm", "of the one validation; val chose no epoch", False),
+        ("experiment=best_frozen", "of the one validation; val chose no epoch", False),
+        ("head=knn trainer.check_val_every_n_epoch=1", "was chosen on val", True),
+        ("trainer.max_epochs=5 trainer.check_val_every_n_epoch=3", "val chose no epoch", False),
+        ("head=svm callbacks.best.monitor=null", LAST, False),
         ("trainer.max_epochs=1 +trainer.val_check_interval=0.5", "was chosen on val", True),
     ],
 )
@@ -89,3 +95,32 @@ def test_a_csv_without_patients_says_that_none_are_known() -> None:
     check = separation(replace(catalog, pictures=pictures), SplitConfig(kind="csv"))
     assert check.status == "WARN"
     assert "no groups are known, so one slide may be on both sides" in check.finding
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told", "seeded"),
+    [
+        ("split=stratified split.seed=7", "split=stratified, split.seed 7", True),
+        ("split=grouped split.groups=auto", "split=grouped split.groups=auto, split.seed 0", True),
+        ("split=kfold split.fold=1", "split=kfold, split.fold 1 of 5 folds, split.seed 0", True),
+        ("split=blocked split.seed=7", "split=blocked, split.seed 7", True),
+        ("split=blocked split.folds=5", "split=blocked, split.fold 0 of 5 folds", False),
+        ("split=csv split.file=own.csv", "split=csv, by own.csv", False),
+        ("split=csv", "split=csv, by the column split of data.root", False),
+    ],
+)
+def test_a_split_is_told_by_the_keys_that_decided_it(
+    overrides: str, told: str, seeded: bool, tmp_path: Path
+) -> None:
+    cfg = train_config(tmp_path, *overrides.split()).split
+    assert how_split(cfg) == told
+    assert ("split.seed" in other_split(cfg)) == seeded
+    idle = [f"split.{key}" for key in cfg.unread() if key != "file"]
+    assert not [key for key in idle if key in other_split(cfg).replace(",", "").split()]
+
+
+def test_a_csv_that_lacks_a_class_is_not_told_to_change_the_seed() -> None:
+    catalog = patients(1)
+    pictures = tuple(replace(p, subset="train" if p.label else p.subset) for p in catalog.pictures)
+    with pytest.raises(BcdError, match="has no picture of class 'class1': give other values in"):
+        make_split(replace(catalog, pictures=pictures), SplitConfig(kind="csv"))

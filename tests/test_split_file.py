@@ -105,6 +105,20 @@ def test_one_path_in_two_groups_is_refused(tmp_path: Path) -> None:
         make_split(CATALOG, cfg)
 
 
+@pytest.mark.parametrize(
+    "path", ["./class0/0000.png", "class0//0000.png", "class1/../class0/0000.png"]
+)
+def test_one_path_in_two_spellings_is_one(path: str, tmp_path: Path) -> None:
+    cfg = written(tmp_path / "split.csv", GROUPS)
+    with (tmp_path / "split.csv").open("a") as stream:
+        stream.write(f"{path},test,p0-0\n")
+    with pytest.raises(BcdError, match=r"0000\.png is in subset 'test', but in 'train' on an"):
+        make_split(CATALOG, cfg)
+    text = (tmp_path / "split.csv").read_text().removesuffix(f"{path},test,p0-0\n")
+    (tmp_path / "split.csv").write_text(text.replace("\nclass0/0000.png", f"\n{path}"))
+    assert make_split(CATALOG, cfg).subsets == PARTS
+
+
 @pytest.mark.parametrize(("groups", "parted"), [(SLIDES, 0), (["one"] * 12 + ["two"] * 12, 2)])
 def test_groups_of_a_split_file_do_not_establish_that_patients_are_apart(
     groups: list[str], parted: int, tmp_path: Path

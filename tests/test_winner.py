@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_sweeps import record, trial
 
@@ -71,6 +72,21 @@ def test_a_sweep_that_tested_its_winner_alone_says_so(
     assert "used for the best setting alone, after the ranking" in capsys.readouterr().err
 
 
+def test_trials_that_came_after_the_test_are_told(
+    widened: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (widened / "0" / "metrics.json").unlink()
+    conclude_sweep(widened)
+    record(widened, trial("4", "a=4 seed=0", 0, 0.6, best=BEST))
+    for _ in range(2):  # it is remembered
+        capsys.readouterr()
+        conclude_sweep(widened)
+        said = capsys.readouterr().err
+        assert "after the ranking" not in said
+        assert "the sweep was widened: 1 of its trials were made after that" in said
+    assert "made after that" in (widened / "leaderboard.html").read_text()
+
+
 def test_a_sweep_that_cannot_name_its_winner_gives_no_checkpoint(widened: Path) -> None:
     with pytest.raises(BcdError, match="is a sweep that was not ranked: rank it"):
         find_checkpoint(str(widened))
@@ -95,3 +111,12 @@ def test_the_table_over_seeds_is_of_the_winner_alone(
     monkeypatch.setattr(sys, "argv", ["seeds", str(widened)])
     bench.seeds.main()
     assert read == ["1", "2"]
+
+
+def test_the_table_over_seeds_takes_runs_without_a_benign_class(tmp_path: Path) -> None:
+    (tmp_path / "audit.json").write_text('{"checks": []}')
+    figures = {"accuracy": 0.5, "sets": {"coverage": 0.9}}
+    (tmp_path / "metrics.json").write_text(json.dumps({"test": figures}))
+    read = bench.seeds._figures(tmp_path)
+    assert (read["accuracy"], read["covered"]) == (0.5, 0.9)
+    assert all(np.isnan(read[f"{name} by threshold"]) for name in bench.seeds.AT_THRESHOLD)

@@ -15,13 +15,14 @@ from bcd.data.catalog import Catalog
 from bcd.data.linking import link
 from bcd.data.overlaps import COPIES, DUPLICATE_SHARE
 from bcd.data.slides import Slides
-from bcd.data.split import Split, far_from_share
-from bcd.data.survey import Survey
+from bcd.data.split import Split, far_from_share, other_split
+from bcd.data.survey import Survey, was_dropped
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 
 _MANY = 0.01  # share of test pictures from which on leaks are a failure, not a blemish
 _RARE = 0.2  # of the largest class: a smaller class is told to be rare
+_DROP = "data.drop_duplicates=true"
 NOT_ESTABLISHED = "patient-level separation: not established"
 
 
@@ -52,14 +53,18 @@ def worst(checks: Sequence[Check]) -> str:
 
 def check_files(catalog: Catalog) -> list[Check]:
     """Unusable files, odd sizes and class balance."""
-    reasons = Counter(item.reason for item in catalog.rejected)
+    reasons = Counter(item.reason for item in catalog.rejected if not was_dropped(item))
+    dropped = len(catalog.rejected) - reasons.total()
+    left_out = f"; {dropped} left out by {_DROP}" if dropped else ""
     facts = {"rejected": [vars(item) for item in catalog.rejected]}
     if reasons:
         told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
         mend = "repair or remove the files listed in audit.json"
-        files = Check("files", WARN, f"{sum(reasons.values())} unusable: {told}", mend, facts)
+        told = f"{reasons.total()} unusable: {told}{left_out}"
+        files = Check("files", WARN, told, mend, facts)
     else:
-        files = Check("files", PASS, f"all {len(catalog.pictures)} can be read", "", facts)
+        told = f"all {len(catalog.pictures) + dropped} can be read{left_out}"
+        files = Check("files", PASS, told, "", facts)
     return [files, _sizes(catalog), _balance(catalog)]
 
 
@@ -83,9 +88,6 @@ def _balance(catalog: Catalog) -> Check:
         return Check("class balance", PASS, finding, "", {"counts": counts})
     mend = "model.class_weights=balanced"
     return Check("class balance", WARN, f"{rare} is rare: {finding}", mend, {"counts": counts})
-
-
-_DROP = "data.drop_duplicates=true"
 
 
 def check_overlaps(catalog: Catalog, survey: Survey) -> list[Check]:
@@ -181,9 +183,7 @@ def _shares(catalog: Catalog, split: Split, cfg: SplitConfig) -> Check:
     none = [name for k, name in enumerate(counts) if not tested[k]]
     if none and not far:
         far = [f"test holds no picture of {', '.join(none)}"]
-    mend = "other groups, split.seed or split.group_size" if far else ""
-    if far and cfg.kind == "csv":
-        mend = "another CSV"
+    mend = other_split(cfg) if far else ""
     finding = "; ".join(far) or f"test holds {', '.join(held)}"
     return Check("shares", WARN if far else PASS, finding, mend)
 

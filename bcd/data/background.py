@@ -12,7 +12,9 @@ light, glass and stain left on it remain. How much is masked, and where, must no
 
 What remains is that pixels of a crowded field lie closer together than those of an empty one. Where
 fewer than `SAMPLE` are left, or what is left is no lighter than what is masked (no bright field, or
-cells cut out on black), no colours are given.
+cells cut out on black), or much of the picture is lighter still (a cell that fills it was taken for
+the glass), no colours are given. What cannot be told from glass is taken for it: cells fainter than
+`_APART`, and in a field without any glass a sheet of even cells.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ _BLOCKS = 4  # by four: in each, the brightest pixels are first taken for glass
 _BRIGHTEST = 0.15
 _FITS = 4
 _APART = 10  # grey values from the glass, in any channel, from which on a pixel is no glass
+_LIGHTER = 0.03  # share of the picture that is lighter than glass, from which on it is none
 _MARGIN = 3  # pixels of 112 around what is no glass, twice as many of 224
 
 
@@ -74,14 +77,17 @@ def background_colours(
     """
     small = np.asarray(cv2.resize(picture, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.uint8)
     glass: Any = _TERMS.reshape(-1, 6) @ _fit_light(small)
-    apart = cv2.absdiff(small.astype(np.float32), glass.reshape(_SIDE, _SIDE, 3))
+    above = small.astype(np.float32) - glass.reshape(_SIDE, _SIDE, 3)
+    apart = np.abs(above)
     stained = np.maximum(np.maximum(apart[..., 0], apart[..., 1]), apart[..., 2]) > _APART
+    lighter = np.minimum(np.minimum(above[..., 0], above[..., 1]), above[..., 2]) > _APART
     mask = cv2.medianBlur(stained.astype(np.uint8), 3)  # single pixels are noise
     wide = np.maximum(cv2.dilate(mask, _ELEMENT), _ALWAYS)
     places = _ORDER[wide.ravel()[_ORDER] == 0][:SAMPLE]
     share = np.asarray(mask.mean(), np.float32)
     colours = np.sort(small.reshape(-1, 3)[places], axis=0)
-    if len(places) < SAMPLE or not _lighter(colours, small[mask > 0]):
+    no_glass = (lighter & (_ALWAYS == 0)).mean() > _LIGHTER
+    if len(places) < SAMPLE or no_glass or not _lighter(colours, small[mask > 0]):
         return np.full(3 * len(QUANTILES), np.nan, np.float32), share
     chosen = [round(q * (SAMPLE - 1)) for q in QUANTILES]
     return colours[chosen].ravel().astype(np.float32), share

@@ -109,7 +109,7 @@ def make_split(catalog: Catalog, cfg: SplitConfig, survey: Survey | None = None)
         subsets = _by_chance(labels, together if cfg.kind == "grouped" else None, cfg)
     clusters = name_clusters(together, catalog, groups)
     split = Split(tuple(str(s) for s in subsets), groups, clusters, len(cut))
-    _check_classes(catalog, split)
+    _check_classes(catalog, split, cfg)
     return split
 
 
@@ -258,12 +258,20 @@ def _check_sizes(catalog: Catalog, cfg: SplitConfig) -> None:
             )
 
 
-def _check_classes(catalog: Catalog, split: Split) -> None:
+def other_split(cfg: SplitConfig) -> str:
+    """What may be changed so that the parts hold other pictures; only what the split heeds."""
+    if cfg.kind == "csv":
+        return "another split.file" if cfg.file else "other values in the CSV's column 'split'"
+    keys = cfg.read_of("seed", "test", "val", "fold", "group_size", "embargo")
+    groups = ", or other groups" if (cfg.kind, cfg.groups) == ("grouped", "given") else ""
+    return f"another {', '.join(keys[:-1])} or {keys[-1]}{groups}"
+
+
+def _check_classes(catalog: Catalog, split: Split, cfg: SplitConfig) -> None:
     for subset in SUBSETS[:3]:
         present = {catalog.pictures[i].label for i in split.indices(subset)}
         absent = [name for i, name in enumerate(catalog.classes) if i not in present]
         if absent:
             raise BcdError(
-                f"the {subset} part has no picture of class '{absent[0]}': change split.seed, "
-                f"split.test or split.val, or use other groups"
+                f"the {subset} part has no picture of class '{absent[0]}': give {other_split(cfg)}"
             )

@@ -6,6 +6,7 @@ import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from posixpath import normpath
 from typing import NamedTuple
 
 from bcd.data.catalog import Catalog
@@ -47,6 +48,7 @@ def read_places(catalog: Catalog, file: Path) -> list[Place]:
         raise BcdError(f"split.file={file}: wants the columns path and subset")
     by_path: dict[str, Place] = {}
     for line, row in enumerate(rows, start=2):
+        row["path"] = normpath(row["path"] or "")  # one path in two spellings is one path
         place = Place(row["subset"], row.get("group") or "")
         before = by_path.setdefault(row["path"], place)
         for name, now, then in zip(Place._fields, place, before, strict=True):
@@ -55,7 +57,7 @@ def read_places(catalog: Catalog, file: Path) -> list[Place]:
                     f"split.file={file} line {line}: {row['path']} is in {name} '{now}', but in "
                     f"'{then}' on an earlier line"
                 )
-    paths = [written_path(p.path) for p in catalog.pictures]
+    paths = [normpath(written_path(p.path)) for p in catalog.pictures]
     present = set(paths)
     by_hash: dict[str, list[Place]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row["path"] in present):  # moved files' rows first

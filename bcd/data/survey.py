@@ -81,6 +81,15 @@ def survey_pictures(catalog: Catalog) -> Survey:
     return Survey(len(catalog.pictures), tuple(find_overlaps(catalog, look)), look)
 
 
+_TWO_CLASSES = "shows a field that stands under another class too"
+_SHOWN = "shows the field of"
+
+
+def was_dropped(item: Rejected) -> bool:
+    """Whether a file was left out by `drop_duplicates`, and is not unusable."""
+    return item.reason.startswith((_TWO_CLASSES, _SHOWN))
+
+
 def drop_duplicates(catalog: Catalog) -> Catalog:
     """Rejects each picture that is a near duplicate of one before it, by path, that stays.
 
@@ -96,7 +105,7 @@ def drop_duplicates(catalog: Catalog) -> Catalog:
     survey = survey_pictures(catalog)
     for members in _members(survey.duplicates):
         if len({catalog.pictures[i].label for i in members}) > 1:
-            reasons |= dict.fromkeys(members, "shows a field that stands under another class too")
+            reasons |= dict.fromkeys(members, _TWO_CLASSES)
     copies = components(survey.count, [o for o in survey.overlaps if o.kind in COPIES])
     near: dict[int, set[int]] = {int(number): {int(number)} for number in copies}
     for pair in survey.overlaps:
@@ -110,7 +119,7 @@ def drop_duplicates(catalog: Catalog) -> Catalog:
             continue
         alike = [kept_of[number] for number in near[int(copies[i])] if number in kept_of]
         if alike:
-            reasons[i] = f"shows the field of {catalog.pictures[min(alike)].path}"
+            reasons[i] = f"{_SHOWN} {catalog.pictures[min(alike)].path}"
         else:
             kept_of[int(copies[i])] = i
     dropped = [

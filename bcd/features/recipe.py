@@ -86,10 +86,16 @@ def view_recipe(plain: Recipe, augment: AugmentConfig, seed: int) -> Recipe:
 
 
 def _sources(value: Any) -> Iterator[tuple[str, str]]:
-    """Modules of the transforms that are not albumentations' own, with sha256 of their files."""
+    """Modules of the transforms that are not albumentations' own, with sha256 of their files.
+
+    Those of their bases too, and of functions that Hydra looks up; not what these modules import.
+    """
     if isinstance(value, Mapping):
         if "_target_" in value:
-            yield from _modules(get_object(str(value["_target_"])))
+            named = str(value["_target_"])
+            if named.startswith("hydra.utils.get_") and "path" in value:
+                named = str(value["path"])
+            yield from _modules(get_object(named))
         value = list(value.values())
     if isinstance(value, list | tuple):
         for item in value:

@@ -36,7 +36,7 @@ from bcd.sweeps.settings import (
     share_of_right,
 )
 from bcd.sweeps.trials import DONE, Trial, read_trials, run_trial
-from bcd.sweeps.winner import read_winner, write_winner
+from bcd.sweeps.winner import read_tested, read_winner, write_winner
 
 _SHOWN = 30  # settings in the terminal
 DEFAULT = "default"  # folder of the trial without what is searched for
@@ -67,12 +67,15 @@ def conclude_sweep(sweep: Path, test: bool = True) -> int:
             replace(t, reason=untested.get(t.name, t.reason)) for t in winner.setting.trials
         )
         rows[0] = replace(winner, setting=replace(winner.setting, trials=tried))
+    done = sum(trial.status == DONE for trial in trials)
+    tested = dict.fromkeys(tests, done) | read_tested(sweep)
+    later = done - min([tested[name] for name in tests], default=done)
     pooled = pool(sweep, list(tests)) if tests else None
     others = [row.setting.label for row in rows if row is not rows[0] and _was_tested(sweep, row)]
     again = reproducing(winner)
-    board = Board(rows, tests, pooled, _default_of(rows), again, tuple(others), seen)
+    board = Board(rows, tests, pooled, _default_of(rows), again, tuple(others), seen, later)
     write_board(sweep, board)
-    write_winner(sweep, trials, winner.setting.done if winner else ())
+    write_winner(sweep, trials, winner.setting.done if winner else (), tested)
     write_hparams(sweep, board)
     failed = sum(trial.status != DONE for trial in trials)
     _tell(sweep, board, failed, len(trials))

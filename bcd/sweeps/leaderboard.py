@@ -43,6 +43,7 @@ class Board:
         tested_too: Labels of other settings that were tested, as they won before the sweep was
             widened.
         seen: What the ranking saw of the best setting's test images; None without a best.
+        later: Number of trials that came to an end after a run of the winner had been tested.
     """
 
     rows: Sequence[Row]
@@ -52,6 +53,7 @@ class Board:
     command: str
     tested_too: Sequence[str] = ()
     seen: Seen | None = None
+    later: int = 0
 
 
 def short_rows(rows: Sequence[Row]) -> list[list[str]]:
@@ -131,6 +133,11 @@ def headline(board: Board) -> list[str]:
 
 def _tested_text(board: Board) -> str:
     tested = len(board.tested_too) + (board.pooled is not None)
+    if not board.tested_too and board.later:
+        return (
+            "the best setting alone was tested, but the sweep was widened: "
+            f"{board.later} of its trials were made after that"
+        )
     if not board.tested_too:
         if board.seen is not None and board.seen.differs:
             return "the best setting alone was tested, after the ranking"
