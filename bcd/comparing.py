@@ -18,7 +18,7 @@ from bcd.console import say, show_table
 from bcd.data.catalog import Catalog, load_catalog
 from bcd.data.grouping import hang_together
 from bcd.data.reading import read_picture
-from bcd.data.split import recorded_indices, sha256_of
+from bcd.data.split import recorded_indices
 from bcd.data.survey import survey_pictures
 from bcd.errors import BcdError
 from bcd.evaluating import (
@@ -189,7 +189,7 @@ def shared_groups(
 def _overlapping(catalog: Catalog, cards: tuple[Card, Card], indices: Sequence[int]) -> list[str]:
     """Set of each picture by overlaps within the catalog; empty where a run's groups have them."""
     for card in cards:
-        known = {sha256_of(picture) for part in card.split.values() for picture in part}
+        known = card.sha256s()
         if all(catalog.pictures[i].sha256 in known for i in indices):
             return [""] * len(indices)
     none = [""] * len(catalog.pictures)

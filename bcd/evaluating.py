@@ -13,7 +13,7 @@ from bcd.console import say, show_table
 from bcd.data.catalog import Catalog, load_catalog
 from bcd.data.grouping import hang_together
 from bcd.data.loading import ViewSampler, make_loader
-from bcd.data.split import name_clusters, recorded_indices, sha256_of
+from bcd.data.split import name_clusters, recorded_indices
 from bcd.data.survey import survey_pictures
 from bcd.data.views import PLAIN, Augmenter, PictureViews
 from bcd.errors import BcdError
@@ -144,7 +144,7 @@ def _groups(catalog: Catalog, card: Card, indices: Sequence[int]) -> list[str]:
     Where there are others, as the catalog has it, joined where images of this catalog overlap.
     """
     names = [card.groups.get(picture.sha256, picture.group) for picture in catalog.pictures]
-    recorded = {sha256_of(picture) for part in card.split.values() for picture in part}
+    recorded = card.sha256s()
     if any(catalog.pictures[i].sha256 not in recorded for i in indices):
         together, _ = hang_together(names, catalog.labels, survey_pictures(catalog))
         names = list(name_clusters(together, catalog, names))
@@ -233,5 +233,5 @@ def _warn_of_trained(catalog: Catalog, card: Card, indices: Sequence[int], subse
 
 def count_trained(catalog: Catalog, card: Card, indices: Sequence[int]) -> int:
     """Counts the pictures that a model was trained or chosen on, by sha256."""
-    seen = {sha256_of(picture) for part in ("train", "val") for picture in card.split[part]}
+    seen = card.sha256s("train", "val")
     return sum(catalog.pictures[i].sha256 in seen for i in indices)

@@ -17,6 +17,7 @@ from bcd.data.split import Split, sha256_of
 from bcd.errors import BcdError, ConfigError
 from bcd.inference.checkpoint import read_content
 from bcd.overrides import checkpoint_to_resume
+from bcd.sweeps.trials import RECORD
 
 # What a resumed run may have otherwise than the run had; all else is in the checkpoint's weights,
 # in its optimizer's state, or decides which pictures were trained on.
@@ -151,10 +152,10 @@ def _check_folder(cfg: TrainConfig, resumed: Resumed) -> None:
             f"run_dir={cfg.run_dir}: a resumed run goes on in its own folder, {resumed.folder}; "
             "leave it out"
         )
-    if (resumed.folder / "trial.json").exists():  # written by bcd.sweeps
+    if (resumed.folder / RECORD).exists():
         raise BcdError(
             f"resume={resumed.given}: a trial of a sweep: its leaderboard would not be true then; "
-            "start the sweep with other values, or resume a copy without trial.json"
+            f"start the sweep with other values, or resume a copy without {RECORD}"
         )
 
 

@@ -26,6 +26,7 @@ from bcd.evaluation.bootstrap import named_groups
 from bcd.evaluation.conformal import selective_accuracy
 from bcd.evaluation.intervals import confusion_intervals
 from bcd.evaluation.metrics import HEADLINE, compute_metrics
+from bcd.sweeps.seen import read_parts
 from bcd.sweeps.winner import is_sweep, read_winner
 
 AT_THRESHOLD = ("promised_sensitivity", "malignant_sensitivity", "malignant_specificity")
@@ -103,11 +104,7 @@ def varied(seeds: Sequence[Seeds]) -> str:
 
 def count_parts(runs: Sequence[Path]) -> str:
     """How many different test parts runs have, from their `split.csv`, in a sentence."""
-    found = set()
-    for run in runs:
-        with (run / "split.csv").open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-        found.add(frozenset(row["path"] for row in rows if row["subset"] == "test"))
+    found = {frozenset(read_parts(run)["test"]) for run in runs}
     return "one test part" if len(found) == 1 else f"{len(found)} different test parts"
 
 

@@ -104,9 +104,9 @@ def check_overlaps(catalog: Catalog, survey: Survey) -> list[Check]:
     labels = np.asarray(catalog.labels, np.int64)
     cut = link(np.arange(len(labels)), labels, survey.overlaps)[1]
 
-    def found(name: str, kinds: Sequence[str], finding: str, more: str, facts: Any) -> Check:
-        count = sum(pair.kind in kinds for pair in survey.overlaps)
-        mend = _kept_together(count, sum(pair.kind in kinds for pair in cut)) + more
+    def found(name: str, own: Sequence[str], finding: str, more: str, facts: Any) -> Check:
+        count = sum(kinds[kind] for kind in own)
+        mend = _kept_together(count, sum(pair.kind in own for pair in cut)) + more
         return Check(name, WARN if count else PASS, finding, mend if count else "", facts)
 
     same = f"{exact} pairs of files with the same content"

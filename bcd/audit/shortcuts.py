@@ -88,11 +88,11 @@ def without_cells(background: Score, network: float) -> str:
         background: Score of the background alone.
         network: The network's balanced accuracy on the same split.
     """
-    if network <= background.chance:
+    share = _share(background, network)
+    if share is None:
         return f"where the network is not above chance ({background.chance:.1%})"
-    share = (background.balanced_accuracy - background.chance) / (network - background.chance)
     return (
-        f"so {max(share, 0.0):.0%} of what the network has above chance "
+        f"so {share:.0%} of what the network has above chance "
         f"({background.chance:.1%}) can be had without seeing a cell"
     )
 
@@ -136,17 +136,18 @@ def _decoloured(network: Sequence[Score]) -> list[Check]:
             f"{left.balanced_accuracy:.1%} balanced on the {left.split} split, "
             f"{full.balanced_accuracy:.1%} with colour"
         )
-        share = _kept(left, full)
+        share = _share(left, full.balanced_accuracy)
         kept = "not above chance with it" if share is None else f"{share:.0%} of that above chance"
         told.append(f"{text} ({kept})")
-    own = _kept(*pairs[0])
+    left, full = pairs[0]
+    own = _share(left, full.balanced_accuracy)
     status = WARN if own is None or own < _HALF else PASS
     mend = "augment=strong, and see shift=standard" if status == WARN else ""
     facts = {"scores": [asdict(s) for s in network]}
     return [Check("network without colour", status, "; ".join(told), mend, facts)]
 
 
-def _kept(left: Score, full: Score) -> float | None:
-    """Share of the accuracy above chance that is left; None where there is none."""
-    above = full.balanced_accuracy - full.chance
-    return None if above <= 0 else max(left.balanced_accuracy - left.chance, 0.0) / above
+def _share(part: Score, whole: float) -> float | None:
+    """Share of a balanced accuracy above chance that a score reaches; None where it has none."""
+    above = whole - part.chance
+    return None if above <= 0 else max(part.balanced_accuracy - part.chance, 0.0) / above

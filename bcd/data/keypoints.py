@@ -54,11 +54,6 @@ class Keypoints:
     extent: NDArray[np.float32]
     views: NDArray[np.uint8]
 
-    def mirrored(self, index: int) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
-        """Places and angles of an image's keypoints were it mirrored left to right."""
-        place = self.extent[index, 0] - np.conj(self.place[index])
-        return place.astype(np.complex64), (np.pi - self.angle[index]).astype(np.float32)
-
 
 def find_keypoints(paths: Mapping[str, Path], small: bool) -> Keypoints:
     """Finds the keypoints of each image, given by its sha256, in order.

@@ -159,7 +159,7 @@ def _proposals(
     Returns:
         The match that stays where it is, ascending, and rotation and scale as a complex number.
     """
-    couples = [_couples(min(int(end - start), _BEST)) for start, end in zip(starts, ends)]  # noqa: B905
+    couples = [_couples(min(int(count), _BEST)) for count in ends - starts]
     if not couples:
         return np.zeros(0, np.int64), np.zeros(0, np.complex64)
     shifted = np.repeat(starts, [len(two[0]) for two in couples])

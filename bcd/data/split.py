@@ -55,12 +55,8 @@ class Split:
 
     def hashes(self, catalog: Catalog) -> dict[str, list[str]]:
         """`<sha256> <class>` of each subset's pictures, as often as there are copies of one."""
-        pictures, classes = catalog.pictures, catalog.classes
         return {
-            subset: [
-                f"{pictures[i].sha256} {classes[pictures[i].label]}" for i in self.indices(subset)
-            ]
-            for subset in SUBSETS[:3]
+            subset: [_recorded(catalog, i) for i in self.indices(subset)] for subset in SUBSETS[:3]
         }
 
     def write(self, file: Path, catalog: Catalog) -> None:
@@ -167,8 +163,8 @@ def recorded_indices(catalog: Catalog, recorded: Sequence[str]) -> list[int]:
     """
     exact, left = Counter(recorded), list[int]()
     found = []
-    for i, picture in enumerate(catalog.pictures):
-        key = f"{picture.sha256} {catalog.classes[picture.label]}"
+    for i in range(len(catalog.pictures)):
+        key = _recorded(catalog, i)
         if exact[key] > 0:
             exact[key] -= 1
             found.append(i)
@@ -181,6 +177,11 @@ def recorded_indices(catalog: Catalog, recorded: Sequence[str]) -> list[int]:
             wanted[sha256] -= 1
             found.append(i)
     return sorted(found)
+
+
+def _recorded(catalog: Catalog, index: int) -> str:
+    picture = catalog.pictures[index]
+    return f"{picture.sha256} {catalog.classes[picture.label]}"
 
 
 def sha256_of(recorded: str) -> str:

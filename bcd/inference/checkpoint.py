@@ -13,6 +13,7 @@ import torch
 
 from bcd.config import ModelConfig
 from bcd.config_head import HeadConfig
+from bcd.data.split import sha256_of
 from bcd.errors import BcdError
 from bcd.evaluation.judge import Judge
 from bcd.models.backbones import empty_backbone
@@ -63,6 +64,10 @@ class Card:
     groups: dict[str, str] = field(default_factory=dict)
     judge: dict[str, Any] | None = None
     version: int = CARD_VERSION
+
+    def sha256s(self, *parts: str) -> set[str]:
+        """Of the pictures of some parts of the split; of all where none is named."""
+        return {sha256_of(one) for part in parts or self.split for one in self.split[part]}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as it goes into the checkpoint."""

@@ -43,7 +43,7 @@ def find_seen(
         ranked: Finished runs of all settings.
         settings: Number of settings that have any.
     """
-    parts = {trial.name: _parts(sweep / trial.name / "split.csv") for trial in ranked}
+    parts = {trial.name: read_parts(sweep / trial.name) for trial in ranked}
     tested = set[str]().union(*(parts[trial.name]["test"] for trial in winners))
     val, train = (
         sum(any(image in own[part] for own in parts.values()) for image in tested)
@@ -52,10 +52,10 @@ def find_seen(
     return Seen(len(tested), val, train, settings)
 
 
-def _parts(file: Path) -> dict[str, set[str]]:
-    """Images of each part, by path and content."""
+def read_parts(run: Path) -> dict[str, set[str]]:
+    """Images of train, val and test by content and path, from a run's `split.csv`."""
     parts: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
-    with file.open(newline="", encoding="utf-8") as stream:
+    with (run / "split.csv").open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             if row["subset"] in parts:
                 parts[row["subset"]].add(f"{row['sha256']} {row['path']}")
