@@ -6,7 +6,7 @@ python eval.py ckpt=<checkpoint or run folder> data.root=<folder> all of another
 
 from typing import TYPE_CHECKING
 
-from bcd.cli import CONF, quick_imports, run
+from bcd.cli.app import CONF, quick_imports, run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 def main(cfg: "DictConfig") -> int:
     """Evaluates; returns the exit status."""
-    from bcd.config_check import check_config
-    from bcd.config_programs import EvalConfig
+    from bcd.config.check import check_config
+    from bcd.config.programs import EvalConfig
 
     with quick_imports():
         checked = check_config(cfg, EvalConfig)
-        from bcd.evaluating import evaluate_checkpoint
+        from bcd.commands.evaluate import evaluate_checkpoint
 
     evaluate_checkpoint(checked)
     return 0

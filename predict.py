@@ -6,7 +6,7 @@ python predict.py ckpt=<checkpoint or run folder> input=[a.jpg,folder] format=js
 
 from typing import TYPE_CHECKING
 
-from bcd.cli import CONF, quick_imports, run
+from bcd.cli.app import CONF, quick_imports, run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 def main(cfg: "DictConfig") -> int:
     """Predicts; returns 3 when some pictures got no answer."""
-    from bcd.config_check import check_config
-    from bcd.config_programs import PredictConfig
+    from bcd.config.check import check_config
+    from bcd.config.programs import PredictConfig
 
     with quick_imports():
         checked = check_config(cfg, PredictConfig)
-        from bcd.predicting import predict
+        from bcd.commands.predict import predict
 
     return 3 if predict(checked).unanswered else 0
 

@@ -10,7 +10,7 @@ python train.py resume=<run folder>                      goes on where it was in
 
 from typing import TYPE_CHECKING
 
-from bcd.cli import CONF, quick_imports, run
+from bcd.cli.app import CONF, quick_imports, run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 def main(cfg: "DictConfig") -> int:
     """Trains; returns the exit status."""
-    from bcd.config import TrainConfig
-    from bcd.config_check import check_config
+    from bcd.config.check import check_config
+    from bcd.config.schema import TrainConfig
 
     with quick_imports():
         if cfg.get("resume"):
             from hydra.core.hydra_config import HydraConfig
 
-            from bcd.resuming import resumed_config
+            from bcd.training.resume import resumed_config
 
             cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
         checked = check_config(cfg, TrainConfig)
-        from bcd.training import train
+        from bcd.training.run import train
 
     train(checked)
     return 0

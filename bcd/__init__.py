@@ -1,6 +1,6 @@
 """bcd: blood-smear classifiers, and the evidence whether their accuracy can be believed."""
 
-from bcd.environment import send_nothing
+from bcd.config.environment import send_nothing
 
 __version__ = "0.1.0"
 

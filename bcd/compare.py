@@ -6,7 +6,7 @@ python -m bcd.compare "ckpts=[<a>,<b>]" data.root=<folder>            all of ano
 
 from typing import TYPE_CHECKING
 
-from bcd.cli import CONF, quick_imports, run
+from bcd.cli.app import CONF, quick_imports, run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 def main(cfg: "DictConfig") -> int:
     """Compares; returns the exit status."""
-    from bcd.config_check import check_config
-    from bcd.config_programs import CompareConfig
+    from bcd.config.check import check_config
+    from bcd.config.programs import CompareConfig
 
     with quick_imports():
         checked = check_config(cfg, CompareConfig)
-        from bcd.comparing import compare_checkpoints
+        from bcd.commands.compare import compare_checkpoints
 
     compare_checkpoints(checked)
     return 0

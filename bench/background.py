@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.audit.sources import BACKGROUND, COLOUR, PATCHES
-from bcd.config import DataConfig
+from bcd.config.schema import DataConfig
 from bcd.data.catalog import load_catalog
-from bcd.data.generated import CLASS_NAMES, draw_smear
-from bcd.data.looks import describe, look_at
+from bcd.data.quality.image_statistics import describe, look_at
 from bcd.data.reading import decode_picture
+from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
 from bench.measure import machine
 
 SLIDES = 40

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bcd.config_head import FITTED_HEADS, TRAINED_HEADS
+from bcd.config.head import FITTED_HEADS, TRAINED_HEADS
 from bench.measure import machine, run_timed
 
 FIGURES = ("accuracy", "f1", "balanced_accuracy", "loss", "ece")

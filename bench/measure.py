@@ -99,9 +99,9 @@ def measure_forward(engine_name: str, weights: str, rounds: int = 9) -> Forward:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from bcd.config import ModelConfig
+    from bcd.config.schema import ModelConfig
     from bcd.features.engines import choose_engine, make_engine
-    from bcd.models.backbones import build_backbone
+    from bcd.models.backbones.build import build_backbone
     from bcd.models.network import SmearNetwork
 
     model = ModelConfig(weights=weights)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from bcd.evaluation.calibration import fit_temperature
 from bcd.evaluation.collect import softmax
-from bcd.evaluation.judge import p_malignant
+from bcd.evaluation.decision import p_malignant
 from bcd.evaluation.metrics import losses
-from bcd.evaluation.promise import sensitive_threshold
+from bcd.evaluation.thresholds import sensitive_threshold
 
 Floats = NDArray[np.float64]
 

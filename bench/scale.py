@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bcd.data.generated import generate
+from bcd.data.synthetic.smears import generate
 from bench.measure import Timed, machine, run_timed
 
 

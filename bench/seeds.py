@@ -26,7 +26,7 @@ from bcd.evaluation.bootstrap import named_groups
 from bcd.evaluation.conformal import selective_accuracy
 from bcd.evaluation.intervals import confusion_intervals
 from bcd.evaluation.metrics import HEADLINE, compute_metrics
-from bcd.sweeps.seen import read_parts
+from bcd.sweeps.test_exposure import read_parts
 from bcd.sweeps.winner import is_sweep, read_winner
 
 AT_THRESHOLD = ("promised_sensitivity", "malignant_sensitivity", "malignant_specificity")

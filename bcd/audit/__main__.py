@@ -8,7 +8,7 @@ python -m bcd.audit data.root=<folder> --strict    exit status 1 where a check f
 import sys
 from typing import TYPE_CHECKING
 
-from bcd.cli import CONF, quick_imports, run
+from bcd.cli.app import CONF, quick_imports, run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 def main(cfg: "DictConfig") -> int:
     """Audits; returns the exit status."""
-    from bcd.config_check import check_config
-    from bcd.config_programs import AuditConfig
+    from bcd.config.check import check_config
+    from bcd.config.programs import AuditConfig
 
     with quick_imports():
         checked = check_config(cfg, AuditConfig)
-        from bcd.auditing import audit
+        from bcd.commands.audit import audit
 
     return audit(checked)[1]
 

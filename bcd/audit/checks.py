@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from bcd.audit.leaks import find_leaks
-from bcd.config import DataConfig, SplitConfig
+from bcd.config.schema import DataConfig, SplitConfig
 from bcd.data.catalog import Catalog
-from bcd.data.linking import link
-from bcd.data.overlaps import COPIES, DUPLICATE_SHARE
-from bcd.data.slides import Slides
-from bcd.data.split import Split, far_from_share, other_split
-from bcd.data.survey import Survey, was_dropped
+from bcd.data.quality.overlaps import COPIES, DUPLICATE_SHARE
+from bcd.data.quality.profile import Survey, was_dropped
+from bcd.data.splits.linking import link
+from bcd.data.splits.slide_groups import Slides
+from bcd.data.splits.split import Split, far_from_share, other_split
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 

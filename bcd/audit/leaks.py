@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bcd.data.catalog import Catalog
-from bcd.data.survey import Survey
+from bcd.data.quality.profile import Survey
 from bcd.evaluation.predictions import Prediction
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.config import AugmentConfig, DataConfig, FeaturesConfig, ModelConfig
+from bcd.config.schema import AugmentConfig, DataConfig, FeaturesConfig, ModelConfig
 from bcd.data.catalog import Catalog
 from bcd.data.views import PLAIN, Augmenter, PictureViews
 from bcd.evaluation.collect import choose_device
-from bcd.features.feeding import Need, feed
-from bcd.models.backbones import build_backbone
+from bcd.features.cached import Need, feed
+from bcd.models.backbones.build import build_backbone
 from bcd.models.network import SmearNetwork
 
 

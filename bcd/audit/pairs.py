@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from bcd.data.catalog import Catalog
-from bcd.data.overlaps import Overlap, write_pairs
+from bcd.data.quality.overlaps import Overlap, write_pairs
+from bcd.data.quality.profile import Survey
 from bcd.data.reading import fit, read_picture
-from bcd.data.split import Split
-from bcd.data.survey import Survey
-from bcd.evaluation.figures import TILE, draw_tiles, save_figure
+from bcd.data.splits.split import Split
+from bcd.reporting.figures import TILE, draw_tiles, save_figure
 
 PARTED = "parted_pairs"
 _MOST = 12  # pairs shown

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bcd.audit.sources import Values
 from bcd.data.catalog import Catalog
-from bcd.data.split import Split
+from bcd.data.splits.split import Split
 from bcd.storage import cache_dir, write_text
 
 _VERSION = 5  # raise it when the same looks give other scores

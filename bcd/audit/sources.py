@@ -1,7 +1,7 @@
 """Sources: what the class may be told from that is not the shape of cells.
 
 Only the colours of the background see no cell, as far as one can be told from glass
-(`bcd.data.background` says where not). Whole-picture colours, thumbnails, borders
+(`bcd.data.quality.background` says where not). Whole-picture colours, thumbnails, borders
 and corners hold stained cells too, or pieces of them: what they tell is not of slide and camera
 alone. On drawn smears, whose background knows nothing of the cells, colours of the whole picture
 predict how much of it is stained with an R2 of 0.90, the corner patches with one of 0.13, and the
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.data.catalog import Catalog
-from bcd.data.looks import Looks
+from bcd.data.quality.image_statistics import Looks
 
 Values = NDArray[np.float32]
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bcd.config import DataConfig
-from bcd.data.finding import find_files
+from bcd.config.schema import DataConfig
 from bcd.data.layouts import Entry, benign_index, is_picture, list_entries, order_classes
-from bcd.data.providing import provide_root
+from bcd.data.provide import provide_root
 from bcd.data.scan import FileFacts, scan_files
+from bcd.data.walk import find_files
 from bcd.errors import BcdError, ConfigError
 from bcd.storage import typed_path
 
@@ -139,7 +139,7 @@ def load_catalog(cfg: DataConfig, classes: Sequence[str] | None = None) -> Catal
     catalog = Catalog(base, names, benign, tuple(pictures), tuple(rejected), scan.how)
     if not cfg.drop_duplicates:
         return catalog
-    from bcd.data.survey import drop_duplicates
+    from bcd.data.quality.profile import drop_duplicates
 
     return drop_duplicates(catalog)
 

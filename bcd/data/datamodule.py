@@ -7,10 +7,10 @@ from typing import Any
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader
 
-from bcd.config import AugmentConfig, DataConfig
+from bcd.config.schema import AugmentConfig, DataConfig
 from bcd.data.catalog import Catalog
 from bcd.data.loading import ViewSampler, make_loader
-from bcd.data.split import Split
+from bcd.data.splits.split import Split
 from bcd.data.views import Augmenter, PictureViews, ViewSource
 
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bcd.config import BENIGN
+from bcd.config.schema import BENIGN
 from bcd.data.files import SUFFIXES
-from bcd.data.finding import Found, find_files, is_broken, is_folder
+from bcd.data.walk import Found, find_files, is_broken, is_folder
 from bcd.errors import BcdError, ConfigError
 from bcd.storage import written_path
 
@@ -81,7 +81,7 @@ def benign_index(classes: Sequence[str], benign: str | None) -> int | None:
     Raises:
         ConfigError: Another one is not there.
     """
-    from bcd.config_check import command_line, nearest
+    from bcd.config.check import command_line, nearest
 
     if benign is None:
         return None

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from bcd.config import MOST_SIDE
-from bcd.data.depth import colour_to_8_bits, grey_to_8_bits
+from bcd.config.schema import MOST_SIDE
+from bcd.data.bit_depth import colour_to_8_bits, grey_to_8_bits
 from bcd.data.files import Gate, PictureError, read_bytes, room_for
 from bcd.data.opening import PIXELS, check_tags, opened
 
@@ -25,7 +25,7 @@ def read_picture(path: Path, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[
     """Reads one picture.
 
     Greyscale becomes three equal channels, palettes and CMYK are converted, 16-bit values are
-    brought to 8 bits by the depth that is meant (`bcd.data.depth`), transparency is laid on white,
+    brought to 8 bits by the depth that is meant (`bcd.data.bit_depth`), transparency is laid on white,
     and EXIF rotation is applied. A picture of more than `HALVED_ABOVE` pixels comes at half its
     width and height, averaged over 2 x 2 pixels.
 

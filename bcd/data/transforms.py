@@ -8,11 +8,11 @@ import albumentations
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.data.staining import draw_jitter, restain
+from bcd.data.stains import draw_jitter, restain
 
 
 class HedJitter(albumentations.ImageOnlyTransform):  # type: ignore[misc]
-    """Changes how much of each dye there is, at random (`bcd.data.staining`).
+    """Changes how much of each dye there is, at random (`bcd.data.stains`).
 
     Args:
         strength: Amounts are multiplied by 1 ± strength and get ± strength added.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bcd.config import AugmentConfig
+from bcd.config.schema import AugmentConfig
 from bcd.data.catalog import Picture
 from bcd.data.reading import prepare, read_picture
 
@@ -51,7 +51,7 @@ class Augmenter:
         Raises:
             ConfigError: A transform or one of its arguments is unknown.
         """
-        from bcd.config_check import check_targets
+        from bcd.config.check import check_targets
 
         check_targets(self.cfg.transforms, "augment.transforms")
 
@@ -75,7 +75,7 @@ class Augmenter:
 def _build(transforms: Sequence[Any]) -> Any:
     import cv2
 
-    from bcd.config_check import instantiate
+    from bcd.config.check import instantiate
 
     cv2.setNumThreads(0)  # the loaders' workers and the forward pass use the cores already
     import albumentations

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.data.linking import named_apart
+from bcd.data.splits.linking import named_apart
 
 Groups = Sequence[Any] | NDArray[Any]
 Floats = NDArray[np.float64]

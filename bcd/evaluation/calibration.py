@@ -201,7 +201,7 @@ def reliability(probabilities: Floats, labels: NDArray[np.int64], bins: int = BI
 
 def draw_reliability(before: Reliability, after: Reliability) -> Figure:
     """Draws accuracy over confidence, before and after calibration; the diagonal is ideal."""
-    from bcd.evaluation.figures import new_figure
+    from bcd.reporting.figures import new_figure
 
     figure = new_figure(8, 4, (0.6, 0.5, 0.2, 0.4))
     for number, (name, given) in enumerate((("before", before), ("after", after)), start=1):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.evaluation.bootstrap import Groups
-from bcd.evaluation.promise import Limit, lower_limit
+from bcd.evaluation.thresholds import Limit, lower_limit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +36,7 @@ def conformal_threshold(
     Without groups it is the r-th smallest probability of a true class,
     r = floor((n + 1) (1 - coverage)). A new picture that is exchangeable with these n then has its
     class in its set with a chance of 1 - r / (n + 1) or more; without ties, at most 1 / (n + 1)
-    above `coverage`. With groups, see `bcd.evaluation.promise`.
+    above `coverage`. With groups, see `bcd.evaluation.thresholds`.
 
     Args:
         probabilities: (n, classes), n at least 1, of pictures the model was not trained on.
@@ -149,7 +149,7 @@ def draw_risk_coverage(
     """
     from matplotlib.ticker import PercentFormatter
 
-    from bcd.evaluation.figures import new_figure
+    from bcd.reporting.figures import new_figure
 
     figure = new_figure(5, 3.4, (0.95, 0.5, 0.25, 0.4))
     axes = figure.add_subplot()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.data.reading import fit
-from bcd.evaluation.figures import TILE, draw_tiles
+from bcd.reporting.figures import TILE, draw_tiles
 from bcd.storage import write_csv, written_path
 
 if TYPE_CHECKING:

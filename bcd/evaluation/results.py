@@ -29,12 +29,12 @@ from bcd.evaluation.conformal import (
     selective_accuracy,
     set_figures,
 )
-from bcd.evaluation.figures import draw_confusion, draw_mistakes, save_figure
+from bcd.evaluation.decision import Judge, Judged, count_reasons, p_malignant, referred
 from bcd.evaluation.intervals import confusion_intervals, wilson
-from bcd.evaluation.judge import Judge, Judged, count_reasons, p_malignant, referred
 from bcd.evaluation.metrics import HEADLINE, clinical_at_threshold, compute_metrics, losses
 from bcd.evaluation.predictions import Prediction, write_predictions
 from bcd.evaluation.probability_intervals import probability_intervals
+from bcd.reporting.figures import draw_confusion, draw_mistakes, save_figure
 from bcd.storage import write_text
 
 Floats = NDArray[np.float64]

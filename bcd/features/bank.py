@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bcd.console import say
 from bcd.errors import BcdError
-from bcd.features.recipe import Recipe
+from bcd.features.cache_key import Recipe
 from bcd.features.shards import Shard, read_shards
 from bcd.storage import PART, cache_dir, write_text
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bcd.config_check import first_line
+from bcd.config.check import first_line
 from bcd.console import say
 from bcd.errors import BcdError
 from bcd.models.network import FrozenPrefix

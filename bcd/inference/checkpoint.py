@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from bcd.config import ModelConfig
-from bcd.config_head import HeadConfig
-from bcd.data.split import sha256_of
+from bcd.config.head import HeadConfig
+from bcd.config.schema import ModelConfig
+from bcd.data.splits.split import sha256_of
 from bcd.errors import BcdError
-from bcd.evaluation.judge import Judge
-from bcd.models.backbones import empty_backbone
+from bcd.evaluation.decision import Judge
+from bcd.models.backbones.build import empty_backbone
 from bcd.models.network import SmearNetwork
 from bcd.storage import replacing, typed_path
 from bcd.sweeps.winner import is_sweep, read_winner

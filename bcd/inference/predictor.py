@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bcd.data.readers import Answer, Wanted, read_all
-from bcd.evaluation.judge import Judge
+from bcd.data.sandbox import Answer, Wanted, read_all
+from bcd.evaluation.decision import Judge
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.checkpoint import Card
 from bcd.models.network import SmearNetwork

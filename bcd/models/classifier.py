@@ -16,12 +16,12 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
-from bcd.config import AugmentConfig, ModelConfig
-from bcd.config_head import HeadConfig
-from bcd.models.backbones import build_backbone
+from bcd.config.head import HeadConfig
+from bcd.config.schema import AugmentConfig, ModelConfig
+from bcd.models.backbones.build import build_backbone
+from bcd.models.data_parallel import Share, SharedBatchNorm, SharedDropout, share_norms, weighed
 from bcd.models.finetuning import Mixer, learning_rate, parameter_groups
 from bcd.models.network import SmearNetwork, freeze_statistics
-from bcd.models.sharing import Share, SharedBatchNorm, SharedDropout, share_norms, weighed
 
 Batch = tuple[Tensor, Tensor]
 
@@ -200,7 +200,7 @@ class SmearClassifier(pl.LightningModule):
 
         It steps after every batch; `ReduceLROnPlateau` does after every validation, by its loss.
         """
-        from bcd.config_check import FILLED_IN, instantiate
+        from bcd.config.check import FILLED_IN, instantiate
 
         settings = dict(self._optimizer or {})
         groups = parameter_groups(self.network, self._model, learning_rate(settings))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bcd.config import AugmentConfig, ModelConfig
+from bcd.config.schema import AugmentConfig, ModelConfig
 from bcd.errors import ConfigError
 from bcd.models.network import SmearNetwork
 

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bcd.config import ModelConfig
-from bcd.config_head import HeadConfig
+from bcd.config.head import HeadConfig
+from bcd.config.schema import ModelConfig
 from bcd.console import say
 from bcd.errors import BcdError
 from bcd.models.classifier import Batch, SmearClassifier
-from bcd.models.heads import FittedHead
+from bcd.models.heads.factory import FittedHead
 
 _ROWS = 1024  # features at a time, so that memory stays small
 

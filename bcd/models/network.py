@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bcd.config import ModelConfig
-from bcd.config_head import HeadConfig
+from bcd.config.head import HeadConfig
+from bcd.config.schema import ModelConfig
 from bcd.errors import ConfigError
-from bcd.models.backbones import Backbone
-from bcd.models.blocks import pool
-from bcd.models.heads import make_head
-from bcd.models.sharing import SharedDropout
+from bcd.models.backbones.blocks import pool
+from bcd.models.backbones.build import Backbone
+from bcd.models.data_parallel import SharedDropout
+from bcd.models.heads.factory import make_head
 
 
 class FrozenPrefix(nn.Module):

@@ -31,9 +31,9 @@ class Leaderboard(Callback):
 
         Hydra would turn what is raised into a warning, so errors are told here.
         """
-        from bcd.cli import OUTCOME, tell, unforeseen
+        from bcd.cli.app import OUTCOME, tell, unforeseen
         from bcd.errors import BcdError
-        from bcd.sweeps.concluding import conclude_sweep, run_default
+        from bcd.sweeps.finalize import conclude_sweep, run_default
 
         sweep = Path(config.hydra.sweep.dir).absolute()
         try:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bcd.evaluation.figures import new_figure
-from bcd.sweeps.settings import BEST, SAME, WORSE, Row, key_of
+from bcd.reporting.figures import new_figure
+from bcd.sweeps.configurations import BEST, SAME, WORSE, Row, key_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

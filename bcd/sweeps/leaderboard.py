@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from bcd.evaluation.document import Block, Figure, Section, Table, write_html
-from bcd.evaluation.figures import save_figure
 from bcd.evaluation.intervals import Interval
+from bcd.reporting.document import Block, Figure, Section, Table, write_html
+from bcd.reporting.figures import save_figure
 from bcd.storage import write_csv
+from bcd.sweeps.configurations import SAME, WORSE, Row, spread
 from bcd.sweeps.figure import draw_board
-from bcd.sweeps.seen import Seen, seen_text
-from bcd.sweeps.settings import SAME, WORSE, Row, spread
+from bcd.sweeps.test_exposure import Seen, seen_text
 from bcd.sweeps.trials import DONE
 
 _HEADER = ("setting", "rank", "runs", "mean ± sd", "pooled, 95 %", "minus best", "verdict")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from bcd.cli import quick_imports
-from bcd.config import TrainConfig
-from bcd.config_check import check_config, first_line
+from bcd.cli.app import quick_imports
+from bcd.config.check import check_config, first_line
+from bcd.config.schema import TrainConfig
 from bcd.console import say
 from bcd.errors import foreseen
 from bcd.storage import write_text
@@ -139,7 +139,7 @@ def _train(cfg: DictConfig, folder: Path, trial: Trial) -> Trial:
     cfg.run_dir = str(folder.absolute())
     with quick_imports():  # not before: what is done already needs none of it
         checked = check_config(cfg, TrainConfig)
-        from bcd.training import best_checkpoint, train
+        from bcd.training.run import best_checkpoint, train
     result = train(checked, tested=False)
     assert result is not None, "a trial runs in one process"
     best = best_checkpoint(result.trainer)

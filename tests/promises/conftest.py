@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import SupportsFloat
 
 import pytest
-
 from promises.stating import Check, Promise, judge
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from bcd.evaluation.comparison import paired_interval, paired_p, verdict
 from promises.stating import Check, Promise, repeated
 from promises.worlds import Floats, Numbers, World, easiness, sizes
+
+from bcd.evaluation.comparison import paired_interval, paired_p, verdict
 
 K = 4
 FALSE = Promise(

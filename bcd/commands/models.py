@@ -1,0 +1,117 @@
+"""Lists the networks: python -m bcd.models [name ...]."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from bcd.cli.app import CONF
+from bcd.config.schema import ModelConfig
+from bcd.console import say, show_table
+from bcd.errors import BcdError
+from bcd.models.backbones.build import Backbone, empty_backbone, find_backbone
+from bcd.models.backbones.timm import find_timm
+
+# With the longest name just as wide as a terminal of 80 columns.
+HEADER = ("model", "weights", "mult-adds", "pixels", "features", "blocks", "top-1")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Shows a table of the networks in conf/model, or of those named; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bcd.models", description="Lists the networks that model= can name."
+    )
+    parser.add_argument("names", nargs="*", help="of conf/model, torchvision or timm; none: all")
+    names = parser.parse_args(arguments).names
+    try:
+        configs = shipped()
+        if names:
+            configs = {name: configs.get(name) or _named(name) for name in names}
+        elif lacking := [name for name, cfg in configs.items() if not _installed(cfg)]:
+            say(f"not listed: {', '.join(lacking)} (pip install timm)")
+            configs = {name: cfg for name, cfg in configs.items() if name not in lacking}
+        rows = [_row(name, cfg) for name, cfg in configs.items()]
+    except BcdError as error:
+        say(f"error: {error}")
+        return error.status
+    title = "Networks without their classifiers; top-1: % of ImageNet right with them"
+    show_table(title, HEADER, rows)
+    return 0
+
+
+def shipped() -> dict[str, ModelConfig]:
+    """The `model` group that each file of conf/model makes, with random weights."""
+    base = OmegaConf.load(CONF / "model" / "mobilenetv2.yaml")
+    made = {}
+    for file in sorted((CONF / "model").glob("*.yaml")):
+        merged = OmegaConf.merge(base, OmegaConf.load(file), {"weights": None})
+        values = OmegaConf.to_container(merged)
+        assert isinstance(values, dict)
+        made[file.stem] = ModelConfig(**{str(k): v for k, v in values.items() if k != "defaults"})
+    return made
+
+
+def count_multiply_adds(backbone: Backbone, size: int) -> int:
+    """Multiplications with additions that a picture takes, on the meta device: nothing is computed.
+
+    Args:
+        backbone: From `empty_backbone`.
+        size: Side of the picture in pixels.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    blocks = nn.Sequential(*backbone.blocks).eval().to("meta")
+    with FlopCounterMode(display=False) as counter:
+        blocks(torch.empty(1, 3, size, size, device="meta"))
+    return int(counter.get_total_flops()) // 2
+
+
+def _installed(cfg: ModelConfig) -> bool:
+    return cfg.library != "timm" or find_spec("timm") is not None
+
+
+def _named(name: str) -> ModelConfig:
+    """A network of torchvision or else of timm, for pictures as its weights were tested with."""
+    library, _, plain = name.rpartition("/")
+    if not library and _only_timm_has(plain):
+        library = "timm"
+    cfg = ModelConfig(plain, None, library=library or "torchvision")
+    known = find_timm(plain) if library == "timm" else find_backbone(cfg)
+    return cfg if known is None else replace(cfg, input_size=known.side)
+
+
+def _only_timm_has(name: str) -> bool:
+    from torchvision import models
+
+    if name in models.list_models() or find_spec("timm") is None:
+        return False
+    import timm
+
+    return bool(timm.is_model(name.partition(".")[0]))
+
+
+def _row(name: str, cfg: ModelConfig) -> list[str]:
+    backbone = empty_backbone(cfg)
+    known = None if cfg.backbones else find_backbone(cfg)
+    top1 = None if known is None else known.top1
+    parameters = sum(p.numel() for p in backbone.blocks.parameters())
+    return [
+        name,
+        f"{parameters / 1e6:.1f} M",
+        f"{count_multiply_adds(backbone, cfg.input_size) / 1e9:.2f} G",
+        str(cfg.input_size),
+        str(backbone.features),
+        str(len(backbone.blocks)),
+        "-" if top1 is None else f"{top1:.1f}",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Configuration: schemas, checks, and the environment of the process."""

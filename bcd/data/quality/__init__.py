@@ -1,0 +1,1 @@
+"""Data quality: image statistics, near duplicates and overlaps, the data profile."""

@@ -1,0 +1,186 @@
+"""Overlaps: pairs of images that show one field of one slide, whole or in part.
+
+Copies are found by their content; of what is left, pairs that are worth it are registered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bcd.data.catalog import Catalog
+from bcd.data.file_order import file_order
+from bcd.data.parallel import are_small
+from bcd.data.quality.image_statistics import Looks
+from bcd.data.quality.keypoints import Keypoints, find_keypoints
+from bcd.data.quality.registration import Registration, register
+from bcd.data.quality.retrieval import Candidates, find_candidates, find_more
+from bcd.storage import cache_dir, digest, write_csv, write_text
+
+_VERSION = 4  # raise it when the same images give other overlaps
+
+KINDS = ("bytes", "pixels", "near", "overlap")
+COPIES = KINDS[:2]
+
+# Share of the area from which on two images of one field are near duplicates: one adds little to
+# the other. Below it they are two images that overlap.
+DUPLICATE_SHARE = 0.8
+
+_CHUNK = 32  # pairs that are registered at a time: their products fit into the cache
+_ROUNDS = 4  # in which more is tried of images that overlap many
+_MANY = 200  # chunks from which on a progress bar is worth its line
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Two images of one field.
+
+    Attributes:
+        first: Index in the catalog.
+        second: Likewise, larger.
+        kind: `bytes`: the same file; `pixels`: the same decoded pixels; `near`: near duplicates,
+            each of which shows `DUPLICATE_SHARE` of the other one's area or more; `overlap`: less
+            than that.
+        score: Normalised cross-correlation of both where they overlap, 1 at the most.
+        dx: How far the second image's centre lies to the right of the first one's, in shares of
+            the first one's longer side.
+        dy: Likewise, downwards.
+        share: Share of the first image's area that the second one shows.
+    """
+
+    first: int
+    second: int
+    kind: str
+    score: float = 1.0
+    dx: float = 0.0
+    dy: float = 0.0
+    share: float = 1.0
+
+
+def find_overlaps(catalog: Catalog, look: Callable[[], Looks]) -> list[Overlap]:
+    """Finds the pairs of images that show one field; remembers them.
+
+    Of more than two images that are the same to the byte or pixel, each is paired with the first,
+    and that one stands for all of them when it is compared with others.
+
+    Args:
+        catalog: The images.
+        look: Gives the looks of the same; asked only where the overlaps are not remembered.
+
+    Returns:
+        Pairs, by their indices, in order.
+
+    Raises:
+        BcdError: An image has changed or gone since the catalog was made.
+    """
+    rows = [f"{p.sha256} {p.label} {p.path}" for p in catalog.pictures]
+    text = "\n".join([str(_VERSION), *rows])  # the path too, which gives the file order
+    file = cache_dir() / "overlaps" / f"{digest(text)[:16]}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return [Overlap(*row) for row in json.loads(file.read_text(encoding="utf-8"))]
+    from threadpoolctl import threadpool_limits
+
+    found, different = _copies(catalog, look())
+    # One thread a sum: their number must not decide how it is rounded. Pairs fill the cores, and
+    # their products are so small that the threads of one would only wait for each other.
+    with threadpool_limits(1):
+        found += _registered(catalog, different)
+    found.sort(key=lambda pair: (pair.first, pair.second))
+    with contextlib.suppress(OSError):  # without a memory the next run looks again, no more
+        write_text(file, json.dumps([astuple(pair) for pair in found]))
+    return found
+
+
+def _copies(catalog: Catalog, looks: Looks) -> tuple[list[Overlap], list[int]]:
+    """Pairs that are the same, and one image of each set of the same."""
+    found: list[Overlap] = []
+    names = [picture.sha256 for picture in catalog.pictures]
+    different = list(range(len(names)))
+    for kind, keys in zip(COPIES, (names, [row.tobytes() for row in looks.pixels]), strict=True):
+        first: dict[object, int] = {}
+        for index in different:
+            original = first.setdefault(keys[index], index)
+            if original != index:
+                found.append(Overlap(original, index, kind))
+        different = list(first.values())
+    return found, different
+
+
+def _registered(catalog: Catalog, indices: Sequence[int]) -> Iterator[Overlap]:
+    """Pairs of different images that overlap; `indices` are the catalog's, ascending."""
+    files = {catalog.pictures[i].sha256: catalog.root / catalog.pictures[i].path for i in indices}
+    points = find_keypoints(files, are_small(catalog))
+    place = {index: number for number, index in enumerate(indices)}
+    orders = [
+        np.asarray([place[i] for i in file_order(catalog, label) if i in place], np.int64)
+        for label in range(len(catalog.classes))
+    ]
+    tried = find_candidates(points, orders)
+    best = _laid(points, tried)
+    for _ in range(_ROUNDS):
+        ends = np.asarray(list(best), np.int64).reshape(-1, 2)
+        flags = np.asarray([mirrored for mirrored, _ in best.values()], np.bool_)
+        more = find_more(len(indices), Candidates(ends[:, 0], ends[:, 1], flags), tried)
+        if not len(more.first):
+            break
+        columns = zip(vars(tried).values(), vars(more).values(), strict=True)
+        tried = Candidates(*(np.concatenate(both) for both in columns))
+        best = _laid(points, more) | best
+    for (i, j), (_, laid) in best.items():
+        kind = "near" if laid.least >= DUPLICATE_SHARE else "overlap"
+        figures = (laid.score, laid.dx, laid.dy, laid.overlap)
+        yield Overlap(indices[i], indices[j], kind, *(round(value, 4) for value in figures))
+
+
+def _laid(points: Keypoints, tried: Candidates) -> dict[tuple[int, int], tuple[bool, Registration]]:
+    """Pairs that show one field: whether one is mirrored, and how the second lies."""
+    chunks = [slice(start, start + _CHUNK) for start in range(0, len(tried.first), _CHUNK)]
+
+    def judge(chunk: slice) -> list[tuple[int, Registration]]:
+        pairs = tried.first[chunk], tried.second[chunk], tried.mirrored[chunk]
+        return [(chunk.start + n, laid) for n, laid in register(points, *pairs) if laid.holds]
+
+    best: dict[tuple[int, int], tuple[bool, Registration]] = {}
+    for found in _each(judge, chunks):
+        for place, laid in found:  # a field may be laid over its neighbour mirrored and as it is
+            pair = int(tried.first[place]), int(tried.second[place])
+            known = best.setdefault(pair, (bool(tried.mirrored[place]), laid))
+            if laid.score > known[1].score:
+                best[pair] = bool(tried.mirrored[place]), laid
+    return best
+
+
+def _each(
+    judge: Callable[[slice], list[tuple[int, Registration]]], chunks: Sequence[slice]
+) -> Iterator[list[tuple[int, Registration]]]:
+    from bcd.console import track
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        judged = pool.map(judge, chunks)
+        many = len(chunks) > _MANY
+        yield from track(judged, "Registering pairs", len(chunks)) if many else judged
+
+
+def components(count: int, pairs: Sequence[Overlap]) -> NDArray[np.int64]:
+    """Numbers the sets of images that hang together by overlaps, (count,)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    first, second = [pair.first for pair in pairs], [pair.second for pair in pairs]
+    graph = coo_array((np.ones(len(pairs), np.int8), (first, second)), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+
+
+def write_pairs(file: Path, catalog: Catalog, pairs: Sequence[Overlap]) -> None:
+    """Writes `pairs.csv`: path_a, path_b, kind, score, dx, dy, overlap, as `Overlap` has them."""
+    paths = [picture.path for picture in catalog.pictures]
+    rows = [(paths[p.first], paths[p.second], p.kind, p.score, p.dx, p.dy, p.share) for p in pairs]
+    write_csv(file, ("path_a", "path_b", "kind", "score", "dx", "dy", "overlap"), rows)

@@ -1,0 +1,259 @@
+"""Reads files that nothing is known of in processes of their own.
+
+A decoder may crash, hang or ask for any amount of memory; that ends the process that reads the one
+file, and the file becomes a reason like any other. Parent and reader talk through pipes: the parent
+sends a path, the reader asks for room for so many pixels, and after the answer sends the pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bcd.data.files import Gate, PictureError, room_for
+from bcd.data.opening import PIXELS
+from bcd.data.reading import prepare, read_picture
+
+# Of processor time, so that a busy machine turns nothing away; MAX_PIXELS take two to three.
+_DECODING_SECONDS = 4
+_WAITING_SECONDS = 20.0  # for a picture on a busy machine, or where processor time has no bound
+_STARTING_SECONDS = 60.0  # of a process, and what a slow disk takes for a file
+_MEMORY = 850 << 20  # bytes that a reader may take beside what it starts with
+_MOST = 8  # readers
+_FILES_A_READER = 64  # fewer are not worth another process
+
+_SIGXCPU = getattr(signal, "SIGXCPU", 0)  # ends a process that has used up its time
+
+Answer = NDArray[np.uint8] | str  # pixels (size, size, 3), or why there are none
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How pictures are wanted: side in pixels, and whether the scale bar is covered."""
+
+    size: int
+    mask: bool
+
+    def read(self, path: Path, gate: Gate = PIXELS) -> Answer:
+        """Reads a file in this process."""
+        try:
+            return np.ascontiguousarray(prepare(read_picture(path, 1, gate), self.size, self.mask))
+        except PictureError as error:
+            return str(error)
+        except MemoryError:
+            return "cannot be decoded (takes too much memory)"
+        except Exception as error:  # whatever it is, it costs this file only
+            return f"cannot be decoded ({type(error).__name__})"
+
+
+def read_all(paths: Sequence[Path], wanted: Wanted, workers: int | None) -> Iterator[Answer]:
+    """Yields what each file holds, in order.
+
+    Args:
+        paths: The files.
+        wanted: How they are wanted.
+        workers: Processes that read; None for one a core, eight at most, fewer for few files; 0
+            reads in this process, which a crash of a decoder ends.
+    """
+    if workers == 0:
+        yield from (wanted.read(path) for path in paths)
+        return
+    few = -(-len(paths) // _FILES_A_READER)
+    workers = workers or max(1, min(_MOST, os.cpu_count() or 1, few))
+    readers = threading.local()
+    started: list[_Reader] = []
+
+    def read(path: Path) -> Answer:
+        if not hasattr(readers, "own"):
+            readers.own = _Reader(wanted)
+            started.append(readers.own)
+        own: _Reader = readers.own
+        return own.read(path)
+
+    with ThreadPoolExecutor(workers, "reading") as pool:
+        try:
+            ahead: deque[Future[Answer]] = deque()
+            for path in paths:
+                ahead.append(pool.submit(read, path))
+                if len(ahead) > 4 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for reader in started:
+                reader.close()
+
+
+_PATH = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+_SERVE = "from bcd.data.sandbox import serve; serve(*map(int, sys.argv[2:]))"
+
+
+class _Reader:
+    """One process that reads, started anew after each that ended."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
+
+    def read(self, path: Path) -> Answer:
+        """Reads a file; a second time where the process ended for a reason of its own."""
+        answer = self._attempt(path)
+        if answer is None and not self._closed:
+            answer = self._attempt(path)
+        return "cannot be decoded (the decoder crashed)" if answer is None else answer
+
+    def _attempt(self, path: Path) -> Answer | None:
+        """What the process answers; None where it ends without an answer."""
+        process = self._process or self._start()
+        slow = threading.Event()
+
+        def stop() -> None:
+            slow.set()
+            process.kill()
+
+        assert process.stdin is not None
+        assert process.stdout is not None
+        answer: Answer | None = None
+        with room_for(path), contextlib.suppress(OSError, ValueError):
+            _send(process.stdin, json.dumps(str(path)))
+            with _within(_STARTING_SECONDS, stop):
+                word, value = _hear(process.stdout)
+            if word == "room":
+                with PIXELS.taking(int(value)), _within(_WAITING_SECONDS, stop):
+                    _send(process.stdin, '"go"')
+                    word, value = _hear(process.stdout)
+                    if word == "pixels":
+                        answer = self._pixels(process.stdout)
+            if word == "reason":
+                answer = value
+        if answer is None and (self._stop() == -_SIGXCPU or slow.is_set()):
+            return f"cannot be decoded (takes longer than {_DECODING_SECONDS} s)"
+        return answer
+
+    def _pixels(self, stream: IO[bytes]) -> Answer | None:
+        size = self._wanted.size
+        data = stream.read(size * size * 3)
+        if len(data) < size * size * 3:
+            return None
+        return np.frombuffer(bytearray(data), np.uint8).reshape(size, size, 3)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        numbers = (str(self._wanted.size), str(int(self._wanted.mask)))
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PATH + _SERVE, json.dumps(sys.path), *numbers],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # libraries print what they think of a file
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+            start_new_session=True,  # an interruption is for the parent, which ends the reader
+        )
+        if self._closed:
+            self._process.kill()
+        return self._process
+
+    def close(self) -> None:
+        """Ends the process for good."""
+        self._closed = True
+        self._stop()
+
+    def _stop(self) -> int:
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        process.kill()
+        return process.wait()
+
+
+@contextlib.contextmanager
+def _within(seconds: float, stop: Callable[[], None]) -> Iterator[None]:
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _send(stream: IO[bytes], line: str) -> None:
+    stream.write(line.encode("ascii") + b"\n")
+    stream.flush()
+
+
+def _hear(stream: IO[bytes]) -> tuple[str, str]:
+    """A word and what belongs to it; raises ValueError where the other side has ended."""
+    word, value = json.loads(stream.readline())
+    return str(word), str(value)
+
+
+class _Asking(Gate):
+    """The gate of a reader: asks the parent, who knows what the other readers hold."""
+
+    def __init__(self, questions: IO[bytes], answers: IO[bytes]) -> None:
+        super().__init__(0)
+        self._questions = questions
+        self._answers = answers
+
+    @contextlib.contextmanager
+    def taking(self, amount: int) -> Iterator[None]:
+        _send(self._questions, json.dumps(("room", amount)))
+        if not self._answers.readline():
+            raise SystemExit
+        yield
+
+
+def serve(size: int, mask: int) -> None:
+    """What a reader does until its parent closes the pipe."""
+    answers, questions = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a library that prints must not answer
+    _bound_memory()
+    wanted = Wanted(size, bool(mask))
+    gate = _Asking(questions, answers)
+    for line in answers:
+        _bound_time()  # for opening too: a header may go on for ever
+        answer = wanted.read(Path(json.loads(line)), gate)
+        if isinstance(answer, str):
+            _send(questions, json.dumps(("reason", answer)))
+        else:
+            _send(questions, json.dumps(("pixels", "")))
+            questions.write(answer.tobytes())
+            questions.flush()
+
+
+def _bound_time() -> None:
+    """Gives this process some more seconds of processor time, where the system can do that."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        soon = math.ceil(time.process_time()) + _DECODING_SECONDS
+        resource.setrlimit(resource.RLIMIT_CPU, (soon, hard))
+
+
+def _bound_memory() -> None:
+    """Bounds this process's memory and leaves no core dumps, where the system can do that."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        most = pages * resource.getpagesize() + _MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -1,0 +1,1 @@
+"""Splits: stratified, grouped and blocked, and the groups behind them."""

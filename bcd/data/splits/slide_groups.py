@@ -1,0 +1,143 @@
+"""Likely slides: which pictures were probably taken in one sitting, where nobody wrote it down.
+
+Pictures of a slide share its stain and light, and cameras number files in the order they are taken.
+Where several sittings were numbered in turns (every second or third file is of one), the stride is
+found first. None of this proves that two groups are two patients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bcd.data.catalog import Catalog
+from bcd.data.file_order import MOST_TURNS, file_order
+from bcd.data.quality.image_statistics import Looks
+from bcd.data.quality.profile import Survey
+from bcd.data.splits.linking import link, settle
+
+_STRIDES = range(1, MOST_TURNS + 1)
+_RUN = 12  # pictures of a run that are joined by file order before looks alone decide
+_LEAST = 8  # groups of a class, however small: with fewer no three parts can be made of them
+_ORDERED = 0.15  # least certainty at which file order is listened to
+
+
+@dataclass(frozen=True)
+class Slides:
+    """Likely slides of a catalog.
+
+    Attributes:
+        groups: Name of each picture's likely slide; a slide has pictures of one class only.
+        strides: By class: every so many files the same sitting goes on.
+        certainty: By class: how much of the difference in stain and light between pictures is
+            absent between neighbours in file order; 0 where order tells nothing, 1 at the most.
+    """
+
+    groups: tuple[str, ...]
+    strides: dict[str, int]
+    certainty: dict[str, float]
+
+
+def likely_slides(catalog: Catalog, survey: Survey, size: int) -> Slides:
+    """Groups the pictures of each class by file order, background, stain and overlaps.
+
+    Args:
+        catalog: The pictures.
+        survey: Of the same.
+        size: Pictures aimed at in a group, on average.
+    """
+    labels = np.asarray(catalog.labels, np.int64)
+    joined = link(np.arange(len(labels)), labels, survey.overlaps)[0]
+    groups = [""] * len(catalog.pictures)
+    strides: dict[str, int] = {}
+    certainty: dict[str, float] = {}
+    for label, name in enumerate(catalog.classes):
+        order = file_order(catalog, label)
+        look = _standardised(survey.looks, order)
+        strides[name], certainty[name] = _stride(look)
+        count = max(round(len(order) / size), min(_LEAST, len(order) // 5), 1)
+        steps = strides[name] if certainty[name] >= _ORDERED else 0
+        found = _group(look, count, steps, joined[order])
+        for index, group in zip(order, found, strict=True):
+            groups[index] = f"{name}/{group:03d}"
+    return Slides(tuple(groups), strides, certainty)
+
+
+def _standardised(looks: Looks, order: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Light, and hue and strength of both stains, (n, 11), each of unit spread."""
+    parts = [looks.background[order].astype(np.float64)]
+    for tone in (looks.middle, looks.dark):
+        density = np.log((looks.background[order] + 1.0) / (tone[order] + 1.0))
+        strength = np.linalg.norm(density, axis=1, keepdims=True)
+        parts += [density / np.maximum(strength, 1e-6), strength]
+    values = np.concatenate(parts, axis=1)
+    return np.asarray((values - values.mean(axis=0)) / (values.std(axis=0) + 1e-6))
+
+
+def _stride(look: NDArray[np.float64]) -> tuple[int, float]:
+    """The stride at which neighbours are most alike, and how much more than any two pictures.
+
+    This is one less von Neumann's ratio of mean square successive difference to variance, which
+    is near 1 where order means nothing.
+    """
+    best = (1, 0.0)
+    for stride in _STRIDES:
+        if len(look) < 4 * stride:
+            break
+        steps = look[stride:] - look[:-stride]
+        certainty = 1 - float(np.square(steps).mean() / 2)
+        if certainty > best[1] + 0.02:  # a larger stride wants a reason
+            best = (stride, round(certainty, 3))
+    return best
+
+
+def _group(
+    look: NDArray[np.float64], count: int, stride: int, joined: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Numbers the groups of pictures in file order, (n,).
+
+    Args:
+        look: Of each picture, (n, d).
+        count: Groups wanted.
+        stride: Of the sittings that take turns; 0 leaves order out.
+        joined: Number of each picture's set of overlapping ones, (n,): they lie on one slide.
+    """
+    n = len(look)
+    if count < 2 or n < 3:
+        return np.zeros(n, np.int64)
+    # Where runs end is a guess, that images overlap is seen: the guess gives way.
+    runs = settle(_runs(look, stride), joined) if stride else joined
+    runs = np.unique(runs, return_inverse=True)[1].astype(np.int64)
+    means = np.stack([look[runs == run].mean(axis=0) for run in range(runs.max() + 1)])
+    if len(means) <= count:
+        return runs
+    # Sittings that look alike are joined: rather two slides in one group than one in two.
+    from sklearn.cluster import KMeans
+
+    alike = KMeans(count, n_init=4, random_state=0).fit(means, sample_weight=np.bincount(runs))
+    return np.asarray(alike.labels_, np.int64)[runs]
+
+
+def _runs(look: NDArray[np.float64], stride: int) -> NDArray[np.int64]:
+    """Cuts each of the sequences that take turns where stain or light jump."""
+    from scipy.sparse import diags_array
+
+    runs = np.zeros(len(look), np.int64)
+    first = 0
+    for turn in range(stride):
+        own = np.arange(turn, len(look), stride)
+        count = max(1, len(own) // _RUN)
+        chain = diags_array([np.ones(len(own) - 1)], offsets=[1], shape=(len(own), len(own)))
+        found = _ward(look[own], count, chain + chain.T) if count > 1 else np.zeros(len(own), int)
+        runs[own] = first + found
+        first += count
+    return runs
+
+
+def _ward(values: NDArray[np.float64], count: int, neighbours: object) -> NDArray[np.int64]:
+    from sklearn.cluster import AgglomerativeClustering
+
+    ward = AgglomerativeClustering(n_clusters=count, linkage="ward", connectivity=neighbours)
+    return np.asarray(ward.fit_predict(values), np.int64)

@@ -1,0 +1,278 @@
+"""Decides which picture is train, val or test."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bcd.config.schema import FOLDED, SplitConfig
+from bcd.data.catalog import Catalog
+from bcd.data.quality.profile import Survey
+from bcd.data.splits.grouping import (
+    hang_together,
+    name_groups,
+    part_blocks,
+    part_groups,
+    settled_blocks,
+)
+from bcd.data.splits.split_file import read_places
+from bcd.errors import BcdError
+from bcd.storage import typed_path, write_csv
+
+SUBSETS = ("train", "val", "test", "excluded")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The subset of each picture of a catalog.
+
+    Attributes:
+        subsets: One of `SUBSETS` for each picture, in the catalog's order.
+        groups: Slide, patient or block of each picture; empty where unknown.
+        clusters: What each image's errors may have in common with others: its group, joined where
+            images overlap. The bootstrap draws these. Empty for an image of its own.
+        cut: Number of overlaps that were cut, as they would have made a cluster too large.
+    """
+
+    subsets: tuple[str, ...]
+    groups: tuple[str, ...] = ()
+    clusters: tuple[str, ...] = ()
+    cut: int = 0
+
+    def indices(self, subset: str) -> list[int]:
+        """Indices of a subset's pictures, ascending; `all` is every picture not excluded."""
+        if subset == "all":
+            return [i for i, s in enumerate(self.subsets) if s != "excluded"]
+        return [i for i, s in enumerate(self.subsets) if s == subset]
+
+    def clusters_of(self, subset: str) -> list[str]:
+        """Cluster of each of a subset's pictures, in the order of `indices`."""
+        return [self.clusters[i] if self.clusters else "" for i in self.indices(subset)]
+
+    def hashes(self, catalog: Catalog) -> dict[str, list[str]]:
+        """`<sha256> <class>` of each subset's pictures, as often as there are copies of one."""
+        return {
+            subset: [_recorded(catalog, i) for i in self.indices(subset)] for subset in SUBSETS[:3]
+        }
+
+    def write(self, file: Path, catalog: Catalog) -> None:
+        """Writes `split.csv`: path, class, group, cluster, sha256, subset.
+
+        Rejected files are excluded.
+        """
+        none = ("",) * len(self.subsets)
+        columns = self.groups or none, self.clusters or none, self.subsets
+        rows = [
+            (p.path, catalog.classes[p.label], group, cluster, p.sha256, subset)
+            for p, group, cluster, subset in zip(catalog.pictures, *columns, strict=True)
+        ]
+        rows += [(r.path, r.class_name, "", "", "", "excluded") for r in catalog.rejected]
+        write_csv(file, ("path", "class", "group", "cluster", "sha256", "subset"), rows)
+
+
+def make_split(catalog: Catalog, cfg: SplitConfig, survey: Survey | None = None) -> Split:
+    """Splits a catalog as the `split` group says.
+
+    Args:
+        catalog: The pictures.
+        cfg: `split.test` is a share of all pictures, `split.val` of what is left for training.
+        survey: Of the same pictures; without one overlaps are not known, and may be parted.
+
+    Returns:
+        The split; every class is in train, val and test.
+
+    Raises:
+        BcdError: A class is too small, or groups or a subset are wanting.
+    """
+    labels = np.array(catalog.labels)
+    groups = tuple(picture.group for picture in catalog.pictures)
+    if cfg.kind == "csv":
+        subsets, groups = _from_csv(catalog, cfg.file)
+    else:
+        _check_sizes(catalog, cfg)
+    if cfg.kind == "grouped":
+        groups = name_groups(catalog, cfg, survey)
+    elif cfg.kind == "blocked" and not any(groups):
+        groups = settled_blocks(catalog, cfg.group_size, survey)
+    together, cut = hang_together(groups, catalog.labels, survey)
+    if cfg.kind == "blocked":
+        subsets = np.array(part_blocks(catalog, cfg, survey), dtype=object)
+    elif cfg.kind != "csv":
+        subsets = _by_chance(labels, together if cfg.kind == "grouped" else None, cfg)
+    clusters = name_clusters(together, catalog, groups)
+    split = Split(tuple(str(s) for s in subsets), groups, clusters, len(cut))
+    _check_classes(catalog, split, cfg)
+    return split
+
+
+def name_clusters(together: np.ndarray, catalog: Catalog, groups: Sequence[str]) -> tuple[str, ...]:
+    """Names clusters by the group or path of their first image; one of its own keeps its group."""
+    sizes, names = Counter(together.tolist()), dict[int, str]()
+    for picture, number, group in zip(catalog.pictures, together.tolist(), groups, strict=True):
+        names.setdefault(number, group or (picture.path if sizes[number] > 1 else ""))
+    return tuple(names[number] for number in together.tolist())
+
+
+def _by_chance(labels: np.ndarray, together: np.ndarray | None, cfg: SplitConfig) -> np.ndarray:
+    everything = np.arange(len(labels))
+    if cfg.folds is not None and cfg.kind in FOLDED:
+        rest, test = _fold(everything, labels, together, cfg)
+    else:
+        rest, test = _part(everything, labels, together, cfg.test, cfg.seed)
+    train, val = _part(rest, labels, together, cfg.val, cfg.seed)
+    subsets = np.full(len(labels), "excluded", dtype=object)
+    for name, indices in (("train", train), ("val", val), ("test", test)):
+        subsets[indices] = name
+    return subsets
+
+
+def far_from_share(catalog: Catalog, split: Split, cfg: SplitConfig) -> list[str]:
+    """Says of which classes the test part holds more or less than was asked for, by 3 points."""
+    if cfg.kind == "csv":
+        return []
+    wanted = 1 / cfg.folds if cfg.folds and cfg.kind in FOLDED else cfg.test
+    tested = Counter(catalog.pictures[i].label for i in split.indices("test"))
+    said = []
+    for label, (name, count) in enumerate(catalog.counts().items()):
+        share = tested[label] / count
+        # Of a small class no whole number of pictures may come within three points.
+        if abs(share - wanted) > max(_FAR, 1 / count):
+            said.append(f"test holds {share:.0%} of {name}, not {wanted:.0%}")
+    return said
+
+
+_FAR = 0.03
+
+
+def recorded_indices(catalog: Catalog, recorded: Sequence[str]) -> list[int]:
+    """Finds pictures by sha256, each as often as its hash is listed.
+
+    Copies of one file may stand in different subsets and under different classes: those of the
+    recorded class are taken first, another only where a recorded picture has another class now.
+
+    Args:
+        catalog: The pictures.
+        recorded: As `Split.hashes` lists a subset's.
+
+    Returns:
+        Their indices, ascending.
+    """
+    exact, left = Counter(recorded), list[int]()
+    found = []
+    for i in range(len(catalog.pictures)):
+        key = _recorded(catalog, i)
+        if exact[key] > 0:
+            exact[key] -= 1
+            found.append(i)
+        else:
+            left.append(i)
+    wanted = Counter(sha256_of(key) for key in exact.elements())
+    for i in left:
+        sha256 = catalog.pictures[i].sha256
+        if wanted[sha256] > 0:
+            wanted[sha256] -= 1
+            found.append(i)
+    return sorted(found)
+
+
+def _recorded(catalog: Catalog, index: int) -> str:
+    picture = catalog.pictures[index]
+    return f"{picture.sha256} {catalog.classes[picture.label]}"
+
+
+def sha256_of(recorded: str) -> str:
+    """The sha256 of a picture that `Split.hashes` lists."""
+    return recorded.partition(" ")[0]
+
+
+def _part(
+    indices: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divides indices into (the rest, a share of them), stratified, groups kept whole."""
+    if groups is not None:
+        return part_groups(indices, labels, groups, share, seed)
+    from sklearn.model_selection import train_test_split
+
+    classes = len(np.unique(labels[indices]))
+    count = max(classes, round(share * len(indices)))
+    try:
+        rest, part = train_test_split(
+            indices, test_size=count, stratify=labels[indices], random_state=seed
+        )
+    except ValueError as error:
+        raise BcdError(
+            f"{count} of {len(indices)} pictures cannot be set aside so that each of {classes} "
+            "classes is on both sides: change split.test, split.val or split.folds, or give more "
+            "pictures"
+        ) from error
+    # A class too rare for its share to round to a picture gets one all the same.
+    absent = sorted(set(labels[rest]) - set(labels[part]))
+    moved = [rest[labels[rest] == label][0] for label in absent]
+    return np.setdiff1d(rest, moved), np.union1d(part, moved).astype(indices.dtype)
+
+
+def _fold(
+    indices: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, cfg: SplitConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    assert cfg.folds is not None
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    folds = kind(cfg.folds, shuffle=True, random_state=cfg.seed)
+    rest, test = list(folds.split(indices, labels, groups))[cfg.fold]
+    return rest, test
+
+
+def _from_csv(catalog: Catalog, file: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Subsets and groups named by a CSV of split.csv's form, or by the catalog's own CSV."""
+    if file is None:
+        groups = tuple(picture.group for picture in catalog.pictures)
+        subsets = np.array([p.subset for p in catalog.pictures], dtype=object)
+        if not any(subsets):
+            raise BcdError(
+                "split=csv wants split.file=<a split.csv>, or a data.root CSV with a column 'split'"
+            )
+        source = "column 'split'"
+    else:
+        places = read_places(catalog, typed_path(file))
+        groups = tuple(place.group for place in places)
+        subsets = np.array([place.subset for place in places], dtype=object)
+        source = file
+    subsets[subsets == ""] = "excluded"
+    unknown = sorted(set(subsets) - set(SUBSETS))
+    if unknown:
+        raise BcdError(f"{source}: unknown subset '{unknown[0]}'; known are {', '.join(SUBSETS)}")
+    return subsets, groups
+
+
+def _check_sizes(catalog: Catalog, cfg: SplitConfig) -> None:
+    least = max(3, cfg.folds or 0) if cfg.kind in FOLDED else 3
+    for name, count in catalog.counts().items():
+        if count < least:
+            raise BcdError(
+                f"class '{name}' has {count} usable picture{'s' * (count != 1)} in {catalog.root}: "
+                f"split={cfg.kind} wants {least} or more of each class"
+            )
+
+
+def other_split(cfg: SplitConfig) -> str:
+    """What may be changed so that the parts hold other pictures; only what the split heeds."""
+    if cfg.kind == "csv":
+        return "another split.file" if cfg.file else "other values in the CSV's column 'split'"
+    keys = cfg.read_of("seed", "test", "val", "fold", "group_size", "embargo")
+    groups = ", or other groups" if (cfg.kind, cfg.groups) == ("grouped", "given") else ""
+    return f"another {', '.join(keys[:-1])} or {keys[-1]}{groups}"
+
+
+def _check_classes(catalog: Catalog, split: Split, cfg: SplitConfig) -> None:
+    for subset in SUBSETS[:3]:
+        present = {catalog.pictures[i].label for i in split.indices(subset)}
+        absent = [name for i, name in enumerate(catalog.classes) if i not in present]
+        if absent:
+            raise BcdError(
+                f"the {subset} part has no picture of class '{absent[0]}': give {other_split(cfg)}"
+            )

@@ -1,0 +1,1 @@
+"""Generated smears for the demo and the tests."""

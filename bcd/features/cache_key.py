@@ -1,0 +1,129 @@
+"""Recipes: all that a feature depends on besides its picture. Another recipe, another bank."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
+
+from bcd.config.schema import AugmentConfig, ModelConfig
+from bcd.errors import BcdError
+from bcd.models.network import FrozenPrefix
+
+# Raised whenever the code that decodes, resizes, draws views or stores changes its output.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the features of a bank are made.
+
+    Attributes:
+        facts: Plain data; two recipes with the same facts give the same features.
+    """
+
+    facts: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Name of the bank: a hash of the facts."""
+        text = json.dumps(self.facts, sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    def text(self) -> str:
+        """The facts as they stand in the bank's folder."""
+        return json.dumps(self.facts, indent=1, sort_keys=True) + "\n"
+
+
+def plain_recipe(
+    model: ModelConfig, prefix: FrozenPrefix, engine: str, dtype: str, mask: bool
+) -> Recipe:
+    """Recipe for pictures that are merely resized; it depends on no seed and no augmentation.
+
+    Args:
+        model: The `model` group.
+        prefix: Its weights and structure are hashed.
+        engine: Label of the engine.
+        dtype: Of the stored numbers.
+        mask: Whether the corner with the scale bar is covered.
+    """
+    # Torch exports the network for the other engines.
+    packages = ["pillow", "opencv-python-headless", "numpy", "torch"]
+    # What layers of a library do is not all seen in their structure.
+    packages += sorted({network.library for network in model.branches() or [model]})
+    return Recipe(
+        {
+            "format": FORMAT,
+            "backbone": model.title,
+            "blocks": len(prefix.blocks),
+            "pooled": prefix.pooled,
+            "prefix": prefix_hash(prefix),
+            "input_size": model.input_size,
+            "mask_scale_bar": mask,
+            "engine": engine,
+            "dtype": dtype,
+            "versions": {name: version(name) for name in packages},
+        }
+    )
+
+
+def view_recipe(plain: Recipe, augment: AugmentConfig, seed: int) -> Recipe:
+    """Recipe for views drawn with a seed; how many there are changes none of them."""
+    drawn = {
+        "transforms": augment.transforms,
+        "seed": seed,
+        "albumentations": version("albumentations"),
+        "sources": dict(sorted(_sources(augment.transforms))),
+    }
+    return Recipe({**plain.facts, "augment": drawn})
+
+
+def _sources(value: Any) -> Iterator[tuple[str, str]]:
+    """Modules of the transforms that are not albumentations' own, with sha256 of their files.
+
+    Those of their bases too, and of functions that Hydra looks up; not what these modules import.
+    """
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            named = str(value["_target_"])
+            if named.startswith("hydra.utils.get_") and "path" in value:
+                named = str(value["path"])
+            yield from _modules(get_object(named))
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _sources(item)
+
+
+def _modules(target: Any) -> Iterator[tuple[str, str]]:
+    for part in inspect.getmro(target) if isinstance(target, type) else (target,):
+        name = str(part.__module__)
+        if name.partition(".")[0] not in _VERSIONED:
+            try:
+                source = Path(inspect.getfile(part)).read_bytes()
+            except (OSError, TypeError) as error:
+                raise BcdError(
+                    f"augment.transforms: no file of {name} to tell its version"
+                ) from error
+            yield name, hashlib.sha256(source).hexdigest()
+
+
+_VERSIONED = ("albumentations", "builtins", "abc")  # their versions are known
+
+
+def prefix_hash(prefix: FrozenPrefix) -> str:
+    """sha256 over a prefix's structure and every bit of its parameters and buffers."""
+    digest = hashlib.sha256(repr(prefix).encode())
+    named = [*prefix.named_parameters(), *prefix.named_buffers()]
+    for name, tensor in sorted(named, key=lambda item: item[0]):
+        values = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {values.dtype} {values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()

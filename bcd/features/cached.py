@@ -1,0 +1,188 @@
+"""Feeding: puts a bank between batches and classifier, so that neither notices."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bcd.config.schema import FeaturesConfig, ModelConfig
+from bcd.console import say
+from bcd.data.catalog import Picture
+from bcd.data.views import PLAIN, Key, PictureViews, ViewSource
+from bcd.errors import BcdError
+from bcd.features.bank import Bank, Rows
+from bcd.features.cache_key import Recipe, plain_recipe, view_recipe
+from bcd.features.engines import engine_label, make_engine, with_engine
+from bcd.features.extract import Extractor, Work
+from bcd.models.network import SmearNetwork
+
+
+@dataclass(frozen=True)
+class Need:
+    """Pictures (indices in the catalog) and the views that will be asked for of each."""
+
+    indices: Sequence[int]
+    views: Sequence[int]
+
+
+class BankedViews(ViewSource):
+    """What `PictureViews` gives, after the frozen prefix.
+
+    Args:
+        pictures: A key's index counts in them.
+        plain: Rows of the pictures as they are; None if none is asked for.
+        drawn: Rows of views; None where all views are the picture as it is.
+    """
+
+    wants_workers = False
+
+    def __init__(self, pictures: Sequence[Picture], plain: Rows | None, drawn: Rows | None) -> None:
+        self._labels = [picture.label for picture in pictures]
+        self._plain = plain
+        self._drawn = drawn
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
+        """Features of a view, float32 of the prefix's output shape, and the label."""
+        index, view = key
+        rows = self._drawn
+        if view == PLAIN or rows is None:
+            rows, view = self._plain, PLAIN
+        assert rows is not None
+        features = rows.get(index, view).astype(np.float32, copy=False)
+        return torch.from_numpy(features), self._labels[index]
+
+    @staticmethod
+    def collate(samples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+        """Stacks samples into features (N, ...), channels last where they are maps."""
+        features = torch.stack([sample[0] for sample in samples])
+        if features.ndim == 4:
+            features = features.contiguous(memory_format=torch.channels_last)
+        return features, torch.tensor([sample[1] for sample in samples])
+
+
+@contextlib.contextmanager
+def feed(
+    cfg: FeaturesConfig,
+    model: ModelConfig,
+    network: SmearNetwork,
+    source: PictureViews,
+    needs: Sequence[Need],
+    device: torch.device,
+) -> Iterator[ViewSource]:
+    """Feeds a network from a bank for the length of the block, where that can be done.
+
+    Args:
+        cfg: The `features` group.
+        model: The `model` group that the network was made of.
+        network: Its frozen prefix hands on what the bank feeds it, while the block lasts.
+        source: The pictures.
+        needs: What will be asked for.
+        device: Where the network will run.
+
+    Yields:
+        The source to load from: the bank's, or `source` itself if there is nothing to bank.
+
+    Raises:
+        BcdError: The bank cannot be built.
+    """
+    if not cfg.bank or not len(network.prefix.blocks):
+        source.augmenter.check()
+        yield source
+        return
+    banked = with_engine(
+        cfg.engine, device, lambda engine: _fill(cfg, engine, model, network, source, needs, device)
+    )
+    threads = torch.get_num_threads()
+    network.prefix.fed_outputs = True
+    if network.prefix.pooled:
+        torch.set_num_threads(1)  # a head's sums are so small that threads only wait for threads
+    try:
+        yield banked
+    finally:
+        network.prefix.fed_outputs = False
+        torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What is asked of one bank."""
+
+    recipe: Recipe
+    bank: Bank
+    indices: tuple[int, ...]
+    views: tuple[int, ...]
+
+    def works(self, pictures: Sequence[Picture]) -> list[Work]:
+        """What the bank lacks of it."""
+        first: dict[str, int] = {}
+        for index in self.indices:
+            first.setdefault(pictures[index].sha256, index)
+        lacking = self.bank.missing(list(first), self.views)
+        return [
+            Work(self.bank, tuple(first[name] for name in names), views)
+            for views, names in lacking.items()
+        ]
+
+
+def _fill(
+    cfg: FeaturesConfig,
+    engine: str,
+    model: ModelConfig,
+    network: SmearNetwork,
+    source: PictureViews,
+    needs: Sequence[Need],
+    device: torch.device,
+) -> BankedViews:
+    prefix = network.prefix
+    plain = plain_recipe(model, prefix, engine_label(engine, device), cfg.dtype, source.mask)
+    orders = _orders(plain, source, needs)
+    pictures = source.pictures
+    for order in orders:
+        order.bank.load()
+    if any(order.works(pictures) for order in orders):
+        # Before a bank is begun: not every engine can run every network.
+        made = make_engine(engine, prefix, source.size, device)
+        with contextlib.ExitStack() as stack:
+            # In one order for all processes, so that no two wait for each other.
+            for order in sorted(orders, key=lambda order: order.recipe.key):
+                stack.enter_context(order.bank.locked(order.recipe))
+                _remove_damaged(order.bank)
+            works = [work for order in orders for work in order.works(pictures)]
+            if works:
+                Extractor(source, made, cfg.dtype).run(works)
+    names = [picture.sha256 for picture in pictures]
+    rows = {order.recipe == plain: Rows(order.bank, names, order.views) for order in orders}
+    return BankedViews(pictures, rows.get(True), rows.get(False))
+
+
+def _orders(plain: Recipe, source: PictureViews, needs: Sequence[Need]) -> list[_Order]:
+    """One order a bank: pictures as they are in one, drawn views in another."""
+    changes = source.augmenter.changes
+    drawn = [need for need in needs if changes and tuple(need.views) != (PLAIN,)]
+    as_is = sorted({i for need in needs if need not in drawn for i in need.indices})
+    orders = []
+    if drawn:
+        recipe = view_recipe(plain, source.augmenter.cfg, source.augmenter.seed)
+        indices = sorted({i for need in drawn for i in need.indices})
+        views = sorted({v for need in drawn for v in need.views})
+        orders.append(_Order(recipe, Bank.of(recipe), tuple(indices), tuple(views)))
+    if as_is:
+        orders.append(_Order(plain, Bank.of(plain), tuple(as_is), (PLAIN,)))
+    return orders
+
+
+def _remove_damaged(bank: Bank) -> None:
+    for shard in bank.load():
+        say(f"feature bank: {shard.file.name} is damaged (wrong checksum); making it again")
+        try:
+            shard.remove()
+        except OSError as error:
+            raise BcdError(f"feature bank: {shard.file}: {error.strerror}") from error

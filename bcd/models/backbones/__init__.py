@@ -1,0 +1,1 @@
+"""Backbones: built, cut into blocks, and loaded with weights."""

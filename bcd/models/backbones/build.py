@@ -1,0 +1,188 @@
+"""The backbones: networks cut into blocks, so that any number of the last can be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from bcd.config.schema import ModelConfig
+from bcd.errors import BcdError, ConfigError
+from bcd.models.backbones.blocks import cut
+from bcd.models.backbones.fusion import Branch, SideBySide
+from bcd.models.backbones.timm import TimmNetwork, find_timm
+from bcd.models.backbones.torchvision import Published, adapted, published
+from bcd.models.backbones.weights import download_state, load_needed, misfit, read_state
+from bcd.storage import typed_path
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Those that have a file in conf/model; others of torchvision serve too.
+BACKBONES = (
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
+    "efficientnet_v2_s",
+    "alexnet",
+    "inception_v3",
+    "resnet50",
+    "densenet201",
+    "convnext_tiny",
+    "vit_b_16",
+    "cnn",
+)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network without its classifier, in blocks.
+
+    Attributes:
+        blocks: In order; the last gives maps (N, features, h, w) or vectors (N, features).
+        features: How many numbers a picture comes to after pooling.
+        mean: What is taken off each channel, of values between 0 and 1.
+        std: By what it is divided then.
+    """
+
+    blocks: nn.Sequential
+    features: int
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+def build_backbone(cfg: ModelConfig) -> Backbone:
+    """Builds a backbone with the weights that the `model` group asks for.
+
+    Args:
+        cfg: `weights` is `imagenet` (downloaded once by the network's library), a path of the
+            whole network's state dict, or None for random weights; for several networks side by
+            side a list of these.
+
+    Raises:
+        BcdError: The weights cannot be had or do not fit; never falls back to random ones.
+    """
+    if branches := cfg.branches():
+        return _beside([build_backbone(branch) for branch in branches])
+    known = find_backbone(cfg)
+    assert not isinstance(cfg.weights, list)
+    if isinstance(known, TimmNetwork):
+        return Backbone(*known.build(cfg.weights, cfg.input_size), known.mean, known.std)
+    state = _load_weights(cfg.backbone, cfg.weights, known)
+    try:
+        return _assemble(cfg, known, state, "cpu" if state is None else "meta")
+    except RuntimeError as error:
+        raise BcdError(
+            f"model.weights={cfg.weights} does not fit {cfg.backbone}: {misfit(error)}"
+        ) from error
+
+
+def empty_backbone(cfg: ModelConfig) -> Backbone:
+    """Builds a backbone's structure, without numbers: on the meta device, wherever that serves."""
+    if branches := cfg.branches():
+        return _beside([empty_backbone(branch) for branch in branches])
+    known = find_backbone(cfg)
+    if isinstance(known, TimmNetwork):
+        return Backbone(*known.empty(cfg.input_size), known.mean, known.std)
+    return _assemble(cfg, known, None, "meta")
+
+
+def check_backbone(cfg: ModelConfig) -> None:
+    """Makes sure that there are such networks, and that they take pictures of `input_size`.
+
+    Raises:
+        ConfigError: As `find_backbone`.
+    """
+    for branch in cfg.branches() or [cfg]:
+        find_backbone(branch)
+
+
+def find_backbone(cfg: ModelConfig) -> Published | TimmNetwork | None:
+    """Finds what is known of the one backbone that is asked for; None for the project's own.
+
+    Raises:
+        ConfigError: There is none of that name, it cannot be cut into blocks, pictures of
+            `input_size` are none for it, or its library is not installed.
+    """
+    name = cfg.backbone
+    known: Published | TimmNetwork | None = None
+    if cfg.library == "timm":
+        known = find_timm(name)
+    elif name != "cnn":
+        known = published(name)
+        if known is None:
+            from torchvision import models
+
+            from bcd.config.check import nearest
+
+            others = models.list_models(module=models)
+            raise ConfigError(
+                f"model.backbone={name}: choose {', '.join(BACKBONES)}, or another classifier of "
+                f"torchvision{nearest(name, [*BACKBONES, *others])}"
+            )
+    if known is not None:
+        known.check(cfg.input_size)
+    return known
+
+
+def normalisation(cfg: ModelConfig) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation, per channel, that the backbone's weights want."""
+    if cfg.backbones is not None:  # each normalises for itself
+        return list(SideBySide.MEAN), list(SideBySide.STD)
+    known = find_backbone(cfg)
+    if known is None:
+        return list(IMAGENET_MEAN), list(IMAGENET_STD)
+    return list(known.mean), list(known.std)
+
+
+def _beside(backbones: Sequence[Backbone]) -> Backbone:
+    branches = [Branch(b.blocks, b.mean, b.std) for b in backbones]
+    features = sum(b.features for b in backbones)
+    blocks = nn.Sequential(SideBySide(branches))
+    return Backbone(blocks, features, SideBySide.MEAN, SideBySide.STD)
+
+
+def _load_weights(
+    name: str, weights: str | None, known: Published | None
+) -> dict[str, Tensor] | None:
+    if weights is None:
+        return None
+    if weights != "imagenet":
+        return read_state(typed_path(weights))
+    if known is None:
+        raise ConfigError(f"model.weights=imagenet: {name} has none; give model.weights=null")
+    return download_state(name, known.weights)
+
+
+def _assemble(
+    cfg: ModelConfig, known: Published | None, state: dict[str, Tensor] | None, device: str
+) -> Backbone:
+    network: Any = _plain_cnn().to(device) if known is None else known.make(cfg.input_size, device)
+    if state is not None:
+        needed = network if known is None else cut(network)[0]
+        load_needed(network, needed, adapted(state, network))
+    if known is None:
+        return Backbone(network, _CNN_FEATURES)
+    return Backbone(*cut(network), known.mean, known.std)
+
+
+_CNN_FEATURES = 128
+
+
+def _plain_cnn() -> nn.Sequential:
+    """A small plain CNN for training from scratch; a block is conv, BatchNorm, ReLU, pool."""
+
+    def block(before: int, after: int, kernel: int, stride: int) -> nn.Sequential:
+        convolution = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
+        # Only the first block strides; pooling after full-size convolutions learns far faster.
+        pooling = nn.MaxPool2d(2) if stride == 1 else nn.Identity()
+        return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True), pooling)
+
+    return nn.Sequential(
+        block(3, 16, 5, 2),
+        block(16, 32, 3, 1),
+        block(32, 64, 3, 1),
+        block(64, _CNN_FEATURES, 3, 1),
+    )

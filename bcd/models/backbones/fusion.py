@@ -1,0 +1,53 @@
+"""Several networks side by side, whose features are one vector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bcd.models.backbones.blocks import pool
+
+
+class Branch(nn.Module):
+    """One of the networks, from pictures to its own vector.
+
+    Args:
+        blocks: The last gives maps or vectors.
+        mean: Per channel, for values between 0 and 1; lies in checkpoints, like `std`.
+        std: Per channel.
+    """
+
+    def __init__(self, blocks: nn.Sequential, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.blocks = blocks
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps pictures (N, 3, H, W) of values between 0 and 1 to vectors (N, features)."""
+        return pool(self.blocks((x - self.get_buffer("mean")) / self.get_buffer("std")))
+
+
+class SideBySide(nn.Module):
+    """A block of networks that are all given the same pictures.
+
+    Args:
+        branches: Their vectors are joined in this order.
+
+    Attributes:
+        MEAN: What is to be taken off pictures in front of it: nothing.
+        STD: By what they are to be divided: nothing.
+    """
+
+    MEAN = (0.0, 0.0, 0.0)
+    STD = (1.0, 1.0, 1.0)
+
+    def __init__(self, branches: Iterable[Branch]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps pictures (N, 3, H, W) of values between 0 and 1 to vectors (N, all features)."""
+        return torch.cat([branch(x) for branch in self.branches], 1)

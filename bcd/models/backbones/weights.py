@@ -1,0 +1,92 @@
+"""Weights that a backbone starts from: read or downloaded, never made up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bcd.config.check import first_line
+from bcd.errors import BcdError
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """Reads a state dict; runs no code from the file.
+
+    Raises:
+        BcdError: There is no such file, or it is something else.
+    """
+    if not file.is_file():
+        raise BcdError(f"model.weights={file}: no such file (or say imagenet, or null for random)")
+    if file.suffix == ".safetensors" and find_spec("safetensors") is None:
+        raise BcdError(f"model.weights={file}: such files need pip install safetensors")
+    try:
+        state = _loaded(file)
+    except Exception as error:
+        raise BcdError(f"model.weights={file}: not a PyTorch state dict") from error
+    plain = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
+    if not plain or not state:
+        raise BcdError(f"model.weights={file}: not a plain state dict of tensors")
+    # Weights published in half precision would otherwise meet pictures in single.
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def _loaded(file: Path) -> Any:
+    if file.suffix != ".safetensors":
+        return torch.load(file, map_location="cpu", weights_only=True)
+    from safetensors.torch import load_file
+
+    return load_file(file)
+
+
+def download_state(backbone: str, weights: Any) -> dict[str, Tensor]:
+    """Fetches torchvision's weights, once; from then on they are in torch's own cache.
+
+    Args:
+        backbone: Named in the error.
+        weights: A `WeightsEnum` of torchvision.
+
+    Raises:
+        BcdError: They cannot be had; says what to fetch and where to put it.
+    """
+    try:
+        return dict(weights.get_state_dict(progress=True, check_hash=True))
+    except Exception as error:
+        target = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(weights.url)  # noqa: PTH119
+        raise BcdError(
+            f"ImageNet weights of {backbone} could not be downloaded ({first_line(error)}): fetch "
+            f"{weights.url} elsewhere and put it at {target}, or give model.weights=<its path>; "
+            "model.weights=null trains from random ones"
+        ) from error
+
+
+def load_needed(network: nn.Module, needed: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Loads a state dict into a network of which a part is needed.
+
+    What belongs to the rest, such as a classifier that is dropped, may be missing or of another
+    shape: it is left out.
+
+    Args:
+        network: Whose names the state dict has; its tensors are replaced.
+        needed: Built from layers of the network.
+        state: The state dict.
+
+    Raises:
+        RuntimeError: A tensor that is needed is missing, or one is unknown or of another shape.
+    """
+    wanted = {id(tensor) for tensor in needed.state_dict(keep_vars=True).values()}
+    tensors = network.state_dict(keep_vars=True)
+    spare = {name for name, tensor in tensors.items() if id(tensor) not in wanted}
+    own = {name: value for name, value in state.items() if name not in spare}
+    network.load_state_dict({**own, **{name: tensors[name] for name in spare}}, assign=True)
+
+
+def misfit(error: RuntimeError) -> str:
+    """The first thing that a state dict has wrong, out of what torch says of it."""
+    lines = [line.strip() for line in str(error).splitlines()[1:]]
+    return (lines or [str(error)])[0][:160]

@@ -1,0 +1,1 @@
+"""Heads: linear, MLP, and those fitted by scikit-learn."""

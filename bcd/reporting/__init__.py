@@ -1,0 +1,1 @@
+"""Rendering only: HTML, Markdown and figures of what was computed elsewhere."""

@@ -1,0 +1,126 @@
+"""`audit.html`: the audit for a person, with pictures of what it speaks of."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bcd.audit.checks import Check, worst
+from bcd.audit.pairs import PARTED
+from bcd.audit.probes import Score, Unmeasured
+from bcd.data.catalog import Catalog
+from bcd.data.quality.profile import Survey
+from bcd.data.reading import read_picture
+from bcd.data.splits.slide_groups import Slides
+from bcd.reporting.html import embed_png, heading, note, table, thumbnail, write_page
+
+_CLUSTERS, _MEMBERS = 200, 6  # shown
+_SLIDES, _OF_SLIDE = 40, 5
+
+
+def write_audit(
+    file: Path,
+    catalog: Catalog,
+    survey: Survey,
+    slides: Slides,
+    checks: Sequence[Check],
+    scores: Sequence[Score | Unmeasured],
+) -> None:
+    """Writes the page."""
+    conflicts = [
+        o for o in survey.overlaps if _label(catalog, o.first) != _label(catalog, o.second)
+    ]
+    sheet = file.parent / "figures" / f"{PARTED}.png"
+    parts = [
+        note(f"{catalog.root}: {len(catalog.pictures)} pictures. Verdict: {worst(checks)}."),
+        table(["", "looked at", "found", "mend"], check_rows(checks), figures=False),
+        heading("What the class can be told from"),
+        table(["seen", "split", "balanced accuracy", "accuracy", "n"], _score_rows(scores)),
+        heading("How the classes look"),
+        table(["class", "pictures", *_LOOKS], _look_rows(catalog, survey)),
+        heading("Label conflicts"),
+        *(_pair(catalog, o.first, o.second) for o in conflicts[:_CLUSTERS]),
+        *([] if conflicts else [note("None.")]),
+        heading("Pairs that the split parts"),
+        embed_png(sheet, "test beside train or val") if sheet.is_file() else note("None."),
+        heading("Images of one field"),
+        note("All pairs are in pairs.csv."),
+        *_clusters(catalog, survey),
+        heading("Likely slides"),
+        *_slides(catalog, slides),
+    ]
+    write_page(file, "Audit", parts)
+
+
+def check_rows(checks: Sequence[Check]) -> list[list[str]]:
+    """Rows of a table: status, what was looked at, what was found, what mends it."""
+    return [[check.status, check.name, check.finding, check.mend] for check in checks]
+
+
+def _label(catalog: Catalog, index: int) -> str:
+    return catalog.classes[catalog.pictures[index].label]
+
+
+def _score_rows(scores: Sequence[Score | Unmeasured]) -> list[list[str]]:
+    rows = []
+    for s in scores:
+        figures = ["not measured", "", ""]
+        if isinstance(s, Score):
+            figures = [f"{s.balanced_accuracy:.3f}", f"{s.accuracy:.3f}", str(s.n)]
+        rows.append([s.source, s.split, *figures])
+    return rows
+
+
+_LOOKS = ("width", "height", "kB", "brightness", "sharpness", "background red", "green", "blue")
+
+
+def _look_rows(catalog: Catalog, survey: Survey) -> list[list[str]]:
+    """Means and standard deviations of each class."""
+    looks = survey.looks
+    sizes = np.asarray([(p.width, p.height) for p in catalog.pictures], np.float64)
+    columns = [*sizes.T, looks.encoding[:, 0] / 1000, looks.brightness, looks.sharpness]
+    columns += [*looks.background.T]
+    labels = np.asarray(catalog.labels)
+    rows = []
+    for k, name in enumerate(catalog.classes):
+        own = [column[labels == k] for column in columns]
+        cells = [f"{np.mean(values):.1f} \u00b1 {np.std(values):.1f}" for values in own]
+        rows.append([name, str(int((labels == k).sum())), *cells])
+    return rows
+
+
+def _shown(catalog: Catalog, index: int) -> str:
+    path = catalog.pictures[index].path
+    return thumbnail(read_picture(catalog.root / path), path)
+
+
+def _pair(catalog: Catalog, first: int, second: int) -> str:
+    return f"<div class=cluster>{_shown(catalog, first)}{_shown(catalog, second)}</div>"
+
+
+def _clusters(catalog: Catalog, survey: Survey) -> Iterator[str]:
+    sets = sorted((own for own in survey.sets() if len(own) > 1), key=lambda own: -len(own))
+    if not sets:
+        yield note("None.")
+    for own in sets[:_CLUSTERS]:
+        pictures = "".join(_shown(catalog, i) for i in own[:_MEMBERS])
+        yield f"<div class=cluster>{pictures}</div>"
+    if len(sets) > _CLUSTERS:
+        yield note(f"{len(sets) - _CLUSTERS} more clusters are in pairs.csv.")
+
+
+def _slides(catalog: Catalog, slides: Slides) -> Iterator[str]:
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, group in enumerate(slides.groups):
+        members[group].append(index)
+    largest = sorted(members, key=lambda group: (-len(members[group]), group))[:_SLIDES]
+    for group in sorted(largest):
+        own = members[group]
+        few = [own[i] for i in np.linspace(0, len(own) - 1, min(_OF_SLIDE, len(own))).astype(int)]
+        pictures = "".join(_shown(catalog, i) for i in few)
+        yield f"<div class=cluster>{note(f'{group}: {len(own)} pictures')}{pictures}</div>"
+    if len(members) > _SLIDES:
+        yield note(f"{len(members) - _SLIDES} smaller groups are not shown.")

@@ -1,0 +1,87 @@
+"""What a judge promises, in words: the same in the run's output and in the report."""
+
+from __future__ import annotations
+
+import math
+
+from bcd.evaluation.decision import Judge
+from bcd.evaluation.thresholds import units_wanted
+
+
+def chosen_on_val(epoch: bool) -> str:
+    """What val was used for beside, and what that leaves of the promises.
+
+    Args:
+        epoch: Whether val chose the epoch.
+    """
+    if not epoch:
+        return (
+            "Val also chose the temperature, so promises hold strictly for a temperature fixed "
+            "beforehand."
+        )
+    return (
+        "Val also chose the epoch and the temperature, so promises hold strictly for an epoch and "
+        "a temperature fixed beforehand; simulated with five epochs to choose from, up to 15 % of "
+        "vals missed where 10 % were promised."
+    )
+
+
+def promise_lines(judge: Judge) -> list[str]:
+    """What the threshold and the prediction sets promise, a line each; a warning where nothing."""
+    if not judge.calibrated:
+        return ["warning: uncalibrated: nothing was decided on val, so every picture is referred"]
+    return [line for line in (threshold_line(judge), sets_line(judge)) if line]
+
+
+def threshold_line(judge: Judge) -> str:
+    """What the threshold for malignancy promises; empty where there is none."""
+    if judge.malignant_from is None:
+        return ""
+    if judge.malignant_units == 0:
+        return "Threshold: no malignant picture in val, so all is called malignant; no promise."
+    units = _counted(judge.malignant_units, "malignant", judge.by_groups)
+    kept = (
+        f"Threshold: malignant from {judge.malignant_from:.4g} on, for a sensitivity of at least "
+        f"{_at_least(judge.sensitivity_kept)} with a confidence of {_at_least(judge.confidence)} "
+        f"({units} of val"
+    )
+    if judge.sensitivity_kept < judge.sensitivity:
+        needed = units_wanted(judge.sensitivity, judge.confidence)
+        enough = "no number is enough" if needed is None else f"takes {needed}"
+        kept += f"; {judge.sensitivity * 100:.4g}% wanted, {enough}"
+    return f"{kept}). About {judge.about}."
+
+
+def sets_line(judge: Judge) -> str:
+    """What prediction sets promise."""
+    units = _counted(judge.units, "", judge.by_groups)
+    wanted = f", {judge.coverage:.1%} wanted" if judge.covered < judge.coverage - 1e-9 else ""
+    return (
+        f"Prediction sets: at least {_at_least(judge.covered)} hold the true class, on average "
+        f"over vals ({units} of val{wanted}). About {judge.about}."
+    )
+
+
+def referral_line(judge: Judge) -> str:
+    """Where a picture is referred, with the limits that were chosen."""
+    where = []
+    if math.isfinite(judge.unsure_below):
+        where.append(f"its highest probability is below {judge.unsure_below:.3f}, a limit of val")
+    if judge.subspace is not None and math.isfinite(judge.subspace.limit):
+        where.append("its features are unlike those of the training pictures, by a limit of val")
+    if judge.malignant_from is not None:
+        where.append("the threshold and the most probable class disagree")
+    if not where:
+        return "No picture that can be answered is referred."
+    return f"A picture is referred where {', or where '.join(where)}; it may have several reasons."
+
+
+def _at_least(share: float) -> str:
+    """A share in percent, rounded down: what is promised must not be rounded up."""
+    return f"{math.floor(share * 1000 + 1e-6) / 10:.1f}%"
+
+
+def _counted(n: int, kind: str, by_groups: bool) -> str:
+    noun = "group" if by_groups else "picture"
+    words = f"{kind} {noun}".strip()
+    return f"{n} {words}" + ("" if n == 1 else "s")

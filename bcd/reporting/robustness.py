@@ -1,0 +1,67 @@
+"""Pictures of shifts: how accuracy goes with strength, and what each shift looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bcd.data.reading import fit
+from bcd.reporting.figures import draw_tiles, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from bcd.evaluation.robustness_suite import Shift
+
+_COLUMNS = 5
+
+
+def draw_shift(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draws accuracy against strength, a panel a kind; dashed is the accuracy without a shift.
+
+    Args:
+        rows: As `shift_table` gives them, the pictures as they are first.
+    """
+    plain, *shifted = rows
+    kinds = list(dict.fromkeys(row["kind"] for row in shifted))
+    lines = -(-len(kinds) // _COLUMNS)
+    figure = new_figure(2.1 * _COLUMNS, 2.0 * lines + 0.2)
+    # One scale for all panels, from the full tenth below the lowest.
+    lowest = np.floor(10 * min(row["accuracy"] for row in rows) - 1e-9) / 10
+    for number, kind in enumerate(kinds):
+        axes: Axes = figure.add_subplot(lines, _COLUMNS, number + 1)
+        some = [row for row in shifted if row["kind"] == kind]
+        places, values = range(len(some)), [row["accuracy"] for row in some]
+        # No line from point to point: between two of opposite sign lies no shift at all.
+        axes.vlines(places, plain["accuracy"], values, linewidth=1.5, alpha=0.5)
+        axes.plot(places, values, marker="o", markersize=4, linestyle="none")
+        axes.axhline(plain["accuracy"], color="black", linestyle="--", linewidth=0.8)
+        axes.set_xticks(places, [row["strength"] for row in some], fontsize=7)
+        axes.set_xlim(-0.5, len(some) - 0.5)
+        axes.set_ylim(max(lowest, 0) - 0.02, 1.02)
+        axes.tick_params(axis="y", labelsize=7, labelleft=number % _COLUMNS == 0)
+        axes.set_title(kind, fontsize=9)
+        axes.grid(alpha=0.3)
+    figure.supylabel("accuracy", fontsize=9)
+    return figure
+
+
+def draw_examples(
+    pixels: NDArray[np.uint8], suite: Sequence[Shift], sha256: str = "", columns: int = 7
+) -> Figure:
+    """Shows one picture as it is and under each shift.
+
+    Args:
+        pixels: RGB, (height, width, 3); shifted at 224 pixels, as it is shown.
+        suite: The shifts.
+        sha256: Of the picture, for what shifts draw.
+        columns: Pictures in a row.
+    """
+    picture = fit(pixels, 224)
+    tiles = [picture, *(shift.apply(picture, sha256) for shift in suite)]
+    titles = ["as it is", *(f"{shift.kind}\n{shift.strength_label}" for shift in suite)]
+    return draw_tiles(tiles, titles, columns)

@@ -1,0 +1,294 @@
+"""The report and the model card of a run: the same facts, in the order that readers ask for them.
+
+The order follows what checklists for clinical prediction and imaging models want to see (CLAIM,
+TRIPOD+AI, STARD-AI): use, data flow, separation, model, results, shortcuts, calibration, threshold,
+abstention, shift, failures, limits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bcd.audit.checks import NOT_ESTABLISHED, Check
+from bcd.audit.pairs import PARTED
+from bcd.audit.shortcuts import shortcut_lines
+from bcd.config.schema import TrainConfig
+from bcd.data.catalog import Catalog
+from bcd.data.splits.split import SUBSETS, Split
+from bcd.evaluation.decision import Judge
+from bcd.evaluation.intervals import few_groups_line
+from bcd.evaluation.results import Result, calibration_line, figure_text, metric_rows
+from bcd.evaluation.robustness import SHIFT_HEADER, Rows, shift_rows
+from bcd.reporting.audit_page import check_rows
+from bcd.reporting.document import Block, Figure, Section, Table, write_html, write_markdown
+from bcd.reporting.promises import (
+    chosen_on_val,
+    referral_line,
+    sets_line,
+    threshold_line,
+)
+from bcd.reporting.provenance import how_chosen, how_split, val_chose_epoch
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that is told of a run."""
+
+    cfg: TrainConfig
+    catalog: Catalog
+    split: Split
+    results: Mapping[str, Result]
+    judge: Judge
+    checks: Sequence[Check]
+    shifts: Rows
+    tested: str
+    epochs: int
+    warnings: Sequence[str] = ()
+
+    @property
+    def test(self) -> dict[str, Any]:
+        """Figures of the test part."""
+        return self.results["test"].metrics
+
+
+def write_report(folder: Path, facts: Facts) -> None:
+    """Writes `report.html` and `model_card.md` of a run whose figures are in `folder/figures`."""
+    sections = [
+        *_warnings(facts),
+        _use(facts),
+        _data(facts),
+        _separation(facts),
+        _model(facts),
+        _results(facts),
+        _shortcuts(facts),
+        _calibration(facts),
+        *_threshold(facts),
+        _abstention(facts),
+        _shift(facts),
+        _failures(facts),
+        _limits(facts),
+    ]
+    write_html(folder / "report.html", facts.cfg.name, sections)
+    write_markdown(folder / "model_card.md", f"Model card: {facts.cfg.name}", sections)
+
+
+def _warnings(facts: Facts) -> list[Section]:
+    return [Section("Warnings", list(facts.warnings))] if facts.warnings else []
+
+
+def _use(facts: Facts) -> Section:
+    classes = ", ".join(facts.catalog.classes)
+    return Section(
+        "Intended use",
+        [
+            f"Sorts a microscope picture into {classes}. For research and teaching. Not a medical "
+            "device: no diagnosis may rest on it.",
+            "It knows these classes only, and answers with one of them or refers the picture to a "
+            "person; it cannot tell that something else is wrong.",
+        ],
+    )
+
+
+def _data(facts: Facts) -> Section:
+    catalog, split = facts.catalog, facts.split
+    out = split.subsets.count("excluded")
+    used = len(catalog.pictures) - out
+    found = len(catalog.pictures) + len(catalog.rejected)
+    flow = (
+        f"{found} files found; {len(catalog.rejected)} turned away; {out} left out by the split; "
+        f"{used} used. Source: {catalog.root}, fingerprint {catalog.fingerprint()[:16]} "
+        f"({catalog.checked})."
+    )
+    labels = catalog.labels
+    rows = [
+        [name, *(str(sum(labels[i] == k for i in split.indices(s))) for s in SUBSETS)]
+        for k, name in enumerate(catalog.classes)
+    ]
+    blocks: list[Block] = [flow, Table(["class", *SUBSETS], rows)]
+    if catalog.rejected:
+        reasons = [[r.path, r.class_name, r.reason] for r in catalog.rejected]
+        blocks.append(Table(["file", "class", "turned away because"], reasons, figures=False))
+    return Section("Data flow", blocks)
+
+
+def _separation(facts: Facts) -> Section:
+    rows = [row for row in check_rows(facts.checks) if not row[1].startswith("shortcut")]
+    test = facts.test
+    leaks = (
+        f"{test['leaked']} of {test['n']} test pictures overlap one in train or val "
+        f"({test['leaked_train']} in train, {test['leaked_val']} in val); "
+        f"accuracy {figure_text(test, 'accuracy')} with them, "
+        f"{figure_text(test, 'accuracy_without_leaked') or 'nothing left'} without."
+    )
+    return Section(
+        "Separation and leaks",
+        [
+            f"{how_split(facts.cfg.split)}. {leaks}",
+            Table(["", "looked at", "found", "mend"], rows, False),
+            Figure(PARTED, "pairs that the split parts"),
+        ],
+    )
+
+
+def _model(facts: Facts) -> Section:
+    cfg, views = facts.cfg, min(facts.cfg.augment.views, facts.epochs)
+    optimizer = str(cfg.optimizer.get("_target_", "")).rpartition(".")[2]
+    blocks = cfg.model.unfreeze if cfg.model.unfreeze_from < facts.epochs else 0
+    trained = f"the head and {blocks} blocks" if blocks else "the head"
+    learnt = f"{optimizer}, learning rate {cfg.optimizer.get('lr')}"
+    rows = [
+        ["backbone", f"{cfg.model.title}, weights {cfg.model.weights}"],
+        ["head", cfg.head.kind],
+        ["trained", trained],
+        ["pictures", f"{cfg.model.input_size} pixels a side"],
+        ["optimizer", "none: scikit-learn fits the head" if cfg.head.fitted else learnt],
+        ["epochs", f"{facts.epochs}, batches of {cfg.data.batch_size}"],
+        ["views", f"{views} of each picture, {len(cfg.augment.transforms)} transforms"],
+        ["seed", f"{cfg.seed}, of training alone"],
+    ]
+    kept = "config.yaml and run.json hold every setting, the versions and the command."
+    chosen = f"{how_chosen(cfg)} {facts.tested} {kept}"
+    return Section(
+        "Model",
+        [Table(["", ""], rows, figures=False), chosen, Figure("curves", "loss and accuracy")],
+    )
+
+
+def _results(facts: Facts) -> Section:
+    test, groups = facts.test, facts.test["groups"]
+    low, high = test["accuracy_ci_wilson_iid"]
+    over = "pictures, as no groups are known and none overlap"
+    if groups is not None:
+        over = f"{groups} groups, joined where images overlap"
+    intervals = (
+        f"In brackets 95 % intervals: cluster bootstrap over {over}. Were pictures independent, "
+        f"Wilson's interval of the accuracy would be [{low:.3f}, {high:.3f}]. Precision, recall "
+        f"and F1 are macro averages. {few_groups_line(test)}".rstrip()
+    )
+    rows = []
+    for name in facts.catalog.classes:
+        cells = [str(test["n_by_class"][name])]
+        for figure in ("sensitivity", "specificity", "precision", "auroc"):
+            value = test[f"{figure}_by_class"][name]
+            interval = test[f"{figure}_by_class_ci"][name]
+            pair = {"x": value, "x_ci": interval}
+            cells.append(figure_text(pair, "x") or "undefined")
+        rows.append([name, *cells])
+    more = ("balanced_accuracy", "mcc", "auroc", "average_precision", "brier", "loss")
+    return Section(
+        "Results",
+        [
+            Table(["figure", *facts.results], metric_rows(facts.results)),
+            intervals,
+            Table(["class", "n", "sensitivity", "specificity", "precision", "AUROC"], rows),
+            Table(
+                ["figure, test", "value"],
+                [[name.replace("_", " "), figure_text(test, name)] for name in more],
+            ),
+        ],
+    )
+
+
+def _shortcuts(facts: Facts) -> Section:
+    name = "balanced_accuracy"
+    reached = (facts.test[name], figure_text(facts.test, name))
+    more = "More sources, and another split beside this one: python -m bcd.audit"
+    return Section("Shortcuts", [*shortcut_lines(facts.checks, *reached), more])
+
+
+def _calibration(facts: Facts) -> Section:
+    test = facts.test
+    text = (
+        f"Temperature {facts.judge.temperature:.3f}, fitted on val (n = "
+        f"{facts.results['val'].metrics['n']}). {calibration_line(test)} Negative log-likelihood "
+        f"{test['loss_uncalibrated']:.4f} before, {figure_text(test, 'loss')} after."
+    )
+    return Section("Calibration", [text, Figure("reliability", "reliability on test")])
+
+
+def _threshold(facts: Facts) -> list[Section]:
+    test = facts.test
+    if "at_threshold" not in test:
+        return []
+    at = test["at_threshold"]
+    names = ("sensitivity", "specificity", "ppv", "npv")
+    rows = [
+        [
+            "most probable class",
+            *(figure_text(test, f"malignant_{name}") for name in names),
+        ],
+        [
+            f"malignant from {at['threshold']:.4g} on",
+            *(figure_text(at, f"malignant_{name}") for name in names),
+        ],
+    ]
+    text = (
+        "The threshold decides what predictions.csv calls malignant; where the most probable class "
+        "says otherwise, the picture is referred. Predictive values are for a share of malignant "
+        f"pictures of {at['prevalence']:.1%}."
+    )
+    header = ["malignant against benign", "sensitivity", "specificity", "PPV", "NPV"]
+    promise, chosen = threshold_line(facts.judge), chosen_on_val(val_chose_epoch(facts.cfg))
+    return [Section("Threshold", [Table(header, rows), text, promise, chosen])]
+
+
+def _abstention(facts: Facts) -> Section:
+    test, judge = facts.test, facts.judge
+    reasons = ", ".join(f"{count} {name}" for name, count in test["referred_for"].items()) or "none"
+    decided = figure_text(test, "accuracy_decided") or "nothing decided"
+    sets = test["sets"]
+    rows = [[f"{float(c):.0%}", f"{v:.4f}"] for c, v in test["selective_accuracy"].items()]
+    return Section(
+        "When it should hold its tongue",
+        [
+            f"Referred to a person: {test['referred']:.1%} of {test['n']} ({reasons}); accuracy on "
+            f"the {1 - test['referred']:.1%} decided: {decided}. {referral_line(judge)}",
+            f"Prediction sets, on test: {sets['coverage']:.1%} hold the true class; "
+            f"{sets['mean_size']:.2f} classes on average. {sets_line(judge)}",
+            Table(["decided, surest first", "accuracy"], rows),
+            Figure("risk_coverage", "mistakes against the share decided"),
+        ],
+    )
+
+
+def _shift(facts: Facts) -> Section:
+    n = facts.shifts[0]["n"]
+    return Section(
+        "Shift",
+        [
+            f"{n} of the test pictures as other slides, cameras and files would show them:",
+            Table(list(SHIFT_HEADER), shift_rows(facts.shifts)),
+            "The whole suite: python eval.py ckpt=<this run> shift=standard",
+        ],
+    )
+
+
+def _failures(facts: Facts) -> Section:
+    predictions, classes = facts.results["test"].predictions, facts.catalog.classes
+    wrong = Counter((p.label, classes[p.best]) for p in predictions if p.best is not None)
+    pairs = [(pair, count) for pair, count in wrong.most_common() if pair[0] != pair[1]][:6]
+    rows = [[label, said, str(count)] for (label, said), count in pairs]
+    blocks: list[Block] = [Table(["is", "said", "pictures"], rows)] if rows else ["None on test."]
+    blocks += [
+        Figure("confusion_matrix", "confusion matrix"),
+        Figure("mistakes", "the surest mistakes"),
+    ]
+    return Section("Failures", blocks)
+
+
+def _limits(facts: Facts) -> Section:
+    separated = not any(NOT_ESTABLISHED in check.finding for check in facts.checks)
+    blocks: list[Block] = [
+        "The figures hold for pictures like these: of the same laboratories, microscopes, stains "
+        "and selection. Where those differ, expect less, and see Shift.",
+    ]
+    if not separated:
+        blocks.append(
+            f"{NOT_ESTABLISHED.capitalize()}. Pictures of one patient may stand on both sides of "
+            "the split, so the figures may flatter the model on new patients."
+        )
+    return Section("Limits", blocks)

@@ -1,0 +1,231 @@
+"""The end of a sweep: ranks its settings on val, tests the best one, writes the leaderboard."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from bcd.config.check import check_config, first_line
+from bcd.config.schema import TrainConfig
+from bcd.console import command, say, short, show_table
+from bcd.errors import BcdError
+from bcd.evaluation.intervals import Interval
+from bcd.storage import write_csv
+from bcd.sweeps.configurations import (
+    BEST,
+    REPEATED,
+    Row,
+    fold,
+    key_of,
+    rank,
+    read_right,
+    share_of_right,
+)
+from bcd.sweeps.hparams import write_hparams
+from bcd.sweeps.leaderboard import SHORT_HEADER, Board, headline, short_rows, write_board
+from bcd.sweeps.ranking import numbered
+from bcd.sweeps.test_exposure import Seen, find_seen, seen_text
+from bcd.sweeps.trials import DONE, Trial, read_trials, run_trial
+from bcd.sweeps.winner import read_tested, read_winner, write_winner
+
+_SHOWN = 30  # settings in the terminal
+DEFAULT = "default"  # folder of the trial without what is searched for
+
+
+def conclude_sweep(sweep: Path, test: bool = True) -> int:
+    """Ranks what is in a sweep's folder, tests the winner's runs, and writes the leaderboard.
+
+    Args:
+        sweep: The folder.
+        test: Whether the winner is tested, if it was not before.
+
+    Returns:
+        Exit status: 1 where a trial did not come to an end or could not be tested.
+
+    Raises:
+        BcdError: There is no trial.
+    """
+    trials = read_trials(sweep)
+    if not trials:
+        raise BcdError(f"{sweep}: no trial there; give the folder of a sweep (train.py -m …)")
+    rows = rank(sweep, fold(trials))
+    winner = rows[0] if rows[0].verdict == BEST else None
+    seen = _seen(sweep, rows) if winner else None
+    tests, untested = _test(sweep, winner, _note(sweep, rows, seen), test) if winner else ({}, {})
+    if winner and untested:
+        tried = tuple(
+            replace(t, reason=untested.get(t.name, t.reason)) for t in winner.setting.trials
+        )
+        rows[0] = replace(winner, setting=replace(winner.setting, trials=tried))
+    done = sum(trial.status == DONE for trial in trials)
+    tested = dict.fromkeys(tests, done) | read_tested(sweep)
+    later = done - min([tested[name] for name in tests], default=done)
+    pooled = pool(sweep, list(tests)) if tests else None
+    others = [row.setting.label for row in rows if row is not rows[0] and _was_tested(sweep, row)]
+    again = reproducing(winner)
+    board = Board(rows, tests, pooled, _default_of(rows), again, tuple(others), seen, later)
+    write_board(sweep, board)
+    write_winner(sweep, trials, winner.setting.done if winner else (), tested)
+    write_hparams(sweep, board)
+    failed = sum(trial.status != DONE for trial in trials)
+    _tell(sweep, board, failed, len(trials))
+    return int(bool(failed or untested))
+
+
+def run_default(config: DictConfig, sweep: Path) -> None:
+    """Runs the configuration without what a search changes, as one more trial.
+
+    Args:
+        config: Of the multirun, with its `hydra` node.
+        sweep: Its folder.
+    """
+    from hydra import compose
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    searched = set(config.hydra.sweeper.get("params") or {})
+    given = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    kept = [  # written as the sweeper writes them for the other trials
+        f"{o.get_key_element()}={o.get_value_element_as_str()}"
+        for o in given
+        if not o.is_sweep_override() and o.key_or_group not in searched
+    ]
+    cfg = compose(config.hydra.job.config_name, overrides=kept)
+    run_trial(cfg, sweep, DEFAULT, kept)
+
+
+def pool(sweep: Path, names: Sequence[str]) -> tuple[float, Interval, int]:
+    """Puts the test predictions of trials into one `predictions.csv`.
+
+    Args:
+        sweep: The folder, which gets the file.
+        names: Of the trials.
+
+    Returns:
+        Share of right answers, its 95 % interval over pictures or clusters, and their number.
+    """
+    rows: list[list[str]] = []
+    header: list[str] = []
+    for name in names:
+        with (sweep / name / "predictions.csv").open(newline="", encoding="utf-8") as stream:
+            header, *own = csv.reader(stream)
+        rows += [[name, *row] for row in own]
+    write_csv(sweep / "predictions.csv", ["trial", *header], rows)
+    told = [pair for n in names for pair in read_right(sweep / n, "predictions.csv").values()]
+    clusters = numbered([group for group, _ in told])
+    share, interval = share_of_right(np.array([right for _, right in told]), clusters)
+    return share, interval, len(told)
+
+
+def _default_of(rows: Sequence[Row]) -> Row | None:
+    return next((r for r in rows if any(t.name == DEFAULT for t in r.setting.trials)), None)
+
+
+def _seen(sweep: Path, rows: Sequence[Row]) -> Seen:
+    """What the ranking has seen of the test images of the first row's runs."""
+    ranked = [row.setting.done for row in rows if row.setting.done]
+    return find_seen(sweep, ranked[0], [trial for done in ranked for trial in done], len(ranked))
+
+
+def _note(sweep: Path, rows: Sequence[Row], seen: Seen | None) -> str:
+    """What the report of a trial that is tested now says of the use of its test part."""
+    ranked = [row for row in rows if row.setting.done]
+    others = sum(_was_tested(sweep, row) for row in ranked[1:])
+    told = (
+        f"This is a run of a sweep, tested after {len(ranked)} settings had been ranked on val, as "
+        "its setting was the best."
+        if len(ranked) > 1
+        else "This is a run of a sweep with one setting, tested after all of them were trained."
+    )
+    if others:
+        told += f" Of the other settings {others} had been tested before."
+    text = seen_text(seen)
+    return f"{told} {text[0].upper()}{text[1:]}." if text else told
+
+
+def _test(sweep: Path, winner: Row, note: str, now: bool) -> tuple[dict[str, Any], dict[str, str]]:
+    """Figures of the test part by trial, and why trials could not be tested."""
+    tests, untested = {}, {}
+    for trial in winner.setting.done:
+        folder = sweep / trial.name
+        try:
+            figures = _tested(folder)
+            if figures is None and now:
+                figures = _test_now(folder, trial, note)
+        except Exception as error:
+            untested[trial.name] = f"not tested: {first_line(error)}"
+            continue
+        if figures is not None:
+            tests[trial.name] = figures
+    return tests, untested
+
+
+def _tested(folder: Path) -> dict[str, Any] | None:
+    """Figures of a trial that was tested before."""
+    file = folder / "metrics.json"
+    if not file.is_file() or not (folder / "audit.json").is_file():
+        return None
+    figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["test"]
+    return figures
+
+
+def _was_tested(sweep: Path, row: Row) -> bool:
+    """Whether a setting was tested: it won before the sweep was widened."""
+    return any(_tested(sweep / trial.name) is not None for trial in row.setting.done)
+
+
+def _test_now(folder: Path, trial: Trial, note: str) -> dict[str, Any]:
+    from bcd.training.run import test_trained
+
+    if not trial.best:
+        raise BcdError("no best checkpoint was kept")
+    plain = OmegaConf.load(folder / "config.yaml")
+    assert isinstance(plain, DictConfig)
+    say(f"trial {trial.name}: testing")
+    cfg = check_config(plain, TrainConfig)
+    return test_trained(cfg, folder / trial.best, trial.history, trial.steps, note)["test"]
+
+
+def reproducing(winner: Row | None) -> str:
+    """The command that gives the winner again, all of its runs; empty where there is no winner."""
+    if winner is None:
+        return ""
+    words = [o for o in winner.setting.overrides if key_of(o) != "sweep"]  # searches no more
+    runs: dict[str, dict[str, None]] = {}
+    for override in (o for trial in winner.setting.done for o in trial.overrides):
+        if key_of(override) in REPEATED:
+            runs.setdefault(key_of(override), {})[override.partition("=")[2]] = None
+    words += [f"{key}={','.join(values)}" for key, values in runs.items()]
+    # Hydra's sweeper escapes what refers to another key.
+    words = [re.sub(r"\$\\\{([\w.]+)\\\}", r"${\1}", word) for word in words]
+    many = ["-m"] if any(len(values) > 1 for values in runs.values()) else []
+    return command("train.py", *many, *words)
+
+
+def _tell(sweep: Path, board: Board, failed: int, count: int) -> None:
+    shown = short(sweep)
+    show_table("Leaderboard, ranked on val", SHORT_HEADER, short_rows(board.rows[:_SHOWN]))
+    if len(board.rows) > _SHOWN:
+        say(f"and {len(board.rows) - _SHOWN} more")
+    for line in headline(board):
+        say(line)
+    if board.command:
+        say(f"reproduce:   {board.command}")
+        best = read_winner(sweep)
+        if best.checkpoint.is_file():
+            say(f"evaluate:    {command('eval.py', f'ckpt={short(best.checkpoint)}')}")
+    if failed and Path(sys.argv[0]).name == "train.py":
+        words = [w for w in sys.argv[1:] if not w.startswith("hydra.sweep.dir=")]
+        again = command("train.py", *words, f"hydra.sweep.dir={shown}")
+        say(f"{failed} of {count} trials did not come to an end; try these again:  {again}")
+    say(f"curves:      tensorboard --logdir {shlex.quote(shown)}")
+    say(f"leaderboard: {shown}/leaderboard.html")

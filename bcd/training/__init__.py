@@ -1,0 +1,1 @@
+"""Training runs: fit, choose the checkpoint, evaluate, write the run folder."""

@@ -1,0 +1,136 @@
+"""What a run should be warned of: settings without effect, and training that taught nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from bcd.config.head import KEYS_OF_HEADS
+from bcd.config.schema import TrainConfig
+from bcd.config.training import target_of
+from bcd.data.catalog import Catalog
+
+_OF_GRADIENTS = (
+    "optimizer",
+    "scheduler",
+    "augment.mixup",
+    "augment.cutmix",
+    "model.label_smoothing",
+    "model.dropout",
+    "model.batchnorm",
+    "model.unfreeze_from",
+    "model.backbone_lr",
+    "model.depth_decay",
+    "trainer.accumulate_grad_batches",
+    "trainer.gradient_clip_val",
+)
+_OF_BLOCKS = (
+    "model.batchnorm",
+    "model.unfreeze_from",
+    "model.backbone_lr",
+    "model.depth_decay",
+)
+
+
+def setting_warnings(cfg: TrainConfig, catalog: Catalog, given: Mapping[str, str]) -> list[str]:
+    """Warns of settings that have no effect.
+
+    Args:
+        cfg: The configuration.
+        catalog: The pictures.
+        given: What the command line sets, as it is written, by key.
+
+    Returns:
+        A line each.
+    """
+    lines = [
+        f"{text} has no effect: {reason}"
+        for keys, reason in _without_effect(cfg, catalog)
+        for key, text in given.items()
+        if any(key == idle or key.startswith(f"{idle}.") for idle in keys)
+    ]
+    if catalog.benign is None and cfg.data.benign is not None:
+        lines.append(
+            f"no class is '{cfg.data.benign}', so there are no clinical figures; say which one is "
+            f"not cancer with data.benign, of {', '.join(catalog.classes)}, or data.benign=null"
+        )
+    if cfg.trainer.get("fast_dev_run"):
+        lines.append("trainer.fast_dev_run: hardly anything is trained, and no checkpoint is kept")
+    return lines + list(_too_late(cfg))
+
+
+def _without_effect(cfg: TrainConfig, catalog: Catalog) -> Iterator[tuple[Sequence[str], str]]:
+    """Keys that nothing reads in this configuration, and why."""
+    head, model = cfg.head, cfg.model
+    if head.fitted:
+        yield _OF_GRADIENTS, f"head={head.kind} is fitted, not trained by gradient"
+    elif model.unfreeze == 0:
+        yield _OF_BLOCKS, "model.unfreeze=0 trains no block"
+    others = {key for keys in KEYS_OF_HEADS.values() for key in keys}
+    unread = sorted(others - set(KEYS_OF_HEADS[head.kind]))
+    yield [f"head.{key}" for key in unread], f"head={head.kind} does not read it"
+    yield (
+        [f"split.{key}" for key in cfg.split.unread()],
+        "this way of splitting does not read it",
+    )
+    if not cfg.features.bank:
+        yield ("features.engine", "features.dtype"), "features.bank=false"
+    elif model.unfreeze == "all":
+        yield ("features",), "model.unfreeze=all leaves nothing frozen"
+    if not cfg.augment.transforms:
+        yield ("augment.views",), "augment.transforms is empty, so all views are the same"
+    if catalog.benign is None:
+        yield ("judge.sensitivity", "judge.prevalence"), "no class is benign"
+
+
+def _too_late(cfg: TrainConfig) -> Iterator[str]:
+    """What would come after the last epoch."""
+    epochs = cfg.trainer.get("max_epochs") or -1
+    if epochs < 0:
+        return
+    start = cfg.model.unfreeze_from
+    if cfg.model.unfreeze != 0 and start >= epochs:
+        yield f"model.unfreeze_from={start}: no block is trained in {epochs} epochs"
+    validations = epochs // (cfg.trainer.get("check_val_every_n_epoch") or 1)
+    for name, node in cfg.callbacks.items():
+        patience = node.get("patience", 3) if target_of(node).endswith("EarlyStopping") else -1
+        if patience + 1 >= validations and patience >= 0:
+            yield (
+                f"callbacks.{name}.patience={patience}: nothing can be stopped early in "
+                f"{epochs} epochs"
+            )
+
+
+def loss_warnings(
+    cfg: TrainConfig, classes: int, history: Sequence[Mapping[str, float]]
+) -> list[str]:
+    """Warns of a run in which nothing was learnt.
+
+    Args:
+        cfg: The configuration.
+        classes: Number of classes.
+        history: Figures of each epoch.
+
+    Returns:
+        A line each.
+    """
+    if cfg.trainer.get("fast_dev_run"):
+        return []
+    lines = []
+    minimised = "train/objective" if any("train/objective" in e for e in history) else "train/loss"
+    trained, val = (
+        [epoch[name] for epoch in history if name in epoch] for name in (minimised, "val/loss")
+    )
+    # A fitted head that knows its pictures by heart has nothing to gain on them.
+    if not cfg.head.fitted and len(trained) > 1 and min(trained[1:]) >= trained[0]:
+        lines.append(
+            f"the loss on train never fell: {trained[0]:.4g} in the first epoch, "
+            f"{min(trained[1:]):.4g} at best later; try another optimizer.lr (lr_find=true draws "
+            "which)"
+        )
+    if val and min(val) >= math.log(classes):
+        lines.append(
+            f"the loss on val never fell below {math.log(classes):.4g}, that of guessing: "
+            f"{min(val):.4g} at best"
+        )
+    return lines

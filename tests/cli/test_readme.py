@@ -1,0 +1,104 @@
+"""What the README and the docs tell people to type is understood."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from bcd.cli.paths import quote_paths
+from bcd.config.check import check_config
+from bcd.config.programs import AuditConfig, CompareConfig, EvalConfig, PredictConfig
+from bcd.config.schema import TrainConfig
+from tests.helpers.harness import CONF, ROOT
+
+SCHEMAS: dict[str, type] = {
+    "train": TrainConfig,
+    "eval": EvalConfig,
+    "predict": PredictConfig,
+    "audit": AuditConfig,
+    "compare": CompareConfig,
+}
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands() -> Iterator[str]:
+    for page in PAGES:
+        inside = False
+        for line in page.read_text(encoding="utf-8").splitlines():
+            inside ^= line.startswith("```")
+            if inside and re.match(
+                r"python ((train|eval|predict)\.py|-m bcd\.(audit|compare))", line
+            ):
+                yield line
+
+
+@pytest.mark.parametrize("line", sorted(set(commands())))
+def test_a_command_composes_and_passes_the_checks(line: str) -> None:
+    line = re.sub(r"-m bcd\.(\w+)", r"\1.py", line)
+    words = shlex.split(re.sub(r"<[^>]*>", "x", line), comments=True)
+    name = words[1].removesuffix(".py")
+    overrides = [word for word in words[2:] if not word.startswith("-")]
+    single = []
+    for override in OverridesParser.create().parse_overrides(quote_paths(overrides)):
+        values = override.sweep_string_iterator() if override.is_sweep_override() else None
+        text = f"{override.key_or_group}={next(iter(values))}" if values else override.input_line
+        assert text is not None
+        single.append(text)
+    if "-m" in words and not any(word.startswith("sweep=") for word in words):
+        assert single != overrides
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(name, overrides=["run_dir=x", *single])
+    if "--help" not in words:
+        if name not in ("train", "audit") and "ckpt=x" not in single:
+            assert any(word.startswith(("ckpt=", "ckpts=")) for word in words)
+        check_config(cfg, SCHEMAS[name])
+
+
+def test_make_knows_every_target_of_the_pages() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        t for p in PAGES for t in re.findall(r"(?:^|`)make ([a-z-]+)", p.read_text("utf-8"), re.M)
+    }
+    assert {"demo", "test", "help"} <= named <= targets
+
+
+def test_modules_that_are_named_have_the_options_that_are_named() -> None:
+    lines = [line for p in PAGES for line in re.findall(r"python -m [^`\n]+", p.read_text("utf-8"))]
+    seen = set()
+    for line in lines:
+        name, *words = shlex.split(line.partition("  ")[0], comments=True)[2:]
+        spec = importlib.util.find_spec(name)
+        assert spec is not None, line
+        if spec.submodule_search_locations:
+            spec = importlib.util.find_spec(f"{name}.__main__")
+        assert spec is not None and spec.origin is not None, line
+        source = Path(spec.origin).read_text(encoding="utf-8")
+        for option in (word for word in words if word.startswith("--")):
+            assert f'"{option}"' in source, line
+        seen.add(name)
+    assert {"bench.seeds", "bench.overlaps", "bcd.models", "tests.promises"} <= seen
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of a page's headings."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_and_picture_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            name, _, anchor = target.partition("#")
+            file = page.parent / name if name else page
+            assert file.exists(), target
+            assert not anchor or anchor in anchors(file), target
+    if page.name == "README.md":
+        assert len(page.read_text(encoding="utf-8").splitlines()) < 200

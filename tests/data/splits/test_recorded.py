@@ -1,0 +1,28 @@
+"""Pictures that a checkpoint records are found again by content and class."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bcd.data.splits.split import Split, recorded_indices
+from tests.helpers.noise import made_up_catalog
+
+
+def test_the_copy_of_the_recorded_class_is_taken() -> None:
+    catalog = made_up_catalog([3, 3])
+    pictures = list(catalog.pictures)
+    pictures[4] = replace(pictures[4], sha256=pictures[1].sha256)  # one file under two classes
+    catalog = replace(catalog, pictures=tuple(pictures))
+    for tested, other in ((4, 1), (1, 4)):
+        subsets = ["train"] * 6
+        subsets[tested] = "test"
+        recorded = Split(tuple(subsets)).hashes(catalog)
+        assert recorded_indices(catalog, recorded["test"]) == [tested]
+        assert other in recorded_indices(catalog, recorded["train"])
+
+
+def test_a_picture_that_changed_its_class_is_still_found() -> None:
+    catalog = made_up_catalog([3, 3])
+    recorded = Split(("test",) * 6).hashes(catalog)["test"]
+    relabelled = tuple(replace(p, label=1 - p.label) for p in catalog.pictures)
+    assert recorded_indices(replace(catalog, pictures=relabelled), recorded) == list(range(6))

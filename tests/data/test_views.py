@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from bcd.config.schema import AugmentConfig
+from bcd.data.catalog import Picture
+from bcd.data.views import PLAIN, Augmenter, PictureViews
+from tests.helpers.harness import CONF
+from tests.helpers.noise import noise
+
+Pixels = NDArray[np.uint8]
+SHIPPED = sorted(path.stem for path in (CONF / "augment").glob("*.yaml"))
+
+
+def shipped(name: str) -> AugmentConfig:
+    content: Any = OmegaConf.to_container(OmegaConf.load(CONF / "augment" / f"{name}.yaml"))
+    return AugmentConfig(**content)
+
+
+def one(target: str, **settings: Any) -> dict[str, Any]:
+    return {"_target_": f"albumentations.{target}", **settings}
+
+
+ONE_OF = AugmentConfig(
+    transforms=[
+        one(
+            "OneOf",
+            p=0.9,
+            transforms=[
+                one("GaussNoise", std_range=[0.1, 0.3], p=1.0),
+                one("Rotate", limit=[-90, 90], p=1.0),
+                one(
+                    "Sequential",
+                    p=1.0,
+                    transforms=[
+                        one("RandomBrightnessContrast", p=0.5),
+                        one("CoarseDropout", p=0.5),
+                        one("SomeOf", n=1, p=1.0, transforms=[one("D4", p=1.0), one("ToGray")]),
+                    ],
+                ),
+            ],
+        )
+    ]
+)
+CONFIGS = {name: shipped(name) for name in SHIPPED} | {"nested": ONE_OF}
+
+
+def views_of(augmenter: Augmenter, picture: Pixels, sha: str, count: int) -> list[bytes]:
+    return [augmenter(picture, sha, view).tobytes() for view in range(count)]
+
+
+def test_shipped_augmentations_are_known() -> None:
+    assert {"none", "paper", "strong"} <= set(SHIPPED)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("size", [32, 47])
+def test_views_keep_shape_and_type_and_leave_the_picture_alone(name: str, size: int) -> None:
+    augmenter = Augmenter(CONFIGS[name], seed=0)
+    picture = noise(seed=0, size=size)
+    before = picture.copy()
+    for view in range(20):
+        made = augmenter(picture, "a", view)
+        assert made.shape == (size, size, 3)
+        assert made.dtype == np.uint8
+    np.testing.assert_array_equal(picture, before)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_view_is_the_same_in_any_order_of_access(name: str) -> None:
+    pictures = {sha: noise(seed=i) for i, sha in enumerate(("aa", "bb", "cc"))}
+    keys = [(sha, view) for sha in pictures for view in range(15)]
+    one_by_one = Augmenter(CONFIGS[name], seed=7)
+    made = {key: one_by_one(pictures[key[0]], *key).tobytes() for key in keys}
+    other = Augmenter(CONFIGS[name], seed=7)
+    np.random.default_rng(0).shuffle(keys)
+    for key in keys[:30] + keys[:5]:
+        np.random.seed(len(keys))
+        assert other(pictures[key[0]], *key).tobytes() == made[key]
+        assert Augmenter(CONFIGS[name], seed=7)(pictures[key[0]], *key).tobytes() == made[key]
+
+
+@pytest.mark.parametrize("name", ["paper", "strong", "nested"])
+def test_views_differ_between_views_pictures_and_seeds(name: str) -> None:
+    picture, count = noise(seed=0), 24
+    views = views_of(Augmenter(CONFIGS[name], seed=0), picture, "aa", count)
+    assert len(set(views)) > count / 2
+    for other in (
+        views_of(Augmenter(CONFIGS[name], seed=1), picture, "aa", count),
+        views_of(Augmenter(CONFIGS[name], seed=0), picture, "bb", count),
+    ):
+        assert sum(a == b for a, b in zip(views, other, strict=True)) < count / 2
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_plain_view_is_the_untouched_picture(name: str) -> None:
+    picture = noise(seed=0)
+    assert Augmenter(CONFIGS[name], seed=0)(picture, "aa", PLAIN) is picture
+    plain = all(
+        view == picture.tobytes() for view in views_of(Augmenter(CONFIGS[name], 0), picture, "a", 9)
+    )
+    assert plain == (name == "none")
+
+
+def test_a_copy_sent_to_another_process_makes_the_same_views() -> None:
+    import pickle
+
+    augmenter = Augmenter(CONFIGS["strong"], seed=3)
+    picture = noise(seed=0)
+    before = views_of(augmenter, picture, "aa", 8)
+    assert views_of(pickle.loads(pickle.dumps(augmenter)), picture, "aa", 8) == before
+
+
+def two_toned() -> Pixels:
+    """Darker on its left half, so that a flip can be told from the picture."""
+    picture = np.full((32, 32, 3), 120, dtype=np.uint8)
+    picture[:, :16] = 80
+    return picture
+
+
+def drawn(cfg: AugmentConfig, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """For each view: is it flipped, and how bright is it."""
+    augmenter = Augmenter(cfg, seed=0)
+    made = np.stack([augmenter(two_toned(), "aa", view) for view in range(count)]).astype(float)
+    return (made[:, :, 4].mean((1, 2)) > made[:, :, -4].mean((1, 2))) * 1.0, made.mean((1, 2, 3))
+
+
+def test_what_one_transform_draws_tells_nothing_about_another() -> None:
+    bright = one("RandomBrightnessContrast", brightness_limit=[-0.2, 0.2], contrast_limit=[0, 0])
+    always = AugmentConfig(transforms=[one("HorizontalFlip", p=0.5), {**bright, "p": 1.0}])
+    sometimes = AugmentConfig(transforms=[one("HorizontalFlip", p=0.5), {**bright, "p": 0.5}])
+    for cfg in (always, sometimes, shipped("paper")):
+        flipped, brightness = drawn(cfg, 300)
+        assert 0.4 < flipped.mean() < 0.6
+        assert brightness.std() > 2
+        assert abs(np.corrcoef(flipped, brightness)[0, 1]) < 0.17  # three standard errors
+        changed = abs(brightness - two_toned().mean()) > 0.5
+        if 0 < changed.mean() < 1:
+            assert abs(np.corrcoef(flipped, changed)[0, 1]) < 0.17
+
+
+def test_transforms_are_applied_as_often_as_asked() -> None:
+    cfg = AugmentConfig(transforms=[one("HorizontalFlip", p=0.25)])
+    flipped, _ = drawn(cfg, 400)
+    assert abs(flipped.mean() - 0.25) < 3 * np.sqrt(0.25 * 0.75 / 400)
+
+
+def test_the_choice_of_one_of_is_even_and_independent() -> None:
+    shades = [one("ToGray", p=1.0), one("InvertImg", p=1.0)]
+    cfg = AugmentConfig(
+        transforms=[one("HorizontalFlip", p=0.5), one("OneOf", p=1.0, transforms=shades)]
+    )
+    flipped, brightness = drawn(cfg, 300)
+    inverted = brightness > 120
+    assert 0.4 < inverted.mean() < 0.6
+    # An inverted picture is brighter on its left, as a flipped one is.
+    assert abs(np.corrcoef(flipped != inverted, inverted)[0, 1]) < 0.17
+
+
+def test_a_dataset_gives_resized_views_and_labels(tmp_path: Path) -> None:
+    from tests.helpers.noise import write_picture
+
+    pixels = noise(seed=0, size=40)
+    write_picture(tmp_path / "a b" / "p.png", pixels)
+    picture = Picture("a b/p.png", label=2, sha256="aa", width=40, height=40)
+    augmenter = Augmenter(shipped("paper"), seed=0)
+    source = PictureViews(tmp_path, [picture], 20, augmenter)
+    assert len(source) == 1
+    plain, label = source[(0, PLAIN)]
+    assert label == 2
+    small = pixels.reshape(20, 2, 20, 2, 3).mean((1, 3))
+    assert np.abs(plain.numpy() - small).max() <= 0.5
+    for view in range(6):
+        expected = augmenter(plain.numpy(), "aa", view)
+        np.testing.assert_array_equal(source[(0, view)][0].numpy(), expected)

@@ -1,0 +1,231 @@
+"""Figures, report and results as they stand in a run folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from bcd.config.schema import AugmentConfig, DataConfig
+from bcd.data.catalog import Catalog, load_catalog
+from bcd.data.loading import ViewSampler, make_loader
+from bcd.data.views import Augmenter, PictureViews
+from bcd.evaluation.collect import collect_answers
+from bcd.evaluation.decision import Judge
+from bcd.evaluation.predictions import Prediction
+from bcd.evaluation.results import Result, evaluate, write_results
+from bcd.models.network import SmearNetwork
+from bcd.reporting.figures import (
+    draw_confusion,
+    draw_curves,
+    draw_mistakes,
+    new_figure,
+    save_figure,
+)
+from tests.helpers.noise import noise, write_classes
+
+# Each class of the noise pictures is strongest in a colour of its own: red, green, blue.
+COLOURS = {"Benign": 4, "Lymphoma": 3, "Myeloma": 2}
+
+
+class Colours(nn.Module):
+    """A network that knows the noise pictures: the logits are the mean of each colour."""
+
+    def __init__(self, turn: bool = False) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 3, bias=False)
+        self.head.weight.data = torch.eye(3).flip(0) if turn else torch.eye(3)
+
+    def embed(self, x: Tensor) -> Tensor:
+        return x.float().mean((2, 3))
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    root = write_classes(tmp_path / "pictures", COLOURS)
+    return load_catalog(DataConfig(root=str(root)))
+
+
+def to_array(figure: Figure) -> NDArray[np.uint8]:
+    """Renders a figure to pixels (height, width, 3)."""
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def evaluated(
+    catalog: Catalog, indices: Sequence[int], network: nn.Module, judge: Judge | None = None
+) -> Result:
+    views = PictureViews(catalog.root, catalog.pictures, 32, Augmenter(AugmentConfig(), 0))
+    loader = make_loader(views, ViewSampler(indices, 0, 0), 2, 0)
+    answers = collect_answers(cast(SmearNetwork, network), loader, torch.device("cpu"))
+    return evaluate(answers, judge or Judge(), catalog, indices)
+
+
+def turned_around() -> nn.Module:
+    """Calls Benign what is Myeloma and Myeloma what is Benign."""
+    return Colours(turn=True)
+
+
+def shows_something(pixels: NDArray[np.uint8]) -> bool:
+    return bool((pixels != 255).any(axis=2).mean() > 0.01)
+
+
+def texts(figure: Any) -> list[str]:
+    from matplotlib.text import Text
+
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def test_rendered_figures_are_arrays_and_leave_pyplot_alone() -> None:
+    import matplotlib.pyplot as plt
+
+    before = plt.get_fignums()
+    history = [{"train/loss": 1.0, "train/accuracy": 0.5}, {"val/loss": 0.5, "val/accuracy": 0.7}]
+    for figure in (draw_confusion([[3, 1], [0, 2]], "ab", "t"), draw_curves(history)):
+        pixels = to_array(figure)
+        width, height = figure.get_size_inches() * figure.dpi
+        assert pixels.dtype == np.uint8
+        assert abs(pixels.shape[0] - height) <= 1
+        assert abs(pixels.shape[1] - width) <= 1
+        assert pixels.shape[2] == 3
+        assert shows_something(pixels)
+    assert not shows_something(to_array(new_figure(2, 2)))
+    assert plt.get_fignums() == before
+
+
+def test_the_confusion_matrix_shows_counts_and_shares_of_the_true_class() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a class without pictures is no division by zero
+        figure = draw_confusion([[6, 2, 0], [0, 0, 0], [1, 0, 3]], ("x", "y", "z"), "test, n = 12")
+        to_array(figure)
+    (axes,) = figure.axes
+    cells = {text.get_position(): text.get_text() for text in axes.texts}
+    assert len(cells) == 9
+    assert cells[1, 0] == f"2\n{2 / 8:.1%}"  # across is predicted, down is true
+    assert cells[0, 2] == f"1\n{1 / 4:.1%}"
+    assert cells[1, 1] == "0"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["x", "y", "z"]
+    assert axes.get_title() == "test, n = 12"
+
+
+def test_the_curves_show_every_epoch_of_both_parts() -> None:
+    history = [{"train/loss": 3.0 - i, "val/loss": 2.0, "val/accuracy": i / 3} for i in range(3)]
+    figure = draw_curves(history)
+    loss, accuracy = figure.axes
+    drawn = {line.get_label(): np.asarray(line.get_ydata()).tolist() for line in loss.lines}
+    assert drawn == {"train": [3.0, 2.0, 1.0], "val": [2.0, 2.0, 2.0]}
+    assert np.asarray(accuracy.lines[1].get_ydata()).tolist() == pytest.approx([0, 1 / 3, 2 / 3])
+    assert np.asarray(loss.lines[0].get_xdata()).tolist() == [1, 2, 3]
+
+
+def test_mistakes_are_shown_surest_first_and_only_they_are_read() -> None:
+    sure = [0.6, 0.9, 0.8, 0.7]
+    wrong = [Prediction(f"{i}.png", "a", (1 - p, p)) for i, p in enumerate(sure)]
+    right = Prediction("right.png", "b", (0.0, 1.0))
+    read: list[int] = []
+
+    def pixels(index: int) -> NDArray[np.uint8]:
+        read.append(index)
+        return noise(index)
+
+    assert draw_mistakes([right, right], "ab", pixels) is None
+    assert read == []
+    figure = draw_mistakes([right, *wrong], "ab", pixels, most=3)
+    assert figure is not None
+    assert shows_something(to_array(figure))
+    assert read == [2, 3, 4]
+    titles = [text.get_text() for text in figure.axes[0].texts]
+    assert titles == [f"{i}.png\nis a\nsaid b ({sure[i]:.0%})" for i in (1, 2, 3)]
+
+
+def test_names_that_look_like_formulas_are_drawn_as_they_are(tmp_path: Path) -> None:
+    odd = "$a_$_{$.png"
+    wrong = draw_mistakes(
+        [Prediction(odd, "$x$", (0.0, 1.0))], ("$x$", "$\\y$"), lambda _: noise(0)
+    )
+    matrix = draw_confusion([[1, 0], [0, 1]], ("$x$", "$\\y$"), "$\\t$")
+    for figure in (wrong, matrix):
+        assert figure is not None
+        save_figure(figure, tmp_path / "figure.png")
+        assert any("$" in text for text in texts(figure))
+
+
+def test_a_figure_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    file = tmp_path / "figures" / "a.png"
+    save_figure(draw_confusion([[1, 0], [0, 1]], "ab", "t"), file)
+    assert shows_something(np.array(Image.open(file).convert("RGB")))
+    before = file.read_bytes()
+
+    def broken(_: Figure, target: Any, **__: object) -> None:
+        with target.open("wb") if isinstance(target, Path) else target as stream:
+            stream.write(b"half")
+            raise OSError("no space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", broken)
+    with pytest.raises(OSError, match="no space left"):
+        save_figure(new_figure(2, 2), file)
+    assert file.read_bytes() == before
+    assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("indices", [list(range(9)), [8, 0, 4, 3]])
+def test_each_prediction_is_of_the_picture_it_names(catalog: Catalog, indices: list[int]) -> None:
+    result = evaluated(catalog, indices, Colours())
+    assert result.metrics["accuracy"] == 1.0
+    assert result.metrics["n"] == len(indices)
+    assert [p.path for p in result.predictions] == [catalog.pictures[i].path for i in indices]
+    for prediction in result.predictions:
+        assert prediction.path.startswith(prediction.label)
+        assert int(np.argmax(prediction.probabilities)) == list(COLOURS).index(prediction.label)
+        assert sum(prediction.probabilities) == pytest.approx(1)
+
+
+def test_of_the_last_part_predictions_and_figures_are_written(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    results = {
+        "val": evaluated(catalog, [0, 4, 7], Colours()),
+        "test": evaluated(catalog, [1, 2, 5, 8], turned_around()),
+    }
+    write_results(tmp_path / "run", catalog, results)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert list(metrics) == ["val", "test"]
+    assert metrics["val"] == results["val"].metrics
+    assert metrics["test"] == results["test"].metrics
+    assert metrics["test"]["accuracy"] == pytest.approx(1 / 4)
+    with (tmp_path / "run" / "predictions.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["path"] for row in rows] == [catalog.pictures[i].path for i in (1, 2, 5, 8)]
+    assert [row["prediction"] for row in rows] == ["Myeloma", "Myeloma", "Lymphoma", "Benign"]
+    figures = {file.name for file in (tmp_path / "run" / "figures").iterdir()}
+    always = {"confusion_matrix.png", "reliability.png", "risk_coverage.png"}
+    assert figures == {*always, "mistakes.png"}
+
+
+def test_predictive_values_lie_in_intervals_for_the_same_prevalence(catalog: Catalog) -> None:
+    judge = Judge(prevalence=0.01)
+    found = evaluated(catalog, range(len(catalog.pictures)), turned_around(), judge).metrics
+    low, high = found["malignant_ppv_ci"]
+    assert 0 < low < found["malignant_ppv"] < high < 0.1
+
+
+def test_where_nothing_is_wrong_no_mistakes_are_drawn(catalog: Catalog, tmp_path: Path) -> None:
+    write_results(tmp_path, catalog, {"test": evaluated(catalog, [0, 5], Colours())})
+    assert "mistakes.png" not in {file.name for file in (tmp_path / "figures").iterdir()}

@@ -1,0 +1,206 @@
+"""The report and the model card of a real run on drawn smears."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bcd.reporting.document import Section, Table, write_html, write_markdown
+from bcd.training.run import train
+from tests.helpers.harness import SMALL, train_config
+
+SECTIONS = [
+    "Intended use",
+    "Data flow",
+    "Separation and leaks",
+    "Model",
+    "Results",
+    "Shortcuts",
+    "Calibration",
+    "Threshold",
+    "When it should hold its tongue",
+    "Shift",
+    "Failures",
+    "Limits",
+]
+
+
+class Page(HTMLParser):
+    """Text, headings, table cells and attributes of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.cells: list[str] = []
+        self.headings: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        self.cells = [cell.strip() for cell in self.cells]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.tags and self.tags[-1] in ("td", "th"):
+            self.cells[-1] += data
+        if self.tags and self.tags[-1] == "h2" and data.strip():
+            self.headings.append(data)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    result = train(train_config(folder / "run", *SMALL, f"data.root={folder / 'in'}"))
+    assert result is not None
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def test(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "metrics.json").read_text())["test"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def sections(run: Path) -> list[str]:
+    """Titles of the run's report; so small a run is no better than guessing, and says so first."""
+    (warning,) = json.loads((run / "run.json").read_text())["warnings"]
+    assert "that of guessing" in warning
+    return ["Warnings", *SECTIONS]
+
+
+def test_it_answers_what_checklists_ask_in_their_order(run: Path, sections: list[str]) -> None:
+    page = Page((run / "report.html").read_text(encoding="utf-8"))
+    assert page.headings == sections
+    assert "Not a medical device" in page.text
+    assert "The checkpoint was chosen on val, by val/loss (min)." in page.text
+    assert "The run evaluated its test part once, after training." in page.text
+    assert "see no cell" not in page.text
+
+
+def test_every_headline_figure_stands_with_its_interval(run: Path, test: dict[str, Any]) -> None:
+    page = Page((run / "report.html").read_text(encoding="utf-8"))
+    for name in ("accuracy", "precision", "recall", "f1", "malignant sensitivity"):
+        key = name.replace(" ", "_")
+        low, high = test[f"{key}_ci"]
+        assert low <= test[key] <= high
+        cell = page.cells[page.cells.index(name) + 2]
+        assert cell == f"{test[key]:.4f} [{low:.3f}, {high:.3f}]"
+    assert test["groups"] == 4  # the drawn slides; pictures of one are not independent
+    assert "cluster bootstrap over 4 groups" in page.text
+    assert f"4 groups are worth {test['effective_groups']:.1f} of equal size" in page.text
+
+
+def test_the_calibration_error_stands_beside_chance(run: Path, test: dict[str, Any]) -> None:
+    assert "ece_ci" not in test
+    assert 0 <= test["ece_debiased"] <= test["ece"]
+    chance = test["ece_chance"]
+    assert 0 < chance["mean"] < chance["quantile_95"]
+    page = (run / "report.html").read_text()
+    for figure in (test["ece_debiased"], *chance.values()):
+        assert f" {figure:.4f}" in page.partition("Calibration</h2>")[2].partition("<h2")[0]
+
+
+def test_it_fetches_nothing_and_shows_each_figure_once(run: Path) -> None:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert not re.search(r"url\(|@import|<script|<link|<iframe", text)
+    figures = list((run / "figures").glob("*.png"))
+    assert len(page.links) == len(figures) == page.tags.count("img") >= 4
+    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+
+
+def test_the_model_card_tells_the_same(
+    run: Path, test: dict[str, Any], sections: list[str]
+) -> None:
+    card = (run / "model_card.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (.+)$", card, re.MULTILINE) == sections
+    assert f"| pictures | {json.loads((run / 'metrics.json').read_text())['val']['n']} |" in card
+    assert f"{test['accuracy']:.4f}" in card
+    assert "grey full" in card
+
+
+def test_shifts_stand_beside_the_headline_unasked(run: Path) -> None:
+    page = Page((run / "report.html").read_text(encoding="utf-8"))
+    at = page.cells.index("as they are")
+    assert page.cells[at + 6 :: 6][:3] == [
+        "grey full",
+        "jpeg quality 30",
+        "gaussian blur 5x5, sd 1.5",
+    ]
+
+
+def test_text_from_outside_is_never_markup(tmp_path: Path) -> None:
+    odd = '<img src=x onerror="alert(1)">|a&lt;b'
+    sections = [Section(odd, [odd, Table([odd, "b"], [[odd, "1"]])])]
+    write_html(tmp_path / "a.html", odd, sections)
+    page = Page((tmp_path / "a.html").read_text())
+    assert "img" not in page.tags
+    assert page.cells == [odd, "b", odd, "1"]
+    assert page.headings == [odd]
+    write_markdown(tmp_path / "a.md", "x", sections)
+    row = (tmp_path / "a.md").read_text().splitlines()[-1]
+    assert row == "| " + odd.replace("|", "\\|") + " | 1 |"
+
+
+BROWSER = next(
+    (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
+)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_a_browser_opens_it_without_a_request_or_a_complaint(run: Path, tmp_path: Path) -> None:
+    check_in_browser(run / "report.html", tmp_path)
+
+
+def check_in_browser(report: Path, tmp_path: Path) -> None:
+    """Opens a page in headless Chromium; no request may leave, and every picture must be drawn."""
+    probe = (
+        "<script>addEventListener('load', () => { const broken = [...document.images]"
+        ".filter(i => !i.complete || !i.naturalWidth).length;"
+        "const asked = performance.getEntriesByType('resource')"
+        ".filter(e => !e.name.startsWith('data:')).length;"
+        "document.title = 'broken ' + broken + ' of ' + document.images.length"
+        " + ', requests ' + asked; });</script>"
+    )
+    page = tmp_path / "probed.html"
+    page.write_text(report.read_text(encoding="utf-8") + probe, encoding="utf-8")
+    done = subprocess.run(
+        [
+            str(BROWSER),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--enable-logging=stderr",
+            "--v=0",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=5000",
+            "--dump-dom",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    shown = re.search(r"<title>broken (\d+) of (\d+), requests (\d+)</title>", done.stdout)
+    assert shown is not None
+    assert int(shown[1]) == 0
+    assert int(shown[2]) >= 4
+    assert int(shown[3]) == 0
+    assert "CONSOLE" not in done.stderr

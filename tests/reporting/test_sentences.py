@@ -1,0 +1,126 @@
+"""Sentences of reports and audits follow from what was done, whatever that was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bcd.audit.checks import NOT_ESTABLISHED, Check, check_split
+from bcd.config.schema import DataConfig, SplitConfig
+from bcd.data.catalog import Catalog
+from bcd.data.splits.split import make_split, other_split
+from bcd.errors import BcdError
+from bcd.reporting.promises import chosen_on_val
+from bcd.reporting.provenance import how_chosen, how_split, val_chose_epoch
+from tests.data.splits.test_slide_groups import made_up_looks, surveyed
+from tests.helpers.harness import train_config
+from tests.helpers.noise import made_up_catalog
+
+LAST = "that of the last epoch; val did not choose it"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told", "by_val"),
+    [
+        ("experiment=paper", "was chosen on val, by val/loss (min).", True),
+        ("experiment=finetune", LAST, False),
+        ("experiment=robust", LAST, False),
+        ("experiment=robust callbacks=[default,ema,early_stopping]", "say in when", True),
+        ("callbacks.best.monitor=train/loss", "chosen by train/loss (min), not on val", False),
+        ("callbacks.best.monitor=null", LAST, False),
+        ("callbacks.best=null callbacks.last=null", "No checkpoint was kept", False),
+        ("head=svm trainer.max_epochs=1", "one epoch, and so none to choose", False),
+        ("experiment=paper head=svm", "of the one validation; val chose no epoch", False),
+        ("experiment=best_frozen", "of the one validation; val chose no epoch", False),
+        ("head=knn trainer.check_val_every_n_epoch=1", "was chosen on val", True),
+        ("trainer.max_epochs=5 trainer.check_val_every_n_epoch=3", "val chose no epoch", False),
+        ("head=svm callbacks.best.monitor=null", LAST, False),
+        ("trainer.max_epochs=1 +trainer.val_check_interval=0.5", "was chosen on val", True),
+    ],
+)
+def test_what_chose_the_checkpoint_is_told(
+    overrides: str, told: str, by_val: bool, tmp_path: Path
+) -> None:
+    cfg = train_config(tmp_path, *overrides.split())
+    assert told in how_chosen(cfg)
+    assert ("chosen on val" in how_chosen(cfg)) <= by_val
+    assert val_chose_epoch(cfg) == by_val
+    assert ("chose the epoch" in chosen_on_val(by_val)) == by_val
+
+
+def patients(parts: int) -> Catalog:
+    """Two classes of 12, whose CSV names patients; each is in so many of train, val and test."""
+    catalog = made_up_catalog([12, 12])
+    names = ("train", "val", "test")
+    pictures = []
+    for i, picture in enumerate(catalog.pictures):
+        group = f"p{picture.label}-{i % 3 if parts == 1 else i // 3 % 4}"
+        pictures.append(replace(picture, subset=names[i % 3], group=group))
+    return replace(catalog, pictures=tuple(pictures))
+
+
+def separation(catalog: Catalog, cfg: SplitConfig) -> Check:
+    survey = surveyed(made_up_looks(np.zeros(len(catalog.pictures), np.int64), 1.0, 0), ())
+    checks = check_split(catalog, make_split(catalog, cfg), cfg, survey, DataConfig(root="."))
+    return next(check for check in checks if check.name == "separation")
+
+
+def test_a_csv_that_keeps_patients_on_one_side_is_told_so() -> None:
+    check = separation(patients(1), SplitConfig(kind="csv"))
+    assert check.status == "PASS"
+    assert "6 groups (the CSV's column 'group') are each on one side" in check.finding
+
+
+@pytest.mark.parametrize("kind", ["csv", "stratified"])
+def test_patients_that_a_split_parts_are_counted(kind: str) -> None:
+    catalog, cfg = patients(3), SplitConfig(kind=kind)
+    split = make_split(catalog, cfg)
+    parts: dict[str, set[str]] = {}
+    for picture, subset in zip(catalog.pictures, split.subsets, strict=True):
+        parts.setdefault(picture.group, set()).add(subset)
+    count = sum(len(found) > 1 for found in parts.values())
+    check = separation(catalog, cfg)
+    assert count > 0
+    assert check.status == "WARN"
+    assert check.finding.startswith(NOT_ESTABLISHED)
+    assert f"{count} groups are in more than one of train, val, test" in check.finding
+
+
+def test_a_csv_without_patients_says_that_none_are_known() -> None:
+    catalog = patients(1)
+    pictures = tuple(replace(picture, group="") for picture in catalog.pictures)
+    check = separation(replace(catalog, pictures=pictures), SplitConfig(kind="csv"))
+    assert check.status == "WARN"
+    assert "no groups are known, so one slide may be on both sides" in check.finding
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told", "seeded"),
+    [
+        ("split=stratified split.seed=7", "split=stratified, split.seed 7", True),
+        ("split=grouped split.groups=auto", "split=grouped split.groups=auto, split.seed 0", True),
+        ("split=kfold split.fold=1", "split=kfold, split.fold 1 of 5 folds, split.seed 0", True),
+        ("split=blocked split.seed=7", "split=blocked, split.seed 7", True),
+        ("split=blocked split.folds=5", "split=blocked, split.fold 0 of 5 folds", False),
+        ("split=csv split.file=own.csv", "split=csv, by own.csv", False),
+        ("split=csv", "split=csv, by the column split of data.root", False),
+    ],
+)
+def test_a_split_is_told_by_the_keys_that_decided_it(
+    overrides: str, told: str, seeded: bool, tmp_path: Path
+) -> None:
+    cfg = train_config(tmp_path, *overrides.split()).split
+    assert how_split(cfg) == told
+    assert ("split.seed" in other_split(cfg)) == seeded
+    idle = [f"split.{key}" for key in cfg.unread() if key != "file"]
+    assert not [key for key in idle if key in other_split(cfg).replace(",", "").split()]
+
+
+def test_a_csv_that_lacks_a_class_is_not_told_to_change_the_seed() -> None:
+    catalog = patients(1)
+    pictures = tuple(replace(p, subset="train" if p.label else p.subset) for p in catalog.pictures)
+    with pytest.raises(BcdError, match="has no picture of class 'class1': give other values in"):
+        make_split(replace(catalog, pictures=pictures), SplitConfig(kind="csv"))

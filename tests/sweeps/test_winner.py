@@ -1,0 +1,122 @@
+"""A sweep that was widened: which of its trials is the winner, and what was tested."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bench.seeds
+from bcd.errors import BcdError
+from bcd.inference.checkpoint import find_checkpoint
+from bcd.sweeps.finalize import conclude_sweep
+from bcd.sweeps.trials import UNFINISHED
+from tests.sweeps.test_sweeps import record, trial
+
+BEST = "checkpoints/best.ckpt"
+
+
+def leave_test(folder: Path, accuracy: float) -> None:
+    """Writes what a test leaves behind."""
+    scores = {"accuracy": accuracy, "precision": 0.9, "recall": 0.9, "f1": 0.9, "loss": 0.1}
+    scores["ece"] = 0.0
+    (folder / "metrics.json").write_text(json.dumps({"test": scores}))
+    (folder / "audit.json").write_text("{}")
+    (folder / "predictions.csv").write_text("path,label,prediction\n0.png,a,a\n1.png,a,b\n")
+
+
+@pytest.fixture
+def widened(tmp_path: Path) -> Path:
+    """Trial 0 won and was tested; then 1 and 2 came, are better and were tested; 3 is newest."""
+    made = [
+        trial("0", "a=1 seed=0", 0, 0.8, best=BEST), trial("1", "a=2 seed=0", 0, 0.9, best=BEST),
+        trial("2", "a=2 seed=1", 1, 0.92, best=BEST), trial("3", "a=3 seed=0", 0, 0.7, best=BEST),
+    ]  # fmt: skip
+    sweep = tmp_path / "multirun"
+    for age, one in enumerate(made):
+        record(sweep, one)
+        file = sweep / one.name / BEST
+        file.parent.mkdir()
+        file.write_text(one.name)
+        os.utime(file, (1000 + age, 1000 + age))
+    for name in "012":
+        leave_test(sweep / name, 0.9)
+    return sweep
+
+
+def test_the_sweep_and_the_line_it_prints_mean_the_winner(
+    widened: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert conclude_sweep(widened) == 0
+    said = capsys.readouterr().err
+    assert f"ckpt={widened / '2' / BEST}" in said
+    # The newest below the folder of sweeps is a loser too.
+    for given in (widened, widened.parent, widened / "2"):
+        assert find_checkpoint(str(given)) == widened / "2" / BEST
+    assert find_checkpoint(str(widened / "0")) == widened / "0" / BEST
+    assert "test part was used for 2 settings, as the sweep was widened: also for a=1" in said
+    page = (widened / "leaderboard.html").read_text()
+    assert "used for 2 settings" in page and "alone" not in page
+
+
+def test_a_sweep_that_tested_its_winner_alone_says_so(
+    widened: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (widened / "0" / "metrics.json").unlink()
+    assert conclude_sweep(widened) == 0
+    assert "used for the best setting alone, after the ranking" in capsys.readouterr().err
+
+
+def test_trials_that_came_after_the_test_are_told(
+    widened: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (widened / "0" / "metrics.json").unlink()
+    conclude_sweep(widened)
+    record(widened, trial("4", "a=4 seed=0", 0, 0.6, best=BEST))
+    for _ in range(2):  # it is remembered
+        capsys.readouterr()
+        conclude_sweep(widened)
+        said = capsys.readouterr().err
+        assert "after the ranking" not in said
+        assert "the sweep was widened: 1 of its trials were made after that" in said
+    assert "made after that" in (widened / "leaderboard.html").read_text()
+
+
+def test_a_sweep_that_cannot_name_its_winner_gives_no_checkpoint(widened: Path) -> None:
+    with pytest.raises(BcdError, match="is a sweep that was not ranked: rank it"):
+        find_checkpoint(str(widened))
+    conclude_sweep(widened)
+    record(widened, trial("4", "a=4 seed=0", 0, 0.0, status=UNFINISHED))
+    with pytest.raises(BcdError, match="has other trials than when it was ranked"):
+        find_checkpoint(str(widened))
+
+
+def test_the_table_over_seeds_is_of_the_winner_alone(
+    widened: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conclude_sweep(widened)
+    read: list[str] = []
+
+    def figures(run: Path) -> dict[str, Any]:
+        read.append(run.name)
+        return {**dict.fromkeys(bench.seeds.FIGURES, 0.5), "n": 2, "selective_accuracy": {"1": 1.0}}
+
+    monkeypatch.setattr(bench.seeds, "_figures", figures)
+    monkeypatch.setattr(bench.seeds, "read_seeds", lambda run: bench.seeds.Seeds(0, 0, 0))
+    monkeypatch.setattr(sys, "argv", ["seeds", str(widened)])
+    bench.seeds.main()
+    assert read == ["1", "2"]
+
+
+def test_the_table_over_seeds_takes_runs_without_a_benign_class(tmp_path: Path) -> None:
+    (tmp_path / "audit.json").write_text('{"checks": []}')
+    figures = {"accuracy": 0.5, "sets": {"coverage": 0.9}}
+    (tmp_path / "metrics.json").write_text(json.dumps({"test": figures}))
+    read = bench.seeds._figures(tmp_path)
+    assert (read["accuracy"], read["covered"]) == (0.5, 0.9)
+    assert all(np.isnan(read[f"{name} by threshold"]) for name in bench.seeds.AT_THRESHOLD)
