@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import platform
 import shlex
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from bcd.errors import BcdError
 from bcd.storage import write_text
 
 
@@ -31,8 +34,6 @@ def write_run_info(run_dir: Path, started: float, **facts: Any) -> None:
         started: When the run began, in seconds since the epoch.
         facts: Anything plain, such as the data's fingerprint.
     """
-    from bcd.inference.checkpoint import versions
-
     info = {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "git": _git_state(),
@@ -65,3 +66,68 @@ def _git_state() -> dict[str, Any]:
     if sha is None:
         return {}
     return {"sha": sha, "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    from importlib.metadata import version
+
+    import bcd
+
+    packages = (
+        "torch", "torchvision", "lightning", "torchmetrics", "albumentations", "numpy", "pillow",
+        "opencv-python-headless", "onnxruntime", "scikit-learn",
+    )  # fmt: skip
+    found = {name: version(name) for name in packages}
+    if find_spec("timm") is not None:
+        found["timm"] = version("timm")
+    return {"bcd": bcd.__version__, "python": platform.python_version(), **found}
+
+
+BOARD = "leaderboard.json"
+
+
+@dataclass(frozen=True)
+class Winner:
+    """What a sweep's folder says of its best setting.
+
+    Attributes:
+        trials: Names of the setting's runs, in the order in which they were made.
+        trial: Name of the run among them that has the best val score.
+        checkpoint: Of that run.
+    """
+
+    trials: tuple[str, ...]
+    trial: str
+    checkpoint: Path
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder holds trials of a sweep."""
+    return any(folder.glob(f"*/{RECORD}"))
+
+
+def read_winner(sweep: Path) -> Winner:
+    """Reads which trials won.
+
+    Raises:
+        BcdError: The sweep was not ranked, has other trials since, or has no winner.
+    """
+    mend = f"rank it with python -m bcd.sweeps {sweep}, or give a trial's folder"
+    try:
+        known = json.loads((sweep / BOARD).read_text(encoding="utf-8"))
+        ranked, best = known["ranked"], known["best"]
+        won = best and Winner(tuple(best["trials"]), best["trial"], sweep / best["checkpoint"])
+    except FileNotFoundError:
+        raise BcdError(f"{sweep} is a sweep that was not ranked: {mend}") from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise BcdError(f"{sweep / BOARD} is damaged: {mend}") from error
+    if ranked != sorted(file.parent.name for file in sweep.glob(f"*/{RECORD}")):
+        raise BcdError(f"{sweep} has other trials than when it was ranked: {mend}")
+    if won is None:
+        raise BcdError(f"{sweep} is a sweep without a winner: no trial came to an end")
+    assert isinstance(won, Winner)
+    return won
+
+
+RECORD = "trial.json"

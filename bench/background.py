@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bcd.audit.sources import BACKGROUND, COLOUR, PATCHES
 from bcd.config.schema import DataConfig
-from bcd.data.catalog import load_catalog
+from bcd.data.load import load_catalog
 from bcd.data.quality.image_statistics import describe, look_at
 from bcd.data.reading import decode_picture
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bcd.config.programs import PredictConfig
 from bcd.console import printable, say, show_table, track
-from bcd.data.catalog import expand_inputs
+from bcd.data.load import expand_inputs
 from bcd.errors import ConfigError
 from bcd.evaluation.collect import choose_device
 from bcd.evaluation.predictions import Prediction

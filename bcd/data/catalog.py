@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from bcd.config.schema import DataConfig
-from bcd.data.layouts import Entry, benign_index, is_picture, list_entries, order_classes
-from bcd.data.provide import provide_root
-from bcd.data.scan import FileFacts, scan_files
-from bcd.data.walk import find_files
-from bcd.errors import BcdError, ConfigError
-from bcd.storage import typed_path
 
 
 @dataclass(frozen=True)
@@ -98,122 +88,3 @@ class Catalog:
             "fingerprint": self.fingerprint(),
             "checked": self.checked,
         }
-
-
-def load_catalog(cfg: DataConfig, classes: Sequence[str] | None = None) -> Catalog:
-    """Makes the catalog of `data.root`, generating or downloading the pictures where asked.
-
-    Args:
-        cfg: The `data` group.
-        classes: Class names of a trained model; the pictures' classes must be among them.
-
-    Returns:
-        The catalog.
-
-    Raises:
-        BcdError: The root cannot be had, has no classes, or a class has no usable picture.
-    """
-    root = provide_root(cfg)
-    base, everything = list_entries(root, cfg.variant)
-    entries = [entry for entry in everything if not entry.reason]
-    scan = scan_files([entry.path for entry in entries], root, cfg.min_size)
-    names = tuple(classes) if classes is not None else order_classes(e.class_name for e in entries)
-    _check_classes(root, entries, scan.facts, names, trained=classes is not None)
-    pictures: list[Picture] = []
-    rejected = [
-        Rejected(_relative(entry.path, base), entry.class_name, entry.reason)
-        for entry in everything
-        if entry.reason
-    ]
-    for entry, fact in zip(entries, scan.facts, strict=True):
-        path = _relative(entry.path, base)
-        if fact.error:
-            rejected.append(Rejected(path, entry.class_name, fact.error))
-            continue
-        label = names.index(entry.class_name)
-        group = entry.group or _group_of(path, cfg.group_pattern)
-        size = (fact.width, fact.height)
-        pictures.append(Picture(path, label, fact.sha256, *size, group, entry.subset))
-    rejected.sort(key=lambda item: item.path)
-    benign = benign_index(names, cfg.benign)
-    catalog = Catalog(base, names, benign, tuple(pictures), tuple(rejected), scan.how)
-    if not cfg.drop_duplicates:
-        return catalog
-    from bcd.data.quality.profile import drop_duplicates
-
-    return drop_duplicates(catalog)
-
-
-def expand_inputs(inputs: Sequence[str]) -> list[Path]:
-    """Lists the files that predict is asked for: files, folders (searched deeply) and globs.
-
-    Folders that could not be searched and broken links are among them; `folder_reason` says why.
-
-    Raises:
-        BcdError: One of them matches nothing.
-    """
-    files: list[Path] = []
-    for text in inputs:
-        path = typed_path(text)
-        if os.path.isdir(path):  # noqa: PTH112  (never raises)
-            (below,) = find_files([path])
-            found = sorted(i.path for i in below if i.reason or is_picture(i.path.name))
-        elif os.path.lexists(path):
-            found = [path]
-        else:
-            found = _matching(path)
-        if not found:
-            raise BcdError(f"input={text}: no picture there; give a file, a folder or a glob")
-        files += found
-    return list(dict.fromkeys(files))
-
-
-def _matching(pattern: Path) -> list[Path]:
-    """Files that a glob names; brackets in folders that are there under that name stand as such."""
-    import glob
-
-    start = pattern
-    while not os.path.exists(start):  # noqa: PTH110  (never raises)
-        start = start.parent
-    rest = pattern.relative_to(start)
-    found = glob.glob(str(Path(glob.escape(str(start))) / rest), recursive=True)  # noqa: PTH207
-    return sorted(Path(p) for p in found)
-
-
-def _check_classes(
-    root: Path,
-    entries: Sequence[Entry],
-    facts: Sequence[FileFacts],
-    names: Sequence[str],
-    *,
-    trained: bool,
-) -> None:
-    usable = Counter(e.class_name for e, f in zip(entries, facts, strict=True) if not f.error)
-    for name in sorted({entry.class_name for entry in entries}):
-        if name not in names:
-            raise BcdError(f"{root} has a class '{name}', the model knows {', '.join(names)}")
-        if not usable[name]:
-            reason = next(
-                f.error for e, f in zip(entries, facts, strict=True) if e.class_name == name
-            )
-            raise BcdError(f"{root}: no picture of class '{name}' can be used (first: {reason})")
-    if len(names) < 2 and not trained:
-        raise BcdError(f"{root} has one class only ('{names[0]}'): a classifier needs two or more")
-
-
-def _relative(path: Path, base: Path) -> str:
-    return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
-
-
-def _group_of(path: str, pattern: str | None) -> str:
-    if pattern is None:
-        return ""
-    try:
-        match = re.search(pattern, path)
-    except re.error as error:
-        raise ConfigError(
-            f"data.group_pattern={pattern}: not a regular expression ({error})"
-        ) from None
-    if match is None:
-        return ""
-    return (match.group(1) if match.groups() else match.group(0)) or ""

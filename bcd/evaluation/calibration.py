@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 Floats = NDArray[np.floating[Any]]
 
@@ -197,22 +197,3 @@ def reliability(probabilities: Floats, labels: NDArray[np.int64], bins: int = BI
     confidence = sums / np.maximum(counts, 1)
     accuracy = (sums + np.bincount(places, gaps, minlength=bins)) / np.maximum(counts, 1)
     return Reliability(np.linspace(0, 1, bins + 1), counts, confidence, accuracy)
-
-
-def draw_reliability(before: Reliability, after: Reliability) -> Figure:
-    """Draws accuracy over confidence, before and after calibration; the diagonal is ideal."""
-    from bcd.reporting.figures import new_figure
-
-    figure = new_figure(8, 4, (0.6, 0.5, 0.2, 0.4))
-    for number, (name, given) in enumerate((("before", before), ("after", after)), start=1):
-        axes = figure.add_subplot(1, 2, number)
-        full = given.counts > 0
-        widths = np.diff(given.edges)[full]
-        axes.bar(
-            given.edges[:-1][full], given.accuracy[full], widths, align="edge", alpha=0.4, ec="C0"
-        )
-        axes.plot(given.confidence[full], given.accuracy[full], "o", color="C0", markersize=4)
-        axes.plot((0, 1), (0, 1), "--", color="grey")
-        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="probability", ylabel="share right")
-        axes.set_title(f"{name} calibration, ECE = {given.ece:.4f}")
-    return figure

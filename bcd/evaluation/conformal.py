@@ -18,7 +18,7 @@ from bcd.evaluation.bootstrap import Groups
 from bcd.evaluation.thresholds import Limit, lower_limit
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 Floats = NDArray[np.floating[Any]]
 
@@ -135,28 +135,3 @@ def selective_accuracy(
     _, risk = risk_coverage(confidence, correct)
     kept = [max(int(np.ceil(c * len(risk) - _ROUNDING)), 1) for c in coverages]
     return {f"{c:g}": float(1 - risk[k - 1]) for c, k in zip(coverages, kept, strict=True)}
-
-
-def draw_risk_coverage(
-    coverage: NDArray[np.float64], risk: NDArray[np.float64], title: str
-) -> Figure:
-    """Draws the share of mistakes over the share of pictures that are decided.
-
-    Args:
-        coverage: (n,), of `risk_coverage`.
-        risk: (n,), likewise.
-        title: Stands above.
-    """
-    from matplotlib.ticker import PercentFormatter
-
-    from bcd.reporting.figures import new_figure
-
-    figure = new_figure(5, 3.4, (0.95, 0.5, 0.25, 0.4))
-    axes = figure.add_subplot()
-    axes.step(coverage, risk, where="mid")
-    axes.set(xlim=(0, 1), ylim=(0, None), xlabel="share decided", ylabel="share wrong of these")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1))
-    axes.grid(alpha=0.3)
-    axes.set_title(title, parse_math=False)
-    return figure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,9 +28,6 @@ from bcd.evaluation.robustness_suite import (
 from bcd.features.cached import Need, feed
 from bcd.features.engines import make_engine, with_engine
 from bcd.models.network import FrozenPrefix, SmearNetwork
-from bcd.reporting.figures import save_figure
-from bcd.reporting.robustness import draw_shift
-from bcd.storage import write_csv
 
 # What every training run tries on some of its test pictures, unasked.
 _SHORT = (("grey", 0.0), ("jpeg", 30.0), ("gaussian blur", 1.5))
@@ -142,24 +138,3 @@ def all_shifts(
 
 def _ece(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float:
     return reliability(probabilities, labels).ece
-
-
-def write_shifts(run_dir: Path, rows: Rows) -> None:
-    """Writes `shift.csv` and `figures/shift.png`."""
-    write_csv(run_dir / "shift.csv", list(rows[0]), [list(row.values()) for row in rows])
-    save_figure(draw_shift(rows), run_dir / "figures" / "shift.png")
-
-
-def shift_rows(rows: Rows) -> list[list[str]]:
-    """Rows for a table with `SHIFT_HEADER`."""
-    return [
-        [
-            f"{row['kind']} {row['strength']}".strip() if row["kind"] != "none" else "as they are",
-            *(f"{row[name]:.3f}" for name in ("accuracy", "balanced_accuracy", "ece", "referred")),
-            str(row["n"]),
-        ]
-        for row in rows
-    ]
-
-
-SHIFT_HEADER = ("shift", "accuracy", "balanced accuracy", "ECE", "referred", "n")

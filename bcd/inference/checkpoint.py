@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import platform
 from dataclasses import asdict, dataclass, field, fields, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,8 @@ from bcd.errors import BcdError
 from bcd.evaluation.decision import Judge
 from bcd.models.backbones.build import empty_backbone
 from bcd.models.network import SmearNetwork
+from bcd.run_folder import is_sweep, read_winner, versions
 from bcd.storage import replacing, typed_path
-from bcd.sweeps.winner import is_sweep, read_winner
 
 CARD_VERSION = 4
 
@@ -72,22 +70,6 @@ class Card:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as it goes into the checkpoint."""
         return asdict(self)
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on."""
-    from importlib.metadata import version
-
-    import bcd
-
-    packages = (
-        "torch", "torchvision", "lightning", "torchmetrics", "albumentations", "numpy", "pillow",
-        "opencv-python-headless", "onnxruntime", "scikit-learn",
-    )  # fmt: skip
-    found = {name: version(name) for name in packages}
-    if find_spec("timm") is not None:
-        found["timm"] = version("timm")
-    return {"bcd": bcd.__version__, "python": platform.python_version(), **found}
 
 
 def find_checkpoint(text: str) -> Path:

@@ -14,7 +14,7 @@ from bcd.config.schema import ModelConfig
 from bcd.console import say
 from bcd.errors import BcdError
 from bcd.models.classifier import Batch, SmearClassifier
-from bcd.models.heads.factory import FittedHead
+from bcd.models.heads.base import FittedHead
 
 _ROWS = 1024  # features at a time, so that memory stays small
 

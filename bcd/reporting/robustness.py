@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bcd.data.reading import fit
-from bcd.reporting.figures import draw_tiles, new_figure
+from bcd.evaluation.robustness import Rows
+from bcd.reporting.figures import draw_tiles, new_figure, save_figure
+from bcd.storage import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,3 +68,24 @@ def draw_examples(
     tiles = [picture, *(shift.apply(picture, sha256) for shift in suite)]
     titles = ["as it is", *(f"{shift.kind}\n{shift.strength_label}" for shift in suite)]
     return draw_tiles(tiles, titles, columns)
+
+
+def write_shifts(run_dir: Path, rows: Rows) -> None:
+    """Writes `shift.csv` and `figures/shift.png`."""
+    write_csv(run_dir / "shift.csv", list(rows[0]), [list(row.values()) for row in rows])
+    save_figure(draw_shift(rows), run_dir / "figures" / "shift.png")
+
+
+def shift_rows(rows: Rows) -> list[list[str]]:
+    """Rows for a table with `SHIFT_HEADER`."""
+    return [
+        [
+            f"{row['kind']} {row['strength']}".strip() if row["kind"] != "none" else "as they are",
+            *(f"{row[name]:.3f}" for name in ("accuracy", "balanced_accuracy", "ece", "referred")),
+            str(row["n"]),
+        ]
+        for row in rows
+    ]
+
+
+SHIFT_HEADER = ("shift", "accuracy", "balanced accuracy", "ECE", "referred", "n")

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from bcd.audit.checks import NOT_ESTABLISHED, Check
-from bcd.audit.pairs import PARTED
 from bcd.audit.shortcuts import shortcut_lines
 from bcd.config.schema import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.splits.split import SUBSETS, Split
 from bcd.evaluation.decision import Judge
 from bcd.evaluation.intervals import few_groups_line
-from bcd.evaluation.results import Result, calibration_line, figure_text, metric_rows
-from bcd.evaluation.robustness import SHIFT_HEADER, Rows, shift_rows
+from bcd.evaluation.results import Result
+from bcd.evaluation.robustness import Rows
 from bcd.reporting.audit_page import check_rows
 from bcd.reporting.document import Block, Figure, Section, Table, write_html, write_markdown
+from bcd.reporting.pairs import PARTED
 from bcd.reporting.promises import (
     chosen_on_val,
     referral_line,
@@ -32,6 +32,8 @@ from bcd.reporting.promises import (
     threshold_line,
 )
 from bcd.reporting.provenance import how_chosen, how_split, val_chose_epoch
+from bcd.reporting.results import calibration_line, figure_text, metric_rows
+from bcd.reporting.robustness import SHIFT_HEADER, shift_rows
 
 
 @dataclass(frozen=True)

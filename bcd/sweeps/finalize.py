@@ -20,6 +20,7 @@ from bcd.config.schema import TrainConfig
 from bcd.console import command, say, short, show_table
 from bcd.errors import BcdError
 from bcd.evaluation.intervals import Interval
+from bcd.run_folder import read_winner
 from bcd.storage import write_csv
 from bcd.sweeps.configurations import (
     BEST,
@@ -36,7 +37,7 @@ from bcd.sweeps.leaderboard import SHORT_HEADER, Board, headline, short_rows, wr
 from bcd.sweeps.ranking import numbered
 from bcd.sweeps.test_exposure import Seen, find_seen, seen_text
 from bcd.sweeps.trials import DONE, Trial, read_trials, run_trial
-from bcd.sweeps.winner import read_tested, read_winner, write_winner
+from bcd.sweeps.winner import read_tested, write_winner
 
 _SHOWN = 30  # settings in the terminal
 DEFAULT = "default"  # folder of the trial without what is searched for

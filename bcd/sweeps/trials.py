@@ -19,9 +19,9 @@ from bcd.config.check import check_config, first_line
 from bcd.config.schema import TrainConfig
 from bcd.console import say
 from bcd.errors import foreseen
+from bcd.run_folder import RECORD
 from bcd.storage import write_text
 
-RECORD = "trial.json"
 DONE, FAILED, UNFINISHED = "done", "failed", "unfinished"
 WORST = 0.0  # score of a trial that failed
 

@@ -13,8 +13,7 @@ import torch
 
 from bcd.audit.checks import Check, worst
 from bcd.audit.leaks import find_leaks, leak_figures
-from bcd.audit.pairs import write_overlaps
-from bcd.commands.audit import audit_run
+from bcd.audit.short import audit_run
 from bcd.config.schema import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.datamodule import SmearDataModule
@@ -24,12 +23,14 @@ from bcd.data.splits.split import Split
 from bcd.evaluation.collect import collect_answers
 from bcd.evaluation.decision import Judge, fit_judge
 from bcd.evaluation.ood import MOST
-from bcd.evaluation.results import Result, evaluate, write_results
+from bcd.evaluation.results import Result, evaluate
 from bcd.evaluation.robustness import Rows, short_shifts
 from bcd.evaluation.thresholds import find_scope
 from bcd.inference.checkpoint import network_state, read_content, write_judge
 from bcd.models.network import SmearNetwork
 from bcd.reporting.figures import draw_curves, save_figure
+from bcd.reporting.pairs import write_overlaps
+from bcd.reporting.results import write_results
 from bcd.reporting.run_report import Facts, write_report
 from bcd.storage import write_text
 from bcd.training.warnings import loss_warnings

@@ -17,7 +17,7 @@ from bcd.data.catalog import Catalog
 from bcd.data.splits.split import Split, sha256_of
 from bcd.errors import BcdError, ConfigError
 from bcd.inference.checkpoint import read_content
-from bcd.sweeps.trials import RECORD
+from bcd.run_folder import RECORD
 
 # What a resumed run may have otherwise than the run had; all else is in the checkpoint's weights,
 # in its optimizer's state, or decides which pictures were trained on.

@@ -20,8 +20,9 @@ from bcd.cli.overrides import LAST
 from bcd.config.check import command_line, instantiate
 from bcd.config.schema import TrainConfig
 from bcd.console import say
-from bcd.data.catalog import Catalog, load_catalog
+from bcd.data.catalog import Catalog
 from bcd.data.datamodule import SmearDataModule
+from bcd.data.load import load_catalog
 from bcd.data.quality.profile import survey_pictures
 from bcd.data.splits.split import Split, make_split
 from bcd.data.views import PLAIN

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from bcd.commands.audit import verdict_line
+from bcd.audit.short import verdict_line
 from bcd.console import command, say, short, show_table
 from bcd.data.splits.split import far_from_share
 from bcd.evaluation.intervals import few_groups_line
-from bcd.evaluation.results import metric_rows
 from bcd.reporting.promises import promise_lines
+from bcd.reporting.results import metric_rows
 from bcd.training.finalize import Outcome, Run
 
 

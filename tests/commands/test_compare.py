@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from bcd.commands.compare import Comparison, compare_checkpoints
+from bcd.commands.compare import compare_checkpoints
 from bcd.config.programs import CompareConfig, EvalDataConfig
 from bcd.data.splits.split import sha256_of
 from bcd.data.synthetic.smears import generate
 from bcd.errors import BcdError, ConfigError
+from bcd.evaluation.model_comparison import Comparison
 from bcd.training.run import train
 from tests.helpers.fields import cut, draw_large
 from tests.helpers.harness import SMALL, error_lines, module, train_config, warnings

@@ -14,7 +14,8 @@ import pytest
 
 from bcd.config.schema import DataConfig, SplitConfig
 from bcd.data import scan
-from bcd.data.catalog import Catalog, expand_inputs, load_catalog
+from bcd.data.catalog import Catalog
+from bcd.data.load import expand_inputs, load_catalog
 from bcd.data.scan import FileFacts
 from bcd.data.splits.split import make_split
 from bcd.errors import BcdError, ConfigError

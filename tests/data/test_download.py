@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from bcd.config.schema import DataConfig
-from bcd.data.catalog import load_catalog
 from bcd.data.download import HANDLE, PAGE, download
 from bcd.data.layouts import CANONICAL
+from bcd.data.load import load_catalog
 from bcd.errors import BcdError
 from tests.helpers.harness import CONF
 from tests.helpers.noise import FOUR, write_classes

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from bcd.config.schema import DataConfig
-from bcd.data.catalog import Catalog, load_catalog
+from bcd.data.catalog import Catalog
 from bcd.data.layouts import CANONICAL, canonical_name, list_entries, order_classes
+from bcd.data.load import load_catalog
 from bcd.errors import BcdError
 from tests.helpers.noise import FOUR, noise, write_classes, write_picture
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bcd.config.schema import DataConfig, SplitConfig
-from bcd.data.catalog import Catalog, load_catalog
+from bcd.data.catalog import Catalog
 from bcd.data.datamodule import SmearDataModule
+from bcd.data.load import load_catalog
 from bcd.data.loading import ViewSampler
 from bcd.data.reading import fit, read_picture
 from bcd.data.splits.split import Split, make_split

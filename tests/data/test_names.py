@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 
 from bcd.commands.predict import predict
 from bcd.config.schema import DataConfig, SplitConfig
-from bcd.data.catalog import load_catalog
+from bcd.data.load import load_catalog
 from bcd.data.splits.split import make_split
 from bcd.storage import written_path
 from bcd.sweeps.finalize import conclude_sweep

@@ -10,7 +10,8 @@ import pytest
 
 from bcd.config.schema import DataConfig
 from bcd.data import scan
-from bcd.data.catalog import Catalog, load_catalog
+from bcd.data.catalog import Catalog
+from bcd.data.load import load_catalog
 from bcd.data.quality.image_statistics import look_at
 from bcd.errors import BcdError
 from tests.helpers.noise import noise, write_classes, write_picture

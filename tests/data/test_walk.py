@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from bcd.config.schema import DataConfig
-from bcd.data.catalog import Catalog, expand_inputs, load_catalog
+from bcd.data.catalog import Catalog
 from bcd.data.files import PictureError, read_bytes
+from bcd.data.load import expand_inputs, load_catalog
 from bcd.errors import BcdError
 from tests.helpers.noise import noise, write_classes, write_picture
 

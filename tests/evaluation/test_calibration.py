@@ -12,11 +12,11 @@ from bcd.evaluation.calibration import (
     TEMPERATURES,
     chance_level,
     debiased_error,
-    draw_reliability,
     fit_temperature,
     reliability,
 )
 from bcd.evaluation.collect import softmax
+from bcd.reporting.curves import draw_reliability
 
 
 def honest(n: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

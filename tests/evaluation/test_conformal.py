@@ -10,12 +10,12 @@ from bcd.evaluation.collect import softmax
 from bcd.evaluation.conformal import (
     area_under_risk,
     conformal_threshold,
-    draw_risk_coverage,
     prediction_sets,
     risk_coverage,
     selective_accuracy,
     set_figures,
 )
+from bcd.reporting.curves import draw_risk_coverage
 
 CLASSES = ("Benign", "Early", "Pre", "Pro")
 

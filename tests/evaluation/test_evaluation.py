@@ -19,13 +19,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bcd.config.schema import AugmentConfig, DataConfig
-from bcd.data.catalog import Catalog, load_catalog
+from bcd.data.catalog import Catalog
+from bcd.data.load import load_catalog
 from bcd.data.loading import ViewSampler, make_loader
 from bcd.data.views import Augmenter, PictureViews
 from bcd.evaluation.collect import collect_answers
 from bcd.evaluation.decision import Judge
 from bcd.evaluation.predictions import Prediction
-from bcd.evaluation.results import Result, evaluate, write_results
+from bcd.evaluation.results import Result, evaluate
 from bcd.models.network import SmearNetwork
 from bcd.reporting.figures import (
     draw_confusion,
@@ -34,6 +35,7 @@ from bcd.reporting.figures import (
     new_figure,
     save_figure,
 )
+from bcd.reporting.results import write_results
 from tests.helpers.noise import noise, write_classes
 
 # Each class of the noise pictures is strongest in a colour of its own: red, green, blue.

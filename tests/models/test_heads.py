@@ -19,7 +19,8 @@ from sklearn.svm import SVC
 from bcd.config.head import FITTED_HEADS, HeadConfig
 from bcd.config.schema import ModelConfig, TrainConfig
 from bcd.errors import BcdError, ConfigError
-from bcd.models.heads.factory import FittedHead, make_head
+from bcd.models.heads.base import FittedHead
+from bcd.models.heads.factory import make_head
 from bcd.models.heads.scikit_learn import SHARPNESS
 
 FEATURES, CLASSES = 20, 4

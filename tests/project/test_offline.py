@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bcd.config.environment import send_nothing, use_own_folders
-from bcd.data.catalog import load_catalog
+from bcd.data.load import load_catalog
 from tests.helpers.harness import ROOT, SMALL, train_config
 from tests.helpers.tracing import beyond_loopback, calls_of, sent, traced, why_not, written
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import SupportsFloat
 
 import pytest
-from promises.stating import Check, Promise, judge
+
+from tests.promises.stating import Check, Promise, judge
 
 
 @pytest.fixture

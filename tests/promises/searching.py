@@ -6,10 +6,10 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from promises.worlds import Floats, World, easiness, sizes
 
 from bcd.evaluation.bootstrap import Clusters, bootstrap, freedoms
 from bcd.evaluation.intervals import limits
+from tests.promises.worlds import Floats, World, easiness, sizes
 
 GROUPS = (4, 6, 8, 12, 19, 40, 200)
 ICC = (0.0, 0.05, 0.2, 0.5)

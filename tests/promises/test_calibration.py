@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from promises.stating import Check, Promise, repeated
-from promises.worlds import Floats, Numbers, easiness
 
 from bcd.evaluation.calibration import chance_level, debiased_error, fit_temperature, reliability
 from bcd.evaluation.collect import softmax
 from bcd.evaluation.metrics import losses
+from tests.promises.stating import Check, Promise, repeated
+from tests.promises.worlds import Floats, Numbers, easiness
 
 BEYOND = Promise(
     "the calibration error of a calibrated model exceeds its chance level (95 % quantile)",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from promises.stating import Check, Promise, repeated
-from promises.worlds import Floats, Numbers, World, easiness, sizes
 
 from bcd.evaluation.comparison import paired_interval, paired_p, verdict
+from tests.promises.stating import Check, Promise, repeated
+from tests.promises.worlds import Floats, Numbers, World, easiness, sizes
 
 K = 4
 FALSE = Promise(

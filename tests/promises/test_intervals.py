@@ -6,11 +6,11 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from promises.stating import Check, Promise, repeated
-from promises.worlds import CLASSES, World, answers, true_matrix
 
 from bcd.evaluation.intervals import confusion_intervals, moved, wilson
 from bcd.evaluation.metrics import matrix_figures
+from tests.promises.stating import Check, Promise, repeated
+from tests.promises.worlds import CLASSES, World, answers, true_matrix
 
 MADE = "README, architecture.md, intervals.py, report"
 FIGURES = {

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from promises.stating import Check, Promise, repeated
-from promises.sweeps import World, simulate
 from threadpoolctl import threadpool_limits
 
 from bcd.sweeps.ranking import Against, against_best, best_of
+from tests.promises.stating import Check, Promise, repeated
+from tests.promises.sweeps import World, simulate
 
 SWEEPS = 120
 CLAIMED = Promise(

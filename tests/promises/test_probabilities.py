@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from promises.stating import Check, Promise, repeated
-from promises.worlds import CLASSES, SHARES, Floats, Numbers, World, sizes
 
 from bcd.evaluation.collect import softmax
 from bcd.evaluation.metrics import compute_metrics
 from bcd.evaluation.probability_intervals import probability_intervals
+from tests.promises.stating import Check, Promise, repeated
+from tests.promises.worlds import CLASSES, SHARES, Floats, Numbers, World, sizes
 
 NAMES = ("auroc", "average_precision", "loss", "brier")
 MADE = "report, probability_intervals.py"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from promises.stating import Check, Promise, repeated
-from promises.worlds import SHARES, Floats, Numbers
 
 from bcd.evaluation.collect import softmax
 from bcd.evaluation.conformal import conformal_threshold, prediction_sets
+from tests.promises.stating import Check, Promise, repeated
+from tests.promises.worlds import SHARES, Floats, Numbers
 
 MADE = "architecture.md, conformal.py, run's output"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from promises.stating import Check, Promise, repeated
-from promises.worlds import Floats, Numbers
 from scipy import stats
 
 from bcd.evaluation.thresholds import lower_limit, sensitive_threshold, supported_sensitivity
 from bench.promise import BENIGN, CLASSES, PICTURES, loss, misses, simulate
+from tests.promises.stating import Check, Promise, repeated
+from tests.promises.worlds import Floats, Numbers
 
 DRAWS = 500
 CONFIDENCE = 0.9

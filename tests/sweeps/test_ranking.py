@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from promises.sweeps import World, simulate
 from threadpoolctl import threadpool_limits
 
 from bcd.evaluation.comparison import mcnemar
 from bcd.sweeps.ranking import against_best, best_of, overdispersion
+from tests.promises.sweeps import World, simulate
 
 
 @pytest.fixture(autouse=True)

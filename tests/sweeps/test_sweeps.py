@@ -17,9 +17,10 @@ from hydra import compose, initialize_config_dir
 import bcd.training.run
 from bcd.data.splits.split import Split
 from bcd.errors import BcdError
+from bcd.run_folder import RECORD
 from bcd.sweeps.configurations import BEST, NOTHING, SAME, fold, rank, read_right
 from bcd.sweeps.finalize import conclude_sweep, reproducing
-from bcd.sweeps.trials import DONE, FAILED, RECORD, UNFINISHED, WORST, Trial, read_trials, run_trial
+from bcd.sweeps.trials import DONE, FAILED, UNFINISHED, WORST, Trial, read_trials, run_trial
 from tests.helpers.harness import CONF, SMALL, assert_same_figures, train_config
 from tests.helpers.noise import made_up_catalog
 

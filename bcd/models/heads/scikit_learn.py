@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bcd.config.head import HeadConfig
-from bcd.models.heads.factory import Arrays, FittedHead
+from bcd.models.heads.base import Arrays, FittedHead
 
 Floats = NDArray[np.floating[Any]]
 Labels = NDArray[np.int64]

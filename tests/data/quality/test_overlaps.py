@@ -16,8 +16,9 @@ from PIL import Image
 
 from bcd.audit.checks import check_files
 from bcd.config.schema import DataConfig
-from bcd.data.catalog import Catalog, load_catalog
+from bcd.data.catalog import Catalog
 from bcd.data.files import read_bytes
+from bcd.data.load import load_catalog
 from bcd.data.quality.image_statistics import describe, look_at
 from bcd.data.quality.keypoints import Keypoints
 from bcd.data.quality.overlaps import Overlap, find_overlaps, write_pairs

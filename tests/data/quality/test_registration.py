@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from bcd.config.schema import DataConfig
-from bcd.data.catalog import Catalog, load_catalog
+from bcd.data.catalog import Catalog
+from bcd.data.load import load_catalog
 from bcd.data.quality.keypoints import Keypoints, find_keypoints
 from bcd.data.quality.overlaps import DUPLICATE_SHARE, Overlap
 from bcd.data.quality.profile import survey_pictures

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bcd.config.schema import FOLDED, DataConfig, SplitConfig
-from bcd.data.catalog import Catalog, load_catalog
+from bcd.data.catalog import Catalog
+from bcd.data.load import load_catalog
 from bcd.data.splits.split import SUBSETS, Split, make_split, recorded_indices, sha256_of
 from bcd.errors import BcdError, ConfigError
 from tests.helpers.noise import made_up_catalog, write_classes

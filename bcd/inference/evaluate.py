@@ -1,0 +1,130 @@
+"""Evaluates a checkpoint on images of a catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bcd.config.programs import EvalConfig
+from bcd.config.schema import AugmentConfig, DataConfig, FeaturesConfig, ModelConfig
+from bcd.console import say
+from bcd.data.catalog import Catalog
+from bcd.data.loading import ViewSampler, make_loader
+from bcd.data.quality.profile import survey_pictures
+from bcd.data.splits.grouping import hang_together
+from bcd.data.splits.split import name_clusters, recorded_indices
+from bcd.data.views import PLAIN, Augmenter, PictureViews
+from bcd.errors import BcdError
+from bcd.evaluation.collect import choose_device, collect_answers
+from bcd.evaluation.decision import Judge
+from bcd.evaluation.results import Result, evaluate
+from bcd.features.cached import Need, feed
+from bcd.inference.checkpoint import Card
+from bcd.models.network import SmearNetwork
+from bcd.storage import typed_path
+
+
+def evaluate_pictures(
+    cfg: EvalConfig,
+    network: SmearNetwork,
+    card: Card,
+    catalog: Catalog,
+    indices: Sequence[int],
+    name: str,
+) -> Result:
+    """Evaluates a network on some pictures, by way of the feature bank where it can be used.
+
+    Args:
+        cfg: Checked configuration.
+        network: From `load_checkpoint`.
+        card: Likewise.
+        catalog: With the card's classes.
+        indices: Of the pictures, in the catalog.
+        name: Of these pictures, for the progress bar.
+    """
+    batch = cfg.data.batch_size or int(card.config["data"]["batch_size"])
+    source = _pictures(catalog, card)
+    device = choose_device(cfg.device)
+    model, features = ModelConfig(**card.config["model"]), _features_config(cfg, card)
+    with feed(features, model, network, source, [Need(indices, (PLAIN,))], device) as fed:
+        loader = make_loader(fed, ViewSampler(indices, 0, 0), batch, cfg.data.num_workers)
+        answers = collect_answers(network, loader, device, f"Evaluating {name}")
+    groups = _groups(catalog, card, indices)
+    judge = Judge.from_plain(card.judge)
+    chosen_on = name in ("train", "val")
+    return evaluate(answers, judge, catalog, indices, groups, intervals=not chosen_on)
+
+
+def _groups(catalog: Catalog, card: Card, indices: Sequence[int]) -> list[str]:
+    """What each picture belongs to: as recorded by the run.
+
+    Where there are others, as the catalog has it, joined where images of this catalog overlap.
+    """
+    names = [card.groups.get(picture.sha256, picture.group) for picture in catalog.pictures]
+    recorded = card.sha256s()
+    if any(catalog.pictures[i].sha256 not in recorded for i in indices):
+        together, _ = hang_together(names, catalog.labels, survey_pictures(catalog))
+        names = list(name_clusters(together, catalog, names))
+    return [names[i] for i in indices]
+
+
+def _pictures(catalog: Catalog, card: Card) -> PictureViews:
+    augmenter = Augmenter(AugmentConfig(), 0)
+    return PictureViews(
+        catalog.root, catalog.pictures, card.input_size, augmenter, card.mask_scale_bar
+    )
+
+
+def _is_own(cfg: EvalConfig, card: Card) -> bool:
+    """Whether the pictures are those of the training run."""
+    root = cfg.data.root
+    return root is None or typed_path(root).resolve() == Path(card.data_root).resolve()
+
+
+def data_config(cfg: EvalConfig, card: Card) -> DataConfig:
+    """The run's `data` group with what was asked for on top.
+
+    Raises:
+        BcdError: The pictures are not there.
+    """
+    recorded = dict(card.config["data"])
+    recorded["generate"] = None  # the pictures are there by now, or they are not
+    own = _is_own(cfg, card)
+    root = typed_path(card.data_root if own or cfg.data.root is None else cfg.data.root)
+    if not root.exists():
+        if not own:
+            raise BcdError(f"pictures are not at {root}: give data.root=<where they are>")
+        raise BcdError(
+            f"the run's pictures are not at {root}: give data.root=<where they are> and "
+            f"subset={cfg.subset or 'test'}"
+        )
+    recorded["root"] = str(root)
+    recorded["drop_duplicates"] = recorded["drop_duplicates"] and own  # else all that is there
+    if cfg.data.variant is not None:
+        if own and cfg.data.variant != recorded["variant"]:
+            say(f"warning: trained on {recorded['variant']} pictures, now {cfg.data.variant}")
+        recorded["variant"] = cfg.data.variant
+    return DataConfig(**recorded)
+
+
+def _features_config(cfg: EvalConfig, card: Card) -> FeaturesConfig:
+    """The run's `features` group with what was asked for on top."""
+    asked = {name: value for name, value in vars(cfg.features).items() if value is not None}
+    return FeaturesConfig(**{**card.config["features"], **asked})
+
+
+def warn_of_relabelled(catalog: Catalog, card: Card) -> None:
+    """Says so where all pictures of the run are there, but not all are of the same class."""
+    recorded = [picture for part in card.split.values() for picture in part]
+    found = recorded_indices(catalog, recorded)
+    if len(found) == len(recorded) and catalog.fingerprint(found) != card.fingerprint:
+        say(
+            f"warning: pictures in {catalog.root} are of other classes than in the run, and the "
+            "figures are about these"
+        )
+
+
+def count_trained(catalog: Catalog, card: Card, indices: Sequence[int]) -> int:
+    """Counts the pictures that a model was trained or chosen on, by sha256."""
+    seen = card.sha256s("train", "val")
+    return sum(catalog.pictures[i].sha256 in seen for i in indices)

@@ -1,0 +1,59 @@
+"""Curves of probabilities: reliability, and risk against coverage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bcd.evaluation.calibration import Reliability
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw_reliability(before: Reliability, after: Reliability) -> Figure:
+    """Draws accuracy over confidence, before and after calibration; the diagonal is ideal."""
+    from bcd.reporting.figures import new_figure
+
+    figure = new_figure(8, 4, (0.6, 0.5, 0.2, 0.4))
+    for number, (name, given) in enumerate((("before", before), ("after", after)), start=1):
+        axes = figure.add_subplot(1, 2, number)
+        full = given.counts > 0
+        widths = np.diff(given.edges)[full]
+        axes.bar(
+            given.edges[:-1][full], given.accuracy[full], widths, align="edge", alpha=0.4, ec="C0"
+        )
+        axes.plot(given.confidence[full], given.accuracy[full], "o", color="C0", markersize=4)
+        axes.plot((0, 1), (0, 1), "--", color="grey")
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="probability", ylabel="share right")
+        axes.set_title(f"{name} calibration, ECE = {given.ece:.4f}")
+    return figure
+
+
+def draw_risk_coverage(
+    coverage: NDArray[np.float64], risk: NDArray[np.float64], title: str
+) -> Figure:
+    """Draws the share of mistakes over the share of pictures that are decided.
+
+    Args:
+        coverage: (n,), of `risk_coverage`.
+        risk: (n,), likewise.
+        title: Stands above.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    from bcd.reporting.figures import new_figure
+
+    figure = new_figure(5, 3.4, (0.95, 0.5, 0.25, 0.4))
+    axes = figure.add_subplot()
+    axes.step(coverage, risk, where="mid")
+    axes.set(xlim=(0, 1), ylim=(0, None), xlabel="share decided", ylabel="share wrong of these")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1))
+    axes.grid(alpha=0.3)
+    axes.set_title(title, parse_math=False)
+    return figure
