@@ -1,53 +1,6 @@
-"""Trains and evaluates a classifier of blood smears.
+"""Trains a classifier: the same as `bcd train`."""
 
-python train.py model=mobilenetv2 data.root=<folder of class folders>
-python train.py experiment=paper
-python train.py experiment=demo
-python train.py -m optimizer.lr=1e-3,1e-2 seed=0,1,2     a sweep, which ends in a leaderboard
-python train.py -m sweep=optuna
-python train.py resume=<run folder>                      goes on where it was interrupted
-"""
-
-from typing import TYPE_CHECKING
-
-from bcd.cli.app import CONF, quick_imports, run
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-
-def main(cfg: "DictConfig") -> int:
-    """Trains; returns the exit status."""
-    from bcd.config.check import check_config
-    from bcd.config.schema import TrainConfig
-
-    with quick_imports():
-        if cfg.get("resume"):
-            from hydra.core.hydra_config import HydraConfig
-
-            from bcd.training.resume import resumed_config
-
-            cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
-        checked = check_config(cfg, TrainConfig)
-        from bcd.training.run import train
-
-    train(checked)
-    return 0
-
-
-def trial(cfg: "DictConfig") -> float:
-    """Trains a trial of a multirun; returns its score on val."""
-    from pathlib import Path
-
-    from hydra.core.hydra_config import HydraConfig
-
-    from bcd.sweeps.trials import run_trial
-
-    hydra = HydraConfig.get()
-    sweep = Path(hydra.sweep.dir).absolute()
-    name = Path(hydra.runtime.output_dir).name
-    return run_trial(cfg, sweep, name, hydra.overrides.task)
-
+from bcd.__main__ import main
 
 if __name__ == "__main__":
-    run(main, "train", CONF, trial)
+    main("train")

@@ -113,7 +113,7 @@ def read_winner(sweep: Path) -> Winner:
     Raises:
         BcdError: The sweep was not ranked, has other trials since, or has no winner.
     """
-    mend = f"rank it with python -m bcd.sweeps {sweep}, or give a trial's folder"
+    mend = f"rank it with bcd sweep {sweep}, or give a trial's folder"
     try:
         known = json.loads((sweep / BOARD).read_text(encoding="utf-8"))
         ranked, best = known["ranked"], known["best"]

@@ -24,7 +24,7 @@ from bcd.data.splits.split import Split, make_split
 from bcd.errors import BcdError
 
 
-def _scores(
+def all_scores(
     cfg: AuditConfig, catalog: Catalog, survey: Survey, split: Split
 ) -> tuple[list[Score | Unmeasured], list[Score]]:
     """Scores of each source beside the network and of the network, on each split."""
@@ -33,7 +33,7 @@ def _scores(
     jobs = [(name, where) for name in names for where in splits]
     scores = []
     for name, where in track(jobs, "Telling the class from colour, corners and files", len(jobs)):
-        scores.append(_remembered(name, catalog, survey, splits[where], where))
+        scores.append(cached_score(name, catalog, survey, splits[where], where))
     if not cfg.network:
         return scores, []
     try:
@@ -53,9 +53,11 @@ def _scores(
     return scores, network
 
 
-def _remembered(
+def cached_score(
     name: str, catalog: Catalog, survey: Survey, split: Split, where: str
 ) -> Score | Unmeasured:
+    """Scores a source on a split; remembered for the same images and split."""
+
     def compute() -> Score | Unmeasured:
         return score(name, SOURCES[name](survey.looks, catalog), catalog, split, where)
 

@@ -11,7 +11,7 @@ from bcd.audit.checks import (
     check_split,
     worst,
 )
-from bcd.audit.scores import _remembered
+from bcd.audit.scores import cached_score
 from bcd.audit.shortcuts import check_shortcuts
 from bcd.audit.sources import IN_RUNS
 from bcd.config.schema import DataConfig, SplitConfig
@@ -24,7 +24,7 @@ def audit_run(
     catalog: Catalog, split: Split, survey: Survey, cfg: SplitConfig, data: DataConfig
 ) -> list[Check]:
     """The short audit of a training run: files, overlaps, leaks, separation, colour and corners."""
-    scores = [_remembered(name, catalog, survey, split, cfg.kind) for name in IN_RUNS]
+    scores = [cached_score(name, catalog, survey, split, cfg.kind) for name in IN_RUNS]
     return [
         *check_files(catalog),
         *check_overlaps(catalog, survey),

@@ -44,7 +44,7 @@ def run(
     config_name: str,
     conf: Path,
     trial: Callable[..., float] | None = None,
-) -> None:
+) -> NoReturn:
     """Runs `task(cfg)` under Hydra and exits with its status.
 
     Args:
@@ -83,6 +83,22 @@ def run(
             _fail(str(plain), plain.status)
     gc.freeze()
     sys.exit(OUTCOME.status)
+
+
+def run_plain(task: Callable[[], int]) -> NoReturn:
+    """Runs a command that takes no configuration, and exits with its status."""
+    use_own_folders()
+    _quieten()
+    try:
+        status = task()
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except Exception as error:
+        known = foreseen(error)
+        if known is None:
+            raise
+        _fail(str(known), known.status)
+    sys.exit(status)
 
 
 def _with_arguments(start: Callable[[], None], config_name: str, conf: Path) -> None:

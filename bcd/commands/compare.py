@@ -1,150 +1,25 @@
-"""Compares two checkpoints on the same pictures, and says whether one is better."""
+"""Compares two checkpoints on the same images.
 
-from __future__ import annotations
+bcd compare "ckpts=[<checkpoint or run folder>,<another>]"  images in both runs' test sets
+bcd compare "ckpts=[<a>,<b>]" data.root=<folder>            all of another folder
+"""
 
-import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bcd.config.programs import CompareConfig
-from bcd.console import say
-from bcd.data.catalog import Catalog
-from bcd.data.load import load_catalog
-from bcd.data.quality.profile import survey_pictures
-from bcd.data.splits.grouping import hang_together
-from bcd.data.splits.split import recorded_indices
-from bcd.errors import BcdError
-from bcd.evaluation.bootstrap import joined_groups
-from bcd.evaluation.model_comparison import Comparison, _compare
-from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
-from bcd.inference.evaluate import count_trained, data_config, evaluate_pictures, warn_of_relabelled
-from bcd.reporting.comparison import _tell, _write
-from bcd.run_folder import write_run_info
+from bcd.cli.app import quick_imports
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-def compare_checkpoints(cfg: CompareConfig) -> Comparison:
-    """Compares two checkpoints and writes figures, a verdict and where they disagree.
+def main(cfg: "DictConfig") -> int:
+    """Compares; returns the exit status."""
+    from bcd.config.check import check_config
+    from bcd.config.programs import CompareConfig
 
-    Without `data.root` the pictures are those of the first one's run that are in the recorded test
-    part of both, found by sha256. With one, all of its pictures.
+    with quick_imports():
+        checked = check_config(cfg, CompareConfig)
+        from bcd.inference.compare import compare_checkpoints
 
-    Args:
-        cfg: Checked configuration.
-
-    Raises:
-        BcdError: No checkpoint, one without a judge, other classes, no pictures that both can be
-            compared on, or answers that are not finite.
-    """
-    started = time.time()
-    files = [find_checkpoint(ckpt) for ckpt in cfg.ckpts]
-    (network_a, a), (network_b, b) = (load_checkpoint(file, cfg.uncalibrated) for file in files)
-    _check_classes(a, b)
-    first, second = (cfg.of(ckpt) for ckpt in cfg.ckpts)
-    catalog = load_catalog(data_config(first, a), a.classes)
-    indices = _choose(catalog, a, b, cfg.subset or ("test" if cfg.data.root is None else "all"))
-    for name, card in (("a", a), ("b", b)):
-        _warn_of_trained(name, count_trained(catalog, card, indices), len(indices))
-        warn_of_relabelled(catalog, card)
-    others = _in_the_order_of(catalog, b.classes)
-    results = (
-        evaluate_pictures(first, network_a, a, catalog, indices, "a"),
-        evaluate_pictures(second, network_b, b, others, indices, "b"),
-    )
-    order = [b.classes.index(name) for name in a.classes]
-    found = _compare(catalog, indices, results, order, shared_groups(catalog, (a, b), indices))
-    _write(cfg, catalog, indices, found, files)
-    write_run_info(
-        Path(cfg.run_dir).absolute(),
-        started,
-        checkpoints=[str(file) for file in files],
-        data=catalog.identity(),
-        rejected=[vars(item) for item in catalog.rejected],
-    )
-    _tell(cfg, catalog, found, files)
-    return found
-
-
-def _check_classes(a: Card, b: Card) -> None:
-    if set(a.classes) != set(b.classes):
-        raise BcdError(
-            f"a knows {', '.join(a.classes)}, b knows {', '.join(b.classes)}: only models of the "
-            "same classes can be compared"
-        )
-
-
-def _in_the_order_of(catalog: Catalog, classes: Sequence[str]) -> Catalog:
-    """The same pictures with classes in another order."""
-    labels = [classes.index(name) for name in catalog.classes]
-    pictures = tuple(replace(p, label=labels[p.label]) for p in catalog.pictures)
-    benign = None if catalog.benign is None else labels[catalog.benign]
-    return replace(catalog, classes=tuple(classes), benign=benign, pictures=pictures)
-
-
-def _choose(catalog: Catalog, a: Card, b: Card, subset: str) -> list[int]:
-    if subset == "all":
-        return list(range(len(catalog.pictures)))
-    shared = list((Counter(a.split["test"]) & Counter(b.split["test"])).elements())
-    if not shared:
-        raise BcdError(
-            "no picture is in the test part of both checkpoints: give data.root=<pictures that "
-            "neither was trained on>"
-        )
-    indices = recorded_indices(catalog, shared)
-    if not indices:
-        raise BcdError(
-            f"none of the {len(shared)} pictures in the test part of both checkpoints is in "
-            f"{catalog.root}: give data.root=<where they are> and subset=test"
-        )
-    say(
-        f"{len(indices)} pictures are in the test part of both checkpoints "
-        f"(a {len(a.split['test'])}, b {len(b.split['test'])})"
-    )
-    if len(indices) < len(shared):
-        say(f"warning: {len(shared) - len(indices)} more are not in {catalog.root}")
-    return indices
-
-
-def _warn_of_trained(name: str, count: int, n: int) -> None:
-    if count:
-        say(
-            f"warning: {name} was trained or chosen on {count} of {n} pictures (same sha256): "
-            "the comparison flatters it"
-        )
-
-
-def shared_groups(
-    catalog: Catalog, cards: tuple[Card, Card], indices: Sequence[int]
-) -> list[int] | None:
-    """Number of each picture's group, where the groups that both runs recorded are joined.
-
-    A picture that neither run recorded in a group is in the catalog's, with all others that the
-    catalog has there; copies are in one group. Where neither run knows all the pictures, those that
-    overlap are in one too.
-
-    Args:
-        catalog: The pictures.
-        cards: Of the two checkpoints.
-        indices: Of the pictures compared, in the catalog.
-
-    Returns:
-        (n,), in the order of `indices`; None where no two pictures are in one group.
-    """
-    pictures = [catalog.pictures[i] for i in indices]
-    recorded = [[card.groups.get(p.sha256, "") for p in pictures] for card in cards]
-    of_own = {p.group for p, *names in zip(pictures, *recorded, strict=True) if not any(names)}
-    own = [p.group if p.group in of_own else "" for p in pictures]
-    namings = [*recorded, own, [p.sha256 for p in pictures]]
-    return joined_groups([*namings, _overlapping(catalog, cards, indices)])
-
-
-def _overlapping(catalog: Catalog, cards: tuple[Card, Card], indices: Sequence[int]) -> list[str]:
-    """Set of each picture by overlaps within the catalog; empty where a run's groups have them."""
-    for card in cards:
-        known = card.sha256s()
-        if all(catalog.pictures[i].sha256 in known for i in indices):
-            return [""] * len(indices)
-    none = [""] * len(catalog.pictures)
-    together, _ = hang_together(none, catalog.labels, survey_pictures(catalog))
-    return [f"{together[i]}" for i in indices]
+    compare_checkpoints(checked)
+    return 0

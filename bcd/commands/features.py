@@ -1,8 +1,8 @@
 """Lists, verifies and removes feature banks.
 
-python -m bcd.features list
-python -m bcd.features verify [key ...]
-python -m bcd.features remove key ... | --all
+bcd features list
+bcd features verify [key ...]
+bcd features remove key ... | --all
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -23,24 +22,20 @@ from bcd.features.bank import Bank, all_banks, banks_dir
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status, 1 where a bank is damaged."""
     parser = argparse.ArgumentParser(
-        prog="python -m bcd.features", description="Lists, verifies and removes feature banks."
+        prog="bcd features", description="Lists, verifies and removes feature banks."
     )
     parser.add_argument("command", choices=("list", "verify", "remove"))
     parser.add_argument("keys", nargs="*", help="beginnings of banks' names")
     parser.add_argument("--all", action="store_true", help="remove every bank")
     asked = parser.parse_args(arguments)
-    try:
-        banks = _choose(asked.keys)
-        if asked.command == "list":
-            return _list(banks)
-        if asked.command == "verify":
-            return _verify(banks)
-        if not asked.keys and not asked.all:
-            raise ConfigError("remove which? give keys (see list) or --all")
-        return _remove(banks)
-    except BcdError as error:
-        say(f"error: {error}")
-        return error.status
+    banks = _choose(asked.keys)
+    if asked.command == "list":
+        return _list(banks)
+    if asked.command == "verify":
+        return _verify(banks)
+    if not asked.keys and not asked.all:
+        raise ConfigError("remove which? give keys (see list) or --all")
+    return _remove(banks)
 
 
 def _choose(keys: Sequence[str]) -> list[Bank]:
@@ -62,7 +57,7 @@ def _list(banks: Sequence[Bank]) -> int:
         rows.append([bank.folder.name[:8], _what(bank), str(len(pictures)), str(views), size, used])
     show_table(str(banks_dir()), ["bank", "of", "pictures", "views", "size", "written"], rows)
     total = sum(bank.size() for bank in banks)
-    say(f"{len(banks)} banks, {total / 1e6:.1f} MB; remove them with python -m bcd.features remove")
+    say(f"{len(banks)} banks, {total / 1e6:.1f} MB; remove them with bcd features remove")
     return 0
 
 
@@ -93,7 +88,3 @@ def _remove(banks: Sequence[Bank]) -> int:
             shutil.rmtree(bank.folder)
         say(f"removed {bank.folder.name} ({size / 1e6:.1f} MB)")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

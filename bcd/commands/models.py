@@ -1,9 +1,8 @@
-"""Lists the networks: python -m bcd.models [name ...]."""
+"""Lists the networks: bcd models [name ...]."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -15,7 +14,6 @@ from torch import nn
 from bcd.cli.app import CONF
 from bcd.config.schema import ModelConfig
 from bcd.console import say, show_table
-from bcd.errors import BcdError
 from bcd.models.backbones.build import Backbone, empty_backbone, find_backbone
 from bcd.models.backbones.timm import find_timm
 
@@ -26,21 +24,17 @@ HEADER = ("model", "weights", "mult-adds", "pixels", "features", "blocks", "top-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Shows a table of the networks in conf/model, or of those named; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m bcd.models", description="Lists the networks that model= can name."
+        prog="bcd models", description="Lists the networks that model= can name."
     )
     parser.add_argument("names", nargs="*", help="of conf/model, torchvision or timm; none: all")
     names = parser.parse_args(arguments).names
-    try:
-        configs = shipped()
-        if names:
-            configs = {name: configs.get(name) or _named(name) for name in names}
-        elif lacking := [name for name, cfg in configs.items() if not _installed(cfg)]:
-            say(f"not listed: {', '.join(lacking)} (pip install timm)")
-            configs = {name: cfg for name, cfg in configs.items() if name not in lacking}
-        rows = [_row(name, cfg) for name, cfg in configs.items()]
-    except BcdError as error:
-        say(f"error: {error}")
-        return error.status
+    configs = shipped()
+    if names:
+        configs = {name: configs.get(name) or _named(name) for name in names}
+    elif lacking := [name for name, cfg in configs.items() if not _installed(cfg)]:
+        say(f"not listed: {', '.join(lacking)} (pip install timm)")
+        configs = {name: cfg for name, cfg in configs.items() if name not in lacking}
+    rows = [_row(name, cfg) for name, cfg in configs.items()]
     title = "Networks without their classifiers; top-1: % of ImageNet right with them"
     show_table(title, HEADER, rows)
     return 0
@@ -111,7 +105,3 @@ def _row(name: str, cfg: ModelConfig) -> list[str]:
         str(len(backbone.blocks)),
         "-" if top1 is None else f"{top1:.1f}",
     ]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

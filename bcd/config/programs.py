@@ -1,4 +1,4 @@
-"""Schemas of what the programs beside `train.py` read; light to import, as `bcd.config.schema` is."""
+"""Schemas of what the commands other than `train` read; light to import."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bcd.errors import ConfigError
 
 @dataclass
 class AuditConfig:
-    """All that `python -m bcd.audit` reads."""
+    """All that `bcd audit` reads."""
 
     network: bool = True
     strict: bool = False
@@ -76,7 +76,7 @@ class EvalConfig:
 
 @dataclass
 class CompareConfig:
-    """All that `python -m bcd.compare` reads."""
+    """All that `bcd compare` reads."""
 
     ckpts: list[str] = field(default_factory=list)
     subset: str | None = None

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bcd.config.head import HeadConfig
-from bcd.config.training import check_training
 from bcd.config.values import at_least, one_of, within
 from bcd.errors import ConfigError
 
@@ -257,32 +255,3 @@ class JudgeConfig:
         within("judge.unlike", self.unlike, 0, 0.5)
         if self.prevalence is not None:
             within("judge.prevalence", self.prevalence, 0, 1)
-
-
-@dataclass
-class TrainConfig:
-    """All that `train.py` reads. Dicts are handed to the class named by their `_target_`."""
-
-    name: str = "default"
-    seed: int = 0
-    run_dir: str = ""
-    resume: str | None = None
-    lr_find: bool = False
-    data: DataConfig = field(default_factory=DataConfig)
-    split: SplitConfig = field(default_factory=SplitConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    head: HeadConfig = field(default_factory=HeadConfig)
-    features: FeaturesConfig = field(default_factory=FeaturesConfig)
-    judge: JudgeConfig = field(default_factory=JudgeConfig)
-    optimizer: dict[str, Any] = field(default_factory=dict)
-    scheduler: dict[str, Any] = field(default_factory=dict)
-    trainer: dict[str, Any] = field(default_factory=dict)
-    callbacks: dict[str, Any] = field(default_factory=dict)
-    logger: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Checks what types cannot say."""
-        at_least("seed", self.seed, 0)
-        check_training(self)
-        self.head.check_with(self.model.unfreeze, self.model.class_weights)

@@ -1,14 +1,22 @@
-"""Refuses settings of training that contradict each other; light to import."""
+"""The configuration of `train`, and which settings contradict each other; light to import."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
+from bcd.config.head import HeadConfig
+from bcd.config.schema import (
+    AugmentConfig,
+    DataConfig,
+    FeaturesConfig,
+    JudgeConfig,
+    ModelConfig,
+    SplitConfig,
+)
+from bcd.config.values import at_least
 from bcd.errors import ConfigError
-
-if TYPE_CHECKING:
-    from bcd.config.schema import TrainConfig
 
 
 def check_training(cfg: TrainConfig) -> None:
@@ -49,3 +57,32 @@ def _check_fitted(cfg: TrainConfig) -> None:
 def target_of(node: Any) -> str:
     """The class that a node of the configuration names; empty where it names none."""
     return str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
+
+
+@dataclass
+class TrainConfig:
+    """All that `train.py` reads. Dicts are handed to the class named by their `_target_`."""
+
+    name: str = "default"
+    seed: int = 0
+    run_dir: str = ""
+    resume: str | None = None
+    lr_find: bool = False
+    data: DataConfig = field(default_factory=DataConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Checks what types cannot say."""
+        at_least("seed", self.seed, 0)
+        check_training(self)
+        self.head.check_with(self.model.unfreeze, self.model.class_weights)

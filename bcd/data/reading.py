@@ -25,9 +25,9 @@ def read_picture(path: Path, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[
     """Reads one picture.
 
     Greyscale becomes three equal channels, palettes and CMYK are converted, 16-bit values are
-    brought to 8 bits by the depth that is meant (`bcd.data.bit_depth`), transparency is laid on white,
-    and EXIF rotation is applied. A picture of more than `HALVED_ABOVE` pixels comes at half its
-    width and height, averaged over 2 x 2 pixels.
+    brought to 8 bits by the depth that is meant (`bcd.data.bit_depth`), transparency is laid on
+    white, and EXIF rotation is applied. A picture of more than `HALVED_ABOVE`
+    pixels comes at half its width and height, averaged over 2 x 2 pixels.
 
     Args:
         path: A picture file of one of `SUFFIXES`.

@@ -44,7 +44,7 @@ def _probabilities(result: Result) -> NDArray[np.float64]:
     return np.array([prediction.probabilities for prediction in result.predictions])
 
 
-def _compare(
+def compare_results(
     catalog: Catalog,
     indices: Sequence[int],
     results: tuple[Result, Result],

@@ -18,7 +18,7 @@ from bcd.run_folder import write_config
 from bcd.storage import write_text
 
 
-def _write(
+def write_comparison(
     cfg: CompareConfig,
     catalog: Catalog,
     indices: Sequence[int],
@@ -60,7 +60,10 @@ def _test(found: Comparison) -> str:
     return "exact McNemar" if found.groups is None else "random signs of groups"
 
 
-def _tell(cfg: CompareConfig, catalog: Catalog, found: Comparison, files: Sequence[Path]) -> None:
+def show_comparison(
+    cfg: CompareConfig, catalog: Catalog, found: Comparison, files: Sequence[Path]
+) -> None:
+    """Shows figures, differences and the verdict on the terminal."""
     rows = []
     for name, (value, low, high) in found.differences.items():
         both = [f"{found.metrics[model][name]:.4f}" for model in "ab"]

@@ -16,7 +16,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from bcd.config.check import check_config, first_line
-from bcd.config.schema import TrainConfig
+from bcd.config.training import TrainConfig
 from bcd.console import command, say, short, show_table
 from bcd.errors import BcdError
 from bcd.evaluation.intervals import Interval

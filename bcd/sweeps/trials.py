@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bcd.cli.app import quick_imports
 from bcd.config.check import check_config, first_line
-from bcd.config.schema import TrainConfig
+from bcd.config.training import TrainConfig
 from bcd.console import say
 from bcd.errors import foreseen
 from bcd.run_folder import RECORD

@@ -19,7 +19,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
-from bcd.config.schema import TrainConfig
+from bcd.config.training import TrainConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.models.data_parallel import PLAIN_NORMS
 from bcd.models.network import SmearNetwork

@@ -13,8 +13,9 @@ import torch
 
 from bcd.audit.checks import Check, worst
 from bcd.audit.leaks import find_leaks, leak_figures
+from bcd.audit.pairs import write_overlaps
 from bcd.audit.short import audit_run
-from bcd.config.schema import TrainConfig
+from bcd.config.training import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.datamodule import SmearDataModule
 from bcd.data.quality.profile import Survey
@@ -29,10 +30,9 @@ from bcd.evaluation.thresholds import find_scope
 from bcd.inference.checkpoint import network_state, read_content, write_judge
 from bcd.models.network import SmearNetwork
 from bcd.reporting.figures import draw_curves, save_figure
-from bcd.reporting.pairs import write_overlaps
 from bcd.reporting.results import write_results
-from bcd.reporting.run_report import Facts, write_report
 from bcd.storage import write_text
+from bcd.training.report import Facts, write_report
 from bcd.training.warnings import loss_warnings
 
 Loggers = Sequence[pl.loggers.Logger]

@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import numpy as np
 
 from bcd.config.check import instantiate
-from bcd.config.schema import TrainConfig
+from bcd.config.training import TrainConfig
 from bcd.console import say
 from bcd.data.datamodule import SmearDataModule
 from bcd.errors import BcdError

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bcd.cli.overrides import checkpoint_to_resume
 from bcd.config.check import FILLED_IN
-from bcd.config.schema import TrainConfig
+from bcd.config.training import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.splits.split import Split, sha256_of
 from bcd.errors import BcdError, ConfigError

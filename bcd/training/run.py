@@ -18,7 +18,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 
 from bcd.cli.overrides import LAST
 from bcd.config.check import command_line, instantiate
-from bcd.config.schema import TrainConfig
+from bcd.config.training import TrainConfig
 from bcd.console import say
 from bcd.data.catalog import Catalog
 from bcd.data.datamodule import SmearDataModule
@@ -33,7 +33,6 @@ from bcd.inference.checkpoint import Card
 from bcd.models.backbones.build import check_backbone, normalisation
 from bcd.models.classifier import SmearClassifier
 from bcd.models.fitting import FittedClassifier
-from bcd.reporting.provenance import how_tested
 from bcd.run_folder import write_config, write_run_info
 from bcd.storage import typed_path
 from bcd.training.checkpointing import CardWriter, WholeCheckpoints
@@ -41,6 +40,7 @@ from bcd.training.distributed import SameChance, check_processes, together
 from bcd.training.divergence import LossWatch
 from bcd.training.finalize import Run, conclude, judge_best, write_run
 from bcd.training.lr_finder import epochs_of_search, find_learning_rate
+from bcd.training.provenance import how_tested
 from bcd.training.resume import InPlace, Resumed, check_pictures, check_resumed, find_resumed
 from bcd.training.summary import describe_run, tell_run
 from bcd.training.warnings import setting_warnings

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from bcd.config.head import KEYS_OF_HEADS
-from bcd.config.schema import TrainConfig
-from bcd.config.training import target_of
+from bcd.config.training import TrainConfig, target_of
 from bcd.data.catalog import Catalog
 
 _OF_GRADIENTS = (

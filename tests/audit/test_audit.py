@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bcd.audit.run import audit
 from bcd.audit.shortcuts import DECOLOURED, NETWORK
 from bcd.audit.sources import BACKGROUND, COLOUR, IN_RUNS, PATCHES
-from bcd.commands.audit import audit
 from bcd.data.reading import mask_scale_bar, read_picture
 from bcd.data.synthetic.smears import CLASS_NAMES, generate
-from tests.helpers.harness import SMALL, audit_config, module, script
+from tests.helpers.harness import SMALL, audit_config, script, verb
 
 Pixels = NDArray[np.uint8]
 COUNT = 480
@@ -214,7 +214,7 @@ def test_the_program_ends_with_a_verdict_and_strict_with_a_status(
 ) -> None:
     change_class(smears, "Pre-B", marked)
     words = [f"data.root={smears}", f"hydra.run.dir={tmp_path}/run", "model=cnn"]
-    done = module("bcd.audit", *words, "--strict")
+    done = verb("audit", *words, "strict=true")
     assert done.returncode == 1, done.stderr
     assert "verdict: FAIL" in done.stderr
     assert "the network" in (tmp_path / "run" / "audit.html").read_text()
@@ -222,7 +222,7 @@ def test_the_program_ends_with_a_verdict_and_strict_with_a_status(
     told = {(score["source"], score["split"]) for score in found["network"]}
     splits = ("stratified", "grouped")
     assert told == {(name, split) for name in (NETWORK, DECOLOURED) for split in splits}
-    wrong = module("bcd.audit", *words, "netwrok=false")
+    wrong = verb("audit", *words, "netwrok=false")
     assert wrong.returncode == 2
     assert "did you mean 'network'" in wrong.stderr
 

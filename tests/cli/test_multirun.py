@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
 
 from bcd.cli.app import explain
-from tests.helpers.harness import CONF, SMALL, error_lines, fresh, script
+from tests.helpers.harness import CONF, SMALL, error_lines, fresh, script, verb
 
 
 def table(sweep: Path, name: str = "leaderboard.csv") -> list[dict[str, str]]:
@@ -132,8 +132,7 @@ def test_a_plugin_that_is_not_installed_is_named_with_the_command(
 
 
 def test_a_folder_without_trials_is_no_sweep(tmp_path: Path) -> None:
-    from tests.helpers.harness import module
 
-    done = module("bcd.sweeps", str(tmp_path))
+    done = verb("sweep", str(tmp_path))
     assert done.returncode == 1
     assert "no trial there" in error_lines(done)[0]

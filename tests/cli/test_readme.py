@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from bcd.cli.paths import quote_paths
 from bcd.config.check import check_config
 from bcd.config.programs import AuditConfig, CompareConfig, EvalConfig, PredictConfig
-from bcd.config.schema import TrainConfig
+from bcd.config.training import TrainConfig
 from tests.helpers.harness import CONF, ROOT
 
 SCHEMAS: dict[str, type] = {

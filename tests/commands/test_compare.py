@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from bcd.commands.compare import compare_checkpoints
 from bcd.config.programs import CompareConfig, EvalDataConfig
 from bcd.data.splits.split import sha256_of
 from bcd.data.synthetic.smears import generate
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.model_comparison import Comparison
+from bcd.inference.compare import compare_checkpoints
 from bcd.training.run import train
 from tests.helpers.fields import cut, draw_large
-from tests.helpers.harness import SMALL, error_lines, module, train_config, warnings
+from tests.helpers.harness import SMALL, error_lines, train_config, verb, warnings
 from tests.helpers.noise import write_classes, write_picture
 
 Change = Callable[[dict[str, Any]], None]
@@ -70,7 +70,7 @@ def read(file: Path) -> list[dict[str, str]]:
 
 def test_the_command_line_finds_what_the_runs_reported(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = module("bcd.compare", f"ckpts=[{trained / 'a'},{trained / 'b'}]", "device=cpu",
+    done = verb("compare", f"ckpts=[{trained / 'a'},{trained / 'b'}]", "device=cpu",
                   f"hydra.run.dir={out}")  # fmt: skip
     assert done.returncode == 0, done.stderr
     a, b = ({row["path"]: row for row in read(trained / n / "predictions.csv")} for n in "ab")
@@ -231,7 +231,7 @@ def test_other_classes_end_in_one_line(trained: Path, tmp_path: Path) -> None:
         content["card"]["classes"][0] = "Healthy"
 
     other = altered(trained, "b", tmp_path / "other.ckpt", rename)
-    done = module("bcd.compare", f"ckpts=[{trained / 'a'},{other}]",
+    done = verb("compare", f"ckpts=[{trained / 'a'},{other}]",
                   f"hydra.run.dir={tmp_path / 'out'}")  # fmt: skip
     (line,) = error_lines(done)
     assert done.returncode == 1
@@ -254,6 +254,6 @@ def test_wrong_values_are_named(settings: dict[str, Any], part: str) -> None:
 
 
 def test_without_checkpoints_it_says_so(tmp_path: Path) -> None:
-    done = module("bcd.compare", f"hydra.run.dir={tmp_path / 'out'}")
+    done = verb("compare", f"hydra.run.dir={tmp_path / 'out'}")
     assert done.returncode == 2
     assert error_lines(done) == ["error: ckpts is missing: give ckpts=…"]

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bcd.commands.evaluate import evaluate_checkpoint
 from bcd.config.programs import EvalConfig, EvalDataConfig
 from bcd.data.splits.split import sha256_of
 from bcd.data.synthetic.smears import generate
 from bcd.errors import BcdError
 from bcd.evaluation.results import Result
 from bcd.inference.checkpoint import load_checkpoint
+from bcd.inference.evaluate import evaluate_checkpoint
 from bcd.training.run import train
 from tests.helpers.harness import (
     SMALL,

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from bcd.config.schema import DataConfig, SplitConfig, TrainConfig
+from bcd.config.schema import DataConfig, SplitConfig
+from bcd.config.training import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.layouts import benign_index
 from bcd.errors import ConfigError

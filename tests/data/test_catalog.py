@@ -212,7 +212,8 @@ def test_a_cache_that_cannot_be_written_stops_nothing(root: Path, cache: Path) -
 
 def test_threads_and_processes_at_once_do_no_harm(root: Path, cache: Path) -> None:
     program = (
-        "import sys; from bcd.config.schema import DataConfig; from bcd.data.catalog import load_catalog;"
+        "import sys; from bcd.config.schema import DataConfig;"
+        "from bcd.data.load import load_catalog;"
         "print(load_catalog(DataConfig(root=sys.argv[1])).fingerprint())"
     )
     command = [sys.executable, "-c", program, str(root)]

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from bcd.commands.predict import predict
 from bcd.config.schema import DataConfig, SplitConfig
 from bcd.data.load import load_catalog
 from bcd.data.splits.split import make_split
+from bcd.inference.predict import predict
 from bcd.storage import written_path
 from bcd.sweeps.finalize import conclude_sweep
 from bcd.sweeps.trials import run_trial

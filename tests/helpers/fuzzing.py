@@ -246,9 +246,9 @@ def write_hostile(folder: Path, count: int, seed: int = 0) -> int:
 
 
 def _predict(ckpt: str, folder: str, output: str) -> dict[str, Any]:
-    from bcd.commands.predict import predict
     from bcd.config.programs import PredictConfig
     from bcd.data.sandbox import _Reader
+    from bcd.inference.predict import predict
 
     seconds: dict[str, float] = {}
     read = _Reader.read

@@ -12,7 +12,7 @@ import pytest
 
 from bcd.config.check import Schema, check_config
 from bcd.config.programs import AuditConfig, EvalConfig, PredictConfig
-from bcd.config.schema import TrainConfig
+from bcd.config.training import TrainConfig
 from bcd.evaluation.predictions import Prediction
 from tests.helpers.forking import CAN_FORK, run_forked
 
@@ -63,7 +63,7 @@ def predict_config(run_dir: Path, *overrides: str) -> PredictConfig:
 
 def predicted(cfg: PredictConfig) -> list[Prediction]:
     """Runs predict and returns what it said of each file."""
-    from bcd.commands.predict import predict
+    from bcd.inference.predict import predict
 
     said: list[Prediction] = []
     predict(cfg, said.append)
@@ -84,9 +84,9 @@ def script(
     return _started([str(ROOT / name), *arguments], cwd, timeout, prepare)
 
 
-def module(name: str, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m name` in the repository with the real command line, forked as above."""
-    return _started(["-m", name, *arguments], ROOT, timeout, None)
+def verb(name: str, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Runs `bcd name` in the repository with the real command line, forked as above."""
+    return _started(["-m", "bcd", name, *arguments], ROOT, timeout, None)
 
 
 def fresh(name: str, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from bcd.config.schema import ModelConfig, TrainConfig
+from bcd.config.schema import ModelConfig
+from bcd.config.training import TrainConfig
 from bcd.errors import BcdError
 from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
 from bcd.models.classifier import SmearClassifier

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from bcd.commands.compare import compare_checkpoints
-from bcd.commands.evaluate import evaluate_checkpoint
-from bcd.commands.predict import predict
 from bcd.config.programs import CompareConfig, EvalConfig, EvalDataConfig, PredictConfig
 from bcd.errors import BcdError
 from bcd.inference.checkpoint import load_checkpoint
+from bcd.inference.compare import compare_checkpoints
+from bcd.inference.evaluate import evaluate_checkpoint
+from bcd.inference.predict import predict
 from bcd.training.run import train
 from tests.helpers.harness import SMALL, train_config
 from tests.helpers.noise import write_picture

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from bcd.commands.evaluate import evaluate_checkpoint
 from bcd.config.programs import EvalConfig, EvalDataConfig, PredictConfig
 from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.features.cache_key import plain_recipe, prefix_hash
 from bcd.features.engines import make_engine
 from bcd.inference.checkpoint import find_checkpoint, load_checkpoint
+from bcd.inference.evaluate import evaluate_checkpoint
 from bcd.models.backbones.build import build_backbone, check_backbone
 from bcd.models.network import SmearNetwork
 from bcd.training.run import train

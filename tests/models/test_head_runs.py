@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from bcd.commands.evaluate import evaluate_checkpoint
-from bcd.commands.predict import predict
 from bcd.config.head import FITTED_HEADS
 from bcd.errors import ConfigError
 from bcd.inference.checkpoint import load_checkpoint
+from bcd.inference.evaluate import evaluate_checkpoint
+from bcd.inference.predict import predict
 from bcd.models.heads.scikit_learn import SvmHead
 from bcd.training.run import TrainResult, train
 from tests.helpers.harness import (

@@ -17,7 +17,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from bcd.config.head import FITTED_HEADS, HeadConfig
-from bcd.config.schema import ModelConfig, TrainConfig
+from bcd.config.schema import ModelConfig
+from bcd.config.training import TrainConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.models.heads.base import FittedHead
 from bcd.models.heads.factory import make_head

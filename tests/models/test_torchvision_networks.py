@@ -20,7 +20,7 @@ from bcd.models.backbones.build import BACKBONES, build_backbone, empty_backbone
 from bcd.models.backbones.torchvision import published, resized_positions
 from bcd.models.network import SmearNetwork
 from bcd.training.run import train
-from tests.helpers.harness import CONF, SMALL, module, train_config
+from tests.helpers.harness import CONF, SMALL, train_config, verb
 from tests.models.test_models import pictures
 from tests.models.test_zoo import BLOCKS, TORCHVISION
 
@@ -190,7 +190,7 @@ def test_the_table_has_a_row_for_every_file_as_hydra_reads_it(
 
 
 def test_the_table_takes_names_of_torchvision() -> None:
-    done = module("bcd.models", "resnet18", "efficientnet_b1")
+    done = verb("models", "resnet18", "efficientnet_b1")
     assert done.returncode == 0, done.stderr
     rows = {line.split()[1]: line.split() for line in done.stderr.splitlines() if "│" in line}
     assert (rows["resnet18"][9], rows["resnet18"][15]) == ("224", "69.8")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bcd.commands.evaluate import evaluate_checkpoint
 from bcd.data.synthetic.smears import generate
+from bcd.inference.evaluate import evaluate_checkpoint
 from bcd.training.run import train
 from tests.helpers.forking import give_up_rights
 from tests.helpers.harness import ROOT, SMALL, eval_config, script, train_config
@@ -105,14 +105,14 @@ def test_a_mistyped_root(own: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "program", [("predict.py", "input=x.png"), ("eval.py",), ("bcd/compare.py",)]
+    "program", [("predict.py", "input=x.png"), ("eval.py",), ("bcd/__main__.py", "compare")]
 )
 def test_a_checkpoint_without_a_judge(
     program: tuple[str, ...], trained: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "x.png").write_bytes(b"")
     ckpt = trained / "run" / "checkpoints" / "last.ckpt"
-    given = f"ckpts=[{ckpt},{ckpt}]" if "compare" in program[0] else f"ckpt={ckpt}"
+    given = f"ckpts=[{ckpt},{ckpt}]" if "compare" in program else f"ckpt={ckpt}"
     row = "eval, predict or compare is given a checkpoint without a judge (`last.ckpt`, a killed "
     row += "run's `best.ckpt`)"
     fails(row, *program, given, cwd=tmp_path)

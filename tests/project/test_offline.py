@@ -65,8 +65,8 @@ def test_programs_send_nothing_and_write_only_into_their_folders(tmp_path: Path)
         ["train.py", *SMALL, *given, "data.num_workers=1", f"hydra.run.dir={runs}/train"],
         ["eval.py", f"ckpt={best}", f"hydra.run.dir={runs}/eval"],
         ["predict.py", f"ckpt={best}", f"input={smears}", f"hydra.run.dir={runs}/predict"],
-        ["bcd/audit/__main__.py", *given, f"hydra.run.dir={runs}/audit"],
-        ["bcd/compare.py", f"ckpts=[{best},{best}]", f"hydra.run.dir={runs}/compare"],
+        ["bcd/__main__.py", "audit", *given, f"hydra.run.dir={runs}/audit"],
+        ["bcd/__main__.py", "compare", f"ckpts=[{best},{best}]", f"hydra.run.dir={runs}/compare"],
     ]
     log = tmp_path / "calls.txt"
     words = [sys.executable, "-c", _ONE_BY_ONE, json.dumps(calls)]

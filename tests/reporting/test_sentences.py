@@ -14,7 +14,7 @@ from bcd.data.catalog import Catalog
 from bcd.data.splits.split import make_split, other_split
 from bcd.errors import BcdError
 from bcd.reporting.promises import chosen_on_val
-from bcd.reporting.provenance import how_chosen, how_split, val_chose_epoch
+from bcd.training.provenance import how_chosen, how_split, val_chose_epoch
 from tests.data.splits.test_slide_groups import made_up_looks, surveyed
 from tests.helpers.harness import train_config
 from tests.helpers.noise import made_up_catalog

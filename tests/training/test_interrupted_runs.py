@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from bcd.config.schema import TrainConfig
+from bcd.config.training import TrainConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.inference.checkpoint import load_checkpoint
 from bcd.models.classifier import SmearClassifier

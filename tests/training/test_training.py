@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bcd.commands.evaluate import evaluate_checkpoint
 from bcd.data.splits.split import SUBSETS
 from bcd.inference.checkpoint import load_checkpoint
+from bcd.inference.evaluate import evaluate_checkpoint
 from bcd.models.classifier import SmearClassifier
 from bcd.training.run import TrainResult, train
 from tests.helpers.harness import SMALL, assert_same_figures, eval_config, train_config

@@ -6,12 +6,10 @@ torch. So it travels in a checkpoint like any weight, and nothing is ever unpick
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from bcd.config.head import HeadConfig
 from bcd.models.heads.base import FittedHead, MlpHead
-
 
 Head = nn.Linear | MlpHead | FittedHead
 

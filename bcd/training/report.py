@@ -14,26 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from bcd.audit.checks import NOT_ESTABLISHED, Check
+from bcd.audit.page import check_rows
+from bcd.audit.pairs import PARTED
 from bcd.audit.shortcuts import shortcut_lines
-from bcd.config.schema import TrainConfig
+from bcd.config.training import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.splits.split import SUBSETS, Split
 from bcd.evaluation.decision import Judge
 from bcd.evaluation.intervals import few_groups_line
 from bcd.evaluation.results import Result
 from bcd.evaluation.robustness import Rows
-from bcd.reporting.audit_page import check_rows
 from bcd.reporting.document import Block, Figure, Section, Table, write_html, write_markdown
-from bcd.reporting.pairs import PARTED
 from bcd.reporting.promises import (
     chosen_on_val,
     referral_line,
     sets_line,
     threshold_line,
 )
-from bcd.reporting.provenance import how_chosen, how_split, val_chose_epoch
 from bcd.reporting.results import calibration_line, figure_text, metric_rows
 from bcd.reporting.robustness import SHIFT_HEADER, shift_rows
+from bcd.training.provenance import how_chosen, how_split, val_chose_epoch
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def _results(facts: Facts) -> Section:
 def _shortcuts(facts: Facts) -> Section:
     name = "balanced_accuracy"
     reached = (facts.test[name], figure_text(facts.test, name))
-    more = "More sources, and another split beside this one: python -m bcd.audit"
+    more = "More sources, and another split beside this one: bcd audit"
     return Section("Shortcuts", [*shortcut_lines(facts.checks, *reached), more])
 
 

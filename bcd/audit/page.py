@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from bcd.audit.checks import Check, worst
+from bcd.audit.pairs import PARTED
 from bcd.audit.probes import Score, Unmeasured
 from bcd.data.catalog import Catalog
 from bcd.data.quality.profile import Survey
 from bcd.data.reading import read_picture
 from bcd.data.splits.slide_groups import Slides
 from bcd.reporting.html import embed_png, heading, note, table, thumbnail, write_page
-from bcd.reporting.pairs import PARTED
 
 _CLUSTERS, _MEMBERS = 200, 6  # shown
 _SLIDES, _OF_SLIDE = 40, 5

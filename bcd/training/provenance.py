@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bcd.config.schema import SplitConfig, TrainConfig
-from bcd.config.training import target_of
+from bcd.config.schema import SplitConfig
+from bcd.config.training import TrainConfig, target_of
 
 
 def val_chose_epoch(cfg: TrainConfig) -> bool:

@@ -1,0 +1,49 @@
+"""Trains and evaluates a classifier of blood smears.
+
+bcd train model=mobilenetv2 data.root=<folder of class folders>
+bcd train experiment=paper
+bcd train experiment=demo
+bcd train -m optimizer.lr=1e-3,1e-2 seed=0,1,2     a sweep, which ends in a leaderboard
+bcd train -m sweep=optuna
+bcd train resume=<run folder>                      resumes an interrupted run
+"""
+
+from typing import TYPE_CHECKING
+
+from bcd.cli.app import quick_imports
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main(cfg: "DictConfig") -> int:
+    """Trains; returns the exit status."""
+    from bcd.config.check import check_config
+    from bcd.config.training import TrainConfig
+
+    with quick_imports():
+        if cfg.get("resume"):
+            from hydra.core.hydra_config import HydraConfig
+
+            from bcd.training.resume import resumed_config
+
+            cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
+        checked = check_config(cfg, TrainConfig)
+        from bcd.training.run import train
+
+    train(checked)
+    return 0
+
+
+def trial(cfg: "DictConfig") -> float:
+    """Trains a trial of a multirun; returns its score on val."""
+    from pathlib import Path
+
+    from hydra.core.hydra_config import HydraConfig
+
+    from bcd.sweeps.trials import run_trial
+
+    hydra = HydraConfig.get()
+    sweep = Path(hydra.sweep.dir).absolute()
+    name = Path(hydra.runtime.output_dir).name
+    return run_trial(cfg, sweep, name, hydra.overrides.task)
