@@ -47,7 +47,7 @@ lint: setup ## ruff and mypy
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-format: setup ## let ruff mend style
+format: setup ## let ruff fix style
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 

@@ -8,7 +8,7 @@ import errno
 class BcdError(Exception):
     """Something was asked that cannot be done.
 
-    The message is one line: what is wrong, where, and the option or command that mends it.
+    The message is one line: what is wrong, where, and the option or command that fixes it.
 
     Args:
         message: That line.
@@ -54,7 +54,7 @@ def foreseen(error: BaseException) -> BcdError | None:
 def _disk_error(error: OSError) -> BcdError:
     where = error.filename2 or error.filename or "a file of this run"
     if error.errno in _NO_ROOM:
-        mend = "make room there, or choose another folder (hydra.run.dir=, BCD_CACHE)"
+        fix = "make room there, or choose another folder (hydra.run.dir=, BCD_CACHE)"
     else:
-        mend = "allow it, or choose another folder"
-    return BcdError(f"{where}: {error.strerror}: {mend}")
+        fix = "allow it, or choose another folder"
+    return BcdError(f"{where}: {error.strerror}: {fix}")

@@ -113,17 +113,17 @@ def read_winner(sweep: Path) -> Winner:
     Raises:
         BcdError: The sweep was not ranked, has other trials since, or has no winner.
     """
-    mend = f"rank it with bcd sweep {sweep}, or give a trial's folder"
+    fix = f"rank it with bcd sweep {sweep}, or give a trial's folder"
     try:
         known = json.loads((sweep / BOARD).read_text(encoding="utf-8"))
         ranked, best = known["ranked"], known["best"]
         won = best and Winner(tuple(best["trials"]), best["trial"], sweep / best["checkpoint"])
     except FileNotFoundError:
-        raise BcdError(f"{sweep} is a sweep that was not ranked: {mend}") from None
+        raise BcdError(f"{sweep} is a sweep that was not ranked: {fix}") from None
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise BcdError(f"{sweep / BOARD} is damaged: {mend}") from error
+        raise BcdError(f"{sweep / BOARD} is damaged: {fix}") from error
     if ranked != sorted(file.parent.name for file in sweep.glob(f"*/{RECORD}")):
-        raise BcdError(f"{sweep} has other trials than when it was ranked: {mend}")
+        raise BcdError(f"{sweep} has other trials than when it was ranked: {fix}")
     if won is None:
         raise BcdError(f"{sweep} is a sweep without a winner: no trial came to an end")
     assert isinstance(won, Winner)

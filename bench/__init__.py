@@ -1,1 +1,1 @@
-"""Benchmarks: whole processes timed side by side, in one go, on the same pictures."""
+"""Benchmarks: whole processes timed side by side, in one go, on the same images."""

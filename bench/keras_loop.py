@@ -9,7 +9,7 @@ import argparse
 
 
 def main() -> None:
-    """Trains on 70 % of the pictures and validates on the rest in every epoch."""
+    """Trains on 70 % of the images and validates on the rest in every epoch."""
     parser = argparse.ArgumentParser()
     parser.add_argument("data")
     parser.add_argument("--epochs", type=int, default=5)
@@ -26,14 +26,14 @@ def main() -> None:
     )
     base = keras.applications.MobileNetV2(include_top=False, weights=None, pooling="avg")
     base.trainable = False
-    pictures = keras.Input((224, 224, 3))
-    x = keras.layers.RandomFlip("horizontal")(pictures)
+    images = keras.Input((224, 224, 3))
+    x = keras.layers.RandomFlip("horizontal")(images)
     x = keras.layers.RandomZoom(0.1)(x)
     x = keras.layers.RandomTranslation(0.05, 0.05)(x)
     x = keras.layers.RandomBrightness(0.1)(x)
     x = keras.applications.mobilenet_v2.preprocess_input(x)
     x = keras.layers.Dropout(0.2)(base(x, training=False))
-    model = keras.Model(pictures, keras.layers.Dense(4, activation="softmax")(x))
+    model = keras.Model(images, keras.layers.Dense(4, activation="softmax")(x))
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(train, validation_data=val, epochs=asked.epochs, verbose=2)
 

@@ -83,7 +83,7 @@ def gemm_gflops(seconds: float = 0.4) -> float:
 class Forward:
     """How fast the frozen network runs, against the machine's peak measured around it."""
 
-    pictures_per_second: float
+    images_per_second: float
     gflops: float
     peak_gflops: float
 
@@ -112,19 +112,19 @@ def measure_forward(engine_name: str, weights: str, rounds: int = 9) -> Forward:
     flops = counter.get_total_flops()
     device = torch.device("cpu")
     engine = make_engine(choose_engine(engine_name, device), network.prefix, size, device)
-    pictures = np.random.default_rng(0).integers(
+    images = np.random.default_rng(0).integers(
         0, 256, (engine.batch, size, size, 3), dtype=np.uint8
     )
     rates, peaks = [], []
     cores = torch.get_num_threads()
     with ThreadPoolExecutor(engine.threads) as pool:
-        list(pool.map(engine.forward, [pictures] * 2 * engine.threads))
+        list(pool.map(engine.forward, [images] * 2 * engine.threads))
         for _ in range(rounds):  # in turns, so that both meet the same moods of the machine
             torch.set_num_threads(cores)
             peaks.append(gemm_gflops())
             torch.set_num_threads(1)
             calls, started = 8 * engine.threads, time.perf_counter()
-            list(pool.map(engine.forward, [pictures] * calls))
+            list(pool.map(engine.forward, [images] * calls))
             rates.append(calls * engine.batch / (time.perf_counter() - started))
     rate = float(np.median(rates))
     return Forward(rate, rate * flops / 1e9, float(np.median(peaks)))

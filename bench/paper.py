@@ -32,7 +32,7 @@ def main() -> None:
     print(f"{machine()}; logs in {work}", flush=True)
     forward = measure_forward(asked.engine, asked.weights)
     print(
-        f"forward: {forward.pictures_per_second:.0f} pictures/s = {forward.gflops:.0f} GFLOP/s, "
+        f"forward: {forward.images_per_second:.0f} images/s = {forward.gflops:.0f} GFLOP/s, "
         f"{forward.share:.0%} of the {forward.peak_gflops:.0f} GFLOP/s of a float32 GEMM\n",
         flush=True,
     )

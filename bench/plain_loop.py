@@ -39,8 +39,8 @@ AUGMENT = A.Compose(
 )
 
 
-class Pictures(Dataset[tuple[Tensor, int]]):
-    """Decodes a picture and transforms it."""
+class Images(Dataset[tuple[Tensor, int]]):
+    """Decodes an image and transforms it."""
 
     def __init__(self, items: list[Item], transform: Any) -> None:
         self.items = items
@@ -50,10 +50,10 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """The normalised picture and its label."""
+        """The normalised image and its label."""
         path, label = self.items[index]
-        picture = np.array(Image.open(path).convert("RGB").resize((224, 224)))
-        return self.transform(image=picture)["image"], label
+        image = np.array(Image.open(path).convert("RGB").resize((224, 224)))
+        return self.transform(image=image)["image"], label
 
 
 class Model(pl.LightningModule):
@@ -126,7 +126,7 @@ def main() -> None:
 
     def loader(part: list[Item], transform: Any, shuffle: bool = False) -> DataLoader[Any]:
         return DataLoader(
-            Pictures(part, transform),
+            Images(part, transform),
             batch_size=16,
             shuffle=shuffle,
             num_workers=os.cpu_count() or 1,

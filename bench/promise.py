@@ -19,8 +19,8 @@ from bcd.evaluation.thresholds import sensitive_threshold
 Floats = NDArray[np.float64]
 
 CLASSES, BENIGN, CONFIDENCE = 4, 0, 0.9
-PICTURES = 20_000  # stand for all there are
-SIZES = (60, 145, 460, 1000)  # malignant pictures of val, give or take
+IMAGES = 20_000  # stand for all there are
+SIZES = (60, 145, 460, 1000)  # malignant images of val, give or take
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5, help="to choose from, all equally good")
     asked = parser.parse_args()
     rng = np.random.default_rng(0)
-    labels = rng.choice(CLASSES, PICTURES, p=(0.16, 0.3, 0.29, 0.25))
+    labels = rng.choice(CLASSES, IMAGES, p=(0.16, 0.3, 0.29, 0.25))
     epochs = simulate(rng, labels, asked.epochs)
     print(f"{asked.draws} vals a row, {asked.epochs} epochs; share that missed what was promised\n")
     print("| malignant in val | wanted | fixed beforehand | temperature | epoch and temperature |")
@@ -39,7 +39,7 @@ def main() -> None:
         for wanted in (0.95, 0.995):
             missed = np.zeros(3)
             for _ in range(asked.draws):
-                val = rng.choice(PICTURES, round(size / 0.84), replace=False)
+                val = rng.choice(IMAGES, round(size / 0.84), replace=False)
                 best = int(np.argmin([loss(logits[val], labels[val]) for logits in epochs]))
                 missed += [
                     misses(epochs[epoch], labels, val, wanted, fitted)
@@ -63,7 +63,7 @@ def loss(logits: Floats, labels: NDArray[np.int64]) -> float:
 def misses(
     logits: Floats, labels: NDArray[np.int64], val: NDArray[np.int64], wanted: float, fitted: bool
 ) -> bool:
-    """Whether a val's threshold finds fewer of all malignant pictures than it promises."""
+    """Whether a val's threshold finds fewer of all malignant images than it promises."""
     temperature = fit_temperature(logits[val], labels[val]) if fitted else 1.0
     ill = p_malignant(softmax(logits / temperature), BENIGN)
     malignant = labels != BENIGN

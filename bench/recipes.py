@@ -20,7 +20,7 @@ Row = dict[str, float]
 
 
 def main() -> None:
-    """Trains and shifts each recipe on each split; prints a table in Markdown."""
+    """Trains and corruptions each recipe on each split; prints a table in Markdown."""
     parser = argparse.ArgumentParser(prog="python -m bench.recipes", description=__doc__)
     parser.add_argument("data", help="folder of class folders")
     parser.add_argument("--weights", default="imagenet", help="ImageNet weights of MobileNetV2")
@@ -49,15 +49,17 @@ def main() -> None:
 
 def _measure(folder: Path, settings: Sequence[str]) -> Row:
     """Accuracy by change, and the seconds that training took."""
-    shifts = folder / "shifts" / "shift.csv"
-    if not shifts.is_file():
+    corruptions = folder / "corruptions" / "robustness.csv"
+    if not corruptions.is_file():
         train = [sys.executable, "train.py", *settings, f"run_dir={folder}"]
         seconds = run_timed(train, folder.with_suffix(".log")).seconds
         (folder / "seconds.txt").write_text(f"{seconds}\n")
         ckpt = folder / "checkpoints" / "best.ckpt"
-        shift = [sys.executable, "eval.py", f"ckpt={ckpt}", "shift=brief"]
-        run_timed([*shift, f"run_dir={shifts.parent}"], folder.with_suffix(".shift.log"))
-    with shifts.open(newline="", encoding="utf-8") as stream:
+        corruption = [sys.executable, "eval.py", f"ckpt={ckpt}", "corruption=brief"]
+        run_timed(
+            [*corruption, f"run_dir={corruptions.parent}"], folder.with_suffix(".corruption.log")
+        )
+    with corruptions.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     names = [" ".join((row["kind"], row["strength"])).strip() for row in rows]
     found = {name: float(row["accuracy"]) for name, row in zip(names, rows, strict=True)}

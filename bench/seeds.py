@@ -27,7 +27,7 @@ from bcd.evaluation.conformal import selective_accuracy
 from bcd.evaluation.intervals import confusion_intervals
 from bcd.evaluation.metrics import HEADLINE, compute_metrics
 from bcd.run_folder import is_sweep, read_winner
-from bcd.sweeps.test_exposure import read_parts
+from bcd.sweeps.exposure import read_parts
 
 AT_THRESHOLD = ("promised_sensitivity", "malignant_sensitivity", "malignant_specificity")
 BY_CLASS = ("malignant_sensitivity", "malignant_specificity")  # by the most probable class

@@ -1,4 +1,4 @@
-"""Checks: what was found, whether that is well, and the option that mends it."""
+"""Checks: what was found, whether that is well, and the option that fixes it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bcd.audit.leaks import find_leaks
 from bcd.config.schema import DataConfig, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.quality.overlaps import COPIES, DUPLICATE_SHARE
-from bcd.data.quality.profile import Survey, was_dropped
+from bcd.data.quality.profile import DataProfile, was_dropped
 from bcd.data.splits.linking import link
 from bcd.data.splits.slide_groups import Slides
 from bcd.data.splits.split import Split, far_from_share, other_split
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 
-_MANY = 0.01  # share of test pictures from which on leaks are a failure, not a blemish
+_MANY = 0.01  # share of test images from which on leaks are a failure, not a blemish
 _RARE = 0.2  # of the largest class: a smaller class is told to be rare
 _DROP = "data.drop_duplicates=true"
 NOT_ESTABLISHED = "patient-level separation: not established"
@@ -34,14 +34,14 @@ class Check:
         name: What was looked at.
         status: PASS, WARN or FAIL.
         finding: What was found, in one line of plain words.
-        mend: The option or act that mends it; empty where all is well.
+        fix: The option or act that fixes it; empty where all is well.
         facts: Figures and lists for `audit.json`.
     """
 
     name: str
     status: str
     finding: str
-    mend: str = ""
+    fix: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -59,25 +59,25 @@ def check_files(catalog: Catalog) -> list[Check]:
     facts = {"rejected": [vars(item) for item in catalog.rejected]}
     if reasons:
         told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
-        mend = "repair or remove the files listed in audit.json"
+        fix = "repair or remove the files listed in audit.json"
         told = f"{reasons.total()} unusable: {told}{left_out}"
-        files = Check("files", WARN, told, mend, facts)
+        files = Check("files", WARN, told, fix, facts)
     else:
-        told = f"all {len(catalog.pictures) + dropped} can be read{left_out}"
+        told = f"all {len(catalog.images) + dropped} can be read{left_out}"
         files = Check("files", PASS, told, "", facts)
     return [files, _sizes(catalog), _balance(catalog)]
 
 
 def _sizes(catalog: Catalog) -> Check:
-    sizes = Counter((p.width, p.height) for p in catalog.pictures)
+    sizes = Counter((p.width, p.height) for p in catalog.images)
     (usual, _), *others = sizes.most_common()
     text = f"{usual[0]} x {usual[1]} pixels"
     if not others:
         return Check("sizes", PASS, f"all {text}")
-    odd = [p.path for p in catalog.pictures if (p.width, p.height) != usual]
-    finding = f"{len(odd)} of {len(catalog.pictures)} are not {text}"
+    odd = [p.path for p in catalog.images if (p.width, p.height) != usual]
+    finding = f"{len(odd)} of {len(catalog.images)} are not {text}"
     facts = {"sizes": {f"{w}x{h}": n for (w, h), n in sizes.items()}, "odd": odd}
-    return Check("sizes", WARN, finding, "look at the pictures listed in audit.json", facts)
+    return Check("sizes", WARN, finding, "look at the images listed in audit.json", facts)
 
 
 def _balance(catalog: Catalog) -> Check:
@@ -86,28 +86,28 @@ def _balance(catalog: Catalog) -> Check:
     finding = ", ".join(f"{name} {count}" for name, count in counts.items())
     if counts[rare] >= _RARE * max(counts.values()):
         return Check("class balance", PASS, finding, "", {"counts": counts})
-    mend = "model.class_weights=balanced"
-    return Check("class balance", WARN, f"{rare} is rare: {finding}", mend, {"counts": counts})
+    fix = "model.class_weights=balanced"
+    return Check("class balance", WARN, f"{rare} is rare: {finding}", fix, {"counts": counts})
 
 
-def check_overlaps(catalog: Catalog, survey: Survey) -> list[Check]:
+def check_overlaps(catalog: Catalog, profile: DataProfile) -> list[Check]:
     """Exact and near duplicates, overlaps, and the same field under two classes."""
-    kinds = Counter(pair.kind for pair in survey.overlaps)
+    kinds = Counter(pair.kind for pair in profile.overlaps)
     exact = sum(kinds[kind] for kind in COPIES)
     near, partly = kinds["near"], kinds["overlap"]
-    sizes = np.bincount(survey.components)
+    sizes = np.bincount(profile.components)
     sets = {"clusters": int((sizes > 1).sum()), "largest": int(sizes.max(initial=0))}
     finding = (
         f"{partly} more pairs share less than that; in all {sets['clusters']} clusters hold "
-        f"{int(sizes[sizes > 1].sum())} pictures, the largest {sets['largest']}"
+        f"{int(sizes[sizes > 1].sum())} images, the largest {sets['largest']}"
     )
     labels = np.asarray(catalog.labels, np.int64)
-    cut = link(np.arange(len(labels)), labels, survey.overlaps)[1]
+    cut = link(np.arange(len(labels)), labels, profile.overlaps)[1]
 
     def found(name: str, own: Sequence[str], finding: str, more: str, facts: Any) -> Check:
         count = sum(kinds[kind] for kind in own)
-        mend = _kept_together(count, sum(pair.kind in own for pair in cut)) + more
-        return Check(name, WARN if count else PASS, finding, mend if count else "", facts)
+        fix = _kept_together(count, sum(pair.kind in own for pair in cut)) + more
+        return Check(name, WARN if count else PASS, finding, fix if count else "", facts)
 
     same = f"{exact} pairs of files with the same content"
     share = f"{near} more pairs share {DUPLICATE_SHARE:.0%} of a field or more"
@@ -116,7 +116,7 @@ def check_overlaps(catalog: Catalog, survey: Survey) -> list[Check]:
         found("exact duplicates", COPIES, same, f"; {_DROP}", {"pairs": exact}),
         found("near duplicates", ("near",), share, f"; {_DROP}", {"pairs": near}),
         found("overlaps", ("overlap",), finding, "", sets),
-        _conflicts(catalog, survey),
+        _conflicts(catalog, profile),
     ]
 
 
@@ -127,35 +127,35 @@ def _kept_together(count: int, cut: int) -> str:
     return f"split=grouped split.groups=auto keeps all but {cut} of {count} on one side"
 
 
-def _conflicts(catalog: Catalog, survey: Survey) -> Check:
-    labels, paths = catalog.labels, [picture.path for picture in catalog.pictures]
+def _conflicts(catalog: Catalog, profile: DataProfile) -> Check:
+    labels, paths = catalog.labels, [image.path for image in catalog.images]
     crossing = [
         {"first": paths[o.first], "second": paths[o.second], "kind": o.kind, "overlap": o.share}
-        for o in survey.overlaps
+        for o in profile.overlaps
         if labels[o.first] != labels[o.second]
     ]
     finding = f"{len(crossing)} pairs of one field stand under two classes"
     settle = f"settle which class is right; {_DROP} leaves copies and near duplicates out"
     status = FAIL if crossing else PASS
-    mend = settle if crossing else ""
-    return Check("label conflicts", status, finding, mend, {"pairs": crossing})
+    fix = settle if crossing else ""
+    return Check("label conflicts", status, finding, fix, {"pairs": crossing})
 
 
 def check_split(
-    catalog: Catalog, split: Split, cfg: SplitConfig, survey: Survey, data: DataConfig
+    catalog: Catalog, split: Split, cfg: SplitConfig, profile: DataProfile, data: DataConfig
 ) -> list[Check]:
     """Leaks from train into test, separation of patients, and shares of the classes."""
-    found = find_leaks(survey, *(split.indices(part) for part in ("train", "val", "test")))
+    found = find_leaks(profile, *(split.indices(part) for part in ("train", "val", "test")))
     share = len(found.all) / max(1, found.tested)
     finding = found.told
     if split.cut and cfg.kind == "grouped":
         finding += f"; {split.cut} overlaps were cut, as their chains grew too large for a split"
-    mend = "split=grouped split.groups=auto or split=blocked" if found.all else ""
+    fix = "split=grouped split.groups=auto or split=blocked" if found.all else ""
     if found.all and _keeps_overlaps(cfg):  # which has cut the chains that lead to these
-        mend = "take accuracy_without_leaked, which metrics.json has beside accuracy"
+        fix = "take accuracy_without_leaked, which metrics.json has beside accuracy"
     status = FAIL if share > _MANY else WARN if found.all else PASS
     facts = {
-        name: [catalog.pictures[i].path for i in indices]
+        name: [catalog.images[i].path for i in indices]
         for name, indices in (
             ("leaked", found.all),
             ("leaked_train", found.train),
@@ -163,7 +163,7 @@ def check_split(
         )
     }
     checks = [
-        Check("leaks", status, finding, mend, {**facts, "cut": split.cut}),
+        Check("leaks", status, finding, fix, {**facts, "cut": split.cut}),
         _separation(catalog, cfg, data, split),
     ]
     checks.append(_shares(catalog, split, cfg))
@@ -177,22 +177,22 @@ def _keeps_overlaps(cfg: SplitConfig) -> bool:
 def _shares(catalog: Catalog, split: Split, cfg: SplitConfig) -> Check:
     """Whether test holds of each class what was asked for; a CSV asks for nothing but some."""
     far = far_from_share(catalog, split, cfg)
-    tested = Counter(catalog.pictures[i].label for i in split.indices("test"))
+    tested = Counter(catalog.images[i].label for i in split.indices("test"))
     counts = catalog.counts()
     held = [f"{tested[k] / counts[name]:.0%} of {name}" for k, name in enumerate(counts)]
     none = [name for k, name in enumerate(counts) if not tested[k]]
     if none and not far:
-        far = [f"test holds no picture of {', '.join(none)}"]
-    mend = other_split(cfg) if far else ""
+        far = [f"test holds no image of {', '.join(none)}"]
+    fix = other_split(cfg) if far else ""
     finding = "; ".join(far) or f"test holds {', '.join(held)}"
-    return Check("shares", WARN if far else PASS, finding, mend)
+    return Check("shares", WARN if far else PASS, finding, fix)
 
 
 def _separation(catalog: Catalog, cfg: SplitConfig, data: DataConfig, split: Split) -> Check:
     name = "separation"
     given = cfg.kind in ("csv", "stratified", "kfold") or cfg.groups == "given"
     if given and cfg.kind != "blocked" and any(split.groups):
-        if split.groups != tuple(picture.group for picture in catalog.pictures):
+        if split.groups != tuple(image.group for image in catalog.images):
             return _given_separation(name, "split.file's column 'group'", split, _UNKNOWN_KIND)
         return _given_separation(name, data.group_pattern or "the CSV's column 'group'", split)
     what = "likely slides" if cfg.groups == "auto" else "blocks of files"
@@ -201,7 +201,7 @@ def _separation(catalog: Catalog, cfg: SplitConfig, data: DataConfig, split: Spl
         "grouped": f"{groups} {what}, {parted} of them in more than one of train, val, test",
         "blocked": f"stretches of file order with {cfg.embargo} files left out between them",
         "csv": "no groups are known, so one slide may be on both sides of the CSV's split",
-    }.get(cfg.kind, "pictures are shared out one by one: one slide may be on both sides")
+    }.get(cfg.kind, "images are shared out one by one: one slide may be on both sides")
     return Check(name, WARN, f"{NOT_ESTABLISHED}; {kept}", _NAME)
 
 
@@ -225,15 +225,15 @@ def _given_separation(name: str, source: str, split: Split, doubt: str = "") -> 
     if not parted and not lacking and not doubt:
         return Check(name, PASS, f"{told} are each on one side")
     if lacking:
-        told += f", {lacking} pictures have none"
+        told += f", {lacking} images have none"
     finding = f"{NOT_ESTABLISHED}; {told}; {parted} groups are in more than one of train, val, test"
     finding += f"; {doubt}" if doubt else ""
-    mend = "split=grouped split.groups=given keeps groups on one side" if parted else _NAME
-    return Check(name, WARN, finding, mend, {"parted": parted, "ungrouped": lacking})
+    fix = "split=grouped split.groups=given keeps groups on one side" if parted else _NAME
+    return Check(name, WARN, finding, fix, {"parted": parted, "ungrouped": lacking})
 
 
 def _parted(split: Split) -> tuple[int, int, int]:
-    """Numbers of groups, of those in more than one part, and of used pictures without a group."""
+    """Numbers of groups, of those in more than one part, and of used images without a group."""
     parts: dict[str, set[str]] = {}
     lacking = 0
     for subset, group in zip(split.subsets, split.groups, strict=bool(split.groups)):

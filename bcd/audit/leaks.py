@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bcd.data.catalog import Catalog
-from bcd.data.quality.profile import Survey
+from bcd.data.quality.profile import DataProfile
 from bcd.evaluation.predictions import Prediction
 
 
@@ -36,24 +36,24 @@ class Leaks:
     def told(self) -> str:
         """The numbers in a few words."""
         return (
-            f"{len(self.all)} of {self.tested} test pictures overlap one in train or val "
+            f"{len(self.all)} of {self.tested} test images overlap one in train or val "
             f"({len(self.train)} in train, {len(self.val)} in val)"
         )
 
 
 def find_leaks(
-    survey: Survey, trained: Sequence[int], chosen: Sequence[int], tested: Sequence[int]
+    profile: DataProfile, trained: Sequence[int], chosen: Sequence[int], tested: Sequence[int]
 ) -> Leaks:
     """Finds the test images whose field is in train or val too, by any share of their area.
 
     Args:
-        survey: Of the catalog that the indices count in.
+        profile: Of the catalog that the indices count in.
         trained: Indices of the train part.
         chosen: Indices of the val part.
         tested: Indices of the test part.
     """
     train, val = (
-        tuple(int(i) for i in np.asarray(tested, np.int64)[survey.touching(part)[list(tested)]])
+        tuple(int(i) for i in np.asarray(tested, np.int64)[profile.touching(part)[list(tested)]])
         for part in (trained, chosen)
     )
     return Leaks(len(tested), train, val)
@@ -67,7 +67,7 @@ def leak_figures(
     Args:
         found: From `find_leaks`.
         tested: Indices of the test part.
-        predictions: Of the same pictures, in that order.
+        predictions: Of the same images, in that order.
         catalog: Names the classes.
 
     Returns:

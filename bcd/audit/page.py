@@ -1,4 +1,4 @@
-"""`audit.html`: the audit for a person, with pictures of what it speaks of."""
+"""`audit.html`: the audit for a person, with images of what it speaks of."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from bcd.audit.checks import Check, worst
 from bcd.audit.pairs import PARTED
 from bcd.audit.probes import Score, Unmeasured
 from bcd.data.catalog import Catalog
-from bcd.data.quality.profile import Survey
-from bcd.data.reading import read_picture
+from bcd.data.quality.profile import DataProfile
+from bcd.data.reading import read_image
 from bcd.data.splits.slide_groups import Slides
 from bcd.reporting.html import embed_png, heading, note, table, thumbnail, write_page
 
@@ -24,23 +24,23 @@ _SLIDES, _OF_SLIDE = 40, 5
 def write_audit(
     file: Path,
     catalog: Catalog,
-    survey: Survey,
+    profile: DataProfile,
     slides: Slides,
     checks: Sequence[Check],
     scores: Sequence[Score | Unmeasured],
 ) -> None:
     """Writes the page."""
     conflicts = [
-        o for o in survey.overlaps if _label(catalog, o.first) != _label(catalog, o.second)
+        o for o in profile.overlaps if _label(catalog, o.first) != _label(catalog, o.second)
     ]
     sheet = file.parent / "figures" / f"{PARTED}.png"
     parts = [
-        note(f"{catalog.root}: {len(catalog.pictures)} pictures. Verdict: {worst(checks)}."),
-        table(["", "looked at", "found", "mend"], check_rows(checks), figures=False),
+        note(f"{catalog.root}: {len(catalog.images)} images. Verdict: {worst(checks)}."),
+        table(["", "looked at", "found", "fix"], check_rows(checks), figures=False),
         heading("What the class can be told from"),
         table(["seen", "split", "balanced accuracy", "accuracy", "n"], _score_rows(scores)),
         heading("How the classes look"),
-        table(["class", "pictures", *_LOOKS], _look_rows(catalog, survey)),
+        table(["class", "images", *_LOOKS], _statistics_rows(catalog, profile)),
         heading("Label conflicts"),
         *(_pair(catalog, o.first, o.second) for o in conflicts[:_CLUSTERS]),
         *([] if conflicts else [note("None.")]),
@@ -48,7 +48,7 @@ def write_audit(
         embed_png(sheet, "test beside train or val") if sheet.is_file() else note("None."),
         heading("Images of one field"),
         note("All pairs are in pairs.csv."),
-        *_clusters(catalog, survey),
+        *_clusters(catalog, profile),
         heading("Likely slides"),
         *_slides(catalog, slides),
     ]
@@ -56,12 +56,12 @@ def write_audit(
 
 
 def check_rows(checks: Sequence[Check]) -> list[list[str]]:
-    """Rows of a table: status, what was looked at, what was found, what mends it."""
-    return [[check.status, check.name, check.finding, check.mend] for check in checks]
+    """Rows of a table: status, what was looked at, what was found, what fixes it."""
+    return [[check.status, check.name, check.finding, check.fix] for check in checks]
 
 
 def _label(catalog: Catalog, index: int) -> str:
-    return catalog.classes[catalog.pictures[index].label]
+    return catalog.classes[catalog.images[index].label]
 
 
 def _score_rows(scores: Sequence[Score | Unmeasured]) -> list[list[str]]:
@@ -77,12 +77,17 @@ def _score_rows(scores: Sequence[Score | Unmeasured]) -> list[list[str]]:
 _LOOKS = ("width", "height", "kB", "brightness", "sharpness", "background red", "green", "blue")
 
 
-def _look_rows(catalog: Catalog, survey: Survey) -> list[list[str]]:
+def _statistics_rows(catalog: Catalog, profile: DataProfile) -> list[list[str]]:
     """Means and standard deviations of each class."""
-    looks = survey.looks
-    sizes = np.asarray([(p.width, p.height) for p in catalog.pictures], np.float64)
-    columns = [*sizes.T, looks.encoding[:, 0] / 1000, looks.brightness, looks.sharpness]
-    columns += [*looks.background.T]
+    statistics = profile.statistics
+    sizes = np.asarray([(p.width, p.height) for p in catalog.images], np.float64)
+    columns = [
+        *sizes.T,
+        statistics.encoding[:, 0] / 1000,
+        statistics.brightness,
+        statistics.sharpness,
+    ]
+    columns += [*statistics.background.T]
     labels = np.asarray(catalog.labels)
     rows = []
     for k, name in enumerate(catalog.classes):
@@ -93,21 +98,21 @@ def _look_rows(catalog: Catalog, survey: Survey) -> list[list[str]]:
 
 
 def _shown(catalog: Catalog, index: int) -> str:
-    path = catalog.pictures[index].path
-    return thumbnail(read_picture(catalog.root / path), path)
+    path = catalog.images[index].path
+    return thumbnail(read_image(catalog.root / path), path)
 
 
 def _pair(catalog: Catalog, first: int, second: int) -> str:
     return f"<div class=cluster>{_shown(catalog, first)}{_shown(catalog, second)}</div>"
 
 
-def _clusters(catalog: Catalog, survey: Survey) -> Iterator[str]:
-    sets = sorted((own for own in survey.sets() if len(own) > 1), key=lambda own: -len(own))
+def _clusters(catalog: Catalog, profile: DataProfile) -> Iterator[str]:
+    sets = sorted((own for own in profile.sets() if len(own) > 1), key=lambda own: -len(own))
     if not sets:
         yield note("None.")
     for own in sets[:_CLUSTERS]:
-        pictures = "".join(_shown(catalog, i) for i in own[:_MEMBERS])
-        yield f"<div class=cluster>{pictures}</div>"
+        images = "".join(_shown(catalog, i) for i in own[:_MEMBERS])
+        yield f"<div class=cluster>{images}</div>"
     if len(sets) > _CLUSTERS:
         yield note(f"{len(sets) - _CLUSTERS} more clusters are in pairs.csv.")
 
@@ -120,7 +125,7 @@ def _slides(catalog: Catalog, slides: Slides) -> Iterator[str]:
     for group in sorted(largest):
         own = members[group]
         few = [own[i] for i in np.linspace(0, len(own) - 1, min(_OF_SLIDE, len(own))).astype(int)]
-        pictures = "".join(_shown(catalog, i) for i in few)
-        yield f"<div class=cluster>{note(f'{group}: {len(own)} pictures')}{pictures}</div>"
+        images = "".join(_shown(catalog, i) for i in few)
+        yield f"<div class=cluster>{note(f'{group}: {len(own)} images')}{images}</div>"
     if len(members) > _SLIDES:
         yield note(f"{len(members) - _SLIDES} smaller groups are not shown.")

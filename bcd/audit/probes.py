@@ -20,9 +20,9 @@ from bcd.storage import cache_dir, write_text
 _VERSION = 5  # raise it when the same looks give other scores
 _TREES = 100
 _WIDE = 64  # values from which on a source is one of pixels
-_MOST = 4000  # pictures that a forest learns from; more tell nothing new and take minutes
-_ENOUGH = 0.5  # share of each class's pictures, in train and in test, that must have values
-_RIDGE = 1e-3  # of the pictures' number: keeps quantiles that are nearly equal from cancelling out
+_MOST = 4000  # images that a forest learns from; more tell nothing new and take minutes
+_ENOUGH = 0.5  # share of each class's images, in train and in test, that must have values
+_RIDGE = 1e-3  # of the images' number: keeps quantiles that are nearly equal from cancelling out
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Score:
         source: What was looked at.
         split: Name of the split.
         balanced_accuracy: Mean recall over classes.
-        accuracy: Share of pictures that were told right.
+        accuracy: Share of images that were told right.
         best_class: The class that it tells best from the rest.
         best_auroc: Area under the curve for it.
-        n: Test pictures.
+        n: Test images.
         chance: Balanced accuracy of guessing.
-        left_out: Further test pictures that the source has no values for.
+        left_out: Further test images that the source has no values for.
     """
 
     source: str
@@ -54,7 +54,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Unmeasured:
-    """A source that too few pictures have values for.
+    """A source that too few images have values for.
 
     Attributes:
         source: What was looked at.
@@ -74,14 +74,14 @@ def score(
 
     Args:
         source: Name of the values.
-        values: (n, d); pictures whose row is not finite are left out.
+        values: (n, d); images whose row is not finite are left out.
         catalog: Gives the classes.
         split: The parts.
         name: Of the split.
         linear: Whether a linear model learns (the head on frozen features), else a random forest.
 
     Returns:
-        The score; `Unmeasured` where of some class fewer than half of the pictures have values, in
+        The score; `Unmeasured` where of some class fewer than half of the images have values, in
         train and val or in test.
     """
     labels = np.asarray(catalog.labels)
@@ -105,14 +105,14 @@ def score(
 
 
 def learnt_from(split: Split) -> NDArray[np.int64]:
-    """Indices of the pictures that probes learn from: train and val."""
+    """Indices of the images that probes learn from: train and val."""
     return np.asarray([*split.indices("train"), *split.indices("val")], np.int64)
 
 
 def without_colour(features: Values, colours: Values, learnt: NDArray[np.int64]) -> Values:
     """What a linear function of colours does not explain of each feature.
 
-    The function is a ridge regression on the pictures that are learnt from, and is taken off all.
+    The function is a ridge regression on the images that are learnt from, and is taken off all.
     Where colour tells the class, that takes from shape too what both tell; and what depends on
     colour in other ways than linearly stays. So a low score does not prove that a network goes by
     colour, only that it is not shown to know more.
@@ -120,7 +120,7 @@ def without_colour(features: Values, colours: Values, learnt: NDArray[np.int64])
     Args:
         features: (n, channels).
         colours: Finite, (n, d).
-        learnt: Indices of the pictures to fit on; the others are not looked at.
+        learnt: Indices of the images to fit on; the others are not looked at.
 
     Returns:
         (n, channels).
@@ -187,9 +187,9 @@ def _linear() -> Any:
 def remembered(
     catalog: Catalog, split: Split, source: str, compute: Callable[[], Score | Unmeasured]
 ) -> Score | Unmeasured:
-    """A score, from memory where the same pictures were split the same way before."""
-    pairs = zip(catalog.pictures, split.subsets, strict=True)
-    rows = [f"{picture.sha256} {picture.label} {subset}" for picture, subset in pairs]
+    """A score, from memory where the same images were split the same way before."""
+    pairs = zip(catalog.images, split.subsets, strict=True)
+    rows = [f"{image.sha256} {image.label} {subset}" for image, subset in pairs]
     text = "\n".join([str(_VERSION), source, *catalog.classes, *rows])
     file = cache_dir() / "shortcuts" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):

@@ -23,7 +23,7 @@ from bcd.audit.shortcuts import check_shortcuts
 from bcd.config.programs import AuditConfig
 from bcd.console import say
 from bcd.data.load import load_catalog
-from bcd.data.quality.profile import survey_pictures
+from bcd.data.quality.profile import profile_images
 from bcd.data.splits.slide_groups import likely_slides
 from bcd.data.splits.split import make_split
 from bcd.run_folder import write_config, write_run_info
@@ -31,7 +31,7 @@ from bcd.storage import write_text
 
 
 def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
-    """Audits the pictures and the split, and writes `audit.html`, `audit.json`, `pairs.csv`.
+    """Audits the images and the split, and writes `audit.html`, `audit.json`, `pairs.csv`.
 
     Args:
         cfg: Checked configuration.
@@ -40,27 +40,27 @@ def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
         The checks, and the exit status: 1 where `strict` is set and a check failed.
 
     Raises:
-        BcdError: No pictures, or they cannot be split.
+        BcdError: No images, or they cannot be split.
     """
     started = time.time()
     run_dir = Path(cfg.run_dir).absolute()
     catalog = load_catalog(cfg.data)
-    survey = survey_pictures(catalog)
-    split = make_split(catalog, cfg.split, survey)
-    slides = likely_slides(catalog, survey, cfg.split.group_size)
-    scores, network = all_scores(cfg, catalog, survey, split)
+    profile = profile_images(catalog)
+    split = make_split(catalog, cfg.split, profile)
+    slides = likely_slides(catalog, profile, cfg.split.group_size)
+    scores, network = all_scores(cfg, catalog, profile, split)
     checks = [
         *check_files(catalog),
-        *check_overlaps(catalog, survey),
-        *check_split(catalog, split, cfg.split, survey, cfg.data),
+        *check_overlaps(catalog, profile),
+        *check_split(catalog, split, cfg.split, profile, cfg.data),
         check_slides(slides),
         *check_shortcuts(scores, network),
     ]
-    write_overlaps(run_dir, catalog, survey, split)
-    write_audit(run_dir / "audit.html", catalog, survey, slides, checks, [*scores, *network])
+    write_overlaps(run_dir, catalog, profile, split)
+    write_audit(run_dir / "audit.html", catalog, profile, slides, checks, [*scores, *network])
     found = {
         "verdict": worst(checks),
-        "pictures": len(catalog.pictures),
+        "images": len(catalog.images),
         "checks": [asdict(check) for check in checks],
         "network": [asdict(item) for item in network],
     }
@@ -68,10 +68,10 @@ def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
     split.write(run_dir / "split.csv", catalog)
     write_config(run_dir, cfg)
     write_run_info(run_dir, started, data=catalog.identity())
-    for status, name, finding, mend in check_rows(checks):
+    for status, name, finding, fix in check_rows(checks):
         say(f"{status}  {name}: {finding}")
-        if mend:
-            say(f"      mend: {mend}")
+        if fix:
+            say(f"      fix: {fix}")
     say(f"verdict: {worst(checks)}")
     say(f"audit: {run_dir}  (open audit.html)")
     return checks, int(cfg.strict and worst(checks) == FAIL)

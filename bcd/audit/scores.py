@@ -19,21 +19,21 @@ from bcd.config.programs import AuditConfig
 from bcd.config.schema import SplitConfig
 from bcd.console import say, track
 from bcd.data.catalog import Catalog
-from bcd.data.quality.profile import Survey
+from bcd.data.quality.profile import DataProfile
 from bcd.data.splits.split import Split, make_split
 from bcd.errors import BcdError
 
 
 def all_scores(
-    cfg: AuditConfig, catalog: Catalog, survey: Survey, split: Split
+    cfg: AuditConfig, catalog: Catalog, profile: DataProfile, split: Split
 ) -> tuple[list[Score | Unmeasured], list[Score]]:
     """Scores of each source beside the network and of the network, on each split."""
-    splits = _splits(cfg.split, catalog, survey, split)
+    splits = _splits(cfg.split, catalog, profile, split)
     names = [name for name in SOURCES if not (cfg.data.mask_scale_bar and name == MASKED)]
     jobs = [(name, where) for name in names for where in splits]
     scores = []
     for name, where in track(jobs, "Telling the class from colour, corners and files", len(jobs)):
-        scores.append(cached_score(name, catalog, survey, splits[where], where))
+        scores.append(cached_score(name, catalog, profile, splits[where], where))
     if not cfg.network:
         return scores, []
     try:
@@ -41,7 +41,7 @@ def all_scores(
     except BcdError as error:
         say(f"the network's own score is left out: {error}")
         return scores, []
-    colours, network = SOURCES[COLOUR](survey.looks, catalog), []
+    colours, network = SOURCES[COLOUR](profile.statistics, catalog), []
     for where, own in splits.items():
         rest = without_colour(features, colours, learnt_from(own))
         for name, values in ((NETWORK, features), (DECOLOURED, rest)):
@@ -54,17 +54,19 @@ def all_scores(
 
 
 def cached_score(
-    name: str, catalog: Catalog, survey: Survey, split: Split, where: str
+    name: str, catalog: Catalog, profile: DataProfile, split: Split, where: str
 ) -> Score | Unmeasured:
     """Scores a source on a split; remembered for the same images and split."""
 
     def compute() -> Score | Unmeasured:
-        return score(name, SOURCES[name](survey.looks, catalog), catalog, split, where)
+        return score(name, SOURCES[name](profile.statistics, catalog), catalog, split, where)
 
     return replace(remembered(catalog, split, name, compute), split=where)
 
 
-def _splits(cfg: SplitConfig, catalog: Catalog, survey: Survey, own: Split) -> dict[str, Split]:
+def _splits(
+    cfg: SplitConfig, catalog: Catalog, profile: DataProfile, own: Split
+) -> dict[str, Split]:
     """The user's own split first, then a random and a grouped one where it is neither."""
     splits = {cfg.kind: own}
     wanted = {
@@ -74,7 +76,7 @@ def _splits(cfg: SplitConfig, catalog: Catalog, survey: Survey, own: Split) -> d
     for name, other in wanted.items():
         if name not in splits:
             try:
-                splits[name] = make_split(catalog, other, survey)
+                splits[name] = make_split(catalog, other, profile)
             except BcdError as error:
                 say(f"no {name} split to compare with: {error}")
     return splits

@@ -16,19 +16,19 @@ from bcd.audit.shortcuts import check_shortcuts
 from bcd.audit.sources import IN_RUNS
 from bcd.config.schema import DataConfig, SplitConfig
 from bcd.data.catalog import Catalog
-from bcd.data.quality.profile import Survey
+from bcd.data.quality.profile import DataProfile
 from bcd.data.splits.split import Split
 
 
 def audit_run(
-    catalog: Catalog, split: Split, survey: Survey, cfg: SplitConfig, data: DataConfig
+    catalog: Catalog, split: Split, profile: DataProfile, cfg: SplitConfig, data: DataConfig
 ) -> list[Check]:
     """The short audit of a training run: files, overlaps, leaks, separation, colour and corners."""
-    scores = [cached_score(name, catalog, survey, split, cfg.kind) for name in IN_RUNS]
+    scores = [cached_score(name, catalog, profile, split, cfg.kind) for name in IN_RUNS]
     return [
         *check_files(catalog),
-        *check_overlaps(catalog, survey),
-        *check_split(catalog, split, cfg, survey, data),
+        *check_overlaps(catalog, profile),
+        *check_split(catalog, split, cfg, profile, data),
         *check_shortcuts(scores),
     ]
 

@@ -1,4 +1,4 @@
-"""Shortcuts: what the scores of probes say of the data, and what mends it."""
+"""Shortcuts: what the scores of probes say of the data, and what fixes it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TELLS, _GIVES_AWAY = 0.85, 0.95
 _MARK = 0.05  # balanced accuracy by which a marked corner is above the other corners
 _HALF = 0.5  # of the network's accuracy above chance: where less is left without colour, WARN
 
-_MENDS = {
+_FIXES = {
     **dict.fromkeys((BACKGROUND, PATCHES, COLOUR), "augment=strong"),
     "border": "augment=strong",
     "16 x 16 thumbnail": "augment=strong",
@@ -28,7 +28,7 @@ _MENDS = {
     MASKED: "data.mask_scale_bar=true",
 }
 _NAME = "shortcut: "
-_CROP = "crop the corner off in all pictures"
+_CROP = "crop the corner off in all images"
 
 
 def check_shortcuts(
@@ -52,9 +52,9 @@ def check_shortcuts(
         told = [_told(s, reaches.get(s.split)) for s in (own, *others)]
         if isinstance(own, Score) and status != PASS:
             told.append(f"tells {own.best_class} best (area {own.best_auroc:.3f})")
-        mend = _MENDS.get(source, _CROP) if isinstance(own, Score) and status != PASS else ""
+        fix = _FIXES.get(source, _CROP) if isinstance(own, Score) and status != PASS else ""
         facts = {"scores": [asdict(s) for s in measured if s.source == source]}
-        checks.append(Check(_NAME + source, status, "; ".join(told), mend, facts))
+        checks.append(Check(_NAME + source, status, "; ".join(told), fix, facts))
     return checks + _decoloured(network)
 
 
@@ -142,9 +142,9 @@ def _decoloured(network: Sequence[Score]) -> list[Check]:
     left, full = pairs[0]
     own = _share(left, full.balanced_accuracy)
     status = WARN if own is None or own < _HALF else PASS
-    mend = "augment=strong, and see shift=standard" if status == WARN else ""
+    fix = "augment=strong, and see corruptions=standard" if status == WARN else ""
     facts = {"scores": [asdict(s) for s in network]}
-    return [Check("network without colour", status, "; ".join(told), mend, facts)]
+    return [Check("network without colour", status, "; ".join(told), fix, facts)]
 
 
 def _share(part: Score, whole: float) -> float | None:

@@ -50,12 +50,12 @@ def _list(banks: Sequence[Bank]) -> int:
     rows = []
     for bank in banks:
         bank.load()
-        pictures = {name for shard in bank.shards for name in shard.pictures}
-        views = sum(len(shard.pictures) * len(shard.views) for shard in bank.shards)
+        images = {name for shard in bank.shards for name in shard.images}
+        views = sum(len(shard.images) * len(shard.views) for shard in bank.shards)
         used = f"{datetime.fromtimestamp(bank.folder.stat().st_mtime):%Y-%m-%d}"
         size = f"{bank.size() / 1e6:.1f} MB"
-        rows.append([bank.folder.name[:8], _what(bank), str(len(pictures)), str(views), size, used])
-    show_table(str(banks_dir()), ["bank", "of", "pictures", "views", "size", "written"], rows)
+        rows.append([bank.folder.name[:8], _what(bank), str(len(images)), str(views), size, used])
+    show_table(str(banks_dir()), ["bank", "of", "images", "views", "size", "written"], rows)
     total = sum(bank.size() for bank in banks)
     say(f"{len(banks)} banks, {total / 1e6:.1f} MB; remove them with bcd features remove")
     return 0
@@ -63,11 +63,11 @@ def _list(banks: Sequence[Bank]) -> int:
 
 def _what(bank: Bank) -> str:
     try:
-        facts: dict[str, Any] = json.loads((bank.folder / "recipe.json").read_text("utf-8"))
+        facts: dict[str, Any] = json.loads((bank.folder / "cache_key.json").read_text("utf-8"))
         drawn = f"seed {facts['augment']['seed']}" if "augment" in facts else "plain"
         return f"{facts['backbone']}[:{facts['blocks']}], {drawn}"
     except (OSError, ValueError, LookupError, TypeError):
-        return "recipe cannot be read"
+        return "cache_key cannot be read"
 
 
 def _verify(banks: Sequence[Bank]) -> int:

@@ -53,11 +53,11 @@ def shipped() -> dict[str, ModelConfig]:
 
 
 def count_multiply_adds(backbone: Backbone, size: int) -> int:
-    """Multiplications with additions that a picture takes, on the meta device: nothing is computed.
+    """Multiplications with additions that an image takes, on the meta device: nothing is computed.
 
     Args:
         backbone: From `empty_backbone`.
-        size: Side of the picture in pixels.
+        size: Side of the image in pixels.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -72,7 +72,7 @@ def _installed(cfg: ModelConfig) -> bool:
 
 
 def _named(name: str) -> ModelConfig:
-    """A network of torchvision or else of timm, for pictures as its weights were tested with."""
+    """A network of torchvision or else of timm, for images as its weights were tested with."""
     library, _, plain = name.rpartition("/")
     if not library and _only_timm_has(plain):
         library = "timm"

@@ -13,7 +13,7 @@ from typing import Any
 
 from bcd.storage import cache_dir
 
-# Whatever was set before: pictures of patients lie on the machines that this runs on.
+# Whatever was set before: images of patients lie on the machines that this runs on.
 _OFF = {
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime: a device id, a store of events and their upload
     "NO_ALBUMENTATIONS_UPDATE": "1",  # albumentations: asks PyPI for its version

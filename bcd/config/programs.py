@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bcd.config.schema import (
+    CORRUPTION_SUITES,
     ENGINES,
-    SHIFT_SUITES,
     DataConfig,
     FeaturesConfig,
     ModelConfig,
@@ -33,7 +33,7 @@ class AuditConfig:
 
 @dataclass
 class EvalDataConfig:
-    """Pictures to evaluate on; without a root those of the training run."""
+    """Images to evaluate on; without a root those of the training run."""
 
     root: str | None = None
     variant: str | None = None
@@ -55,7 +55,7 @@ class EvalConfig:
 
     ckpt: str = ""
     subset: str | None = None
-    shift: str | None = None
+    corruptions: str | None = None
     uncalibrated: bool = False
     device: str = "auto"
     run_dir: str = ""
@@ -70,8 +70,8 @@ class EvalConfig:
             one_of("features.engine", self.features.engine, ENGINES)
         if self.subset is not None:
             one_of("subset", self.subset, ("train", "val", "test", "all"))
-        if self.shift is not None:
-            one_of("shift", self.shift, SHIFT_SUITES)
+        if self.corruptions is not None:
+            one_of("corruptions", self.corruptions, CORRUPTION_SUITES)
 
 
 @dataclass

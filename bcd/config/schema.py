@@ -12,13 +12,13 @@ from typing import Any
 from bcd.config.values import at_least, one_of, within
 from bcd.errors import ConfigError
 
-# A batch of 16 pictures of this side takes some 10 GB in the first layers of a network.
+# A batch of 16 images of this side takes some 10 GB in the first layers of a network.
 MOST_SIDE = 2048
 
 
 @dataclass
 class GenerateConfig:
-    """Pictures to draw: how many, on how many simulated slides, pixels a side, and the seed."""
+    """Images to draw: how many, on how many simulated slides, pixels a side, and the seed."""
 
     count: int = 800
     slides: int = 8
@@ -31,7 +31,7 @@ BENIGN = "Benign"  # the class of the published sets that is not cancer
 
 @dataclass
 class DataConfig:
-    """Which pictures, and how they are fed."""
+    """Which images, and how they are fed."""
 
     root: str = "data/blood-cells-all"
     download: bool | None = None
@@ -56,14 +56,14 @@ class DataConfig:
 
 
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
-SHIFT_SUITES = ("standard", "brief")
+CORRUPTION_SUITES = ("standard", "brief")
 SPLIT_KINDS = ("stratified", "grouped", "blocked", "kfold", "csv")
 FOLDED = ("kfold", "grouped", "blocked")  # kinds that can be divided into folds
 
 
 @dataclass
 class SplitConfig:
-    """Which picture is train, val or test."""
+    """Which image is train, val or test."""
 
     kind: str = "stratified"
     test: float = 0.3
@@ -125,7 +125,7 @@ class SplitConfig:
 
 @dataclass
 class AugmentConfig:
-    """How training pictures are varied."""
+    """How training images are varied."""
 
     views: int = 5
     # Checked when they are first used: importing albumentations takes a second.
@@ -216,7 +216,7 @@ class ModelConfig:
         at_least("model.input_size", self.input_size, 32)
         if self.input_size > MOST_SIDE:
             raise ConfigError(
-                f"model.input_size={self.input_size}: {MOST_SIDE} at most; larger pictures do not "
+                f"model.input_size={self.input_size}: {MOST_SIDE} at most; larger images do not "
                 "fit into memory as a batch goes through a network"
             )
         whole = isinstance(self.unfreeze, int) and not isinstance(self.unfreeze, bool)
@@ -236,22 +236,22 @@ class ModelConfig:
 
 
 @dataclass
-class JudgeConfig:
-    """What is decided on val about the answers to other pictures."""
+class DecisionConfig:
+    """What is decided on val about the answers to other images."""
 
     coverage: float = 0.95
     sensitivity: float = 0.995
     confidence: float = 0.9
-    unsure: float = 0.02
-    unlike: float = 0.01
+    low_confidence: float = 0.02
+    ood: float = 0.01
     prevalence: float | None = None
 
     def __post_init__(self) -> None:
         """Checks what types cannot say."""
-        within("judge.coverage", self.coverage, 0.5, 0.999)
-        within("judge.sensitivity", self.sensitivity, 0.5, 1)
-        within("judge.confidence", self.confidence, 0.5, 0.999)
-        within("judge.unsure", self.unsure, 0, 0.5)
-        within("judge.unlike", self.unlike, 0, 0.5)
+        within("decision.coverage", self.coverage, 0.5, 0.999)
+        within("decision.sensitivity", self.sensitivity, 0.5, 1)
+        within("decision.confidence", self.confidence, 0.5, 0.999)
+        within("decision.low_confidence", self.low_confidence, 0, 0.5)
+        within("decision.ood", self.ood, 0, 0.5)
         if self.prevalence is not None:
-            within("judge.prevalence", self.prevalence, 0, 1)
+            within("decision.prevalence", self.prevalence, 0, 1)

@@ -10,8 +10,8 @@ from bcd.config.head import HeadConfig
 from bcd.config.schema import (
     AugmentConfig,
     DataConfig,
+    DecisionConfig,
     FeaturesConfig,
-    JudgeConfig,
     ModelConfig,
     SplitConfig,
 )
@@ -74,7 +74,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
-    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    decision: DecisionConfig = field(default_factory=DecisionConfig)
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)

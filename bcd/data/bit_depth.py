@@ -1,8 +1,8 @@
-"""Brings pictures of more than 8 bits to 8: by the depth the file names, else by its values.
+"""Brings images of more than 8 bits to 8: by the depth the file names, else by its values.
 
 Microscope cameras of 10, 12 or 14 bits write files of 16; taken as 16 bits they are nearly black.
 Where a file does not say how many bits are meant, the smallest usual depth that holds its largest
-value is. A bright-field picture nearly reaches the end of its camera's range with its background;
+value is. A bright-field image nearly reaches the end of its camera's range with its background;
 one that stays below half of it is made brighter than it was, by a power of two.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bcd.data.files import PictureError
+from bcd.data.files import ImageError
 from bcd.data.opening import is_deep_colour
 
 _USUAL = (8, 10, 12, 14, 16)
@@ -27,12 +27,12 @@ def grey_to_8_bits(image: Image.Image, data: bytes) -> Image.Image:
     """Brings a decoded grey image of mode I or I;16 to mode L.
 
     Raises:
-        PictureError: It holds values below 0 or beyond 16 bits.
+        ImageError: It holds values below 0 or beyond 16 bits.
     """
     values = np.asarray(image)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 0xFFFF:
-        raise PictureError(f"unsupported pixel type (values {low} to {high}, beyond 16 bits)")
+        raise ImageError(f"unsupported pixel type (values {low} to {high}, beyond 16 bits)")
     grey = _upper_8(values, _depth(image, data, values, high))
     if _tag(image, _PHOTOMETRIC) == 0:  # white is zero, which Pillow heeds for 8 bits only
         grey = 255 - grey
@@ -53,9 +53,9 @@ def colour_to_8_bits(image: Image.Image, data: bytes) -> Image.Image:
     decoded: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     width, height = image.size
     if decoded is None or decoded.dtype != np.uint16 or decoded.shape[:2] != (height, width):
-        raise PictureError("cannot be decoded (colours of 16 bits that fill less)")
+        raise ImageError("cannot be decoded (colours of 16 bits that fill less)")
     if decoded.ndim == 2 or decoded.shape[2] not in (3, 4):
-        raise PictureError("cannot be decoded (colours of 16 bits that fill less)")
+        raise ImageError("cannot be decoded (colours of 16 bits that fill less)")
     colours = decoded[..., 2::-1]
     depth = _depth(image, data, colours, int(colours.max()))
     channels = [_upper_8(colours, depth)]

@@ -1,4 +1,4 @@
-"""The catalog: which pictures there are, of which class, and which files were turned away."""
+"""The catalog: which images there are, of which class, and which files were rejected."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A usable picture.
+class ImageRecord:
+    """A usable image.
 
     Attributes:
         path: Relative to the catalog's root, with forward slashes.
@@ -34,7 +34,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A file that was turned away: its path relative to the root, its class and the reason."""
+    """A file that was rejected: its path relative to the root, its class and the reason."""
 
     path: str
     class_name: str
@@ -43,46 +43,46 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Catalog:
-    """All that is known about the pictures of one data root.
+    """All that is known about the images of one data root.
 
     Attributes:
         root: Folder that the paths are relative to.
-        classes: Class names; a picture's label is an index into them.
+        classes: Class names; an image's label is an index into them.
         benign: Index of the class that is not cancer, None where no class is.
-        pictures: Usable pictures, sorted by path.
-        rejected: Files that were turned away.
+        images: Usable images, sorted by path.
+        rejected: Files that were rejected.
         checked: How it is known that the files are what is remembered of them.
     """
 
     root: Path
     classes: tuple[str, ...]
     benign: int | None
-    pictures: tuple[Picture, ...]
+    images: tuple[ImageRecord, ...]
     rejected: tuple[Rejected, ...]
     checked: str = field(default="", compare=False)
 
     @property
     def labels(self) -> list[int]:
-        """Label of each picture."""
-        return [picture.label for picture in self.pictures]
+        """Label of each image."""
+        return [image.label for image in self.images]
 
     def counts(self) -> dict[str, int]:
-        """Number of usable pictures of each class."""
+        """Number of usable images of each class."""
         found = Counter(self.labels)
         return {name: found[i] for i, name in enumerate(self.classes)}
 
     def fingerprint(self, indices: Iterable[int] | None = None) -> str:
-        """sha256 over the pictures' hashes and classes; changes when any picture does.
+        """sha256 over the images' hashes and classes; changes when any image does.
 
         Args:
-            indices: Of the pictures that it is about; None for all.
+            indices: Of the images that it is about; None for all.
         """
-        asked = self.pictures if indices is None else [self.pictures[i] for i in indices]
+        asked = self.images if indices is None else [self.images[i] for i in indices]
         lines = sorted(f"{p.sha256} {self.classes[p.label]}" for p in asked)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def identity(self) -> dict[str, str]:
-        """Which pictures these are and how that is known, as `run.json` has it."""
+        """Which images these are and how that is known, as `run.json` has it."""
         return {
             "root": str(self.root),
             "fingerprint": self.fingerprint(),

@@ -11,21 +11,21 @@ from bcd.config.schema import AugmentConfig, DataConfig
 from bcd.data.catalog import Catalog
 from bcd.data.loading import ViewSampler, make_loader
 from bcd.data.splits.split import Split
-from bcd.data.views import Augmenter, PictureViews, ViewSource
+from bcd.data.views import Augmenter, ImageViews, ViewSource
 
 
 class SmearDataModule(pl.LightningDataModule):
-    """Batches of pictures and labels for each subset.
+    """Batches of images and labels for each subset.
 
-    A batch is (pictures, labels): uint8 (N, 3, size, size) in channels-last memory, int64 (N,).
+    A batch is (images, labels): uint8 (N, 3, size, size) in channels-last memory, int64 (N,).
     Normalisation belongs to the model, so that whoever has a checkpoint has it too.
 
     Args:
-        catalog: The pictures.
+        catalog: The images.
         split: Who is train, val and test.
         data: The `data` group.
         augment: The `augment` group.
-        size: Side of the pictures in pixels.
+        size: Side of the images in pixels.
         seed: The run's seed.
     """
 
@@ -47,15 +47,15 @@ class SmearDataModule(pl.LightningDataModule):
         self.num_workers = data.num_workers
         self.balanced = data.balanced
         self._first_epoch = 0
-        self.pictures = PictureViews(
+        self.images = ImageViews(
             catalog.root,
-            catalog.pictures,
+            catalog.images,
             size,
             Augmenter(augment, seed),
             data.mask_scale_bar,
         )
         # What is loaded from; another room may put a faster source of the same in its place.
-        self.source: ViewSource = self.pictures
+        self.source: ViewSource = self.images
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled views of the train part."""
@@ -73,21 +73,21 @@ class SmearDataModule(pl.LightningDataModule):
         self._first_epoch = int(state_dict["next_epoch"])
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Plain pictures of the val part."""
+        """Plain images of the val part."""
         return self.plain_loader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Plain pictures of the test part."""
+        """Plain images of the test part."""
         return self.plain_loader("test")
 
     def first_views(self, most: int) -> DataLoader[Any]:
-        """The first view of pictures of the train part, evenly taken, so many at the most."""
+        """The first view of images of the train part, evenly taken, so many at the most."""
         train = self.split.indices("train")
         keys: Any = [(i, 0) for i in train[:: -(-len(train) // most)]]
         return make_loader(self.source, keys, self.batch_size, self.num_workers)
 
     def plain_loader(self, subset: str) -> DataLoader[Any]:
-        """Plain pictures of a subset in the catalog's order."""
+        """Plain images of a subset in the catalog's order."""
         return self._loader(subset, 0)
 
     def _loader(self, subset: str, views: int) -> DataLoader[Any]:
@@ -95,14 +95,14 @@ class SmearDataModule(pl.LightningDataModule):
         world = self.trainer.world_size if self.trainer else 1
         indices = self.split.indices(subset)
         size = self.batch_size  # of all processes together
-        labels = [self.catalog.pictures[i].label for i in indices]
+        labels = [self.catalog.images[i].label for i in indices]
         drawn = labels if views and self.balanced else None
         sampler = ViewSampler(indices, views, self.seed, rank, world, drawn, size)
         sampler.set_epoch(self._first_epoch)
         return make_loader(self.source, sampler, size // world, self.num_workers)
 
     def rows(self, step: int) -> int:
-        """How many pictures the batch of that number in an epoch of training has.
+        """How many images the batch of that number in an epoch of training has.
 
         Of several processes all together.
         """

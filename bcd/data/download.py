@@ -1,4 +1,4 @@
-"""Fetches the published 3,242-picture set where a data root does not exist yet."""
+"""Fetches the published 3,242-image set where a data root does not exist yet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def download(root: Path) -> None:
     Raises:
         BcdError: No network, no room, or no permission; the line names the three ways out.
     """
-    say(f"{root} does not exist: downloading the 3,242-picture set ({PAGE}) to it")
+    say(f"{root} does not exist: downloading the 3,242-image set ({PAGE}) to it")
     partial = root.with_name(f".{root.name}.download")
     missing = [p for p in root.parents if not p.exists()]
     try:

@@ -13,9 +13,9 @@ MOST_TURNS = 6  # sittings that may be numbered in turns: every so many files th
 
 
 def file_order(catalog: Catalog, label: int) -> NDArray[np.int64]:
-    """Indices of a class's pictures by path, the numbers in it taken as numbers."""
-    chosen = [i for i, picture in enumerate(catalog.pictures) if picture.label == label]
-    return np.asarray(sorted(chosen, key=lambda i: _natural(catalog.pictures[i].path)), np.int64)
+    """Indices of a class's images by path, the numbers in it taken as numbers."""
+    chosen = [i for i, image in enumerate(catalog.images) if image.label == label]
+    return np.asarray(sorted(chosen, key=lambda i: _natural(catalog.images[i].path)), np.int64)
 
 
 def _natural(path: str) -> list[tuple[int, int, str]]:

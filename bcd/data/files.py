@@ -1,4 +1,4 @@
-"""Gets the bytes of picture files: regular files only, of bounded size, a bounded sum at a time."""
+"""Gets the bytes of image files: regular files only, of bounded size, a bounded sum at a time."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from bcd.data.walk import folder_reason
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 
-# More than a picture of `MAX_PIXELS` takes uncompressed with 8 bits a channel.
+# More than an image of `MAX_PIXELS` takes uncompressed with 8 bits a channel.
 MAX_BYTES = 320_000_000
 
 
-class PictureError(Exception):
-    """A file that cannot serve as a picture; the message is the reason, in a few words."""
+class ImageError(Exception):
+    """A file that cannot serve as an image; the message is the reason, in a few words."""
 
 
-class UnreadableError(PictureError):
+class UnreadableError(ImageError):
     """A file whose bytes cannot be had now: no permission, a failing disk; it may pass."""
 
 
@@ -67,15 +67,15 @@ def room_for(path: Path) -> contextlib.AbstractContextManager[None]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Returns a picture file's bytes.
+    """Returns an image file's bytes.
 
     Raises:
-        PictureError: It is no picture by its name, no regular file (a folder, a pipe, a device),
+        ImageError: It is no image by its name, no regular file (a folder, a pipe, a device),
             empty or larger than `MAX_BYTES`, or cannot be read.
     """
     if path.suffix.lower() not in SUFFIXES:
         reason = folder_reason(path)
-        raise PictureError(reason or f"not a picture file (type '{path.suffix or path.name}')")
+        raise ImageError(reason or f"not an image file (type '{path.suffix or path.name}')")
     try:
         _refuse_irregular(path.stat().st_mode)  # to open a device may do something to it
         # Should a pipe have taken the file's place since, opening does not wait for a writer.
@@ -84,16 +84,16 @@ def read_bytes(path: Path) -> bytes:
             facts = os.fstat(stream.fileno())
             _refuse_irregular(facts.st_mode)
             if facts.st_size > MAX_BYTES:
-                raise PictureError(
+                raise ImageError(
                     f"too large ({facts.st_size / 1e6:.0f} MB, at most {MAX_BYTES / 1e6:.0f})"
                 )
             data = stream.read(facts.st_size)
     except OSError as error:
         raise UnreadableError(f"cannot be read ({error.strerror})") from error
     except ValueError as error:  # a name with a zero byte
-        raise PictureError(f"cannot be read ({error})") from error
+        raise ImageError(f"cannot be read ({error})") from error
     if not data:
-        raise PictureError("empty file")
+        raise ImageError("empty file")
     return data
 
 

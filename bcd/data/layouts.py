@@ -35,7 +35,7 @@ _SUBSET_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "t
 
 @dataclass(frozen=True)
 class Entry:
-    """One file that claims to be a picture of a class.
+    """One file that claims to be an image of a class.
 
     Attributes:
         path: Where it is.
@@ -52,8 +52,8 @@ class Entry:
     reason: str = ""
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file is a picture by its name."""
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its name."""
     return Path(name).suffix.lower() in SUFFIXES
 
 
@@ -130,8 +130,8 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
 def _subfolders(folder: Path) -> list[Path]:
     below = []
     for entry in _listed(folder):
-        if is_broken(entry) and not is_picture(entry.name):  # perhaps it led to a class
-            raise BcdError(f"{entry.path} is a broken link: mend or remove it")
+        if is_broken(entry) and not is_image(entry.name):  # perhaps it led to a class
+            raise BcdError(f"{entry.path} is a broken link: fix or remove it")
         if is_folder(entry) and not entry.name.startswith("."):
             below.append(folder / entry.name)
     return below
@@ -139,7 +139,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _is_class(folder: Path) -> bool:
     known = canonical_name(folder.name) is not None
-    return known or any(is_picture(entry.name) for entry in _listed(folder))
+    return known or any(is_image(entry.name) for entry in _listed(folder))
 
 
 def _descend(root: Path, variant: str) -> tuple[Path, list[Entry]]:
@@ -164,12 +164,12 @@ def _descend(root: Path, variant: str) -> tuple[Path, list[Entry]]:
 
 
 def _beside(folder: Path) -> list[Entry]:
-    """Pictures and hidden folders that stand where class folders do."""
+    """Images and hidden folders that stand where class folders do."""
     found = []
     for entry in _listed(folder):
         if is_folder(entry) and entry.name.startswith("."):
             found.append(Entry(folder / entry.name, "", reason="a hidden folder is no class"))
-        elif is_picture(entry.name) and not is_folder(entry):
+        elif is_image(entry.name) and not is_folder(entry):
             found.append(Entry(folder / entry.name, "", reason="stands beside the class folders"))
     return found
 
@@ -190,7 +190,7 @@ def _from_folders(base: Path) -> list[Entry]:
     for folder, found in zip(folders, find_files(folders), strict=True):
         if found and found[0].path == folder:
             raise BcdError(f"class folder {folder} is {found[0].reason}")
-        if not any(is_picture(item.path.name) for item in found if not item.reason):
+        if not any(is_image(item.path.name) for item in found if not item.reason):
             raise BcdError(_hollow(folder, found))
         entries += [Entry(item.path, names[folder.name], reason=item.reason) for item in found]
     return entries
@@ -199,8 +199,8 @@ def _from_folders(base: Path) -> list[Entry]:
 def _hollow(folder: Path, found: Sequence[Found]) -> str:
     unread = next((item for item in found if item.reason), None)
     if unread is None:
-        return f"class folder {folder} holds no pictures: fill it or move it elsewhere"
-    return f"class folder {folder} holds no pictures but {unread.path}, {unread.reason}"
+        return f"class folder {folder} holds no images: fill it or move it elsewhere"
+    return f"class folder {folder} holds no images but {unread.path}, {unread.reason}"
 
 
 def _class_names(place: Path, names: Iterable[str]) -> dict[str, str]:

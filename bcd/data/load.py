@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bcd.config.schema import DataConfig
-from bcd.data.catalog import Catalog, Picture, Rejected
-from bcd.data.layouts import Entry, benign_index, is_picture, list_entries, order_classes
+from bcd.data.catalog import Catalog, ImageRecord, Rejected
+from bcd.data.layouts import Entry, benign_index, is_image, list_entries, order_classes
 from bcd.data.provide import provide_root
 from bcd.data.scan import FileFacts, scan_files
 from bcd.data.walk import find_files
@@ -19,17 +19,17 @@ from bcd.storage import typed_path
 
 
 def load_catalog(cfg: DataConfig, classes: Sequence[str] | None = None) -> Catalog:
-    """Makes the catalog of `data.root`, generating or downloading the pictures where asked.
+    """Makes the catalog of `data.root`, generating or downloading the images where asked.
 
     Args:
         cfg: The `data` group.
-        classes: Class names of a trained model; the pictures' classes must be among them.
+        classes: Class names of a trained model; the images' classes must be among them.
 
     Returns:
         The catalog.
 
     Raises:
-        BcdError: The root cannot be had, has no classes, or a class has no usable picture.
+        BcdError: The root cannot be had, has no classes, or a class has no usable image.
     """
     root = provide_root(cfg)
     base, everything = list_entries(root, cfg.variant)
@@ -37,7 +37,7 @@ def load_catalog(cfg: DataConfig, classes: Sequence[str] | None = None) -> Catal
     scan = scan_files([entry.path for entry in entries], root, cfg.min_size)
     names = tuple(classes) if classes is not None else order_classes(e.class_name for e in entries)
     _check_classes(root, entries, scan.facts, names, trained=classes is not None)
-    pictures: list[Picture] = []
+    images: list[ImageRecord] = []
     rejected = [
         Rejected(_relative(entry.path, base), entry.class_name, entry.reason)
         for entry in everything
@@ -51,10 +51,10 @@ def load_catalog(cfg: DataConfig, classes: Sequence[str] | None = None) -> Catal
         label = names.index(entry.class_name)
         group = entry.group or _group_of(path, cfg.group_pattern)
         size = (fact.width, fact.height)
-        pictures.append(Picture(path, label, fact.sha256, *size, group, entry.subset))
+        images.append(ImageRecord(path, label, fact.sha256, *size, group, entry.subset))
     rejected.sort(key=lambda item: item.path)
     benign = benign_index(names, cfg.benign)
-    catalog = Catalog(base, names, benign, tuple(pictures), tuple(rejected), scan.how)
+    catalog = Catalog(base, names, benign, tuple(images), tuple(rejected), scan.how)
     if not cfg.drop_duplicates:
         return catalog
     from bcd.data.quality.profile import drop_duplicates
@@ -75,13 +75,13 @@ def expand_inputs(inputs: Sequence[str]) -> list[Path]:
         path = typed_path(text)
         if os.path.isdir(path):  # noqa: PTH112  (never raises)
             (below,) = find_files([path])
-            found = sorted(i.path for i in below if i.reason or is_picture(i.path.name))
+            found = sorted(i.path for i in below if i.reason or is_image(i.path.name))
         elif os.path.lexists(path):
             found = [path]
         else:
             found = _matching(path)
         if not found:
-            raise BcdError(f"input={text}: no picture there; give a file, a folder or a glob")
+            raise BcdError(f"input={text}: no image there; give a file, a folder or a glob")
         files += found
     return list(dict.fromkeys(files))
 
@@ -114,7 +114,7 @@ def _check_classes(
             reason = next(
                 f.error for e, f in zip(entries, facts, strict=True) if e.class_name == name
             )
-            raise BcdError(f"{root}: no picture of class '{name}' can be used (first: {reason})")
+            raise BcdError(f"{root}: no image of class '{name}' can be used (first: {reason})")
     if len(names) < 2 and not trained:
         raise BcdError(f"{root} has one class only ('{names[0]}'): a classifier needs two or more")
 

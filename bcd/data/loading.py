@@ -21,19 +21,19 @@ class ViewSampler(Sampler[Key]):
     Keys rather than indices, so that workers, which never hear of epochs, make the right view.
     Training draws view `epoch % views` in an order that depends on (seed, epoch) alone. Of several
     processes each takes every `world`-th key, so that their batches together hold what a batch of
-    one process would. No picture comes twice, but where the last batch has fewer pictures than
+    one process would. No image comes twice, but where the last batch has fewer images than
     there are processes: those left over get its first one as a stand-in, to have as many batches.
     Evaluation has no stand-ins.
 
     Args:
-        indices: Pictures of the subset.
-        views: Number of different views; 0 for plain pictures in their order.
+        indices: Images of the subset.
+        views: Number of different views; 0 for plain images in their order.
         seed: The run's seed.
         rank: Number of this process.
         world: Number of processes.
-        labels: Class of each of these pictures, where training is to draw the classes equally
-            often, pictures of rare ones more than once; None for each picture once.
-        batch_size: Pictures in a batch of all processes together; a multiple of `world`.
+        labels: Class of each of these images, where training is to draw the classes equally
+            often, images of rare ones more than once; None for each image once.
+        batch_size: Images in a batch of all processes together; a multiple of `world`.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ViewSampler(Sampler[Key]):
         labels: Sequence[int] | None = None,
         batch_size: int = 1,
     ) -> None:
-        self._last = (len(indices) - 1) % batch_size + 1  # pictures in the last batch
+        self._last = (len(indices) - 1) % batch_size + 1  # images in the last batch
         self._indices = list(indices)
         self._views = views
         self._seed = seed
@@ -87,7 +87,7 @@ class ViewSampler(Sampler[Key]):
 
 
 def _equal_shares(labels: Sequence[int]) -> Tensor:
-    """Chances of drawing each picture (n,) by which all classes come equally often."""
+    """Chances of drawing each image (n,) by which all classes come equally often."""
     given = torch.tensor(labels)
     return 1 / torch.bincount(given)[given].double()
 
@@ -104,7 +104,7 @@ def make_loader(
         num_workers: Worker processes; None for one a core, eight at most, none
             for small sets. A source that is quick enough by itself gets none, nor does a process of
             joblib, which runs beside others, and never are there more than may decode the largest
-            picture at a time (`bcd.data.opening.MAX_PIXELS`).
+            image at a time (`bcd.data.opening.MAX_PIXELS`).
 
     Returns:
         The loader. Its own generator keeps it from drawing on the global random state.

@@ -1,4 +1,4 @@
-"""Opens encoded pictures; refuses before decoding what would take too much time or memory."""
+"""Opens encoded images; refuses before decoding what would take too much time or memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from PIL import Image, UnidentifiedImageError
 
-from bcd.data.files import Gate, PictureError
+from bcd.data.files import Gate, ImageError
 
 # A slide scan of more pixels is not a field of view. Pillow holds four bytes for each of them.
 MAX_PIXELS = 100_000_000
@@ -43,7 +43,7 @@ def opened(data: bytes, min_size: int, gate: Gate = PIXELS) -> Iterator[Image.Im
 
     Yields:
         The image, not yet decoded; whatever is raised while the block lasts becomes a
-        `PictureError`, whichever exception a parser chooses for damage.
+        `ImageError`, whichever exception a parser chooses for damage.
     """
     try:
         if size := _webp_size(data):  # Pillow makes room for two canvases as it opens one
@@ -59,16 +59,16 @@ def opened(data: bytes, min_size: int, gate: Gate = PIXELS) -> Iterator[Image.Im
                 _refuse_scans(image, data)
             with gate.taking(cost):
                 yield image
-    except PictureError:
+    except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise PictureError("not a picture (content of another type)") from error
+        raise ImageError("not an image (content of another type)") from error
     except Image.DecompressionBombError as error:
-        raise PictureError(f"too large (more than {MAX_PIXELS / 1e6:.0f} megapixels)") from error
+        raise ImageError(f"too large (more than {MAX_PIXELS / 1e6:.0f} megapixels)") from error
     except MemoryError as error:
-        raise PictureError("cannot be decoded (takes too much memory)") from error
+        raise ImageError("cannot be decoded (takes too much memory)") from error
     except Exception as error:
-        raise PictureError(f"cannot be decoded ({_brief(error)})") from error
+        raise ImageError(f"cannot be decoded ({_brief(error)})") from error
 
 
 def is_deep_colour(image: Image.Image, data: bytes) -> bool:
@@ -91,16 +91,16 @@ def _refuse_size(size: tuple[int, int], min_size: int, factor: int) -> int:
     """Refuses what is too small or too large; returns how many pixels it counts as."""
     width, height = size
     if min(size) < min_size:
-        raise PictureError(f"too small ({width}x{height}, at least {min_size} wanted)")
+        raise ImageError(f"too small ({width}x{height}, at least {min_size} wanted)")
     if width * height * factor > MAX_PIXELS:
-        raise PictureError(f"too large ({width}x{height})")
+        raise ImageError(f"too large ({width}x{height})")
     return width * height * factor
 
 
 def _refuse_scans(image: Image.Image, data: bytes) -> None:
     scans = data.count(b"\xff\xda")
     if scans * image.size[0] * image.size[1] > _MAX_SCANNED:
-        raise PictureError(f"cannot be decoded ({scans} scans)")
+        raise ImageError(f"cannot be decoded ({scans} scans)")
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:
@@ -139,7 +139,7 @@ def check_tags(data: bytes) -> None:
         (offset,) = struct.unpack_from(order + ("L" if wide == 4 else "Q"), data, start)
         (count,) = struct.unpack_from(order + ("H" if wide == 4 else "Q"), data, offset)
     except struct.error:
-        return  # Pillow finds no picture in it
+        return  # Pillow finds no image in it
     held = numbers = 0
     first = offset + (2 if wide == 4 else 8)
     last = min(first + count * entry, len(data) - entry + 1)
@@ -149,7 +149,7 @@ def check_tags(data: bytes) -> None:
         held += size if size > wide else 0
         numbers += values if kind not in (1, 2, 6, 7) else 0
     if held > len(data) or numbers > _MAX_TAG_VALUES:
-        raise PictureError("cannot be decoded (its tags hold too much)")
+        raise ImageError("cannot be decoded (its tags hold too much)")
 
 
 def _brief(error: BaseException) -> str:

@@ -32,7 +32,7 @@ _FEW = 64  # images from which on a progress bar is worth its line
 
 def are_small(catalog: Catalog) -> bool:
     """Whether no image of the catalog is so large that the memory for it must be shared."""
-    return all(p.width * p.height <= _SMALL for p in catalog.pictures)
+    return all(p.width * p.height <= _SMALL for p in catalog.images)
 
 
 def read_each(

@@ -12,10 +12,10 @@ from bcd.storage import typed_path
 
 
 def provide_root(cfg: DataConfig) -> Path:
-    """Returns the data root, generating or downloading the pictures where asked.
+    """Returns the data root, generating or downloading the images where asked.
 
     They are downloaded where `data.download` is true, or where it is null and `data.root` is the
-    default, so that a mistyped root is an error and not another set of pictures.
+    default, so that a mistyped root is an error and not another set of images.
 
     Raises:
         BcdError: It is not there, or cannot be looked at.
@@ -49,13 +49,13 @@ def _download(root: Path, cfg: DataConfig) -> None:
     default = root == Path(DataConfig.root).absolute()
     asked = default if cfg.download is None else cfg.download
     if root.is_symlink():
-        raise BcdError(f"data.root={root} is a broken link: mend or remove it")
+        raise BcdError(f"data.root={root} is a broken link: fix or remove it")
     if root.suffix.lower() == ".csv":
         raise BcdError(f"data.root={root} does not exist{_nearest(root)}")
     if not asked:
         raise BcdError(
             f"data.root={root} does not exist{_nearest(root)}; data.download=true would download "
-            f"the 3,242-picture set ({PAGE}) to it"
+            f"the 3,242-image set ({PAGE}) to it"
         )
     download(root)
 

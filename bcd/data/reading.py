@@ -1,4 +1,4 @@
-"""Reads a picture file into RGB pixels, whatever its mode, depth and orientation."""
+"""Reads an image file into RGB pixels, whatever its mode, depth and orientation."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from PIL import ExifTags, Image
 
 from bcd.config.schema import MOST_SIDE
 from bcd.data.bit_depth import colour_to_8_bits, grey_to_8_bits
-from bcd.data.files import Gate, PictureError, read_bytes, room_for
+from bcd.data.files import Gate, ImageError, read_bytes, room_for
 from bcd.data.opening import PIXELS, check_tags, opened
 
-# Pictures of more pixels are read at half their width and height, which bounds the memory of all
-# that follows. Cameras of microscopes have fewer, so this changes nothing for ordinary pictures.
+# Images of more pixels are read at half their width and height, which bounds the memory of all
+# that follows. Cameras of microscopes have fewer, so this changes nothing for ordinary images.
 HALVED_ABOVE = 25_000_000
 
 
-def read_picture(path: Path, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[np.uint8]:
-    """Reads one picture.
+def read_image(path: Path, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[np.uint8]:
+    """Reads one image.
 
     Greyscale becomes three equal channels, palettes and CMYK are converted, 16-bit values are
     brought to 8 bits by the depth that is meant (`bcd.data.bit_depth`), transparency is laid on
-    white, and EXIF rotation is applied. A picture of more than `HALVED_ABOVE`
+    white, and EXIF rotation is applied. An image of more than `HALVED_ABOVE`
     pixels comes at half its width and height, averaged over 2 x 2 pixels.
 
     Args:
-        path: A picture file of one of `SUFFIXES`.
+        path: An image file of one of `SUFFIXES`.
         min_size: Smallest accepted side in pixels.
         gate: Bounds how many pixels are decoded at a time.
 
@@ -38,14 +38,14 @@ def read_picture(path: Path, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[
         RGB pixels, shape (height, width, 3).
 
     Raises:
-        PictureError: The file is missing, empty, truncated, too small, too large or not a picture.
+        ImageError: The file is missing, empty, truncated, too small, too large or not an image.
     """
     with room_for(path):
-        return decode_picture(read_bytes(path), min_size, gate)
+        return decode_image(read_bytes(path), min_size, gate)
 
 
-def decode_picture(data: bytes, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[np.uint8]:
-    """Decodes an encoded picture as `read_picture` does, from memory."""
+def decode_image(data: bytes, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[np.uint8]:
+    """Decodes an encoded image as `read_image` does, from memory."""
     with opened(data, min_size, gate) as image:
         width, height = image.size
         # No side gets shorter than what a network may take.
@@ -59,14 +59,14 @@ def decode_picture(data: bytes, min_size: int = 1, gate: Gate = PIXELS) -> NDArr
         return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
-def check_picture(data: bytes, min_size: int) -> tuple[int, int]:
-    """Checks that an encoded picture decodes to its end, as cheaply as its format allows.
+def check_image(data: bytes, min_size: int) -> tuple[int, int]:
+    """Checks that an encoded image decodes to its end, as cheaply as its format allows.
 
     Returns:
         Width and height in pixels, as stored (before EXIF rotation).
 
     Raises:
-        PictureError: As in `read_picture`.
+        ImageError: As in `read_image`.
     """
     with opened(data, min_size) as image:
         size = image.size
@@ -85,13 +85,13 @@ def jpeg_tables(data: bytes) -> tuple[int, int]:
         return sum(tables.get(0, ())), sum(tables.get(1, ()))
 
 
-def fit(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def fit(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Resizes to (size, size, 3): area average when shrinking, bilinear when enlarging.
 
     The sides are scaled independently, as in the paper and in the published 224-pixel set.
     """
-    height, width = picture.shape[:2]
-    resized: Any = picture
+    height, width = image.shape[:2]
+    resized: Any = image
     if height > size or width > size:
         # First the longer side alone: OpenCV averages only where neither side grows.
         least = (min(width, size), min(height, size))
@@ -105,25 +105,25 @@ def fit(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 BAR_WIDTH, BAR_HEIGHT = 0.2, 0.13
 
 
-def mask_scale_bar(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def mask_scale_bar(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Covers the bottom right corner with the mirror image of what stands left of it.
 
-    It does so in every picture, with a bar or without, so that the cover tells nothing either.
+    It does so in every image, with a bar or without, so that the cover tells nothing either.
 
     Args:
-        picture: RGB, shape (height, width, 3); stays as it is.
+        image: RGB, shape (height, width, 3); stays as it is.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     down, across = round(BAR_HEIGHT * height), round(BAR_WIDTH * width)
-    covered = picture.copy()
-    beside = picture[height - down :, width - 2 * across : width - across]
+    covered = image.copy()
+    beside = image[height - down :, width - 2 * across : width - across]
     covered[height - down :, width - across :] = beside[:, ::-1]
     return covered
 
 
-def prepare(picture: NDArray[np.uint8], size: int, mask: bool) -> NDArray[np.uint8]:
-    """Brings a decoded picture to (size, size, 3) and covers its scale bar where asked."""
-    fitted = fit(picture, size)
+def prepare(image: NDArray[np.uint8], size: int, mask: bool) -> NDArray[np.uint8]:
+    """Brings a decoded image to (size, size, 3) and covers its scale bar where asked."""
+    fitted = fit(image, size)
     return mask_scale_bar(fitted) if mask else fitted
 
 
@@ -148,7 +148,7 @@ _BAND = 4_000_000  # pixels that are converted at a time
 def _refuse_unsupported(image: Image.Image) -> None:
     """Refuses a loaded image whose values cannot be brought to 8 bits without guessing."""
     if image.mode not in _MODES:
-        raise PictureError(f"unsupported pixel type '{image.mode}'")
+        raise ImageError(f"unsupported pixel type '{image.mode}'")
 
 
 def _to_8_bits(image: Image.Image, data: bytes) -> Image.Image:
@@ -158,7 +158,7 @@ def _to_8_bits(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None:
-    """How EXIF says the picture is turned; where the EXIF data is damaged, it stays as stored."""
+    """How EXIF says the image is turned; where the EXIF data is damaged, it stays as stored."""
     try:
         check_tags(image.info.get("exif", b"").removeprefix(b"Exif\0\0"))
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))

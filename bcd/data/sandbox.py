@@ -26,13 +26,13 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.data.files import Gate, PictureError, room_for
+from bcd.data.files import Gate, ImageError, room_for
 from bcd.data.opening import PIXELS
-from bcd.data.reading import prepare, read_picture
+from bcd.data.reading import prepare, read_image
 
 # Of processor time, so that a busy machine turns nothing away; MAX_PIXELS take two to three.
 _DECODING_SECONDS = 4
-_WAITING_SECONDS = 20.0  # for a picture on a busy machine, or where processor time has no bound
+_WAITING_SECONDS = 20.0  # for an image on a busy machine, or where processor time has no bound
 _STARTING_SECONDS = 60.0  # of a process, and what a slow disk takes for a file
 _MEMORY = 850 << 20  # bytes that a reader may take beside what it starts with
 _MOST = 8  # readers
@@ -45,7 +45,7 @@ Answer = NDArray[np.uint8] | str  # pixels (size, size, 3), or why there are non
 
 @dataclass(frozen=True)
 class Wanted:
-    """How pictures are wanted: side in pixels, and whether the scale bar is covered."""
+    """How images are wanted: side in pixels, and whether the scale bar is covered."""
 
     size: int
     mask: bool
@@ -53,8 +53,8 @@ class Wanted:
     def read(self, path: Path, gate: Gate = PIXELS) -> Answer:
         """Reads a file in this process."""
         try:
-            return np.ascontiguousarray(prepare(read_picture(path, 1, gate), self.size, self.mask))
-        except PictureError as error:
+            return np.ascontiguousarray(prepare(read_image(path, 1, gate), self.size, self.mask))
+        except ImageError as error:
             return str(error)
         except MemoryError:
             return "cannot be decoded (takes too much memory)"

@@ -1,4 +1,4 @@
-"""Looks at every file once (hash, size, does it decode) and remembers what it saw."""
+"""Reads every file once (hash, size, does it decode?) and caches what it found."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bcd.data.files import SUFFIXES, PictureError, UnreadableError, read_bytes, room_for
-from bcd.data.reading import check_picture
+from bcd.data.files import SUFFIXES, ImageError, UnreadableError, read_bytes, room_for
+from bcd.data.reading import check_image
 from bcd.storage import cache_dir, digest, write_text
 
 _VERSION = 2
@@ -51,7 +51,7 @@ class Scan:
 
 
 def scan_files(paths: Sequence[Path], root: Path, min_size: int) -> Scan:
-    """Looks at each file, taking from memory what is known of those unchanged since the last look.
+    """Reads what is known of each file; files unchanged since the last scan come from the cache.
 
     Whether a file is unchanged is told by the sha256 of its bytes. Only where the files have more
     than `ALWAYS_HASHED` bytes in all, its size, times of modification and change, inode and device
@@ -82,7 +82,7 @@ def _unchanged(
 ) -> tuple[list[FileFacts | None], int]:
     """What is remembered of unchanged files, None for others; and how many of them were unread."""
     known = [_known(memory.get(str(p)), s) for p, s in zip(paths, stamps, strict=True)]
-    sizes = [s[0] for p, s in zip(paths, stamps, strict=True) if s and _is_picture(p)]
+    sizes = [s[0] for p, s in zip(paths, stamps, strict=True) if s and _is_image(p)]
     hash_all = sum(sizes) <= ALWAYS_HASHED
     doubtful: dict[int, str] = {}
     for i, (path, fact) in enumerate(zip(paths, known, strict=True)):
@@ -133,7 +133,7 @@ def _known(entry: Any, stamp: list[int]) -> FileFacts | None:
         return None
 
 
-def _is_picture(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
@@ -147,7 +147,7 @@ def _hash(path: Path) -> str:
     try:
         with room_for(path):
             return hashlib.sha256(read_bytes(path)).hexdigest()
-    except PictureError:
+    except ImageError:
         return ""
 
 
@@ -156,7 +156,7 @@ def _look_at(paths: Sequence[Path], min_size: int) -> list[FileFacts]:
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         looked = pool.map(lambda path: _facts(path, min_size), paths)
-        return list(track(looked, "Looking at the pictures", len(paths)))
+        return list(track(looked, "Looking at the images", len(paths)))
 
 
 def _facts(path: Path, min_size: int) -> FileFacts:
@@ -165,8 +165,8 @@ def _facts(path: Path, min_size: int) -> FileFacts:
         with room_for(path):
             data = read_bytes(path)
             sha256 = hashlib.sha256(data).hexdigest()
-            width, height = check_picture(data, min_size)
-    except PictureError as error:
+            width, height = check_image(data, min_size)
+    except ImageError as error:
         return FileFacts(sha256, error=str(error), passing=isinstance(error, UnreadableError))
     return FileFacts(sha256, width, height)
 

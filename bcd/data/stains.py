@@ -1,4 +1,4 @@
-"""Stain: a picture as amounts of dyes, and the picture that other amounts would give."""
+"""Stain: an image as amounts of dyes, and the image that other amounts would give."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
 def restain(
     pixels: NDArray[np.uint8], scales: ArrayLike, shifts: ArrayLike = (0, 0, 0)
 ) -> NDArray[np.uint8]:
-    """Shows a picture with other amounts of three dyes: each times its scale, plus its shift.
+    """Shows an image with other amounts of three dyes: each times its scale, plus its shift.
 
     The amounts of haematoxylin, eosin and DAB come from the optical density by colour
     deconvolution (Ruifrok and Johnston 2001). Smears are stained with azure and eosin; the first

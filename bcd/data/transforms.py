@@ -24,7 +24,7 @@ class HedJitter(albumentations.ImageOnlyTransform):  # type: ignore[misc]
         self.strength = strength
 
     def get_params(self) -> dict[str, Any]:
-        """Draws the changes of a picture."""
+        """Draws the changes of an image."""
         scales, shifts = draw_jitter(self.strength, self.random_generator)
         return {"scales": scales, "shifts": shifts}
 

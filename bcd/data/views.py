@@ -1,4 +1,4 @@
-"""Views: what training sees of a picture. View v of picture i depends on (seed, i, v) alone."""
+"""Views: what training sees of an image. View v of image i depends on (seed, i, v) alone."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bcd.config.schema import AugmentConfig
-from bcd.data.catalog import Picture
-from bcd.data.reading import prepare, read_picture
+from bcd.data.catalog import ImageRecord
+from bcd.data.reading import prepare, read_image
 
-# The picture as it is, merely resized: what val, test and predict see.
+# The image as it is, merely resized: what val, test and predict see.
 PLAIN = -1
 
-# A key names what a dataset is asked for: (index of the picture, view).
+# A key names what a dataset is asked for: (index of the image, view).
 Key = tuple[int, int]
 
 
 class Augmenter:
     """Makes views with albumentations.
 
-    Albumentations hands one seed to every transform of a pipeline, so that whether a picture is
+    Albumentations hands one seed to every transform of a pipeline, so that whether an image is
     flipped and how bright it becomes would hang together; here each transform has its own.
 
     Args:
@@ -42,7 +42,7 @@ class Augmenter:
 
     @property
     def changes(self) -> bool:
-        """Whether a view is anything but the picture as it is."""
+        """Whether a view is anything but the image as it is."""
         return bool(self.cfg.transforms)
 
     def check(self) -> None:
@@ -55,15 +55,15 @@ class Augmenter:
 
         check_targets(self.cfg.transforms, "augment.transforms")
 
-    def __call__(self, picture: NDArray[np.uint8], sha256: str, view: int) -> NDArray[np.uint8]:
-        """Returns a view of a picture, same shape (size, size, 3)."""
+    def __call__(self, image: NDArray[np.uint8], sha256: str, view: int) -> NDArray[np.uint8]:
+        """Returns a view of an image, same shape (size, size, 3)."""
         if view == PLAIN or not self.changes:
-            return picture
+            return image
         if self._pipeline is None:
             self._pipeline = _build(self.cfg.transforms)
         digest = hashlib.sha256(f"{self.seed} {sha256} {view}".encode()).digest()
         _seed_each(self._pipeline, np.random.SeedSequence(int.from_bytes(digest[:16], "little")))
-        return np.asarray(self._pipeline(image=picture)["image"], dtype=np.uint8)
+        return np.asarray(self._pipeline(image=image)["image"], dtype=np.uint8)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"cfg": self.cfg, "seed": self.seed, "_pipeline": None}
@@ -105,7 +105,7 @@ class Source(Dataset[Any]):
 
     Attributes:
         wants_workers: Whether a sample takes so long that other processes should make it.
-        most_pixels: Of the largest picture that a sample is made from; 0 where that is not known.
+        most_pixels: Of the largest image that a sample is made from; 0 where that is not known.
     """
 
     wants_workers = True
@@ -126,17 +126,17 @@ class ViewSource(Source):
 
     @staticmethod
     def collate(samples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
-        """Stacks samples into pictures (N, 3, size, size) uint8, channels last, and labels (N,)."""
+        """Stacks samples into images (N, 3, size, size) uint8, channels last, and labels (N,)."""
         pixels = torch.stack([sample[0] for sample in samples]).permute(0, 3, 1, 2)
         return pixels, torch.tensor([sample[1] for sample in samples])
 
 
-class PictureViews(ViewSource):
-    """Pictures by key: decodes, resizes, and makes the view.
+class ImageViews(ViewSource):
+    """Images by key: decodes, resizes, and makes the view.
 
     Args:
-        root: Folder that the pictures' paths are relative to.
-        pictures: The pictures; a key's index counts in them.
+        root: Folder that the images' paths are relative to.
+        images: The images; a key's index counts in them.
         size: Side of the result in pixels.
         augmenter: Makes the views.
         mask: Whether the corner with the scale bar is covered.
@@ -145,34 +145,34 @@ class PictureViews(ViewSource):
     def __init__(
         self,
         root: Path,
-        pictures: Sequence[Picture],
+        images: Sequence[ImageRecord],
         size: int,
         augmenter: Augmenter,
         mask: bool = False,
     ) -> None:
         self.root = root
-        self.pictures = pictures
+        self.images = images
         self.size = size
         self.augmenter = augmenter
         self.mask = mask
-        self.most_pixels = max((p.width * p.height for p in pictures), default=0)
+        self.most_pixels = max((p.width * p.height for p in images), default=0)
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
-        """The decoded, resized picture, shape (size, size, 3), RGB."""
-        return self.prepare(read_picture(self.root / self.pictures[index].path))
+        """The decoded, resized image, shape (size, size, 3), RGB."""
+        return self.prepare(read_image(self.root / self.images[index].path))
 
-    def prepare(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A decoded picture as the network takes it, but for views: resized, perhaps covered."""
-        return prepare(picture, self.size, self.mask)
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A decoded image as the network takes it, but for views: resized, perhaps covered."""
+        return prepare(image, self.size, self.mask)
 
     def view(self, pixels: NDArray[np.uint8], key: Key) -> NDArray[np.uint8]:
         """A view of what `pixels` returned."""
-        return self.augmenter(pixels, self.pictures[key[0]].sha256, key[1])
+        return self.augmenter(pixels, self.images[key[0]].sha256, key[1])
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         """Pixels of a view, uint8 (size, size, 3), and the label."""
         view = self.view(self.pixels(key[0]), key)
-        return torch.from_numpy(np.ascontiguousarray(view)), self.pictures[key[0]].label
+        return torch.from_numpy(np.ascontiguousarray(view)), self.images[key[0]].label

@@ -1,1 +1,1 @@
-"""What a model's answers are worth: figures, tables, pictures, the report."""
+"""What a model's answers are worth: figures, tables, images, the report."""

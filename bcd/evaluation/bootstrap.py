@@ -20,12 +20,12 @@ _AT_ONCE = 2**19  # numbers in memory at a time, a few times over: 4 MB
 
 @dataclass(frozen=True)
 class Clusters:
-    """Pictures put together by what is drawn as one.
+    """Images put together by what is drawn as one.
 
     Attributes:
         times: (u,), how many clusters of the kind there are: clusters with the same counts can
-            stand for each other and are stored once, so that independent pictures are few kinds.
-        codes: (u, c), pictures of each code in a cluster of the kind.
+            stand for each other and are stored once, so that independent images are few kinds.
+        codes: (u, c), images of each code in a cluster of the kind.
     """
 
     times: Floats
@@ -71,13 +71,13 @@ class Clusters:
 
 
 def group_numbers(groups: Groups | None, n: int) -> NDArray[np.int64]:
-    """Numbers (n,), without gaps, of the groups (n,); each picture its own where they are None.
+    """Numbers (n,), without gaps, of the groups (n,); each image its own where they are None.
 
     Raises:
-        ValueError: There is no picture, or not a group for each.
+        ValueError: There is no image, or not a group for each.
     """
     if n == 0 or (groups is not None and len(groups) != n):
-        raise ValueError("intervals want pictures, and a group for each or none at all")
+        raise ValueError("intervals want images, and a group for each or none at all")
     if groups is None:
         return np.arange(n)
     numbers: NDArray[np.int64] = np.unique(np.asarray(groups), return_inverse=True)[1]
@@ -85,18 +85,18 @@ def group_numbers(groups: Groups | None, n: int) -> NDArray[np.int64]:
 
 
 def named_groups(names: Sequence[str]) -> list[str] | None:
-    """Groups of pictures, of which those without a name are their own; None if none has one."""
+    """Groups of images, of which those without a name are their own; None if none has one."""
     return named_apart(names) if any(names) else None
 
 
 def joined_groups(namings: Sequence[Sequence[str]]) -> list[int] | None:
-    """Joins pictures that any of several namings puts together, and what these have in common.
+    """Joins images that any of several namings puts together, and what these have in common.
 
     Args:
-        namings: Of the same n pictures each; an empty name says nothing.
+        namings: Of the same n images each; an empty name says nothing.
 
     Returns:
-        Number of each picture's connected component, (n,); None where no two are joined.
+        Number of each image's connected component, (n,); None where no two are joined.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -121,20 +121,20 @@ def effective_groups(groups: Groups | None) -> float | None:
 
 
 def cluster(codes: NDArray[np.int64], c: int, groups: Groups | None) -> Clusters:
-    """Puts pictures together by group, or each for itself.
+    """Puts images together by group, or each for itself.
 
     Args:
-        codes: (n,), from 0 to c - 1, all that is known of each picture.
+        codes: (n,), from 0 to c - 1, all that is known of each image.
         c: Number of codes.
-        groups: (n,), names of any kind; None where pictures are independent.
+        groups: (n,), names of any kind; None where images are independent.
 
     Raises:
-        ValueError: There is no picture, or not a group for each.
+        ValueError: There is no image, or not a group for each.
     """
     places = group_numbers(groups, len(codes))
     if groups is None:
         found, times = np.unique(codes, return_counts=True)
-        # In the order of the rows below, so that groups of one picture give the same draws.
+        # In the order of the rows below, so that groups of one image give the same draws.
         return Clusters(times[::-1].astype(np.float64), np.eye(c)[found[::-1]])
     g = int(places.max()) + 1
     counts = np.bincount(places * c + codes, minlength=g * c).reshape(g, c)
@@ -152,7 +152,7 @@ def bootstrap(
 ) -> dict[str, Floats]:
     """Computes figures of draws.
 
-    A draw that has none of the pictures a figure is about says nothing about it; counted as 0, as
+    A draw that has none of the images a figure is about says nothing about it; counted as 0, as
     figures without a value are elsewhere, it would make groups of one class look far apart.
 
     Args:
@@ -222,7 +222,7 @@ def freedoms(
         width: Numbers that `figures` computes of each row of weights; keeps memory small.
 
     Returns:
-        Infinity where each cluster is a single picture: limits on the logit scale hold there.
+        Infinity where each cluster is a single image: limits on the logit scale hold there.
     """
     whole = figures(clusters.times[None])
     if clusters.codes.sum(axis=1).max() <= 1:

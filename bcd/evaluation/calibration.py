@@ -26,7 +26,7 @@ class Reliability:
 
     Attributes:
         edges: (bins + 1,), from 0 to 1; a bin holds its upper edge, not its lower one.
-        counts: (bins,), pictures.
+        counts: (bins,), images.
         confidence: (bins,), mean probability of the predicted class; 0 in an empty bin.
         accuracy: (bins,), share of right predictions; 0 in an empty bin.
     """
@@ -48,9 +48,9 @@ def fit_temperature(
 ) -> float:
     """Finds the most probable temperature, given val and that most temperatures are near 1.
 
-    A small val says little about T: with one mistake among 172 pictures the likelihood alone asks
+    A small val says little about T: with one mistake among 172 images the likelihood alone asks
     for 0.4, with one odd slide for 2.4, and test is then calibrated worse than before. So log T has
-    a prior, normal about 0 with a deviation of `_SPREAD`, and val counts as many pictures as it has
+    a prior, normal about 0 with a deviation of `_SPREAD`, and val counts as many images as it has
     independent ones. On real smears (six random and seventeen grouped splits) the negative
     log-likelihood of test was lower than with the likelihood alone in each kind of split, and than
     without calibration in all but one; of the deviations tried, 0.1 to 0.5, 0.3 was best.
@@ -58,10 +58,10 @@ def fit_temperature(
     Args:
         logits: (n, classes).
         labels: (n,).
-        independent: Effective number of independent pictures or groups; None: n.
+        independent: Effective number of independent images or groups; None: n.
 
     Returns:
-        What to divide the logits by, within `TEMPERATURES`; 1 without pictures.
+        What to divide the logits by, within `TEMPERATURES`; 1 without images.
     """
     if len(labels) == 0:
         return 1.0
@@ -85,7 +85,7 @@ def fit_temperature(
 def binned_gaps(
     probabilities: Floats, labels: NDArray[np.int64], bins: int = BINS
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Bin (n,) of each picture, and by how much being right (1 or 0) exceeds its probability.
+    """Bin (n,) of each image, and by how much being right (1 or 0) exceeds its probability.
 
     Bins are of equal width, by the probability of the predicted class.
 
@@ -104,7 +104,7 @@ def _bins_of(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
 
 
 def calibration_error(gaps: NDArray[np.float64], n: int | NDArray[Any]) -> NDArray[np.float64]:
-    """Expected calibration error (...) of the sums of gaps (..., bins) over n (...) pictures."""
+    """Expected calibration error (...) of the sums of gaps (..., bins) over n (...) images."""
     error: NDArray[np.float64] = np.abs(gaps).sum(axis=-1) / np.maximum(n, 1)
     return error
 
@@ -112,9 +112,9 @@ def calibration_error(gaps: NDArray[np.float64], n: int | NDArray[Any]) -> NDArr
 def debiased_error(probabilities: Floats, labels: NDArray[np.int64], bins: int = BINS) -> float:
     """Expected calibration error without what chance adds, between 0 and the measured one.
 
-    Noise makes a gap in every bin, the larger the fewer the pictures. The measured error is
+    Noise makes a gap in every bin, the larger the fewer the images. The measured error is
     multiplied by the square root of the share of the squared gaps that exceeds what independent
-    pictures of a calibrated model would show; 0 where nothing exceeds it. Mean over 100 simulated
+    images of a calibrated model would show; 0 where nothing exceeds it. Mean over 100 simulated
     sets with four classes, logits multiplied by T:
 
     | n, T       | true   | measured | debiased |
@@ -160,8 +160,8 @@ def chance_level(
 ) -> ChanceLevel:
     """Simulates what calibration error these confidences would show if they were true.
 
-    Each picture is right with the probability that its class was given, independently of others;
-    errors that pictures of one slide have in common make the level higher than this.
+    Each image is right with the probability that its class was given, independently of others;
+    errors that images of one slide have in common make the level higher than this.
 
     Args:
         probabilities: (n, classes), rows sum to 1; n is at least 1.

@@ -35,7 +35,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network says of n pictures.
+    """What a network says of n images.
 
     Attributes:
         logits: (n, classes).
@@ -52,7 +52,7 @@ class Answers:
 def collect_answers(
     network: SmearNetwork, loader: DataLoader[Any], device: torch.device, description: str = ""
 ) -> Answers:
-    """Computes the answers to every picture of a loader, in its order.
+    """Computes the answers to every image of a loader, in its order.
 
     Args:
         network: Is put into eval mode.
@@ -84,8 +84,8 @@ def check_finite(answers: Answers, paths: Sequence[str] = ()) -> None:
     """Makes sure that every answer is one: of NaN, the most probable class would be the first.
 
     Args:
-        answers: To n pictures.
-        paths: Of these pictures, so that the first without an answer can be named.
+        answers: To n images.
+        paths: Of these images, so that the first without an answer can be named.
 
     Raises:
         BcdError: A logit or a feature is not finite.

@@ -1,4 +1,4 @@
-"""Whether one model is better than another on the same pictures."""
+"""Whether one model is better than another on the same images."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def paired_interval(
 ) -> dict[str, Difference]:
     """Intervals of the differences between two models, a minus b.
 
-    Each group (else each picture) is drawn for both models at once, so what is hard for both
+    Each group (else each image) is drawn for both models at once, so what is hard for both
     cancels out; otherwise as in `intervals`, on the plain scale. Groups may happen to be more alike
-    than chance would have it, most of all where models disagree on few pictures: the standard error
-    is never below that of independent pictures. Of 500 simulated ties a row, 0 lay within the 95 %
+    than chance would have it, most of all where models disagree on few images: the standard error
+    is never below that of independent images. Of 500 simulated ties a row, 0 lay within the 95 %
     interval of accuracy / macro F1 in per cent of them:
 
-    | pictures, accuracy of both                     |               |
+    | images, accuracy of both                     |               |
     |------------------------------------------------|---------------|
     | 700 independent, 0.9                           | 95.0 / 95.6   |
     | 700 independent, 0.99                          | 97.4 / 97.4   |
@@ -56,7 +56,7 @@ def paired_interval(
     | 700 in 15 very unequal groups, 0.97            | 97.4 / 97.8   |
     | 700 in 25 very unequal groups, 0.99            | 100.0 / 100.0 |
 
-    Where fewer than some ten pictures are right for one model alone, `paired_p` judges better.
+    Where fewer than some ten images are right for one model alone, `paired_p` policies better.
     docs/promises.md has more cases. What neither can see: over 8 groups, two models that are right
     equally often, one of which is equally good on all groups and the other seldom very bad, were
     told apart in 15 per cent of cases, since most sets of 8 groups hold none of the bad ones.
@@ -64,9 +64,9 @@ def paired_interval(
     Args:
         labels: (n,), the truth.
         a: (n,), predictions of one model.
-        b: (n,), of the other, for the same pictures.
+        b: (n,), of the other, for the same images.
         k: Number of classes.
-        groups: (n,), what each picture belongs to; None where pictures are independent.
+        groups: (n,), what each image belongs to; None where images are independent.
         level: Of confidence, between 0 and 1.
         draws: Of the bootstrap.
         seed: Of the draws.
@@ -77,7 +77,7 @@ def paired_interval(
         any difference.
 
     Raises:
-        ValueError: There is no picture, or not a group for each.
+        ValueError: There is no image, or not a group for each.
     """
     from scipy.stats import t
 
@@ -126,14 +126,14 @@ def paired_p(
 ) -> float:
     """Two-sided p-value that two models are right equally often.
 
-    Without groups it is McNemar's exact test, in which each picture that one model alone got right
+    Without groups it is McNemar's exact test, in which each image that one model alone got right
     might as well have been the other's. With groups the same is said of whole groups: their
-    differences change signs at random, so pictures of a group may be as alike as they like.
+    differences change signs at random, so images of a group may be as alike as they like.
 
     Args:
         a: (n,), whether one model was right.
-        b: (n,), whether the other was, of the same pictures.
-        groups: (n,), what each picture belongs to; None where pictures are independent.
+        b: (n,), whether the other was, of the same images.
+        groups: (n,), what each image belongs to; None where images are independent.
         draws: Of the signs of groups.
         seed: Of the draws.
     """
@@ -151,7 +151,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
     """Two-sided p-value that two models are right equally often; exact, for any number.
 
     Args:
-        only_a: Pictures that the first model alone got right.
+        only_a: Images that the first model alone got right.
         only_b: Those that the second alone got right.
     """
     from scipy.stats import binomtest
@@ -164,7 +164,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
 def verdict(accuracy: Difference, p: float, level: float = 0.95) -> str:
     """Says in plain words whether one of two models is better.
 
-    Interval and p-value must agree that one is: the first is too sure where few pictures are right
+    Interval and p-value must agree that one is: the first is too sure where few images are right
     for one model alone. Both want the same groups.
 
     Args:

@@ -1,8 +1,8 @@
 """Sets of classes that hold the true one as often as promised, and what abstaining buys.
 
 Split conformal prediction with the plainest score, the probability of the true class: of all
-scores that keep the promise over all pictures together, it gives the smallest sets. Scores that add
-up the classes in order (APS, RAPS) even out the coverage of easy and hard pictures, with larger
+scores that keep the promise over all images together, it gives the smallest sets. Scores that add
+up the classes in order (APS, RAPS) even out the coverage of easy and hard images, with larger
 sets.
 """
 
@@ -31,18 +31,18 @@ def conformal_threshold(
     coverage: float = 0.95,
     groups: Groups | None = None,
 ) -> Limit:
-    """Finds the probability from which on a class belongs to the set of a new picture.
+    """Finds the probability from which on a class belongs to the set of a new image.
 
     Without groups it is the r-th smallest probability of a true class,
-    r = floor((n + 1) (1 - coverage)). A new picture that is exchangeable with these n then has its
+    r = floor((n + 1) (1 - coverage)). A new image that is exchangeable with these n then has its
     class in its set with a chance of 1 - r / (n + 1) or more; without ties, at most 1 / (n + 1)
     above `coverage`. With groups, see `bcd.evaluation.thresholds`.
 
     Args:
-        probabilities: (n, classes), n at least 1, of pictures the model was not trained on.
+        probabilities: (n, classes), n at least 1, of images the model was not trained on.
         labels: (n,).
         coverage: Wanted share of sets that hold the true class, between 0 and 1.
-        groups: (n,), what each picture belongs to; None where each stands for itself.
+        groups: (n,), what each image belongs to; None where each stands for itself.
 
     Returns:
         The threshold, and the share of sets that may lack the true class: more than was wanted
@@ -52,10 +52,10 @@ def conformal_threshold(
 
 
 def prediction_sets(probabilities: Floats, threshold: float) -> NDArray[np.bool_]:
-    """Which classes (n, classes) are in the set of each picture.
+    """Which classes (n, classes) are in the set of each image.
 
-    Where the model is right more often than was promised, some sets are empty: the picture is like
-    no class as pictures of that class usually are.
+    Where the model is right more often than was promised, some sets are empty: the image is like
+    no class as images of that class usually are.
 
     Args:
         probabilities: (n, classes).
@@ -95,9 +95,9 @@ def set_figures(
 def risk_coverage(
     confidence: Floats, correct: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Share of mistakes among the surest pictures, for every number of them that is kept.
+    """Share of mistakes among the surest images, for every number of them that is kept.
 
-    Pictures that tie count with the mean of their block, so the order of the pictures is nothing.
+    Images that tie count with the mean of their block, so the order of the images is nothing.
 
     Args:
         confidence: (n,), higher is surer; n at least 1.
@@ -113,7 +113,7 @@ def risk_coverage(
 
 
 def area_under_risk(risk: NDArray[np.float64]) -> float:
-    """Mean share of mistakes over all numbers of pictures kept; `risk` is `risk_coverage`'s."""
+    """Mean share of mistakes over all numbers of images kept; `risk` is `risk_coverage`'s."""
     return float(risk.mean())
 
 
@@ -122,12 +122,12 @@ def selective_accuracy(
     correct: NDArray[np.bool_],
     coverages: Sequence[float] = (1.0, 0.98, 0.95, 0.9),
 ) -> dict[str, float]:
-    """Accuracy where only the surest pictures are decided, the others referred.
+    """Accuracy where only the surest images are decided, the others referred.
 
     Args:
         confidence: (n,), higher is surer; n at least 1.
         correct: (n,).
-        coverages: Shares to decide, above 0 and up to 1; rounded up to whole pictures.
+        coverages: Shares to decide, above 0 and up to 1; rounded up to whole images.
 
     Returns:
         By coverage as text, so that JSON keeps it.

@@ -1,7 +1,7 @@
-"""Changes of a picture's pixels: light, colour, stain, focus, camera and storage, by strength.
+"""Changes of an image's pixels: light, colour, stain, focus, camera and storage, by strength.
 
 Each takes uint8 RGB of any height and width and gives a new array of the same shape; lengths are
-in pixels of the picture given. What they need of chance comes from the generator handed in.
+in pixels of the image given. What they need of chance comes from the generator handed in.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bcd.data.stains import draw_jitter, restain
 Pixels = NDArray[np.uint8]
 Layer = NDArray[np.float32]
 
-# Red, green and blue in the brightness of a pixel (ITU-R BT.601), as in JPEG and in grey pictures.
+# Red, green and blue in the brightness of a pixel (ITU-R BT.601), as in JPEG and in grey images.
 _LUMA = (0.299, 0.587, 0.114)
 
 # CIE XYZ to linear sRGB (IEC 61966-2-1), and the light (kelvin) for which sRGB's white is white.
@@ -34,13 +34,13 @@ def brightness(pixels: Pixels, factor: float) -> Pixels:
 
 
 def contrast(pixels: Pixels, factor: float) -> Pixels:
-    """Multiplies the distance from the picture's mean brightness by a factor."""
+    """Multiplies the distance from the image's mean brightness by a factor."""
     middle = float(np.dot(cv2.mean(pixels)[:3], _LUMA))
     return _mapped(pixels, (np.arange(256) - middle) * factor + middle)
 
 
 def saturation(pixels: Pixels, factor: float) -> Pixels:
-    """Multiplies each pixel's distance from its grey by a factor; 0 gives a grey picture."""
+    """Multiplies each pixel's distance from its grey by a factor; 0 gives a grey image."""
     matrix = factor * np.eye(3) + (1 - factor) * np.tile(_LUMA, (3, 1))
     return _pixels(cv2.transform(pixels, matrix))
 
@@ -70,9 +70,9 @@ def hed_jitter(pixels: Pixels, strength: float, rng: np.random.Generator) -> Pix
 
 
 def white_balance(pixels: Pixels, kelvin: float) -> Pixels:
-    """Shows the picture in daylight of another colour, for a camera balanced for 6500 K.
+    """Shows the image in daylight of another colour, for a camera balanced for 6500 K.
 
-    Red and blue change, green stays, as in a camera's own correction: below 6500 K the picture is
+    Red and blue change, green stays, as in a camera's own correction: below 6500 K the image is
     warmer (redder), above it colder.
 
     Args:
@@ -182,9 +182,9 @@ def _disc(radius: float) -> Layer:
 
 
 def _spread(x: NDArray[np.float64], y: NDArray[np.float64]) -> Layer:
-    """Kernel that averages the picture over points (pixels from the centre).
+    """Kernel that averages the image over points (pixels from the centre).
 
-    Between pixels the picture is taken to be bilinear, so that discs and lines of less than a
+    Between pixels the image is taken to be bilinear, so that discs and lines of less than a
     pixel blur a little rather than not at all.
     """
     reach = int(np.ceil(max(np.abs(x).max(), np.abs(y).max())))

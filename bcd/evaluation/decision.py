@@ -1,7 +1,7 @@
-"""The judge: what is decided on val about a model's answers, once, and applied to all others.
+"""The decision policy: fixed once, on val, and applied to all other answers of the model.
 
-It holds the temperature, from which probability on a class is in a picture's set, at which
-probability of malignancy a picture is called so, and when to leave the answer to a person.
+It holds the temperature, from which probability on a class is in an image's set, at which
+probability of malignancy an image is called so, and when to leave the answer to a person.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bcd.config.schema import JudgeConfig
+from bcd.config.schema import DecisionConfig
 from bcd.errors import BcdError
 from bcd.evaluation.bootstrap import Groups, effective_groups
 from bcd.evaluation.calibration import fit_temperature
@@ -25,15 +25,15 @@ from bcd.evaluation.ood import Subspace, find_subspace
 from bcd.evaluation.predictions import NOT_FINITE, UNCALIBRATED, UNREADABLE, Prediction
 from bcd.evaluation.thresholds import ONE_BY_ONE, Scope, lower_limit, sensitive_threshold
 
-UNSURE, UNLIKE, DISAGREES = "unsure", "unlike the training pictures", "threshold disagrees"
+LOW_CONFIDENCE, OOD, DISAGREES = "low confidence", "out of distribution", "threshold disagrees"
 
 Floats = NDArray[np.floating[Any]]
 Reasons = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What is made of a network's answers to n pictures.
+class Decisions:
+    """What is made of a network's answers to n images.
 
     Attributes:
         probabilities: Calibrated, (n, classes); NaN where the answer is not finite.
@@ -46,10 +46,10 @@ class Judged:
     reasons: list[Reasons]
 
     def prediction(self, index: int, path: str, label: str = "") -> Prediction:
-        """What is said of one picture; no class and no probabilities if that is not finite.
+        """What is said of one image; no class and no probabilities if that is not finite.
 
         Args:
-            index: Of the picture, from 0 to n - 1.
+            index: Of the image, from 0 to n - 1.
             path: Its path.
             label: Its true class; empty where unknown.
         """
@@ -59,28 +59,28 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Judge:
+class DecisionPolicy:
     """What was decided on val.
 
     Attributes:
         temperature: Divides the logits.
-        set_from: Probability from which on a class is in a picture's set.
+        set_from: Probability from which on a class is in an image's set.
         coverage: Share of sets that were to hold the true class.
         covered: Share that val is large enough to promise.
-        malignant_from: Probability of malignancy from which on a picture is called malignant; None
+        malignant_from: Probability of malignancy from which on an image is called malignant; None
             where no class is benign.
         benign: Index of the benign class; None where there is none.
         sensitivity: What that threshold was to reach.
         confidence: How sure it was to be.
         sensitivity_kept: What val is large enough to promise with that confidence; 0: nothing.
-        malignant_units: Independent malignant pictures of val, or groups.
-        units: Independent pictures of val, or groups.
+        malignant_units: Independent malignant images of val, or groups.
+        units: Independent images of val, or groups.
         by_groups: Whether it is groups that were counted.
-        about: What pictures the promises are about, in words.
-        unsure_below: Highest probability below which a picture is referred.
+        about: What images the promises are about, in words.
+        unsure_below: Highest probability below which an image is referred.
         subspace: Where training features lie; None where unknown.
         prevalence: Share of malignant that predictive values are given for; None: as found.
-        calibrated: Whether anything was decided at all; if not, every picture is referred.
+        calibrated: Whether anything was decided at all; if not, every image is referred.
     """
 
     temperature: float = 1.0
@@ -107,8 +107,8 @@ class Judge:
         scaled = np.where(finite, np.asarray(logits, np.float64), 0) / self.temperature
         return np.where(finite, softmax(scaled), np.nan)
 
-    def unlikeness(self, features: Floats) -> NDArray[np.float64]:
-        """How unlike the training pictures pictures are, (n,); above 1 too unlike, 0 if unknown.
+    def ood_score(self, features: Floats) -> NDArray[np.float64]:
+        """How unlike the training images images are, (n,); above 1 too unlike, 0 if unknown.
 
         Args:
             features: What the head was given, (n, d); NaN comes of any that is not finite.
@@ -121,7 +121,7 @@ class Judge:
         return np.where(finite, apart, np.nan)
 
     def malignant(self, probabilities: Floats) -> NDArray[np.bool_] | None:
-        """Which pictures the threshold calls malignant, (n,); None where there is no threshold.
+        """Which images the threshold calls malignant, (n,); None where there is no threshold.
 
         Args:
             probabilities: Calibrated, (n, classes).
@@ -130,29 +130,29 @@ class Judge:
             return None
         return np.asarray(p_malignant(probabilities, self.benign) >= self.malignant_from)
 
-    def reasons(self, probabilities: Floats, unlikeness: Floats) -> list[Reasons]:
-        """All reasons why each picture should go to a person; empty where it need not.
+    def reasons(self, probabilities: Floats, ood_score: Floats) -> list[Reasons]:
+        """All reasons why each image should go to a person; empty where it need not.
 
         Args:
             probabilities: Calibrated, (n, classes).
-            unlikeness: (n,).
+            ood_score: (n,).
         """
         known = np.isfinite(probabilities).all(axis=1)
-        finite: NDArray[np.bool_] = np.logical_and(known, np.isfinite(unlikeness))
+        finite: NDArray[np.bool_] = np.logical_and(known, np.isfinite(ood_score))
         said = self.malignant(probabilities)
         disagrees = np.zeros(len(probabilities), bool)
         if said is not None:
             disagrees = said != (probabilities.argmax(axis=1) != self.benign)
         found = {
             NOT_FINITE: ~finite,
-            UNSURE: finite & (probabilities.max(axis=1) < self.unsure_below),
-            UNLIKE: finite & (unlikeness > 1),
+            LOW_CONFIDENCE: finite & (probabilities.max(axis=1) < self.unsure_below),
+            OOD: finite & (ood_score > 1),
             DISAGREES: finite & disagrees,
             UNCALIBRATED: np.full(len(probabilities), not self.calibrated),
         }
         return [tuple(name for name in found if found[name][i]) for i in range(len(probabilities))]
 
-    def answer(self, logits: Floats, features: Floats) -> Judged:
+    def answer(self, logits: Floats, features: Floats) -> Decisions:
         """Calibrates answers, calls them malignant or not, and says which go to a person and why.
 
         Args:
@@ -160,16 +160,16 @@ class Judge:
             features: What the head was given, (n, d).
         """
         probabilities = self.probabilities(logits)
-        reasons = self.reasons(probabilities, self.unlikeness(features))
+        reasons = self.reasons(probabilities, self.ood_score(features))
         said = self.malignant(probabilities)
         known: list[bool | None] = [None] * len(reasons)
         if said is not None:
             pairs = zip(said, reasons, strict=True)
             known = [None if NOT_FINITE in why else bool(ill) for ill, why in pairs]
-        return Judged(probabilities, known, reasons)
+        return Decisions(probabilities, known, reasons)
 
     def unread(self, path: str, error: str) -> Prediction:
-        """What is said of a picture that could not be read.
+        """What is said of an image that could not be read.
 
         Args:
             path: Its path.
@@ -190,8 +190,8 @@ class Judge:
         return plain
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any] | None) -> Judge:
-        """The judge of a checkpoint; where it has none, one that changes nothing and refers all.
+    def from_plain(cls, plain: Mapping[str, Any] | None) -> DecisionPolicy:
+        """The policy of a checkpoint; where it has none, one that changes nothing and refers all.
 
         Raises:
             LookupError: Something is wanting; nothing is made up in its place.
@@ -203,35 +203,35 @@ class Judge:
         if space is not None:
             space = Subspace(space["mean"].numpy(), space["basis"].numpy(), float(space["limit"]))
         decided = {field.name: plain[field.name] for field in fields(cls)}
-        judge = cls(**{**decided, "subspace": space})
-        numbers = (judge.temperature, judge.set_from, judge.malignant_from or 0.0)
-        if not (np.isfinite(numbers).all() and judge.temperature > 0):
+        policy = cls(**{**decided, "subspace": space})
+        numbers = (policy.temperature, policy.set_from, policy.malignant_from or 0.0)
+        if not (np.isfinite(numbers).all() and policy.temperature > 0):
             raise ValueError(f"temperature and thresholds are {numbers}")
-        return judge
+        return policy
 
 
-def fit_judge(
-    cfg: JudgeConfig,
+def fit_policy(
+    cfg: DecisionConfig,
     val: Answers,
     trained: Floats,
     benign: int | None,
     scope: Scope = ONE_BY_ONE,
-) -> Judge:
+) -> DecisionPolicy:
     """Decides everything on val.
 
     Args:
-        cfg: The `judge` group.
+        cfg: The `decision` group.
         val: Answers to the val part.
-        trained: Features of training pictures, (n, d); empty where there are none.
+        trained: Features of training images, (n, d); empty where there are none.
         benign: Index of the benign class.
-        scope: Whether val's groups count as one picture each, and what promises are about.
+        scope: Whether val's groups count as one image each, and what promises are about.
 
     Raises:
         BcdError: An answer or a feature is not finite.
     """
     check_finite(val)
     if not np.isfinite(trained).all():
-        raise BcdError("features of training pictures are not finite: the weights are of no use")
+        raise BcdError("features of training images are not finite: the weights are of no use")
     groups = scope.groups
     temperature = fit_temperature(val.logits, val.labels, effective_groups(groups))
     probabilities = softmax(np.asarray(val.logits, np.float64) / temperature)
@@ -247,7 +247,7 @@ def fit_judge(
             "sensitivity_kept": found.promised,
             "malignant_units": found.units,
         }
-    return Judge(
+    return DecisionPolicy(
         temperature=temperature,
         set_from=sets.value,
         coverage=cfg.coverage,
@@ -258,8 +258,8 @@ def fit_judge(
         units=sets.units,
         by_groups=groups is not None,
         about=scope.about,
-        unsure_below=_lowest_usual(probabilities.max(axis=1), cfg.unsure, groups),
-        subspace=_limited(find_subspace(trained), val.features, cfg.unlike, groups),
+        unsure_below=_lowest_usual(probabilities.max(axis=1), cfg.low_confidence, groups),
+        subspace=_limited(find_subspace(trained), val.features, cfg.ood, groups),
         prevalence=cfg.prevalence,
         **decided,
     )
@@ -271,14 +271,14 @@ def p_malignant(probabilities: Floats, benign: int) -> Floats:
 
 
 def _lowest_usual(scores: Floats, share: float, groups: Groups | None) -> float:
-    """Score below which a picture is referred; where none is to be, there is no such score."""
+    """Score below which an image is referred; where none is to be, there is no such score."""
     return lower_limit(scores, share, groups).value if share > 0 else -np.inf
 
 
 def _limited(
     subspace: Subspace | None, features: Floats, share: float, groups: Groups | None
 ) -> Subspace | None:
-    """The subspace with the distance above which a picture is referred."""
+    """The subspace with the distance above which an image is referred."""
     if subspace is None:
         return None
     limit = -_lowest_usual(-subspace.distance(features), share, groups)
@@ -286,10 +286,10 @@ def _limited(
 
 
 def referred(reasons: Sequence[Reasons]) -> NDArray[np.bool_]:
-    """Which pictures go to a person, (n,)."""
+    """Which images go to a person, (n,)."""
     return np.asarray([bool(reason) for reason in reasons], bool)
 
 
 def count_reasons(reasons: Sequence[Reasons]) -> dict[str, int]:
-    """How many pictures each reason sends to a person; a picture may have several."""
+    """How many images each reason sends to a person; an image may have several."""
     return dict(sorted(Counter(name for why in reasons for name in why).items()))

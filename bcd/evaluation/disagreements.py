@@ -1,4 +1,4 @@
-"""Pictures of which two models say different things: which they are, and who was right."""
+"""Images of which two models say different things: which they are, and who was right."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """What two models say of a picture.
+    """What two models say of an image.
 
     Attributes:
-        index: Of the picture, among those compared.
+        index: Of the image, among those compared.
         label: Its true class.
         said: Class that each model says.
         certain: Probability that each gives to it.

@@ -1,6 +1,6 @@
-"""Confidence intervals of a model's figures, over pictures or over groups of alike pictures.
+"""Confidence intervals of a model's figures, over images or over groups of alike images.
 
-The standard error comes from a cluster bootstrap: whole groups (slides, patients; else pictures)
+The standard error comes from a cluster bootstrap: whole groups (slides, patients; else images)
 are drawn with replacement, 2,000 times. The limits are those of Student's t on the logit scale,
 with the effective number of groups, (sum of sizes)^2 / sum of squared sizes, minus 1, as degrees of
 freedom, so that a few large groups count as few. Where mistakes sit in one or two groups, these
@@ -12,10 +12,10 @@ few or mistakes rare. What both cover, by number of groups and by how much these
 worst case that a search found, is tabled in docs/promises.md. With fewer than 15 groups of equal
 size's worth, 95 % intervals can be too narrow, and reports say so.
 
-Where there is no mistake at all, or all draws agree, nothing shows how alike the pictures of a
+Where there is no mistake at all, or all draws agree, nothing shows how alike the images of a
 group are. The limit is then Wilson's for as many trials as there are effective groups: the worst
-case, in which a group is right or wrong as a whole. With pictures counted instead, accuracy and
-sensitivities were covered in as few as 78 to 85 per cent where the pictures of 15 groups are much
+case, in which a group is right or wrong as a whole. With images counted instead, accuracy and
+sensitivities were covered in as few as 78 to 85 per cent where the images of 15 groups are much
 alike. So a flawless result on few groups can have a wider interval than one with a mistake.
 """
 
@@ -102,7 +102,7 @@ def confusion_intervals(
         predictions: (n,), likewise.
         classes: Class names.
         benign: Index of the benign class; without one there are no clinical figures.
-        groups: (n,), what each picture belongs to; None where pictures are independent.
+        groups: (n,), what each image belongs to; None where images are independent.
         level: Of confidence, between 0 and 1.
         draws: Of the bootstrap.
         seed: Of the draws.
@@ -113,7 +113,7 @@ def confusion_intervals(
         figure is. A class that occurs in a single group where there are mistakes has (0, 1).
 
     Raises:
-        ValueError: There is no picture, or not a group for each.
+        ValueError: There is no image, or not a group for each.
     """
     k = len(classes)
     clusters = cluster(labels * k + predictions, k * k, groups)
@@ -146,7 +146,7 @@ def confusion_intervals(
 
 
 def _present(name: str, labels: NDArray[np.int64], k: int, benign: int | None) -> NDArray[np.bool_]:
-    """Whether there are the pictures that a figure wants, () or (k,), as in `compute_metrics`."""
+    """Whether there are the images that a figure wants, () or (k,), as in `compute_metrics`."""
     if name in OF_CLASS:
         return np.bincount(labels, minlength=k) > 0
     both = (labels == benign).any() and (labels != benign).any()
@@ -160,7 +160,7 @@ def moved(value: float, before: float, after: float) -> float:
 
     Args:
         value: For the share `before` of what is predicted.
-        before: Of the pictures that `value` is from.
+        before: Of the images that `value` is from.
         after: That it is wanted for.
     """
     true, false = value * after * (1 - before), (1 - value) * (1 - after) * before

@@ -12,7 +12,7 @@ from bcd.evaluation.calibration import SMALLEST, reliability
 
 # The figures that stand in tables, in this order.
 HEADLINE = ("accuracy", "precision", "recall", "f1")
-# The figures of a class that it has only where there is a picture of it.
+# The figures of a class that it has only where there is an image of it.
 OF_CLASS = ("sensitivity_by_class", "precision_by_class")
 
 
@@ -30,19 +30,19 @@ def compute_metrics(
     benign: int | None,
     prevalence: float | None = None,
 ) -> dict[str, Any]:
-    """Computes every figure of `metrics.json` for one set of pictures.
+    """Computes every figure of `metrics.json` for one set of images.
 
     Precision, recall and F1 are macro averages: plain means over the classes that occur. A class of
-    which there is no picture has no sensitivity and no precision (None) and is left out of the
+    which there is no image has no sensitivity and no precision (None) and is left out of the
     averages, where scikit-learn and torchmetrics would count 0 if it was predicted. The precision
     of a class that occurs and is never predicted is None too, and counts as 0 in the average, as
     there. Balanced accuracy is the mean recall. `mcc` is Matthews' correlation, 0 where there is
     only one class or one is predicted, as in scikit-learn. `loss` is the mean
-    negative log-likelihood, `brier` the mean over pictures of the summed squared differences (0 to
+    negative log-likelihood, `brier` the mean over images of the summed squared differences (0 to
     2), `ece` the expected calibration error. `auroc` and `average_precision` set each class against
-    the rest, and are None where there is no picture of the class or none of the rest; their means
+    the rest, and are None where there is no image of the class or none of the rest; their means
     leave such classes out. The clinical figures treat every class but the benign one as
-    malignant; they are None where there is no picture to take them from, and predictive values
+    malignant; they are None where there is no image to take them from, and predictive values
     where nothing is called so.
 
     Args:
@@ -50,8 +50,8 @@ def compute_metrics(
         labels: (n,), indices into `classes`.
         classes: Class names.
         benign: Index of the benign class; without one there are no clinical figures.
-        prevalence: Share of malignant pictures for which to give the predictive values; None takes
-            the share in these pictures.
+        prevalence: Share of malignant images for which to give the predictive values; None takes
+            the share in these images.
 
     Returns:
         Plain numbers, lists and dicts, ready for JSON.
@@ -113,7 +113,7 @@ def matrix_figures(matrices: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
 def losses(
     probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Negative log-likelihood (n,) of each picture, in nats; finite whatever was said."""
+    """Negative log-likelihood (n,) of each image, in nats; finite whatever was said."""
     chosen = probabilities[np.arange(len(labels)), labels]
     loss: NDArray[np.float64] = -np.log(np.clip(chosen, SMALLEST, None))
     return loss
@@ -153,7 +153,7 @@ def _clinical(
 ) -> dict[str, float | None]:
     """Malignant against benign; the predictive values follow from the prevalence by Bayes.
 
-    Sensitivity is None without a malignant picture, specificity without a benign one, and the
+    Sensitivity is None without a malignant image, specificity without a benign one, and the
     predictive values where either is, or where nothing is called malignant or benign.
     """
     share = float(_ratio(truth.sum(), len(truth))) if prevalence is None else float(prevalence)

@@ -24,9 +24,9 @@ class Comparison:
     Attributes:
         metrics: Figures of either model, as in `metrics.json`.
         differences: Of the figures in `COMPARED`, b minus a.
-        right: Pictures that `both`, `only a`, `only b` and `neither` got right.
+        right: Images that `both`, `only a`, `only b` and `neither` got right.
         p: That they are right equally often, by `paired_p`.
-        groups: How many intervals and p are over; None where they are over pictures.
+        groups: How many intervals and p are over; None where they are over images.
         disagreements: The most certain first.
         verdict: In plain words.
     """

@@ -1,9 +1,9 @@
-"""How unlike the training pictures a picture is.
+"""How unlike the training images an image is.
 
 It is the length of what its features have outside the subspace that holds most of the training
 features' variance. Tried on real smears against noise, plain colour, text, scenery, drawn smears,
 defocused and grey smears, over twelve splits, it missed least at the same share of real test
-pictures referred. The nearest training pictures in cosine distance missed drawn smears,
+images referred. The nearest training images in cosine distance missed drawn smears,
 Mahalanobis' distance inside the subspace missed text and plain colour, and the highest probability
 missed nearly everything.
 """
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 _DIRECTIONS = 64  # of the subspace; an eighth of small feature vectors
 _ROWS = 1024  # features at a time, so that memory stays small
-MOST = 4000  # training pictures from which the subspace is found
+MOST = 4000  # training images from which the subspace is found
 
 Floats = NDArray[np.floating[Any]]
 
@@ -31,7 +31,7 @@ class Subspace:
     Attributes:
         mean: Of the training features, float32 (d,).
         basis: Orthonormal rows, float32 (k, d).
-        limit: Distance above which a picture is unlike the training pictures.
+        limit: Distance above which an image is unlike the training images.
     """
 
     mean: NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""`predictions.csv` and its JSON twin: one row a picture, the same from train, eval and predict."""
+"""`predictions.csv` and its JSON twin: one row an image, the same from train, eval and predict."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 from bcd.storage import write_csv, write_text, written_path
 
-# Why a picture has no answer, or none that was decided on.
+# Why an image has no answer, or none that was decided on.
 UNREADABLE, NOT_FINITE, UNCALIBRATED = "unreadable", "not finite", "uncalibrated"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said of one picture.
+    """What is said of one image.
 
     Attributes:
-        path: Of the picture.
+        path: Of the image.
         label: Its true class; empty where unknown.
         probabilities: One per class; empty where there is no answer.
         error: Why it could not be read, else empty.
@@ -43,9 +43,9 @@ class Prediction:
 def columns(classes: Sequence[str]) -> list[str]:
     """Columns of `predictions.csv`, in their order.
 
-    `malignant` is what the judge's threshold says of the probability of malignancy, not whether
-    the most probable class is malignant. `refer` says whether a person should look at the picture,
-    `reason` names all reasons why, joined by semicolons.
+    `malignant` is what the decision policy's threshold says of the probability of malignancy, not
+    whether the most probable class is malignant. `refer` says whether a person should look at the
+    image, `reason` names all reasons why, joined by semicolons.
     """
     probabilities = [f"p_{name}" for name in classes]
     said = ["path", "label", "prediction", "probability", *probabilities]
@@ -55,7 +55,7 @@ def columns(classes: Sequence[str]) -> list[str]:
 def prediction_record(p: Prediction, classes: Sequence[str]) -> dict[str, Any]:
     """Turns a prediction into a record with `columns`; None where something is not known.
 
-    A picture without an answer has no prediction, and is referred.
+    An image without an answer has no prediction, and is referred.
     """
     best = p.best
     given = p.probabilities or (None,) * len(classes)

@@ -1,7 +1,7 @@
 """Confidence intervals of the figures that need probabilities, by the bootstrap of `intervals`.
 
-Areas are computed anew in every draw from how often each picture was drawn. With 3,000 pictures,
-four classes and 2,000 draws that takes some 0.3 seconds, and grows with pictures times draws.
+Areas are computed anew in every draw from how often each image was drawn. With 3,000 images,
+four classes and 2,000 draws that takes some 0.3 seconds, and grows with images times draws.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def probability_intervals(
         probabilities: (n, classes), rows sum to 1.
         labels: (n,), indices into `classes`.
         classes: Class names.
-        groups: (n,), what each picture belongs to; None where pictures are independent.
+        groups: (n,), what each image belongs to; None where images are independent.
         level: Of confidence, between 0 and 1.
         draws: Of the bootstrap.
         seed: Of the draws.
@@ -57,13 +57,13 @@ def probability_intervals(
         figure is None.
 
     Raises:
-        ValueError: There is no picture, or not a group for each.
+        ValueError: There is no image, or not a group for each.
     """
     places = group_numbers(groups, len(labels))
     g, k = int(places.max()) + 1, len(classes)
     by_class = np.bincount(places * k + labels, minlength=g * k).reshape(g, k).astype(np.float64)
     clusters, every = Clusters(np.ones(g), by_class), by_class.sum(axis=1)
-    # Pictures of a class and the others: an area wants both.
+    # Images of a class and the others: an area wants both.
     sides = np.stack([by_class, every[:, None] - by_class], axis=-1)
     ranked = np.flatnonzero(sides.any(axis=0).all(axis=-1)).tolist()
     sums = _sums(probabilities, labels, places, g)
@@ -95,7 +95,7 @@ def areas_of(
     Args:
         scores: (n,).
         truth: (n,), some true and some not.
-        places: (n,), number of each picture's group.
+        places: (n,), number of each image's group.
 
     Returns:
         Maps how often each group was drawn, (m, groups), to both areas (m,). Ties count half in the
@@ -104,7 +104,7 @@ def areas_of(
     """
     order = np.argsort(-scores, kind="stable")
     owners, keys, true = places[order], -scores[order], np.flatnonzero(truth[order])
-    # Where the threshold of each true picture begins and ends, among all and among the true ones.
+    # Where the threshold of each true image begins and ends, among all and among the true ones.
     first, last = (np.searchsorted(keys, keys[true], side) for side in _SIDES)
     true_first, true_last = (np.searchsorted(keys[true], keys[true], side) for side in _SIDES)
 

@@ -1,4 +1,4 @@
-"""Evaluates answers to pictures of a catalog, and writes what came out."""
+"""Evaluates answers to images of a catalog, and writes what came out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bcd.evaluation.conformal import (
     selective_accuracy,
     set_figures,
 )
-from bcd.evaluation.decision import Judge, Judged, count_reasons, p_malignant, referred
+from bcd.evaluation.decision import DecisionPolicy, Decisions, count_reasons, p_malignant, referred
 from bcd.evaluation.intervals import confusion_intervals, wilson
 from bcd.evaluation.metrics import clinical_at_threshold, compute_metrics, losses
 from bcd.evaluation.predictions import Prediction
@@ -31,11 +31,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Result:
-    """What came out on one set of pictures.
+    """What came out on one set of images.
 
     Attributes:
         metrics: The figures, ready for JSON.
-        predictions: Of each picture.
+        predictions: Of each image.
         uncalibrated: Probabilities before the temperature, (n, classes).
         probabilities: After it, (n, classes).
         labels: (n,).
@@ -50,7 +50,7 @@ class Result:
 
 def evaluate(
     answers: Answers,
-    judge: Judge,
+    policy: DecisionPolicy,
     catalog: Catalog,
     indices: Sequence[int],
     groups: Sequence[str] = (),
@@ -59,37 +59,37 @@ def evaluate(
     """Judges answers and computes every figure of them.
 
     Args:
-        answers: To the pictures of `indices`, in that order.
-        judge: Calibrates and refers.
-        catalog: Names the pictures and classes.
-        indices: Of the pictures, in the catalog.
-        groups: What each picture belongs to; intervals are over groups where there are any.
-        intervals: Whether to give them; to pictures that something was chosen on they mean nothing.
+        answers: To the images of `indices`, in that order.
+        policy: Calibrates and refers.
+        catalog: Names the images and classes.
+        indices: Of the images, in the catalog.
+        groups: What each image belongs to; intervals are over groups where there are any.
+        intervals: Whether to give them; to images that something was chosen on they mean nothing.
 
     Raises:
         BcdError: An answer is not finite.
     """
-    check_finite(answers, [catalog.pictures[i].path for i in indices])
-    judged = judge.answer(answers.logits, answers.features)
-    probabilities = judged.probabilities
+    check_finite(answers, [catalog.images[i].path for i in indices])
+    decisions = policy.answer(answers.logits, answers.features)
+    probabilities = decisions.probabilities
     uncalibrated = softmax(np.asarray(answers.logits, np.float64))
     labels, classes, benign = answers.labels, catalog.classes, catalog.benign
     named = named_groups(groups) if groups else None
-    metrics = compute_metrics(probabilities, labels, classes, benign, judge.prevalence)
+    metrics = compute_metrics(probabilities, labels, classes, benign, policy.prevalence)
     metrics |= {
-        "calibrated": judge.calibrated,
+        "calibrated": policy.calibrated,
         "ece_debiased": debiased_error(probabilities, labels),
         "ece_chance": chance_level(probabilities)._asdict(),
         "ece_uncalibrated": reliability(uncalibrated, labels).ece,
         "loss_uncalibrated": float(losses(uncalibrated, labels).mean()),
-        **_abstention(judged, labels),
+        **_abstention(decisions, labels),
     }
-    if judge.calibrated:
-        metrics |= _decided(judge, judged, labels, catalog, named, intervals)
+    if policy.calibrated:
+        metrics |= _decided(policy, decisions, labels, catalog, named, intervals)
     if intervals:
-        metrics |= _intervals(probabilities, labels, catalog, named, judge.prevalence)
+        metrics |= _intervals(probabilities, labels, catalog, named, policy.prevalence)
     predictions = tuple(
-        judged.prediction(place, catalog.pictures[i].path, classes[label])
+        decisions.prediction(place, catalog.images[i].path, classes[label])
         for place, (i, label) in enumerate(zip(indices, labels, strict=True))
     )
     return Result(metrics, predictions, uncalibrated, probabilities, labels)
@@ -102,7 +102,7 @@ def _intervals(
     groups: list[str] | None,
     prevalence: float | None,
 ) -> dict[str, Any]:
-    """95 % intervals as `<figure>_ci`, and that of accuracy were pictures independent."""
+    """95 % intervals as `<figure>_ci`, and that of accuracy were images independent."""
     predictions = probabilities.argmax(axis=1)
     classes, benign = catalog.classes, catalog.benign
     found = {
@@ -124,14 +124,14 @@ def _listed(value: Any) -> Any:
     return None if value is None else [float(limit) for limit in value]
 
 
-def _abstention(judged: Judged, labels: NDArray[np.int64]) -> dict[str, Any]:
+def _abstention(decisions: Decisions, labels: NDArray[np.int64]) -> dict[str, Any]:
     """Figures of what is referred, and of what abstaining would buy."""
-    confidence = judged.probabilities.max(axis=1)
-    right = judged.probabilities.argmax(axis=1) == labels
-    away = referred(judged.reasons)
+    confidence = decisions.probabilities.max(axis=1)
+    right = decisions.probabilities.argmax(axis=1) == labels
+    away = referred(decisions.reasons)
     return {
         "referred": float(away.mean()),
-        "referred_for": count_reasons(judged.reasons),
+        "referred_for": count_reasons(decisions.reasons),
         "accuracy_decided": float(right[~away].mean()) if not away.all() else None,
         "selective_accuracy": selective_accuracy(confidence, right),
         "area_under_risk": area_under_risk(risk_coverage(confidence, right)[1]),
@@ -139,44 +139,44 @@ def _abstention(judged: Judged, labels: NDArray[np.int64]) -> dict[str, Any]:
 
 
 def _decided(
-    judge: Judge,
-    judged: Judged,
+    policy: DecisionPolicy,
+    decisions: Decisions,
     labels: NDArray[np.int64],
     catalog: Catalog,
     groups: list[str] | None,
     intervals: bool,
 ) -> dict[str, Any]:
     """Figures of prediction sets and of the threshold for malignancy, beside what was promised."""
-    sets = prediction_sets(judged.probabilities, judge.set_from)
-    about = {"by_groups": judge.by_groups, "about": judge.about}
+    sets = prediction_sets(decisions.probabilities, policy.set_from)
+    about = {"by_groups": policy.by_groups, "about": policy.about}
     found: dict[str, Any] = {
         "sets": {
-            "wanted": judge.coverage,
-            "promised": judge.covered,
-            "promised_from": judge.units,
+            "wanted": policy.coverage,
+            "promised": policy.covered,
+            "promised_from": policy.units,
             **about,
             **set_figures(sets, labels, catalog.classes),
         }
     }
-    said = judge.malignant(judged.probabilities)
-    if judge.benign is None or judge.malignant_from is None or said is None:
+    said = policy.malignant(decisions.probabilities)
+    if policy.benign is None or policy.malignant_from is None or said is None:
         return found
-    ill = labels != judge.benign
+    ill = labels != policy.benign
     found["at_threshold"] = {
-        "wanted_sensitivity": judge.sensitivity,
-        "promised_sensitivity": judge.sensitivity_kept,
-        "confidence": judge.confidence,
-        "promised_from": judge.malignant_units,
+        "wanted_sensitivity": policy.sensitivity,
+        "promised_sensitivity": policy.sensitivity_kept,
+        "confidence": policy.confidence,
+        "promised_from": policy.malignant_units,
         **about,
         **clinical_at_threshold(
-            p_malignant(judged.probabilities, judge.benign), ill, judge.malignant_from,
-            judge.prevalence,
+            p_malignant(decisions.probabilities, policy.benign), ill, policy.malignant_from,
+            policy.prevalence,
         ),
     }  # fmt: skip
     if intervals:
         two = confusion_intervals(
             ill.astype(np.int64), said.astype(np.int64), ("benign", "malignant"), 0, groups,
-            prevalence=judge.prevalence,
+            prevalence=policy.prevalence,
         )  # fmt: skip
         for name in ("sensitivity", "specificity", "ppv", "npv"):
             found["at_threshold"][f"malignant_{name}_ci"] = _listed(two[f"malignant_{name}"])

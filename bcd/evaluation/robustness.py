@@ -13,32 +13,32 @@ from torch import nn
 from bcd.config.schema import FeaturesConfig, ModelConfig
 from bcd.data.catalog import Catalog
 from bcd.data.loading import make_loader
-from bcd.data.views import PLAIN, PictureViews
+from bcd.data.views import PLAIN, ImageViews
 from bcd.errors import BcdError
 from bcd.evaluation.calibration import reliability
 from bcd.evaluation.collect import check_finite, collect_answers
-from bcd.evaluation.decision import Judge, referred
+from bcd.evaluation.decision import DecisionPolicy, referred
 from bcd.evaluation.robustness_suite import (
-    ShiftAugmenter,
-    ShiftedViews,
-    run_shifts,
-    shift_table,
-    shifts,
+    CorruptedViews,
+    CorruptionAugmenter,
+    corruption_suite,
+    robustness_table,
+    run_corruptions,
 )
 from bcd.features.cached import Need, feed
 from bcd.features.engines import make_engine, with_engine
 from bcd.models.network import FrozenPrefix, SmearNetwork
 
-# What every training run tries on some of its test pictures, unasked.
+# What every training run tries on some of its test images, unasked.
 _SHORT = (("grey", 0.0), ("jpeg", 30.0), ("gaussian blur", 1.5))
-_FEW = 100  # pictures
+_FEW = 100  # images
 
 Rows = list[dict[str, Any]]
 
 
-def short_shifts(
+def brief_robustness(
     network: SmearNetwork,
-    judge: Judge,
+    policy: DecisionPolicy,
     catalog: Catalog,
     indices: Sequence[int],
     model: ModelConfig,
@@ -46,12 +46,12 @@ def short_shifts(
     mask: bool,
     device: torch.device,
 ) -> Rows:
-    """Tries three shifts on a hundred test pictures, evenly taken; through the bank where it can.
+    """Tries three corruptions on a hundred evenly spaced test images, through the bank if possible.
 
     Args:
         network: Trained.
-        judge: Decided on val.
-        catalog: The pictures.
+        policy: Decided on val.
+        catalog: The images.
         indices: Of the test part.
         model: The `model` group.
         features: The `features` group.
@@ -59,7 +59,7 @@ def short_shifts(
         device: Where to compute.
 
     Returns:
-        As `shift_table`.
+        As `robustness_table`.
 
     Raises:
         BcdError: An answer is not finite.
@@ -67,8 +67,8 @@ def short_shifts(
     some = [
         indices[i] for i in np.linspace(0, len(indices) - 1, min(_FEW, len(indices))).astype(int)
     ]
-    augmenter = ShiftAugmenter(_SHORT)
-    source = PictureViews(catalog.root, catalog.pictures, model.input_size, augmenter, mask)
+    augmenter = CorruptionAugmenter(_SHORT)
+    source = ImageViews(catalog.root, catalog.images, model.input_size, augmenter, mask)
     versions = (PLAIN, *range(len(_SHORT)))
     # Activations in front of trained blocks would take more room than time.
     pooled = FeaturesConfig(**{**vars(features), "bank": features.bank and network.prefix.pooled})
@@ -77,40 +77,40 @@ def short_shifts(
         keys: Any = [(index, version) for version in versions for index in some]
         answers = collect_answers(network, make_loader(fed, keys, 16, None), device)
     check_finite(answers)
-    judged = judge.answer(answers.logits, answers.features)
-    probabilities = judged.probabilities
+    decisions = policy.answer(answers.logits, answers.features)
+    probabilities = decisions.probabilities
     shape, labels = (len(versions), len(some)), answers.labels[: len(some)]
-    away = referred(judged.reasons).reshape(shape)
-    return shift_table(augmenter.suite, probabilities.reshape(*shape, -1), labels, _ece, away)
+    away = referred(decisions.reasons).reshape(shape)
+    return robustness_table(augmenter.suite, probabilities.reshape(*shape, -1), labels, _ece, away)
 
 
-def all_shifts(
+def full_robustness(
     name: str,
     network: SmearNetwork,
-    judge: Judge,
-    source: PictureViews,
+    policy: DecisionPolicy,
+    source: ImageViews,
     indices: Sequence[int],
     engine: str,
     device: torch.device,
 ) -> Rows:
-    """Runs a suite of shifts on pictures, each decoded once.
+    """Runs a suite of corruptions on images, each decoded once.
 
     Args:
         name: Of the suite.
         network: Trained.
-        judge: Of its checkpoint.
-        source: The pictures.
+        policy: Of its checkpoint.
+        source: The images.
         indices: Of those wanted.
         engine: As `features.engine`.
         device: Where to compute.
 
     Returns:
-        As `shift_table`.
+        As `robustness_table`.
 
     Raises:
         BcdError: An answer is not finite.
     """
-    suite = shifts(name)
+    suite = corruption_suite(name)
     blocks = nn.Sequential(*network.prefix.blocks, *network.trunk)
     mean, std = (network.prefix.get_buffer(n).flatten().tolist() for n in ("mean", "std"))
     frozen = FrozenPrefix(blocks, True, mean, std)
@@ -118,22 +118,22 @@ def all_shifts(
     head = network.head.cpu().eval()
 
     @torch.inference_mode()
-    def forward(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits, and in the last column how unlike the training pictures each is."""
-        features = made.forward(pictures)
+    def forward(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits, and in the last column how unlike the training images each is."""
+        features = made.forward(images)
         logits = head(torch.from_numpy(features)).numpy()
-        apart = judge.unlikeness(features)[:, None]
+        apart = policy.ood_score(features)[:, None]
         return np.concatenate([logits, apart], axis=1, dtype=np.float32)
 
-    shifted = ShiftedViews(source, indices, suite)
+    corrupted = CorruptedViews(source, indices, suite)
     batch = max(made.batch, 8)
-    values, labels = run_shifts(shifted, forward, made.threads, batch, "Shifted pictures")
+    values, labels = run_corruptions(corrupted, forward, made.threads, batch, "Corrupted images")
     if not np.isfinite(values).all():
-        raise BcdError("answers to shifted pictures are not finite: the weights are of no use")
-    probabilities = np.stack([judge.probabilities(v[:, :-1]) for v in values])
+        raise BcdError("answers to corrupted images are not finite: the weights are of no use")
+    probabilities = np.stack([policy.probabilities(v[:, :-1]) for v in values])
     pairs = zip(probabilities, values[:, :, -1], strict=True)
-    away = np.stack([referred(judge.reasons(p, apart)) for p, apart in pairs])
-    return shift_table(suite, probabilities, labels, _ece, away)
+    away = np.stack([referred(policy.reasons(p, apart)) for p, apart in pairs])
+    return robustness_table(suite, probabilities, labels, _ece, away)
 
 
 def _ece(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float:

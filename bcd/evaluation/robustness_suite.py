@@ -1,4 +1,4 @@
-"""Shifts: the same pictures under other light, stain, focus, camera and storage, in known steps."""
+"""Suites of corruptions: light, stain, focus, camera and file quality, in known strengths."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ import torch
 from numpy.typing import NDArray
 
 from bcd.config.schema import AugmentConfig
-from bcd.data.views import PLAIN, Augmenter, PictureViews
+from bcd.data.views import PLAIN, Augmenter, ImageViews
 from bcd.errors import ConfigError
-from bcd.evaluation import corruptions as distortions
+from bcd.evaluation import corruptions
 from bcd.evaluation.corruptions import Pixels
 
 
 @dataclass(frozen=True)
-class Shift:
-    """One change of a picture, in one strength.
+class Corruption:
+    """One change of an image, in one strength.
 
     Attributes:
         kind: What is changed.
         strength_label: How much, with its unit; within a kind the order is that of `SUITES`.
-        apply: Maps pixels, uint8 RGB (height, width, 3), and the picture's sha256 to new pixels of
+        apply: Maps pixels, uint8 RGB (height, width, 3), and the image's sha256 to new pixels of
             that shape. What it draws depends on the sha256 and the kind alone: at another strength
-            the same picture has the same grain, direction and signs, only more of it.
+            the same image has the same grain, direction and signs, only more of it.
     """
 
     kind: str
@@ -50,8 +50,8 @@ def _drawn(
     return change(pixels, strength, np.random.default_rng(sequence))
 
 
-def make_shift(kind: str, strength: float) -> Shift:
-    """Makes a shift of a known kind in any strength.
+def make_corruption(kind: str, strength: float) -> Corruption:
+    """Makes a corruption of a known kind in any strength.
 
     Args:
         kind: One of `KINDS`.
@@ -61,25 +61,25 @@ def make_shift(kind: str, strength: float) -> Shift:
     apply = partial(_fixed, change, strength)
     if kind in _DRAWN:
         apply = partial(_drawn, change, strength, kind)
-    return Shift(kind, label.format(strength), apply)
+    return Corruption(kind, label.format(strength), apply)
 
 
 KINDS: dict[str, tuple[Callable[..., Pixels], str]] = {
-    "brightness": (distortions.brightness, "x {:g}"),
-    "contrast": (distortions.contrast, "x {:g}"),
-    "saturation": (distortions.saturation, "x {:g}"),
-    "hue": (distortions.hue, "{:+g}°"),
-    "grey": (distortions.saturation, "full"),
-    "stain": (distortions.stain, "{:.0%}"),
-    "HED jitter": (distortions.hed_jitter, "{:g}"),
-    "white balance": (distortions.white_balance, "{:g} K"),
-    "defocus": (distortions.defocus, "{:g} px"),
-    "gaussian blur": (distortions.gaussian_blur, "5x5, sd {:g}"),
-    "motion blur": (distortions.motion_blur, "{:g} px"),
-    "jpeg": (distortions.jpeg, "quality {:g}"),
-    "noise": (distortions.noise, "sd {:g}"),
-    "pixelation": (distortions.pixelation, "{:g} px"),
-    "zoom": (distortions.zoom, "x {:g}"),
+    "brightness": (corruptions.brightness, "x {:g}"),
+    "contrast": (corruptions.contrast, "x {:g}"),
+    "saturation": (corruptions.saturation, "x {:g}"),
+    "hue": (corruptions.hue, "{:+g}°"),
+    "grey": (corruptions.saturation, "full"),
+    "stain": (corruptions.stain, "{:.0%}"),
+    "HED jitter": (corruptions.hed_jitter, "{:g}"),
+    "white balance": (corruptions.white_balance, "{:g} K"),
+    "defocus": (corruptions.defocus, "{:g} px"),
+    "gaussian blur": (corruptions.gaussian_blur, "5x5, sd {:g}"),
+    "motion blur": (corruptions.motion_blur, "{:g} px"),
+    "jpeg": (corruptions.jpeg, "quality {:g}"),
+    "noise": (corruptions.noise, "sd {:g}"),
+    "pixelation": (corruptions.pixelation, "{:g} px"),
+    "zoom": (corruptions.zoom, "x {:g}"),
 }
 """How each kind changes pixels, and how a strength of it is written."""
 
@@ -112,19 +112,20 @@ _BRIEF: dict[str, tuple[float, ...]] = {
 }
 
 
-def _suite(strengths: dict[str, tuple[float, ...]]) -> tuple[Shift, ...]:
+def _suite(strengths: dict[str, tuple[float, ...]]) -> tuple[Corruption, ...]:
     return tuple(
-        make_shift(kind, strength) for kind, all_ in strengths.items() for strength in all_
+        make_corruption(kind, strength) for kind, all_ in strengths.items() for strength in all_
     )
 
 
-SUITES: dict[str, tuple[Shift, ...]] = {"standard": _suite(_STANDARD), "brief": _suite(_BRIEF)}
-"""Shifts by the name of their suite.
+SUITES: dict[str, tuple[Corruption, ...]] = {"standard": _suite(_STANDARD), "brief": _suite(_BRIEF)}
+"""Corruptions by the name of their suite.
 
-`brief` has nine shifts, by which recipes are compared.
+`brief` has nine corruptions, by which recipes are compared.
 
-`standard` has 40 shifts of 14 kinds: on 700 pictures 28 700 passes of the network, the plain
-ones counted, some three minutes at 150 a second; to shift the pictures takes ten seconds on a core.
+`standard` has 40 corruptions of 14 kinds: on 700 images 28 700 passes of the network, the plain
+ones counted, some three minutes at 150 a second; to corruption the images takes ten seconds on a
+core.
 
 Seven kinds are those that MedMNIST-C (Di Salvo et al., arXiv:2406.17536) does to BloodMNIST:
 pixels, JPEG, defocus, motion, brightness, contrast, saturation (its bubbles and stain deposits are
@@ -133,8 +134,8 @@ Lengths are in pixels of the network's input and begin at half of one, as a cell
 """
 
 
-def shifts(name: str) -> tuple[Shift, ...]:
-    """Returns the shifts of a suite, those of a kind side by side in the order of strength.
+def corruption_suite(name: str) -> tuple[Corruption, ...]:
+    """Returns the corruptions of a suite, those of a kind side by side in the order of strength.
 
     Raises:
         ConfigError: There is no such suite.
@@ -142,84 +143,86 @@ def shifts(name: str) -> tuple[Shift, ...]:
     from bcd.config.check import nearest
 
     if name not in SUITES:
-        raise ConfigError(f"shift={name}: choose {', '.join(SUITES)}{nearest(name, SUITES)}")
+        raise ConfigError(f"corruption={name}: choose {', '.join(SUITES)}{nearest(name, SUITES)}")
     return SUITES[name]
 
 
-class ShiftAugmenter(Augmenter):
-    """Makes shifts as if they were views: view v of a picture is the picture under shift v.
+class CorruptionAugmenter(Augmenter):
+    """Makes corruptions as if they were views: view v of an image is the image under corruption v.
 
     So they go through the feature bank as views do.
 
     Args:
-        suite: Kinds and strengths, as `make_shift` takes them.
+        suite: Kinds and strengths, as `make_corruption` takes them.
     """
 
     def __init__(self, suite: Sequence[tuple[str, float]]) -> None:
-        named = [{"shift": kind, "strength": strength} for kind, strength in suite]
+        named = [{"corruption": kind, "strength": strength} for kind, strength in suite]
         super().__init__(AugmentConfig(len(named), named), 0)
-        self.suite = [make_shift(kind, strength) for kind, strength in suite]
+        self.suite = [make_corruption(kind, strength) for kind, strength in suite]
 
     def check(self) -> None:
-        """There is nothing to check: the shifts are made already."""
+        """There is nothing to check: the corruptions are made already."""
 
-    def __call__(self, picture: Pixels, sha256: str, view: int) -> Pixels:
-        """Returns a picture under a shift, same shape (size, size, 3)."""
-        return picture if view == PLAIN else self.suite[view].apply(picture, sha256)
+    def __call__(self, image: Pixels, sha256: str, view: int) -> Pixels:
+        """Returns an image under a corruption, same shape (size, size, 3)."""
+        return image if view == PLAIN else self.suite[view].apply(image, sha256)
 
     def __getstate__(self) -> dict[str, Any]:
         return dict(self.__dict__)
 
 
-class ShiftedViews:
-    """Pictures under all shifts, each decoded once; version 0 is the picture as it is.
+class CorruptedViews:
+    """Images under all corruptions, each decoded once; version 0 is the image as it is.
 
     Args:
-        views: Decodes the pictures.
-        indices: Of the pictures wanted; a number counts in them.
-        suite: The shifts.
+        views: Decodes the images.
+        indices: Of the images wanted; a number counts in them.
+        suite: The corruptions.
     """
 
-    def __init__(self, views: PictureViews, indices: Sequence[int], suite: Sequence[Shift]) -> None:
+    def __init__(
+        self, views: ImageViews, indices: Sequence[int], suite: Sequence[Corruption]
+    ) -> None:
         self._views = views
         self._indices = list(indices)
         self._suite = tuple(suite)
 
     @property
     def versions(self) -> int:
-        """How many inputs of the network a picture makes: one more than there are shifts."""
+        """How many inputs of the network an image makes: one more than there are corruptions."""
         return 1 + len(self._suite)
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, number: int) -> tuple[Pixels, int]:
-        """All versions of a picture, uint8 (versions, size, size, 3), and its label."""
+        """All versions of an image, uint8 (versions, size, size, 3), and its label."""
         index = self._indices[number]
-        picture, pixels = self._views.pictures[index], self._views.pixels(index)
-        made = [pixels, *(shift.apply(pixels, picture.sha256) for shift in self._suite)]
-        return np.stack(made), picture.label
+        image, pixels = self._views.images[index], self._views.pixels(index)
+        made = [pixels, *(corruption.apply(pixels, image.sha256) for corruption in self._suite)]
+        return np.stack(made), image.label
 
 
-def run_shifts(
-    source: ShiftedViews,
+def run_corruptions(
+    source: CorruptedViews,
     forward: Callable[[Pixels], NDArray[np.float32]],
     threads: int = 1,
     batch: int = 8,
     description: str = "",
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Computes the answers to all versions of all pictures, several pictures at once.
+    """Computes the answers to all versions of all images, several images at once.
 
     Args:
-        source: The pictures and shifts.
+        source: The images and corruptions.
         forward: Maps inputs uint8 (N, size, size, 3) to answers (N, k), such as logits; called
             from `threads` threads at once, as an engine allows.
-        threads: How many pictures at once; with several, each call has one thread of torch.
+        threads: How many images at once; with several, each call has one thread of torch.
         batch: Most inputs a call.
         description: Text beside the progress bar; no bar if empty.
 
     Returns:
-        Answers (versions, pictures, k) and labels (pictures,).
+        Answers (versions, images, k) and labels (images,).
     """
     from bcd.console import track
 
@@ -228,10 +231,10 @@ def run_shifts(
         starts = range(0, len(parts), batch)
         return np.concatenate([forward(parts[i : i + batch]) for i in starts]), label
 
-    cv2.setNumThreads(0)  # the pictures fill the cores
+    cv2.setNumThreads(0)  # the images fill the cores
     of_torch = torch.get_num_threads()
     share = (1 if threads > 1 else of_torch,)
-    with ThreadPoolExecutor(threads, "shifts", torch.set_num_threads, share) as pool:
+    with ThreadPoolExecutor(threads, "corruptions", torch.set_num_threads, share) as pool:
         try:
             done: Iterable[Any] = pool.map(answer, range(len(source)))
             done = track(done, description, len(source)) if description else done
@@ -242,30 +245,30 @@ def run_shifts(
     return np.stack(logits, axis=1), np.array(labels, dtype=np.int64)
 
 
-def shift_table(
-    suite: Sequence[Shift],
+def robustness_table(
+    suite: Sequence[Corruption],
     probabilities: NDArray[np.floating[Any]],
     labels: NDArray[np.int64],
     ece: Callable[[NDArray[np.floating[Any]], NDArray[np.int64]], float],
     refer: NDArray[np.bool_] | None = None,
 ) -> list[dict[str, Any]]:
-    """Computes the figures of each shift, as `metrics.json` defines them.
+    """Computes the figures of each corruption, as `metrics.json` defines them.
 
     Args:
-        suite: The shifts.
-        probabilities: (1 + shifts, n, classes), the pictures as they are first.
+        suite: The corruptions.
+        probabilities: (1 + corruptions, n, classes), the images as they are first.
         labels: (n,).
         ece: Expected calibration error of probabilities (n, classes) and labels (n,).
-        refer: (1 + shifts, n): which answers go to a person; None where that is not decided. The
-            figures are of all pictures, referred or not.
+        refer: (1 + corruptions, n): which answers go to a person; None where that is not decided.
+            The figures are of all images, referred or not.
 
     Returns:
-        A row for the pictures as they are (kind `none`) and one a shift, ready for JSON: kind,
+        A row for the images as they are (kind `none`) and one a corruption, ready for JSON: kind,
         strength, accuracy, balanced_accuracy, ece, referred (share, None where not decided), n.
     """
     from bcd.evaluation.metrics import confusion, matrix_figures
 
-    names = [("none", ""), *((shift.kind, shift.strength_label) for shift in suite)]
+    names = [("none", ""), *((corruption.kind, corruption.strength_label) for corruption in suite)]
     rows: list[dict[str, Any]] = []
     for number, ((kind, strength), values) in enumerate(zip(names, probabilities, strict=True)):
         matrix = confusion(labels, values.argmax(axis=1), values.shape[1])

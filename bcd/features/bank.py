@@ -1,4 +1,4 @@
-"""The bank: a folder of shards that holds the features of one recipe, whoever asked for them."""
+"""The bank: a folder of shards that holds the features of one cache key, whoever asked for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bcd.console import say
 from bcd.errors import BcdError
-from bcd.features.cache_key import Recipe
+from bcd.features.cache_key import CacheKey
 from bcd.features.shards import Shard, read_shards
 from bcd.storage import PART, cache_dir, write_text
 
@@ -28,7 +28,7 @@ def banks_dir() -> Path:
 
 @dataclass
 class Bank:
-    """The features of one recipe.
+    """The features of one cache key.
 
     Attributes:
         folder: Where its shards are.
@@ -39,9 +39,9 @@ class Bank:
     shards: list[Shard] = field(default_factory=list)
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Bank:
-        """The bank of a recipe; nothing is read yet."""
-        return cls(banks_dir() / recipe.key)
+    def of(cls, cache_key: CacheKey) -> Bank:
+        """The bank of a cache key; nothing is read yet."""
+        return cls(banks_dir() / cache_key.key)
 
     def load(self) -> list[Shard]:
         """Reads which shards there are and checks each; returns those that are damaged."""
@@ -51,32 +51,32 @@ class Bank:
         return [s for s, ok in zip(found, whole, strict=True) if not ok]
 
     def missing(
-        self, pictures: Sequence[str], views: Sequence[int]
+        self, images: Sequence[str], views: Sequence[int]
     ) -> dict[tuple[int, ...], list[str]]:
-        """Says what is wanting of these pictures in these views.
+        """Says what is wanting of these images in these views.
 
         Returns:
-            By the views that they lack: pictures, each once, in the order given.
+            By the views that they lack: images, each once, in the order given.
         """
         held: dict[int, set[str]] = {view: set() for view in views}
         for shard in self.shards:
             for view in held.keys() & set(shard.views):
-                held[view].update(shard.pictures)
+                held[view].update(shard.images)
         wanting: dict[tuple[int, ...], list[str]] = {}
-        for picture in dict.fromkeys(pictures):
-            lacking = tuple(view for view in views if picture not in held[view])
+        for image in dict.fromkeys(images):
+            lacking = tuple(view for view in views if image not in held[view])
             if lacking:
-                wanting.setdefault(lacking, []).append(picture)
+                wanting.setdefault(lacking, []).append(image)
         return wanting
 
     @contextlib.contextmanager
-    def locked(self, recipe: Recipe | None = None) -> Iterator[None]:
+    def locked(self, cache_key: CacheKey | None = None) -> Iterator[None]:
         """For the length of the block this process alone writes to the bank; waits for its turn.
 
         The system lets go of the lock when the process ends, however it ends.
 
         Args:
-            recipe: Stands in the folder from then on, for people.
+            cache_key: Stands in the folder from then on, for people.
         """
         import filelock
 
@@ -88,8 +88,8 @@ class Bank:
             except filelock.Timeout:
                 say("feature bank: another process is building it; waiting")
                 lock.acquire()
-            if recipe is not None:
-                write_text(self.folder / "recipe.json", recipe.text())
+            if cache_key is not None:
+                write_text(self.folder / "cache_key.json", cache_key.text())
             for leftover in self.folder.glob(f".*{PART}"):
                 leftover.unlink(missing_ok=True)
         except OSError as error:
@@ -112,30 +112,30 @@ class Rows:
     """Finds and hands out rows of a bank.
 
     Args:
-        bank: Loaded, and holding every picture in every view asked for.
-        pictures: sha256 of the pictures; a row is asked for by place in this list.
+        bank: Loaded, and holding every image in every view asked for.
+        images: sha256 of the images; a row is asked for by place in this list.
         views: Numbers of the views.
     """
 
-    def __init__(self, bank: Bank, pictures: Sequence[str], views: Sequence[int]) -> None:
+    def __init__(self, bank: Bank, images: Sequence[str], views: Sequence[int]) -> None:
         self._shards = bank.shards
         self._column = {view: number for number, view in enumerate(views)}
-        # Which shard holds a picture's view, and at which place; small at any number of pictures.
-        self._where = np.full((len(pictures), len(views), 2), -1, np.int32)
+        # Which shard holds an image's view, and at which place; small at any number of images.
+        self._where = np.full((len(images), len(views), 2), -1, np.int32)
         numbers: dict[str, list[int]] = {}
-        for number, picture in enumerate(pictures):
-            numbers.setdefault(picture, []).append(number)
+        for number, image in enumerate(images):
+            numbers.setdefault(image, []).append(number)
         for place, shard in enumerate(bank.shards):
             columns = [self._column[view] for view in shard.views if view in self._column]
-            for row, picture in enumerate(shard.pictures):
-                for number in numbers.get(picture, ()):
+            for row, image in enumerate(shard.images):
+                for number in numbers.get(image, ()):
                     self._where[number, columns] = (place, row)
         self._mapped: dict[int, NDArray[Any]] = {}
         self._handed_out = 0
 
-    def get(self, picture: int, view: int) -> NDArray[Any]:
-        """The features of a view of the picture at that place, a copy, of the stored type."""
-        place, row = self._where[picture, self._column[view]]
+    def get(self, image: int, view: int) -> NDArray[Any]:
+        """The features of a view of the image at that place, a copy, of the stored type."""
+        place, row = self._where[image, self._column[view]]
         shard = self._shards[place]
         features = self._mapped.get(place)
         if features is None:
@@ -159,5 +159,5 @@ def all_banks() -> Iterator[Bank]:
     """Every bank there is, by name."""
     folder = banks_dir()
     for place in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if (place / "recipe.json").is_file():
+        if (place / "cache_key.json").is_file():
             yield Bank(place)

@@ -1,4 +1,4 @@
-"""Recipes: all that a feature depends on besides its picture. Another recipe, another bank."""
+"""Cache keys: all that a feature depends on besides its image. Another cache key, another bank."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Recipe:
+class CacheKey:
     """How the features of a bank are made.
 
     Attributes:
-        facts: Plain data; two recipes with the same facts give the same features.
+        facts: Plain data; two cache keys with the same facts give the same features.
     """
 
     facts: dict[str, Any]
@@ -42,10 +42,10 @@ class Recipe:
         return json.dumps(self.facts, indent=1, sort_keys=True) + "\n"
 
 
-def plain_recipe(
+def plain_key(
     model: ModelConfig, prefix: FrozenPrefix, engine: str, dtype: str, mask: bool
-) -> Recipe:
-    """Recipe for pictures that are merely resized; it depends on no seed and no augmentation.
+) -> CacheKey:
+    """CacheKey for images that are merely resized; it depends on no seed and no augmentation.
 
     Args:
         model: The `model` group.
@@ -58,7 +58,7 @@ def plain_recipe(
     packages = ["pillow", "opencv-python-headless", "numpy", "torch"]
     # What layers of a library do is not all seen in their structure.
     packages += sorted({network.library for network in model.branches() or [model]})
-    return Recipe(
+    return CacheKey(
         {
             "format": FORMAT,
             "backbone": model.title,
@@ -74,15 +74,15 @@ def plain_recipe(
     )
 
 
-def view_recipe(plain: Recipe, augment: AugmentConfig, seed: int) -> Recipe:
-    """Recipe for views drawn with a seed; how many there are changes none of them."""
+def view_key(plain: CacheKey, augment: AugmentConfig, seed: int) -> CacheKey:
+    """CacheKey for views drawn with a seed; how many there are changes none of them."""
     drawn = {
         "transforms": augment.transforms,
         "seed": seed,
         "albumentations": version("albumentations"),
         "sources": dict(sorted(_sources(augment.transforms))),
     }
-    return Recipe({**plain.facts, "augment": drawn})
+    return CacheKey({**plain.facts, "augment": drawn})
 
 
 def _sources(value: Any) -> Iterator[tuple[str, str]]:

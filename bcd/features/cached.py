@@ -12,11 +12,11 @@ from torch import Tensor
 
 from bcd.config.schema import FeaturesConfig, ModelConfig
 from bcd.console import say
-from bcd.data.catalog import Picture
-from bcd.data.views import PLAIN, Key, PictureViews, ViewSource
+from bcd.data.catalog import ImageRecord
+from bcd.data.views import PLAIN, ImageViews, Key, ViewSource
 from bcd.errors import BcdError
 from bcd.features.bank import Bank, Rows
-from bcd.features.cache_key import Recipe, plain_recipe, view_recipe
+from bcd.features.cache_key import CacheKey, plain_key, view_key
 from bcd.features.engines import engine_label, make_engine, with_engine
 from bcd.features.extract import Extractor, Work
 from bcd.models.network import SmearNetwork
@@ -24,25 +24,27 @@ from bcd.models.network import SmearNetwork
 
 @dataclass(frozen=True)
 class Need:
-    """Pictures (indices in the catalog) and the views that will be asked for of each."""
+    """Images (indices in the catalog) and the views that will be asked for of each."""
 
     indices: Sequence[int]
     views: Sequence[int]
 
 
 class BankedViews(ViewSource):
-    """What `PictureViews` gives, after the frozen prefix.
+    """What `ImageViews` gives, after the frozen prefix.
 
     Args:
-        pictures: A key's index counts in them.
-        plain: Rows of the pictures as they are; None if none is asked for.
-        drawn: Rows of views; None where all views are the picture as it is.
+        images: A key's index counts in them.
+        plain: Rows of the images as they are; None if none is asked for.
+        drawn: Rows of views; None where all views are the image as it is.
     """
 
     wants_workers = False
 
-    def __init__(self, pictures: Sequence[Picture], plain: Rows | None, drawn: Rows | None) -> None:
-        self._labels = [picture.label for picture in pictures]
+    def __init__(
+        self, images: Sequence[ImageRecord], plain: Rows | None, drawn: Rows | None
+    ) -> None:
+        self._labels = [image.label for image in images]
         self._plain = plain
         self._drawn = drawn
 
@@ -73,7 +75,7 @@ def feed(
     cfg: FeaturesConfig,
     model: ModelConfig,
     network: SmearNetwork,
-    source: PictureViews,
+    source: ImageViews,
     needs: Sequence[Need],
     device: torch.device,
 ) -> Iterator[ViewSource]:
@@ -83,7 +85,7 @@ def feed(
         cfg: The `features` group.
         model: The `model` group that the network was made of.
         network: Its frozen prefix hands on what the bank feeds it, while the block lasts.
-        source: The pictures.
+        source: The images.
         needs: What will be asked for.
         device: Where the network will run.
 
@@ -115,16 +117,16 @@ def feed(
 class _Order:
     """What is asked of one bank."""
 
-    recipe: Recipe
+    cache_key: CacheKey
     bank: Bank
     indices: tuple[int, ...]
     views: tuple[int, ...]
 
-    def works(self, pictures: Sequence[Picture]) -> list[Work]:
+    def works(self, images: Sequence[ImageRecord]) -> list[Work]:
         """What the bank lacks of it."""
         first: dict[str, int] = {}
         for index in self.indices:
-            first.setdefault(pictures[index].sha256, index)
+            first.setdefault(images[index].sha256, index)
         lacking = self.bank.missing(list(first), self.views)
         return [
             Work(self.bank, tuple(first[name] for name in names), views)
@@ -137,43 +139,43 @@ def _fill(
     engine: str,
     model: ModelConfig,
     network: SmearNetwork,
-    source: PictureViews,
+    source: ImageViews,
     needs: Sequence[Need],
     device: torch.device,
 ) -> BankedViews:
     prefix = network.prefix
-    plain = plain_recipe(model, prefix, engine_label(engine, device), cfg.dtype, source.mask)
+    plain = plain_key(model, prefix, engine_label(engine, device), cfg.dtype, source.mask)
     orders = _orders(plain, source, needs)
-    pictures = source.pictures
+    images = source.images
     for order in orders:
         order.bank.load()
-    if any(order.works(pictures) for order in orders):
+    if any(order.works(images) for order in orders):
         # Before a bank is begun: not every engine can run every network.
         made = make_engine(engine, prefix, source.size, device)
         with contextlib.ExitStack() as stack:
             # In one order for all processes, so that no two wait for each other.
-            for order in sorted(orders, key=lambda order: order.recipe.key):
-                stack.enter_context(order.bank.locked(order.recipe))
+            for order in sorted(orders, key=lambda order: order.cache_key.key):
+                stack.enter_context(order.bank.locked(order.cache_key))
                 _remove_damaged(order.bank)
-            works = [work for order in orders for work in order.works(pictures)]
+            works = [work for order in orders for work in order.works(images)]
             if works:
                 Extractor(source, made, cfg.dtype).run(works)
-    names = [picture.sha256 for picture in pictures]
-    rows = {order.recipe == plain: Rows(order.bank, names, order.views) for order in orders}
-    return BankedViews(pictures, rows.get(True), rows.get(False))
+    names = [image.sha256 for image in images]
+    rows = {order.cache_key == plain: Rows(order.bank, names, order.views) for order in orders}
+    return BankedViews(images, rows.get(True), rows.get(False))
 
 
-def _orders(plain: Recipe, source: PictureViews, needs: Sequence[Need]) -> list[_Order]:
-    """One order a bank: pictures as they are in one, drawn views in another."""
+def _orders(plain: CacheKey, source: ImageViews, needs: Sequence[Need]) -> list[_Order]:
+    """One order a bank: images as they are in one, drawn views in another."""
     changes = source.augmenter.changes
     drawn = [need for need in needs if changes and tuple(need.views) != (PLAIN,)]
     as_is = sorted({i for need in needs if need not in drawn for i in need.indices})
     orders = []
     if drawn:
-        recipe = view_recipe(plain, source.augmenter.cfg, source.augmenter.seed)
+        cache_key = view_key(plain, source.augmenter.cfg, source.augmenter.seed)
         indices = sorted({i for need in drawn for i in need.indices})
         views = sorted({v for need in drawn for v in need.views})
-        orders.append(_Order(recipe, Bank.of(recipe), tuple(indices), tuple(views)))
+        orders.append(_Order(cache_key, Bank.of(cache_key), tuple(indices), tuple(views)))
     if as_is:
         orders.append(_Order(plain, Bank.of(plain), tuple(as_is), (PLAIN,)))
     return orders

@@ -37,10 +37,10 @@ class Engine:
 
     Attributes:
         name: With its version and precision; what a bank's key holds of it.
-        forward: Maps pictures uint8 (N, size, size, 3) to float32 (N, ...). May be called from
+        forward: Maps images uint8 (N, size, size, 3) to float32 (N, ...). May be called from
             `threads` threads at once.
         threads: How many calls at once keep the machine busy.
-        batch: Pictures a call.
+        batch: Images a call.
     """
 
     name: str
@@ -96,7 +96,7 @@ def make_engine(name: str, prefix: FrozenPrefix, size: int, device: torch.device
     Args:
         name: As `choose_engine` returned it.
         prefix: Stays as it is.
-        size: Side of the pictures in pixels.
+        size: Side of the images in pixels.
         device: For torch; the others run on the CPU.
 
     Raises:
@@ -114,7 +114,7 @@ def make_engine(name: str, prefix: FrozenPrefix, size: int, device: torch.device
 
 
 class _Extractor(nn.Module):
-    """A prefix with BatchNorm folded into the convolutions, fed pictures with channels last."""
+    """A prefix with BatchNorm folded into the convolutions, fed images with channels last."""
 
     def __init__(self, prefix: FrozenPrefix) -> None:
         super().__init__()
@@ -153,8 +153,8 @@ def _torch(label: str, module: nn.Module, device: torch.device) -> Engine:
     module = module.to(device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def forward(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        x = torch.from_numpy(pictures).to(device, non_blocking=True)
+    def forward(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        x = torch.from_numpy(images).to(device, non_blocking=True)
         output: Tensor = module(x)
         return output.cpu().numpy()
 
@@ -174,9 +174,9 @@ def _export(module: nn.Module, size: int) -> bytes:
             module,
             (example,),
             stream,  # type: ignore[arg-type]
-            input_names=["pictures"],
+            input_names=["images"],
             output_names=["features"],
-            dynamic_axes={"pictures": {0: "n"}, "features": {0: "n"}},
+            dynamic_axes={"images": {0: "n"}, "features": {0: "n"}},
             dynamo=False,
             # What cannot be exported onnxruntime refuses, in a line; else the graph is printed.
             operator_export_type=torch.onnx.OperatorExportTypes.ONNX_FALLTHROUGH,
@@ -209,8 +209,8 @@ def _onnxruntime(label: str, module: nn.Module, size: int) -> Engine:
         _export(module, size), options, providers=["CPUExecutionProvider"]
     )
 
-    def forward(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        (output,) = session.run(None, {"pictures": pictures})
+    def forward(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        (output,) = session.run(None, {"images": images})
         return np.asarray(output, dtype=np.float32)
 
     return Engine(label, forward, _cores(), 1)
@@ -227,9 +227,9 @@ def _openvino(label: str, module: nn.Module, size: int) -> Engine:
     exact = {"INFERENCE_PRECISION_HINT": "f32", **streams}
     compiled: Any = openvino.Core().compile_model(model, "CPU", exact)
 
-    def forward(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def forward(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         request = compiled.create_infer_request()
-        output = request.infer({0: pictures})[0]
+        output = request.infer({0: images})[0]
         return np.array(output, dtype=np.float32)
 
     return Engine(label, forward, _cores(), 8)

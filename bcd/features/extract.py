@@ -1,4 +1,4 @@
-"""Extraction: decodes each picture once, draws its views, runs the prefix, fills the shards."""
+"""Extraction: decodes each image once, draws its views, runs the prefix, fills the shards."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ import torch
 from numpy.typing import NDArray
 
 from bcd.console import say, track
-from bcd.data.files import PictureError, read_bytes, room_for
-from bcd.data.reading import decode_picture
-from bcd.data.views import Augmenter, PictureViews
+from bcd.data.files import ImageError, read_bytes, room_for
+from bcd.data.reading import decode_image
+from bcd.data.views import Augmenter, ImageViews
 from bcd.errors import BcdError
 from bcd.features.bank import Bank
 from bcd.features.engines import Engine
 from bcd.features.shards import write_shard
 
 _SHARD_BYTES = 8 << 20  # what a kill loses at most, and what stays in memory while it is filled
-_SHARD_PICTURES = 256
+_SHARD_IMAGES = 256
 
 
 @dataclass(frozen=True)
 class Work:
-    """Pictures whose features are wanting.
+    """Images whose features are wanting.
 
     Attributes:
         bank: Where they go; locked by this process.
-        indices: Of the pictures, in the catalog.
+        indices: Of the images, in the catalog.
         views: Of each of them.
     """
 
@@ -51,15 +51,15 @@ class Work:
 
 
 class Extractor:
-    """Computes features, several pictures at once.
+    """Computes features, several images at once.
 
     Args:
-        source: Decodes pictures and draws views.
+        source: Decodes images and draws views.
         engine: Runs the prefix.
         dtype: Of what is stored, float32 or float16.
     """
 
-    def __init__(self, source: PictureViews, engine: Engine, dtype: str) -> None:
+    def __init__(self, source: ImageViews, engine: Engine, dtype: str) -> None:
         self._source = source
         self._engine = engine
         self._dtype = np.dtype(dtype)
@@ -69,7 +69,7 @@ class Extractor:
         """Fills the banks, shard by shard in a fixed order, so that it can go on after a kill.
 
         Raises:
-            BcdError: A picture changed or the disk is full; finished shards stay.
+            BcdError: An image changed or the disk is full; finished shards stay.
         """
         import cv2
 
@@ -90,7 +90,7 @@ class Extractor:
 
     def _start_thread(self) -> None:
         if self._engine.threads > 1:
-            torch.set_num_threads(1)  # the pictures fill the cores
+            torch.set_num_threads(1)  # the images fill the cores
         self._own.augmenter = copy.copy(self._source.augmenter)
 
     def _announce(self, works: Sequence[Work], total: int) -> int:
@@ -104,9 +104,9 @@ class Extractor:
         seconds = (time.perf_counter() - started) / (len(some) * len(probe.views)) * total
         row_bytes = int(features[0, 0].nbytes)
         folder = works[0].bank.folder
-        pictures = len({index for work in works for index in work.indices})
+        images = len({index for work in works for index in work.indices})
         say(
-            f"feature bank: {total} views of {pictures} pictures, {total * row_bytes / 1e6:.0f} MB "
+            f"feature bank: {total} views of {images} images, {total * row_bytes / 1e6:.0f} MB "
             f"in {folder.parent}, about {seconds / self._engine.threads:.0f} s "
             f"({self._engine.name}); once, later runs take them from there"
         )
@@ -116,8 +116,8 @@ class Extractor:
         return row_bytes
 
     def _jobs(self, work: Work, row_bytes: int) -> Iterator[_Job]:
-        per_picture = row_bytes * len(work.views)
-        size = max(1, min(_SHARD_PICTURES, _SHARD_BYTES // per_picture))
+        per_image = row_bytes * len(work.views)
+        size = max(1, min(_SHARD_IMAGES, _SHARD_BYTES // per_image))
         for start in range(0, len(work.indices), size):
             shard = _Filling(work, work.indices[start : start + size])
             for first in range(0, len(shard.indices), self._engine.batch):
@@ -137,7 +137,7 @@ class Extractor:
             yield first, future.result()
 
     def _compute(self, indices: Sequence[int], views: Sequence[int]) -> NDArray[Any]:
-        """Features of pictures in views, shape (pictures, views, ...), in full batches."""
+        """Features of images in views, shape (images, views, ...), in full batches."""
         size, batch = self._source.size, self._engine.batch
         buffer = np.empty((batch, size, size, 3), np.uint8)
         outputs: list[NDArray[np.float32]] = []
@@ -161,20 +161,20 @@ class Extractor:
         return features.reshape(len(indices), len(views), *features.shape[1:])
 
     def _draw(self, index: int, views: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-        picture = self._source.pictures[index]
+        image = self._source.images[index]
         augmenter: Augmenter = self._own.augmenter
         try:
-            with room_for(self._source.root / picture.path):
-                data = read_bytes(self._source.root / picture.path)
-                pixels = self._source.prepare(decode_picture(data))
+            with room_for(self._source.root / image.path):
+                data = read_bytes(self._source.root / image.path)
+                pixels = self._source.prepare(decode_image(data))
                 sha256 = hashlib.sha256(data).hexdigest()
                 del data
-        except PictureError as error:
-            raise BcdError(f"{picture.path} {error}; start the run again") from error
-        if sha256 != picture.sha256:
-            raise BcdError(f"{picture.path} has changed while the run went on; start it again")
+        except ImageError as error:
+            raise BcdError(f"{image.path} {error}; start the run again") from error
+        if sha256 != image.sha256:
+            raise BcdError(f"{image.path} has changed while the run went on; start it again")
         for view in views:
-            yield augmenter(pixels, picture.sha256, view)
+            yield augmenter(pixels, image.sha256, view)
 
     def _stored(self, features: NDArray[np.float32]) -> NDArray[Any]:
         with np.errstate(over="ignore"):
@@ -192,7 +192,7 @@ class Extractor:
         shard.features[job.first : job.first + len(job.indices)] = features
         if job.first + len(job.indices) < len(shard.indices):
             return
-        names = [self._source.pictures[i].sha256 for i in shard.indices]
+        names = [self._source.images[i].sha256 for i in shard.indices]
         bank = shard.work.bank
         try:
             bank.shards.append(write_shard(bank.folder, names, shard.work.views, shard.features))
@@ -212,7 +212,7 @@ class _Filling:
 
 @dataclass(frozen=True)
 class _Job:
-    """A few pictures of a shard, from the `first` on."""
+    """A few images of a shard, from the `first` on."""
 
     shard: _Filling
     first: int

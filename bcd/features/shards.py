@@ -1,4 +1,4 @@
-"""Shards: the files of a bank. Each holds some pictures' features and can check itself."""
+"""Shards: the files of a bank. Each holds some images' features and can check itself."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class Shard:
     The json is written last, so a shard that has one was finished.
 
     Attributes:
-        file: The features, shape (pictures, views, ...).
-        pictures: sha256 of each picture.
+        file: The features, shape (images, views, ...).
+        images: sha256 of each image.
         views: Number of each view.
         checksum: sha256 of the file.
     """
 
     file: Path
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     views: tuple[int, ...]
     checksum: str
 
     def is_whole(self) -> bool:
         """Says whether the shard is still what was written."""
-        if self.file.stem != shard_name(self.pictures, self.views):
+        if self.file.stem != shard_name(self.images, self.views):
             return False
         digest = hashlib.sha256()
         try:
@@ -57,36 +57,36 @@ class Shard:
         self.file.unlink(missing_ok=True)
 
 
-def shard_name(pictures: Sequence[str], views: Sequence[int]) -> str:
+def shard_name(images: Sequence[str], views: Sequence[int]) -> str:
     """A shard's name follows from what is in it, so that building it again gives the same file."""
-    text = f"{list(views)} {' '.join(pictures)}"
+    text = f"{list(views)} {' '.join(images)}"
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def write_shard(
-    folder: Path, pictures: Sequence[str], views: Sequence[int], features: NDArray[Any]
+    folder: Path, images: Sequence[str], views: Sequence[int], features: NDArray[Any]
 ) -> Shard:
     """Writes a shard so that after a kill at any moment it is there whole or not at all.
 
     Args:
         folder: Of the bank.
-        pictures: sha256 of each picture.
+        images: sha256 of each image.
         views: Number of each view.
-        features: Shape (pictures, views, ...).
+        features: Shape (images, views, ...).
 
     Raises:
         OSError: The disk is full, or not to be written.
     """
-    file = folder / f"{shard_name(pictures, views)}.npy"
+    file = folder / f"{shard_name(images, views)}.npy"
     digest = hashlib.sha256()
     header = np.lib.format.header_data_from_array_1_0(features)
     with replacing(file, durable=True) as stream:
         np.lib.format.write_array_header_1_0(_Tee(stream, digest), header)
         _Tee(stream, digest).write(np.ascontiguousarray(features).data.cast("B"))
-    facts = {"pictures": list(pictures), "views": list(views), "sha256": digest.hexdigest()}
+    facts = {"images": list(images), "views": list(views), "sha256": digest.hexdigest()}
     with replacing(file.with_suffix(".json"), durable=True) as stream:
         stream.write(json.dumps(facts).encode())
-    return Shard(file, tuple(pictures), tuple(views), digest.hexdigest())
+    return Shard(file, tuple(images), tuple(views), digest.hexdigest())
 
 
 def read_shards(folder: Path) -> list[Shard]:
@@ -95,8 +95,8 @@ def read_shards(folder: Path) -> list[Shard]:
     for file in sorted(folder.glob("*.json")):
         try:
             facts = json.loads(file.read_text(encoding="utf-8"))
-            pictures, views = tuple(facts["pictures"]), tuple(facts["views"])
-            shards.append(Shard(file.with_suffix(".npy"), pictures, views, facts["sha256"]))
+            images, views = tuple(facts["images"]), tuple(facts["views"])
+            shards.append(Shard(file.with_suffix(".npy"), images, views, facts["sha256"]))
         except (OSError, ValueError, LookupError, TypeError):
             continue
     return shards

@@ -1,1 +1,1 @@
-"""From a checkpoint to answers: needs the file and the pictures, nothing of the training run."""
+"""From a checkpoint to answers: needs the file and the images, nothing of the training run."""

@@ -13,7 +13,7 @@ from bcd.config.head import HeadConfig
 from bcd.config.schema import ModelConfig
 from bcd.data.splits.split import sha256_of
 from bcd.errors import BcdError
-from bcd.evaluation.decision import Judge
+from bcd.evaluation.decision import DecisionPolicy
 from bcd.models.backbones.build import empty_backbone
 from bcd.models.network import SmearNetwork
 from bcd.run_folder import is_sweep, read_winner, versions
@@ -29,20 +29,20 @@ class Card:
     Attributes:
         classes: Class names; index i of the output is `classes[i]`.
         benign: Index of the class that is not cancer, None where there is none.
-        input_size: Side of the pictures in pixels.
+        input_size: Side of the images in pixels.
         mean: Per channel, for values between 0 and 1; RGB.
         std: Per channel.
-        interpolation: How pictures are resized.
+        interpolation: How images are resized.
         mask_scale_bar: Whether the corner with the scale bar is covered.
-        data_root: Where the pictures of the run were.
-        split: `<sha256> <class>` of the pictures of train, val and test.
-        fingerprint: sha256 over these pictures and their classes.
+        data_root: Where the images of the run were.
+        split: `<sha256> <class>` of the images of train, val and test.
+        fingerprint: sha256 over these images and their classes.
         config: The resolved configuration of the run.
         versions: Of Python and the packages that matter.
         val_metrics: Figures on the val part at the epoch that was saved.
-        groups: Cluster of pictures, by sha256, as `Split.clusters`; not of those of their own.
-        judge: Temperature, thresholds, what they promise and what training pictures are like, as
-            `Judge` writes it; None before the end of training, when it is decided on val.
+        groups: Cluster of images, by sha256, as `Split.clusters`; not of those of their own.
+        policy: Temperature, thresholds, what they promise and what training images are like, as
+            `DecisionPolicy` writes it; None before the end of training, when it is decided on val.
         version: Of the card's form.
     """
 
@@ -60,11 +60,11 @@ class Card:
     versions: dict[str, str] = field(default_factory=lambda: versions())
     val_metrics: dict[str, float] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
-    judge: dict[str, Any] | None = None
+    policy: dict[str, Any] | None = None
     version: int = CARD_VERSION
 
     def sha256s(self, *parts: str) -> set[str]:
-        """Of the pictures of some parts of the split; of all where none is named."""
+        """Of the images of some parts of the split; of all where none is named."""
         return {sha256_of(one) for part in parts or self.split for one in self.split[part]}
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,9 +124,9 @@ def save_content(content: dict[str, Any], file: Path) -> None:
         stream.write(buffer.getbuffer())
 
 
-def write_judge(file: Path, content: dict[str, Any], judge: dict[str, Any]) -> None:
+def write_policy(file: Path, content: dict[str, Any], policy: dict[str, Any]) -> None:
     """Writes a checkpoint again with what was decided on val in its card, in one move."""
-    content["card"]["judge"] = judge
+    content["card"]["policy"] = policy
     save_content(content, file)
 
 
@@ -135,11 +135,12 @@ def load_checkpoint(file: Path, uncalibrated: bool = False) -> tuple[SmearNetwor
 
     Args:
         file: The checkpoint.
-        uncalibrated: Whether one without a judge will do, whose answers were never calibrated.
+        uncalibrated: Whether one without a decision policy will do, whose answers were never
+            calibrated.
 
     Raises:
         BcdError: Not a checkpoint of this project, of another version of its card, or without a
-            judge.
+            policy.
     """
     try:
         content = read_content(file)
@@ -158,15 +159,15 @@ def load_checkpoint(file: Path, uncalibrated: bool = False) -> tuple[SmearNetwor
         head = HeadConfig(**card.config["head"])
         network = SmearNetwork(backbone, len(card.classes), model, head)
         network.load_state_dict(state, strict=True, assign=True)
-        Judge.from_plain(card.judge)
+        DecisionPolicy.from_plain(card.policy)
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise BcdError(
             f"ckpt={file}: not a checkpoint that train.py wrote (card and weights disagree)"
         ) from error
-    if card.judge is None and not uncalibrated:
+    if card.policy is None and not uncalibrated:
         raise BcdError(
             f"ckpt={file}: uncalibrated: nothing was decided on val about its answers (its run did "
             "not end, or it is not the best epoch's): give best.ckpt of a run that ended, or "
-            "uncalibrated=true to have every picture answered and referred"
+            "uncalibrated=true to have every image answered and referred"
         )
     return network.eval().to(memory_format=torch.channels_last), card

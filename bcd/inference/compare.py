@@ -1,4 +1,4 @@
-"""Compares two checkpoints on the same pictures, and says whether one is better."""
+"""Compares two checkpoints on the same images, and says whether one is better."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from bcd.config.programs import CompareConfig
 from bcd.console import say
 from bcd.data.catalog import Catalog
 from bcd.data.load import load_catalog
-from bcd.data.quality.profile import survey_pictures
+from bcd.data.quality.profile import profile_images
 from bcd.data.splits.grouping import hang_together
 from bcd.data.splits.split import recorded_indices
 from bcd.errors import BcdError
 from bcd.evaluation.bootstrap import joined_groups
 from bcd.evaluation.model_comparison import Comparison, compare_results
 from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
-from bcd.inference.evaluate import count_trained, data_config, evaluate_pictures, warn_of_relabelled
+from bcd.inference.evaluate import count_trained, data_config, evaluate_images, warn_of_relabelled
 from bcd.reporting.comparison import show_comparison, write_comparison
 from bcd.run_folder import write_run_info
 
@@ -27,15 +27,15 @@ from bcd.run_folder import write_run_info
 def compare_checkpoints(cfg: CompareConfig) -> Comparison:
     """Compares two checkpoints and writes figures, a verdict and where they disagree.
 
-    Without `data.root` the pictures are those of the first one's run that are in the recorded test
-    part of both, found by sha256. With one, all of its pictures.
+    Without `data.root` the images are those of the first one's run that are in the recorded test
+    part of both, found by sha256. With one, all of its images.
 
     Args:
         cfg: Checked configuration.
 
     Raises:
-        BcdError: No checkpoint, one without a judge, other classes, no pictures that both can be
-            compared on, or answers that are not finite.
+        BcdError: No checkpoint, one without a decision policy, other classes, no images that both
+            can be compared on, or answers that are not finite.
     """
     started = time.time()
     files = [find_checkpoint(ckpt) for ckpt in cfg.ckpts]
@@ -49,8 +49,8 @@ def compare_checkpoints(cfg: CompareConfig) -> Comparison:
         warn_of_relabelled(catalog, card)
     others = _in_the_order_of(catalog, b.classes)
     results = (
-        evaluate_pictures(first, network_a, a, catalog, indices, "a"),
-        evaluate_pictures(second, network_b, b, others, indices, "b"),
+        evaluate_images(first, network_a, a, catalog, indices, "a"),
+        evaluate_images(second, network_b, b, others, indices, "b"),
     )
     order = [b.classes.index(name) for name in a.classes]
     groups = shared_groups(catalog, (a, b), indices)
@@ -76,30 +76,30 @@ def _check_classes(a: Card, b: Card) -> None:
 
 
 def _in_the_order_of(catalog: Catalog, classes: Sequence[str]) -> Catalog:
-    """The same pictures with classes in another order."""
+    """The same images with classes in another order."""
     labels = [classes.index(name) for name in catalog.classes]
-    pictures = tuple(replace(p, label=labels[p.label]) for p in catalog.pictures)
+    images = tuple(replace(p, label=labels[p.label]) for p in catalog.images)
     benign = None if catalog.benign is None else labels[catalog.benign]
-    return replace(catalog, classes=tuple(classes), benign=benign, pictures=pictures)
+    return replace(catalog, classes=tuple(classes), benign=benign, images=images)
 
 
 def _choose(catalog: Catalog, a: Card, b: Card, subset: str) -> list[int]:
     if subset == "all":
-        return list(range(len(catalog.pictures)))
+        return list(range(len(catalog.images)))
     shared = list((Counter(a.split["test"]) & Counter(b.split["test"])).elements())
     if not shared:
         raise BcdError(
-            "no picture is in the test part of both checkpoints: give data.root=<pictures that "
+            "no image is in the test part of both checkpoints: give data.root=<images that "
             "neither was trained on>"
         )
     indices = recorded_indices(catalog, shared)
     if not indices:
         raise BcdError(
-            f"none of the {len(shared)} pictures in the test part of both checkpoints is in "
+            f"none of the {len(shared)} images in the test part of both checkpoints is in "
             f"{catalog.root}: give data.root=<where they are> and subset=test"
         )
     say(
-        f"{len(indices)} pictures are in the test part of both checkpoints "
+        f"{len(indices)} images are in the test part of both checkpoints "
         f"(a {len(a.split['test'])}, b {len(b.split['test'])})"
     )
     if len(indices) < len(shared):
@@ -110,7 +110,7 @@ def _choose(catalog: Catalog, a: Card, b: Card, subset: str) -> list[int]:
 def _warn_of_trained(name: str, count: int, n: int) -> None:
     if count:
         say(
-            f"warning: {name} was trained or chosen on {count} of {n} pictures (same sha256): "
+            f"warning: {name} was trained or chosen on {count} of {n} images (same sha256): "
             "the comparison flatters it"
         )
 
@@ -118,34 +118,34 @@ def _warn_of_trained(name: str, count: int, n: int) -> None:
 def shared_groups(
     catalog: Catalog, cards: tuple[Card, Card], indices: Sequence[int]
 ) -> list[int] | None:
-    """Number of each picture's group, where the groups that both runs recorded are joined.
+    """Number of each image's group, where the groups that both runs recorded are joined.
 
-    A picture that neither run recorded in a group is in the catalog's, with all others that the
-    catalog has there; copies are in one group. Where neither run knows all the pictures, those that
+    An image that neither run recorded in a group is in the catalog's, with all others that the
+    catalog has there; copies are in one group. Where neither run knows all the images, those that
     overlap are in one too.
 
     Args:
-        catalog: The pictures.
+        catalog: The images.
         cards: Of the two checkpoints.
-        indices: Of the pictures compared, in the catalog.
+        indices: Of the images compared, in the catalog.
 
     Returns:
-        (n,), in the order of `indices`; None where no two pictures are in one group.
+        (n,), in the order of `indices`; None where no two images are in one group.
     """
-    pictures = [catalog.pictures[i] for i in indices]
-    recorded = [[card.groups.get(p.sha256, "") for p in pictures] for card in cards]
-    of_own = {p.group for p, *names in zip(pictures, *recorded, strict=True) if not any(names)}
-    own = [p.group if p.group in of_own else "" for p in pictures]
-    namings = [*recorded, own, [p.sha256 for p in pictures]]
+    images = [catalog.images[i] for i in indices]
+    recorded = [[card.groups.get(p.sha256, "") for p in images] for card in cards]
+    of_own = {p.group for p, *names in zip(images, *recorded, strict=True) if not any(names)}
+    own = [p.group if p.group in of_own else "" for p in images]
+    namings = [*recorded, own, [p.sha256 for p in images]]
     return joined_groups([*namings, _overlapping(catalog, cards, indices)])
 
 
 def _overlapping(catalog: Catalog, cards: tuple[Card, Card], indices: Sequence[int]) -> list[str]:
-    """Set of each picture by overlaps within the catalog; empty where a run's groups have them."""
+    """Set of each image by overlaps within the catalog; empty where a run's groups have them."""
     for card in cards:
         known = card.sha256s()
-        if all(catalog.pictures[i].sha256 in known for i in indices):
+        if all(catalog.images[i].sha256 in known for i in indices):
             return [""] * len(indices)
-    none = [""] * len(catalog.pictures)
-    together, _ = hang_together(none, catalog.labels, survey_pictures(catalog))
+    none = [""] * len(catalog.images)
+    together, _ = hang_together(none, catalog.labels, profile_images(catalog))
     return [f"{together[i]}" for i in indices]

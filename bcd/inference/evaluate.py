@@ -13,13 +13,13 @@ from bcd.console import say, show_table
 from bcd.data.catalog import Catalog
 from bcd.data.load import load_catalog
 from bcd.data.loading import ViewSampler, make_loader
-from bcd.data.quality.profile import survey_pictures
+from bcd.data.quality.profile import profile_images
 from bcd.data.splits.grouping import hang_together
 from bcd.data.splits.split import name_clusters, recorded_indices
-from bcd.data.views import PLAIN, Augmenter, PictureViews
+from bcd.data.views import PLAIN, Augmenter, ImageViews
 from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device, collect_answers
-from bcd.evaluation.decision import Judge
+from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.intervals import few_groups_line
 from bcd.evaluation.results import Result, evaluate
 from bcd.features.cached import Need, feed
@@ -31,7 +31,7 @@ from bcd.run_folder import write_config, write_run_info
 from bcd.storage import typed_path
 
 
-def evaluate_pictures(
+def evaluate_images(
     cfg: EvalConfig,
     network: SmearNetwork,
     card: Card,
@@ -39,51 +39,49 @@ def evaluate_pictures(
     indices: Sequence[int],
     name: str,
 ) -> Result:
-    """Evaluates a network on some pictures, by way of the feature bank where it can be used.
+    """Evaluates a network on some images, by way of the feature bank where it can be used.
 
     Args:
         cfg: Checked configuration.
         network: From `load_checkpoint`.
         card: Likewise.
         catalog: With the card's classes.
-        indices: Of the pictures, in the catalog.
-        name: Of these pictures, for the progress bar.
+        indices: Of the images, in the catalog.
+        name: Of these images, for the progress bar.
     """
     batch = cfg.data.batch_size or int(card.config["data"]["batch_size"])
-    source = _pictures(catalog, card)
+    source = _images(catalog, card)
     device = choose_device(cfg.device)
     model, features = ModelConfig(**card.config["model"]), _features_config(cfg, card)
     with feed(features, model, network, source, [Need(indices, (PLAIN,))], device) as fed:
         loader = make_loader(fed, ViewSampler(indices, 0, 0), batch, cfg.data.num_workers)
         answers = collect_answers(network, loader, device, f"Evaluating {name}")
     groups = _groups(catalog, card, indices)
-    judge = Judge.from_plain(card.judge)
+    policy = DecisionPolicy.from_plain(card.policy)
     chosen_on = name in ("train", "val")
-    return evaluate(answers, judge, catalog, indices, groups, intervals=not chosen_on)
+    return evaluate(answers, policy, catalog, indices, groups, intervals=not chosen_on)
 
 
 def _groups(catalog: Catalog, card: Card, indices: Sequence[int]) -> list[str]:
-    """What each picture belongs to: as recorded by the run.
+    """What each image belongs to: as recorded by the run.
 
     Where there are others, as the catalog has it, joined where images of this catalog overlap.
     """
-    names = [card.groups.get(picture.sha256, picture.group) for picture in catalog.pictures]
+    names = [card.groups.get(image.sha256, image.group) for image in catalog.images]
     recorded = card.sha256s()
-    if any(catalog.pictures[i].sha256 not in recorded for i in indices):
-        together, _ = hang_together(names, catalog.labels, survey_pictures(catalog))
+    if any(catalog.images[i].sha256 not in recorded for i in indices):
+        together, _ = hang_together(names, catalog.labels, profile_images(catalog))
         names = list(name_clusters(together, catalog, names))
     return [names[i] for i in indices]
 
 
-def _pictures(catalog: Catalog, card: Card) -> PictureViews:
+def _images(catalog: Catalog, card: Card) -> ImageViews:
     augmenter = Augmenter(AugmentConfig(), 0)
-    return PictureViews(
-        catalog.root, catalog.pictures, card.input_size, augmenter, card.mask_scale_bar
-    )
+    return ImageViews(catalog.root, catalog.images, card.input_size, augmenter, card.mask_scale_bar)
 
 
 def _is_own(cfg: EvalConfig, card: Card) -> bool:
-    """Whether the pictures are those of the training run."""
+    """Whether the images are those of the training run."""
     root = cfg.data.root
     return root is None or typed_path(root).resolve() == Path(card.data_root).resolve()
 
@@ -92,24 +90,24 @@ def data_config(cfg: EvalConfig, card: Card) -> DataConfig:
     """The run's `data` group with what was asked for on top.
 
     Raises:
-        BcdError: The pictures are not there.
+        BcdError: The images are not there.
     """
     recorded = dict(card.config["data"])
-    recorded["generate"] = None  # the pictures are there by now, or they are not
+    recorded["generate"] = None  # the images are there by now, or they are not
     own = _is_own(cfg, card)
     root = typed_path(card.data_root if own or cfg.data.root is None else cfg.data.root)
     if not root.exists():
         if not own:
-            raise BcdError(f"pictures are not at {root}: give data.root=<where they are>")
+            raise BcdError(f"images are not at {root}: give data.root=<where they are>")
         raise BcdError(
-            f"the run's pictures are not at {root}: give data.root=<where they are> and "
+            f"the run's images are not at {root}: give data.root=<where they are> and "
             f"subset={cfg.subset or 'test'}"
         )
     recorded["root"] = str(root)
     recorded["drop_duplicates"] = recorded["drop_duplicates"] and own  # else all that is there
     if cfg.data.variant is not None:
         if own and cfg.data.variant != recorded["variant"]:
-            say(f"warning: trained on {recorded['variant']} pictures, now {cfg.data.variant}")
+            say(f"warning: trained on {recorded['variant']} images, now {cfg.data.variant}")
         recorded["variant"] = cfg.data.variant
     return DataConfig(**recorded)
 
@@ -121,27 +119,27 @@ def _features_config(cfg: EvalConfig, card: Card) -> FeaturesConfig:
 
 
 def warn_of_relabelled(catalog: Catalog, card: Card) -> None:
-    """Says so where all pictures of the run are there, but not all are of the same class."""
-    recorded = [picture for part in card.split.values() for picture in part]
+    """Says so where all images of the run are there, but not all are of the same class."""
+    recorded = [image for part in card.split.values() for image in part]
     found = recorded_indices(catalog, recorded)
     if len(found) == len(recorded) and catalog.fingerprint(found) != card.fingerprint:
         say(
-            f"warning: pictures in {catalog.root} are of other classes than in the run, and the "
+            f"warning: images in {catalog.root} are of other classes than in the run, and the "
             "figures are about these"
         )
 
 
 def count_trained(catalog: Catalog, card: Card, indices: Sequence[int]) -> int:
-    """Counts the pictures that a model was trained or chosen on, by sha256."""
+    """Counts the images that a model was trained or chosen on, by sha256."""
     seen = card.sha256s("train", "val")
-    return sum(catalog.pictures[i].sha256 in seen for i in indices)
+    return sum(catalog.images[i].sha256 in seen for i in indices)
 
 
 def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     """Evaluates a checkpoint and writes metrics, predictions and figures.
 
-    Without `data.root`, the pictures of the training run are taken and of them the recorded test
-    part, found again by sha256. With another one, all of its pictures.
+    Without `data.root`, the images of the training run are taken and of them the recorded test
+    part, found again by sha256. With another one, all of its images.
 
     Args:
         cfg: Checked configuration.
@@ -150,7 +148,8 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
         The result by the name of the part.
 
     Raises:
-        BcdError: No checkpoint, none with a judge, no pictures, or answers that are not finite.
+        BcdError: No checkpoint, none with a decision policy, no images, or answers that are not
+            finite.
     """
     started = time.time()
     checkpoint = find_checkpoint(cfg.ckpt)
@@ -160,17 +159,17 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     indices = _choose(catalog, card, subset)
     _warn_of_trained(catalog, card, indices, subset)
     warn_of_relabelled(catalog, card)
-    result = evaluate_pictures(cfg, network, card, catalog, indices, subset)
+    result = evaluate_images(cfg, network, card, catalog, indices, subset)
     if subset == "test":
         trained, chosen = (recorded_indices(catalog, card.split[p]) for p in ("train", "val"))
-        found = find_leaks(survey_pictures(catalog), trained, chosen, indices)
+        found = find_leaks(profile_images(catalog), trained, chosen, indices)
         result.metrics.update(leak_figures(found, indices, result.predictions, catalog))
     results = {subset: result}
     run_dir = Path(cfg.run_dir).absolute()
     write_config(run_dir, cfg)
     write_results(run_dir, catalog, results)
-    if cfg.shift is not None:
-        _measure_shifts(cfg, network, card, catalog, indices, run_dir)
+    if cfg.corruptions is not None:
+        _measure_robustness(cfg, network, card, catalog, indices, run_dir)
     write_run_info(
         run_dir,
         started,
@@ -183,15 +182,15 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
         say(f"warning: {line}")
     if line := few_groups_line(result.metrics):
         say(f"warning: {line}")
-    for line in promise_lines(Judge.from_plain(card.judge)):
+    for line in promise_lines(DecisionPolicy.from_plain(card.policy)):
         say(line)
     if catalog.rejected:
-        say(f"turned away: {len(catalog.rejected)} files, listed in run.json")
+        say(f"rejected: {len(catalog.rejected)} files, listed in run.json")
     say(f"results: {run_dir}")
     return results
 
 
-def _measure_shifts(
+def _measure_robustness(
     cfg: EvalConfig,
     network: SmearNetwork,
     card: Card,
@@ -199,35 +198,35 @@ def _measure_shifts(
     indices: Sequence[int],
     run_dir: Path,
 ) -> None:
-    """Runs the suite of shifts on the same pictures, writes and shows its table."""
-    from bcd.evaluation.robustness import all_shifts
-    from bcd.reporting.robustness import SHIFT_HEADER, shift_rows, write_shifts
+    """Runs the suite of corruptions on the same images, writes and shows its table."""
+    from bcd.evaluation.robustness import full_robustness
+    from bcd.reporting.robustness import ROBUSTNESS_HEADER, robustness_rows, write_robustness
 
-    rows = all_shifts(
-        str(cfg.shift),
+    rows = full_robustness(
+        str(cfg.corruptions),
         network,
-        Judge.from_plain(card.judge),
-        _pictures(catalog, card),
+        DecisionPolicy.from_plain(card.policy),
+        _images(catalog, card),
         indices,
         _features_config(cfg, card).engine,
         choose_device(cfg.device),
     )
-    write_shifts(run_dir, rows)
-    show_table(f"shift={cfg.shift}", SHIFT_HEADER, shift_rows(rows))
+    write_robustness(run_dir, rows)
+    show_table(f"corruptions={cfg.corruptions}", ROBUSTNESS_HEADER, robustness_rows(rows))
 
 
 def _choose(catalog: Catalog, card: Card, subset: str) -> list[int]:
     if subset == "all":
-        return list(range(len(catalog.pictures)))
+        return list(range(len(catalog.images)))
     indices = recorded_indices(catalog, card.split[subset])
     missing = len(card.split[subset]) - len(indices)
     if not indices:
         raise BcdError(
-            f"none of the run's {subset} pictures is in {catalog.root}: say subset=all to evaluate "
+            f"none of the run's {subset} images is in {catalog.root}: say subset=all to evaluate "
             "everything there"
         )
     if missing:
-        say(f"warning: {missing} of the run's {subset} pictures are not in {catalog.root}")
+        say(f"warning: {missing} of the run's {subset} images are not in {catalog.root}")
     return indices
 
 
@@ -235,6 +234,6 @@ def _warn_of_trained(catalog: Catalog, card: Card, indices: Sequence[int], subse
     count = count_trained(catalog, card, indices)
     if count and subset in ("test", "all"):
         say(
-            f"warning: {count} of {len(indices)} pictures were trained or chosen on (same sha256): "
+            f"warning: {count} of {len(indices)} images were trained or chosen on (same sha256): "
             "the figures flatter the model"
         )

@@ -25,7 +25,7 @@ class Tally:
 
     Attributes:
         classes: Names of the classes.
-        said: How many pictures were said to be of each class, by its index.
+        said: How many images were said to be of each class, by its index.
         referred: How many of these are referred.
         infinite: How many have no answer because it is not finite.
         failed: How many could not be read.
@@ -68,8 +68,8 @@ def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = No
         Counts only, so that memory does not grow with the number of files.
 
     Raises:
-        BcdError: No checkpoint, none with a judge, no such input, or an output that cannot be
-            written.
+        BcdError: No checkpoint, none with a decision policy, no such input, or an output that
+            cannot be written.
     """
     inputs = [cfg.input] if isinstance(cfg.input, str) else cfg.input
     if not isinstance(inputs, list) or not all(isinstance(i, str) for i in inputs) or not inputs:
@@ -91,8 +91,8 @@ def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = No
                 if each is not None:
                     each(prediction)
     _tell(tally, file)
-    if card.judge is None:
-        say("warning: uncalibrated: nothing was decided on val, so every picture is referred")
+    if card.policy is None:
+        say("warning: uncalibrated: nothing was decided on val, so every image is referred")
     return tally
 
 
@@ -101,7 +101,7 @@ def _tell(tally: Tally, file: Path) -> None:
     rows += [["of these referred", str(tally.referred)], ["could not be read", str(tally.failed)]]
     if tally.infinite:
         rows.append(["no finite answer", str(tally.infinite)])
-    show_table("Predicted", ["class", "pictures"], rows)
+    show_table("Predicted", ["class", "images"], rows)
     for prediction in tally.first_failed:
         say(f"could not be read: {printable(prediction.path)}: {prediction.error}")
     say(f"predictions: {file}")

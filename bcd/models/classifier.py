@@ -29,7 +29,7 @@ Batch = tuple[Tensor, Tensor]
 class SmearClassifier(pl.LightningModule):
     """Classifies smears: cross-entropy on the logits of a `SmearNetwork`.
 
-    `train/loss` and `val/loss` are the plain log loss, the mean over pictures, whatever the batches
+    `train/loss` and `val/loss` are the plain log loss, the mean over images, whatever the batches
     are. What training minimises may be another: `train/objective`, with class weights, smoothed
     labels and mixed samples, is logged beside it where it is.
 
@@ -78,7 +78,7 @@ class SmearClassifier(pl.LightningModule):
         self._chance: dict[str, Tensor] = {}  # states of random generators to go on from
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps pictures uint8 (N, 3, H, W) to logits (N, classes)."""
+        """Maps images uint8 (N, 3, H, W) to logits (N, classes)."""
         logits: Tensor = self.network(x)
         return logits
 
@@ -228,9 +228,9 @@ def log_losses(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def epoch_scores(classes: int) -> MetricCollection:
-    """Accuracy (share of pictures that are right) and macro precision, recall and F1.
+    """Accuracy (share of images that are right) and macro precision, recall and F1.
 
-    Macro: the plain mean over classes, so that each counts alike however many pictures it has.
+    Macro: the plain mean over classes, so that each counts alike however many images it has.
     Train and val hold every class, so how torchmetrics counts absent ones is of no matter.
     """
     return MetricCollection(

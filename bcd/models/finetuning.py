@@ -85,7 +85,7 @@ def warmup_cosine(
 class Mixer:
     """Mixes training samples and their labels, where the trained part begins.
 
-    That is in front of the first trained block, on pictures where all is trained and else on
+    That is in front of the first trained block, on images where all is trained and else on
     activations, so that a run with the feature bank and one without mix the same. One of mixup
     (Zhang et al., arXiv:1710.09412) and cutmix (Yun et al., arXiv:1905.04899) is drawn for each
     batch where both are wanted; torchvision does it.
@@ -111,7 +111,7 @@ class Mixer:
         """Mixes a batch.
 
         Args:
-            x: Pictures or activations (N, C, H, W), tokens (N, T, C) or features (N, C).
+            x: Images or activations (N, C, H, W), tokens (N, T, C) or features (N, C).
             labels: Of classes, (N,).
 
         Returns:
@@ -119,7 +119,7 @@ class Mixer:
             they are where nothing is to be mixed.
 
         Raises:
-            ConfigError: Cutmix of something that is no picture.
+            ConfigError: Cutmix of something that is no image.
         """
         if not self._ways:
             return x, labels

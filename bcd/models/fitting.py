@@ -24,7 +24,7 @@ class FittedClassifier(SmearClassifier):
 
     Epoch e adds view e, so more epochs mean more views to learn from; an epoch whose view was seen
     before adds nothing. The figures on train are of the epoch's own view after fitting: a head that
-    remembers its pictures, such as k nearest neighbours, is nearly always right there.
+    remembers its images, such as k nearest neighbours, is nearly always right there.
 
     Args:
         model: The `model` group.
@@ -99,7 +99,7 @@ class FittedClassifier(SmearClassifier):
         features = self.network.embed(batch[0].to(self.device)).float().cpu()
         if not bool(features.isfinite().all()):
             raise BcdError(
-                "features of pictures are not finite, so no head can be fitted on them; look at "
+                "features of images are not finite, so no head can be fitted on them; look at "
                 "model.weights, or say trainer.precision=32-true"
             )
         return features, batch[1].cpu()
@@ -113,4 +113,4 @@ class FittedClassifier(SmearClassifier):
         head.fit(features, labels, self.objective.weight is not None, self._seed)
         self._fitted_on = len(self._rows)
         seconds = time.perf_counter() - started
-        say(f"head={head.cfg.kind}: fitted on {len(labels)} views of pictures in {seconds:.1f} s")
+        say(f"head={head.cfg.kind}: fitted on {len(labels)} views of images in {seconds:.1f} s")

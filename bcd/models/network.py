@@ -20,7 +20,7 @@ class FrozenPrefix(nn.Module):
     """The part of the network that is never trained: normalisation and the first blocks.
 
     Its parameters want no gradient and its BatchNorm stays in eval mode whatever mode the network
-    is put into, so that its output depends on the pictures alone.
+    is put into, so that its output depends on the images alone.
 
     Args:
         blocks: The frozen blocks; may be empty.
@@ -50,7 +50,7 @@ class FrozenPrefix(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """Maps pictures uint8 (N, 3, H, W) to activations, (N, C) if pooled.
+        """Maps images uint8 (N, 3, H, W) to activations, (N, C) if pooled.
 
         Activations are maps (N, C, h, w), or inside a transformer tokens (N, T, C).
         """
@@ -70,7 +70,7 @@ def freeze_statistics(part: nn.Module) -> None:
 
 
 class SmearNetwork(nn.Module):
-    """From pictures to logits.
+    """From images to logits.
 
     Args:
         backbone: Its blocks, and what they want and give.
@@ -105,7 +105,7 @@ class SmearNetwork(nn.Module):
         return self
 
     def embed(self, x: Tensor) -> Tensor:
-        """Maps pictures uint8 (N, 3, H, W) to what the head is given, (N, features)."""
+        """Maps images uint8 (N, 3, H, W) to what the head is given, (N, features)."""
         return self._embed_rest(self.prefix(x))
 
     def answer(self, x: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class SmearNetwork(nn.Module):
         return logits
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps pictures uint8 (N, 3, H, W) to logits (N, classes)."""
+        """Maps images uint8 (N, 3, H, W) to logits (N, classes)."""
         return self.answer(self.prefix(x))
 
     def _embed_rest(self, x: Tensor) -> Tensor:

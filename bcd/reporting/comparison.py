@@ -9,7 +9,7 @@ from pathlib import Path
 from bcd.config.programs import CompareConfig
 from bcd.console import say, show_table
 from bcd.data.catalog import Catalog
-from bcd.data.reading import read_picture
+from bcd.data.reading import read_image
 from bcd.evaluation.model_comparison import Comparison
 from bcd.reporting.disagreements import draw_disagreements, write_disagreements
 from bcd.reporting.figures import save_figure
@@ -43,13 +43,13 @@ def write_comparison(
         },
     }
     write_text(run_dir / "comparison.json", json.dumps(facts, indent=1) + "\n")
-    pictures = [catalog.pictures[i] for i in indices]
-    paths = [picture.path for picture in pictures]
+    images = [catalog.images[i] for i in indices]
+    paths = [image.path for image in images]
     write_disagreements(
-        run_dir / "disagreements.csv", found.disagreements, paths, [p.group for p in pictures]
+        run_dir / "disagreements.csv", found.disagreements, paths, [p.group for p in images]
     )
     figure = draw_disagreements(
-        found.disagreements, paths, lambda i: read_picture(catalog.root / paths[i])
+        found.disagreements, paths, lambda i: read_image(catalog.root / paths[i])
     )
     if figure is not None:
         save_figure(figure, run_dir / "figures" / "disagreements.png")
@@ -68,9 +68,9 @@ def show_comparison(
     for name, (value, low, high) in found.differences.items():
         both = [f"{found.metrics[model][name]:.4f}" for model in "ab"]
         rows.append([name.replace("_", " "), *both, f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"])
-    over = "pictures" if found.groups is None else f"{found.groups} groups"
+    over = "images" if found.groups is None else f"{found.groups} groups"
     show_table(
-        f"On {found.metrics['a']['n']} pictures; 95 % intervals over {over}",
+        f"On {found.metrics['a']['n']} images; 95 % intervals over {over}",
         ["figure", "a", "b", "b - a"],
         rows,
     )
@@ -88,5 +88,5 @@ def show_comparison(
     say(f"disagreements: {len(found.disagreements)}, listed in disagreements.csv")
     say(f"verdict: {found.verdict}")
     if catalog.rejected:
-        say(f"turned away: {len(catalog.rejected)} files, listed in run.json")
+        say(f"rejected: {len(catalog.rejected)} files, listed in run.json")
     say(f"results: {cfg.run_dir}")

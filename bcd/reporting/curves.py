@@ -37,7 +37,7 @@ def draw_reliability(before: Reliability, after: Reliability) -> Figure:
 def draw_risk_coverage(
     coverage: NDArray[np.float64], risk: NDArray[np.float64], title: str
 ) -> Figure:
-    """Draws the share of mistakes over the share of pictures that are decided.
+    """Draws the share of mistakes over the share of images that are decided.
 
     Args:
         coverage: (n,), of `risk_coverage`.

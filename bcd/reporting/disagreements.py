@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def write_disagreements(
     file: Path, found: Sequence[Disagreement], paths: Sequence[str], groups: Sequence[str]
 ) -> None:
-    """Writes `disagreements.csv`; `paths` and `groups` are those of the pictures compared."""
+    """Writes `disagreements.csv`; `paths` and `groups` are those of the images compared."""
     header = ["path", "group", "label", "prediction_a", "probability_a"]
     header += ["prediction_b", "probability_b", "right"]
     rows = []
@@ -41,7 +41,7 @@ def draw_disagreements(
 
     Args:
         found: What `find_disagreements` gave.
-        paths: Of the pictures compared.
+        paths: Of the images compared.
         pixels: Gives the pixels of the i-th of them.
         most: How many to show.
 

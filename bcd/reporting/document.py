@@ -47,9 +47,9 @@ def write_html(file: Path, title: str, sections: Iterable[Section]) -> None:
             if isinstance(block, Table):
                 parts.append(table(block.header, block.rows, block.figures))
             elif isinstance(block, Figure):
-                picture = file.parent / "figures" / f"{block.name}.png"
-                if picture.is_file():
-                    parts.append(embed_png(picture, block.title))
+                image = file.parent / "figures" / f"{block.name}.png"
+                if image.is_file():
+                    parts.append(embed_png(image, block.title))
             else:
                 parts.append(paragraph(block))
     write_page(file, title, parts)

@@ -1,4 +1,4 @@
-"""Pictures of results: confusion matrix, curves over the epochs, the worst mistakes."""
+"""Images of results: confusion matrix, curves over the epochs, the worst mistakes."""
 
 from __future__ import annotations
 
@@ -100,12 +100,12 @@ def draw_mistakes(
     pixels: Callable[[int], NDArray[np.uint8]],
     most: int = 12,
 ) -> Figure | None:
-    """Shows the pictures that were wrong with the highest probability.
+    """Shows the images that were wrong with the highest probability.
 
     Args:
-        predictions: Of the evaluated pictures.
+        predictions: Of the evaluated images.
         classes: Class names.
-        pixels: Gives the pixels of the i-th prediction's picture.
+        pixels: Gives the pixels of the i-th prediction's image.
         most: How many to show.
 
     Returns:
@@ -126,12 +126,12 @@ TILE, _GAP, _TITLE = 224, 12, 62  # pixels
 
 
 def draw_tiles(tiles: Sequence[NDArray[np.uint8]], titles: Sequence[str], columns: int) -> Figure:
-    """Draws pictures in a grid, as one image: an axes for each would take seconds.
+    """Draws images in a grid, as one image: an axes for each would take seconds.
 
     Args:
         tiles: RGB, shape (224, 224, 3).
         titles: Up to three lines for above each.
-        columns: Pictures in a row.
+        columns: Images in a row.
     """
     from matplotlib.figure import Figure
 

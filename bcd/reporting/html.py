@@ -1,4 +1,4 @@
-"""Pages in one file: tables and pictures for a person to open, with nothing to fetch."""
+"""Pages in one file: tables and images for a person to open, with nothing to fetch."""
 
 from __future__ import annotations
 
@@ -76,11 +76,11 @@ def embed_png(file: Path, title: str) -> str:
     return f'<img alt="{html.escape(title)}" src="data:image/png;base64,{data}">'
 
 
-def thumbnail(picture: NDArray[np.uint8], caption: str, side: int = 128) -> str:
-    """A small JPEG (RGB picture of any size, brought to `side` pixels) with words below it."""
+def thumbnail(image: NDArray[np.uint8], caption: str, side: int = 128) -> str:
+    """A small JPEG (RGB image of any size, brought to `side` pixels) with words below it."""
     import cv2
 
-    small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
     _, code = cv2.imencode(".jpg", small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
     data = base64.b64encode(code.tobytes()).decode()
     words = html.escape(caption)

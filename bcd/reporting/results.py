@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bcd.data.catalog import Catalog
-from bcd.data.reading import read_picture
+from bcd.data.reading import read_image
 from bcd.evaluation.calibration import reliability
 from bcd.evaluation.conformal import (
     risk_coverage,
@@ -40,7 +40,7 @@ def write_results(run_dir: Path, catalog: Catalog, results: Mapping[str, Result]
     mistakes = draw_mistakes(
         result.predictions,
         catalog.classes,
-        lambda i: read_picture(catalog.root / result.predictions[i].path),
+        lambda i: read_image(catalog.root / result.predictions[i].path),
     )
     if mistakes is not None:
         save_figure(mistakes, figures / "mistakes.png")
@@ -67,19 +67,19 @@ def metric_rows(results: Mapping[str, Result]) -> list[list[str]]:
     rows = [[name, *_cells(results, name)] for name in HEADLINE]
     more = [[title, *_cells(results, name)] for name, title in _MORE.items()]
     rows += [row for row in more if any(row[1:])]
-    rows.append(["pictures", *_cells(results, "n")])
+    rows.append(["images", *_cells(results, "n")])
     if any(r.metrics.get("leaked") for r in results.values()):
-        rows.append(["leaked pictures", *_cells(results, "leaked")])
+        rows.append(["leaked images", *_cells(results, "leaked")])
     return rows
 
 
 def absent_line(metrics: Mapping[str, Any]) -> str:
-    """Which classes there is no picture of, and what that means; empty where all occur."""
+    """Which classes there is no image of, and what that means; empty where all occur."""
     absent = [name for name, count in metrics["n_by_class"].items() if not count]
     if not absent:
         return ""
     return (
-        f"no picture of {', '.join(absent)}: macro averages are over the other "
+        f"no image of {', '.join(absent)}: macro averages are over the other "
         f"{len(metrics['n_by_class']) - len(absent)} classes"
     )
 
@@ -112,7 +112,7 @@ def calibration_line(metrics: Mapping[str, Any]) -> str:
     return (
         f"Expected calibration error on test {metrics['ece_uncalibrated']:.4f} before, "
         f"{metrics['ece']:.4f} after; debiased {metrics['ece_debiased']:.4f}. With as many "
-        "independent pictures and these confidences, a perfectly calibrated model would show "
+        "independent images and these confidences, a perfectly calibrated model would show "
         f"{chance['mean']:.4f} on average and stay below {chance['quantile_95']:.4f} in 95 % of "
         "cases."
     )

@@ -1,4 +1,4 @@
-"""Pictures of shifts: how accuracy goes with strength, and what each shift looks like."""
+"""Images of corruptions: how accuracy goes with strength, and what each corruption looks like."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bcd.evaluation.robustness_suite import Shift
+    from bcd.evaluation.robustness_suite import Corruption
 
 _COLUMNS = 5
 
 
-def draw_shift(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draws accuracy against strength, a panel a kind; dashed is the accuracy without a shift.
+def draw_robustness(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draws accuracy against strength, a panel a kind; dashed is the accuracy without a corruption.
 
     Args:
-        rows: As `shift_table` gives them, the pictures as they are first.
+        rows: As `robustness_table` gives them, the images as they are first.
     """
-    plain, *shifted = rows
-    kinds = list(dict.fromkeys(row["kind"] for row in shifted))
+    plain, *corrupted = rows
+    kinds = list(dict.fromkeys(row["kind"] for row in corrupted))
     lines = -(-len(kinds) // _COLUMNS)
     figure = new_figure(2.1 * _COLUMNS, 2.0 * lines + 0.2)
     # One scale for all panels, from the full tenth below the lowest.
     lowest = np.floor(10 * min(row["accuracy"] for row in rows) - 1e-9) / 10
     for number, kind in enumerate(kinds):
         axes: Axes = figure.add_subplot(lines, _COLUMNS, number + 1)
-        some = [row for row in shifted if row["kind"] == kind]
+        some = [row for row in corrupted if row["kind"] == kind]
         places, values = range(len(some)), [row["accuracy"] for row in some]
-        # No line from point to point: between two of opposite sign lies no shift at all.
+        # No line from point to point: between two of opposite sign lies no corruption at all.
         axes.vlines(places, plain["accuracy"], values, linewidth=1.5, alpha=0.5)
         axes.plot(places, values, marker="o", markersize=4, linestyle="none")
         axes.axhline(plain["accuracy"], color="black", linestyle="--", linewidth=0.8)
@@ -54,30 +54,33 @@ def draw_shift(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def draw_examples(
-    pixels: NDArray[np.uint8], suite: Sequence[Shift], sha256: str = "", columns: int = 7
+    pixels: NDArray[np.uint8], suite: Sequence[Corruption], sha256: str = "", columns: int = 7
 ) -> Figure:
-    """Shows one picture as it is and under each shift.
+    """Shows one image as it is and under each corruption.
 
     Args:
-        pixels: RGB, (height, width, 3); shifted at 224 pixels, as it is shown.
-        suite: The shifts.
-        sha256: Of the picture, for what shifts draw.
-        columns: Pictures in a row.
+        pixels: RGB, (height, width, 3); corrupted at 224 pixels, as it is shown.
+        suite: The corruptions.
+        sha256: Of the image, for what corruptions draw.
+        columns: Images in a row.
     """
-    picture = fit(pixels, 224)
-    tiles = [picture, *(shift.apply(picture, sha256) for shift in suite)]
-    titles = ["as it is", *(f"{shift.kind}\n{shift.strength_label}" for shift in suite)]
+    image = fit(pixels, 224)
+    tiles = [image, *(corruption.apply(image, sha256) for corruption in suite)]
+    titles = [
+        "as it is",
+        *(f"{corruption.kind}\n{corruption.strength_label}" for corruption in suite),
+    ]
     return draw_tiles(tiles, titles, columns)
 
 
-def write_shifts(run_dir: Path, rows: Rows) -> None:
-    """Writes `shift.csv` and `figures/shift.png`."""
-    write_csv(run_dir / "shift.csv", list(rows[0]), [list(row.values()) for row in rows])
-    save_figure(draw_shift(rows), run_dir / "figures" / "shift.png")
+def write_robustness(run_dir: Path, rows: Rows) -> None:
+    """Writes `robustness.csv` and `figures/robustness.png`."""
+    write_csv(run_dir / "robustness.csv", list(rows[0]), [list(row.values()) for row in rows])
+    save_figure(draw_robustness(rows), run_dir / "figures" / "robustness.png")
 
 
-def shift_rows(rows: Rows) -> list[list[str]]:
-    """Rows for a table with `SHIFT_HEADER`."""
+def robustness_rows(rows: Rows) -> list[list[str]]:
+    """Rows for a table with `ROBUSTNESS_HEADER`."""
     return [
         [
             f"{row['kind']} {row['strength']}".strip() if row["kind"] != "none" else "as they are",
@@ -88,4 +91,4 @@ def shift_rows(rows: Rows) -> list[list[str]]:
     ]
 
 
-SHIFT_HEADER = ("shift", "accuracy", "balanced accuracy", "ECE", "referred", "n")
+ROBUSTNESS_HEADER = ("corruption", "accuracy", "balanced accuracy", "ECE", "referred", "n")

@@ -1,1 +1,1 @@
-"""Sweeps: what trials left, folded into settings, compared with the best, and told in a table."""
+"""Sweeps: trials grouped into configurations, compared with the best, and ranked in a table."""

@@ -33,13 +33,13 @@ class Leaderboard(Callback):
         """
         from bcd.cli.app import OUTCOME, tell, unforeseen
         from bcd.errors import BcdError
-        from bcd.sweeps.finalize import conclude_sweep, run_default
+        from bcd.sweeps.finalize import finalize_sweep, run_default
 
         sweep = Path(config.hydra.sweep.dir).absolute()
         try:
             if self._default:
                 run_default(config, sweep)
-            OUTCOME.add(conclude_sweep(sweep))
+            OUTCOME.add(finalize_sweep(sweep))
         except BcdError as error:
             tell(str(error))
             OUTCOME.add(error.status)

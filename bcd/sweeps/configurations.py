@@ -1,4 +1,4 @@
-"""Settings: trials that differ in nothing but seeds and fold, taken together and compared."""
+"""Configurations: trials that differ in nothing but seeds and fold, taken together and compared."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from bcd.sweeps.trials import DONE, Trial
 # Keys of what is repeated to see how much it matters, not to be chosen.
 REPEATED = ("seed", "split.seed", "split.fold")
 BEST, SAME, WORSE = "best", "not distinguishable from the best", "worse than the best"
-APART = "not comparable: no picture in common with the best"
+APART = "not comparable: no image in common with the best"
 NOTHING = "no trial finished"
 
 
 @dataclass(frozen=True)
-class Setting:
-    """A setting and its trials.
+class Configuration:
+    """A configuration and its trials.
 
     Attributes:
         overrides: Of its trials, without those that repeat it.
-        label: Those in which settings of the sweep differ, as text; keys without their group where
-            that tells them apart.
+        label: Those in which configurations of the sweep differ, as text; keys without their group
+            where that tells them apart.
         trials: All of them.
     """
 
@@ -60,20 +60,20 @@ class Setting:
 
 @dataclass(frozen=True)
 class Row:
-    """A setting's place on the leaderboard.
+    """A configuration's place on the leaderboard.
 
     Attributes:
-        setting: The setting.
+        configuration: The configuration.
         mean: Of the accuracy on val over its runs; NaN where none finished.
         sd: Standard deviation likewise; None where there is one run.
         pooled: Share of right answers of all runs.
-        interval: Of that share, 95 %, over pictures or clusters.
+        interval: Of that share, 95 %, over images or clusters.
         n: Answers.
         against: How it compares with the best; None for the best and what cannot be compared.
         verdict: In plain words.
     """
 
-    setting: Setting
+    configuration: Configuration
     mean: float
     sd: float | None
     pooled: float
@@ -88,7 +88,7 @@ def key_of(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def fold(trials: Sequence[Trial]) -> list[Setting]:
+def fold(trials: Sequence[Trial]) -> list[Configuration]:
     """Puts trials together that differ in seeds and fold alone, in the order of the first ones."""
     found: dict[tuple[str, ...], list[Trial]] = {}
     for trial in trials:
@@ -97,12 +97,12 @@ def fold(trials: Sequence[Trial]) -> list[Setting]:
     common = set.intersection(*(set(own) for own in found)) if found else set()
     keys = {key_of(o) for own in found for o in own if o not in common}
     ends = Counter(key.rpartition(".")[2] for key in keys)
-    settings = []
+    configurations = []
     for own, members in found.items():
         label = " ".join(_short(o, ends) for o in own if o not in common)
         plain = "as given" if len(found) == 1 else "default"
-        settings.append(Setting(own, label or plain, tuple(members)))
-    return settings
+        configurations.append(Configuration(own, label or plain, tuple(members)))
+    return configurations
 
 
 def _short(override: str, ends: Mapping[str, int]) -> str:
@@ -125,19 +125,19 @@ class _Answers:
     runs: Numbers
 
 
-def rank(sweep: Path, settings: Sequence[Setting]) -> list[Row]:
-    """Ranks settings on val and compares each with the best, on the same pictures of the same runs.
+def rank(sweep: Path, configurations: Sequence[Configuration]) -> list[Row]:
+    """Ranks configurations on val and compares each with the best, on images of the same runs.
 
-    Settings that lack runs which others have stand behind those that lack none, and those without
-    any at the end.
+    Configurations that lack runs which others have stand behind those that lack none, and those
+    without any at the end.
 
     Args:
         sweep: Folder of the sweep.
-        settings: Of its trials.
+        configurations: Of its trials.
     """
-    known = [s for s in settings if s.done]
+    known = [s for s in configurations if s.done]
     if not known:
-        return [_nothing(s) for s in settings]
+        return [_nothing(s) for s in configurations]
     answers = _read_answers(sweep, known)
     most = max(len(s.done) for s in known)
     whole = [i for i, s in enumerate(known) if len(s.done) == most]
@@ -149,19 +149,19 @@ def rank(sweep: Path, settings: Sequence[Setting]) -> list[Row]:
     order = sorted(
         range(len(known)), key=lambda i: (i != best, i not in whole, -rows[i].pooled, ties[i])
     )
-    return [rows[i] for i in order] + [_nothing(s) for s in settings if not s.done]
+    return [rows[i] for i in order] + [_nothing(s) for s in configurations if not s.done]
 
 
-def _nothing(setting: Setting) -> Row:
-    return Row(setting, float("nan"), None, float("nan"), None, 0, None, NOTHING)
+def _nothing(configuration: Configuration) -> Row:
+    return Row(configuration, float("nan"), None, float("nan"), None, 0, None, NOTHING)
 
 
 def _row(
-    setting: Setting, answers: _Answers, place: int, against: Against | None, best: bool
+    configuration: Configuration, answers: _Answers, place: int, against: Against | None, best: bool
 ) -> Row:
     right = answers.right[place]
     asked = ~np.isnan(right)
-    mean, sd = spread([trial.accuracy for trial in setting.done])
+    mean, sd = spread([trial.accuracy for trial in configuration.done])
     pooled, interval = share_of_right(right[asked], answers.clusters[asked])
     if best:
         verdict = BEST
@@ -170,7 +170,7 @@ def _row(
     else:
         verdict = WORSE if against.p < 0.05 else SAME
     n = int(asked.sum())
-    return Row(setting, mean, sd, pooled, interval, n, against, verdict)
+    return Row(configuration, mean, sd, pooled, interval, n, against, verdict)
 
 
 def spread(values: Sequence[float]) -> tuple[float, float | None]:
@@ -183,7 +183,7 @@ def share_of_right(right: Floats, clusters: Numbers) -> tuple[float, Interval]:
 
     Args:
         right: (n,), 1 or 0.
-        clusters: (n,), the picture or group each is about.
+        clusters: (n,), the image or group each is about.
     """
     truth, said = np.ones(len(right), np.int64), right.astype(np.int64)
     found = confusion_intervals(truth, said, ("wrong", "right"), None, clusters)
@@ -192,7 +192,7 @@ def share_of_right(right: Floats, clusters: Numbers) -> tuple[float, Interval]:
 
 
 def read_right(folder: Path, file: str) -> dict[str, tuple[str, float]]:
-    """By a picture's path: its cluster (itself where it has none), and whether a run was right."""
+    """By an image's path: its cluster (itself where it has none), and whether a run was right."""
     with (folder / "split.csv").open(newline="", encoding="utf-8") as stream:
         cluster = {row["path"]: row["cluster"] for row in csv.DictReader(stream)}
     with (folder / file).open(newline="", encoding="utf-8") as stream:
@@ -205,14 +205,14 @@ def read_right(folder: Path, file: str) -> dict[str, tuple[str, float]]:
         }
 
 
-def _read_answers(sweep: Path, settings: Sequence[Setting]) -> _Answers:
+def _read_answers(sweep: Path, configurations: Sequence[Configuration]) -> _Answers:
     from bcd.training.run import VAL_PREDICTIONS
 
     told: list[dict[tuple[tuple[int, ...], str], float]] = []
     clusters: dict[tuple[tuple[int, ...], str], str] = {}
-    for setting in settings:
+    for configuration in configurations:
         own = {}
-        for trial in setting.done:
+        for trial in configuration.done:
             for path, (group, was) in read_right(sweep / trial.name, VAL_PREDICTIONS).items():
                 own[trial.run, path] = was
                 clusters[trial.run, path] = group

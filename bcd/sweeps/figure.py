@@ -1,4 +1,4 @@
-"""The picture of a leaderboard: an interval a setting, and where in the search they lie."""
+"""The image of a leaderboard: an interval a configuration, and where in the search they lie."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MOST = 40  # settings shown; a leaderboard has its end in the table
+_MOST = 40  # configurations shown; a leaderboard has its end in the table
 _PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}
 _COLOURS = {BEST: "#1a7f37", SAME: "#0969da", WORSE: "#8c959f"}
 
 
 def draw_board(rows: Sequence[Row]) -> Figure:
-    """Draws the settings of a leaderboard.
+    """Draws the configurations of a leaderboard.
 
     Left, best first: pooled accuracy on val with its interval, and a dot for each run. Right: a
-    line a setting through what was set, up to the accuracy it reached.
+    line a configuration through what was set, up to the accuracy it reached.
     """
     shown = [row for row in rows if row.interval is not None][:_MOST]
     keys = _varied(shown)
@@ -41,13 +41,13 @@ def _intervals(axes: Axes, rows: Sequence[Row]) -> None:
         assert row.interval is not None
         colour = _COLOURS.get(row.verdict, "#8c959f")
         axes.plot(row.interval, (place, place), color=colour, linewidth=2)
-        runs = [trial.accuracy for trial in row.setting.done]
+        runs = [trial.accuracy for trial in row.configuration.done]
         axes.plot(runs, [place] * len(runs), ".", color=colour, alpha=0.5, markersize=5)
         axes.plot(row.pooled, place, "D", color=colour, markersize=6)
     for name, colour in _COLOURS.items():
         if any(row.verdict == name for row in rows):
             axes.plot([], [], "D-", color=colour, label=name)
-    labels = [row.setting.label for row in rows]
+    labels = [row.configuration.label for row in rows]
     axes.set_yticks(range(len(rows)), [_cut(t) for t in labels], fontsize=8, parse_math=False)
     axes.invert_yaxis()
     axes.set(xlabel="accuracy on val, 95 % interval; dots are runs")
@@ -61,7 +61,7 @@ def _cut(label: str) -> str:
 
 
 def _varied(rows: Sequence[Row]) -> list[str]:
-    """Keys in which settings differ."""
+    """Keys in which configurations differ."""
     values: dict[str, set[str]] = {}
     for row in rows:
         for key, value in _values(row).items():
@@ -70,7 +70,7 @@ def _varied(rows: Sequence[Row]) -> list[str]:
 
 
 def _values(row: Row) -> dict[str, str]:
-    return {key_of(o): o.partition("=")[2] for o in row.setting.overrides}
+    return {key_of(o): o.partition("=")[2] for o in row.configuration.overrides}
 
 
 def _parallel(axes: Axes, rows: Sequence[Row], keys: Sequence[str]) -> None:

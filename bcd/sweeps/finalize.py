@@ -1,4 +1,4 @@
-"""The end of a sweep: ranks its settings on val, tests the best one, writes the leaderboard."""
+"""Finalizes a sweep: ranks configurations on val, tests the best, writes the leaderboard."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from bcd.sweeps.configurations import (
     read_right,
     share_of_right,
 )
+from bcd.sweeps.exposure import Seen, find_seen, seen_text
 from bcd.sweeps.hparams import write_hparams
 from bcd.sweeps.leaderboard import SHORT_HEADER, Board, headline, short_rows, write_board
 from bcd.sweeps.ranking import numbered
-from bcd.sweeps.test_exposure import Seen, find_seen, seen_text
 from bcd.sweeps.trials import DONE, Trial, read_trials, run_trial
 from bcd.sweeps.winner import read_tested, write_winner
 
-_SHOWN = 30  # settings in the terminal
+_SHOWN = 30  # configurations in the terminal
 DEFAULT = "default"  # folder of the trial without what is searched for
 
 
-def conclude_sweep(sweep: Path, test: bool = True) -> int:
+def finalize_sweep(sweep: Path, test: bool = True) -> int:
     """Ranks what is in a sweep's folder, tests the winner's runs, and writes the leaderboard.
 
     Args:
@@ -65,18 +65,20 @@ def conclude_sweep(sweep: Path, test: bool = True) -> int:
     tests, untested = _test(sweep, winner, _note(sweep, rows, seen), test) if winner else ({}, {})
     if winner and untested:
         tried = tuple(
-            replace(t, reason=untested.get(t.name, t.reason)) for t in winner.setting.trials
+            replace(t, reason=untested.get(t.name, t.reason)) for t in winner.configuration.trials
         )
-        rows[0] = replace(winner, setting=replace(winner.setting, trials=tried))
+        rows[0] = replace(winner, configuration=replace(winner.configuration, trials=tried))
     done = sum(trial.status == DONE for trial in trials)
     tested = dict.fromkeys(tests, done) | read_tested(sweep)
     later = done - min([tested[name] for name in tests], default=done)
     pooled = pool(sweep, list(tests)) if tests else None
-    others = [row.setting.label for row in rows if row is not rows[0] and _was_tested(sweep, row)]
+    others = [
+        row.configuration.label for row in rows if row is not rows[0] and _was_tested(sweep, row)
+    ]
     again = reproducing(winner)
     board = Board(rows, tests, pooled, _default_of(rows), again, tuple(others), seen, later)
     write_board(sweep, board)
-    write_winner(sweep, trials, winner.setting.done if winner else (), tested)
+    write_winner(sweep, trials, winner.configuration.done if winner else (), tested)
     write_hparams(sweep, board)
     failed = sum(trial.status != DONE for trial in trials)
     _tell(sweep, board, failed, len(trials))
@@ -112,7 +114,7 @@ def pool(sweep: Path, names: Sequence[str]) -> tuple[float, Interval, int]:
         names: Of the trials.
 
     Returns:
-        Share of right answers, its 95 % interval over pictures or clusters, and their number.
+        Share of right answers, its 95 % interval over images or clusters, and their number.
     """
     rows: list[list[str]] = []
     header: list[str] = []
@@ -128,27 +130,28 @@ def pool(sweep: Path, names: Sequence[str]) -> tuple[float, Interval, int]:
 
 
 def _default_of(rows: Sequence[Row]) -> Row | None:
-    return next((r for r in rows if any(t.name == DEFAULT for t in r.setting.trials)), None)
+    return next((r for r in rows if any(t.name == DEFAULT for t in r.configuration.trials)), None)
 
 
 def _seen(sweep: Path, rows: Sequence[Row]) -> Seen:
     """What the ranking has seen of the test images of the first row's runs."""
-    ranked = [row.setting.done for row in rows if row.setting.done]
+    ranked = [row.configuration.done for row in rows if row.configuration.done]
     return find_seen(sweep, ranked[0], [trial for done in ranked for trial in done], len(ranked))
 
 
 def _note(sweep: Path, rows: Sequence[Row], seen: Seen | None) -> str:
     """What the report of a trial that is tested now says of the use of its test part."""
-    ranked = [row for row in rows if row.setting.done]
+    ranked = [row for row in rows if row.configuration.done]
     others = sum(_was_tested(sweep, row) for row in ranked[1:])
     told = (
-        f"This is a run of a sweep, tested after {len(ranked)} settings had been ranked on val, as "
-        "its setting was the best."
+        f"This is a run of a sweep, tested after {len(ranked)} configurations had been ranked on "
+        "val, as its configuration was the best."
         if len(ranked) > 1
-        else "This is a run of a sweep with one setting, tested after all of them were trained."
+        else "This is a run of a sweep with one configuration, tested after all of them were "
+        "trained."
     )
     if others:
-        told += f" Of the other settings {others} had been tested before."
+        told += f" Of the other configurations {others} had been tested before."
     text = seen_text(seen)
     return f"{told} {text[0].upper()}{text[1:]}." if text else told
 
@@ -156,7 +159,7 @@ def _note(sweep: Path, rows: Sequence[Row], seen: Seen | None) -> str:
 def _test(sweep: Path, winner: Row, note: str, now: bool) -> tuple[dict[str, Any], dict[str, str]]:
     """Figures of the test part by trial, and why trials could not be tested."""
     tests, untested = {}, {}
-    for trial in winner.setting.done:
+    for trial in winner.configuration.done:
         folder = sweep / trial.name
         try:
             figures = _tested(folder)
@@ -180,8 +183,8 @@ def _tested(folder: Path) -> dict[str, Any] | None:
 
 
 def _was_tested(sweep: Path, row: Row) -> bool:
-    """Whether a setting was tested: it won before the sweep was widened."""
-    return any(_tested(sweep / trial.name) is not None for trial in row.setting.done)
+    """Whether a configuration was tested: it won before the sweep was widened."""
+    return any(_tested(sweep / trial.name) is not None for trial in row.configuration.done)
 
 
 def _test_now(folder: Path, trial: Trial, note: str) -> dict[str, Any]:
@@ -200,9 +203,9 @@ def reproducing(winner: Row | None) -> str:
     """The command that gives the winner again, all of its runs; empty where there is no winner."""
     if winner is None:
         return ""
-    words = [o for o in winner.setting.overrides if key_of(o) != "sweep"]  # searches no more
+    words = [o for o in winner.configuration.overrides if key_of(o) != "sweep"]  # searches no more
     runs: dict[str, dict[str, None]] = {}
-    for override in (o for trial in winner.setting.done for o in trial.overrides):
+    for override in (o for trial in winner.configuration.done for o in trial.overrides):
         if key_of(override) in REPEATED:
             runs.setdefault(key_of(override), {})[override.partition("=")[2]] = None
     words += [f"{key}={','.join(values)}" for key, values in runs.items()]

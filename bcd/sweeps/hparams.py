@@ -26,7 +26,7 @@ def write_hparams(sweep: Path, board: Board) -> None:
     from torch.utils.tensorboard.summary import hparams
 
     shutil.rmtree(sweep / "hparams", ignore_errors=True)
-    trials = [trial for row in board.rows for trial in row.setting.done]
+    trials = [trial for row in board.rows for trial in row.configuration.done]
     known = {t.name: _figures(t, board) for t in trials}
     every = {name: 0.0 for figures in known.values() for name in figures}
     keys = _varied(trials)

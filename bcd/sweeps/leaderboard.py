@@ -14,16 +14,16 @@ from bcd.reporting.document import Block, Figure, Section, Table, write_html
 from bcd.reporting.figures import save_figure
 from bcd.storage import write_csv
 from bcd.sweeps.configurations import SAME, WORSE, Row, spread
+from bcd.sweeps.exposure import Seen, seen_text
 from bcd.sweeps.figure import draw_board
-from bcd.sweeps.test_exposure import Seen, seen_text
 from bcd.sweeps.trials import DONE
 
-_HEADER = ("setting", "rank", "runs", "mean ± sd", "pooled, 95 %", "minus best", "verdict")
-SHORT_HEADER = ("setting", "runs", "val accuracy", "minus best", "verdict")
+_HEADER = ("configuration", "rank", "runs", "mean ± sd", "pooled, 95 %", "minus best", "verdict")
+SHORT_HEADER = ("configuration", "runs", "val accuracy", "minus best", "verdict")
 _SHORT = {SAME: "not distinguishable", WORSE: "worse"}
 
 _CSV = (
-    "rank", "setting", "trials", "done", "val_accuracy_mean", "val_accuracy_sd",
+    "rank", "configuration", "trials", "done", "val_accuracy_mean", "val_accuracy_sd",
     "val_accuracy_pooled", "val_accuracy_low", "val_accuracy_high", "val_answers", "difference",
     "difference_low", "difference_high", "compared_on", "p", "verdict", "test_accuracy_mean",
     "test_accuracy_sd", "seconds", "reason", "overrides",
@@ -35,14 +35,14 @@ class Board:
     """All that a leaderboard tells.
 
     Attributes:
-        rows: The settings, best first.
+        rows: The configurations, best first.
         tests: Figures of the test part of the winner's trials, by trial.
         pooled: Share of right answers on test of all of these, its interval, and their number.
-        default: The setting without what was searched for, where there is one.
+        default: The configuration without what was searched for, where there is one.
         command: Gives the winner again.
-        tested_too: Labels of other settings that were tested, as they won before the sweep was
-            widened.
-        seen: What the ranking saw of the best setting's test images; None without a best.
+        tested_too: Labels of other configurations that were tested, as they won before the sweep
+            was widened.
+        seen: What the ranking saw of the best configuration's test images; None without a best.
         later: Number of trials that came to an end after a run of the winner had been tested.
     """
 
@@ -60,8 +60,8 @@ def short_rows(rows: Sequence[Row]) -> list[list[str]]:
     """Rows for a terminal, with `SHORT_HEADER`; `minus best` is in points of accuracy."""
     return [
         [
-            row.setting.label,
-            f"{len(row.setting.done)}/{len(row.setting.trials)}",
+            row.configuration.label,
+            f"{len(row.configuration.done)}/{len(row.configuration.trials)}",
             _mean_text(row.mean, row.sd),
             "" if row.against is None else _difference_text(row),
             _SHORT.get(row.verdict, row.verdict),
@@ -73,13 +73,15 @@ def short_rows(rows: Sequence[Row]) -> list[list[str]]:
 def _board_rows(rows: Sequence[Row]) -> list[list[str]]:
     return [
         [
-            row.setting.label,
+            row.configuration.label,
             str(rank),
-            f"{len(row.setting.done)}/{len(row.setting.trials)}",
+            f"{len(row.configuration.done)}/{len(row.configuration.trials)}",
             _mean_text(row.mean, row.sd),
             "" if row.interval is None else _interval_text(row.pooled, row.interval),
             "" if row.against is None else _difference_text(row),
-            f"{row.verdict} ({row.setting.reason})" if row.setting.reason else row.verdict,
+            f"{row.verdict} ({row.configuration.reason})"
+            if row.configuration.reason
+            else row.verdict,
         ]
         for rank, row in enumerate(rows, start=1)
     ]
@@ -107,16 +109,18 @@ def headline(board: Board) -> list[str]:
     if first.interval is None:
         return ["no trial came to an end"]
     told = [
-        f"best on val: {first.setting.label}, accuracy "
+        f"best on val: {first.configuration.label}, accuracy "
         f"{_mean_text(first.mean, first.sd)} (n = {first.n})"
     ]
     verdicts = [row.verdict for row in board.rows[1:] if row.interval is not None]
     if verdicts:
         same, worse = verdicts.count(SAME), verdicts.count(WORSE)
-        told.append(f"other settings: {worse} worse than it, {same} not distinguishable from it")
-        if max(len(row.setting.done) for row in board.rows) < 2:
+        told.append(
+            f"other configurations: {worse} worse than it, {same} not distinguishable from it"
+        )
+        if max(len(row.configuration.done) for row in board.rows) < 2:
             told.append(
-                "one run a setting: whether the order holds when trained again is not known; "
+                "one run a configuration: whether the order holds when trained again is not known; "
                 "seed=0,1,2 would tell"
             )
     if board.default is not None:
@@ -135,15 +139,15 @@ def _tested_text(board: Board) -> str:
     tested = len(board.tested_too) + (board.pooled is not None)
     if not board.tested_too and board.later:
         return (
-            "the best setting alone was tested, but the sweep was widened: "
+            "the best configuration alone was tested, but the sweep was widened: "
             f"{board.later} of its trials were made after that"
         )
     if not board.tested_too:
         if board.seen is not None and board.seen.differs:
-            return "the best setting alone was tested, after the ranking"
-        return "the test part was used for the best setting alone, after the ranking"
+            return "the best configuration alone was tested, after the ranking"
+        return "the test part was used for the best configuration alone, after the ranking"
     return (
-        f"the test part was used for {tested} settings, as the sweep was widened: also for "
+        f"the test part was used for {tested} configurations, as the sweep was widened: also for "
         f"{'; '.join(board.tested_too)}"
     )
 
@@ -160,7 +164,7 @@ def _against_default(first: Row, default: Row) -> str:
 
 
 def write_board(sweep: Path, board: Board) -> None:
-    """Writes the tables, the picture and the page into a sweep's folder."""
+    """Writes the tables, the image and the page into a sweep's folder."""
     write_csv(sweep / "leaderboard.csv", _CSV, [_csv_row(i, board) for i in range(len(board.rows))])
     write_csv(sweep / "trials.csv", _TRIALS, _trial_rows(board))
     save_figure(draw_board(board.rows), sweep / "figures" / "leaderboard.png")
@@ -169,16 +173,18 @@ def write_board(sweep: Path, board: Board) -> None:
 
 def _csv_row(place: int, board: Board) -> list[object]:
     row = board.rows[place]
-    tests = [board.tests[t.name]["accuracy"] for t in row.setting.done if t.name in board.tests]
+    tests = [
+        board.tests[t.name]["accuracy"] for t in row.configuration.done if t.name in board.tests
+    ]
     mean, sd = spread(tests) if tests and place == 0 else (None, None)
     against = row.against
     cells: list[object] = [
-        place + 1, row.setting.label, len(row.setting.trials), len(row.setting.done),
-        row.mean, row.sd, row.pooled, *(row.interval or (None, None)), row.n,
-        *((against.difference, against.low, against.high, against.n, against.p) if against
+        place + 1, row.configuration.label, len(row.configuration.trials),
+        len(row.configuration.done), row.mean, row.sd, row.pooled, *(row.interval or (None, None)),
+        row.n, *((against.difference, against.low, against.high, against.n, against.p) if against
           else (None,) * 5),
-        row.verdict, mean, sd, row.setting.seconds, row.setting.reason,
-        " ".join(row.setting.overrides),
+        row.verdict, mean, sd, row.configuration.seconds, row.configuration.reason,
+        " ".join(row.configuration.overrides),
     ]  # fmt: skip
     return [_cell(value) for value in cells]
 
@@ -190,8 +196,8 @@ def _cell(value: object) -> object:
 
 
 _TRIALS = (
-    "trial", "setting", "seed", "split_seed", "fold", "status", "val_accuracy", "val_loss", "n",
-    "test_accuracy", "seconds", "reason",
+    "trial", "configuration", "seed", "split_seed", "fold", "status", "val_accuracy", "val_loss",
+    "n", "test_accuracy", "seconds", "reason",
 )  # fmt: skip
 
 
@@ -200,25 +206,27 @@ def _trial_rows(board: Board) -> list[list[object]]:
         [
             _cell(value)
             for value in (
-                trial.name, row.setting.label, *(trial.run or ("", "", "")), trial.status,
+                trial.name, row.configuration.label, *(trial.run or ("", "", "")), trial.status,
                 trial.accuracy, trial.loss, trial.n,
                 board.tests.get(trial.name, {}).get("accuracy"), trial.seconds, trial.reason,
             )
         ]
         for row in board.rows
-        for trial in row.setting.trials
+        for trial in row.configuration.trials
     ]  # fmt: skip
 
 
 def _sections(board: Board) -> list[Section]:
-    verdicts = "; ".join(f"{r.setting.label}: {r.verdict}" for r in board.rows[:5])
+    verdicts = "; ".join(f"{r.configuration.label}: {r.verdict}" for r in board.rows[:5])
     sections = [
         Section(
-            "Settings, ranked on val",
+            "Configurations, ranked on val",
             [
                 *[f"{line[0].upper()}{line[1:]}." for line in headline(board)],
                 Table(_HEADER, _board_rows(board.rows)),
-                Figure("leaderboard", f"Val accuracy of each setting, best first: {verdicts}"),
+                Figure(
+                    "leaderboard", f"Val accuracy of each configuration, best first: {verdicts}"
+                ),
             ],
         ),
         Section("How to read this", list(_READING)),
@@ -232,18 +240,18 @@ def _sections(board: Board) -> list[Section]:
 
 def _trial_table(board: Board) -> Table:
     header = (
-        "trial", "setting", "seed", "split.seed", "fold", "val accuracy", "loss", "on test", "s",
-        "status",
+        "trial", "configuration", "seed", "split.seed", "fold", "val accuracy", "loss", "on test",
+        "s", "status",
     )  # fmt: skip
     rows = []
     for row in board.rows:
-        for trial in row.setting.trials:
+        for trial in row.configuration.trials:
             test = board.tests.get(trial.name)
             done = trial.status == DONE
             rows.append(
                 [
                     trial.name,
-                    row.setting.label,
+                    row.configuration.label,
                     *(str(number) for number in trial.run or ("", "", "")),
                     f"{trial.accuracy:.4f}" if done else "",
                     f"{trial.loss:.4f}" if done else "",
@@ -256,13 +264,14 @@ def _trial_table(board: Board) -> Table:
 
 
 _READING = (
-    "A setting is what its trials have in common; trials that differ in seed, split.seed or fold "
-    "are its runs. Mean and standard deviation are over runs. Pooled is the share of right answers "
-    "of all runs; its interval is a cluster bootstrap over pictures, or clusters of them "
+    "A configuration is what its trials have in common; trials that differ in seed, split.seed or "
+    "fold are its runs. Mean and standard deviation are over runs. Pooled is the share of right "
+    "answers of all runs; its interval is a cluster bootstrap over images, or clusters of them "
     "where known.",
-    "Minus best is in points of accuracy on the pictures that both answered in the same run, with "
-    "a paired interval that is corrected for the number of settings and for the best having been "
-    "picked from these same answers. Where 0 lies within, nothing shows that the setting is worse.",
+    "Minus best is in points of accuracy on the images that both answered in the same run, with "
+    "a paired interval that is corrected for the number of configurations and for the best having "
+    "been picked from these same answers. Where 0 lies within, nothing shows that the "
+    "configuration is worse.",
 )
 
 

@@ -1,39 +1,40 @@
-"""Which settings can be told from the best one, when the best was picked from the same answers.
+"""Which configurations differ from the best one, when the best was picked on the same answers.
 
-The best of many equal settings looks better than the others by chance alone. So a difference from
-the best counts only if it is larger than the largest difference between any two of the settings in
-question would be, were they all equal. What that would be is found by turning round, at random, who
-was right: every difference between settings on a picture (on a cluster, where slides or patients
-are known or images overlap) keeps its size and gets a random sign, the same for all settings, so
-that what settings have in common stays so. For two settings this is McNemar's test, with whole
-clusters where there are any.
+The best of many equal configurations looks better than the others by chance alone. So a difference
+from the best counts only if it is larger than the largest difference between any two of the
+configurations in question would be, were they all equal. What that would be is found by turning
+round, at random, who was right: every difference between configurations on an image (on a cluster,
+where slides or patients are known or images overlap) keeps its size and gets a random sign, the
+same for all configurations, so that what configurations have in common stays so. For two
+configurations this is McNemar's test, with whole clusters where there are any.
 
-Settings are left out from the farthest to the nearest, and the test ends at the first that cannot
-be told from the best: the nearest has to beat fewer chances than the farthest. This is a closed
-test, as an equal setting is only ever called worse if the largest difference among all equal ones
-is beyond its limit.
+Configurations are left out from the farthest to the nearest, and the test ends at the first that
+cannot be told from the best: the nearest has to beat fewer chances than the farthest. This is a
+closed test, as an equal configuration is only ever called worse if the largest difference among all
+equal ones is beyond its limit.
 
-The limits of the differences are for all settings at once, by the largest difference among all of
-them. Limits that are stepped down would not be: with eight settings worse than the best by 3 points
-all of them held in 70 to 85 per cent of sweeps. Where only the steps tell a setting from the best,
-its interval ends at 0.
+The limits of the differences are for all configurations at once, by the largest difference among
+all of them. Limits that are stepped down would not be: with eight configurations worse than the
+best by 3 points all of them held in 70 to 85 per cent of sweeps. Where only the steps tell a
+configuration from the best, its interval ends at 0.
 
-Whether training again would change the order is another question, which pictures cannot answer.
+Whether training again would change the order is another question, which images cannot answer.
 Where there are several runs (seeds, folds), the differences of single runs may stray more than
-pictures explain; by as much every difference is held for less certain. With one run there is
+images explain; by as much every difference is held for less certain. With one run there is
 nothing to see of this: the verdict is then one on the trained networks.
 
-In per cent of 1,000 simulated sweeps of 700 pictures on val, errors largely shared by all settings,
-how often any difference from the best is claimed where there is none (5 are allowed), and how often
-a setting that is better by 3 points is found: it stands first, and all others are called worse.
+In per cent of 1,000 simulated sweeps of 700 images on val, errors largely shared by all
+configurations, how often any difference from the best is claimed where there is none (5 are
+allowed), and how often a configuration that is better by 3 points is found: it stands first, and
+all others are called worse.
 
-| settings, runs, accuracy                            | claimed | found |
+| configurations, runs, accuracy                            | claimed | found |
 |-----------------------------------------------------|---------|-------|
 | 9, 5 runs, 0.95 (found: 0.94 and 0.97)              | 2.7     | 88.1  |
 | 2, 5 runs, 0.95 (0.94 and 0.97)                     | 3.3     | 93.5  |
 | 20, 5 runs, 0.95                                    | 3.4     |       |
 | 9, 5 runs, 0.98 (0.96 and 0.99)                     | 2.9     | 98.8  |
-| 9, 5 runs, 0.95, pictures from 40 slides            | 3.2     |       |
+| 9, 5 runs, 0.95, images from 40 slides            | 3.2     |       |
 | 9, 5 runs, 0.95, runs stray by 1 point more         | 4.5     | 33.7  |
 | 9, 2 runs, 0.95, runs stray by 1 point more         | 7.7     |       |
 | 9, 5 runs (0.90 and 0.93)                           |         | 50.1  |
@@ -58,11 +59,11 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Against:
-    """A setting against the best one.
+    """A configuration against the best one.
 
     Attributes:
         difference: Its accuracy minus that of the best, on what both answered.
-        low: Lower limit, corrected for the number of settings.
+        low: Lower limit, corrected for the number of configurations.
         high: Upper limit.
         p: That it is as good as the best, corrected likewise.
         n: Answers that both gave.
@@ -76,10 +77,10 @@ class Against:
 
 
 def best_of(right: Floats, tie: Floats) -> int:
-    """The setting with the highest share of right answers.
+    """The configuration with the highest share of right answers.
 
     Args:
-        right: (k, n), 1 where a setting was right, 0 where wrong, NaN where it was not asked.
+        right: (k, n), 1 where a configuration was right, 0 where wrong, NaN where it was not asked.
         tie: (k,), decides between equals; the lowest wins.
     """
     shares = np.nanmean(right, axis=1)
@@ -95,19 +96,19 @@ def against_best(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> list[Against | None]:
-    """Compares every setting with the best, as the module describes.
+    """Compares every configuration with the best, as the module describes.
 
     Args:
-        right: (k, n), 1 where a setting was right, 0 where wrong, NaN where it was not asked.
+        right: (k, n), 1 where a configuration was right, 0 where wrong, NaN where it was not asked.
         best: The one to compare with, which was picked from the same answers.
-        clusters: (n,), the picture or group that an answer is about, from 0 on.
+        clusters: (n,), the image or group that an answer is about, from 0 on.
         runs: (n,), the run (seed, fold) that it is of, from 0 on.
         level: Of confidence, between 0 and 1.
         draws: Of random signs.
         seed: Of the draws.
 
     Returns:
-        For each setting; None for the best, and for those that share no answer with it.
+        For each configuration; None for the best, and for those that share no answer with it.
     """
     ratio, freedom = overdispersion(right, clusters, runs)
     wander = np.sqrt(ratio)
@@ -122,7 +123,7 @@ def against_best(
     known = [m for m, n in enumerate(of_best.n) if n > 0]
     strength = of_best.strength() / wander
     nearest = sorted(known, key=lambda m: strength[m])
-    largest = np.zeros((len(nearest), draws))  # among the best and the settings up to here
+    largest = np.zeros((len(nearest), draws))  # among the best and the configurations up to here
     seen, running = [best], np.zeros(draws)
     for place, m in enumerate(nearest):
         drawn = pairs.of(others[m], seen).drawn(signs)
@@ -152,14 +153,14 @@ def _against(of_best: _Block, m: int, p: float, reach: float, apart: bool) -> Ag
 
 @dataclass(frozen=True)
 class _Block:
-    """Differences (m, clusters) of m settings from one, in right answers, and n common to both."""
+    """Differences (m, clusters) in correct answers of m configurations from one; the common n."""
 
     by_cluster: Floats
     n: Floats
 
     @property
     def sums(self) -> Floats:
-        """Of each setting, (m,)."""
+        """Of each configuration, (m,)."""
         total: Floats = self.by_cluster.sum(axis=1)
         return total
 
@@ -182,7 +183,7 @@ def _divided(values: Floats, by: Floats) -> Floats:
 
 
 class _Pairs:
-    """Differences between settings, summed over clusters.
+    """Differences between configurations, summed over clusters.
 
     Args:
         right: (k, n), with NaN for what was not asked.
@@ -191,7 +192,7 @@ class _Pairs:
 
     def __init__(self, right: Floats, clusters: Numbers) -> None:
         self._asked = (~np.isnan(right)).astype(np.float64)
-        # Most pictures are the same to all settings and take part in no difference.
+        # Most images are the same to all configurations and take part in no difference.
         apart = np.nanmax(right, axis=0) > np.nanmin(right, axis=0)
         order = np.flatnonzero(apart)[np.argsort(clusters[apart], kind="stable")]
         self._right = right[:, order]
@@ -200,7 +201,7 @@ class _Pairs:
         self.count = len(self._starts)
 
     def of(self, one: int, others: list[int]) -> _Block:
-        """Differences of other settings from one."""
+        """Differences of other configurations from one."""
         n = self._asked[others] @ self._asked[one]
         difference = np.nan_to_num(self._right[others] - self._right[one], nan=0.0)
         if not self.count:
@@ -209,17 +210,17 @@ class _Pairs:
 
 
 def overdispersion(right: Floats, clusters: Numbers, runs: Numbers) -> tuple[float, int]:
-    """How much more differences between settings vary from run to run than pictures explain.
+    """How much more differences between configurations vary from run to run than images explain.
 
     Args:
-        right: (k, n), with NaN for what was not asked; settings that were not asked everything, and
-            with them what their missing runs would have told, are left out.
+        right: (k, n), with NaN for what was not asked; configurations that were not asked
+            everything, and with them what their missing runs would have told, are left out.
         clusters: (n,).
         runs: (n,).
 
     Returns:
-        Ratio of variances, at least 1 (1 where there is a single run or setting), and the degrees
-        of freedom it was found with.
+        Ratio of variances, at least 1 (1 where there is a single run or configuration), and the
+        degrees of freedom it was found with.
     """
     whole = right[~np.isnan(right).any(axis=1)]
     count = len(np.unique(runs))

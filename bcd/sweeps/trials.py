@@ -50,7 +50,7 @@ class Trial:
         run: Its seed, the split's seed and the fold.
         accuracy: On val.
         loss: On val, the mean negative log-likelihood.
-        n: Pictures of val.
+        n: Images of val.
         best: Its best checkpoint, relative to its folder; empty where none is kept.
         steps: Of its optimizer.
         history: Figures of each epoch.
@@ -74,7 +74,7 @@ class Trial:
     def score(self) -> float:
         """What a search is to maximise: val accuracy; among equals the lower loss is better.
 
-        The loss adds less than one picture more would: exp(-loss), the geometric mean of the
+        The loss adds less than one image more would: exp(-loss), the geometric mean of the
         probabilities of the true classes, lies between 0 and 1.
         """
         if self.status != DONE:

@@ -22,7 +22,7 @@ def write_winner(
     Args:
         sweep: The folder.
         ranked: All trials that the ranking knows.
-        winners: The best setting's; none where no trial came to an end.
+        winners: The best configuration's; none where no trial came to an end.
         tested: As `read_tested` gives it.
     """
     best = max(winners, key=lambda trial: trial.score, default=None)

@@ -31,7 +31,7 @@ class CardWriter(pl.Callback):
     """Puts the card into every checkpoint."""
 
     def __init__(self, card: Card) -> None:
-        self._plain = card.to_dict()  # once: it lists every picture, and is saved twice an epoch
+        self._plain = card.to_dict()  # once: it lists every image, and is saved twice an epoch
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -89,7 +89,7 @@ def check_processes(
         trainer: Knows how many processes there are.
         network: That is to be trained.
         tested: False for a trial of a multirun.
-        val: Number of pictures of val.
+        val: Number of images of val.
 
     Raises:
         ConfigError: One of them was asked for.
@@ -118,7 +118,7 @@ def check_processes(
             f"has not; say model.batchnorm=frozen, or {one}"
         )
     if val < world:
-        raise ConfigError(f"{said}: val has {val} pictures, fewer than there are processes")
+        raise ConfigError(f"{said}: val has {val} images, fewer than there are processes")
 
 
 @contextlib.contextmanager

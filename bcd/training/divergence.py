@@ -44,7 +44,7 @@ class LossWatch(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Looks at the loss, or keeps it for later."""
+        """Checks the loss, or keeps it for later."""
         self.batches += 1
         if not isinstance(outputs, Mapping) or "loss" not in outputs:
             return  # a fitted head has none
@@ -54,15 +54,15 @@ class LossWatch(pl.Callback):
             self._look(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Looks at what was kept before val is asked."""
+        """Checks what was kept before val is asked."""
         self._look(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Looks at what was kept before a checkpoint is saved."""
+        """Checks what was kept before a checkpoint is saved."""
         self._look(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Looks at the loss on val before a checkpoint is saved."""
+        """Checks the loss on val before a checkpoint is saved."""
         loss = trainer.callback_metrics.get("val/loss")
         if loss is not None and not trainer.sanity_checking and not math.isfinite(loss):
             raise _diverged(trainer, f"the loss on val is {float(loss)}", trainer.global_step)
@@ -90,16 +90,14 @@ class LossWatch(pl.Callback):
 
 def _diverged(trainer: pl.Trainer, what: str, step: int) -> DivergedError:
     """The line for a run that diverged: where, at which rate, what to try, what is kept."""
-    rate, mend = "", "look at the pictures and weights"
+    rate, fix = "", "look at the images and weights"
     if trainer.optimizers:
         rate = f", learning rate {trainer.optimizers[0].param_groups[0]['lr']:.3g}"
-        mend = (
-            "try a smaller optimizer.lr (lr_find=true draws which) or trainer.gradient_clip_val=1"
-        )
+        fix = "try a smaller optimizer.lr (lr_find=true draws which) or trainer.gradient_clip_val=1"
         if not str(trainer.precision).startswith("32"):
-            mend += " or trainer.precision=32-true"
+            fix += " or trainer.precision=32-true"
     paths = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
     kept = any(path and Path(path).is_file() for path in paths)
     left = "checkpoints of earlier epochs are kept" if kept else "no checkpoint is kept"
     where = f"epoch {trainer.current_epoch}, step {step}{rate}"
-    return DivergedError(f"training diverged in {where}: {what}; {mend}; {left}")
+    return DivergedError(f"training diverged in {where}: {what}; {fix}; {left}")

@@ -1,4 +1,4 @@
-"""The end of a training run: judges and tests its best checkpoint, and writes the run folder."""
+"""The end of a training run: policies and tests its best checkpoint, and writes the run folder."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from bcd.audit.short import audit_run
 from bcd.config.training import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.datamodule import SmearDataModule
-from bcd.data.quality.profile import Survey
-from bcd.data.reading import read_picture
+from bcd.data.quality.profile import DataProfile
+from bcd.data.reading import read_image
 from bcd.data.splits.split import Split
 from bcd.evaluation.collect import collect_answers
-from bcd.evaluation.decision import Judge, fit_judge
+from bcd.evaluation.decision import DecisionPolicy, fit_policy
 from bcd.evaluation.ood import MOST
 from bcd.evaluation.results import Result, evaluate
-from bcd.evaluation.robustness import Rows, short_shifts
+from bcd.evaluation.robustness import Rows, brief_robustness
 from bcd.evaluation.thresholds import find_scope
-from bcd.inference.checkpoint import network_state, read_content, write_judge
+from bcd.inference.checkpoint import network_state, read_content, write_policy
 from bcd.models.network import SmearNetwork
 from bcd.reporting.figures import draw_curves, save_figure
 from bcd.reporting.results import write_results
@@ -45,7 +45,7 @@ class Run:
     cfg: TrainConfig
     folder: Path
     catalog: Catalog
-    survey: Survey
+    profile: DataProfile
     split: Split
     warnings: Sequence[str] = ()
 
@@ -56,29 +56,30 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it: results on val and test, the judge, the audit's checks, short shifts."""
+    """Results on val and test, the decision policy, the audit's checks, and brief robustness."""
 
     results: dict[str, Result]
-    judge: Judge
+    policy: DecisionPolicy
     checks: list[Check]
-    shifts: Rows
+    corruptions: Rows
 
 
-def judge_best(
+def evaluate_best(
     run: Run,
     network: SmearNetwork,
     datamodule: SmearDataModule,
     best: Path | None,
     device: torch.device,
     parts: Sequence[str] = ("val", "test"),
-) -> tuple[Judge, dict[str, Result]]:
+) -> tuple[DecisionPolicy, dict[str, Result]]:
     """Decides on val what to make of answers, then evaluates val and test, on one device.
 
     Args:
         run: The run.
         network: Gets the best checkpoint's weights.
-        datamodule: Gives the pictures.
-        best: The checkpoint that was kept as best, which gets the judge; None where none was kept.
+        datamodule: Gives the images.
+        best: The checkpoint that was kept as best, which gets the decision policy; None where none
+            was kept.
         device: Where to compute.
         parts: What is evaluated; val alone where the test part must stay untouched.
 
@@ -100,13 +101,13 @@ def judge_best(
     trained = collect_answers(network, datamodule.first_views(MOST), device).features
     kind, split = run.cfg.split.kind, run.split
     scope = find_scope(kind, split.clusters_of("val"), split.clusters_of("train"))
-    judge = fit_judge(run.cfg.judge, answers["val"], trained, run.catalog.benign, scope)
+    policy = fit_policy(run.cfg.decision, answers["val"], trained, run.catalog.benign, scope)
     if best is not None and content is not None:
-        write_judge(best, content, judge.to_plain())
+        write_policy(best, content, policy.to_plain())
     results = {
         part: evaluate(
             given,
-            judge,
+            policy,
             run.catalog,
             run.split.indices(part),
             run.split.clusters_of(part),
@@ -114,27 +115,27 @@ def judge_best(
         )
         for part, given in answers.items()
     }
-    return judge, results
+    return policy, results
 
 
-def conclude(
+def finalize(
     run: Run,
     network: SmearNetwork,
-    judge: Judge,
+    policy: DecisionPolicy,
     results: dict[str, Result],
     device: torch.device,
 ) -> Outcome:
-    """Adds what stands beside the figures: leaks, the audit, and how shifts change the answers."""
+    """Adds leaks, the audit, and how corruptions change the answers."""
     cfg, tested = run.cfg, run.split.indices("test")
-    found = find_leaks(run.survey, run.split.indices("train"), run.split.indices("val"), tested)
+    found = find_leaks(run.profile, run.split.indices("train"), run.split.indices("val"), tested)
     test = results["test"]
     test.metrics.update(leak_figures(found, tested, test.predictions, run.catalog))
-    checks = audit_run(run.catalog, run.split, run.survey, cfg.split, cfg.data)
+    checks = audit_run(run.catalog, run.split, run.profile, cfg.split, cfg.data)
     masked = cfg.data.mask_scale_bar
-    shifted = short_shifts(
-        network, judge, run.catalog, tested, cfg.model, cfg.features, masked, device
+    corrupted = brief_robustness(
+        network, policy, run.catalog, tested, cfg.model, cfg.features, masked, device
     )
-    return Outcome(results, judge, checks, shifted)
+    return Outcome(results, policy, checks, corrupted)
 
 
 def write_run(
@@ -157,19 +158,19 @@ def write_run(
     """
     folder = run.folder
     write_results(folder, run.catalog, outcome.results)
-    write_overlaps(folder, run.catalog, run.survey, run.split)
+    write_overlaps(folder, run.catalog, run.profile, run.split)
     save_figure(draw_curves(history), folder / "figures" / "curves.png")
     facts = Facts(
-        run.cfg, run.catalog, run.split, outcome.results, outcome.judge, outcome.checks,
-        outcome.shifts, tested, len(history), run.all_warnings(history),
+        run.cfg, run.catalog, run.split, outcome.results, outcome.policy, outcome.checks,
+        outcome.corruptions, tested, len(history), run.all_warnings(history),
     )  # fmt: skip
     write_report(folder, facts)
     checks = {"verdict": worst(outcome.checks), "checks": [asdict(c) for c in outcome.checks]}
     write_text(folder / "audit.json", json.dumps(checks, indent=1) + "\n")
     for logger in loggers:
         if isinstance(logger, pl.loggers.TensorBoardLogger):
-            picture = read_picture(folder / "figures" / "confusion_matrix.png")
-            logger.experiment.add_image("test/confusion", picture, step, dataformats="HWC")
+            image = read_image(folder / "figures" / "confusion_matrix.png")
+            logger.experiment.add_image("test/confusion", image, step, dataformats="HWC")
         test: dict[str, Any] = outcome.results["test"].metrics
         logger.log_metrics({f"test/{n}": test[n] for n in _LOGGED}, step=step)
         logger.finalize("success")

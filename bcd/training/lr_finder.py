@@ -90,12 +90,12 @@ class RangeTest(pl.Callback):
         falls = losses[2 * _REACH :] - losses[: -2 * _REACH]
         falls[:_REACH] = 0  # the first means are of few batches
         if not len(falls) or falls.min() >= 0:
-            raise BcdError("lr_find: the loss falls at no rate; look at the pictures and weights")
+            raise BcdError("lr_find: the loss falls at no rate; look at the images and weights")
         return self.rates[int(np.argmin(falls)) + _REACH]
 
 
 def epochs_of_search(run: Run) -> int:
-    """How many epochs the steps take at most; each may ask for another view of the pictures."""
+    """How many epochs the steps take at most; each may ask for another view of the images."""
     batches = math.ceil(len(run.split.indices("train")) / run.cfg.data.batch_size)
     together = int(run.cfg.trainer.get("accumulate_grad_batches", 1))
     return math.ceil(STEPS * together / batches) + 1

@@ -34,7 +34,7 @@ def how_chosen(cfg: TrainConfig) -> str:
 
 
 def how_split(cfg: SplitConfig) -> str:
-    """How pictures were shared out, by the keys that decided it."""
+    """How images were shared out, by the keys that decided it."""
     told = f"split={cfg.kind}"
     if cfg.kind == "csv":
         return f"{told}, by {cfg.file or 'the column split of data.root'}"

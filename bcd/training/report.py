@@ -2,7 +2,7 @@
 
 The order follows what checklists for clinical prediction and imaging models want to see (CLAIM,
 TRIPOD+AI, STARD-AI): use, data flow, separation, model, results, shortcuts, calibration, threshold,
-abstention, shift, failures, limits.
+abstention, corruption, failures, limits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bcd.audit.shortcuts import shortcut_lines
 from bcd.config.training import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.splits.split import SUBSETS, Split
-from bcd.evaluation.decision import Judge
+from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.intervals import few_groups_line
 from bcd.evaluation.results import Result
 from bcd.evaluation.robustness import Rows
@@ -32,7 +32,7 @@ from bcd.reporting.promises import (
     threshold_line,
 )
 from bcd.reporting.results import calibration_line, figure_text, metric_rows
-from bcd.reporting.robustness import SHIFT_HEADER, shift_rows
+from bcd.reporting.robustness import ROBUSTNESS_HEADER, robustness_rows
 from bcd.training.provenance import how_chosen, how_split, val_chose_epoch
 
 
@@ -44,9 +44,9 @@ class Facts:
     catalog: Catalog
     split: Split
     results: Mapping[str, Result]
-    judge: Judge
+    policy: DecisionPolicy
     checks: Sequence[Check]
-    shifts: Rows
+    corruptions: Rows
     tested: str
     epochs: int
     warnings: Sequence[str] = ()
@@ -70,7 +70,7 @@ def write_report(folder: Path, facts: Facts) -> None:
         _calibration(facts),
         *_threshold(facts),
         _abstention(facts),
-        _shift(facts),
+        _corruption(facts),
         _failures(facts),
         _limits(facts),
     ]
@@ -87,9 +87,9 @@ def _use(facts: Facts) -> Section:
     return Section(
         "Intended use",
         [
-            f"Sorts a microscope picture into {classes}. For research and teaching. Not a medical "
+            f"Sorts a microscope image into {classes}. For research and teaching. Not a medical "
             "device: no diagnosis may rest on it.",
-            "It knows these classes only, and answers with one of them or refers the picture to a "
+            "It knows these classes only, and answers with one of them or refers the image to a "
             "person; it cannot tell that something else is wrong.",
         ],
     )
@@ -98,10 +98,10 @@ def _use(facts: Facts) -> Section:
 def _data(facts: Facts) -> Section:
     catalog, split = facts.catalog, facts.split
     out = split.subsets.count("excluded")
-    used = len(catalog.pictures) - out
-    found = len(catalog.pictures) + len(catalog.rejected)
+    used = len(catalog.images) - out
+    found = len(catalog.images) + len(catalog.rejected)
     flow = (
-        f"{found} files found; {len(catalog.rejected)} turned away; {out} left out by the split; "
+        f"{found} files found; {len(catalog.rejected)} rejected; {out} left out by the split; "
         f"{used} used. Source: {catalog.root}, fingerprint {catalog.fingerprint()[:16]} "
         f"({catalog.checked})."
     )
@@ -113,7 +113,7 @@ def _data(facts: Facts) -> Section:
     blocks: list[Block] = [flow, Table(["class", *SUBSETS], rows)]
     if catalog.rejected:
         reasons = [[r.path, r.class_name, r.reason] for r in catalog.rejected]
-        blocks.append(Table(["file", "class", "turned away because"], reasons, figures=False))
+        blocks.append(Table(["file", "class", "rejected because"], reasons, figures=False))
     return Section("Data flow", blocks)
 
 
@@ -121,7 +121,7 @@ def _separation(facts: Facts) -> Section:
     rows = [row for row in check_rows(facts.checks) if not row[1].startswith("shortcut")]
     test = facts.test
     leaks = (
-        f"{test['leaked']} of {test['n']} test pictures overlap one in train or val "
+        f"{test['leaked']} of {test['n']} test images overlap one in train or val "
         f"({test['leaked_train']} in train, {test['leaked_val']} in val); "
         f"accuracy {figure_text(test, 'accuracy')} with them, "
         f"{figure_text(test, 'accuracy_without_leaked') or 'nothing left'} without."
@@ -130,7 +130,7 @@ def _separation(facts: Facts) -> Section:
         "Separation and leaks",
         [
             f"{how_split(facts.cfg.split)}. {leaks}",
-            Table(["", "looked at", "found", "mend"], rows, False),
+            Table(["", "looked at", "found", "fix"], rows, False),
             Figure(PARTED, "pairs that the split parts"),
         ],
     )
@@ -146,10 +146,10 @@ def _model(facts: Facts) -> Section:
         ["backbone", f"{cfg.model.title}, weights {cfg.model.weights}"],
         ["head", cfg.head.kind],
         ["trained", trained],
-        ["pictures", f"{cfg.model.input_size} pixels a side"],
+        ["images", f"{cfg.model.input_size} pixels a side"],
         ["optimizer", "none: scikit-learn fits the head" if cfg.head.fitted else learnt],
         ["epochs", f"{facts.epochs}, batches of {cfg.data.batch_size}"],
-        ["views", f"{views} of each picture, {len(cfg.augment.transforms)} transforms"],
+        ["views", f"{views} of each image, {len(cfg.augment.transforms)} transforms"],
         ["seed", f"{cfg.seed}, of training alone"],
     ]
     kept = "config.yaml and run.json hold every setting, the versions and the command."
@@ -163,11 +163,11 @@ def _model(facts: Facts) -> Section:
 def _results(facts: Facts) -> Section:
     test, groups = facts.test, facts.test["groups"]
     low, high = test["accuracy_ci_wilson_iid"]
-    over = "pictures, as no groups are known and none overlap"
+    over = "images, as no groups are known and none overlap"
     if groups is not None:
         over = f"{groups} groups, joined where images overlap"
     intervals = (
-        f"In brackets 95 % intervals: cluster bootstrap over {over}. Were pictures independent, "
+        f"In brackets 95 % intervals: cluster bootstrap over {over}. Were images independent, "
         f"Wilson's interval of the accuracy would be [{low:.3f}, {high:.3f}]. Precision, recall "
         f"and F1 are macro averages. {few_groups_line(test)}".rstrip()
     )
@@ -205,7 +205,7 @@ def _shortcuts(facts: Facts) -> Section:
 def _calibration(facts: Facts) -> Section:
     test = facts.test
     text = (
-        f"Temperature {facts.judge.temperature:.3f}, fitted on val (n = "
+        f"Temperature {facts.policy.temperature:.3f}, fitted on val (n = "
         f"{facts.results['val'].metrics['n']}). {calibration_line(test)} Negative log-likelihood "
         f"{test['loss_uncalibrated']:.4f} before, {figure_text(test, 'loss')} after."
     )
@@ -230,16 +230,16 @@ def _threshold(facts: Facts) -> list[Section]:
     ]
     text = (
         "The threshold decides what predictions.csv calls malignant; where the most probable class "
-        "says otherwise, the picture is referred. Predictive values are for a share of malignant "
-        f"pictures of {at['prevalence']:.1%}."
+        "says otherwise, the image is referred. Predictive values are for a share of malignant "
+        f"images of {at['prevalence']:.1%}."
     )
     header = ["malignant against benign", "sensitivity", "specificity", "PPV", "NPV"]
-    promise, chosen = threshold_line(facts.judge), chosen_on_val(val_chose_epoch(facts.cfg))
+    promise, chosen = threshold_line(facts.policy), chosen_on_val(val_chose_epoch(facts.cfg))
     return [Section("Threshold", [Table(header, rows), text, promise, chosen])]
 
 
 def _abstention(facts: Facts) -> Section:
-    test, judge = facts.test, facts.judge
+    test, policy = facts.test, facts.policy
     reasons = ", ".join(f"{count} {name}" for name, count in test["referred_for"].items()) or "none"
     decided = figure_text(test, "accuracy_decided") or "nothing decided"
     sets = test["sets"]
@@ -248,23 +248,23 @@ def _abstention(facts: Facts) -> Section:
         "When it should hold its tongue",
         [
             f"Referred to a person: {test['referred']:.1%} of {test['n']} ({reasons}); accuracy on "
-            f"the {1 - test['referred']:.1%} decided: {decided}. {referral_line(judge)}",
+            f"the {1 - test['referred']:.1%} decided: {decided}. {referral_line(policy)}",
             f"Prediction sets, on test: {sets['coverage']:.1%} hold the true class; "
-            f"{sets['mean_size']:.2f} classes on average. {sets_line(judge)}",
+            f"{sets['mean_size']:.2f} classes on average. {sets_line(policy)}",
             Table(["decided, surest first", "accuracy"], rows),
             Figure("risk_coverage", "mistakes against the share decided"),
         ],
     )
 
 
-def _shift(facts: Facts) -> Section:
-    n = facts.shifts[0]["n"]
+def _corruption(facts: Facts) -> Section:
+    n = facts.corruptions[0]["n"]
     return Section(
-        "Shift",
+        "Corruption",
         [
-            f"{n} of the test pictures as other slides, cameras and files would show them:",
-            Table(list(SHIFT_HEADER), shift_rows(facts.shifts)),
-            "The whole suite: python eval.py ckpt=<this run> shift=standard",
+            f"{n} of the test images as other slides, cameras and files would show them:",
+            Table(list(ROBUSTNESS_HEADER), robustness_rows(facts.corruptions)),
+            "The whole suite: python eval.py ckpt=<this run> corruption=standard",
         ],
     )
 
@@ -274,7 +274,7 @@ def _failures(facts: Facts) -> Section:
     wrong = Counter((p.label, classes[p.best]) for p in predictions if p.best is not None)
     pairs = [(pair, count) for pair, count in wrong.most_common() if pair[0] != pair[1]][:6]
     rows = [[label, said, str(count)] for (label, said), count in pairs]
-    blocks: list[Block] = [Table(["is", "said", "pictures"], rows)] if rows else ["None on test."]
+    blocks: list[Block] = [Table(["is", "said", "images"], rows)] if rows else ["None on test."]
     blocks += [
         Figure("confusion_matrix", "confusion matrix"),
         Figure("mistakes", "the surest mistakes"),
@@ -285,12 +285,12 @@ def _failures(facts: Facts) -> Section:
 def _limits(facts: Facts) -> Section:
     separated = not any(NOT_ESTABLISHED in check.finding for check in facts.checks)
     blocks: list[Block] = [
-        "The figures hold for pictures like these: of the same laboratories, microscopes, stains "
-        "and selection. Where those differ, expect less, and see Shift.",
+        "The figures hold for images like these: of the same laboratories, microscopes, stains "
+        "and selection. Where those differ, expect less, and see Corruption.",
     ]
     if not separated:
         blocks.append(
-            f"{NOT_ESTABLISHED.capitalize()}. Pictures of one patient may stand on both sides of "
+            f"{NOT_ESTABLISHED.capitalize()}. Images of one patient may stand on both sides of "
             "the split, so the figures may flatter the model on new patients."
         )
     return Section("Limits", blocks)

@@ -20,8 +20,8 @@ from bcd.inference.checkpoint import read_content
 from bcd.run_folder import RECORD
 
 # What a resumed run may have otherwise than the run had; all else is in the checkpoint's weights,
-# in its optimizer's state, or decides which pictures were trained on.
-_FREE = {"name", "run_dir", "resume", "lr_find", "trainer", "callbacks", "logger", "judge"}
+# in its optimizer's state, or decides which images were trained on.
+_FREE = {"name", "run_dir", "resume", "lr_find", "trainer", "callbacks", "logger", "policy"}
 _FREE |= {"features", "data.root", "data.num_workers"}
 
 
@@ -174,11 +174,11 @@ def _differences(given: Any, before: Any, key: str = "") -> list[tuple[str, Any,
     return [] if given == before else [(key, given, before)]
 
 
-def check_pictures(resumed: Resumed, catalog: Catalog, split: Split) -> None:
-    """Refuses to go on with other pictures: one of test may have been trained on.
+def check_images(resumed: Resumed, catalog: Catalog, split: Split) -> None:
+    """Refuses to go on with other images: one of test may have been trained on.
 
     Raises:
-        BcdError: The parts do not hold the same pictures, or these are not of the same classes.
+        BcdError: The parts do not hold the same images, or these are not of the same classes.
     """
     card = resumed.content["card"]
     before, now = card["split"], split.hashes(catalog)
@@ -186,12 +186,12 @@ def check_pictures(resumed: Resumed, catalog: Catalog, split: Split) -> None:
         changed = len(set(map(sha256_of, hashes)) ^ set(map(sha256_of, before.get(part, ()))))
         if changed:
             raise BcdError(
-                f"resume={resumed.given}: {changed} pictures of {part} came or went since the run "
+                f"resume={resumed.given}: {changed} images of {part} came or went since the run "
                 f"began; put those in {catalog.root} back, or start a new run"
             )
     if catalog.fingerprint(split.indices("all")) != card["fingerprint"]:
         raise BcdError(
-            f"resume={resumed.given}: pictures in {catalog.root} are of other classes than when "
+            f"resume={resumed.given}: images in {catalog.root} are of other classes than when "
             "the run began; put them back, or start a new run"
         )
 

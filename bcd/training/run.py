@@ -23,7 +23,7 @@ from bcd.console import say
 from bcd.data.catalog import Catalog
 from bcd.data.datamodule import SmearDataModule
 from bcd.data.load import load_catalog
-from bcd.data.quality.profile import survey_pictures
+from bcd.data.quality.profile import profile_images
 from bcd.data.splits.split import Split, make_split
 from bcd.data.views import PLAIN
 from bcd.errors import BcdError, ConfigError
@@ -38,10 +38,10 @@ from bcd.storage import typed_path
 from bcd.training.checkpointing import CardWriter, WholeCheckpoints
 from bcd.training.distributed import SameChance, check_processes, together
 from bcd.training.divergence import LossWatch
-from bcd.training.finalize import Run, conclude, judge_best, write_run
+from bcd.training.finalize import Run, evaluate_best, finalize, write_run
 from bcd.training.lr_finder import epochs_of_search, find_learning_rate
 from bcd.training.provenance import how_tested
-from bcd.training.resume import InPlace, Resumed, check_pictures, check_resumed, find_resumed
+from bcd.training.resume import InPlace, Resumed, check_images, check_resumed, find_resumed
 from bcd.training.summary import describe_run, tell_run
 from bcd.training.warnings import setting_warnings
 
@@ -72,7 +72,7 @@ def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
         where only the learning rate was looked for.
 
     Raises:
-        BcdError: Pictures, weights or configuration cannot serve.
+        BcdError: Images, weights or configuration cannot serve.
     """
     started = time.time()
     if not tested and (cfg.resume is not None or cfg.lr_find):
@@ -82,7 +82,7 @@ def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
         check_resumed(cfg, resumed)
     ready = _set_up(replace(cfg, resume=None))
     if resumed is not None:
-        check_pictures(resumed, ready.run.catalog, ready.run.split)
+        check_images(resumed, ready.run.catalog, ready.run.split)
     run, network = ready.run, ready.classifier.network
     trainer = _make_trainer(ready, quiet=not tested)
     if trainer.is_global_zero:
@@ -99,12 +99,12 @@ def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
             _fit(ready, trainer, resumed)
         if not trainer.is_global_zero:
             return None
-        ready.datamodule.trainer = None  # from here on all pictures are this process's
+        ready.datamodule.trainer = None  # from here on all images are this process's
         parts = ("val", "test") if tested else ("val",)
         best = best_checkpoint(trainer)
-        judge, results = judge_best(run, network, ready.datamodule, best, device, parts)
+        policy, results = evaluate_best(run, network, ready.datamodule, best, device, parts)
     if tested:
-        outcome = conclude(run, network, judge, results, device)
+        outcome = finalize(run, network, policy, results, device)
         history, step = ready.classifier.history, trainer.global_step
         before = resumed is not None and (run.folder / "metrics.json").is_file()
         write_run(run, outcome, history, step, trainer.loggers, how_tested(before))
@@ -136,15 +136,15 @@ def test_trained(
         The figures by part.
 
     Raises:
-        BcdError: The pictures are not there any more.
+        BcdError: The images are not there any more.
     """
     ready = _set_up(cfg)
     run, network = ready.run, ready.classifier.network
     loggers = _loggers(cfg)
     trainer = instantiate(cfg.trainer, logger=loggers or False, **_QUIET)
     with _fed(ready, trainer) as device:
-        judge, results = judge_best(run, network, ready.datamodule, best, device)
-    outcome = conclude(run, network, judge, results, device)
+        policy, results = evaluate_best(run, network, ready.datamodule, best, device)
+    outcome = finalize(run, network, policy, results, device)
     write_run(run, outcome, history, step, loggers, note)
     return {name: result.metrics for name, result in results.items()}
 
@@ -160,8 +160,8 @@ def _fit(ready: _Ready, trainer: pl.Trainer, resumed: Resumed | None) -> None:
     if trainer.interrupted:
         there = (folder / LAST).is_file()
         again = f"continue with {shlex.quote(f'resume={folder}')}"
-        mend = again if there else "no epoch had ended: start again"
-        raise BcdError(f"interrupted: {mend}", 130)
+        fix = again if there else "no epoch had ended: start again"
+        raise BcdError(f"interrupted: {fix}", 130)
     watch = next(c for c in trainer.callbacks if isinstance(c, LossWatch))  # type: ignore[attr-defined]
     if not watch.batches and resumed is None:
         raise BcdError(
@@ -191,12 +191,12 @@ def _set_up(cfg: TrainConfig) -> _Ready:
     for room in ("pytorch", "fabric"):
         logging.getLogger(f"lightning.{room}").setLevel(logging.WARNING)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    check_backbone(cfg.model)  # before pictures are looked through for minutes
+    check_backbone(cfg.model)  # before images are looked through for minutes
     catalog = load_catalog(cfg.data)
-    survey = survey_pictures(catalog)
-    split = make_split(catalog, cfg.split, survey)
+    profile = profile_images(catalog)
+    split = make_split(catalog, cfg.split, profile)
     warnings = setting_warnings(cfg, catalog, command_line())
-    run = Run(cfg, Path(cfg.run_dir).absolute(), catalog, survey, split, warnings)
+    run = Run(cfg, Path(cfg.run_dir).absolute(), catalog, profile, split, warnings)
     size = cfg.model.input_size
     datamodule = SmearDataModule(catalog, split, cfg.data, cfg.augment, size, cfg.seed)
     return _Ready(run, datamodule, _make_classifier(run, datamodule))
@@ -204,7 +204,7 @@ def _set_up(cfg: TrainConfig) -> _Ready:
 
 @contextlib.contextmanager
 def _fed(ready: _Ready, trainer: pl.Trainer) -> Iterator[torch.device]:
-    """While it lasts, what is frozen runs at most once a picture; gives the device to evaluate on.
+    """While it lasts, what is frozen runs at most once an image; gives the device to evaluate on.
 
     Args:
         ready: The run.
@@ -213,15 +213,15 @@ def _fed(ready: _Ready, trainer: pl.Trainer) -> Iterator[torch.device]:
     run, datamodule, network = ready.run, ready.datamodule, ready.classifier.network
     epochs = epochs_of_search(run) if run.cfg.lr_find else trainer.max_epochs or -1
     needs = _needs(epochs, datamodule.views, run.split)
-    pictures, device = datamodule.pictures, trainer.strategy.root_device
-    with feed(run.cfg.features, run.cfg.model, network, pictures, needs, device) as source:
+    images, device = datamodule.images, trainer.strategy.root_device
+    with feed(run.cfg.features, run.cfg.model, network, images, needs, device) as source:
         datamodule.source = source
         yield device
-    datamodule.source = pictures
+    datamodule.source = images
 
 
 def _needs(epochs: int, views: int, split: Split) -> list[Need]:
-    """Which views of which pictures the run will ask for in so many epochs; -1 for any number."""
+    """Which views of which images the run will ask for in so many epochs; -1 for any number."""
     seen = range(views if epochs < 0 else min(views, epochs))
     watched = sorted([*split.indices("val"), *split.indices("test")])
     return [Need(split.indices("train"), seen), Need(watched, (PLAIN,))]
@@ -235,7 +235,7 @@ def _make_classifier(run: Run, datamodule: SmearDataModule) -> SmearClassifier:
         return SmearClassifier(
             cfg.model, classes, cfg.optimizer, scheduler, weights, cfg.augment, cfg.head
         )
-    views = datamodule.views if datamodule.pictures.augmenter.changes else 1
+    views = datamodule.views if datamodule.images.augmenter.changes else 1
     return FittedClassifier(cfg.model, cfg.head, classes, views, cfg.seed, weights)
 
 
@@ -259,8 +259,8 @@ def _make_trainer(ready: _Ready, quiet: bool) -> pl.Trainer:
         split=split.hashes(catalog),
         fingerprint=catalog.fingerprint(split.indices("all")),
         groups={
-            picture.sha256: cluster
-            for picture, cluster in zip(catalog.pictures, split.clusters, strict=True)
+            image.sha256: cluster
+            for image, cluster in zip(catalog.images, split.clusters, strict=True)
             if cluster
         },
         config=asdict(cfg),
@@ -286,7 +286,7 @@ def _make_trainer(ready: _Ready, quiet: bool) -> pl.Trainer:
 
 
 def _class_weights(catalog: Catalog, split: Split) -> list[float]:
-    """Weights inverse to a class's number of training pictures, 1 on average over pictures."""
-    counts = Counter(catalog.pictures[i].label for i in split.indices("train"))
+    """Weights inverse to a class's number of training images, 1 on average over images."""
+    counts = Counter(catalog.images[i].label for i in split.indices("train"))
     total = sum(counts.values())
     return [total / (len(catalog.classes) * counts[k]) for k in range(len(catalog.classes))]

@@ -21,16 +21,16 @@ def describe_run(run: Run) -> None:
     catalog, split = run.catalog, run.split
     sizes = ", ".join(f"{len(split.indices(part))} {part}" for part in ("train", "val", "test"))
     counts = ", ".join(f"{name} {count}" for name, count in catalog.counts().items())
-    say(f"{len(catalog.pictures)} pictures ({counts}): {sizes}")
+    say(f"{len(catalog.images)} images ({counts}): {sizes}")
     for line in far_from_share(catalog, split, run.cfg.split):
         say(f"warning: {line}; groups and neighbours are kept whole")
     reasons = Counter(item.reason for item in catalog.rejected)
     for reason, count in reasons.most_common():
-        say(f"turned away: {count} ({reason}); listed in {run.folder / 'report.html'}")
+        say(f"rejected: {count} ({reason}); listed in {run.folder / 'report.html'}")
 
 
 def tell_run(folder: Path, outcome: Outcome, best: Path | None, warnings: Sequence[str]) -> None:
-    """Ends with the figures, the audit's verdict, the worst shift and the exact next commands.
+    """Ends with the figures, the audit's verdict, the worst corruption and the exact next commands.
 
     Args:
         folder: The run folder.
@@ -42,13 +42,14 @@ def tell_run(folder: Path, outcome: Outcome, best: Path | None, warnings: Sequen
     show_table("Results, with 95 % intervals", ["figure", *results], metric_rows(results))
     if line := few_groups_line(results["test"].metrics):
         say(f"warning: {line}")
-    for line in promise_lines(outcome.judge):
+    for line in promise_lines(outcome.policy):
         say(line)
     say(verdict_line(outcome.checks))
-    hardest = min(outcome.shifts[1:], key=lambda row: float(row["accuracy"]))
+    hardest = min(outcome.corruptions[1:], key=lambda row: float(row["accuracy"]))
     say(
-        f"shift: accuracy {hardest['accuracy']:.3f} under {hardest['kind']} {hardest['strength']}, "
-        f"{outcome.shifts[0]['accuracy']:.3f} as they are (n = {hardest['n']})"
+        f"corruption: accuracy {hardest['accuracy']:.3f} under {hardest['kind']} "
+        f"{hardest['strength']}, "
+        f"{outcome.corruptions[0]['accuracy']:.3f} as they are (n = {hardest['n']})"
     )
     for line in warnings:
         say(f"warning: {line}")
@@ -58,6 +59,6 @@ def tell_run(folder: Path, outcome: Outcome, best: Path | None, warnings: Sequen
     else:
         ckpt = f"ckpt={short(best)}"
         say(f"evaluate:   {command('eval.py', ckpt)}")
-        say(f"predict:    {command('predict.py', ckpt)} input=<pictures or folder>")
+        say(f"predict:    {command('predict.py', ckpt)} input=<images or folder>")
     if any(folder.glob("events.out.tfevents.*")):
         say(f"curves:     tensorboard --logdir {shlex.quote(short(folder))}")

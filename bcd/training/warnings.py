@@ -36,7 +36,7 @@ def setting_warnings(cfg: TrainConfig, catalog: Catalog, given: Mapping[str, str
 
     Args:
         cfg: The configuration.
-        catalog: The pictures.
+        catalog: The images.
         given: What the command line sets, as it is written, by key.
 
     Returns:
@@ -79,7 +79,7 @@ def _without_effect(cfg: TrainConfig, catalog: Catalog) -> Iterator[tuple[Sequen
     if not cfg.augment.transforms:
         yield ("augment.views",), "augment.transforms is empty, so all views are the same"
     if catalog.benign is None:
-        yield ("judge.sensitivity", "judge.prevalence"), "no class is benign"
+        yield ("decision.sensitivity", "decision.prevalence"), "no class is benign"
 
 
 def _too_late(cfg: TrainConfig) -> Iterator[str]:
@@ -120,7 +120,7 @@ def loss_warnings(
     trained, val = (
         [epoch[name] for epoch in history if name in epoch] for name in (minimised, "val/loss")
     )
-    # A fitted head that knows its pictures by heart has nothing to gain on them.
+    # A fitted head that knows its images by heart has nothing to gain on them.
     if not cfg.head.fitted and len(trained) > 1 and min(trained[1:]) >= trained[0]:
         lines.append(
             f"the loss on train never fell: {trained[0]:.4g} in the first epoch, "

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bcd.audit.run import audit
 from bcd.audit.shortcuts import DECOLOURED, NETWORK
 from bcd.audit.sources import BACKGROUND, COLOUR, IN_RUNS, PATCHES
-from bcd.data.reading import mask_scale_bar, read_picture
+from bcd.data.reading import mask_scale_bar, read_image
 from bcd.data.synthetic.smears import CLASS_NAMES, generate
 from tests.helpers.harness import SMALL, audit_config, script, verb
 
@@ -52,12 +52,12 @@ def save(file: Path, pixels: Pixels, quality: int | None = None) -> None:
     file.write_bytes(code.tobytes())
 
 
-def resized(picture: Pixels) -> Pixels:
-    return np.asarray(cv2.resize(picture, (80, 70), interpolation=cv2.INTER_AREA), np.uint8)
+def resized(image: Pixels) -> Pixels:
+    return np.asarray(cv2.resize(image, (80, 70), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def brightened(picture: Pixels) -> Pixels:
-    return np.asarray(np.clip(picture * 1.15 + 5, 0, 255), np.uint8)
+def brightened(image: Pixels) -> Pixels:
+    return np.asarray(np.clip(image * 1.15 + 5, 0, 255), np.uint8)
 
 
 def plant(root: Path) -> dict[str, dict[str, str]]:
@@ -81,7 +81,7 @@ def plant(root: Path) -> dict[str, dict[str, str]]:
                 place = (CLASS_NAMES.index(folder.name) + 1) % len(CLASS_NAMES)
                 folder = root / CLASS_NAMES[place]
             copy = folder / f"{kind}-{number}{'.jpg' if kind == 'reencoded' else '.png'}"
-            save(copy, change(read_picture(source)), 50 if kind == "reencoded" else None)
+            save(copy, change(read_image(source)), 50 if kind == "reencoded" else None)
             planted[kind][copy.relative_to(root).as_posix()] = source.relative_to(root).as_posix()
     for number in range(5):
         source = files[next(chosen)]
@@ -108,7 +108,7 @@ def test_planted_copies_are_found_and_nothing_else(smears: Path, tmp_path: Path)
     assert {Path(path).name for path in rejected} == {f"truncated-{n}.png" for n in range(5)}
     odd = set(checks["sizes"]["facts"]["odd"])
     assert odd == set(planted["resized"])
-    # A random split parts some of the pairs; each such test picture is a leak.
+    # A random split parts some of the pairs; each such test image is a leak.
     with (tmp_path / "audit" / "split.csv").open(newline="") as stream:
         subset = {row["path"]: row["subset"] for row in csv.DictReader(stream)}
     leaks = {
@@ -152,14 +152,14 @@ def test_clean_smears_pass_what_colour_corner_and_border_could_tell(
 
 def change_class(root: Path, name: str, change: Callable[[Pixels], Pixels]) -> None:
     for file in (root / name).glob("*.png"):
-        save(file, change(read_picture(file)))
+        save(file, change(read_image(file)))
 
 
-def marked(picture: Pixels) -> Pixels:
-    picture = picture.copy()
-    picture[-11:-5, -17:-3] = 255
-    picture[-9:-7, -15:-5] = 0
-    return picture
+def marked(image: Pixels) -> Pixels:
+    image = image.copy()
+    image[-11:-5, -17:-3] = 255
+    image[-9:-7, -15:-5] = 0
+    return image
 
 
 def test_a_mark_in_the_corner_of_a_class_is_found_and_can_be_covered(
@@ -173,7 +173,7 @@ def test_a_mark_in_the_corner_of_a_class_is_found_and_can_be_covered(
         "corner, bottom right"
     ]
     corner = checks["shortcut: corner, bottom right"]
-    assert corner["mend"] == "data.mask_scale_bar=true"
+    assert corner["fix"] == "data.mask_scale_bar=true"
     assert {score["best_class"] for score in corner["facts"]["scores"]} == {"Pre-B"}
     assert status == 1
     masked, _ = run_audit(smears, tmp_path, "data.mask_scale_bar=true")
@@ -182,16 +182,16 @@ def test_a_mark_in_the_corner_of_a_class_is_found_and_can_be_covered(
 
 def test_the_cover_hides_the_mark_to_the_last_pixel(drawn: Path) -> None:
     for file in sorted(drawn.rglob("*.png"))[:20]:
-        picture = read_picture(file)
-        np.testing.assert_array_equal(mask_scale_bar(marked(picture)), mask_scale_bar(picture))
-        changed = (mask_scale_bar(picture) != picture).any(axis=2)
+        image = read_image(file)
+        np.testing.assert_array_equal(mask_scale_bar(marked(image)), mask_scale_bar(image))
+        changed = (mask_scale_bar(image) != image).any(axis=2)
         assert not changed[: round(0.85 * 112)].any()
         assert not changed[:, : round(0.78 * 112)].any()
 
 
 def test_a_tint_of_a_class_is_found(smears: Path, tmp_path: Path) -> None:
-    def tinted(picture: Pixels) -> Pixels:
-        return np.asarray(picture * np.array([1.0, 0.96, 0.9]), np.uint8)
+    def tinted(image: Pixels) -> Pixels:
+        return np.asarray(image * np.array([1.0, 0.96, 0.9]), np.uint8)
 
     change_class(smears, "Pro-B", tinted)
     told = shortcuts(run_audit(smears, tmp_path)[0])
@@ -231,9 +231,9 @@ def test_a_run_reports_its_leaks_and_eval_repeats_them(tmp_path: Path) -> None:
     root = tmp_path / "in"
     generate(root, count=48, slides=4, size=48)
     files = sorted(root.rglob("*.png"))
-    (root / "generated.json").unlink()  # from here on these are anybody's pictures
+    (root / "generated.json").unlink()  # from here on these are anybody's images
     for number, file in enumerate(files[::3]):
-        save(file.with_name(f"copy{number}.png"), read_picture(file)[:, ::-1])
+        save(file.with_name(f"copy{number}.png"), read_image(file)[:, ::-1])
     small = [word for word in SMALL if not word.startswith("data=") and "generate" not in word]
     run = tmp_path / "run"
     done = script("train.py", *small, f"data.root={root}", f"hydra.run.dir={run}")
@@ -241,7 +241,7 @@ def test_a_run_reports_its_leaks_and_eval_repeats_them(tmp_path: Path) -> None:
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("audit: ")]
     test = json.loads((run / "metrics.json").read_text())["test"]
     assert line.startswith("audit: FAIL")
-    assert f"leaks: {test['leaked']} of {test['n']} test pictures" in line
+    assert f"leaks: {test['leaked']} of {test['n']} test images" in line
     with (run / "split.csv").open(newline="") as stream:
         subset = {Path(row["path"]).name: row["subset"] for row in csv.DictReader(stream)}
     with (run / "predictions.csv").open(newline="") as stream:

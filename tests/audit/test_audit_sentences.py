@@ -1,4 +1,4 @@
-"""What the audit says of overlaps, shares and separation follows from pictures and split."""
+"""What the audit says of overlaps, shares and separation follows from images and split."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from bcd.audit.checks import Check, check_overlaps, check_split
 from bcd.config.schema import DataConfig, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.quality.overlaps import Overlap
-from bcd.data.quality.profile import Survey
+from bcd.data.quality.profile import DataProfile
 from bcd.data.splits.linking import link
 from bcd.data.splits.split import Split
-from tests.data.splits.test_slide_groups import made_up_looks, surveyed
+from tests.data.splits.test_slide_groups import made_up_statistics, profiled
 from tests.helpers.noise import made_up_catalog
 
 
-def chained(catalog: Catalog, length: int) -> Survey:
-    """The first pictures overlap one after the other, the first two the least."""
+def chained(catalog: Catalog, length: int) -> DataProfile:
+    """The first images overlap one after the other, the first two the least."""
     pairs = tuple(Overlap(i, i + 1, "overlap", 0.9, 0, 0, 0.2 + i / 100) for i in range(length))
-    looks = made_up_looks(np.zeros(len(catalog.pictures), np.int64), 1.0, 0)
-    return surveyed(looks, pairs)
+    statistics = made_up_statistics(np.zeros(len(catalog.images), np.int64), 1.0, 0)
+    return profiled(statistics, pairs)
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:
@@ -32,33 +32,33 @@ def by_name(checks: list[Check]) -> dict[str, Check]:
 def split_checks(
     catalog: Catalog, split: Split, cfg: SplitConfig, chain: int = 0
 ) -> dict[str, Check]:
-    survey = chained(catalog, chain)
-    return by_name(check_split(catalog, split, cfg, survey, DataConfig(root=".")))
+    profile = chained(catalog, chain)
+    return by_name(check_split(catalog, split, cfg, profile, DataConfig(root=".")))
 
 
 @pytest.mark.parametrize("length", [3, 30])
 def test_what_a_split_by_slides_keeps_together_is_counted(length: int) -> None:
     catalog = made_up_catalog([40, 40])
-    survey = chained(catalog, length)
-    cut = len(link(np.arange(80), np.asarray(catalog.labels), survey.overlaps)[1])
+    profile = chained(catalog, length)
+    cut = len(link(np.arange(80), np.asarray(catalog.labels), profile.overlaps)[1])
     assert (cut > 0) == (length == 30)
-    mend = by_name(check_overlaps(catalog, survey))["overlaps"].mend
-    assert (f"keeps all but {cut} of {length} on one side" in mend) == (cut > 0)
-    assert ("keeps them on one side" in mend) == (cut == 0)
+    fix = by_name(check_overlaps(catalog, profile))["overlaps"].fix
+    assert (f"keeps all but {cut} of {length} on one side" in fix) == (cut > 0)
+    assert ("keeps them on one side" in fix) == (cut == 0)
     none = by_name(check_overlaps(catalog, chained(catalog, 0)))
     assert none["overlaps"].finding == "no other pair was found to share a field"
-    assert {check.mend for check in none.values()} == {""}
+    assert {check.fix for check in none.values()} == {""}
 
 
-def test_leaks_of_a_split_that_cut_chains_are_not_mended_by_the_same_split() -> None:
+def test_leaks_of_a_split_that_cut_chains_are_not_fixed_by_the_same_split() -> None:
     catalog = made_up_catalog([40, 40])
     split = Split(tuple(("train", "test")[i % 2] for i in range(80)), ("g",) * 80)
     for cfg in (SplitConfig(kind="grouped", groups="auto"), SplitConfig(kind="blocked")):
         leaks = split_checks(catalog, split, cfg, 4)["leaks"]
         assert leaks.facts["leaked"]
-        assert "split=" not in leaks.mend
-        assert "accuracy_without_leaked" in leaks.mend
-    assert "split=grouped" in split_checks(catalog, split, SplitConfig(), 4)["leaks"].mend
+        assert "split=" not in leaks.fix
+        assert "accuracy_without_leaked" in leaks.fix
+    assert "split=grouped" in split_checks(catalog, split, SplitConfig(), 4)["leaks"].fix
 
 
 @pytest.mark.parametrize("groups", ["auto", "blocks"])
@@ -84,5 +84,5 @@ def test_shares_are_told_as_they_are() -> None:
     none = replace(split, subsets=("test", *["train"] * 19))
     check = split_checks(catalog, none, SplitConfig(kind="csv"))["shares"]
     assert check.status == "WARN"
-    assert "no picture of class1" in check.finding
-    assert "split.seed" not in check.mend
+    assert "no image of class1" in check.finding
+    assert "split.seed" not in check.fix

@@ -23,14 +23,14 @@ from tests.helpers.noise import made_up_catalog
 
 
 def halves(catalog: Catalog) -> Split:
-    return Split(tuple(("train", "test")[i % 2] for i in range(len(catalog.pictures))))
+    return Split(tuple(("train", "test")[i % 2] for i in range(len(catalog.images))))
 
 
 def scored(source: str, value: float, split: str = "grouped", left_out: int = 0) -> Score:
     return Score(source, split, value, value, "Pre-B", 0.9, 100, 0.25, left_out)
 
 
-def test_pictures_without_values_are_left_out_and_counted() -> None:
+def test_images_without_values_are_left_out_and_counted() -> None:
     catalog = made_up_catalog([40, 40])
     values = np.asarray(catalog.labels, np.float32)[:, None] + np.zeros((1, 3), np.float32)
     values[[1, 3, 41, 0]] = np.nan  # three of test, one of train
@@ -44,7 +44,7 @@ def test_pictures_without_values_are_left_out_and_counted() -> None:
 def test_too_few_values_are_no_score_but_a_reason() -> None:
     catalog = made_up_catalog([40, 40])
     values = np.ones((80, 3), np.float32)
-    values[1:24:2] = np.nan  # 12 of the 20 test pictures of one class
+    values[1:24:2] = np.nan  # 12 of the 20 test images of one class
     found = score(BACKGROUND, values, catalog, halves(catalog), "csv")
     assert found == Unmeasured(BACKGROUND, "csv", "only 8 of 20 class0 in test have any")
     (check,) = check_shortcuts([found])

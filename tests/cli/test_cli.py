@@ -89,11 +89,11 @@ def test_help_answers_within_a_second_of_cpu_time(name: str) -> None:
     ("folders", "part"),
     [
         ({"Benign": 4}, "one class only"),
-        ({"Benign": 6, "Pro": 1}, "'Pro-B' has 1 usable picture"),
-        ({"Benign": 6, "Pro": 0}, "holds no pictures"),
+        ({"Benign": 6, "Pro": 1}, "'Pro-B' has 1 usable image"),
+        ({"Benign": 6, "Pro": 0}, "holds no images"),
     ],
 )
-def test_pictures_that_cannot_serve_end_in_one_line(
+def test_images_that_cannot_serve_end_in_one_line(
     folders: dict[str, int], part: str, tmp_path: Path
 ) -> None:
     import numpy as np

@@ -34,7 +34,7 @@ def sweep(base: Path, name: str, *words: str) -> tuple[Path, int, str]:
     # Launchers start processes of their own from it, as they do from an interpreter.
     run = fresh if any("launcher" in word for word in words) else script
     done = run(
-        "train.py", "-m", *SMALL, f"data.root={base}/pictures", f"hydra.sweep.dir={base / name}",
+        "train.py", "-m", *SMALL, f"data.root={base}/images", f"hydra.sweep.dir={base / name}",
         *words,
     )  # fmt: skip
     assert "Traceback" not in done.stderr, done.stderr
@@ -57,8 +57,8 @@ def serial(base: Path) -> Path:
 @pytest.mark.slow
 def test_a_sweep_ends_in_a_leaderboard_of_tested_winners(serial: Path) -> None:
     first, last = table(serial)
-    assert (first["setting"], first["done"], first["verdict"]) == ("lr=0.003", "2", "best")
-    assert (last["setting"], last["done"]) == ("lr=-1", "0")
+    assert (first["configuration"], first["done"], first["verdict"]) == ("lr=0.003", "2", "best")
+    assert (last["configuration"], last["done"]) == ("lr=-1", "0")
     assert "optimizer.lr=-1" in last["reason"]
     for seed in "01":
         metrics = json.loads((serial / seed / "metrics.json").read_text())
@@ -97,7 +97,7 @@ def test_a_search_is_compared_with_the_default(base: Path) -> None:
     assert status == 0, said
     trials = {row["trial"] for row in table(folder, "trials.csv")}
     assert trials == {"0", "1", "default"}
-    assert "default" in {row["setting"] for row in table(folder)}
+    assert "default" in {row["configuration"] for row in table(folder)}
     assert "searching" in said
     best = max(json.loads(f.read_text())["accuracy"] for f in folder.glob("*/trial.json"))
     assert float(table(folder)[0]["val_accuracy_mean"]) == pytest.approx(best, abs=1e-6)

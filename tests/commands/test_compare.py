@@ -1,4 +1,4 @@
-"""Two checkpoints on the same pictures: what is said of them, and what ends in one line."""
+"""Two checkpoints on the same images: what is said of them, and what ends in one line."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from bcd.inference.compare import compare_checkpoints
 from bcd.training.run import train
 from tests.helpers.fields import cut, draw_large
 from tests.helpers.harness import SMALL, error_lines, train_config, verb, warnings
-from tests.helpers.noise import write_classes, write_picture
+from tests.helpers.noise import write_classes, write_image
 
 Change = Callable[[dict[str, Any]], None]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs `a` and `b` on the same split of the same pictures, with inputs of other sizes."""
+    """Runs `a` and `b` on the same split of the same images, with inputs of other sizes."""
     folder = tmp_path_factory.mktemp("trained")
-    settings = (*SMALL, "data.batch_size=4", f"data.root={folder / 'pictures'}",
+    settings = (*SMALL, "data.batch_size=4", f"data.root={folder / 'images'}",
                 "data.group_pattern='(slide\\d+)'", "trainer.max_epochs=6")  # fmt: skip
     train(train_config(folder / "a", *settings))
     train(train_config(folder / "b", *settings, "seed=1", "model.input_size=40"))
@@ -144,25 +144,25 @@ def test_only_what_both_kept_for_the_test_is_compared(
     n = whole.metrics["a"]["n"]
     assert part.metrics["a"]["n"] == part.metrics["b"]["n"] == n - 3
     told = capsys.readouterr().err
-    assert f"{n - 3} pictures are in the test part of both checkpoints (a {n}, b {n - 3})" in told
+    assert f"{n - 3} images are in the test part of both checkpoints (a {n}, b {n - 3})" in told
     assert warnings(told) == [few(4)]
     assert sum(part.right.values()) == n - 3
 
 
-def test_no_picture_in_common_says_what_to_give(trained: Path, tmp_path: Path) -> None:
+def test_no_image_in_common_says_what_to_give(trained: Path, tmp_path: Path) -> None:
     def forget(content: dict[str, Any]) -> None:
         content["card"]["split"]["test"] = ["0" * 64]
 
     other = altered(trained, "b", tmp_path / "other.ckpt", forget)
-    with pytest.raises(BcdError, match=r"no picture is in the test part of both.*data\.root="):
+    with pytest.raises(BcdError, match=r"no image is in the test part of both.*data\.root="):
         compared(trained / "a", other, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_moved_pictures_are_found_by_their_content(
+def test_moved_images_are_found_by_their_content(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copy = shutil.copytree(trained / "pictures", tmp_path / "copy")
+    copy = shutil.copytree(trained / "images", tmp_path / "copy")
     found = compared(trained / "a", trained / "b", tmp_path / "out", copy, subset="test")
     expected = compared(trained / "a", trained / "b", tmp_path / "again")
     assert found.differences == expected.differences
@@ -184,12 +184,12 @@ def test_another_folder_is_compared_whole_and_what_was_trained_on_is_told(
     assert found.groups == 2
     assert warnings(capsys.readouterr().err) == [few(2)]
     other = altered(trained, "b", tmp_path / "other.ckpt", forget)
-    found = compared(trained / "a", other, tmp_path / "out", trained / "pictures")
+    found = compared(trained / "a", other, tmp_path / "out", trained / "images")
     n = found.metrics["a"]["n"]
     assert n == 48
     seen = n - len(read(trained / "a" / "predictions.csv"))
     told = capsys.readouterr().err
-    assert f"warning: a was trained or chosen on {seen} of {n} pictures" in told
+    assert f"warning: a was trained or chosen on {seen} of {n} images" in told
     assert "warning: b" not in told
 
 
@@ -220,8 +220,8 @@ def test_images_of_another_folder_that_overlap_are_one_group(trained: Path, tmp_
     root = write_classes(tmp_path / "other", {"Benign": 2, "Early Pre-B": 2, "Pre-B": 2})
     field = cut(draw_large(1), np.asarray([200.0, 256.0]), 0.0).pixels
     beside = cut(draw_large(1), np.asarray([260.0, 256.0]), 0.0).pixels
-    write_picture(root / "Benign" / "field.png", field)
-    write_picture(root / "Benign" / "beside.png", beside)
+    write_image(root / "Benign" / "field.png", field)
+    write_image(root / "Benign" / "beside.png", beside)
     found = compared(trained / "a", trained / "b", tmp_path / "out", root)
     assert (found.metrics["a"]["n"], found.metrics["a"]["groups"], found.groups) == (8, 7, 7)
 

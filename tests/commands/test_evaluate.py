@@ -1,4 +1,4 @@
-"""Evaluating a checkpoint on its own run's pictures and on others."""
+"""Evaluating a checkpoint on its own run's images and on others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.helpers.harness import (
     train_config,
     warnings,
 )
-from tests.helpers.noise import noise, write_classes, write_picture
+from tests.helpers.noise import noise, write_classes, write_image
 
 CLASSES = ("Benign", "Early Pre-B", "Pre-B", "Pro-B")
 DATA_KEYS = ("root", "variant", "batch_size", "num_workers")
@@ -36,10 +36,10 @@ DATA_KEYS = ("root", "variant", "batch_size", "num_workers")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder beside its pictures; nothing is left that could stand in for the card."""
+    """A run's folder beside its images; nothing is left that could stand in for the card."""
     folder = tmp_path_factory.mktemp("trained")
-    # Many small batches, for a network that does not say the same of every picture.
-    settings = (*SMALL, "data.batch_size=4", f"data.root={folder / 'pictures'}")
+    # Many small batches, for a network that does not say the same of every image.
+    settings = (*SMALL, "data.batch_size=4", f"data.root={folder / 'images'}")
     train(train_config(folder / "run", *settings))
     for name in ("config.yaml", "run.json", "split.csv"):
         (folder / "run" / name).unlink()
@@ -47,9 +47,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pictures(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the run's pictures."""
-    return shutil.copytree(trained / "pictures", tmp_path / "copy")
+def images(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the run's images."""
+    return shutil.copytree(trained / "images", tmp_path / "copy")
 
 
 def evaluated(trained: Path, run_dir: Path, **settings: Any) -> Result:
@@ -68,7 +68,7 @@ def reported(trained: Path, part: str) -> dict[str, Any]:
 
 def hashes(trained: Path, *parts: str) -> set[str]:
     _, card = load_checkpoint(trained / "run" / "checkpoints" / "best.ckpt")
-    return {sha256_of(picture) for part in parts for picture in card.split[part]}
+    return {sha256_of(image) for part in parts for image in card.split[part]}
 
 
 def files_of(root: Path, sha256s: set[str]) -> list[Path]:
@@ -139,7 +139,7 @@ def test_val_is_evaluated_as_the_run_reported_it_and_train_is_all_of_it(
     assert list(json.loads((tmp_path / "metrics.json").read_text())) == ["train"]
 
 
-def test_all_of_the_runs_own_pictures_come_with_a_warning(
+def test_all_of_the_runs_own_images_come_with_a_warning(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     everything = evaluated(trained, tmp_path, subset="all")
@@ -152,10 +152,10 @@ def test_all_of_the_runs_own_pictures_come_with_a_warning(
         assert prediction.probabilities == pytest.approx(same.probabilities, abs=1e-6)
     assert expected == {}
     count = len(hashes(trained, "train", "val"))
-    assert f"warning: {count} of {everything.metrics['n']} pictures" in capsys.readouterr().err
+    assert f"warning: {count} of {everything.metrics['n']} images" in capsys.readouterr().err
 
 
-def test_pictures_of_other_slides_are_all_evaluated_without_a_warning(
+def test_images_of_other_slides_are_all_evaluated_without_a_warning(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     generate(tmp_path / "other", count=20, slides=2, size=48, seed=5)
@@ -168,7 +168,7 @@ def test_pictures_of_other_slides_are_all_evaluated_without_a_warning(
     assert result.metrics["accuracy"] == pytest.approx(right)
 
 
-def test_other_pictures_may_be_of_some_classes_only(trained: Path, tmp_path: Path) -> None:
+def test_other_images_may_be_of_some_classes_only(trained: Path, tmp_path: Path) -> None:
     root = write_classes(tmp_path / "in", {"pro": 3, "[Malignant] Early": 2})
     result = evaluated(trained, tmp_path / "out", root=str(root))
     counts = {"Benign": 0, "Early Pre-B": 2, "Pre-B": 0, "Pro-B": 3}
@@ -189,78 +189,78 @@ def test_files_that_are_turned_away_are_counted_and_listed(
 ) -> None:
     root = write_classes(tmp_path / "in", {"Benign": 2, "Pro": 2})
     (root / "Pro" / "empty.png").touch()
-    write_picture(root / "Benign" / "tiny.png", noise(0, size=8))
+    write_image(root / "Benign" / "tiny.png", noise(0, size=8))
     result = evaluated(trained, tmp_path / "out", root=str(root))
     assert result.metrics["n"] == 4
-    assert "turned away: 2 files" in capsys.readouterr().err
+    assert "rejected: 2 files" in capsys.readouterr().err
     rejected = json.loads((tmp_path / "out" / "run.json").read_text())["rejected"]
     assert [item["path"] for item in rejected] == ["Benign/tiny.png", "Pro/empty.png"]
     assert all(item["reason"] for item in rejected)
 
 
-def test_moved_pictures_are_a_line_that_says_what_to_give(
-    trained: Path, pictures: Path, tmp_path: Path
+def test_moved_images_are_a_line_that_says_what_to_give(
+    trained: Path, images: Path, tmp_path: Path
 ) -> None:
-    away = trained / "pictures"
+    away = trained / "images"
     hidden = away.rename(trained / "hidden")
     try:
-        with pytest.raises(BcdError, match="the run's pictures are not at") as caught:
+        with pytest.raises(BcdError, match="the run's images are not at") as caught:
             evaluated(trained, tmp_path / "out")
         assert str(away) in str(caught.value)
         assert "data.root=" in str(caught.value)
         assert str(caught.value).endswith("subset=test")  # with a root alone all are taken
         assert not (tmp_path / "out").exists()
-        moved = evaluated(trained, tmp_path / "out", root=str(pictures), subset="test")
+        moved = evaluated(trained, tmp_path / "out", root=str(images), subset="test")
     finally:
         hidden.rename(away)
     assert_same_figures(moved.metrics, reported(trained, "test"))
 
 
 def test_another_root_that_is_not_there_is_named(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(BcdError, match=r"pictures are not at .*nosuch: give data\.root="):
+    with pytest.raises(BcdError, match=r"images are not at .*nosuch: give data\.root="):
         evaluated(trained, tmp_path, root=str(tmp_path / "nosuch"))
 
 
 def test_the_runs_own_root_in_other_words_is_still_its_own(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    roots = [Path("..") / "pictures"]
+    roots = [Path("..") / "images"]
     if os.name == "posix":  # elsewhere not everybody may make links
         roots.append(tmp_path / "link")
-        roots[-1].symlink_to(trained / "pictures")
+        roots[-1].symlink_to(trained / "images")
     monkeypatch.chdir(trained / "run")
     for root in map(str, roots):
         given = evaluated(trained, tmp_path / "out", root=root)
         assert_same_figures(given.metrics, reported(trained, "test"))
 
 
-def test_missing_pictures_are_counted_in_a_warning(
-    trained: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_missing_images_are_counted_in_a_warning(
+    trained: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    test_part = files_of(pictures, hashes(trained, "test"))
+    test_part = files_of(images, hashes(trained, "test"))
     for file in test_part[:3]:
         file.unlink()
-    files_of(pictures, hashes(trained, "train"))[0].unlink()  # no matter to the test part
-    result = evaluated(trained, tmp_path / "out", root=str(pictures), subset="test")
-    names = {file.relative_to(pictures).as_posix() for file in test_part[3:]}
+    files_of(images, hashes(trained, "train"))[0].unlink()  # no matter to the test part
+    result = evaluated(trained, tmp_path / "out", root=str(images), subset="test")
+    names = {file.relative_to(images).as_posix() for file in test_part[3:]}
     assert {p.path for p in result.predictions} == names
-    assert f"warning: 3 of the run's test pictures are not in {pictures}" in capsys.readouterr().err
+    assert f"warning: 3 of the run's test images are not in {images}" in capsys.readouterr().err
 
 
-def test_renamed_pictures_are_found_by_their_content(
-    trained: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_renamed_images_are_found_by_their_content(
+    trained: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number, file in enumerate(sorted(pictures.rglob("*.png"), reverse=True)):
+    for number, file in enumerate(sorted(images.rglob("*.png"), reverse=True)):
         file.rename(file.with_name(f"renamed {number}.png"))
-    result = evaluated(trained, tmp_path / "out", root=str(pictures), subset="test")
+    result = evaluated(trained, tmp_path / "out", root=str(images), subset="test")
     assert_same_figures(result.metrics, reported(trained, "test"))
     assert all("groups are worth" in line for line in warnings(capsys.readouterr().err))
 
 
-def test_a_part_of_which_no_picture_is_there_says_what_to_ask_for(
+def test_a_part_of_which_no_image_is_there_says_what_to_ask_for(
     trained: Path, tmp_path: Path
 ) -> None:
     root = write_classes(tmp_path / "in", {"Benign": 2, "Pro": 2})
-    with pytest.raises(BcdError, match=r"none of the run's test pictures is in .*subset=all"):
+    with pytest.raises(BcdError, match=r"none of the run's test images is in .*subset=all"):
         evaluated(trained, tmp_path / "out", root=str(root), subset="test")
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Predicting pictures of unknown class with a checkpoint."""
+"""Predicting images of unknown class with a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from bcd.config.programs import PredictConfig
 from bcd.data.sandbox import Wanted
 from bcd.errors import BcdError, ConfigError
-from bcd.evaluation.decision import Judge
+from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.checkpoint import load_checkpoint
 from bcd.inference.predictor import predict_files
@@ -29,16 +29,16 @@ from tests.helpers.harness import (
     script,
     train_config,
 )
-from tests.helpers.noise import noise, write_picture
+from tests.helpers.noise import noise, write_image
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's folder, of which nothing but the checkpoint and the reported rows is left."""
     folder = tmp_path_factory.mktemp("trained")
-    # Many small batches, for a network that does not say the same of every picture.
+    # Many small batches, for a network that does not say the same of every image.
     settings: tuple[str, ...] = (*SMALL, "data.batch_size=4", "data.mask_scale_bar=true")
-    settings = (*settings, f"data.root={folder / 'pictures'}")
+    settings = (*settings, f"data.root={folder / 'images'}")
     train(train_config(folder / "run", *settings))
     for name in ("config.yaml", "run.json", "split.csv", "metrics.json"):
         (folder / "run" / name).unlink()
@@ -47,11 +47,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def unknown(tmp_path: Path) -> Path:
-    """Pictures of any size without classes, in a folder whose name Hydra's grammar chokes on."""
+    """Images of any size without classes, in a folder whose name Hydra's grammar chokes on."""
     folder = tmp_path / "smears [2], new"
     for i in range(4):
-        write_picture(folder / ("deep er" * (i % 2)) / f"{i}.png", noise(i, i, size=40 + 20 * i))
-    (folder / "notes.txt").write_text("no picture\n")
+        write_image(folder / ("deep er" * (i % 2)) / f"{i}.png", noise(i, i, size=40 + 20 * i))
+    (folder / "notes.txt").write_text("no image\n")
     return folder
 
 
@@ -75,7 +75,7 @@ def test_the_test_part_is_predicted_as_the_run_reported_it(
     batch_size: int, trained: Path, tmp_path: Path
 ) -> None:
     reported = read(trained / "run" / "predictions.csv")
-    files = [str(trained / "pictures" / row["path"]) for row in reported]
+    files = [str(trained / "images" / row["path"]) for row in reported]
     made = predicted(asked(trained, tmp_path, input=files, batch_size=batch_size))
     assert len(made) == len(reported) > 10
     for row, expected in zip(read(tmp_path / "predictions.csv"), reported, strict=True):
@@ -90,14 +90,14 @@ def test_the_test_part_is_predicted_as_the_run_reported_it(
 
 
 def test_what_training_covered_stays_covered(trained: Path, tmp_path: Path) -> None:
-    picture = noise(3, 1, size=48)
-    marked = picture.copy()
+    image = noise(3, 1, size=48)
+    marked = image.copy()
     marked[-5:, -8:] = 255
-    files = [write_picture(tmp_path / f"{n}.png", p) for n, p in (("a", picture), ("b", marked))]
+    files = [write_image(tmp_path / f"{n}.png", p) for n, p in (("a", image), ("b", marked))]
     one, other = predicted(asked(trained, tmp_path, input=[str(file) for file in files]))
     assert one.probabilities == other.probabilities
     marked[:5, :8] = 255
-    write_picture(files[1], marked)
+    write_image(files[1], marked)
     _, other = predicted(asked(trained, tmp_path, input=[str(file) for file in files]))
     assert one.probabilities != other.probabilities
 
@@ -119,7 +119,7 @@ def test_files_folders_and_globs_are_predicted_in_order(
         assert [Path(p.path).as_posix() for p in made] == expected
         rows = read(tmp_path / kind / "predictions.csv")
         assert [row["path"] for row in rows] == [p.path for p in made]
-        for prediction in made:  # whatever else is asked for, a picture is predicted alike
+        for prediction in made:  # whatever else is asked for, an image is predicted alike
             same = seen.setdefault(prediction.path, prediction)
             assert prediction.probabilities == pytest.approx(same.probabilities, abs=1e-6)
     assert len({p.probabilities for p in seen.values()}) == 4
@@ -128,12 +128,12 @@ def test_files_folders_and_globs_are_predicted_in_order(
     assert [Path(p.path) for p in made] == [unknown / "0.png", unknown / "2.png"]
 
 
-def test_bad_pictures_are_rows_with_their_reason_among_the_others(
+def test_bad_images_are_rows_with_their_reason_among_the_others(
     trained: Path, unknown: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alone = predicted(asked(trained, tmp_path, input=str(unknown)))
     (unknown / "1 empty.png").touch()
-    (unknown / "3 text.jpg").write_text("no picture\n")
+    (unknown / "3 text.jpg").write_text("no image\n")
     whole = (unknown / "0.png").read_bytes()
     (unknown / "4 cut.png").write_bytes(whole[: len(whole) // 2])
     capsys.readouterr()
@@ -146,17 +146,17 @@ def test_bad_pictures_are_rows_with_their_reason_among_the_others(
            if row["error"]}  # fmt: skip
     assert list(bad) == ["1 empty.png", "3 text.jpg", "4 cut.png"]
     assert bad["1 empty.png"]["error"] == "empty file"
-    assert "not a picture" in bad["3 text.jpg"]["error"]
+    assert "not an image" in bad["3 text.jpg"]["error"]
     assert all(row["refer"] == "true" and row["prediction"] == "" for row in bad.values())
     shown = capsys.readouterr().err
     assert all(f"{name}: {row['error']}" in shown for name, row in bad.items())
 
 
-def test_a_file_that_is_named_but_is_no_picture_is_a_row(
+def test_a_file_that_is_named_but_is_no_image_is_a_row(
     trained: Path, unknown: Path, tmp_path: Path
 ) -> None:
     (made,) = predicted(asked(trained, tmp_path, input=str(unknown / "notes.txt")))
-    assert made.error == "not a picture file (type '.txt')"
+    assert made.error == "not an image file (type '.txt')"
     assert made.probabilities == ()
 
 
@@ -219,13 +219,13 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(
 
 
 @pytest.mark.parametrize("value", ["no/such.png", "no/*.png", ["2.png", "nosuch"], "empty"])
-def test_an_input_without_pictures_is_named(
+def test_an_input_without_images_is_named(
     value: Any, trained: Path, unknown: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(unknown)
     (unknown / "empty").mkdir()
     named = value[-1] if isinstance(value, list) else value
-    with pytest.raises(BcdError, match="no picture there") as caught:
+    with pytest.raises(BcdError, match="no image there") as caught:
         predicted(asked(trained, unknown / "out", input=value))
     assert str(caught.value).startswith(f"input={named}:")
     assert not (unknown / "out").exists()
@@ -263,7 +263,7 @@ def test_probabilities_are_those_of_logits_divided_by_the_temperature(
     pixels = torch.stack(read)
     logits = network(pixels.permute(0, 3, 1, 2)).detach()
     for temperature in (None, 2.5):
-        card.judge = None if temperature is None else Judge(temperature).to_plain()
+        card.policy = None if temperature is None else DecisionPolicy(temperature).to_plain()
         made = predict_files(network, card, files, torch.device("cpu"), 2, 0)
         expected = (logits.double() / (temperature or 1)).softmax(dim=1).numpy()
         given = np.array([p.probabilities for batch in made for p in batch])

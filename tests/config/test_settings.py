@@ -24,7 +24,7 @@ CATALOG = Catalog(Path(), CLASSES, 0, (), ())
 
 
 def run(run_dir: Path, *overrides: str) -> TrainResult:
-    root = run_dir.parent / "pictures"
+    root = run_dir.parent / "images"
     cfg = train_config(run_dir, *SMALL, "logger=none", f"data.root={root}", *overrides)
     result = train(cfg)
     assert result is not None

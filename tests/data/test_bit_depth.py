@@ -1,4 +1,4 @@
-"""Pictures of 10, 12 and 14 bits in files of 16 and 32."""
+"""Images of 10, 12 and 14 bits in files of 16 and 32."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from bcd.data.files import PictureError
-from bcd.data.reading import check_picture, decode_picture
+from bcd.data.files import ImageError
+from bcd.data.reading import check_image, decode_image
 from tests.helpers import fuzzing
 
 
@@ -53,10 +53,10 @@ def test_grey_of_any_depth_fills_the_range(bits: int, kind: str, dtype: Any) -> 
         pytest.skip("PNG has 16 bits at most")
     values = ramp(bits)
     data = encoded(values.astype(dtype), kind)
-    picture = decode_picture(data)
-    np.testing.assert_array_equal(picture, np.repeat((values >> bits - 8)[..., None], 3, 2))
-    assert picture.max() == 255
-    assert check_picture(data, 1) == (64, 48)
+    pixels = decode_image(data)
+    np.testing.assert_array_equal(pixels, np.repeat((values >> bits - 8)[..., None], 3, 2))
+    assert pixels.max() == 255
+    assert check_image(data, 1) == (64, 48)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
@@ -66,8 +66,8 @@ def test_colours_of_any_depth_fill_the_range(bits: int, suffix: str, channels: i
     values = ramp(bits, channels)
     if channels == 4:
         values[..., 3] = 0xFFFF
-    picture = decode_picture(deep_colour(values, suffix))
-    np.testing.assert_array_equal(picture, values[..., :3] >> bits - 8)
+    pixels = decode_image(deep_colour(values, suffix))
+    np.testing.assert_array_equal(pixels, values[..., :3] >> bits - 8)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -76,32 +76,32 @@ def test_what_a_png_says_of_its_bits_counts(channels: int) -> None:
     expected = values >> 4
     moved = values << 4  # as the standard has it
     for stored, said in ((values, 12), (moved, 12)):
-        picture = decode_picture(with_significant_bits(stored, said))
-        np.testing.assert_array_equal(picture[..., 0], expected.reshape(48, 64, -1)[..., 0])
-    dark = decode_picture(with_significant_bits(values, 16))  # a picture that is dark indeed
+        pixels = decode_image(with_significant_bits(stored, said))
+        np.testing.assert_array_equal(pixels[..., 0], expected.reshape(48, 64, -1)[..., 0])
+    dark = decode_image(with_significant_bits(values, 16))  # an image that is dark indeed
     np.testing.assert_array_equal(dark[..., 0], (values >> 8).reshape(48, 64, -1)[..., 0])
 
 
 def test_what_a_tiff_says_of_its_largest_value_counts() -> None:
     values = ramp(10)
     tags = {281: 4095}
-    picture = decode_picture(encoded(values, "TIFF", tiffinfo=tags))
-    np.testing.assert_array_equal(picture[..., 0], values >> 4)
+    pixels = decode_image(encoded(values, "TIFF", tiffinfo=tags))
+    np.testing.assert_array_equal(pixels[..., 0], values >> 4)
 
 
-def test_where_white_is_zero_the_picture_is_turned_round() -> None:
+def test_where_white_is_zero_the_image_is_turned_round() -> None:
     values = ramp(12)
-    picture = decode_picture(encoded(values, "TIFF", tiffinfo={262: 0}))
+    pixels = decode_image(encoded(values, "TIFF", tiffinfo={262: 0}))
     with Image.open(io.BytesIO(encoded(values, "TIFF", tiffinfo={262: 0}))) as image:
         inverted = image.tag_v2[262] == 0  # type: ignore[attr-defined]
     np.testing.assert_array_equal(
-        picture[..., 0], (255 - (values >> 4)) if inverted else values >> 4
+        pixels[..., 0], (255 - (values >> 4)) if inverted else values >> 4
     )
 
 
 @pytest.mark.parametrize("value", [-1, 1 << 16])
 def test_integers_beyond_16_bits_are_turned_away(value: int) -> None:
     values = np.full((48, 64), value, np.int32)
-    for read in (decode_picture, lambda data: check_picture(data, 1)):
-        with pytest.raises(PictureError, match="beyond 16 bits"):
+    for read in (decode_image, lambda data: check_image(data, 1)):
+        with pytest.raises(ImageError, match="beyond 16 bits"):
             read(encoded(values, "TIFF"))

@@ -20,7 +20,7 @@ from bcd.data.scan import FileFacts
 from bcd.data.splits.split import make_split
 from bcd.errors import BcdError, ConfigError
 from bcd.storage import cache_dir
-from tests.helpers.noise import noise, write_classes, write_picture
+from tests.helpers.noise import noise, write_classes, write_image
 
 
 @pytest.fixture
@@ -56,16 +56,16 @@ def memory_file(cache: Path) -> Path:
     return file
 
 
-def test_a_catalog_tells_path_hash_and_size_of_each_picture(tmp_path: Path) -> None:
+def test_a_catalog_tells_path_hash_and_size_of_each_image(tmp_path: Path) -> None:
     write_classes(tmp_path, ("a", "b"), count=1)
-    write_picture(tmp_path / "b" / "deep er" / "wide.png", noise(seed=5, size=60)[:50])
+    write_image(tmp_path / "b" / "deep er" / "wide.png", noise(seed=5, size=60)[:50])
     catalog = load(tmp_path)
-    assert [p.path for p in catalog.pictures] == ["a/000.png", "b/000.png", "b/deep er/wide.png"]
-    assert [p.label for p in catalog.pictures] == catalog.labels == [0, 1, 1]
-    assert (catalog.pictures[2].width, catalog.pictures[2].height) == (60, 50)
-    for picture in catalog.pictures:
-        data = (catalog.root / picture.path).read_bytes()
-        assert picture.sha256 == hashlib.sha256(data).hexdigest()
+    assert [p.path for p in catalog.images] == ["a/000.png", "b/000.png", "b/deep er/wide.png"]
+    assert [p.label for p in catalog.images] == catalog.labels == [0, 1, 1]
+    assert (catalog.images[2].width, catalog.images[2].height) == (60, 50)
+    for image in catalog.images:
+        data = (catalog.root / image.path).read_bytes()
+        assert image.sha256 == hashlib.sha256(data).hexdigest()
     assert catalog.counts() == {"a": 1, "b": 2}
 
 
@@ -81,7 +81,7 @@ def test_rejected_files_are_listed_with_reasons_and_excluded(root: Path) -> None
     (root / "a" / "notes.txt").write_text("text")
     (root / "a" / "empty.jpg").write_bytes(b"")
     (root / "b" / "half.png").write_bytes((root / "b" / "000.png").read_bytes()[:2000])
-    write_picture(root / "b" / "tiny.png", noise(seed=3, size=20))
+    write_image(root / "b" / "tiny.png", noise(seed=3, size=20))
     catalog = load(root, min_size=30)
     reasons = {r.path: r.reason for r in catalog.rejected}
     assert sorted(reasons) == ["a/empty.jpg", "a/notes.txt", "b/half.png", "b/tiny.png"]
@@ -97,10 +97,10 @@ def test_rejected_files_are_listed_with_reasons_and_excluded(root: Path) -> None
         rows = {row["path"]: row for row in csv.DictReader(stream)}
     assert {path for path, row in rows.items() if row["subset"] == "excluded"} == set(reasons)
     assert {path: row["class"] for path, row in rows.items()} == {path: path[0] for path in rows}
-    assert set(rows) == set(reasons) | {p.path for p in catalog.pictures}
+    assert set(rows) == set(reasons) | {p.path for p in catalog.images}
 
 
-def test_a_class_without_a_usable_picture_is_an_error(root: Path) -> None:
+def test_a_class_without_a_usable_image_is_an_error(root: Path) -> None:
     for file in (root / "b").iterdir():
         file.write_bytes(b"")
     with pytest.raises(BcdError, match=r"class 'b' can be used \(first: empty file\)"):
@@ -111,7 +111,7 @@ def test_classes_of_a_trained_model_rule(root: Path) -> None:
     names = ("b", "c", "a")
     catalog = load_catalog(DataConfig(root=str(root), benign="c"), names)
     assert catalog.classes == names
-    assert {p.path[0]: p.label for p in catalog.pictures} == {"b": 0, "a": 2}
+    assert {p.path[0]: p.label for p in catalog.images} == {"b": 0, "a": 2}
     assert catalog.benign == 1
     with pytest.raises(BcdError, match="has a class 'a', the model knows b, c"):
         load_catalog(DataConfig(root=str(root)), names[:2])
@@ -120,12 +120,12 @@ def test_classes_of_a_trained_model_rule(root: Path) -> None:
 def test_groups_come_from_the_path(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_classes(tmp_path / name, ["slide1", "slide2"], count=1)
-    write_picture(tmp_path / "a" / "lone.png", noise(seed=8))
-    whole = [p.group for p in load(tmp_path, group_pattern=r"slide\d").pictures]
+    write_image(tmp_path / "a" / "lone.png", noise(seed=8))
+    whole = [p.group for p in load(tmp_path, group_pattern=r"slide\d").images]
     assert whole == ["", "slide1", "slide2", "slide1", "slide2"]
-    number = [p.group for p in load(tmp_path, group_pattern=r"slide(\d)").pictures]
+    number = [p.group for p in load(tmp_path, group_pattern=r"slide(\d)").images]
     assert number == ["", "1", "2", "1", "2"]
-    perhaps = [p.group for p in load(tmp_path, group_pattern=r"^a/(?:slide(\d))?").pictures]
+    perhaps = [p.group for p in load(tmp_path, group_pattern=r"^a/(?:slide(\d))?").images]
     assert perhaps == ["", "1", "2", "", ""]
     with pytest.raises(ConfigError, match="not a regular expression"):
         load(tmp_path, group_pattern="(")
@@ -140,7 +140,7 @@ def test_unchanged_files_are_not_looked_at_again(
     looked = looked_at(monkeypatch)
     assert load(root) == first
     assert looked == []
-    assert load(root, min_size=39).pictures == first.pictures
+    assert load(root, min_size=39).images == first.images
     assert len(looked) == 10  # another smallest size is another question
 
 
@@ -150,16 +150,16 @@ def test_changed_files_are_looked_at_again_and_deleted_ones_vanish(
     first = load(root)
     looked = looked_at(monkeypatch)
     data = (root / "b" / "003.png").read_bytes()
-    write_picture(root / "a" / "000.png", noise(seed=77, size=44))
+    write_image(root / "a" / "000.png", noise(seed=77, size=44))
     os.utime(root / "a" / "001.png")  # as it was, but for its time
     (root / "b" / "003.png").unlink()
     (root / "b" / "new.png").write_bytes(data)
     second = load(root)
     assert sorted(looked) == ["000.png", "new.png"]
-    assert second.pictures[0].sha256 != first.pictures[0].sha256
-    assert (second.pictures[0].width, second.pictures[0].height) == (44, 44)
-    assert second.pictures[1] == first.pictures[1]
-    assert [p.path for p in second.pictures[-2:]] == ["b/002.png", "b/new.png"]
+    assert second.images[0].sha256 != first.images[0].sha256
+    assert (second.images[0].width, second.images[0].height) == (44, 44)
+    assert second.images[1] == first.images[1]
+    assert [p.path for p in second.images[-2:]] == ["b/002.png", "b/new.png"]
     assert str(root / "b" / "003.png") not in json.loads(memory_file(cache).read_text())
 
 
@@ -226,7 +226,7 @@ def test_threads_and_processes_at_once_do_no_harm(root: Path, cache: Path) -> No
         told = [process.communicate()[0].strip() for process in (one, two)]
     assert all(catalog == catalogs[0] for catalog in catalogs)
     assert told == [catalogs[0].fingerprint()] * 2
-    assert len(json.loads(memory_file(cache).read_text())) == len(catalogs[0].pictures)
+    assert len(json.loads(memory_file(cache).read_text())) == len(catalogs[0].images)
 
 
 def test_inputs_are_files_folders_and_globs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,5 +240,5 @@ def test_inputs_are_files_folders_and_globs(root: Path, monkeypatch: pytest.Monk
     assert expand_inputs([str(odd / "x*" / "000.png")]) == [odd / "x*" / "000.png"]
     for nothing in ("gone.png", "*.gif", "empty"):
         (root / "empty").mkdir(exist_ok=True)
-        with pytest.raises(BcdError, match="no picture there"):
+        with pytest.raises(BcdError, match="no image there"):
             expand_inputs([str(root / nothing)])

@@ -64,7 +64,7 @@ def test_a_mistyped_root_is_not_downloaded_to(
             load_catalog(DataConfig(root=str(tmp_path / typed)))
         line, told = str(error.value), f"; did you mean '{tmp_path / meant}'?" if meant else ""
         assert line.startswith(f"data.root={tmp_path / typed} does not exist{told}; ")
-        assert f"data.download=true would download the 3,242-picture set ({PAGE}) to it" in line
+        assert f"data.download=true would download the 3,242-image set ({PAGE}) to it" in line
     assert [p.name for p in tmp_path.iterdir()] == ["smears"]
 
 

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 
 from bcd.data import sandbox as readers
-from bcd.data.files import Gate, PictureError, UnreadableError, read_bytes
+from bcd.data.files import Gate, ImageError, UnreadableError, read_bytes
 from bcd.data.loading import make_loader
 from bcd.data.opening import MAX_PIXELS
-from bcd.data.reading import HALVED_ABOVE, decode_picture, read_picture
+from bcd.data.reading import HALVED_ABOVE, decode_image, read_image
 from bcd.data.sandbox import Wanted, read_all
 from bcd.data.views import Source
 from bcd.errors import ConfigError
 from bcd.training.run import train
 from tests.helpers import fuzzing
 from tests.helpers.harness import ROOT, SMALL, train_config
-from tests.helpers.noise import noise, write_picture
+from tests.helpers.noise import noise, write_image
 
 posix = pytest.mark.skipif(os.name != "posix", reason="pipes, sockets and devices of POSIX")
 
@@ -32,7 +32,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="pipes, sockets and device
 @pytest.fixture(scope="module")
 def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    train(train_config(folder / "run", *SMALL, f"data.root={folder / 'pictures'}"))
+    train(train_config(folder / "run", *SMALL, f"data.root={folder / 'images'}"))
     return folder / "run" / "checkpoints" / "best.ckpt"
 
 
@@ -70,7 +70,7 @@ def test_hostile_files_are_rows_in_bounded_time_and_memory(ckpt: Path, tmp_path:
 def test_what_is_no_regular_file_is_refused_at_once(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "a.jpg"
     fuzzing.IRREGULAR[kind](file)
-    with pytest.raises(PictureError, match=r"not a file but|cannot be read|too large|empty"):
+    with pytest.raises(ImageError, match=r"not a file but|cannot be read|too large|empty"):
         read_bytes(file)
 
 
@@ -79,7 +79,7 @@ def test_a_pipe_that_takes_a_files_place_meanwhile_does_not_hang(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.mkfifo(tmp_path / "a.jpg")
-    regular = write_picture(tmp_path / "b.png", noise(1)).stat()
+    regular = write_image(tmp_path / "b.png", noise(1)).stat()
     monkeypatch.setattr(Path, "stat", lambda path: regular)
     with pytest.raises(UnreadableError, match="not a file but a pipe"):
         read_bytes(tmp_path / "a.jpg")
@@ -91,8 +91,8 @@ def test_other_formats_are_not_even_tried(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("started"))
     for data in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n%%EndComments\n",
                  fuzzing.encoded(noise(1), "GIF"), fuzzing.encoded(noise(1), "PPM")):  # fmt: skip
-        with pytest.raises(PictureError, match="not a picture"):
-            decode_picture(data)
+        with pytest.raises(ImageError, match="not an image"):
+            decode_image(data)
 
 
 @pytest.mark.parametrize("error", [MemoryError, RecursionError, RuntimeError, AssertionError])
@@ -103,17 +103,17 @@ def test_whatever_a_parser_raises_is_a_reason(
         raise error
 
     monkeypatch.setattr("bcd.data.reading._to_8_bits", fail)
-    with pytest.raises(PictureError, match="cannot be decoded"):
-        decode_picture(fuzzing.encoded(noise(1), "PNG"))
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        decode_image(fuzzing.encoded(noise(1), "PNG"))
 
 
-# A reader whose decoder does what the picture's name says.
+# A reader whose decoder does what the image's name says.
 _BAD = """
 import os, time
 from pathlib import Path
 from bcd.data import reading
 from bcd.data import sandbox as readers
-read = readers.read_picture
+read = readers.read_image
 def bad(path, *others):
     def decode(data, min_size, gate):
         while path.stem == "endless header":
@@ -126,12 +126,12 @@ def bad(path, *others):
                     pass
                 bytearray(4 << 30)
         return real(data, min_size, gate)
-    real, reading.decode_picture = reading.decode_picture, decode
+    real, reading.decode_image = reading.decode_image, decode
     try:
         return read(path, *others)
     finally:
-        reading.decode_picture = real
-readers.read_picture = bad
+        reading.decode_image = real
+readers.read_image = bad
 """
 
 
@@ -140,7 +140,7 @@ def test_a_decoder_that_crashes_hangs_or_eats_costs_its_own_file_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ["a", "crash", "b", "hang", "c", "hungry", "d", "endless header"]
-    files = [write_picture(tmp_path / f"{name}.png", noise(i)) for i, name in enumerate(names)]
+    files = [write_image(tmp_path / f"{name}.png", noise(i)) for i, name in enumerate(names)]
     (tmp_path / "bad.py").write_text(_BAD)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(readers, "_SERVE", "import bad; " + readers._SERVE)
@@ -162,7 +162,7 @@ def test_a_decoder_that_crashes_hangs_or_eats_costs_its_own_file_only(
 
 
 def test_readers_give_what_this_process_reads_whatever_their_number(tmp_path: Path) -> None:
-    files = [write_picture(tmp_path / f"{i}.png", noise(i, size=40 + i)) for i in range(9)]
+    files = [write_image(tmp_path / f"{i}.png", noise(i, size=40 + i)) for i in range(9)]
     files.insert(4, tmp_path / "gone\n.png")
     alone = list(read_all(files, Wanted(32, True), 0))
     assert isinstance(alone[4], str)
@@ -197,24 +197,24 @@ def test_a_gate_lets_through_as_much_as_fits() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_large_pictures_come_at_half_their_size_and_ordinary_ones_as_they_are(
+def test_large_images_come_at_half_their_size_and_ordinary_ones_as_they_are(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ramp = np.linspace(0, 255, 64).astype(np.uint8)
     pixels = np.stack([np.tile(ramp, (48, 1))] * 3, -1)
     data = fuzzing.encoded(pixels, kind)
-    whole = decode_picture(data)
+    whole = decode_image(data)
     monkeypatch.setattr("bcd.data.reading.MOST_SIDE", 24)
     monkeypatch.setattr("bcd.data.reading.HALVED_ABOVE", 48 * 64)
-    np.testing.assert_array_equal(decode_picture(data), whole)
+    np.testing.assert_array_equal(decode_image(data), whole)
     monkeypatch.setattr("bcd.data.reading.HALVED_ABOVE", 48 * 64 - 1)
-    half = decode_picture(data)
+    half = decode_image(data)
     assert half.shape == (24, 32, 3)
     expected = whole.astype(float).reshape(24, 2, 32, 2, 3).mean((1, 3))
     assert np.abs(half - expected).max() <= (1 if kind == "PNG" else 4)
     assert HALVED_ABOVE < MAX_PIXELS
     monkeypatch.setattr("bcd.data.reading.MOST_SIDE", 25)
-    np.testing.assert_array_equal(decode_picture(data), whole)
+    np.testing.assert_array_equal(decode_image(data), whole)
 
 
 def test_bands_change_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -223,10 +223,10 @@ def test_bands_change_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     image = Image.fromarray(noise(1, size=60))
     for mode in ("RGB", "P", "L", "CMYK", "RGBA"):
         image.convert(mode).save(tmp_path / "a.tif")
-        whole = read_picture(tmp_path / "a.tif")
+        whole = read_image(tmp_path / "a.tif")
         with monkeypatch.context() as patch:
             patch.setattr("bcd.data.reading._BAND", 700)
-            np.testing.assert_array_equal(read_picture(tmp_path / "a.tif"), whole)
+            np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), whole)
 
 
 class _Large(Source):
@@ -236,7 +236,7 @@ class _Large(Source):
         return 1
 
 
-def test_large_pictures_have_fewer_workers() -> None:
+def test_large_images_have_fewer_workers() -> None:
     assert make_loader(_Large(), [], 4, 8).num_workers == 3  # type: ignore[arg-type]
 
 

@@ -10,7 +10,7 @@ from bcd.data.catalog import Catalog
 from bcd.data.layouts import CANONICAL, canonical_name, list_entries, order_classes
 from bcd.data.load import load_catalog
 from bcd.errors import BcdError
-from tests.helpers.noise import FOUR, noise, write_classes, write_picture
+from tests.helpers.noise import FOUR, noise, write_classes, write_image
 
 BRACKETS = ("Benign", "[Malignant] early Pre-B", "[Malignant] Pre-B", "[Malignant] Pro-B")
 
@@ -20,7 +20,7 @@ def load(root: Path, variant: str = "original") -> Catalog:
 
 
 def classes_by_folder(catalog: Catalog) -> dict[str, str]:
-    return {p.path.split("/")[0]: catalog.classes[p.label] for p in catalog.pictures}
+    return {p.path.split("/")[0]: catalog.classes[p.label] for p in catalog.images}
 
 
 @pytest.mark.parametrize("wrapping", ["", "Blood cell Cancer [ALL]", "a/b c"])
@@ -53,7 +53,7 @@ def test_both_published_layouts_give_the_same_classes_and_labels(tmp_path: Path)
     write_classes(tmp_path / "two" / "Original", FOUR)
     two = load(tmp_path / "two")
     assert one.classes == two.classes == CANONICAL
-    assert {p.sha256: p.label for p in one.pictures} == {p.sha256: p.label for p in two.pictures}
+    assert {p.sha256: p.label for p in one.images} == {p.sha256: p.label for p in two.images}
     assert one.fingerprint() == two.fingerprint()
 
 
@@ -104,7 +104,7 @@ def test_classes_are_ordered_alike_from_any_order_of_names() -> None:
     assert order_classes(["Pro-B", "Basophil"]) == ("Basophil", "Pro-B")
 
 
-def test_pictures_in_folders_below_a_class_folder_belong_to_the_class(tmp_path: Path) -> None:
+def test_images_in_folders_below_a_class_folder_belong_to_the_class(tmp_path: Path) -> None:
     for slide in ("slide1", "slide2"):
         for name in ("Benign", "Pro"):
             write_classes(tmp_path / name, [slide], count=2)
@@ -139,7 +139,7 @@ def test_roots_without_classes_are_errors(tmp_path: Path) -> None:
         load(tmp_path)
     (tmp_path / "hollow" / "deeper").mkdir(parents=True)
     (tmp_path / "hollow" / "notes.txt").write_text("nothing yet")
-    with pytest.raises(BcdError, match="hollow holds no pictures"):
+    with pytest.raises(BcdError, match="hollow holds no images"):
         load(tmp_path)
 
 
@@ -165,7 +165,7 @@ def test_a_csv_names_paths_classes_groups_and_subsets(bom: bool, tmp_path: Path)
     catalog = load(table)
     assert catalog.root == table.parent
     assert catalog.classes == ("Benign", "Early Pre-B")
-    told = {p.path: (catalog.classes[p.label], p.group, p.subset) for p in catalog.pictures}
+    told = {p.path: (catalog.classes[p.label], p.group, p.subset) for p in catalog.images}
     assert told == {
         "x/000.png": ("Early Pre-B", "s1", "train"),
         "x/001.png": ("Early Pre-B", "s2", "test"),
@@ -199,10 +199,10 @@ def test_malformed_csvs_are_errors(lines: tuple[str, ...], message: str, tmp_pat
 
 
 def test_files_that_are_no_csv_are_errors(tmp_path: Path) -> None:
-    picture = next(write_classes(tmp_path, ["x"]).rglob("*.png"))
+    image = next(write_classes(tmp_path, ["x"]).rglob("*.png"))
     latin = tmp_path / "latin.csv"
     latin.write_bytes("path,class\nä.png,a\n".encode("latin-1"))
-    for file in (picture, latin):
+    for file in (image, latin):
         with pytest.raises(BcdError, match="CSV in UTF-8") as error:
             load(file)
         assert str(file) in str(error.value)
@@ -226,7 +226,7 @@ def test_a_missing_csv_is_an_error_and_nothing_is_downloaded(tmp_path: Path) -> 
 
 def test_entries_come_sorted_by_path_with_every_file_once(tmp_path: Path) -> None:
     write_classes(tmp_path, ("b", "a"), count=3)
-    write_picture(tmp_path / "a" / "A.bmp", noise(seed=9))
+    write_image(tmp_path / "a" / "A.bmp", noise(seed=9))
     base, entries = list_entries(tmp_path, "original")
     paths = [entry.path.relative_to(base).as_posix() for entry in entries]
     assert paths == sorted(paths)

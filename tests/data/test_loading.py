@@ -14,7 +14,7 @@ from bcd.data.catalog import Catalog
 from bcd.data.datamodule import SmearDataModule
 from bcd.data.load import load_catalog
 from bcd.data.loading import ViewSampler
-from bcd.data.reading import fit, read_picture
+from bcd.data.reading import fit, read_image
 from bcd.data.splits.split import Split, make_split
 from bcd.data.views import PLAIN
 from bcd.models.data_parallel import Share
@@ -90,37 +90,37 @@ def test_batches_have_the_promised_form(smears: Catalog, split: Split) -> None:
     dm = module(smears, split)
     assert dm.trainer is None
     for loader in (dm.train_dataloader(), dm.val_dataloader(), dm.test_dataloader()):
-        for pictures, labels in loader:
-            assert pictures.dtype == torch.uint8
-            assert pictures.shape[1:] == (3, 32, 32)
-            assert pictures.is_contiguous(memory_format=torch.channels_last)
+        for images, labels in loader:
+            assert images.dtype == torch.uint8
+            assert images.shape[1:] == (3, 32, 32)
+            assert images.is_contiguous(memory_format=torch.channels_last)
             assert labels.dtype == torch.int64
-            assert len(labels) == len(pictures) <= 4
+            assert len(labels) == len(images) <= 4
 
 
 @pytest.mark.parametrize("subset", ["val", "test", "train"])
 @pytest.mark.filterwarnings("error")
-def test_plain_loaders_give_the_resized_pictures_in_order(
+def test_plain_loaders_give_the_resized_images_in_order(
     subset: str, smears: Catalog, split: Split
 ) -> None:
     dm = module(smears, split)
     loader = {"val": dm.val_dataloader, "test": dm.test_dataloader}.get(
         subset, lambda: dm.plain_loader(subset)
     )()
-    pictures = torch.cat([batch for batch, _ in loader]).permute(0, 2, 3, 1).numpy()
+    images = torch.cat([batch for batch, _ in loader]).permute(0, 2, 3, 1).numpy()
     labels = torch.cat([labels for _, labels in loader]).tolist()
     indices = split.indices(subset)
     assert labels == [smears.labels[i] for i in indices]
-    files = [smears.root / smears.pictures[i].path for i in indices]
-    np.testing.assert_array_equal(pictures, np.stack([fit(read_picture(f), 32) for f in files]))
+    files = [smears.root / smears.images[i].path for i in indices]
+    np.testing.assert_array_equal(images, np.stack([fit(read_image(f), 32) for f in files]))
 
 
 @pytest.mark.filterwarnings("error")
-def test_pictures_of_the_wanted_size_need_no_resizing(smears: Catalog, split: Split) -> None:
+def test_images_of_the_wanted_size_need_no_resizing(smears: Catalog, split: Split) -> None:
     data = DataConfig(batch_size=64, num_workers=0)
     dm = SmearDataModule(smears, split, data, CONFIGS["strong"], size=40, seed=0)
     (batch,) = list(dm.test_dataloader())
-    first = read_picture(smears.root / smears.pictures[split.indices("test")[0]].path)
+    first = read_image(smears.root / smears.images[split.indices("test")[0]].path)
     np.testing.assert_array_equal(batch[0][0].permute(1, 2, 0).numpy(), first)
     assert sum(len(labels) for _, labels in dm.train_dataloader()) == len(split.indices("train"))
 
@@ -156,7 +156,7 @@ def test_small_sets_are_read_without_workers_and_larger_ones_with(
         assert dm.train_dataloader().num_workers == workers
 
 
-def test_epoch_e_draws_view_e_modulo_views_of_every_picture_once() -> None:
+def test_epoch_e_draws_view_e_modulo_views_of_every_image_once() -> None:
     sampler = ViewSampler(INDICES, views=3, seed=0)
     orders = []
     for epoch in range(7):
@@ -174,7 +174,7 @@ def test_the_order_depends_on_the_seed() -> None:
     assert keys[0] == keys[1] != keys[2]
 
 
-def test_without_views_pictures_come_plain_and_in_order() -> None:
+def test_without_views_images_come_plain_and_in_order() -> None:
     sampler = ViewSampler(INDICES, views=0, seed=0)
     for epoch in range(2):
         sampler.set_epoch(epoch)

@@ -17,7 +17,7 @@ from bcd.data.load import load_catalog
 from bcd.data.splits.split import make_split
 from bcd.inference.predict import predict
 from bcd.storage import written_path
-from bcd.sweeps.finalize import conclude_sweep
+from bcd.sweeps.finalize import finalize_sweep
 from bcd.sweeps.trials import run_trial
 from bcd.training.run import train
 from tests.helpers.harness import CONF, SMALL, predict_config, train_config
@@ -55,7 +55,7 @@ def test_a_sweep_over_such_names_ends_in_a_leaderboard(root: Path, tmp_path: Pat
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", overrides=[f'data.root="{root}"', *every])
         assert run_trial(cfg, tmp_path / "sweep", str(number), every) > 0
-    assert conclude_sweep(tmp_path / "sweep") == 0
+    assert finalize_sweep(tmp_path / "sweep") == 0
     run = tmp_path / "sweep" / "0"
     known = set(paths(run / "split.csv"))
     assert f"a/0{written_path(ODD)}" in known

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from bcd.data.files import SUFFIXES, PictureError, UnreadableError, read_bytes
-from bcd.data.reading import check_picture, decode_picture, read_picture
-from tests.helpers.noise import noise, write_picture
+from bcd.data.files import SUFFIXES, ImageError, UnreadableError, read_bytes
+from bcd.data.reading import check_image, decode_image, read_image
+from tests.helpers.noise import noise, write_image
 
 Pixels = NDArray[np.uint8]
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP"} | {
@@ -36,10 +36,10 @@ def encode(image: Image.Image | Pixels, kind: str = "PNG", **options: Any) -> by
 
 def refusals(data: bytes, min_size: int = 1) -> tuple[str, str]:
     """Why reading and why checking refuse; fails if one of them accepts."""
-    with pytest.raises(PictureError) as reading:
-        decode_picture(data, min_size)
-    with pytest.raises(PictureError) as checking:
-        check_picture(data, min_size)
+    with pytest.raises(ImageError) as reading:
+        decode_image(data, min_size)
+    with pytest.raises(ImageError) as checking:
+        check_image(data, min_size)
     return str(reading.value), str(checking.value)
 
 
@@ -59,11 +59,11 @@ def sixteen_bits() -> NDArray[np.uint16]:
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff"])
 def test_lossless_rgb_comes_back_pixel_for_pixel_in_rgb_order(suffix: str, tmp_path: Path) -> None:
-    file = write_picture(tmp_path / f"a{suffix}", COLOURS)
-    picture = read_picture(file)
-    assert picture.dtype == np.uint8
-    np.testing.assert_array_equal(picture, COLOURS)
-    assert not np.array_equal(picture, COLOURS[..., ::-1])
+    file = write_image(tmp_path / f"a{suffix}", COLOURS)
+    pixels = read_image(file)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, COLOURS)
+    assert not np.array_equal(pixels, COLOURS[..., ::-1])
 
 
 @pytest.mark.parametrize("suffix", sorted(SUFFIXES))
@@ -72,40 +72,40 @@ def test_every_suffix_gives_what_pillow_gives(suffix: str, tmp_path: Path) -> No
     file.write_bytes(encode(SMOOTH, FORMATS[suffix]))
     with Image.open(file) as image:
         expected = np.asarray(image.convert("RGB"))
-    np.testing.assert_array_equal(read_picture(file), expected)
+    np.testing.assert_array_equal(read_image(file), expected)
     assert distance(expected, SMOOTH) < 4
-    assert check_picture(read_bytes(file), 1) == (64, 48)
+    assert check_image(read_bytes(file), 1) == (64, 48)
 
 
 def test_pixels_can_be_written_to() -> None:
-    picture = decode_picture(encode(COLOURS))
-    picture[0, 0] = 7
-    assert picture[0, 0].tolist() == [7, 7, 7]
+    pixels = decode_image(encode(COLOURS))
+    pixels[0, 0] = 7
+    assert pixels[0, 0].tolist() == [7, 7, 7]
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK", "YCbCr"])
 def test_other_modes_give_what_pillow_converts_them_to(mode: str) -> None:
     image = Image.fromarray(SMOOTH).convert(mode)
     data = encode(image, "TIFF")
-    np.testing.assert_array_equal(decode_picture(data), np.asarray(image.convert("RGB")))
-    assert check_picture(data, 1) == (64, 48)
+    np.testing.assert_array_equal(decode_image(data), np.asarray(image.convert("RGB")))
+    assert check_image(data, 1) == (64, 48)
 
 
-def test_grey_and_two_tone_pictures_have_three_equal_channels() -> None:
+def test_grey_and_two_tone_images_have_three_equal_channels() -> None:
     for mode in ("L", "1"):
         image = Image.fromarray(SMOOTH).convert(mode)
-        picture = decode_picture(encode(image))
+        pixels = decode_image(encode(image))
         for channel in range(3):
-            np.testing.assert_array_equal(picture[..., channel], np.asarray(image.convert("L")))
-        assert picture.max() == 255 or mode == "L"
+            np.testing.assert_array_equal(pixels[..., channel], np.asarray(image.convert("L")))
+        assert pixels.max() == 255 or mode == "L"
 
 
 def test_cmyk_jpeg_is_close_to_its_rgb_original() -> None:
     data = encode(Image.fromarray(SMOOTH).convert("CMYK"), "JPEG", quality=95)
-    picture = decode_picture(data)
-    assert distance(picture, SMOOTH) < 4
-    assert distance(255 - picture, SMOOTH) > 40
-    assert check_picture(data, 1) == (64, 48)
+    pixels = decode_image(data)
+    assert distance(pixels, SMOOTH) < 4
+    assert distance(255 - pixels, SMOOTH) > 40
+    assert check_image(data, 1) == (64, 48)
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("LA", "PNG"), ("RGBA", "PNG"), ("RGBA", "TIFF")])
@@ -113,32 +113,32 @@ def test_transparency_is_laid_on_white(mode: str, kind: str) -> None:
     image = Image.fromarray(SMOOTH).convert(mode)
     image.putalpha(Image.fromarray(sixteen_bits() // 257).convert("L"))
     data = encode(image, kind)
-    picture = decode_picture(data)
-    assert np.abs(picture - on_white(image)).max() <= 1
-    assert picture[0, 0].tolist() == [255, 255, 255]
-    assert check_picture(data, 1) == (64, 48)
+    pixels = decode_image(data)
+    assert np.abs(pixels - on_white(image)).max() <= 1
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert check_image(data, 1) == (64, 48)
 
 
 @pytest.mark.parametrize("mode", ["P", "L", "RGB"])
 def test_a_transparent_colour_becomes_white_and_no_other(mode: str) -> None:
     image = Image.fromarray(SMOOTH).convert(mode)
     clear: Any = image.getpixel((10, 10))
-    picture = decode_picture(encode(image, transparency=clear))
+    pixels = decode_image(encode(image, transparency=clear))
     values = np.asarray(image).reshape(48, 64, -1)
     hidden = (values == values[10, 10]).all(-1)
     assert hidden.any()
-    assert (picture[hidden] == 255).all()
-    np.testing.assert_array_equal(picture[~hidden], np.asarray(image.convert("RGB"))[~hidden])
+    assert (pixels[hidden] == 255).all()
+    np.testing.assert_array_equal(pixels[~hidden], np.asarray(image.convert("RGB"))[~hidden])
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bit_grey_keeps_its_upper_8_bits(kind: str) -> None:
     values = sixteen_bits()
     data = encode(Image.fromarray(values), kind)
-    picture = decode_picture(data)
-    np.testing.assert_array_equal(picture, np.repeat((values >> 8)[..., None], 3, axis=2))
-    assert len(np.unique(picture)) == 256
-    assert check_picture(data, 1) == (64, 48)
+    pixels = decode_image(data)
+    np.testing.assert_array_equal(pixels, np.repeat((values >> 8)[..., None], 3, axis=2))
+    assert len(np.unique(pixels)) == 256
+    assert check_image(data, 1) == (64, 48)
 
 
 def test_32_bit_integers_are_taken_as_16_bits_and_refused_beyond() -> None:
@@ -146,8 +146,8 @@ def test_32_bit_integers_are_taken_as_16_bits_and_refused_beyond() -> None:
     data = encode(Image.fromarray(values), "TIFF")
     with Image.open(io.BytesIO(data)) as image:
         assert image.mode == "I"
-    np.testing.assert_array_equal(decode_picture(data)[..., 0], values >> 8)
-    assert check_picture(data, 1) == (64, 48)
+    np.testing.assert_array_equal(decode_image(data)[..., 0], values >> 8)
+    assert check_image(data, 1) == (64, 48)
     for beyond in (values + 1, values - 1):
         for reason in refusals(encode(Image.fromarray(beyond), "TIFF")):
             assert "beyond 16 bits" in reason
@@ -165,7 +165,7 @@ def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
     data = encode(np.ascontiguousarray(stored), kind, exif=exif)
     with Image.open(io.BytesIO(data)) as image:
         upright = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    np.testing.assert_array_equal(decode_picture(data), upright)
+    np.testing.assert_array_equal(decode_image(data), upright)
     assert distance(upright, SMOOTH) <= (4 if kind in ("JPEG", "WEBP") else 0)
 
 
@@ -173,8 +173,8 @@ def test_checking_tells_the_stored_size_whatever_the_orientation() -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     data = encode(SMOOTH, "JPEG", exif=exif)
-    assert check_picture(data, 1) == (64, 48)
-    assert decode_picture(data).shape == (64, 48, 3)
+    assert check_image(data, 1) == (64, 48)
+    assert decode_image(data).shape == (64, 48, 3)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of the damage
@@ -193,20 +193,20 @@ def test_damaged_exif_never_tells_reading_and_checking_apart(kind: str) -> None:
         for place in rng.integers(start, start + len(exif.tobytes()) - 6, 3):
             broken[place] = rng.integers(256)
         try:
-            check_picture(bytes(broken), 1)
-        except PictureError:
+            check_image(bytes(broken), 1)
+        except ImageError:
             refusals(bytes(broken))
             continue
         accepted += 1
-        assert sorted(decode_picture(bytes(broken)).shape) == sorted(SMOOTH.shape)
+        assert sorted(decode_image(bytes(broken)).shape) == sorted(SMOOTH.shape)
     assert accepted > 0 or kind == "PNG"  # PNG guards its EXIF with a checksum
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP", "WEBP"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.98])
-def test_truncated_pictures_are_refused(kind: str, share: float) -> None:
+def test_truncated_images_are_refused(kind: str, share: float) -> None:
     data = encode(noise(seed=2, size=160), kind)
-    assert check_picture(data, 1) == (160, 160)
+    assert check_image(data, 1) == (160, 160)
     for reason in refusals(data[: int(share * len(data))]):
         assert "cannot be decoded" in reason
 
@@ -217,21 +217,21 @@ def test_a_truncated_progressive_jpeg_is_refused() -> None:
         assert "truncated" in reason
 
 
-def test_float_pictures_are_refused() -> None:
+def test_float_images_are_refused() -> None:
     values = np.random.default_rng(0).random((48, 64), dtype=np.float32)
     for reason in refusals(encode(Image.fromarray(values), "TIFF")):
         assert "pixel type 'F'" in reason
 
 
-def test_too_small_pictures_are_refused_and_just_large_enough_ones_are_not() -> None:
+def test_too_small_images_are_refused_and_just_large_enough_ones_are_not() -> None:
     data = encode(SMOOTH)
     for reason in refusals(data, min_size=49):
         assert "too small (64x48, at least 49 wanted)" in reason
-    assert check_picture(data, 48) == (64, 48)
-    assert decode_picture(data, 48).shape == (48, 64, 3)
+    assert check_image(data, 48) == (64, 48)
+    assert decode_image(data, 48).shape == (48, 64, 3)
 
 
-def test_too_large_pictures_are_refused_before_they_are_decoded(
+def test_too_large_images_are_refused_before_they_are_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("bcd.data.opening.MAX_PIXELS", 48 * 64 - 1)
@@ -239,13 +239,13 @@ def test_too_large_pictures_are_refused_before_they_are_decoded(
         assert "too large (64x48)" in reason
 
 
-def test_text_called_a_picture_is_refused(tmp_path: Path) -> None:
+def test_text_called_a_image_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "notes.jpg"
-    file.write_text("no picture at all\n" * 20)
+    file.write_text("no image at all\n" * 20)
     for reason in refusals(file.read_bytes()):
-        assert "not a picture" in reason
-    with pytest.raises(PictureError, match="not a picture"):
-        read_picture(file)
+        assert "not an image" in reason
+    with pytest.raises(ImageError, match="not an image"):
+        read_image(file)
 
 
 @pytest.mark.parametrize(
@@ -258,11 +258,11 @@ def test_text_called_a_picture_is_refused(tmp_path: Path) -> None:
         ("folder.png", lambda file: file.mkdir(), "cannot be read"),
     ],
 )
-def test_files_without_picture_bytes_are_refused(
+def test_files_without_image_bytes_are_refused(
     name: str, write: Callable[[Path], object], reason: str, tmp_path: Path
 ) -> None:
     write(tmp_path / name)
-    for read in (read_bytes, read_picture):
-        with pytest.raises(PictureError, match=reason) as refusal:
+    for read in (read_bytes, read_image):
+        with pytest.raises(ImageError, match=reason) as refusal:
             read(tmp_path / name)
         assert isinstance(refusal.value, UnreadableError) == (reason == "cannot be read")

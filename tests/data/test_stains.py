@@ -17,7 +17,7 @@ def smear() -> NDArray[np.uint8]:
     return draw_smear("Pre-B", slide=2, index=5, size=64)
 
 
-def test_unchanged_amounts_give_the_picture() -> None:
+def test_unchanged_amounts_give_the_image() -> None:
     pixels = smear()
     assert np.abs(restain(pixels, (1, 1, 1)).astype(int) - pixels).max() <= 1
 

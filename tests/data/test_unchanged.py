@@ -12,19 +12,19 @@ from bcd.config.schema import DataConfig
 from bcd.data import scan
 from bcd.data.catalog import Catalog
 from bcd.data.load import load_catalog
-from bcd.data.quality.image_statistics import look_at
+from bcd.data.quality.image_statistics import image_statistics
 from bcd.errors import BcdError
-from tests.helpers.noise import noise, write_classes, write_picture
+from tests.helpers.noise import noise, write_classes, write_image
 
 LONG_AGO = 1_500_000_000  # seconds, as archives set them
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Pictures of equal size and time in both classes, as from an archive."""
+    """Images of equal size and time in both classes, as from an archive."""
     for tint, name in enumerate(("a", "b")):
         for number in range(3):
-            write_picture(tmp_path / "root" / name / f"{number}.bmp", noise(number, tint))
+            write_image(tmp_path / "root" / name / f"{number}.bmp", noise(number, tint))
     for file in (tmp_path / "root").rglob("*.bmp"):
         os.utime(file, (LONG_AGO, LONG_AGO))
     return tmp_path / "root"
@@ -42,7 +42,7 @@ def load(root: Path) -> Catalog:
 
 
 def swap(root: Path) -> None:
-    """Moves a picture of each class to the other's name; sizes and times of modification stay."""
+    """Moves an image of each class to the other's name; sizes and times of modification stay."""
     one, two, free = root / "a" / "0.bmp", root / "b" / "0.bmp", root.parent / "free"
     before = [(f.stat().st_size, f.stat().st_mtime_ns) for f in (one, two)]
     one.rename(free)
@@ -69,7 +69,7 @@ def test_files_replaced_by_others_of_equal_size_and_time_are_noticed(
     change(root)
     after = load(root)
     assert after.fingerprint() != before.fingerprint()
-    assert after.pictures[0].sha256 != before.pictures[0].sha256
+    assert after.images[0].sha256 != before.images[0].sha256
     assert after.checked == "content of all 6 files hashed in this run"
 
 
@@ -114,12 +114,12 @@ def test_looks_of_a_file_that_was_replaced_meanwhile_are_not_kept(root: Path) ->
     catalog = load(root)
     swap(root)
     with pytest.raises(BcdError, match=r"a/0\.bmp has changed since the catalog was made"):
-        look_at(catalog)
+        image_statistics(catalog)
     swap(root)
-    assert len(look_at(catalog).grey) == len(catalog.pictures)
+    assert len(image_statistics(catalog).grey) == len(catalog.images)
 
 
 def test_unchanged_files_are_decoded_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(write_classes(root, ("c",)))
-    monkeypatch.setattr(scan, "check_picture", None)
+    monkeypatch.setattr(scan, "check_image", None)
     assert load(root) == first

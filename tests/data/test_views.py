@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from bcd.config.schema import AugmentConfig
-from bcd.data.catalog import Picture
-from bcd.data.views import PLAIN, Augmenter, PictureViews
+from bcd.data.catalog import ImageRecord
+from bcd.data.views import PLAIN, Augmenter, ImageViews
 from tests.helpers.harness import CONF
 from tests.helpers.noise import noise
 
@@ -51,8 +51,8 @@ ONE_OF = AugmentConfig(
 CONFIGS = {name: shipped(name) for name in SHIPPED} | {"nested": ONE_OF}
 
 
-def views_of(augmenter: Augmenter, picture: Pixels, sha: str, count: int) -> list[bytes]:
-    return [augmenter(picture, sha, view).tobytes() for view in range(count)]
+def views_of(augmenter: Augmenter, image: Pixels, sha: str, count: int) -> list[bytes]:
+    return [augmenter(image, sha, view).tobytes() for view in range(count)]
 
 
 def test_shipped_augmentations_are_known() -> None:
@@ -61,49 +61,49 @@ def test_shipped_augmentations_are_known() -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("size", [32, 47])
-def test_views_keep_shape_and_type_and_leave_the_picture_alone(name: str, size: int) -> None:
+def test_views_keep_shape_and_type_and_leave_the_image_alone(name: str, size: int) -> None:
     augmenter = Augmenter(CONFIGS[name], seed=0)
-    picture = noise(seed=0, size=size)
-    before = picture.copy()
+    image = noise(seed=0, size=size)
+    before = image.copy()
     for view in range(20):
-        made = augmenter(picture, "a", view)
+        made = augmenter(image, "a", view)
         assert made.shape == (size, size, 3)
         assert made.dtype == np.uint8
-    np.testing.assert_array_equal(picture, before)
+    np.testing.assert_array_equal(image, before)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_view_is_the_same_in_any_order_of_access(name: str) -> None:
-    pictures = {sha: noise(seed=i) for i, sha in enumerate(("aa", "bb", "cc"))}
-    keys = [(sha, view) for sha in pictures for view in range(15)]
+    images = {sha: noise(seed=i) for i, sha in enumerate(("aa", "bb", "cc"))}
+    keys = [(sha, view) for sha in images for view in range(15)]
     one_by_one = Augmenter(CONFIGS[name], seed=7)
-    made = {key: one_by_one(pictures[key[0]], *key).tobytes() for key in keys}
+    made = {key: one_by_one(images[key[0]], *key).tobytes() for key in keys}
     other = Augmenter(CONFIGS[name], seed=7)
     np.random.default_rng(0).shuffle(keys)
     for key in keys[:30] + keys[:5]:
         np.random.seed(len(keys))
-        assert other(pictures[key[0]], *key).tobytes() == made[key]
-        assert Augmenter(CONFIGS[name], seed=7)(pictures[key[0]], *key).tobytes() == made[key]
+        assert other(images[key[0]], *key).tobytes() == made[key]
+        assert Augmenter(CONFIGS[name], seed=7)(images[key[0]], *key).tobytes() == made[key]
 
 
 @pytest.mark.parametrize("name", ["paper", "strong", "nested"])
-def test_views_differ_between_views_pictures_and_seeds(name: str) -> None:
-    picture, count = noise(seed=0), 24
-    views = views_of(Augmenter(CONFIGS[name], seed=0), picture, "aa", count)
+def test_views_differ_between_views_images_and_seeds(name: str) -> None:
+    image, count = noise(seed=0), 24
+    views = views_of(Augmenter(CONFIGS[name], seed=0), image, "aa", count)
     assert len(set(views)) > count / 2
     for other in (
-        views_of(Augmenter(CONFIGS[name], seed=1), picture, "aa", count),
-        views_of(Augmenter(CONFIGS[name], seed=0), picture, "bb", count),
+        views_of(Augmenter(CONFIGS[name], seed=1), image, "aa", count),
+        views_of(Augmenter(CONFIGS[name], seed=0), image, "bb", count),
     ):
         assert sum(a == b for a, b in zip(views, other, strict=True)) < count / 2
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_plain_view_is_the_untouched_picture(name: str) -> None:
-    picture = noise(seed=0)
-    assert Augmenter(CONFIGS[name], seed=0)(picture, "aa", PLAIN) is picture
+def test_the_plain_view_is_the_untouched_image(name: str) -> None:
+    image = noise(seed=0)
+    assert Augmenter(CONFIGS[name], seed=0)(image, "aa", PLAIN) is image
     plain = all(
-        view == picture.tobytes() for view in views_of(Augmenter(CONFIGS[name], 0), picture, "a", 9)
+        view == image.tobytes() for view in views_of(Augmenter(CONFIGS[name], 0), image, "a", 9)
     )
     assert plain == (name == "none")
 
@@ -112,16 +112,16 @@ def test_a_copy_sent_to_another_process_makes_the_same_views() -> None:
     import pickle
 
     augmenter = Augmenter(CONFIGS["strong"], seed=3)
-    picture = noise(seed=0)
-    before = views_of(augmenter, picture, "aa", 8)
-    assert views_of(pickle.loads(pickle.dumps(augmenter)), picture, "aa", 8) == before
+    image = noise(seed=0)
+    before = views_of(augmenter, image, "aa", 8)
+    assert views_of(pickle.loads(pickle.dumps(augmenter)), image, "aa", 8) == before
 
 
 def two_toned() -> Pixels:
-    """Darker on its left half, so that a flip can be told from the picture."""
-    picture = np.full((32, 32, 3), 120, dtype=np.uint8)
-    picture[:, :16] = 80
-    return picture
+    """Darker on its left half, so that a flip can be told from the image."""
+    image = np.full((32, 32, 3), 120, dtype=np.uint8)
+    image[:, :16] = 80
+    return image
 
 
 def drawn(cfg: AugmentConfig, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -159,18 +159,18 @@ def test_the_choice_of_one_of_is_even_and_independent() -> None:
     flipped, brightness = drawn(cfg, 300)
     inverted = brightness > 120
     assert 0.4 < inverted.mean() < 0.6
-    # An inverted picture is brighter on its left, as a flipped one is.
+    # An inverted image is brighter on its left, as a flipped one is.
     assert abs(np.corrcoef(flipped != inverted, inverted)[0, 1]) < 0.17
 
 
 def test_a_dataset_gives_resized_views_and_labels(tmp_path: Path) -> None:
-    from tests.helpers.noise import write_picture
+    from tests.helpers.noise import write_image
 
     pixels = noise(seed=0, size=40)
-    write_picture(tmp_path / "a b" / "p.png", pixels)
-    picture = Picture("a b/p.png", label=2, sha256="aa", width=40, height=40)
+    write_image(tmp_path / "a b" / "p.png", pixels)
+    image = ImageRecord("a b/p.png", label=2, sha256="aa", width=40, height=40)
     augmenter = Augmenter(shipped("paper"), seed=0)
-    source = PictureViews(tmp_path, [picture], 20, augmenter)
+    source = ImageViews(tmp_path, [image], 20, augmenter)
     assert len(source) == 1
     plain, label = source[(0, PLAIN)]
     assert label == 2

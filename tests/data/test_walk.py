@@ -10,10 +10,10 @@ import pytest
 
 from bcd.config.schema import DataConfig
 from bcd.data.catalog import Catalog
-from bcd.data.files import PictureError, read_bytes
+from bcd.data.files import ImageError, read_bytes
 from bcd.data.load import expand_inputs, load_catalog
 from bcd.errors import BcdError
-from tests.helpers.noise import noise, write_classes, write_picture
+from tests.helpers.noise import noise, write_classes, write_image
 
 NOBODY = 65534
 
@@ -27,7 +27,7 @@ def reasons(catalog: Catalog) -> dict[str, str]:
 
 
 def used(catalog: Catalog) -> list[str]:
-    return [picture.path for picture in catalog.pictures]
+    return [image.path for image in catalog.images]
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_files_of_a_folder_that_may_only_be_listed_are_named(root: Path, as_nobo
         (".", 0, "{root} cannot be read (Permission denied)"),
         ("..", 0, "data.root={root} cannot be read (Permission denied)"),
         (".", 0o444, "class folder {a} is a folder that cannot be read (Permission denied)"),
-        ("b", 0o444, "{root}: no picture of class 'b' can be used (first: cannot be read"),
+        ("b", 0o444, "{root}: no image of class 'b' can be used (first: cannot be read"),
     ],
 )
 def test_a_class_or_a_root_that_cannot_be_read_is_one_line(
@@ -129,7 +129,7 @@ def test_inputs_that_cannot_be_read_are_rows_with_the_reason(root: Path, as_nobo
         for path in expand_inputs([str(root / "a")]):
             try:
                 read_bytes(path)
-            except PictureError as error:
+            except ImageError as error:
                 said.append(f"{path.name} {error}")
         return said
 
@@ -181,10 +181,10 @@ def test_broken_links_are_named(root: Path) -> None:
     (root / "a" / "x.png").symlink_to(root / "a" / "x.png")
     assert reasons(load(root)) == {"a/slide7": "a broken link", "a/x.png": "a broken link"}
     assert {"slide7", "x.png"} < {path.name for path in expand_inputs([str(root / "a")])}
-    with pytest.raises(PictureError, match="a broken link"):
+    with pytest.raises(ImageError, match="a broken link"):
         read_bytes(root / "a" / "slide7")
     (root / "c").symlink_to(root / "gone")
-    with pytest.raises(BcdError, match="/c is a broken link: mend or remove it"):
+    with pytest.raises(BcdError, match="/c is a broken link: fix or remove it"):
         load(root)
 
 
@@ -194,9 +194,9 @@ def test_one_folder_cannot_be_two_classes(root: Path) -> None:
         load(root)
 
 
-def test_pictures_that_belong_to_no_class_are_named(root: Path) -> None:
-    write_picture(root / "loose.PNG", noise(7))
-    write_picture(root / ".thumbs" / "a.png", noise(8))
+def test_images_that_belong_to_no_class_are_named(root: Path) -> None:
+    write_image(root / "loose.PNG", noise(7))
+    write_image(root / ".thumbs" / "a.png", noise(8))
     (root / "README.md").write_text("about")
     catalog = load(root)
     assert catalog.counts() == {"a": 5, "b": 2}
@@ -206,8 +206,8 @@ def test_pictures_that_belong_to_no_class_are_named(root: Path) -> None:
     }
 
 
-def test_pictures_beside_a_wrapping_folder_are_named(root: Path) -> None:
-    write_picture(root.parent / "cover.jpg", noise(9))
+def test_images_beside_a_wrapping_folder_are_named(root: Path) -> None:
+    write_image(root.parent / "cover.jpg", noise(9))
     catalog = load(root.parent)
     assert catalog.counts() == {"a": 5, "b": 2}
     where = str(root.parent / "cover.jpg")
@@ -217,7 +217,7 @@ def test_pictures_beside_a_wrapping_folder_are_named(root: Path) -> None:
 def test_what_systems_leave_in_class_folders_is_named(root: Path) -> None:
     (root / "a" / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
     (root / "a" / "._000.png").write_bytes(b"\0\5\x16\7")
-    write_picture(root / "b" / "UPPER.PNG", noise(4))
+    write_image(root / "b" / "UPPER.PNG", noise(4))
     catalog = load(root)
     assert catalog.counts() == {"a": 5, "b": 3}
     assert set(reasons(catalog)) == {"a/.DS_Store", "a/._000.png"}

@@ -32,7 +32,7 @@ def test_a_large_val_undoes_a_factor_on_the_logits(factor: float) -> None:
     assert fit_temperature(factor * logits, labels) == pytest.approx(factor, rel=0.05)
 
 
-def test_the_fewer_independent_pictures_the_nearer_to_1() -> None:
+def test_the_fewer_independent_images_the_nearer_to_1() -> None:
     logits, labels = honest(400, seed=1)
     for factor in (0.4, 2.5):
         found = [fit_temperature(logits * factor, labels, n) for n in (1e6, 400, 40, 4, 0)]

@@ -80,7 +80,7 @@ def test_predictive_values_follow_the_prevalence() -> None:
 
 
 @pytest.mark.parametrize("ill", [True, False])
-def test_a_figure_is_none_where_there_is_no_picture_to_take_it_from(ill: bool) -> None:
+def test_a_figure_is_none_where_there_is_no_image_to_take_it_from(ill: bool) -> None:
     given = clinical_at_threshold(np.array([0.9, 0.1]), np.array([ill, ill]), 0.5, prevalence=0.2)
     known, unknown = ("sensitivity", "specificity") if ill else ("specificity", "sensitivity")
     assert given[f"malignant_{known}"] == 0.5

@@ -1,4 +1,4 @@
-"""Two models on the same pictures: ties are found to be ties, a worse model to be worse."""
+"""Two models on the same images: ties are found to be ties, a worse model to be worse."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_mcnemar_is_the_sign_test() -> None:
     assert mcnemar(500, 700) < 1e-7
 
 
-def test_the_p_value_of_groups_of_one_picture_is_that_of_pictures() -> None:
+def test_the_p_value_of_groups_of_one_image_is_that_of_images() -> None:
     labels, a, b, owners = tied(np.random.default_rng(4), 300, 20, worse=0.1)
     of_a, of_b = a == labels, b == labels
     alone = paired_p(of_a, of_b, np.arange(300))

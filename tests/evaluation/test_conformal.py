@@ -29,7 +29,7 @@ def drawn(
     return softmax(3 * logits), labels
 
 
-def test_the_threshold_has_the_correction_for_few_pictures() -> None:
+def test_the_threshold_has_the_correction_for_few_images() -> None:
     labels = np.zeros(19, int)
     p = np.linspace(0.05, 0.95, 19)
     probabilities = np.stack([p, 1 - p], axis=1)
@@ -40,7 +40,7 @@ def test_the_threshold_has_the_correction_for_few_pictures() -> None:
     assert few == pytest.approx((p[1], 1 / 19, 18))
 
 
-def test_groups_count_as_one_each_however_many_pictures_they_have() -> None:
+def test_groups_count_as_one_each_however_many_images_they_have() -> None:
     rng = np.random.default_rng(2)
     probabilities, labels = drawn(rng, 300)
     own = probabilities[np.arange(300), labels]

@@ -66,7 +66,7 @@ def test_brightness_multiplies_and_stops_at_white() -> None:
     assert d.brightness(one_colour(100, 50, 240), 1.2)[0, 0].tolist() == [120, 60, 255]
 
 
-def test_contrast_moves_away_from_the_mean_of_the_picture() -> None:
+def test_contrast_moves_away_from_the_mean_of_the_image() -> None:
     halves = one_colour(100, 100, 100)
     halves[:8] = 140
     changed = d.contrast(halves, 1.5)
@@ -103,11 +103,11 @@ def test_a_stain_by_itself_keeps_its_colour_and_changes_its_amount(
     def stained(amount: float) -> NDArray[np.float64]:
         return 256 * np.exp(-amount * np.array(vector)) - 1
 
-    picture = np.broadcast_to(np.rint(stained(0.8)).astype(np.uint8), (4, 4, 3)).copy()
+    image = np.broadcast_to(np.rint(stained(0.8)).astype(np.uint8), (4, 4, 3)).copy()
     seen = set()
     for seed in range(12):
-        changed = d.stain(picture, 0.2, rng(seed))[0, 0]
-        more = bool(changed.sum() < picture[0, 0].sum())
+        changed = d.stain(image, 0.2, rng(seed))[0, 0]
+        more = bool(changed.sum() < image[0, 0].sum())
         np.testing.assert_allclose(changed, stained(0.96 if more else 0.64), atol=2)
         seen.add(more)
     assert seen == {True, False}
@@ -185,8 +185,8 @@ def test_pixelation_shows_the_means_of_squares() -> None:
     means = pixels.reshape(48, 2, 48, 2, 3).mean((1, 3))
     shown = d.pixelation(pixels, 2)
     assert np.abs(shown[::2, ::2] - means).max() <= 0.6
-    for shifted in (shown[1::2, ::2], shown[::2, 1::2], shown[1::2, 1::2]):
-        np.testing.assert_array_equal(shifted, shown[::2, ::2])
+    for corrupted in (shown[1::2, ::2], shown[::2, 1::2], shown[1::2, 1::2]):
+        np.testing.assert_array_equal(corrupted, shown[::2, ::2])
 
 
 @pytest.mark.parametrize("factor", [0.8, 1.25])

@@ -9,12 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from bcd.config.schema import JudgeConfig
+from bcd.config.schema import DecisionConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.calibration import reliability
 from bcd.evaluation.collect import Answers, softmax
 from bcd.evaluation.conformal import conformal_threshold, prediction_sets
-from bcd.evaluation.decision import DISAGREES, UNLIKE, UNSURE, Judge, Reasons, fit_judge
+from bcd.evaluation.decision import (
+    DISAGREES,
+    LOW_CONFIDENCE,
+    OOD,
+    DecisionPolicy,
+    Reasons,
+    fit_policy,
+)
 from bcd.evaluation.ood import find_subspace
 from bcd.evaluation.predictions import NOT_FINITE, UNCALIBRATED, UNREADABLE
 from bcd.evaluation.thresholds import Scope, kept_rank, lower_limit, sensitive_threshold
@@ -37,20 +44,20 @@ def answers(n: int, seed: int, sharpness: float = 1.0) -> Answers:
     )
 
 
-def judged(cfg: JudgeConfig | None = None, sharpness: float = 3.0) -> Judge:
+def decisions(cfg: DecisionConfig | None = None, sharpness: float = 3.0) -> DecisionPolicy:
     trained = answers(600, 1).features
-    return fit_judge(cfg or JudgeConfig(), answers(1500, 2, sharpness), trained, BENIGN)
+    return fit_policy(cfg or DecisionConfig(), answers(1500, 2, sharpness), trained, BENIGN)
 
 
 def test_overconfident_answers_are_calibrated_and_sets_hold_what_they_promise() -> None:
-    judge = judged()
-    assert judge.temperature == pytest.approx(3, rel=0.15)
+    policy = decisions()
+    assert policy.temperature == pytest.approx(3, rel=0.15)
     test = answers(4000, 3, 3.0)
     before = reliability(softmax(test.logits), test.labels).ece
-    probabilities = judge.answer(test.logits, test.features).probabilities
+    probabilities = policy.answer(test.logits, test.features).probabilities
     after = reliability(probabilities, test.labels).ece
     assert after < 0.03 < before
-    sets = prediction_sets(probabilities, judge.set_from)
+    sets = prediction_sets(probabilities, policy.set_from)
     assert sets[np.arange(len(test.labels)), test.labels].mean() == pytest.approx(0.95, abs=0.02)
 
 
@@ -58,16 +65,16 @@ def test_the_threshold_is_the_one_that_val_can_promise() -> None:
     val = answers(1500, 2, 3.0)
     ill = val.labels != BENIGN
     for wanted, confidence in ((0.9, 0.9), (0.9, 0.99), (0.995, 0.9)):
-        judge = judged(JudgeConfig(sensitivity=wanted, confidence=confidence))
-        scores = np.sort(1 - judge.probabilities(val.logits)[ill, BENIGN])
+        policy = decisions(DecisionConfig(sensitivity=wanted, confidence=confidence))
+        scores = np.sort(1 - policy.probabilities(val.logits)[ill, BENIGN])
         rank = kept_rank(int(ill.sum()), wanted, confidence)
         assert rank > 0
-        assert judge.malignant_from == scores[rank - 1]
-        assert (judge.sensitivity_kept, judge.malignant_units) == (wanted, ill.sum())
-    judge = judged(JudgeConfig(sensitivity=0.9999))
-    assert judge.malignant_from == scores[0]
-    assert judge.sensitivity_kept == pytest.approx(0.1 ** (1 / ill.sum()))
-    no_benign = fit_judge(JudgeConfig(), val, answers(600, 1).features, None)
+        assert policy.malignant_from == scores[rank - 1]
+        assert (policy.sensitivity_kept, policy.malignant_units) == (wanted, ill.sum())
+    policy = decisions(DecisionConfig(sensitivity=0.9999))
+    assert policy.malignant_from == scores[0]
+    assert policy.sensitivity_kept == pytest.approx(0.1 ** (1 / ill.sum()))
+    no_benign = fit_policy(DecisionConfig(), val, answers(600, 1).features, None)
     assert no_benign.malignant_from is None
     assert no_benign.answer(val.logits, val.features).malignant == [None] * 1500
 
@@ -75,12 +82,12 @@ def test_the_threshold_is_the_one_that_val_can_promise() -> None:
 def test_groups_count_as_one_each_in_every_limit() -> None:
     val, trained = answers(1500, 2, 3.0), answers(600, 1).features
     groups = [str(i % 50) for i in range(1500)]
-    cfg = JudgeConfig(sensitivity=0.9, unsure=0.1, unlike=0.04, coverage=0.9)
-    alone = fit_judge(cfg, val, trained, BENIGN)
-    grouped = fit_judge(cfg, val, trained, BENIGN, Scope(groups, "new slides"))
+    cfg = DecisionConfig(sensitivity=0.9, low_confidence=0.1, ood=0.04, coverage=0.9)
+    alone = fit_policy(cfg, val, trained, BENIGN)
+    grouped = fit_policy(cfg, val, trained, BENIGN, Scope(groups, "new slides"))
     assert (alone.units, grouped.units, grouped.malignant_units) == (1500, 50, 50)
     assert (alone.by_groups, grouped.by_groups) == (False, True)
-    # What is usual is what nearly all of 50 groups hold, not what nearly all of 1500 pictures do.
+    # What is usual is what nearly all of 50 groups hold, not what nearly all of 1500 images do.
     p = grouped.probabilities(val.logits)
     found = sensitive_threshold(1 - p[:, BENIGN], val.labels != BENIGN, 0.9, 0.9)
     assert grouped.malignant_from is not None and grouped.malignant_from < found.threshold
@@ -91,42 +98,42 @@ def test_groups_count_as_one_each_in_every_limit() -> None:
 
 
 def test_at_most_as_many_are_referred_on_average_as_was_asked_for() -> None:
-    trained, cfg = answers(600, 1).features, JudgeConfig(unsure=0.1, unlike=0.05)
+    trained, cfg = answers(600, 1).features, DecisionConfig(low_confidence=0.1, ood=0.05)
     test = answers(3000, 3, 3.0)
     shares = []
     for seed in range(10, 40):
-        judge = fit_judge(cfg, answers(99, seed, 3.0), trained, None)
-        given = judge.answer(test.logits, test.features).reasons
-        shares.append([np.mean([name in why for why in given]) for name in (UNSURE, UNLIKE)])
+        policy = fit_policy(cfg, answers(99, seed, 3.0), trained, None)
+        given = policy.answer(test.logits, test.features).reasons
+        shares.append([np.mean([name in why for why in given]) for name in (LOW_CONFIDENCE, OOD)])
     stray = 3 * np.std(shares, axis=0) / np.sqrt(len(shares))
     assert np.abs(np.mean(shares, axis=0) - (0.1, 0.05)).tolist() < (stray + 0.01).tolist()
 
 
-def reasons(judge: Judge, logits: list[float], features: np.ndarray) -> Reasons:
-    return judge.answer(np.array([logits], np.float32), features).reasons[0]
+def reasons(policy: DecisionPolicy, logits: list[float], features: np.ndarray) -> Reasons:
+    return policy.answer(np.array([logits], np.float32), features).reasons[0]
 
 
 def test_each_reason_is_named_and_all_that_hold_are() -> None:
-    judge, familiar = judged(), answers(1, 4, 3.0).features
+    policy, familiar = decisions(), answers(1, 4, 3.0).features
     strange = familiar * 0 + 50
     flat, sure = [0.0] * 4, [0.0, 90.0, 0.0, 0.0]
-    assert reasons(judge, sure, familiar) == ()
+    assert reasons(policy, sure, familiar) == ()
     # Beside the subspace, however sure the answer is.
     beside = familiar + 2 * np.random.default_rng(0).normal(size=160).astype(np.float32)
-    assert reasons(judge, sure, beside) == reasons(judge, sure, strange) == (UNLIKE,)
-    assert reasons(judge, flat, familiar) == (UNSURE, DISAGREES)
-    assert reasons(judge, flat, strange) == (UNSURE, UNLIKE, DISAGREES)
-    assert reasons(judge, [float("nan"), *flat[1:]], familiar) == (NOT_FINITE,)
-    assert reasons(Judge.from_plain(None), sure, strange) == (UNCALIBRATED,)
+    assert reasons(policy, sure, beside) == reasons(policy, sure, strange) == (OOD,)
+    assert reasons(policy, flat, familiar) == (LOW_CONFIDENCE, DISAGREES)
+    assert reasons(policy, flat, strange) == (LOW_CONFIDENCE, OOD, DISAGREES)
+    assert reasons(policy, [float("nan"), *flat[1:]], familiar) == (NOT_FINITE,)
+    assert reasons(DecisionPolicy.from_plain(None), sure, strange) == (UNCALIBRATED,)
 
 
 def test_the_threshold_decides_and_the_most_probable_class_is_heard() -> None:
     features = np.zeros((3, 160), np.float32)
     logits = np.log(np.array([[0.6, 0.4], [0.8, 0.2], [0.1, 0.9]]))
-    given = Judge(malignant_from=0.3, benign=0).answer(logits, features)
+    given = DecisionPolicy(malignant_from=0.3, benign=0).answer(logits, features)
     assert given.malignant == [True, False, True]
     assert given.reasons == [(DISAGREES,), (), ()]
-    strict = Judge(malignant_from=0.95, benign=0).answer(logits, features)
+    strict = DecisionPolicy(malignant_from=0.95, benign=0).answer(logits, features)
     assert strict.malignant == [False, False, False]
     assert strict.reasons == [(), (), (DISAGREES,)]
     said = given.prediction(0, "a.png", "Benign")
@@ -137,53 +144,53 @@ def test_the_threshold_decides_and_the_most_probable_class_is_heard() -> None:
 @pytest.mark.parametrize("where", ["logits", "features"])
 @pytest.mark.parametrize("subspace", [True, False])
 def test_what_is_not_finite_is_no_answer(wrong: float, where: str, subspace: bool) -> None:
-    judge, test = judged(), answers(3, 4, 3.0)
+    policy, test = decisions(), answers(3, 4, 3.0)
     if not subspace:
-        judge = replace(judge, subspace=None)
-    expected = judge.answer(test.logits, test.features)
+        policy = replace(policy, subspace=None)
+    expected = policy.answer(test.logits, test.features)
     getattr(test, where)[1, 2] = wrong
-    given = judge.answer(test.logits, test.features)
+    given = policy.answer(test.logits, test.features)
     assert given.reasons[1] == (NOT_FINITE,)
     said = given.prediction(1, "a.png")
     assert (said.probabilities, said.best, said.malignant) == ((), None, None)
     for other in (0, 2):
         assert given.prediction(other, "b.png") == expected.prediction(other, "b.png")
     with pytest.raises(BcdError, match="1 of 3 answers are not finite"):
-        fit_judge(JudgeConfig(), test, answers(600, 1).features, BENIGN)
+        fit_policy(DecisionConfig(), test, answers(600, 1).features, BENIGN)
 
 
 def test_training_features_that_are_not_finite_decide_nothing() -> None:
     trained = answers(600, 1).features
     trained[7, 7] = np.nan
-    with pytest.raises(BcdError, match="features of training pictures are not finite"):
-        fit_judge(JudgeConfig(), answers(100, 2), trained, BENIGN)
+    with pytest.raises(BcdError, match="features of training images are not finite"):
+        fit_policy(DecisionConfig(), answers(100, 2), trained, BENIGN)
 
 
-def test_a_judge_without_decisions_refers_everything_and_calls_nothing_malignant() -> None:
+def test_a_policy_without_decisions_refers_everything_and_calls_nothing_malignant() -> None:
     test = answers(50, 5)
-    given = Judge.from_plain(None).answer(test.logits, test.features)
+    given = DecisionPolicy.from_plain(None).answer(test.logits, test.features)
     assert set(given.reasons) == {(UNCALIBRATED,)}
     assert set(given.malignant) == {None}
     np.testing.assert_allclose(given.probabilities, softmax(test.logits), rtol=1e-6)
-    assert Judge.from_plain(None).unread("a", "gone").refer == (UNREADABLE, UNCALIBRATED)
-    assert judged().unread("a", "gone").refer == (UNREADABLE,)
+    assert DecisionPolicy.from_plain(None).unread("a", "gone").refer == (UNREADABLE, UNCALIBRATED)
+    assert decisions().unread("a", "gone").refer == (UNREADABLE,)
 
 
 def test_nothing_is_referred_for_what_is_switched_off() -> None:
-    judge, test = judged(JudgeConfig(unsure=0, unlike=0)), answers(300, 6, 3.0)
-    given = judge.answer(test.logits * 0, test.features + 50)
+    policy, test = decisions(DecisionConfig(low_confidence=0, ood=0)), answers(300, 6, 3.0)
+    given = policy.answer(test.logits * 0, test.features + 50)
     assert {name for why in given.reasons for name in why} <= {DISAGREES}
 
 
 def test_it_survives_a_checkpoint_that_runs_no_code(tmp_path: Path) -> None:
-    judge, test = judged(), answers(300, 6, 3.0)
-    torch.save({"judge": judge.to_plain()}, tmp_path / "a.pt")
-    plain = torch.load(tmp_path / "a.pt", weights_only=True)["judge"]
-    again = Judge.from_plain(plain)
-    one, other = (j.answer(test.logits, test.features) for j in (judge, again))
+    policy, test = decisions(), answers(300, 6, 3.0)
+    torch.save({"policy": policy.to_plain()}, tmp_path / "a.pt")
+    plain = torch.load(tmp_path / "a.pt", weights_only=True)["policy"]
+    again = DecisionPolicy.from_plain(plain)
+    one, other = (j.answer(test.logits, test.features) for j in (policy, again))
     np.testing.assert_array_equal(one.probabilities, other.probabilities)
     assert (one.reasons, one.malignant) == (other.reasons, other.malignant)
-    assert replace(again, subspace=None) == replace(judge, subspace=None)
+    assert replace(again, subspace=None) == replace(policy, subspace=None)
 
 
 def test_the_subspace_is_the_same_twice_and_absent_without_features() -> None:
@@ -198,7 +205,12 @@ def test_the_subspace_is_the_same_twice_and_absent_without_features() -> None:
 
 
 def test_wrong_wishes_are_wrong_use() -> None:
-    wrongs = ({"coverage": 1.0}, {"sensitivity": 1.5}, {"confidence": 1.0}, {"unsure": -0.1})
+    wrongs = (
+        {"coverage": 1.0},
+        {"sensitivity": 1.5},
+        {"confidence": 1.0},
+        {"low confidence": -0.1},
+    )
     for wrong in (*wrongs, {"unlike": 2.0}):
-        with pytest.raises(ConfigError, match=r"judge\."):
-            JudgeConfig(**wrong)
+        with pytest.raises(ConfigError, match=r"policy\."):
+            DecisionConfig(**wrong)

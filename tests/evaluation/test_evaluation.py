@@ -22,9 +22,9 @@ from bcd.config.schema import AugmentConfig, DataConfig
 from bcd.data.catalog import Catalog
 from bcd.data.load import load_catalog
 from bcd.data.loading import ViewSampler, make_loader
-from bcd.data.views import Augmenter, PictureViews
+from bcd.data.views import Augmenter, ImageViews
 from bcd.evaluation.collect import collect_answers
-from bcd.evaluation.decision import Judge
+from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.predictions import Prediction
 from bcd.evaluation.results import Result, evaluate
 from bcd.models.network import SmearNetwork
@@ -38,12 +38,12 @@ from bcd.reporting.figures import (
 from bcd.reporting.results import write_results
 from tests.helpers.noise import noise, write_classes
 
-# Each class of the noise pictures is strongest in a colour of its own: red, green, blue.
+# Each class of the noise images is strongest in a colour of its own: red, green, blue.
 COLOURS = {"Benign": 4, "Lymphoma": 3, "Myeloma": 2}
 
 
 class Colours(nn.Module):
-    """A network that knows the noise pictures: the logits are the mean of each colour."""
+    """A network that knows the noise images: the logits are the mean of each colour."""
 
     def __init__(self, turn: bool = False) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Colours(nn.Module):
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Catalog:
-    root = write_classes(tmp_path / "pictures", COLOURS)
+    root = write_classes(tmp_path / "images", COLOURS)
     return load_catalog(DataConfig(root=str(root)))
 
 
@@ -68,12 +68,15 @@ def to_array(figure: Figure) -> NDArray[np.uint8]:
 
 
 def evaluated(
-    catalog: Catalog, indices: Sequence[int], network: nn.Module, judge: Judge | None = None
+    catalog: Catalog,
+    indices: Sequence[int],
+    network: nn.Module,
+    policy: DecisionPolicy | None = None,
 ) -> Result:
-    views = PictureViews(catalog.root, catalog.pictures, 32, Augmenter(AugmentConfig(), 0))
+    views = ImageViews(catalog.root, catalog.images, 32, Augmenter(AugmentConfig(), 0))
     loader = make_loader(views, ViewSampler(indices, 0, 0), 2, 0)
     answers = collect_answers(cast(SmearNetwork, network), loader, torch.device("cpu"))
-    return evaluate(answers, judge or Judge(), catalog, indices)
+    return evaluate(answers, policy or DecisionPolicy(), catalog, indices)
 
 
 def turned_around() -> nn.Module:
@@ -110,7 +113,7 @@ def test_rendered_figures_are_arrays_and_leave_pyplot_alone() -> None:
 
 def test_the_confusion_matrix_shows_counts_and_shares_of_the_true_class() -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a class without pictures is no division by zero
+        warnings.simplefilter("error")  # a class without images is no division by zero
         figure = draw_confusion([[6, 2, 0], [0, 0, 0], [1, 0, 3]], ("x", "y", "z"), "test, n = 12")
         to_array(figure)
     (axes,) = figure.axes
@@ -188,11 +191,11 @@ def test_a_figure_is_written_whole_or_not_at_all(
 
 
 @pytest.mark.parametrize("indices", [list(range(9)), [8, 0, 4, 3]])
-def test_each_prediction_is_of_the_picture_it_names(catalog: Catalog, indices: list[int]) -> None:
+def test_each_prediction_is_of_the_image_it_names(catalog: Catalog, indices: list[int]) -> None:
     result = evaluated(catalog, indices, Colours())
     assert result.metrics["accuracy"] == 1.0
     assert result.metrics["n"] == len(indices)
-    assert [p.path for p in result.predictions] == [catalog.pictures[i].path for i in indices]
+    assert [p.path for p in result.predictions] == [catalog.images[i].path for i in indices]
     for prediction in result.predictions:
         assert prediction.path.startswith(prediction.label)
         assert int(np.argmax(prediction.probabilities)) == list(COLOURS).index(prediction.label)
@@ -214,7 +217,7 @@ def test_of_the_last_part_predictions_and_figures_are_written(
     assert metrics["test"]["accuracy"] == pytest.approx(1 / 4)
     with (tmp_path / "run" / "predictions.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert [row["path"] for row in rows] == [catalog.pictures[i].path for i in (1, 2, 5, 8)]
+    assert [row["path"] for row in rows] == [catalog.images[i].path for i in (1, 2, 5, 8)]
     assert [row["prediction"] for row in rows] == ["Myeloma", "Myeloma", "Lymphoma", "Benign"]
     figures = {file.name for file in (tmp_path / "run" / "figures").iterdir()}
     always = {"confusion_matrix.png", "reliability.png", "risk_coverage.png"}
@@ -222,8 +225,8 @@ def test_of_the_last_part_predictions_and_figures_are_written(
 
 
 def test_predictive_values_lie_in_intervals_for_the_same_prevalence(catalog: Catalog) -> None:
-    judge = Judge(prevalence=0.01)
-    found = evaluated(catalog, range(len(catalog.pictures)), turned_around(), judge).metrics
+    policy = DecisionPolicy(prevalence=0.01)
+    found = evaluated(catalog, range(len(catalog.images)), turned_around(), policy).metrics
     low, high = found["malignant_ppv_ci"]
     assert 0 < low < found["malignant_ppv"] < high < 0.1
 

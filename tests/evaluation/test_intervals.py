@@ -26,7 +26,7 @@ def chances(accuracy: float) -> NDArray[np.float64]:
 
 
 def drawn(rng: np.random.Generator, accuracy: float, groups: int | None, n: int = 700) -> Drawn:
-    """Pictures; those of a group, if there are any, share their class mix and their difficulty."""
+    """Images; those of a group, if there are any, share their class mix and their difficulty."""
     table = chances(accuracy)
     if groups is None:
         labels = rng.choice(4, size=n, p=SHARES)
@@ -61,7 +61,7 @@ def test_intervals_lie_around_the_figures_and_have_their_names() -> None:
             assert low < values[key] < high, (name, key)
 
 
-def test_accuracy_of_independent_pictures_is_close_to_wilson() -> None:
+def test_accuracy_of_independent_images_is_close_to_wilson() -> None:
     labels = np.repeat(np.arange(4), 100)
     predictions = labels.copy()
     predictions[::10] = (labels[::10] + 1) % 4
@@ -69,7 +69,7 @@ def test_accuracy_of_independent_pictures_is_close_to_wilson() -> None:
     assert given == pytest.approx(wilson(360, 400), abs=0.003)
 
 
-def test_a_picture_that_is_its_own_group_is_an_independent_one() -> None:
+def test_a_image_that_is_its_own_group_is_an_independent_one() -> None:
     labels, predictions, _ = drawn(np.random.default_rng(1), 0.9, None, 200)
     names = [f"slide {i}" for i in range(200)]
     alone = confusion_intervals(labels, predictions, CLASSES, 0)
@@ -122,13 +122,13 @@ def test_where_all_draws_agree_the_interval_is_not_a_point() -> None:
     assert given["accuracy"] == pytest.approx(wilson(0.9 * 5, 5))
 
 
-def test_pictures_without_a_group_are_their_own() -> None:
+def test_images_without_a_group_are_their_own() -> None:
     assert named_groups(["", "", ""]) is None
     groups = named_groups(["s1", "", "s1", "", "alone 1"])
     assert groups is not None and len(set(groups)) == 4 and groups[0] == groups[2]
 
 
-def test_many_pictures_take_little_time_and_memory() -> None:
+def test_many_images_take_little_time_and_memory() -> None:
     import time
     import tracemalloc
 
@@ -144,7 +144,7 @@ def test_many_pictures_take_little_time_and_memory() -> None:
     assert time.process_time() - started < 0.5
 
 
-def test_copies_of_a_picture_in_one_group_add_nothing() -> None:
+def test_copies_of_a_image_in_one_group_add_nothing() -> None:
     labels, predictions, _ = drawn(np.random.default_rng(2), 0.9, None, 100)
     once = confusion_intervals(labels, predictions, CLASSES, 0)
     copies = [np.repeat(x, 5) for x in (labels, predictions, np.arange(100))]
@@ -181,10 +181,10 @@ def test_what_cannot_be_known_is_anything() -> None:
     assert "malignant_sensitivity" not in confusion_intervals(labels, said, CLASSES, None)
 
 
-def test_a_group_for_each_picture_or_none() -> None:
+def test_a_group_for_each_image_or_none() -> None:
     with pytest.raises(ValueError, match="group for each"):
         confusion_intervals(np.zeros(3, int), np.zeros(3, int), CLASSES, 0, ["a"])
-    with pytest.raises(ValueError, match="pictures"):
+    with pytest.raises(ValueError, match="images"):
         confusion_intervals(np.zeros(0, int), np.zeros(0, int), CLASSES, 0)
 
 
@@ -197,7 +197,7 @@ def test_wilson_knows_its_ends() -> None:
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_areas_of_a_draw_are_those_of_pictures_repeated(ties: bool) -> None:
+def test_areas_of_a_draw_are_those_of_images_repeated(ties: bool) -> None:
     rng = np.random.default_rng(3)
     scores, truth = rng.random(90), rng.random(90) < 0.4
     scores = np.round(scores * 8) / 8 if ties else scores

@@ -93,7 +93,7 @@ def test_figures_of_each_class_are_those_of_scikit_learn(case: Case) -> None:
     every: dict[str, Any] = {"labels": range(4), "average": None, "zero_division": np.nan}
     assert given["sensitivity_by_class"] == by_class(sk.recall_score(labels, predictions, **every))
     precision = sk.precision_score(labels, predictions, **every)
-    precision[np.bincount(labels, minlength=4) == 0] = np.nan  # a class without pictures has none
+    precision[np.bincount(labels, minlength=4) == 0] = np.nan  # a class without images has none
     assert given["precision_by_class"] == by_class(precision)
     specificity = [
         sk.recall_score(labels != k, predictions != k, zero_division=np.nan) for k in range(4)
@@ -122,7 +122,7 @@ def test_without_a_benign_class_there_is_no_clinical_pair() -> None:
     assert figures.keys() < computed(CASES["unequal"], benign=0).keys()
 
 
-def test_a_class_without_pictures_is_left_out_rather_than_wrong() -> None:
+def test_a_class_without_images_is_left_out_rather_than_wrong() -> None:
     labels, predictions = [0, 0, 1, 1], [0, 3, 1, 1]
     given = computed(said(labels, predictions))
     assert given["sensitivity_by_class"] == {
@@ -135,7 +135,7 @@ def test_a_class_without_pictures_is_left_out_rather_than_wrong() -> None:
     assert never["precision_by_class"]["Early Pre-B"] is None
     assert never["precision"] == pytest.approx((0.5 + 0) / 2)
     assert never["malignant_ppv"] is None and never["malignant_npv"] == pytest.approx(0.5)
-    assert "no picture of Pre-B, Pro-B: macro averages are over the other 2" in absent_line(given)
+    assert "no image of Pre-B, Pro-B: macro averages are over the other 2" in absent_line(given)
     assert absent_line(computed(CASES["perfect"])) == ""
 
 

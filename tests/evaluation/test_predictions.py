@@ -22,7 +22,7 @@ ROWS = (
     Prediction("unknown.png", "", (0.25, 0.25 - 1e-7, 0.5 + 1e-7), malignant=False),
     Prediction('odd, "quoted"; = naïve/图 1\n.png', "Pro-B", (1.0, 0.0, 0.0)),
     Prediction("gone.png", "", (), 'cannot be read (No such file, or "none")', ("unreadable",)),
-    Prediction("two.png", "", (0.4, 0.3, 0.3), refer=("unsure", "threshold disagrees")),
+    Prediction("two.png", "", (0.4, 0.3, 0.3), refer=("low confidence", "threshold disagrees")),
     Prediction("nan.png", "", (), refer=("not finite",)),
 )
 
@@ -38,7 +38,7 @@ def table(tmp_path: Path) -> list[dict[str, str]]:
     return read(tmp_path / "predictions.csv")
 
 
-def test_there_is_one_header_and_a_row_for_each_picture_in_order(tmp_path: Path) -> None:
+def test_there_is_one_header_and_a_row_for_each_image_in_order(tmp_path: Path) -> None:
     file = tmp_path / "new" / "folder" / "predictions.csv"
     write_predictions(file, ROWS, CLASSES)
     text = file.read_bytes().decode("utf-8")
@@ -49,7 +49,7 @@ def test_there_is_one_header_and_a_row_for_each_picture_in_order(tmp_path: Path)
     assert [row["path"] for row in read(file)] == [row.path for row in ROWS]
 
 
-def test_a_picture_is_named_and_called_and_its_probabilities_told(
+def test_a_image_is_named_and_called_and_its_probabilities_told(
     table: list[dict[str, str]],
 ) -> None:
     for row, given in zip(ROWS[:3], table, strict=False):
@@ -62,7 +62,7 @@ def test_a_picture_is_named_and_called_and_its_probabilities_told(
         assert (given["refer"], given["reason"], given["error"]) == ("false", "", "")
 
 
-def test_a_picture_that_could_not_be_read_has_a_reason_and_is_referred(
+def test_a_image_that_could_not_be_read_has_a_reason_and_is_referred(
     table: list[dict[str, str]],
 ) -> None:
     row = table[3]

@@ -1,4 +1,4 @@
-"""The suite of shifts: the same for every order, process and neighbour, and what is made of it."""
+"""The suite of corruptions is the same for every order and process, and is summarised."""
 
 from __future__ import annotations
 
@@ -13,67 +13,71 @@ import torch
 from numpy.typing import NDArray
 
 from bcd.config.schema import AugmentConfig
-from bcd.data.catalog import Picture
+from bcd.data.catalog import ImageRecord
 from bcd.data.synthetic.smears import draw_smear
-from bcd.data.views import Augmenter, PictureViews
+from bcd.data.views import Augmenter, ImageViews
 from bcd.errors import ConfigError
 from bcd.evaluation.robustness_suite import (
     KINDS,
     SUITES,
-    Shift,
-    ShiftedViews,
-    make_shift,
-    run_shifts,
-    shift_table,
-    shifts,
+    CorruptedViews,
+    Corruption,
+    corruption_suite,
+    make_corruption,
+    robustness_table,
+    run_corruptions,
 )
-from tests.helpers.noise import noise, write_picture
+from tests.helpers.noise import noise, write_image
 
 Pixels = NDArray[np.uint8]
-STANDARD = shifts("standard")
+STANDARD = corruption_suite("standard")
 
 
 def smear(size: int = 64) -> Pixels:
     return draw_smear("Pre-B", slide=2, index=5, size=size)
 
 
-def distance(shift: Shift, pixels: Pixels, sha256: str = "aa") -> float:
-    return float(np.abs(shift.apply(pixels, sha256).astype(float) - pixels).mean())
+def distance(corruption: Corruption, pixels: Pixels, sha256: str = "aa") -> float:
+    return float(np.abs(corruption.apply(pixels, sha256).astype(float) - pixels).mean())
 
 
 def test_every_kind_is_in_a_suite_and_the_standard_one_stays_affordable() -> None:
-    assert {shift.kind for suite in SUITES.values() for shift in suite} == set(KINDS)
+    assert {corruption.kind for suite in SUITES.values() for corruption in suite} == set(KINDS)
     assert len(STANDARD) <= 40
-    assert len({(shift.kind, shift.strength_label) for shift in STANDARD}) == len(STANDARD)
-    kinds = [shift.kind for shift in STANDARD]
+    assert len({(corruption.kind, corruption.strength_label) for corruption in STANDARD}) == len(
+        STANDARD
+    )
+    kinds = [corruption.kind for corruption in STANDARD]
     assert kinds == sorted(kinds, key=kinds.index)  # those of a kind side by side
 
 
 def test_an_unknown_suite_is_answered_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"shift=standart: .*did you mean 'standard'") as caught:
-        shifts("standart")
+    with pytest.raises(
+        ConfigError, match=r"corruption=standart: .*did you mean 'standard'"
+    ) as caught:
+        corruption_suite("standart")
     assert caught.value.status == 2
 
 
 @pytest.mark.parametrize("shape", [(33, 50), (7, 5), (1, 1), (64, 64)])
-def test_every_shift_keeps_shape_and_type_and_leaves_the_picture_alone(
+def test_every_corruption_keeps_shape_and_type_and_leaves_the_image_alone(
     shape: tuple[int, int],
 ) -> None:
     some = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     for pixels in (some, np.zeros_like(some), np.full_like(some, 255), some[:, ::-1]):
         before = pixels.copy()
-        for shift in STANDARD:
-            made = shift.apply(pixels, "aa")
-            assert made.shape == pixels.shape, shift
-            assert made.dtype == np.uint8, shift
-            assert made.flags.c_contiguous, shift
-            assert not np.shares_memory(made, pixels), shift
+        for corruption in STANDARD:
+            made = corruption.apply(pixels, "aa")
+            assert made.shape == pixels.shape, corruption
+            assert made.dtype == np.uint8, corruption
+            assert made.flags.c_contiguous, corruption
+            assert not np.shares_memory(made, pixels), corruption
         np.testing.assert_array_equal(pixels, before)
 
 
-def test_every_shift_changes_a_smear() -> None:
-    for shift in STANDARD:
-        assert distance(shift, smear()) > 0.1, shift
+def test_every_corruption_changes_a_smear() -> None:
+    for corruption in STANDARD:
+        assert distance(corruption, smear()) > 0.1, corruption
 
 
 STRONGER: dict[str, tuple[str, tuple[float, ...]]] = {
@@ -95,68 +99,68 @@ STRONGER: dict[str, tuple[str, tuple[float, ...]]] = {
 
 
 @pytest.mark.parametrize("name", STRONGER)
-def test_a_stronger_shift_is_further_from_the_picture(name: str) -> None:
+def test_a_stronger_corruption_is_further_from_the_image(name: str) -> None:
     kind, strengths = STRONGER[name]
     for sha256 in ("aa", "bb", "cc"):
-        far = [distance(make_shift(kind, s), smear(112), sha256) for s in strengths]
+        far = [distance(make_corruption(kind, s), smear(112), sha256) for s in strengths]
         assert far[0] > 0
         assert all(b > 1.05 * a for a, b in pairwise(far)), far
 
 
 def test_the_order_of_access_and_the_global_state_change_nothing() -> None:
-    pictures = {sha: noise(i) for i, sha in enumerate(("aa", "bb", "cc"))}
-    keys = [(sha, number) for sha in pictures for number in range(len(STANDARD))]
-    made = {key: STANDARD[key[1]].apply(pictures[key[0]], key[0]).tobytes() for key in keys}
+    images = {sha: noise(i) for i, sha in enumerate(("aa", "bb", "cc"))}
+    keys = [(sha, number) for sha in images for number in range(len(STANDARD))]
+    made = {key: STANDARD[key[1]].apply(images[key[0]], key[0]).tobytes() for key in keys}
     np.random.default_rng(1).shuffle(keys)
     for place, (sha, number) in enumerate(keys):
         np.random.seed(place)
         again = pickle.loads(pickle.dumps(STANDARD[int(number)]))
-        assert again.apply(pictures[sha], sha).tobytes() == made[sha, int(number)]
+        assert again.apply(images[sha], sha).tobytes() == made[sha, int(number)]
 
 
 def test_nothing_is_drawn_from_global_random_states() -> None:
     np.random.seed(5)
     before, of_torch = np.random.get_state(), torch.get_rng_state()
-    for shift in STANDARD:
-        shift.apply(smear(), "aa")
+    for corruption in STANDARD:
+        corruption.apply(smear(), "aa")
     for one, other in zip(before, np.random.get_state(), strict=True):
         np.testing.assert_array_equal(one, other)
     assert torch.equal(of_torch, torch.get_rng_state())
 
 
-def test_what_is_drawn_differs_between_pictures_but_not_between_strengths() -> None:
+def test_what_is_drawn_differs_between_images_but_not_between_strengths() -> None:
     grey = np.full((64, 64, 3), 128, np.uint8)
 
     def grain(sd: float, sha256: str) -> NDArray[np.float64]:
-        return make_shift("noise", sd).apply(grey, sha256).ravel() - np.float64(128)
+        return make_corruption("noise", sd).apply(grey, sha256).ravel() - np.float64(128)
 
     assert np.corrcoef(grain(0.02, "aa"), grain(0.1, "aa"))[0, 1] > 0.98
     assert abs(np.corrcoef(grain(0.1, "aa"), grain(0.1, "bb"))[0, 1]) < 0.05
     for kind, strength in (("stain", 0.2), ("motion blur", 9)):
-        shift = make_shift(kind, strength)
-        made = {shift.apply(smear(), f"{i}").tobytes() for i in range(12)}
+        corruption = make_corruption(kind, strength)
+        made = {corruption.apply(smear(), f"{i}").tobytes() for i in range(12)}
         assert len(made) > 3, kind  # there are but eight ways to sign three stains
-    plain = make_shift("defocus", 2)
+    plain = make_corruption("defocus", 2)
     assert plain.apply(smear(), "aa").tobytes() == plain.apply(smear(), "bb").tobytes()
 
 
 def test_grey_has_equal_channels() -> None:
-    (grey,) = (shift for shift in STANDARD if shift.kind == "grey")
+    (grey,) = (corruption for corruption in STANDARD if corruption.kind == "grey")
     made = grey.apply(smear(), "aa")
     assert (made == made[..., :1]).all()
 
 
 @pytest.fixture
-def views(tmp_path: Path) -> PictureViews:
-    pictures = []
+def views(tmp_path: Path) -> ImageViews:
+    images = []
     for i in range(5):
-        write_picture(tmp_path / f"{i}.png", noise(i, i))
-        pictures.append(Picture(f"{i}.png", label=i % 3, sha256=f"{i:02d}", width=40, height=40))
-    return PictureViews(tmp_path, pictures, 32, Augmenter(AugmentConfig(), 0))
+        write_image(tmp_path / f"{i}.png", noise(i, i))
+        images.append(ImageRecord(f"{i}.png", label=i % 3, sha256=f"{i:02d}", width=40, height=40))
+    return ImageViews(tmp_path, images, 32, Augmenter(AugmentConfig(), 0))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_answers_of_all_shifts_come_back_in_place(views: PictureViews, threads: int) -> None:
+def test_answers_of_all_corruptions_come_back_in_place(views: ImageViews, threads: int) -> None:
     sizes: list[int] = []
 
     def forward(inputs: Pixels) -> NDArray[np.float32]:
@@ -165,12 +169,14 @@ def test_answers_of_all_shifts_come_back_in_place(views: PictureViews, threads: 
 
     suite = STANDARD[::5]
     before = torch.get_num_threads()
-    answers, labels = run_shifts(ShiftedViews(views, [4, 0, 2], suite), forward, threads, batch=4)
+    answers, labels = run_corruptions(
+        CorruptedViews(views, [4, 0, 2], suite), forward, threads, batch=4
+    )
     assert answers.shape == (1 + len(suite), 3, 3)
     np.testing.assert_array_equal(labels, [1, 0, 2])
     for place, index in enumerate([4, 0, 2]):
-        pixels, sha256 = views.pixels(index), views.pictures[index].sha256
-        made = [pixels, *(shift.apply(pixels, sha256) for shift in suite)]
+        pixels, sha256 = views.pixels(index), views.images[index].sha256
+        made = [pixels, *(corruption.apply(pixels, sha256) for corruption in suite)]
         for version, shown in enumerate(made):
             expected = shown.mean((0, 1), dtype=np.float64)
             np.testing.assert_allclose(answers[version, place], expected, rtol=1e-5)
@@ -178,17 +184,17 @@ def test_answers_of_all_shifts_come_back_in_place(views: PictureViews, threads: 
     assert torch.get_num_threads() == before
 
 
-def test_a_failing_network_ends_the_run(views: PictureViews) -> None:
+def test_a_failing_network_ends_the_run(views: ImageViews) -> None:
     def forward(inputs: Pixels) -> NDArray[np.float32]:
         raise RuntimeError("no memory left")
 
     before = torch.get_num_threads()
     with pytest.raises(RuntimeError, match="no memory left"):
-        run_shifts(ShiftedViews(views, range(5), STANDARD), forward, threads=2)
+        run_corruptions(CorruptedViews(views, range(5), STANDARD), forward, threads=2)
     assert torch.get_num_threads() == before
 
 
-def test_each_picture_is_decoded_once(views: PictureViews, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_is_decoded_once(views: ImageViews, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     pixels = views.pixels
 
@@ -197,24 +203,24 @@ def test_each_picture_is_decoded_once(views: PictureViews, monkeypatch: pytest.M
         return pixels(index)
 
     monkeypatch.setattr(views, "pixels", counted)
-    source = ShiftedViews(views, [3, 1, 2], STANDARD)
-    answers, _ = run_shifts(source, lambda x: x.mean((1, 2), dtype=np.float32))
+    source = CorruptedViews(views, [3, 1, 2], STANDARD)
+    answers, _ = run_corruptions(source, lambda x: x.mean((1, 2), dtype=np.float32))
     assert answers.shape == (41, 3, 3)
     assert read == [3, 1, 2]
 
 
 def table(refer: NDArray[np.bool_] | None = None) -> list[dict[str, Any]]:
-    """Of four pictures, labels 0 0 0 1: all right as they are, then two wrong, then all of 0."""
+    """Of four images, labels 0 0 0 1: all right as they are, then two wrong, then all of 0."""
     labels = np.array([0, 0, 0, 1])
     said = np.array([[0, 0, 0, 1], [0, 1, 1, 1], [0, 0, 0, 0]])
     probabilities = np.where(said[..., None] == np.arange(2), 0.8, 0.2)
-    suite = [make_shift("brightness", 0.8), make_shift("noise", 0.1)]
-    return shift_table(
+    suite = [make_corruption("brightness", 0.8), make_corruption("noise", 0.1)]
+    return robustness_table(
         suite, probabilities, labels, lambda p, y: float(p[0, 0] + len(p) + y.sum()), refer
     )
 
 
-def test_the_table_has_the_figures_of_every_shift() -> None:
+def test_the_table_has_the_figures_of_every_corruption() -> None:
     rows = table(np.array([[0, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 0]], dtype=bool))
     assert [(row["kind"], row["strength"]) for row in rows] == [
         ("none", ""),
@@ -231,4 +237,4 @@ def test_the_table_has_the_figures_of_every_shift() -> None:
 
 def test_a_table_of_another_suite_is_refused() -> None:
     with pytest.raises(ValueError, match=r"shorter|longer"):
-        shift_table(STANDARD, np.ones((3, 4, 2)), np.zeros(4, np.int64), lambda p, y: 0.0)
+        robustness_table(STANDARD, np.ones((3, 4, 2)), np.zeros(4, np.int64), lambda p, y: 0.0)

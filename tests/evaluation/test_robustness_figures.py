@@ -1,14 +1,14 @@
-"""Figures of shifts: accuracy against strength, and the sheet of examples."""
+"""Figures of corruptions: accuracy against strength, and the sheet of examples."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from bcd.data.synthetic.smears import draw_smear
-from bcd.evaluation.robustness_suite import shifts
-from bcd.reporting.robustness import draw_examples, draw_shift
+from bcd.evaluation.robustness_suite import corruption_suite
+from bcd.reporting.robustness import draw_examples, draw_robustness
 
-STANDARD = shifts("standard")
+STANDARD = corruption_suite("standard")
 
 
 def test_the_figure_has_a_panel_a_kind_with_the_plain_accuracy_dashed() -> None:
@@ -17,7 +17,7 @@ def test_the_figure_has_a_panel_a_kind_with_the_plain_accuracy_dashed() -> None:
         {"kind": s.kind, "strength": s.strength_label, "accuracy": 0.4 + i / 100}
         for i, s in enumerate(STANDARD)
     ]
-    figure = draw_shift(rows)
+    figure = draw_robustness(rows)
     figure.canvas.draw()
     panels = {axes.get_title(): axes for axes in figure.axes}
     assert list(panels) == list(dict.fromkeys(s.kind for s in STANDARD))
@@ -36,17 +36,17 @@ def test_the_figure_has_a_panel_a_kind_with_the_plain_accuracy_dashed() -> None:
     assert high > 1
 
 
-def test_the_sheet_shows_the_picture_under_every_shift() -> None:
+def test_the_sheet_shows_the_image_under_every_corruption() -> None:
     suite = STANDARD[:3]
-    picture = draw_smear("Pre-B", slide=2, index=5)
-    figure = draw_examples(picture, suite, "aa", columns=2)
+    image = draw_smear("Pre-B", slide=2, index=5)
+    figure = draw_examples(image, suite, "aa", columns=2)
     (axes,) = figure.axes
     titles = [text.get_text() for text in axes.texts]
     assert titles[0] == "as it is"
     assert titles[1:] == [f"{s.kind}\n{s.strength_label}" for s in suite]
     canvas = np.asarray(axes.images[0].get_array())
     for text, shown in zip(
-        axes.texts, [picture, *(s.apply(picture, "aa") for s in suite)], strict=True
+        axes.texts, [image, *(s.apply(image, "aa") for s in suite)], strict=True
     ):
         x, y = text.get_position()
         left, top = round(x) - 112, round(y) + 4

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bcd.evaluation.decision import Judge
+from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.thresholds import (
     find_scope,
     kept_rank,
@@ -56,7 +56,7 @@ def test_ties_are_all_called_malignant() -> None:
     assert found.threshold == 0.5
 
 
-def test_only_malignant_pictures_of_a_group_and_groups_with_some_count() -> None:
+def test_only_malignant_images_of_a_group_and_groups_with_some_count() -> None:
     scores = np.array([0.01, 0.4, 0.3, 0.8, 0.02])
     ill = np.array([False, True, True, True, False])
     found = sensitive_threshold(scores, ill, 0.5, CONFIDENCE, ["a", "a", "b", "b", "c"])
@@ -64,7 +64,7 @@ def test_only_malignant_pictures_of_a_group_and_groups_with_some_count() -> None
     assert found.promised == pytest.approx(0.1**0.5)
 
 
-def test_groups_of_one_picture_count_as_pictures() -> None:
+def test_groups_of_one_image_count_as_images() -> None:
     scores = np.random.default_rng(4).random(133)
     for share in (0.02, 0.05, 0.3):
         alone = lower_limit(scores, share, [str(i) for i in range(133)])
@@ -93,12 +93,12 @@ def test_what_promises_are_about_follows_from_the_split() -> None:
 
 
 def test_no_promise_is_rounded_up_and_no_limit_told_that_is_not_there() -> None:
-    judge = Judge(malignant_from=0.3, benign=0, confidence=0.9996, sensitivity=0.9996,
+    policy = DecisionPolicy(malignant_from=0.3, benign=0, confidence=0.9996, sensitivity=0.9996,
                   sensitivity_kept=0.1, malignant_units=1, unsure_below=-np.inf)  # fmt: skip
-    assert "a confidence of 99.9%" in threshold_line(judge)
-    assert "99.96% wanted" in threshold_line(judge)
-    assert "inf" not in referral_line(judge)
-    assert "below" not in referral_line(judge)
-    assert "disagree" in referral_line(judge)
-    assert "below 0.400" in referral_line(replace(judge, unsure_below=0.4))
-    assert "disagree" not in referral_line(replace(judge, malignant_from=None))
+    assert "a confidence of 99.9%" in threshold_line(policy)
+    assert "99.96% wanted" in threshold_line(policy)
+    assert "inf" not in referral_line(policy)
+    assert "below" not in referral_line(policy)
+    assert "disagree" in referral_line(policy)
+    assert "below 0.400" in referral_line(replace(policy, unsure_below=0.4))
+    assert "disagree" not in referral_line(replace(policy, malignant_from=None))

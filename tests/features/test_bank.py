@@ -1,4 +1,4 @@
-"""Banks on disk: whole or mended, whoever kills, damages or shares them."""
+"""Banks on disk: whole or fixed, whoever kills, damages or shares them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bcd.features.bank import all_banks, banks_dir
 from bcd.features.extract import Extractor, Work
 from bcd.features.shards import read_shards, write_shard
 from tests.helpers.banking import (
-    draw_pictures,
+    draw_images,
     fill,
     fill_in_another_process,
     make_source,
@@ -34,14 +34,14 @@ COUNT = 40
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    draw_pictures(tmp_path / "in", COUNT)
+    draw_images(tmp_path / "in", COUNT)
     return tmp_path / "in"
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BCD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(extract, "_SHARD_PICTURES", 4)
+    monkeypatch.setattr(extract, "_SHARD_IMAGES", 4)
     return tmp_path / "cache"
 
 
@@ -60,10 +60,10 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def build(folder: Path, **options: Any) -> Any:
-    from tests.helpers.banking import list_pictures
+    from tests.helpers.banking import list_images
 
     network, model = small_network()
-    return fill(make_source(folder, list_pictures(folder)), network, model, **options)
+    return fill(make_source(folder, list_images(folder)), network, model, **options)
 
 
 def content(cache: Path) -> dict[str, bytes]:
@@ -177,7 +177,7 @@ def test_a_full_disk_ends_in_one_line_and_the_next_run_goes_on(
     assert len(str(caught.value).splitlines()) == 1
     monkeypatch.setattr(extract, "write_shard", write_shard)
     build(folder)
-    done = sum(len(s.pictures) * len(s.views) for s in _all_shards())
+    done = sum(len(s.images) * len(s.views) for s in _all_shards())
     assert computed[0] == done
     assert computed[1] == computed[0] - 2 * 4 * 3
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from bcd.config.schema import FeaturesConfig, ModelConfig
-from bcd.data.catalog import Picture
+from bcd.data.catalog import ImageRecord
 from bcd.data.views import PLAIN
 from bcd.errors import BcdError
 from bcd.features.bank import all_banks
@@ -26,9 +26,9 @@ from tests.helpers.banking import (
     FLIP,
     SHIFT,
     SIZE,
-    draw_pictures,
+    draw_images,
     fill,
-    list_pictures,
+    list_images,
     make_source,
     small_network,
 )
@@ -39,13 +39,13 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BCD_CACHE", str(tmp_path / "cache"))
-    draw_pictures(tmp_path / "in", 12)
+    draw_images(tmp_path / "in", 12)
     return tmp_path / "in"
 
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, tuple[int, ...]]]]:
-    """What each extraction computed: (index, views) of its pictures."""
+    """What each extraction computed: (index, views) of its images."""
     rows: list[list[tuple[int, tuple[int, ...]]]] = []
     run = Extractor.run
 
@@ -59,7 +59,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, tuple[int,
 
 @pytest.mark.parametrize("unfreeze", [0, 1])
 def test_features_are_what_the_prefix_gives(folder: Path, unfreeze: int) -> None:
-    source = make_source(folder, list_pictures(folder))
+    source = make_source(folder, list_images(folder))
     network, model = small_network(unfreeze)
     fed = fill(source, network, model)
     for key in [(0, 0), (0, 2), (3, 1), (7, PLAIN), (11, PLAIN)]:
@@ -72,8 +72,8 @@ def test_features_are_what_the_prefix_gives(folder: Path, unfreeze: int) -> None
         assert label == same_label
 
 
-def test_the_network_takes_features_inside_the_block_and_pictures_outside(folder: Path) -> None:
-    source = make_source(folder, list_pictures(folder))
+def test_the_network_takes_features_inside_the_block_and_images_outside(folder: Path) -> None:
+    source = make_source(folder, list_images(folder))
     network, model = small_network(1)
     pixels, _ = source.collate([source[(0, PLAIN)], source[(1, PLAIN)]])
     with torch.no_grad():
@@ -88,10 +88,10 @@ def test_the_network_takes_features_inside_the_block_and_pictures_outside(folder
 
 
 @pytest.mark.parametrize(("bank", "unfreeze"), [(False, 0), (True, 3)])
-def test_without_a_bank_or_anything_frozen_pictures_are_fed(
+def test_without_a_bank_or_anything_frozen_images_are_fed(
     bank: bool, unfreeze: int, folder: Path
 ) -> None:
-    source = make_source(folder, list_pictures(folder))
+    source = make_source(folder, list_images(folder))
     network, model = small_network(unfreeze)
     needs = [Need([0], (PLAIN,))]
     with feed(FeaturesConfig(bank=bank), model, network, source, needs, CPU) as fed:
@@ -102,23 +102,23 @@ def test_without_a_bank_or_anything_frozen_pictures_are_fed(
 def test_a_second_run_computes_nothing(folder: Path, computed: list[Any]) -> None:
     network, model = small_network()
     for _ in range(2):
-        fill(make_source(folder, list_pictures(folder)), network, model)
+        fill(make_source(folder, list_images(folder)), network, model)
     assert len(computed) == 1
 
 
 def test_views_that_chance_left_alike_run_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = make_source(folder, list_pictures(folder), FLIP)
+    source = make_source(folder, list_images(folder), FLIP)
     network, model = small_network()
     seen: list[bytes] = []
 
     def recorded(*arguments: Any) -> Engine:
         engine = make_engine(*arguments)
 
-        def forward(pictures: Any) -> Any:
-            seen.extend(picture.tobytes() for picture in pictures)
-            return engine.forward(pictures)
+        def forward(images: Any) -> Any:
+            seen.extend(image.tobytes() for image in images)
+            return engine.forward(images)
 
         return dataclasses.replace(engine, forward=forward)
 
@@ -161,7 +161,7 @@ def test_whatever_a_feature_depends_on_makes_it_anew(
     change: str, recomputed: Any, folder: Path, computed: list[Any]
 ) -> None:
     network, model = small_network()
-    fill(make_source(folder, list_pictures(folder)), network, model)
+    fill(make_source(folder, list_images(folder)), network, model)
     options: dict[str, Any] = {}
     views = {"more views": 5, "fewer views": 2}.get(change, 3)
     transforms = SHIFT if change == "augmentation" else FLIP
@@ -179,7 +179,7 @@ def test_whatever_a_feature_depends_on_makes_it_anew(
         network, model = small_network(unfreeze=1)
     elif change in ("dtype", "engine"):
         options = {"dtype": {"dtype": "float16"}, "engine": {"engine": "onnxruntime"}}[change]
-    source = make_source(folder, list_pictures(folder), transforms, int(change == "seed"))
+    source = make_source(folder, list_images(folder), transforms, int(change == "seed"))
     fed = fill(source, network, model, views, **options)
     done = {item for run in computed[1:] for item in run}
     everything = {(i, (0, 1, 2)) for i in range(6)} | {(i, (PLAIN,)) for i in range(6, 12)}
@@ -192,28 +192,28 @@ def test_whatever_a_feature_depends_on_makes_it_anew(
         torch.testing.assert_close(fed[key][0], expected, atol=tolerance, rtol=tolerance)
 
 
-def test_without_augmentation_every_view_is_the_picture(folder: Path, computed: list[Any]) -> None:
+def test_without_augmentation_every_view_is_the_image(folder: Path, computed: list[Any]) -> None:
     network, model = small_network()
-    fed = fill(make_source(folder, list_pictures(folder), []), network, model)
+    fed = fill(make_source(folder, list_images(folder), []), network, model)
     assert [len(run) for run in computed] == [12]
     assert fed[(0, 0)][0].equal(fed[(0, 2)][0])
 
 
-def test_a_picture_that_changes_under_the_run_is_not_banked(folder: Path) -> None:
-    pictures = list_pictures(folder)
+def test_a_image_that_changes_under_the_run_is_not_banked(folder: Path) -> None:
+    images = list_images(folder)
     change_a_pixel(folder)
     network, model = small_network()
     with pytest.raises(BcdError, match=r"003\.png has changed"):
-        fill(make_source(folder, pictures), network, model)
+        fill(make_source(folder, images), network, model)
     (folder / "003.png").unlink()
     with pytest.raises(BcdError, match=r"003\.png cannot be read"):
-        fill(make_source(folder, pictures), network, model)
+        fill(make_source(folder, images), network, model)
 
 
 def test_numbers_that_float16_cannot_hold_are_refused(folder: Path) -> None:
     network, model = small_network()
     network.prefix.blocks[2][0].weight.data *= 1e6  # type: ignore[index]
-    source = make_source(folder, list_pictures(folder))
+    source = make_source(folder, list_images(folder))
     with pytest.raises(BcdError, match=r"features\.dtype=float32"):
         fill(source, network, model, dtype="float16")
     assert fill(source, network, model)[(0, 0)][0].isfinite().all()
@@ -221,10 +221,10 @@ def test_numbers_that_float16_cannot_hold_are_refused(folder: Path) -> None:
 
 def test_a_wrong_transform_is_one_line(folder: Path) -> None:
     network, model = small_network()
-    pictures: list[Picture] = list_pictures(folder)
+    images: list[ImageRecord] = list_images(folder)
     wrong = [{"_target_": "albumentations.RandomBrightnessContrast", "brightnes_limit": 0.5}]
     with pytest.raises(BcdError, match=r"transforms\.0\.brightnes_limit.*'brightness_limit'"):
-        fill(make_source(folder, pictures, wrong), network, model)
+        fill(make_source(folder, images, wrong), network, model)
 
 
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "efficientnet_b0"])
@@ -261,7 +261,7 @@ def test_an_engine_that_is_not_installed_is_named(
     monkeypatch.setattr(engines, "find_spec", lambda _: None)
     network, model = small_network()
     with pytest.raises(BcdError, match=r"pip install openvino"):
-        fill(make_source(folder, list_pictures(folder)), network, model, engine="openvino")
+        fill(make_source(folder, list_images(folder)), network, model, engine="openvino")
 
 
 def test_what_onnxruntime_cannot_run_goes_to_torch_in_one_line(
@@ -272,7 +272,7 @@ def test_what_onnxruntime_cannot_run_goes_to_torch_in_one_line(
 
     monkeypatch.setattr("bcd.features.engines._onnxruntime", refuse)
     network, model = small_network()
-    source = make_source(folder, list_pictures(folder))
+    source = make_source(folder, list_images(folder))
     reason = r"engine=onnxruntime cannot run this network \(no operator Foo\): say \S+torch$"
     with pytest.raises(BcdError, match=reason):
         fill(source, network, model, engine="onnxruntime")
@@ -282,7 +282,7 @@ def test_what_onnxruntime_cannot_run_goes_to_torch_in_one_line(
     assert said[0].endswith("(no operator Foo); taking torch")
     expected = fill(source, network, model, engine="torch")
     assert torch.equal(given[(0, 0)][0], expected[(0, 0)][0])
-    assert all("torch" in (bank.folder / "recipe.json").read_text() for bank in all_banks())
+    assert all("torch" in (bank.folder / "cache_key.json").read_text() for bank in all_banks())
 
 
 def test_features_config_takes_no_other_engine() -> None:

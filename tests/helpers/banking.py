@@ -13,8 +13,8 @@ from PIL import Image
 from torch import nn
 
 from bcd.config.schema import AugmentConfig, FeaturesConfig, ModelConfig
-from bcd.data.catalog import Picture
-from bcd.data.views import PLAIN, Augmenter, PictureViews
+from bcd.data.catalog import ImageRecord
+from bcd.data.views import PLAIN, Augmenter, ImageViews
 from bcd.features.cached import BankedViews, Need, feed
 from bcd.models.backbones.build import Backbone
 from bcd.models.network import SmearNetwork
@@ -24,19 +24,19 @@ FLIP = [{"_target_": "albumentations.HorizontalFlip", "p": 0.5}]
 SHIFT = [{"_target_": "albumentations.RandomBrightnessContrast", "p": 1.0}]
 
 
-def draw_pictures(folder: Path, count: int) -> list[Picture]:
-    """Writes pictures of noise and lists them, with two classes."""
+def draw_images(folder: Path, count: int) -> list[ImageRecord]:
+    """Writes images of noise and lists them, with two classes."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for i in range(count):
         pixels = rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i:03}.png")
-    return list_pictures(folder)
+    return list_images(folder)
 
 
-def list_pictures(folder: Path) -> list[Picture]:
+def list_images(folder: Path) -> list[ImageRecord]:
     return [
-        Picture(f.name, i % 2, hashlib.sha256(f.read_bytes()).hexdigest(), SIZE, SIZE)
+        ImageRecord(f.name, i % 2, hashlib.sha256(f.read_bytes()).hexdigest(), SIZE, SIZE)
         for i, f in enumerate(sorted(folder.glob("*.png")))
     ]
 
@@ -60,14 +60,14 @@ def small_network(unfreeze: int = 0, seed: int = 0) -> tuple[SmearNetwork, Model
 
 
 def make_source(
-    folder: Path, pictures: list[Picture], transforms: list[Any] | None = None, seed: int = 0
-) -> PictureViews:
+    folder: Path, images: list[ImageRecord], transforms: list[Any] | None = None, seed: int = 0
+) -> ImageViews:
     augment = AugmentConfig(5, FLIP if transforms is None else transforms)
-    return PictureViews(folder, pictures, SIZE, Augmenter(augment, seed))
+    return ImageViews(folder, images, SIZE, Augmenter(augment, seed))
 
 
 def fill(
-    source: PictureViews,
+    source: ImageViews,
     network: SmearNetwork,
     model: ModelConfig,
     views: int = 3,
@@ -86,10 +86,10 @@ def fill(
 
 
 def fill_in_another_process(folder: str, cache: str, pause: float = 0) -> None:
-    """What the tests kill: fills the bank of all pictures in a folder, in tiny shards.
+    """What the tests kill: fills the bank of all images in a folder, in tiny shards.
 
     Args:
-        folder: Of the pictures.
+        folder: Of the images.
         cache: Holds the bank.
         pause: Seconds that each call of the engine takes longer.
     """
@@ -102,8 +102,8 @@ def fill_in_another_process(folder: str, cache: str, pause: float = 0) -> None:
         return features
 
     os.environ["BCD_CACHE"] = cache
-    extract._SHARD_PICTURES = 4
+    extract._SHARD_IMAGES = 4
     extract.Extractor._stored = stored  # type: ignore[method-assign]
-    pictures = list_pictures(Path(folder))
+    images = list_images(Path(folder))
     network, model = small_network()
-    fill(make_source(Path(folder), pictures), network, model)
+    fill(make_source(Path(folder), images), network, model)

@@ -25,7 +25,7 @@ def draw_large(seed: int) -> Pixels:
     more = (_LARGE / SIDE) ** 2
     kind = replace(kind, area=(kind.area[0] * more, kind.area[1] * more))
     with patch.object(drawing, "FIELD", field), patch.object(generated, "FIELD", field):
-        return generated.picture(np.random.default_rng([2, seed]), look, kind, _LARGE)
+        return generated.image(np.random.default_rng([2, seed]), look, kind, _LARGE)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Hostile picture files: mutations of valid ones, and the kinds that cost others their rows.
+"""Hostile image files: mutations of valid ones, and the kinds that cost others their rows.
 
 `python tests/fuzzing.py predict <checkpoint> <folder> <output>` predicts a folder and prints, as
 JSON, what it took.
@@ -152,7 +152,7 @@ def _contents() -> dict[str, bytes]:
         "pdf": b"%PDF-1.4\n" + bytes(2000),
         "svg": b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>",
         "gif": encoded(small, "GIF"),
-        "text": b"no picture\n",
+        "text": b"no image\n",
         "empty": b"",
         "png of 4 terapixels": png(2_000_000, 2_000_000, 8, 2, row),
         "png of 100 megapixels": png(10_000, 10_000, 8, 2, zeros(10_000 * 30_001)),

@@ -19,7 +19,7 @@ from tests.helpers.forking import CAN_FORK, run_forked
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
 
-# What makes a run small: a tiny network from scratch on few drawn pictures, two epochs.
+# What makes a run small: a tiny network from scratch on few drawn images, two epochs.
 SMALL = (
     "data=generated",
     "data.generate.count=48",

@@ -1,4 +1,4 @@
-"""Pictures of coloured noise in class folders, and catalogs without files: quick to make."""
+"""Images of coloured noise in class folders, and catalogs without files: quick to make."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bcd.data.catalog import Catalog, Picture
+from bcd.data.catalog import Catalog, ImageRecord
 
 FOUR = ("Benign", "Early", "Pre", "Pro")
 
@@ -22,7 +22,7 @@ def noise(seed: int, tint: int = 0, size: int = 40) -> NDArray[np.uint8]:
     return pixels.astype(np.uint8)
 
 
-def write_picture(file: Path, pixels: NDArray[np.uint8]) -> Path:
+def write_image(file: Path, pixels: NDArray[np.uint8]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(file)
     return file
@@ -35,19 +35,19 @@ def write_classes(
     suffix: str = ".png",
     size: int = 40,
 ) -> Path:
-    """Writes `count` pictures into a folder per class, each class with its own tint."""
+    """Writes `count` images into a folder per class, each class with its own tint."""
     counts = classes if isinstance(classes, Mapping) else dict.fromkeys(classes, count)
     for tint, (name, number) in enumerate(counts.items()):
         for i in range(number):
-            write_picture(root / name / f"{i:03d}{suffix}", noise(i, tint, size))
+            write_image(root / name / f"{i:03d}{suffix}", noise(i, tint, size))
     return root
 
 
 def made_up_catalog(counts: Sequence[int], groups: Sequence[str] | None = None) -> Catalog:
-    """A catalog with so many pictures of each class, none of which is on the disk."""
+    """A catalog with so many images of each class, none of which is on the disk."""
     labels = [label for label, count in enumerate(counts) for _ in range(count)]
-    pictures = tuple(
-        Picture(
+    images = tuple(
+        ImageRecord(
             path=f"class{label}/{i:04d}.png",
             label=label,
             sha256=hashlib.sha256(str(i).encode()).hexdigest(),
@@ -58,4 +58,4 @@ def made_up_catalog(counts: Sequence[int], groups: Sequence[str] | None = None) 
         for i, label in enumerate(labels)
     )
     names = tuple(f"class{label}" for label in range(len(counts)))
-    return Catalog(Path("/nowhere"), names, 0, pictures, ())
+    return Catalog(Path("/nowhere"), names, 0, images, ())

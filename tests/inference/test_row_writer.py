@@ -17,7 +17,7 @@ from bcd.inference.row_writer import RowWriter
 from bcd.storage import write_csv
 from bcd.training.run import train
 from tests.helpers.harness import SMALL, predict_config, predicted, train_config
-from tests.helpers.noise import noise, write_picture
+from tests.helpers.noise import noise, write_image
 
 posix = pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
 
@@ -25,7 +25,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
 @pytest.fixture(scope="module")
 def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    train(train_config(folder / "run", *SMALL, f"data.root={folder / 'pictures'}"))
+    train(train_config(folder / "run", *SMALL, f"data.root={folder / 'images'}"))
     return folder / "run" / "checkpoints" / "best.ckpt"
 
 
@@ -33,7 +33,7 @@ def test_rows_so_far_are_kept_where_something_unforeseen_ends_the_run(
     ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for i in range(6):
-        write_picture(tmp_path / "in" / f"{i}.png", noise(i))
+        write_image(tmp_path / "in" / f"{i}.png", noise(i))
     settings = ["batch_size=2", "num_workers=0", "device=cpu", f"input={tmp_path / 'in'}"]
     settings.append(f"ckpt={ckpt}")
     whole = predicted(predict_config(tmp_path / "whole", *settings))
@@ -63,7 +63,7 @@ def test_rows_so_far_are_kept_where_something_unforeseen_ends_the_run(
 def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(
     tmp_path: Path,
 ) -> None:
-    write_picture(tmp_path / "in" / "a.png", noise(1))
+    write_image(tmp_path / "in" / "a.png", noise(1))
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "file").write_text("")
     for output in ("folder.csv", "file/rows.csv"):

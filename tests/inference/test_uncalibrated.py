@@ -20,7 +20,7 @@ from bcd.inference.evaluate import evaluate_checkpoint
 from bcd.inference.predict import predict
 from bcd.training.run import train
 from tests.helpers.harness import SMALL, train_config
-from tests.helpers.noise import write_picture
+from tests.helpers.noise import write_image
 
 Program = Callable[[str, Path, bool], object]
 
@@ -28,20 +28,20 @@ Program = Callable[[str, Path, bool], object]
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    train(train_config(folder / "run", *SMALL, f"data.root={folder / 'pictures'}"))
+    train(train_config(folder / "run", *SMALL, f"data.root={folder / 'images'}"))
     return folder
 
 
 @pytest.fixture
 def killed(trained: Path, tmp_path: Path) -> Path:
-    """The folder of a run that was killed: its best checkpoint has no judge."""
+    """The folder of a run that was killed: its best checkpoint has no decision policy."""
     run = tmp_path / "killed"
-    return spoil(trained, run, lambda content: content["card"].update(judge=None))
+    return spoil(trained, run, lambda content: content["card"].update(policy=None))
 
 
 @pytest.fixture
 def diverged(trained: Path, tmp_path: Path) -> Path:
-    """The folder of a run whose head is NaN, though its card has a judge."""
+    """The folder of a run whose head is NaN, though its card has a decision policy."""
 
     def change(content: dict[str, Any]) -> None:
         content["state_dict"]["network.head.weight"].fill_(float("nan"))
@@ -59,22 +59,22 @@ def spoil(trained: Path, run: Path, change: Callable[[dict[str, Any]], None]) ->
     return run
 
 
-def evaluates(ckpt: str, out: Path, uncalibrated: bool, shift: str | None = None) -> object:
+def evaluates(ckpt: str, out: Path, uncalibrated: bool, corruption: str | None = None) -> object:
     data = EvalDataConfig(num_workers=0)
     return evaluate_checkpoint(
-        EvalConfig(ckpt, shift=shift, uncalibrated=uncalibrated, device="cpu", run_dir=str(out),
-                   data=data)
+        EvalConfig(ckpt, corruptions=corruption, uncalibrated=uncalibrated, device="cpu",
+                   run_dir=str(out), data=data)
     )  # fmt: skip
 
 
-def shifts(ckpt: str, out: Path, uncalibrated: bool) -> object:
+def evaluates_corruptions(ckpt: str, out: Path, uncalibrated: bool) -> object:
     return evaluates(ckpt, out, uncalibrated, "brief")
 
 
 def predicts(ckpt: str, out: Path, uncalibrated: bool) -> object:
-    picture = write_picture(out.parent / "new.png", torch.zeros(48, 48, 3).byte().numpy())
+    image = write_image(out.parent / "new.png", torch.zeros(48, 48, 3).byte().numpy())
     (out.parent / "bad.png").touch()
-    files = [str(picture), str(out.parent / "bad.png")]
+    files = [str(image), str(out.parent / "bad.png")]
     return predict(
         PredictConfig(ckpt, files, uncalibrated=uncalibrated, device="cpu", num_workers=0,
                       run_dir=str(out))
@@ -94,9 +94,9 @@ def rows(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-@pytest.mark.parametrize("program", [evaluates, shifts, predicts, compares])
+@pytest.mark.parametrize("program", [evaluates, evaluates_corruptions, predicts, compares])
 @pytest.mark.parametrize("kind", ["run folder", "best.ckpt", "last.ckpt"])
-def test_a_checkpoint_without_a_judge_is_refused_in_a_line_that_says_what_to_do(
+def test_a_checkpoint_without_a_policy_is_refused_in_a_line_that_says_what_to_do(
     program: Program, kind: str, trained: Path, killed: Path, tmp_path: Path
 ) -> None:
     ckpt = {
@@ -114,7 +114,7 @@ def test_a_checkpoint_without_a_judge_is_refused_in_a_line_that_says_what_to_do(
 def test_what_is_allowed_says_in_every_row_that_it_is_uncalibrated(
     killed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, program in (("predict", predicts), ("eval", shifts)):
+    for name, program in (("predict", predicts), ("eval", evaluates_corruptions)):
         program(str(killed), tmp_path / name, True)
         given = rows(tmp_path / name)
         assert {row["refer"] for row in given} == {"true"}
@@ -142,20 +142,20 @@ def test_a_diverged_network_gives_no_class(diverged: Path, tmp_path: Path) -> No
     assert unread["reason"] == "unreadable"
 
 
-def test_a_judge_that_lacks_a_decision_is_refused_not_filled_in(
+def test_a_policy_that_lacks_a_decision_is_refused_not_filled_in(
     trained: Path, tmp_path: Path
 ) -> None:
-    run = spoil(trained, tmp_path / "run", lambda c: c["card"]["judge"].pop("malignant_from"))
+    run = spoil(trained, tmp_path / "run", lambda c: c["card"]["policy"].pop("malignant_from"))
     with pytest.raises(BcdError, match="not a checkpoint that train"):
         predicts(str(run), tmp_path / "out", False)
 
 
 @pytest.mark.parametrize("name", ["temperature", "malignant_from"])
-def test_a_judge_whose_numbers_are_none_is_refused(
+def test_a_policy_whose_numbers_are_none_is_refused(
     name: str, trained: Path, tmp_path: Path
 ) -> None:
     spoiled = {name: float("nan")}
-    run = spoil(trained, tmp_path / "run", lambda c: c["card"]["judge"].update(spoiled))
+    run = spoil(trained, tmp_path / "run", lambda c: c["card"]["policy"].update(spoiled))
     with pytest.raises(BcdError, match="not a checkpoint that train"):
         predicts(str(run), tmp_path / "out", False)
 
@@ -174,5 +174,5 @@ def test_training_ends_in_a_line_where_val_cannot_be_answered(tmp_path: Path) ->
     with pytest.raises(BcdError):
         train(train_config(tmp_path / "run", *settings))
     for file in (tmp_path / "run").rglob("*.ckpt"):
-        assert load_checkpoint(file, uncalibrated=True)[1].judge is None
+        assert load_checkpoint(file, uncalibrated=True)[1].policy is None
     shutil.rmtree(tmp_path / "run")

@@ -31,7 +31,7 @@ LR = 0.01
 
 
 def run(run_dir: Path, *overrides: str) -> TrainResult:
-    root = run_dir.parent / "pictures"
+    root = run_dir.parent / "images"
     cfg = train_config(run_dir, *SMALL, f"data.root={root}", f"optimizer.lr={LR}", *overrides)
     result = train(cfg)
     assert result is not None

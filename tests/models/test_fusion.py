@@ -15,7 +15,7 @@ from torch import nn
 from bcd.config.programs import EvalConfig, EvalDataConfig, PredictConfig
 from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError, ConfigError
-from bcd.features.cache_key import plain_recipe, prefix_hash
+from bcd.features.cache_key import plain_key, prefix_hash
 from bcd.features.engines import make_engine
 from bcd.inference.checkpoint import find_checkpoint, load_checkpoint
 from bcd.inference.evaluate import evaluate_checkpoint
@@ -23,7 +23,7 @@ from bcd.models.backbones.build import build_backbone, check_backbone
 from bcd.models.network import SmearNetwork
 from bcd.training.run import train
 from tests.helpers.harness import SMALL, predicted, train_config
-from tests.models.test_models import pictures
+from tests.models.test_models import images
 
 # Of two libraries, with two normalisations, one giving maps and one vectors.
 NAMES = ["shufflenet_v2_x0_5", "timm/test_vit"]
@@ -56,7 +56,7 @@ def states(tmp_path: Path) -> list[str]:
 
 
 def test_its_features_are_those_of_each_alone_side_by_side(states: list[str]) -> None:
-    x, cfg = pictures(3), config(weights=states)
+    x, cfg = images(3), config(weights=states)
     network = network_of(cfg)
     with torch.no_grad():
         alone = [network_of(branch).prefix(x) for branch in cfg.branches()]
@@ -83,7 +83,7 @@ def test_weights_may_be_given_for_some_alone(states: list[str]) -> None:
 def test_trained_all_of_it_learns(unfreeze: int | str) -> None:
     network = network_of(config(unfreeze=unfreeze, batchnorm="trained")).train()
     before = [p.detach().clone() for p in network.parameters()]
-    loss: Any = nn.functional.cross_entropy(network(pictures(4)), torch.tensor([0, 1, 2, 3]))
+    loss: Any = nn.functional.cross_entropy(network(images(4)), torch.tensor([0, 1, 2, 3]))
     loss.backward()
     torch.optim.SGD(network.parameters(), lr=1.0).step()
     changed = [not torch.equal(a, b) for a, b in zip(network.parameters(), before, strict=True)]
@@ -93,10 +93,10 @@ def test_trained_all_of_it_learns(unfreeze: int | str) -> None:
 def test_a_bank_is_another_for_other_networks_orders_and_normalisations() -> None:
     cfg = config(backbones=["cnn", "cnn"])
     prefix = network_of(cfg).prefix
-    facts = plain_recipe(cfg, prefix, "torch", "float32", False).facts
+    facts = plain_key(cfg, prefix, "torch", "float32", False).facts
     assert facts["backbone"] == "cnn + cnn"
     assert "timm" not in facts["versions"]
-    assert "timm" in plain_recipe(config(), prefix, "torch", "float32", False).facts["versions"]
+    assert "timm" in plain_key(config(), prefix, "torch", "float32", False).facts["versions"]
     before = prefix_hash(prefix)
     mean: Any = prefix.blocks.get_buffer("0.branches.1.mean")
     mean.add_(0.01)
@@ -138,12 +138,12 @@ def test_what_cannot_be_built_names_the_network(states: list[str]) -> None:
      ("model=timm", "model.backbone=test_vit", "model.weights=null"), HYBRID],
     ids=["mobilenetv1", "timm", "hybrid"],
 )  # fmt: skip
-def test_from_pictures_to_predictions(model: tuple[str, ...], tmp_path: Path) -> None:
+def test_from_images_to_predictions(model: tuple[str, ...], tmp_path: Path) -> None:
     settings = (*SMALL, f"data.root={tmp_path}/in", *model)
     done = train(train_config(tmp_path / "run", *settings))
     assert done is not None
     network, card = load_checkpoint(find_checkpoint(str(tmp_path / "run")))
-    trained, x = done.classifier.network.eval(), pictures(2, 48)
+    trained, x = done.classifier.network.eval(), images(2, 48)
     with torch.no_grad():
         assert torch.equal(network(x), trained(x))
     # The same seed draws the same prefix again: training left every bit of it as it was.

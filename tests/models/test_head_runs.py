@@ -32,12 +32,12 @@ FROZEN = ("model.unfreeze=0", "logger=none")  # random, but its features differ 
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("heads") / "pictures"
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("heads") / "images"
 
 
-def run(pictures: Path, run_dir: Path, *overrides: str) -> TrainResult:
-    cfg = train_config(run_dir, *SMALL, *FROZEN, f"data.root={pictures}", *overrides)
+def run(images: Path, run_dir: Path, *overrides: str) -> TrainResult:
+    cfg = train_config(run_dir, *SMALL, *FROZEN, f"data.root={images}", *overrides)
     result = train(cfg)
     assert result is not None
     return result
@@ -50,14 +50,14 @@ def head_of(file: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_eval_repeats_the_run_and_predict_its_answers(
-    head: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    head: str, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = run(pictures, tmp_path / "run", f"head={head}")
+    result = run(images, tmp_path / "run", f"head={head}")
     assert capsys.readouterr().err.count("fitted on") == (head != "mlp")
     ckpt = f"ckpt={tmp_path / 'run'}"
     again = evaluate_checkpoint(eval_config(tmp_path / "eval", ckpt, "data.num_workers=0"))
     assert_same_figures(again["test"].metrics, result.metrics["test"])
-    predict(predict_config(tmp_path / "out", ckpt, f"input={pictures}"))
+    predict(predict_config(tmp_path / "out", ckpt, f"input={images}"))
     with (tmp_path / "run" / "predictions.csv").open(newline="") as stream:
         tested = {Path(row["path"]).name: row for row in csv.DictReader(stream)}
     with (tmp_path / "out" / "predictions.csv").open(newline="") as stream:
@@ -68,50 +68,50 @@ def test_eval_repeats_the_run_and_predict_its_answers(
             assert float(row[column]) == pytest.approx(float(predicted[name][column]), abs=2e-3)
 
 
-def test_history_has_train_and_val_of_the_epoch_that_fits(pictures: Path, tmp_path: Path) -> None:
-    once = run(pictures, tmp_path / "once", "head=logreg").classifier.history
+def test_history_has_train_and_val_of_the_epoch_that_fits(images: Path, tmp_path: Path) -> None:
+    once = run(images, tmp_path / "once", "head=logreg").classifier.history
     assert once[0] == {}
     assert {"train/loss", "train/f1", "val/loss", "val/f1"} <= set(once[1])
     each = ("head=logreg", "trainer.check_val_every_n_epoch=1")
-    every = run(pictures, tmp_path / "each", *each).classifier.history
+    every = run(images, tmp_path / "each", *each).classifier.history
     assert all({"train/loss", "val/loss"} <= set(epoch) for epoch in every)
     assert every[1] == once[1]  # both on both views
     assert every[0]["val/loss"] != every[1]["val/loss"]
 
 
 def test_views_that_are_the_same_add_nothing(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     each = ("head=knn", "augment=none", "trainer.check_val_every_n_epoch=1")
-    result = run(pictures, tmp_path / "run", *each)
+    result = run(images, tmp_path / "run", *each)
     trained = len(result.datamodule.split.indices("train"))
     assert capsys.readouterr().err.count(f"fitted on {trained} views") == 1
     assert len(head_of(tmp_path / "run/checkpoints/last.ckpt")["labels"]) == trained
-    run(pictures, tmp_path / "two", "head=knn", "augment.views=2", "trainer.max_epochs=3")
+    run(images, tmp_path / "two", "head=knn", "augment.views=2", "trainer.max_epochs=3")
     assert len(head_of(tmp_path / "two/checkpoints/last.ckpt")["labels"]) == 2 * trained
 
 
-def test_the_seed_decides_what_a_forest_draws(pictures: Path, tmp_path: Path) -> None:
+def test_the_seed_decides_what_a_forest_draws(images: Path, tmp_path: Path) -> None:
     fixed = ("head=forest", "augment=none", "trainer.max_epochs=1")
     for name, seed in (("a", 0), ("c", 1)):
-        run(pictures, tmp_path / name, *fixed, f"seed={seed}")
+        run(images, tmp_path / name, *fixed, f"seed={seed}")
     a, c = (head_of(tmp_path / n / "checkpoints/last.ckpt")["threshold"] for n in "ac")
     assert a.shape != c.shape or not torch.equal(a, c)
 
 
-def test_without_validation_the_head_is_fitted_at_the_end(pictures: Path, tmp_path: Path) -> None:
-    result = run(pictures, tmp_path / "run", "head=svm", "+trainer.limit_val_batches=0")
+def test_without_validation_the_head_is_fitted_at_the_end(images: Path, tmp_path: Path) -> None:
+    result = run(images, tmp_path / "run", "head=svm", "+trainer.limit_val_batches=0")
     head = result.classifier.network.head
     assert isinstance(head, SvmHead)
     assert len(head.get_buffer("vectors"))
     assert len(np.unique(head.get_buffer("bias"))) > 1
 
 
-def test_balanced_weights_reach_the_estimator(pictures: Path, tmp_path: Path) -> None:
+def test_balanced_weights_reach_the_estimator(images: Path, tmp_path: Path) -> None:
     once = ("head=logreg", "trainer.max_epochs=1")
     for name, weights in (("plain", "null"), ("balanced", "balanced")):
         run(
-            pictures,
+            images,
             tmp_path / name,
             *once,
             f"model.class_weights={weights}",
@@ -123,15 +123,15 @@ def test_balanced_weights_reach_the_estimator(pictures: Path, tmp_path: Path) ->
     assert not torch.equal(a, b)
 
 
-def test_more_than_one_process_is_an_error_in_one_line(pictures: Path, tmp_path: Path) -> None:
+def test_more_than_one_process_is_an_error_in_one_line(images: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"trainer.devices=2: head=svm is fitted in one process"):
-        run(pictures, tmp_path / "run", "head=svm", "trainer.devices=2")
+        run(images, tmp_path / "run", "head=svm", "trainer.devices=2")
 
 
 def test_the_command_line_fits_a_head_without_a_word_of_lightning(
-    pictures: Path, tmp_path: Path
+    images: Path, tmp_path: Path
 ) -> None:
-    words = [*SMALL, *FROZEN, f"data.root={pictures}", f"hydra.run.dir={tmp_path / 'run'}"]
+    words = [*SMALL, *FROZEN, f"data.root={images}", f"hydra.run.dir={tmp_path / 'run'}"]
     done = script("train.py", *words, "head=svm", "head.C=3", "trainer.num_sanity_val_steps=2")
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr

@@ -105,7 +105,7 @@ def test_knn_gives_scikit_learns_probabilities_smoothed(weights: str) -> None:
     np.testing.assert_allclose(probabilities(head, new), expected, atol=1e-4)
 
 
-def test_knn_with_fewer_pictures_than_neighbours_asks_all() -> None:
+def test_knn_with_fewer_images_than_neighbours_asks_all() -> None:
     features, labels = drawn(0, 3)
     head = fitted(HeadConfig("knn", neighbours=5, weights="uniform"), features, labels)
     expected = (np.array([1, 1, 1, 0]) + 1 / 4) / 4
@@ -140,7 +140,7 @@ def test_forest_decides_at_its_thresholds_as_scikit_learn_does() -> None:
 
 
 @pytest.mark.parametrize("kind", FITTED_HEADS)
-def test_a_class_without_pictures_is_never_said(kind: str) -> None:
+def test_a_class_without_images_is_never_said(kind: str) -> None:
     features, labels = drawn(0, 90, classes=3)
     labels = np.array([0, 1, 3])[labels]
     head = fitted(HeadConfig(kind), features, labels)
@@ -152,7 +152,7 @@ def test_a_class_without_pictures_is_never_said(kind: str) -> None:
 @pytest.mark.parametrize("kind", FITTED_HEADS)
 def test_one_class_alone_is_an_error_in_one_line(kind: str) -> None:
     features, labels = drawn(0, 20)
-    with pytest.raises(BcdError, match=f"head={kind}: fitting wants pictures of two classes"):
+    with pytest.raises(BcdError, match=f"head={kind}: fitting wants images of two classes"):
         fitted(HeadConfig(kind), features, labels * 0)
 
 

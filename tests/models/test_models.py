@@ -25,7 +25,7 @@ TORCHVISION = ("mobilenet_v2", "efficientnet_b0")
 UNFREEZE: tuple[int | str, ...] = (0, 1, 4, "all")
 
 
-def pictures(count: int, size: int = 64, seed: int = 0) -> Tensor:
+def images(count: int, size: int = 64, seed: int = 0) -> Tensor:
     """Large patches of colour, as unlike each other as can be."""
     generator = torch.Generator().manual_seed(seed)
     patches = torch.randint(0, 256, (count, 3, 4, 4), dtype=torch.uint8, generator=generator)
@@ -49,7 +49,7 @@ def lively(network: nn.Module, size: int = 64) -> nn.Module:
             module.weight.data.uniform_(0.6, 1.4, generator=generator)
             module.bias.data.uniform_(-0.3, 0.3, generator=generator)
     with torch.no_grad():
-        network.train()(normalised(pictures(8, size, seed=9)))
+        network.train()(normalised(images(8, size, seed=9)))
     return network.eval()
 
 
@@ -78,12 +78,12 @@ def test_features_are_those_of_torchvision(
 ) -> None:
     reference, file = references[backbone]
     network = network_of(backbone, file).eval()
-    x = pictures(3)
+    x = images(3)
     with torch.no_grad():
         expected = reference.features(normalised(x)).mean((2, 3))
         features, logits = network.prefix(x), network(x)
     assert expected.shape == (3, 1280)
-    assert expected.std(dim=0).mean() > 0.1 * expected.std()  # they tell pictures apart
+    assert expected.std(dim=0).mean() > 0.1 * expected.std()  # they tell images apart
     # Rounding alone, which another order of memory changes, stays far below this.
     allowed = 1e-3 * float(expected.std())
     torch.testing.assert_close(features, expected, rtol=0, atol=allowed)
@@ -99,7 +99,7 @@ def test_normalisation_is_that_of_torchvision() -> None:
 
 def test_feeding_float_pixels_and_bytes_comes_to_the_same() -> None:
     network = network_of("cnn", None).eval()
-    x = pictures(2)
+    x = images(2)
     assert torch.equal(network(x), network(x.float()))
     contiguous = x.contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(network(contiguous), network(x))
@@ -115,7 +115,7 @@ def test_the_last_blocks_and_the_head_alone_are_trained(backbone: str, unfreeze:
     trained = [p for block in blocks[len(blocks) - count :] for p in block.parameters()]
     wanted = {id(p) for p in [*trained, *network.head.parameters()]}
     assert {id(p) for p in network.parameters() if p.requires_grad} == wanted
-    network.train()(pictures(2, size=32)).square().sum().backward()
+    network.train()(images(2, size=32)).square().sum().backward()
     assert {id(p) for p in network.parameters() if p.grad is not None} == wanted
 
 
@@ -124,7 +124,7 @@ def test_what_is_unfrozen_changes_no_output_in_eval_mode(
     backbone: str, references: dict[str, tuple[Any, Path]]
 ) -> None:
     file = references[backbone][1] if backbone in references else None
-    x = pictures(2, size=32)
+    x = images(2, size=32)
     with torch.no_grad():
         expected = network_of(backbone, file).eval()(x)
         for unfreeze in UNFREEZE[1:]:
@@ -157,7 +157,7 @@ def test_a_forward_pass_in_training_moves_statistics_of_trained_norms_alone(
 ) -> None:
     network = network_of("cnn", None, unfreeze=2, batchnorm=batchnorm).train()
     before = {name: value.clone() for name, value in network.named_buffers()}
-    network(pictures(4))
+    network(images(4))
     moved = {n for n, value in network.named_buffers() if not torch.equal(before[n], value)}
     trunk = {name for name in before if name.startswith("trunk.")}
     assert trunk
@@ -167,7 +167,7 @@ def test_a_forward_pass_in_training_moves_statistics_of_trained_norms_alone(
 def test_dropout_acts_in_training_only() -> None:
     network = network_of("cnn", None, dropout=0.5)
     plain = network_of("cnn", None, dropout=0.0)
-    x = pictures(2, size=32)
+    x = images(2, size=32)
     expected = plain.eval()(x)
     assert torch.equal(network.eval()(x), expected)
     assert torch.equal(plain.train()(x), expected)
@@ -181,7 +181,7 @@ def test_dropout_acts_in_training_only() -> None:
 @pytest.mark.parametrize("unfreeze", [0, 2, "all"])
 def test_a_prefix_that_is_fed_its_outputs_hands_them_on(unfreeze: int | str) -> None:
     network = network_of("cnn", None, unfreeze=unfreeze).eval()
-    x = pictures(3)
+    x = images(3)
     expected, outputs = network(x), network.prefix(x)
     assert outputs.ndim == (2 if unfreeze == 0 else 4)
     assert not outputs.requires_grad

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from bcd.commands.models import main, shipped
 from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError, ConfigError
-from bcd.features.cache_key import plain_recipe
+from bcd.features.cache_key import plain_key
 from bcd.features.engines import make_engine
 from bcd.models.backbones.build import build_backbone, check_backbone, empty_backbone, normalisation
 from bcd.models.backbones.timm import End
 from bcd.models.backbones.tracing import watch
 from bcd.models.network import SmearNetwork
-from tests.models.test_models import lively, pictures
+from tests.models.test_models import images, lively
 
 timm = pytest.importorskip("timm")
 
@@ -60,7 +60,7 @@ def own_network(name: str) -> Any:
 
 
 def own_features(network: Any, x: Tensor) -> Tensor:
-    """What timm itself hands to its classifier for pictures uint8 (N, 3, H, W)."""
+    """What timm itself hands to its classifier for images uint8 (N, 3, H, W)."""
     published = network.pretrained_cfg
     mean, std = (torch.tensor(published[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     with torch.no_grad():
@@ -71,9 +71,9 @@ def own_features(network: Any, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_features_are_what_timm_hands_to_its_classifier(name: str, tmp_path: Path) -> None:
-    own, x = own_network(name), pictures(2, side(name))
+    own, x = own_network(name), images(2, side(name))
     expected = own_features(own, x)
-    assert expected.std(dim=0).mean() > 1e-3 * expected.std()  # they tell pictures apart
+    assert expected.std(dim=0).mean() > 1e-3 * expected.std()  # they tell images apart
     torch.save(own.state_dict(), tmp_path / "w.pth")
     cfg = config(name, tmp_path / "w.pth")
     network = SmearNetwork(build_backbone(cfg), 4, cfg).eval()
@@ -100,7 +100,7 @@ def test_trained_blocks_alone_change(unfreeze: int | str) -> None:
     frozen = {k: v.clone() for k, v in network.prefix.state_dict().items()}
     assert bool(frozen) == (unfreeze != "all")
     before = [p.detach().clone() for p in trained]
-    loss: Any = nn.functional.cross_entropy(network(pictures(2)), torch.tensor([0, 1]))
+    loss: Any = nn.functional.cross_entropy(network(images(2)), torch.tensor([0, 1]))
     loss.backward()
     torch.optim.SGD(trained, lr=1.0).step()
     assert all(torch.equal(v, frozen[k]) for k, v in network.prefix.state_dict().items())
@@ -143,7 +143,7 @@ def test_a_step_outside_of_layers_is_noticed(kind: str) -> None:
     assert (layout.links, layout.features) == ((), 4)
 
 
-def test_pictures_are_normalised_as_each_networks_weights_want() -> None:
+def test_images_are_normalised_as_each_networks_weights_want() -> None:
     for name in ("mobilenetv1_100", "resnet10t", "mobilevit_xxs"):
         published = timm.get_pretrained_cfg(name)
         assert normalisation(config(name)) == (list(published.mean), list(published.std))
@@ -151,7 +151,7 @@ def test_pictures_are_normalised_as_each_networks_weights_want() -> None:
 
 
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])
-def test_weights_of_another_picture_size_serve_a_transformer(kind: str, tmp_path: Path) -> None:
+def test_weights_of_another_image_size_serve_a_transformer(kind: str, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     state = timm.create_model("test_vit", img_size=160).state_dict()
@@ -215,7 +215,7 @@ def test_downloaded_weights_arrive_whole(monkeypatch: pytest.MonkeyPatch, tmp_pa
         "timm.models._hub.hf_hub_download", lambda *_, **__: str(tmp_path / "model.safetensors")
     )
     cfg = config("test_resnet", "imagenet")
-    network, x = SmearNetwork(build_backbone(cfg), 4, cfg).eval(), pictures(2)
+    network, x = SmearNetwork(build_backbone(cfg), 4, cfg).eval(), images(2)
     torch.testing.assert_close(network.prefix(x), own_features(own, x), rtol=1e-4, atol=1e-4)
 
 
@@ -270,7 +270,7 @@ def test_the_table_takes_names_of_timm(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_bank_knows_the_library_and_its_version() -> None:
     cfg = config("test_resnet")
     prefix = SmearNetwork(build_backbone(cfg), 2, cfg).prefix
-    facts = plain_recipe(cfg, prefix, "torch", "float32", False).facts
+    facts = plain_key(cfg, prefix, "torch", "float32", False).facts
     assert (facts["backbone"], facts["versions"]["timm"]) == ("timm/test_resnet", timm.__version__)
 
 

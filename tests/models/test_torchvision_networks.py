@@ -21,7 +21,7 @@ from bcd.models.backbones.torchvision import published, resized_positions
 from bcd.models.network import SmearNetwork
 from bcd.training.run import train
 from tests.helpers.harness import CONF, SMALL, train_config, verb
-from tests.models.test_models import pictures
+from tests.models.test_models import images
 from tests.models.test_zoo import BLOCKS, TORCHVISION
 
 # Files of conf/model that name no network of torchvision, and their blocks.
@@ -67,7 +67,7 @@ def test_positions_are_stretched_as_torchvision_stretches_them(pixels: int) -> N
     torch.testing.assert_close(given, expected["encoder.pos_embedding"])
 
 
-def test_weights_of_another_picture_size_serve_a_transformer(tmp_path: Path) -> None:
+def test_weights_of_another_image_size_serve_a_transformer(tmp_path: Path) -> None:
     from torchvision.models import VisionTransformer
 
     small = {"patch_size": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 8}
@@ -82,7 +82,7 @@ def test_weights_of_another_picture_size_serve_a_transformer(tmp_path: Path) -> 
         cfg = ModelConfig("vit_b_16", str(tmp_path / "w.pth"), 64)
         backbone = build_backbone(cfg)
     network = SmearNetwork(backbone, 4, cfg).eval()
-    assert network(pictures(2)).shape == (2, 4)
+    assert network(images(2)).shape == (2, 4)
     positions = backbone.blocks[0].get_parameter("positions")
     assert torch.equal(positions, resized_positions(state["encoder.pos_embedding"], 4))
 
@@ -123,7 +123,7 @@ def test_networks_of_every_kind_can_be_cut() -> None:
     assert kinds == set(KINDS)
 
 
-def test_pictures_are_normalised_as_each_networks_weights_want() -> None:
+def test_images_are_normalised_as_each_networks_weights_want() -> None:
     for name in (*TORCHVISION, "efficientnet_v2_l"):
         cfg = ModelConfig(name, None)
         transforms = get_model_weights(name)["IMAGENET1K_V1"].transforms()
@@ -137,7 +137,7 @@ def test_pictures_are_normalised_as_each_networks_weights_want() -> None:
     assert normalisation(ModelConfig("efficientnet_v2_l"))[0] == [0.5] * 3
 
 
-def test_a_network_that_cannot_serve_is_told_before_pictures_are_looked_at(tmp_path: Path) -> None:
+def test_a_network_that_cannot_serve_is_told_before_images_are_looked_at(tmp_path: Path) -> None:
     for wrong in ("model.backbone=swin_t", "model.backbone=resnet", "model.input_size=40"):
         cfg = train_config(
             tmp_path,
@@ -157,7 +157,7 @@ def test_a_checkpoint_brings_its_network_and_how_it_was_normalised(tmp_path: Pat
     assert done is not None
     network, card = load_checkpoint(find_checkpoint(str(tmp_path)))
     assert (card.mean, card.std) == ([0.5] * 3, [0.5] * 3)
-    x = pictures(2, 48)
+    x = images(2, 48)
     with torch.no_grad():
         assert torch.equal(network(x), done.classifier.network.eval()(x))
 

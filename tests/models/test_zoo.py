@@ -18,7 +18,7 @@ from bcd.features.engines import make_engine
 from bcd.models.backbones.blocks import cut
 from bcd.models.backbones.build import BACKBONES, build_backbone, normalisation
 from bcd.models.network import FrozenPrefix, SmearNetwork
-from tests.models.test_models import lively, normalised, pictures
+from tests.models.test_models import images, lively, normalised
 
 TORCHVISION = [name for name in BACKBONES if name != "cnn"]
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ BLOCKS = {
 
 
 def side(backbone: str) -> int:
-    """A small picture's."""
+    """A small image's."""
     return 128 if backbone == "inception_v3" else 64
 
 
@@ -71,7 +71,7 @@ def own_network(name: str, **settings: Any) -> Any:
         settings |= {"image_size": side(name)}
     torch.manual_seed(0)
     network = get_model(name, weights=None, **settings)
-    # In training these heads want large pictures.
+    # In training these heads want large images.
     extra = {n: m for n, m in network.named_children() if n.lower().startswith("aux")}
     for head in extra:
         setattr(network, head, None)
@@ -96,12 +96,12 @@ def test_features_are_what_torchvision_puts_in_front_of_its_classifier(
 ) -> None:
     # In double precision: random networks as deep as these make much of a rounding.
     network = reference.make().eval().double()
-    x = pictures(3, side(reference.name))
+    x = images(3, side(reference.name))
     expected = own_features(reference.network.double(), normalised(x, torch.float64))
     with torch.no_grad():
         features, logits = network.prefix(x), network(x)
     assert features.shape == expected.shape
-    assert expected.std(dim=0).mean() > 0.01 * expected.std()  # they tell pictures apart
+    assert expected.std(dim=0).mean() > 0.01 * expected.std()  # they tell images apart
     allowed = 1e-4 * float(expected.abs().max())
     torch.testing.assert_close(features, expected, rtol=0, atol=allowed)
     torch.testing.assert_close(logits, network.head(expected), rtol=0, atol=10 * allowed)
@@ -110,7 +110,7 @@ def test_features_are_what_torchvision_puts_in_front_of_its_classifier(
 
 def test_one_block_trained_leaves_all_before_it_bit_for_bit(reference: Reference) -> None:
     network = reference.make(unfreeze=1, batchnorm="trained").train()
-    x = pictures(2, side(reference.name))
+    x = images(2, side(reference.name))
     assert len(network.trunk) == 1
     trained = [*network.trunk.parameters(), *network.head.parameters()]
     assert {id(p) for p in network.parameters() if p.requires_grad} == {id(p) for p in trained}
@@ -129,7 +129,7 @@ def test_one_block_trained_leaves_all_before_it_bit_for_bit(reference: Reference
 @pytest.mark.slow
 def test_engines_give_what_the_prefix_gives(reference: Reference, engine: str) -> None:
     network, size = reference.make().eval(), side(reference.name)
-    x = pictures(2, size)
+    x = images(2, size)
     with torch.no_grad():
         expected = network.prefix(x).numpy()
     made = make_engine(engine, network.prefix, size, CPU)
@@ -162,7 +162,7 @@ def test_others_of_torchvision_give_their_own_features_too(name: str) -> None:
     mean, std = normalisation(cfg)
     blocks, features = cut(own)
     prefix = FrozenPrefix(blocks, True, mean, std)
-    x = pictures(2)
+    x = images(2)
     expected = own_features(own, normalised(x))
     assert expected.shape == (2, features)
     channels_last = np.ascontiguousarray(x.permute(0, 2, 3, 1).numpy())

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bcd.config.schema import AugmentConfig, ModelConfig
-from bcd.features.cache_key import Recipe, plain_recipe, view_recipe
+from bcd.features.cache_key import CacheKey, plain_key, view_key
 from bcd.models.backbones.build import build_backbone
 from bcd.models.network import SmearNetwork
 from tests.helpers.harness import ROOT
@@ -47,11 +47,11 @@ def test_every_import_is_declared() -> None:
         assert distributions & declared, f"{name} is imported but not declared"
 
 
-def plain() -> Recipe:
+def plain() -> CacheKey:
     cfg = ModelConfig(backbone="cnn", weights=None, input_size=48)
     torch.manual_seed(0)
     prefix = SmearNetwork(build_backbone(cfg), 2, cfg).prefix
-    return plain_recipe(cfg, prefix, "onnxruntime 1.0 cpu float32", "float32", False)
+    return plain_key(cfg, prefix, "onnxruntime 1.0 cpu float32", "float32", False)
 
 
 def test_a_bank_is_another_for_another_torch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,12 +78,12 @@ def test_a_bank_is_another_for_another_source_of_a_transform(
     nested = {"_target_": "albumentations.OneOf", "transforms": [mine]}
     looked_up = {"_target_": "hydra.utils.get_method", "path": "own_transform.mine"}
     function = {"_target_": "albumentations.Lambda", "image": looked_up}
-    recipes = [AugmentConfig(transforms=[node]) for node in (mine, nested, function)]
-    before = [view_recipe(plain(), recipe, 0).key for recipe in recipes]
-    assert [view_recipe(plain(), recipe, 0).key for recipe in recipes] == before
+    cache_keys = [AugmentConfig(transforms=[node]) for node in (mine, nested, function)]
+    before = [view_key(plain(), cache_key, 0).key for cache_key in cache_keys]
+    assert [view_key(plain(), cache_key, 0).key for cache_key in cache_keys] == before
     (tmp_path / "own_transform.py").write_text(source.format(2))
-    after = [view_recipe(plain(), recipe, 0).key for recipe in recipes]
+    after = [view_key(plain(), cache_key, 0).key for cache_key in cache_keys]
     assert not set(before) & set(after)
     assert "torchvision" in plain().facts["versions"]
-    drawn = view_recipe(plain(), AugmentConfig(transforms=[{"_target_": "albumentations.NoOp"}]), 0)
+    drawn = view_key(plain(), AugmentConfig(transforms=[{"_target_": "albumentations.NoOp"}]), 0)
     assert drawn.facts["augment"]["sources"] == {}

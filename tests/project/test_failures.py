@@ -44,17 +44,17 @@ def left_in(folder: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pictures and a run that has ended."""
+    """A folder with images and a run that has ended."""
     folder = tmp_path_factory.mktemp("failures")
-    generate(folder / "pictures", count=48, slides=4, size=48, seed=0, progress=False)
+    generate(folder / "images", count=48, slides=4, size=48, seed=0, progress=False)
     there = [word for word in SMALL if "generate" not in word]  # no longer drawn by the run
-    train(train_config(folder / "run", *there, "logger=none", f"data.root={folder / 'pictures'}"))
+    train(train_config(folder / "run", *there, "logger=none", f"data.root={folder / 'images'}"))
     return folder
 
 
 @pytest.fixture
 def own(trained: Path, tmp_path: Path) -> Path:
-    """Pictures and run to be spoilt."""
+    """Images and run to be spoilt."""
     shutil.copytree(trained, tmp_path / "own")
     return tmp_path / "own"
 
@@ -75,19 +75,19 @@ def test_settings_that_end_training(
     row: str, words: tuple[str, ...], left: set[str], trained: Path, tmp_path: Path
 ) -> None:
     small = [word.removeprefix("+") for word in SMALL]
-    given = [*small, "logger=none", f"data.root={trained / 'pictures'}", *words]
+    given = [*small, "logger=none", f"data.root={trained / 'images'}", *words]
     fails(row, "train.py", *given, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
     assert left_in(tmp_path) == {f"run/{name}" for name in left}
 
 
 @pytest.mark.parametrize("closed", ["Benign", "."])
 def test_a_class_that_may_not_be_read(closed: str, own: Path, tmp_path: Path) -> None:
-    place = own / "pictures" / closed
+    place = own / "images" / closed
     place.chmod(0)
     try:
         line = fails(
             "a class folder or the data root may not be read",
-            "train.py", f"data.root={own / 'pictures'}", cwd=tmp_path,
+            "train.py", f"data.root={own / 'images'}", cwd=tmp_path,
         )  # fmt: skip
     finally:
         place.chmod(0o700)
@@ -99,74 +99,76 @@ def test_a_mistyped_root(own: Path, tmp_path: Path) -> None:
     line = fails(
         "`data.root` is mistyped", "train.py", f"data.root={own / 'pictuers'}", cwd=tmp_path
     )
-    assert f"did you mean '{own / 'pictures'}'?" in line
-    assert [path.name for path in own.iterdir() if path.name.startswith("pict")] == ["pictures"]
+    assert f"did you mean '{own / 'images'}'?" in line
+    assert [path.name for path in own.iterdir() if path.name.startswith("pict")] == ["images"]
     assert not left_in(tmp_path / "outputs")
 
 
 @pytest.mark.parametrize(
     "program", [("predict.py", "input=x.png"), ("eval.py",), ("bcd/__main__.py", "compare")]
 )
-def test_a_checkpoint_without_a_judge(
+def test_a_checkpoint_without_a_policy(
     program: tuple[str, ...], trained: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "x.png").write_bytes(b"")
     ckpt = trained / "run" / "checkpoints" / "last.ckpt"
     given = f"ckpts=[{ckpt},{ckpt}]" if "compare" in program else f"ckpt={ckpt}"
-    row = "eval, predict or compare is given a checkpoint without a judge (`last.ckpt`, a killed "
-    row += "run's `best.ckpt`)"
+    row = (
+        "eval, predict or compare is given a checkpoint without a decision policy (`last.ckpt`, a "
+    )
+    row += "killed run's `best.ckpt`)"
     fails(row, *program, given, cwd=tmp_path)
     assert left_in(tmp_path) == {"x.png"}
 
 
-def replace_one(pictures: Path) -> None:
-    """Puts another picture in the place of the first, which looks the same to a listing."""
-    first, second, *_ = sorted((pictures / "Pro-B").iterdir())
+def replace_one(images: Path) -> None:
+    """Puts another image in the place of the first, which looks the same to a listing."""
+    first, second, *_ = sorted((images / "Pro-B").iterdir())
     first.write_bytes(second.read_bytes() + b"\0")
 
 
-def exchange(pictures: Path, run: Path) -> None:
-    """Exchanges two pictures of the test part between their classes."""
+def exchange(images: Path, run: Path) -> None:
+    """Exchanges two images of the test part between their classes."""
     rows = [line.split(",") for line in (run / "split.csv").read_text().splitlines()]
-    test = {row[1]: pictures / row[0] for row in rows if row[-1] == "test"}
-    one, two, free = test["Pro-B"], test["Benign"], pictures.parent / "free"
+    test = {row[1]: images / row[0] for row in rows if row[-1] == "test"}
+    one, two, free = test["Pro-B"], test["Benign"], images.parent / "free"
     one.rename(free)
     two.rename(one)
     free.rename(two)
 
 
 @pytest.mark.parametrize("how", ["replaced or removed", "exchanged between classes"])
-def test_a_run_is_not_resumed_with_other_pictures(how: str, own: Path, tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_with_other_images(how: str, own: Path, tmp_path: Path) -> None:
     if how == "replaced or removed":
-        replace_one(own / "pictures")
+        replace_one(own / "images")
     else:
-        exchange(own / "pictures", own / "run")
+        exchange(own / "images", own / "run")
     before = {path: path.stat().st_mtime_ns for path in (own / "run").rglob("*")}
     fails(
-        f"a run is resumed, and pictures were {how}",
-        "train.py", f"resume={own / 'run'}", f"data.root={own / 'pictures'}",
+        f"a run is resumed, and images were {how}",
+        "train.py", f"resume={own / 'run'}", f"data.root={own / 'images'}",
         "trainer.max_epochs=3", cwd=tmp_path,
     )  # fmt: skip
     assert {path: path.stat().st_mtime_ns for path in (own / "run").rglob("*")} == before
 
 
 @pytest.mark.parametrize("how", ["replaced or removed", "exchanged between classes"])
-def test_eval_says_so_where_pictures_are_others(
+def test_eval_says_so_where_images_are_others(
     how: str, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [f"ckpt={own / 'run'}", f"data.root={own / 'pictures'}", "subset=test"]
+    given = [f"ckpt={own / 'run'}", f"data.root={own / 'images'}", "subset=test"]
     status, (line, *_) = documented(
-        f"eval, and pictures of the test part were {how} since"
+        f"eval, and images of the test part were {how} since"
         if how == "replaced or removed"
-        else f"eval, and pictures were {how} since"
+        else f"eval, and images were {how} since"
     )
     assert status == "0"
     evaluate_checkpoint(eval_config(tmp_path / "before", *given))
     assert not re.search(line, capsys.readouterr().err)
     rows = [text.split(",") for text in (own / "run" / "split.csv").read_text().splitlines()]
     if how == "exchanged between classes":
-        exchange(own / "pictures", own / "run")
+        exchange(own / "images", own / "run")
     else:
-        next(own / "pictures" / row[0] for row in rows if row[-1] == "test").unlink()
+        next(own / "images" / row[0] for row in rows if row[-1] == "test").unlink()
     evaluate_checkpoint(eval_config(tmp_path / "after", *given))
     assert re.search(f"^{line}", capsys.readouterr().err, re.M)

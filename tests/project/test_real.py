@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from bcd.data.reading import read_picture
+from bcd.data.reading import read_image
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
 from bcd.evaluation.collect import collect_answers
 from bcd.training.run import TrainResult, train
 from tests.helpers.harness import assert_same_figures, error_lines, script, train_config
-from tests.helpers.noise import write_picture
+from tests.helpers.noise import write_image
 from tests.reporting.test_report import BROWSER, check_in_browser
 
 SMEARS = os.environ.get("BCD_TEST_SMEARS", "")
@@ -72,7 +72,7 @@ def test_the_papers_run_reaches_the_papers_figures(paper: tuple[Path, str], tmp_
 
 
 def few(folder: Path, each: int) -> Path:
-    """Copies the first pictures of each class."""
+    """Copies the first images of each class."""
     for source in sorted(p for p in Path(SMEARS).iterdir() if p.is_dir()):
         (folder / source.name).mkdir(parents=True)
         for file in sorted(source.iterdir())[:each]:
@@ -120,15 +120,15 @@ def test_the_run_says_what_its_figures_are_worth(paper: tuple[Path, str]) -> Non
     run, said = paper
     test = json.loads((run / "metrics.json").read_text())["test"]
     (line,) = [line for line in said.splitlines() if line.startswith("audit: ")]
-    assert f"{test['leaked']} of {test['n']} test pictures" in line
-    assert test["leaked"] > 200  # every third picture overlaps one of another part
+    assert f"{test['leaked']} of {test['n']} test images" in line
+    assert test["leaked"] > 200  # every third image overlaps one of another part
     assert abs(test["accuracy"] - test["accuracy_without_leaked"]) < 0.02
     assert test["accuracy_ci"][0] > 0.95
     assert test["ece"] < 0.03
     assert 0.9 < test["sets"]["coverage"] < 0.99
     assert "accuracy under grey" not in said
-    (shift,) = [line for line in said.splitlines() if line.startswith("shift: ")]
-    assert float(shift.split()[2]) < 0.9  # the frozen recipe goes by colour
+    (corruption,) = [line for line in said.splitlines() if line.startswith("corruption: ")]
+    assert float(corruption.split()[2]) < 0.9  # the frozen recipe goes by colour
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
@@ -138,18 +138,18 @@ def test_a_browser_opens_its_report(paper: tuple[Path, str], tmp_path: Path) -> 
 
 def scenery(rng: np.random.Generator) -> np.ndarray:
     """Sky, ground and things: like a photograph of something else."""
-    picture = np.zeros((224, 224, 3), np.float32)
+    image = np.zeros((224, 224, 3), np.float32)
     horizon = int(rng.integers(80, 160))
-    picture[:horizon] = np.linspace([90, 140, 220], [190, 210, 240], horizon)[:, None]
-    picture[horizon:] = np.linspace([60, 110, 40], [100, 80, 40], 224 - horizon)[:, None]
+    image[:horizon] = np.linspace([90, 140, 220], [190, 210, 240], horizon)[:, None]
+    image[horizon:] = np.linspace([60, 110, 40], [100, 80, 40], 224 - horizon)[:, None]
     for _ in range(12):
         colour, place = rng.integers(0, 256, 3).tolist(), rng.integers(0, 224, 2).tolist()
         size = rng.integers(8, 60, 2).tolist()
         if rng.random() < 0.5:
-            cv2.circle(picture, place, size[0], colour, -1)
+            cv2.circle(image, place, size[0], colour, -1)
         else:
-            cv2.rectangle(picture, place, (place[0] + size[0], place[1] + size[1]), colour, -1)
-    grainy = cv2.GaussianBlur(picture, (0, 0), 1) + rng.normal(0, 6, picture.shape)
+            cv2.rectangle(image, place, (place[0] + size[0], place[1] + size[1]), colour, -1)
+    grainy = cv2.GaussianBlur(image, (0, 0), 1) + rng.normal(0, 6, image.shape)
     return np.clip(grainy, 0, 255).astype(np.uint8)
 
 
@@ -162,11 +162,11 @@ def page_of_text(rng: np.random.Generator) -> np.ndarray:
 
 
 def foreign(folder: Path, each: int) -> Path:
-    """Writes pictures that are no smear in focus: `each` of every kind."""
+    """Writes images that are no smear in focus: `each` of every kind."""
     rng = np.random.default_rng(0)
     smears = sorted(Path(SMEARS).rglob("*.jpg"))
     for number in range(each):
-        blurred = cv2.GaussianBlur(read_picture(smears[97 * number]), (0, 0), 6)
+        blurred = cv2.GaussianBlur(read_image(smears[97 * number]), (0, 0), 6)
         made = {
             "noise": rng.integers(0, 256, (224, 224, 3), dtype=np.uint8),
             "colour": np.full((224, 224, 3), rng.integers(0, 256, 3), np.uint8),
@@ -176,11 +176,11 @@ def foreign(folder: Path, each: int) -> Path:
             "defocused": blurred,
         }
         for name, pixels in made.items():
-            write_picture(folder / f"{name}-{number:02d}.png", np.asarray(pixels, np.uint8))
+            write_image(folder / f"{name}-{number:02d}.png", np.asarray(pixels, np.uint8))
     return folder
 
 
-def test_what_is_no_smear_in_focus_is_referred_and_real_test_pictures_are_not(
+def test_what_is_no_smear_in_focus_is_referred_and_real_test_images_are_not(
     paper: tuple[Path, str], tmp_path: Path
 ) -> None:
     run, _ = paper
@@ -194,7 +194,7 @@ def test_what_is_no_smear_in_focus_is_referred_and_real_test_pictures_are_not(
     assert len(given) == 6 * 24
     assert len(away) / len(given) >= 0.95
     reasons = {reason for row in away for reason in row["reason"].split("; ")}
-    assert reasons <= {"unlike the training pictures", "unsure", "threshold disagrees"}
+    assert reasons <= {"out of distribution", "low confidence", "threshold disagrees"}
     kept = [row["path"] for row in given if row["refer"] == "false"]
     assert all("drawn" in path for path in kept), kept
     test = json.loads((run / "metrics.json").read_text())["test"]

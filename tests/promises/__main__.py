@@ -38,14 +38,14 @@ def main() -> int:
     asked, others = parser.parse_known_args()
     sys.path.insert(0, str(HERE.parent))
     if asked.search:
-        from promises.searching import search
+        from tests.promises.searching import search
 
         print(search(asked.search))  # noqa: T201
         return 0
     os.environ["BCD_PROMISES_TIMES"] = str(asked.times)
     kept = Rows()
     status = pytest.main([str(HERE), "-q", *others], plugins=[kept])
-    from promises.stating import table
+    from tests.promises.stating import table
 
     print("\n" + table(kept.rows))  # noqa: T201
     return int(status)

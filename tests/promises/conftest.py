@@ -6,17 +6,17 @@ from typing import SupportsFloat
 
 import pytest
 
-from tests.promises.stating import Check, Promise, judge
+from tests.promises.stating import Check, Promise, policy
 
 
 @pytest.fixture
 def check(request: pytest.FixtureRequest) -> Check:
-    """Asserts that a promise holds; see `promises.stating.judge`."""
+    """Asserts that a promise holds; see `promises.stating.policy`."""
 
     def checked(
         promise: Promise, case: str, measured: SupportsFloat, tolerance: float, draws: int
     ) -> None:
-        row, holds = judge(promise, case, float(measured), tolerance, draws)
+        row, holds = policy(promise, case, float(measured), tolerance, draws)
         request.node.user_properties.append(("promise", list(row)))
         assert holds, row
 

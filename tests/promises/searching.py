@@ -15,7 +15,7 @@ GROUPS = (4, 6, 8, 12, 19, 40, 200)
 ICC = (0.0, 0.05, 0.2, 0.5)
 ACCURACIES = (0.8, 0.92, 0.97, 0.99)
 UNEVEN = (0.0, 1.2)
-PICTURES = (200, 736, 2000)
+IMAGES = (200, 736, 2000)
 
 
 class Found(NamedTuple):
@@ -58,7 +58,7 @@ def covered(world: World, draws: int, seed: int = 0) -> Found:
 def search(draws: int) -> str:
     """A table in Markdown: mean and worst coverage by groups and ICC, and the worst worlds."""
     lines = [
-        f"Accuracies {ACCURACIES}, equal and very unequal groups, {PICTURES} pictures; {draws} "
+        f"Accuracies {ACCURACIES}, equal and very unequal groups, {IMAGES} images; {draws} "
         "data sets a case.\n",
         "| groups | ICC | mean coverage | worst | mean width | mean of percentiles | worst |",
         "|---:|---:|---:|---:|---:|---:|---:|",
@@ -67,7 +67,7 @@ def search(draws: int) -> str:
     for groups, icc in product(GROUPS, ICC):
         found = [
             covered(World(accuracy, groups, icc, uneven, n), draws)
-            for accuracy, uneven, n in product(ACCURACIES, UNEVEN, PICTURES)
+            for accuracy, uneven, n in product(ACCURACIES, UNEVEN, IMAGES)
             if n > 2 * groups
         ]
         mean, width, plain = (np.mean([x[k] for x in found]) for k in (1, 2, 3))

@@ -1,4 +1,4 @@
-"""How a promise is stated, measured and judged: in one way for all of them."""
+"""How a promise is stated, measured and decisions: in one way for all of them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def repeated(draws: int) -> int:
     return draws * TIMES
 
 
-def judge(
+def policy(
     promise: Promise, case: str, measured: float, tolerance: float, draws: int
 ) -> tuple[Measured, bool]:
     """Compares a measured rate with the promised one.

@@ -1,4 +1,4 @@
-"""Sweeps that never ran: who was right on what, where the truth about the settings is known."""
+"""Simulated sweeps in which the true accuracy of each configuration is known."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from scipy.stats import norm
 
 @dataclass(frozen=True)
 class World:
-    """How simulated settings behave.
+    """How simulated configurations behave.
 
     Attributes:
-        settings: How many.
+        configurations: How many.
         runs: Seeds of each.
-        pictures: On val in each run.
-        accuracy: Of a setting.
+        images: On val in each run.
+        accuracy: Of a configuration.
         better: By how much more the first is right.
-        own: Share of the variance that a setting has for itself; the rest is how hard a picture
-            is, which all settings share.
+        own: Share of the variance that a configuration has for itself; the rest is how hard an
+            image is, which all configurations share.
         wander: Standard deviation of a whole run, which training again would change.
-        slide: Share of the shared variance that pictures of a slide have in common; 0: no slides.
+        slide: Share of the shared variance that images of a slide have in common; 0: no slides.
         slides: How many, of unequal size.
     """
 
-    settings: int = 9
+    configurations: int = 9
     runs: int = 5
-    pictures: int = 140
+    images: int = 140
     accuracy: float = 0.95
     better: float = 0.0
     own: float = 0.1
@@ -37,7 +37,7 @@ class World:
     slides: int = 40
 
     def __str__(self) -> str:
-        told = f"{self.settings} settings, {self.runs} x {self.pictures} pictures"
+        told = f"{self.configurations} configurations, {self.runs} x {self.images} images"
         told += f", accuracy {self.accuracy:g}"
         if self.better:
             told += f" and {self.accuracy + self.better:g}"
@@ -49,19 +49,19 @@ class World:
 def simulate(
     world: World, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Who was right (settings, answers), what each answer is about, and its run."""
-    n = world.runs * world.pictures
-    runs = np.repeat(np.arange(world.runs), world.pictures)
+    """Who was right (configurations, answers), what each answer is about, and its run."""
+    n = world.runs * world.images
+    runs = np.repeat(np.arange(world.runs), world.images)
     clusters = np.arange(n)
     hard = rng.standard_normal(n)
     if world.slide:
         clusters = rng.choice(world.slides, size=n, p=rng.dirichlet(np.full(world.slides, 3.0)))
         of_slide = rng.standard_normal(world.slides)[clusters]
         hard = np.sqrt(1 - world.slide) * hard + np.sqrt(world.slide) * of_slide
-    own = rng.standard_normal((world.settings, n))
-    moved = world.wander * rng.standard_normal((world.settings, world.runs))
+    own = rng.standard_normal((world.configurations, n))
+    moved = world.wander * rng.standard_normal((world.configurations, world.runs))
     latent = np.sqrt(1 - world.own) * hard + np.sqrt(world.own) * own + moved[:, runs]
-    accuracy = np.full(world.settings, world.accuracy)
+    accuracy = np.full(world.configurations, world.accuracy)
     accuracy[0] += world.better
     limit = norm.ppf(1 - accuracy) * np.sqrt(1 + world.wander**2)
     return (latent > limit[:, None]).astype(np.float64), clusters, runs

@@ -23,7 +23,7 @@ F1 = Promise("the paired 95 % interval of macro F1 holds the difference", "compa
 # false claims, p-values, intervals of accuracy and macro F1.
 CASES = [
     (World(0.92), None, (0.0, 0.0, 0.0, 0.0)),
-    (World(0.99, pictures=300), None, (0.0, 0.0, 0.0, 0.0)),
+    (World(0.99, images=300), None, (0.0, 0.0, 0.0, 0.0)),
     (World(0.9, groups=19), None, (0.0, 0.0, 0.02, 0.02)),
     (World(0.9, groups=8, uneven=1.2), None, (0.0, 0.0, 0.03, 0.03)),
     (World(0.9, groups=6, icc=0.5, uneven=0.0), None, (0.0, 0.0, 0.03, 0.03)),
@@ -35,7 +35,7 @@ CASES = [
 def right_of(
     rng: np.random.Generator, world: World, owners: Numbers | None, shared: Floats, icc: float
 ) -> Floats:
-    """How likely one model is right on each picture; half of that is what both find hard."""
+    """How likely one model is right on each image; half of that is what both find hard."""
     if owners is None or world.groups is None:
         return np.full(len(shared), world.accuracy)
     return np.asarray(easiness(rng, world.groups, [world.accuracy], icc)[owners, 0])
@@ -46,11 +46,11 @@ def compared(
 ) -> tuple[bool, bool, bool, bool]:
     """Whether one is called better, p is below 0.05, and the intervals hold 0, for two equals."""
     owners = None if world.groups is None else np.repeat(np.arange(world.groups), sizes(rng, world))
-    n = world.pictures if owners is None else len(owners)
+    n = world.images if owners is None else len(owners)
     labels, luck = np.arange(n) % K, rng.random(n)
     said = []
     for icc in (world.icc, world.icc if other is None else other):
-        # Four in ten pictures are as hard for one model as for the other.
+        # Four in ten images are as hard for one model as for the other.
         own = np.where(rng.random(n) < 0.4, luck, rng.random(n))
         right = own < right_of(rng, world, owners, luck, icc)
         said.append(np.where(right, labels, (labels + rng.integers(1, K, n)) % K))
@@ -72,7 +72,7 @@ def test_equal_models(
         check(promise, case, float(rate), missed, draws)
 
 
-def test_over_pictures_equal_models_on_few_slides_would_be_called_different() -> None:
+def test_over_images_equal_models_on_few_slides_would_be_called_different() -> None:
     rng, world, wrong = np.random.default_rng(0), World(0.9, groups=19), 0
     for _ in range(60):
         owners = np.repeat(np.arange(19), sizes(rng, world))

@@ -25,11 +25,11 @@ PREVALENCE = 0.01
 SHORT = {
     World(0.9): (0.01,) * 5,
     World(0.99): (0.01,) * 5,
-    World(0.92, groups=200, icc=0.05, pictures=2000): (0.01,) * 5,
+    World(0.92, groups=200, icc=0.05, images=2000): (0.01,) * 5,
     World(0.9, groups=40): (0.02,) * 5,
     World(0.97, groups=25, uneven=1.2): (0.02,) * 5,
-    World(0.92, groups=12, pictures=736): (0.06,) * 5,
-    World(0.92, groups=6, icc=0.5, uneven=0.0, pictures=736): (0.1,) * 5,
+    World(0.92, groups=12, images=736): (0.06,) * 5,
+    World(0.92, groups=6, icc=0.5, uneven=0.0, images=736): (0.1,) * 5,
 }
 
 
@@ -73,9 +73,9 @@ def test_intervals_of_a_confusion_matrix(world: World, check: Check) -> None:
         check(promise, str(world), worst, short, draws)
 
 
-def test_wilsons_interval_of_independent_pictures(check: Check) -> None:
+def test_wilsons_interval_of_independent_images(check: Check) -> None:
     rng, draws = np.random.default_rng(0), repeated(20_000)
-    promise = Promise("Wilson's 95 % interval, were pictures independent", "report", 0.95, "about")
+    promise = Promise("Wilson's 95 % interval, were images independent", "report", 0.95, "about")
     for n, accuracy in ((736, 0.92), (736, 0.98), (60, 0.9)):
         right, times = np.unique(rng.binomial(n, accuracy, draws), return_counts=True)
         limits = [wilson(int(r), n) for r in right]

@@ -1,4 +1,4 @@
-"""What is said of settings is right often enough, where the truth about them is known."""
+"""What is said of configurations is right often enough, where the truth about them is known."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.promises.sweeps import World, simulate
 
 SWEEPS = 120
 CLAIMED = Promise(
-    "of equal settings, any is called worse than the best", "README, sweeps.md, ranking.py",
+    "of equal configurations, any is called worse than the best", "README, sweeps.md, ranking.py",
     0.05, "at most",
 )  # fmt: skip
 FOUND = Promise(
-    "a setting better by 3 points is ranked first and all others are called worse",
+    "a configuration better by 3 points is ranked first and all others are called worse",
     "ranking.py", 0.8,
 )  # fmt: skip
 HELD = Promise(
@@ -36,7 +36,7 @@ def one_thread() -> Iterator[None]:
 
 
 def boards(world: World, draws: int) -> Iterator[tuple[int, list[Against | None]]]:
-    """The best setting of each simulated sweep, and how the others compare with it."""
+    """The best configuration of each simulated sweep, and how the others compare with it."""
     rng = np.random.default_rng(0)
     for _ in range(draws):
         right, clusters, runs = simulate(world, rng)
@@ -52,19 +52,21 @@ def worse(found: list[Against | None]) -> list[bool]:
     ("world", "missed"),
     [
         (World(), 0.0),
-        (World(settings=2), 0.0),
-        (World(settings=20, own=0.05), 0.0),
+        (World(configurations=2), 0.0),
+        (World(configurations=20, own=0.05), 0.0),
         (World(accuracy=0.98), 0.0),
-        (World(runs=1, pictures=172), 0.0),
+        (World(runs=1, images=172), 0.0),
         (World(wander=0.1), 0.0),
-        (World(settings=4, wander=0.2), 0.03),
-        (World(runs=2, pictures=350, wander=0.1), 0.05),
+        (World(configurations=4, wander=0.2), 0.03),
+        (World(runs=2, images=350, wander=0.1), 0.05),
         (World(slide=0.3), 0.0),
         (World(slide=0.5, slides=8), 0.0),
     ],
     ids=str,
 )
-def test_of_equal_settings_few_are_called_worse(world: World, missed: float, check: Check) -> None:
+def test_of_equal_configurations_few_are_called_worse(
+    world: World, missed: float, check: Check
+) -> None:
     draws = repeated(SWEEPS)
     claimed = [any(worse(found)) for _, found in boards(world, draws)]
     check(CLAIMED, str(world), np.mean(claimed), missed, draws)
@@ -74,18 +76,18 @@ def test_of_equal_settings_few_are_called_worse(world: World, missed: float, che
     "world",
     [
         World(accuracy=0.94, better=BEST),
-        World(accuracy=0.94, better=BEST, settings=2),
+        World(accuracy=0.94, better=BEST, configurations=2),
         World(accuracy=0.96, better=BEST),
         World(accuracy=0.90, better=BEST, own=0.03),
     ],
     ids=str,
 )
-def test_a_setting_better_by_3_points_on_700_pictures(world: World, check: Check) -> None:
-    assert world.runs * world.pictures == 700
+def test_a_configuration_better_by_3_points_on_700_images(world: World, check: Check) -> None:
+    assert world.runs * world.images == 700
     draws, first, held = repeated(SWEEPS), [], []
     for best, found in boards(world, draws):
-        first.append(best == 0 and sum(worse(found)) == world.settings - 1)
-        truth = [BEST if k == 0 else 0.0 for k in range(world.settings)]
+        first.append(best == 0 and sum(worse(found)) == world.configurations - 1)
+        truth = [BEST if k == 0 else 0.0 for k in range(world.configurations)]
         gaps = [(a, truth[k] - truth[best]) for k, a in enumerate(found) if a is not None]
         held.append(all(a.low <= gap <= a.high for a, gap in gaps))
     check(FOUND, str(world), np.mean(first), 0.0, draws)

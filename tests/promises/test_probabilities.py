@@ -18,7 +18,7 @@ MADE = "report, probability_intervals.py"
 def sample(rng: np.random.Generator, world: World) -> tuple[Floats, Numbers, Numbers | None]:
     """Probabilities that are too sure of themselves, labels and groups, which differ in skill."""
     owners = None if world.groups is None else np.repeat(np.arange(world.groups), sizes(rng, world))
-    n = world.pictures if owners is None else len(owners)
+    n = world.images if owners is None else len(owners)
     skill = 1.5 if owners is None else 1.5 + 0.5 * rng.normal(size=world.groups)[owners]
     labels = rng.choice(len(SHARES), size=n, p=SHARES)
     logits = rng.normal(size=(n, len(SHARES)))
@@ -29,8 +29,8 @@ def sample(rng: np.random.Generator, world: World) -> tuple[Floats, Numbers, Num
 @pytest.mark.parametrize(("groups", "short"), [(None, 0.02), (30, 0.02), (8, 0.03)], ids=str)
 def test_intervals_of_probabilities(groups: int | None, short: float, check: Check) -> None:
     rng, draws = np.random.default_rng(4), repeated(100)
-    world = World(groups=groups, pictures=600)
-    probabilities, labels, _ = sample(rng, World(groups=groups and 10_000, pictures=100_000))
+    world = World(groups=groups, images=600)
+    probabilities, labels, _ = sample(rng, World(groups=groups and 10_000, images=100_000))
     truth = compute_metrics(probabilities, labels, CLASSES, 0)
     held = []
     for _ in range(draws):

@@ -22,7 +22,7 @@ def drawn(rng: np.random.Generator, n: int, skill: Floats | float = 0.5) -> tupl
 
 @pytest.mark.parametrize("n", [19, 60, 333])
 @pytest.mark.parametrize("coverage", [0.9, 0.95])
-def test_sets_of_independent_pictures(n: int, coverage: float, check: Check) -> None:
+def test_sets_of_independent_images(n: int, coverage: float, check: Check) -> None:
     rng, draws = np.random.default_rng(0), repeated(600)
     held = []
     for _ in range(draws):
@@ -49,9 +49,9 @@ def test_sets_of_new_groups(groups: int, promised: float, large: str, check: Che
             *drawn(rng, len(owners), 0.5 + skill[owners]), 0.95, owners.tolist()
         )
         assert 1 - found.share == pytest.approx(promised)
-        # A picture each of 300 new groups.
+        # An image each of 300 new groups.
         probabilities, labels = drawn(rng, 300, 0.5 + 1.2 * rng.normal(size=300))
         held.append(prediction_sets(probabilities, found.value)[np.arange(300), labels].mean())
-    text = f"sets hold the true class of a picture of a new group in {promised:.0%}"
+    text = f"sets hold the true class of an image of a new group in {promised:.0%}"
     case = f"{groups} groups in val, the {large} ones large"
     check(Promise(text, MADE, promised), case, np.mean(held), 0.0, draws)

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from bcd.evaluation.thresholds import lower_limit, sensitive_threshold, supported_sensitivity
-from bench.promise import BENIGN, CLASSES, PICTURES, loss, misses, simulate
+from bench.promise import BENIGN, CLASSES, IMAGES, loss, misses, simulate
 from tests.promises.stating import Check, Promise, repeated
 from tests.promises.worlds import Floats, Numbers
 
@@ -26,7 +26,7 @@ AFTER = Promise(
 
 
 @pytest.mark.parametrize("wanted", [0.9, 0.98, 0.995])
-def test_independent_pictures(wanted: float, check: Check) -> None:
+def test_independent_images(wanted: float, check: Check) -> None:
     rng, draws, missed = np.random.default_rng(0), repeated(DRAWS), 0
     for n in np.exp(rng.uniform(np.log(20), np.log(1000), draws)).astype(int):
         found = sensitive_threshold(rng.random(n), np.ones(n, bool), wanted, CONFIDENCE)
@@ -46,20 +46,20 @@ EVERY_SLIDE = ease(stats.beta.ppf((np.arange(4000) + 0.5) / 4000, *HARDNESS))
 
 
 def true_sensitivity(threshold: float) -> float:
-    """Share of pictures at or above, each drawn at random from a slide drawn at random."""
+    """Share of images at or above, each drawn at random from a slide drawn at random."""
     return float(1 - (threshold**EVERY_SLIDE).mean())
 
 
 def drawn_val(rng: np.random.Generator, count: int, sizes: str) -> tuple[Floats, Numbers]:
-    """Scores of malignant pictures on `count` slides, and their slides."""
+    """Scores of malignant images on `count` slides, and their slides."""
     easy = ease(rng.beta(*HARDNESS, count))
-    pictures = rng.integers(1, 40, count)
+    images = rng.integers(1, 40, count)
     if sizes == "hard ones are large":
-        pictures = np.where(easy < np.median(EVERY_SLIDE), 40, 2)
+        images = np.where(easy < np.median(EVERY_SLIDE), 40, 2)
     elif sizes == "hard ones are small":
-        pictures = np.where(easy < np.median(EVERY_SLIDE), 2, 40)
-    scores = rng.random(pictures.sum()) ** (1 / np.repeat(easy, pictures))
-    return scores, np.repeat(np.arange(count), pictures)
+        images = np.where(easy < np.median(EVERY_SLIDE), 2, 40)
+    scores = rng.random(images.sum()) ** (1 / np.repeat(easy, images))
+    return scores, np.repeat(np.arange(count), images)
 
 
 @pytest.mark.parametrize("sizes", SIZES)
@@ -77,7 +77,7 @@ def test_slides_that_differ(sizes: str, wanted: float, check: Check) -> None:
     check(MISSED, case, missed / draws, 0.0, draws)
 
 
-def test_pictures_of_slides_that_differ_would_miss_it_one_by_one() -> None:
+def test_images_of_slides_that_differ_would_miss_it_one_by_one() -> None:
     rng, missed = np.random.default_rng(2), 0
     for _ in range(DRAWS):
         scores, _ = drawn_val(rng, 8, "any")
@@ -89,11 +89,11 @@ def test_pictures_of_slides_that_differ_would_miss_it_one_by_one() -> None:
 @pytest.mark.parametrize(("size", "wanted"), [(145, 0.995), (460, 0.995)])
 def test_vals_that_chose_epoch_and_temperature(size: int, wanted: float, check: Check) -> None:
     rng, draws, missed = np.random.default_rng(0), repeated(150), 0
-    labels = rng.choice(CLASSES, PICTURES, p=(0.16, 0.3, 0.29, 0.25))
+    labels = rng.choice(CLASSES, IMAGES, p=(0.16, 0.3, 0.29, 0.25))
     epochs = simulate(rng, labels, 5)
     malignant = float((labels != BENIGN).mean())
     for _ in range(draws):
-        val = rng.choice(PICTURES, round(size / malignant), replace=False)
+        val = rng.choice(IMAGES, round(size / malignant), replace=False)
         best = int(np.argmin([loss(logits[val], labels[val]) for logits in epochs]))
         missed += misses(epochs[best], labels, val, wanted, fitted=True)
     check(AFTER, f"{size} malignant in val, {wanted:g} wanted", missed / draws, 0.0, draws)
@@ -101,7 +101,7 @@ def test_vals_that_chose_epoch_and_temperature(size: int, wanted: float, check: 
 
 @pytest.mark.parametrize(("count", "share"), [(60, 0.1), (25, 0.05), (4, 0.05)])
 @pytest.mark.parametrize("sizes", SIZES)
-def test_pictures_of_new_slides_fall_below_a_limit(
+def test_images_of_new_slides_fall_below_a_limit(
     count: int, share: float, sizes: str, check: Check
 ) -> None:
     rng, draws = np.random.default_rng(3), repeated(DRAWS)
@@ -112,16 +112,16 @@ def test_pictures_of_new_slides_fall_below_a_limit(
         assert limit.units == count
         assert limit.share == pytest.approx(max(share, 1 / (count + 1)))
         below.append(1 - true_sensitivity(limit.value))
-    text = f"a picture of a new slide lies below a limit of val for {limit.share:.3g}"
+    text = f"an image of a new slide lies below a limit of val for {limit.share:.3g}"
     promise = Promise(text, "promise.py, report (referral)", limit.share, "at most")
     check(promise, f"{count} slides in val ({sizes})", np.mean(below), 0.0, draws)
     assert np.mean(below) > limit.share / 10
 
 
 @pytest.mark.parametrize(("n", "share"), [(172, 0.02), (172, 0.01), (30, 0.02)])
-def test_independent_pictures_fall_below_a_limit(n: int, share: float, check: Check) -> None:
+def test_independent_images_fall_below_a_limit(n: int, share: float, check: Check) -> None:
     rng, draws = np.random.default_rng(5), repeated(2000)
     limits = [lower_limit(rng.random(n), share) for _ in range(draws)]  # t of scores lie below t
-    text = f"a picture lies below a limit of val for {limits[0].share:.3g}"
+    text = f"an image lies below a limit of val for {limits[0].share:.3g}"
     promise = Promise(text, "promise.py, report (referral)", limits[0].share, "at most")
     check(promise, f"{n} independent in val", np.mean([x.value for x in limits]), 0.0, draws)

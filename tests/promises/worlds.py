@@ -1,4 +1,4 @@
-"""Answers of a classifier whose truth is known, on pictures of groups that are few and differ."""
+"""Answers of a classifier whose truth is known, on images of groups that are few and differ."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class World:
-    """Where pictures come from, and how often a classifier is right on them.
+    """Where images come from, and how often a classifier is right on them.
 
     Attributes:
         accuracy: Over all groups.
-        groups: How many; None: each picture is independent.
+        groups: How many; None: each image is independent.
         icc: Correlation of being right within a group: a group's accuracies follow the beta
             distribution with variance icc * accuracy * (1 - accuracy).
         uneven: Standard deviation of the logarithm of a group's size.
-        pictures: Give or take.
+        images: Give or take.
     """
 
     accuracy: float = 0.9
     groups: int | None = None
     icc: float = 0.2
     uneven: float = 0.7
-    pictures: int = 700
+    images: int = 700
 
     def __str__(self) -> str:
         if self.groups is None:
-            return f"{self.pictures} independent, accuracy {self.accuracy:g}"
+            return f"{self.images} independent, accuracy {self.accuracy:g}"
         kind = {0.0: "equal", 0.7: "unequal"}.get(self.uneven, "very unequal")
         return (
-            f"{self.pictures} in {self.groups} {kind} groups, accuracy {self.accuracy:g}, "
+            f"{self.images} in {self.groups} {kind} groups, accuracy {self.accuracy:g}, "
             f"ICC {self.icc:g}"
         )
 
@@ -54,10 +54,10 @@ class Answers(NamedTuple):
 
 
 def sizes(rng: np.random.Generator, world: World) -> Numbers:
-    """Pictures of each group, at least 1."""
+    """Images of each group, at least 1."""
     assert world.groups is not None
     weights = rng.lognormal(sigma=world.uneven, size=world.groups)
-    found: Numbers = np.maximum((world.pictures * weights / weights.sum()).astype(np.int64), 1)
+    found: Numbers = np.maximum((world.images * weights / weights.sum()).astype(np.int64), 1)
     return found
 
 
@@ -80,15 +80,15 @@ def class_accuracies(accuracy: float) -> Floats:
 
 
 def true_matrix(accuracy: float) -> Floats:
-    """Share of all pictures that are of a class (rows) and called a class (columns)."""
+    """Share of all images that are of a class (rows) and called a class (columns)."""
     right, k = class_accuracies(accuracy), len(SHARES)
     off = (1 - np.eye(k)) * ((1 - right) / (k - 1))[:, None]
     return np.asarray(SHARES[:, None] * (off + np.diag(right)))
 
 
 def answers(rng: np.random.Generator, world: World) -> Answers:
-    """Draws pictures and answers; pictures of a group share their class mix and difficulty."""
-    k, n = len(SHARES), world.pictures
+    """Draws images and answers; images of a group share their class mix and difficulty."""
+    k, n = len(SHARES), world.images
     if world.groups is None:
         owners, mix = None, np.tile(SHARES, (n, 1))
         right = np.tile(class_accuracies(world.accuracy), (n, 1))

@@ -26,7 +26,7 @@ SECTIONS = [
     "Calibration",
     "Threshold",
     "When it should hold its tongue",
-    "Shift",
+    "Corruption",
     "Failures",
     "Limits",
 ]
@@ -99,7 +99,7 @@ def test_every_headline_figure_stands_with_its_interval(run: Path, test: dict[st
         assert low <= test[key] <= high
         cell = page.cells[page.cells.index(name) + 2]
         assert cell == f"{test[key]:.4f} [{low:.3f}, {high:.3f}]"
-    assert test["groups"] == 4  # the drawn slides; pictures of one are not independent
+    assert test["groups"] == 4  # the drawn slides; images of one are not independent
     assert "cluster bootstrap over 4 groups" in page.text
     assert f"4 groups are worth {test['effective_groups']:.1f} of equal size" in page.text
 
@@ -128,12 +128,12 @@ def test_the_model_card_tells_the_same(
 ) -> None:
     card = (run / "model_card.md").read_text(encoding="utf-8")
     assert re.findall(r"^## (.+)$", card, re.MULTILINE) == sections
-    assert f"| pictures | {json.loads((run / 'metrics.json').read_text())['val']['n']} |" in card
+    assert f"| images | {json.loads((run / 'metrics.json').read_text())['val']['n']} |" in card
     assert f"{test['accuracy']:.4f}" in card
     assert "grey full" in card
 
 
-def test_shifts_stand_beside_the_headline_unasked(run: Path) -> None:
+def test_corruptions_stand_beside_the_headline_unasked(run: Path) -> None:
     page = Page((run / "report.html").read_text(encoding="utf-8"))
     at = page.cells.index("as they are")
     assert page.cells[at + 6 :: 6][:3] == [
@@ -167,7 +167,7 @@ def test_a_browser_opens_it_without_a_request_or_a_complaint(run: Path, tmp_path
 
 
 def check_in_browser(report: Path, tmp_path: Path) -> None:
-    """Opens a page in headless Chromium; no request may leave, and every picture must be drawn."""
+    """Opens a page in headless Chromium; no request may leave, and every image must be drawn."""
     probe = (
         "<script>addEventListener('load', () => { const broken = [...document.images]"
         ".filter(i => !i.complete || !i.naturalWidth).length;"

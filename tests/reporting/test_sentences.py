@@ -15,7 +15,7 @@ from bcd.data.splits.split import make_split, other_split
 from bcd.errors import BcdError
 from bcd.reporting.promises import chosen_on_val
 from bcd.training.provenance import how_chosen, how_split, val_chose_epoch
-from tests.data.splits.test_slide_groups import made_up_looks, surveyed
+from tests.data.splits.test_slide_groups import made_up_statistics, profiled
 from tests.helpers.harness import train_config
 from tests.helpers.noise import made_up_catalog
 
@@ -55,16 +55,16 @@ def patients(parts: int) -> Catalog:
     """Two classes of 12, whose CSV names patients; each is in so many of train, val and test."""
     catalog = made_up_catalog([12, 12])
     names = ("train", "val", "test")
-    pictures = []
-    for i, picture in enumerate(catalog.pictures):
-        group = f"p{picture.label}-{i % 3 if parts == 1 else i // 3 % 4}"
-        pictures.append(replace(picture, subset=names[i % 3], group=group))
-    return replace(catalog, pictures=tuple(pictures))
+    images = []
+    for i, image in enumerate(catalog.images):
+        group = f"p{image.label}-{i % 3 if parts == 1 else i // 3 % 4}"
+        images.append(replace(image, subset=names[i % 3], group=group))
+    return replace(catalog, images=tuple(images))
 
 
 def separation(catalog: Catalog, cfg: SplitConfig) -> Check:
-    survey = surveyed(made_up_looks(np.zeros(len(catalog.pictures), np.int64), 1.0, 0), ())
-    checks = check_split(catalog, make_split(catalog, cfg), cfg, survey, DataConfig(root="."))
+    profile = profiled(made_up_statistics(np.zeros(len(catalog.images), np.int64), 1.0, 0), ())
+    checks = check_split(catalog, make_split(catalog, cfg), cfg, profile, DataConfig(root="."))
     return next(check for check in checks if check.name == "separation")
 
 
@@ -79,8 +79,8 @@ def test_patients_that_a_split_parts_are_counted(kind: str) -> None:
     catalog, cfg = patients(3), SplitConfig(kind=kind)
     split = make_split(catalog, cfg)
     parts: dict[str, set[str]] = {}
-    for picture, subset in zip(catalog.pictures, split.subsets, strict=True):
-        parts.setdefault(picture.group, set()).add(subset)
+    for image, subset in zip(catalog.images, split.subsets, strict=True):
+        parts.setdefault(image.group, set()).add(subset)
     count = sum(len(found) > 1 for found in parts.values())
     check = separation(catalog, cfg)
     assert count > 0
@@ -91,8 +91,8 @@ def test_patients_that_a_split_parts_are_counted(kind: str) -> None:
 
 def test_a_csv_without_patients_says_that_none_are_known() -> None:
     catalog = patients(1)
-    pictures = tuple(replace(picture, group="") for picture in catalog.pictures)
-    check = separation(replace(catalog, pictures=pictures), SplitConfig(kind="csv"))
+    images = tuple(replace(image, group="") for image in catalog.images)
+    check = separation(replace(catalog, images=images), SplitConfig(kind="csv"))
     assert check.status == "WARN"
     assert "no groups are known, so one slide may be on both sides" in check.finding
 
@@ -121,6 +121,6 @@ def test_a_split_is_told_by_the_keys_that_decided_it(
 
 def test_a_csv_that_lacks_a_class_is_not_told_to_change_the_seed() -> None:
     catalog = patients(1)
-    pictures = tuple(replace(p, subset="train" if p.label else p.subset) for p in catalog.pictures)
-    with pytest.raises(BcdError, match="has no picture of class 'class1': give other values in"):
-        make_split(replace(catalog, pictures=pictures), SplitConfig(kind="csv"))
+    images = tuple(replace(p, subset="train" if p.label else p.subset) for p in catalog.images)
+    with pytest.raises(BcdError, match="has no image of class 'class1': give other values in"):
+        make_split(replace(catalog, images=images), SplitConfig(kind="csv"))

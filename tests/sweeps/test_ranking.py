@@ -1,4 +1,4 @@
-"""What is said of settings is right often enough, where the truth about them is known."""
+"""What is said of configurations is right often enough, where the truth about them is known."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-def test_runs_that_stray_more_than_pictures_explain_make_the_verdict_careful() -> None:
+def test_runs_that_stray_more_than_images_explain_make_the_verdict_careful() -> None:
     rng = np.random.default_rng(0)
-    steady, wild = World(pictures=400), World(pictures=400, wander=0.3)
+    steady, wild = World(images=400), World(images=400, wander=0.3)
     ratios = [[overdispersion(*simulate(w, rng))[0] for _ in range(20)] for w in (steady, wild)]
     assert np.mean(ratios[0]) < 1.3
     assert np.mean(ratios[1]) > 3
-    one = World(runs=1, pictures=400, wander=0.3)
+    one = World(runs=1, images=400, wander=0.3)
     assert overdispersion(*simulate(one, rng)) == (1.0, 0)
 
 
-def test_two_settings_of_one_run_are_compared_as_mcnemar_does() -> None:
+def test_two_configurations_of_one_run_are_compared_as_mcnemar_does() -> None:
     right = np.ones((2, 300))
     right[0, :4] = 0
     right[1, 4:20] = 0
@@ -42,7 +42,7 @@ def test_two_settings_of_one_run_are_compared_as_mcnemar_does() -> None:
     assert other.low < other.difference < other.high < 0
 
 
-def test_pictures_of_a_group_count_as_one() -> None:
+def test_images_of_a_group_count_as_one() -> None:
     right = np.ones((2, 300))
     right[1, :12] = 0
     alone = against_best(right, 0, np.arange(300), np.zeros(300, np.int64))[1]
@@ -55,7 +55,7 @@ def test_pictures_of_a_group_count_as_one() -> None:
 
 def test_the_interval_and_the_p_value_agree() -> None:
     rng = np.random.default_rng(3)
-    for world in (World(better=0.03), World(settings=5, better=0.02, wander=0.1)):
+    for world in (World(better=0.03), World(configurations=5, better=0.02, wander=0.1)):
         for _ in range(30):
             right, clusters, runs = simulate(world, rng)
             best = best_of(right, np.zeros(len(right)))
@@ -64,9 +64,9 @@ def test_the_interval_and_the_p_value_agree() -> None:
                     assert (against.p < 0.05) == (against.high <= 0)
 
 
-def test_the_limits_are_those_of_all_settings_at_once() -> None:
+def test_the_limits_are_those_of_all_configurations_at_once() -> None:
     rng = np.random.default_rng(5)
-    right, clusters, runs = simulate(World(settings=9, better=0.03, accuracy=0.94), rng)
+    right, clusters, runs = simulate(World(configurations=9, better=0.03, accuracy=0.94), rng)
     many = against_best(right, 0, clusters, runs)
     few = against_best(right[:2], 0, clusters, runs)
     assert many[1] is not None and few[1] is not None
@@ -75,7 +75,7 @@ def test_the_limits_are_those_of_all_settings_at_once() -> None:
 
 
 def test_what_was_not_asked_is_left_out_and_what_is_the_same_is_exactly_so() -> None:
-    right, clusters, runs = simulate(World(settings=3), np.random.default_rng(0))
+    right, clusters, runs = simulate(World(configurations=3), np.random.default_rng(0))
     right = np.concatenate([right, right[:1], np.full_like(right[:1], np.nan)])
     right[1, runs == 4] = np.nan
     found = against_best(right, 0, clusters, runs)

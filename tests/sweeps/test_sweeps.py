@@ -19,7 +19,7 @@ from bcd.data.splits.split import Split
 from bcd.errors import BcdError
 from bcd.run_folder import RECORD
 from bcd.sweeps.configurations import BEST, NOTHING, SAME, fold, rank, read_right
-from bcd.sweeps.finalize import conclude_sweep, reproducing
+from bcd.sweeps.finalize import finalize_sweep, reproducing
 from bcd.sweeps.trials import DONE, FAILED, UNFINISHED, WORST, Trial, read_trials, run_trial
 from tests.helpers.harness import CONF, SMALL, assert_same_figures, train_config
 from tests.helpers.noise import made_up_catalog
@@ -31,7 +31,7 @@ TRIALS = [
 
 
 def do(sweep: Path, overrides: Sequence[str], name: str) -> float:
-    every = [*SMALL, f"data.root={sweep.parent / 'pictures'}", *overrides]
+    every = [*SMALL, f"data.root={sweep.parent / 'images'}", *overrides]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", overrides=every)
     return run_trial(cfg, sweep, name, every)
@@ -48,17 +48,17 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, overrides in enumerate(TRIALS):
         do(folder, overrides, str(number))
     assert not list(folder.glob("*/metrics.json"))  # nothing was tested yet
-    assert conclude_sweep(folder) == 0
+    assert finalize_sweep(folder) == 0
     return folder
 
 
-def test_settings_are_folded_over_seeds(sweep: Path) -> None:
+def test_configurations_are_folded_over_seeds(sweep: Path) -> None:
     rows = table(sweep)
     trials = {trial.name: trial for trial in read_trials(sweep)}
-    assert {row["setting"] for row in rows} == {"dropout=0", "dropout=0.5"}
+    assert {row["configuration"] for row in rows} == {"dropout=0", "dropout=0.5"}
     assert rows[0]["verdict"] == BEST
     for row in rows:
-        names = ("0", "1") if row["setting"] == "dropout=0" else ("2", "3")
+        names = ("0", "1") if row["configuration"] == "dropout=0" else ("2", "3")
         shares, right = [trials[n].accuracy for n in names], []
         for name in names:
             with (sweep / name / "predictions_val.csv").open() as stream:
@@ -76,12 +76,12 @@ def test_only_the_winner_is_tested_and_its_runs_are_as_if_run_alone(
     sweep: Path, tmp_path: Path
 ) -> None:
     winners = [row["trial"] for row in table(sweep, "trials.csv") if row["test_accuracy"]]
-    first = table(sweep)[0]["setting"]
+    first = table(sweep)[0]["configuration"]
     named = {"dropout=0": ["0", "1"], "dropout=0.5": ["2", "3"]}
     assert winners == named[first]
     assert [f.parent.name for f in sorted(sweep.glob("*/metrics.json"))] == winners
     for name in winners:
-        overrides = [*SMALL, f"data.root={sweep.parent / 'pictures'}", *TRIALS[int(name)]]
+        overrides = [*SMALL, f"data.root={sweep.parent / 'images'}", *TRIALS[int(name)]]
         alone = bcd.training.run.train(train_config(tmp_path / name, *overrides))
         assert alone is not None
         together = json.loads((sweep / name / "metrics.json").read_text())
@@ -99,12 +99,12 @@ def test_only_the_winner_is_tested_and_its_runs_are_as_if_run_alone(
     assert f"pooled</td><td>{share:.4f} [" in (sweep / "leaderboard.html").read_text()
 
 
-def test_the_page_has_the_table_a_described_picture_and_the_command(sweep: Path) -> None:
+def test_the_page_has_the_table_a_described_image_and_the_command(sweep: Path) -> None:
     page = (sweep / "leaderboard.html").read_text()
     rows = table(sweep)
     assert "http" not in page and "<script" not in page
-    assert all(row["setting"] in page and row["verdict"] in page for row in rows)
-    assert '<img alt="Val accuracy of each setting' in page
+    assert all(row["configuration"] in page and row["verdict"] in page for row in rows)
+    assert '<img alt="Val accuracy of each configuration' in page
     command = reproducing(rank(sweep, fold(read_trials(sweep)))[0])
     assert command.startswith("python train.py -m ") and command.endswith(" seed=0,1")
     assert rows[0]["overrides"].split()[-2] in command
@@ -143,7 +143,7 @@ def test_seeds_can_be_summed_up_by_the_benchmark_as_before(
 def test_a_crash_is_a_row_and_only_the_missing_trial_runs_again(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "pictures").symlink_to(sweep.parent / "pictures")
+    (tmp_path / "images").symlink_to(sweep.parent / "images")
     folder, trained, crash = tmp_path / "multirun", [], True
 
     def fragile(cfg: object, tested: bool) -> object:
@@ -157,7 +157,7 @@ def test_a_crash_is_a_row_and_only_the_missing_trial_runs_again(
     monkeypatch.setattr(bcd.training.run, "train", fragile)
     scores = [do(folder, TRIALS[i], str(i)) for i in range(3)]
     assert scores[1] == WORST < min(scores[0], scores[2])
-    assert conclude_sweep(folder) == 1
+    assert finalize_sweep(folder) == 1
     by_name = {row["trial"]: row for row in table(folder, "trials.csv")}
     assert by_name["1"]["reason"] == "MemoryError: no room"
     assert [by_name[n]["status"] for n in "012"] == [DONE, FAILED, DONE]
@@ -170,7 +170,7 @@ def test_a_crash_is_a_row_and_only_the_missing_trial_runs_again(
     again = [do(folder, TRIALS[i], str(i)) for i in range(3)]
     assert trained == ["1"]
     assert (again[0], again[2]) == (scores[0], scores[2])
-    assert conclude_sweep(folder) == 0
+    assert finalize_sweep(folder) == 0
     assert not (folder / "1" / "traceback.txt").exists()
     assert "done before" in capsys.readouterr().err
 
@@ -194,7 +194,7 @@ def trial(name: str, overrides: str, run: int, accuracy: float, **more: Any) -> 
     return Trial(name, name, tuple(overrides.split()), run=(run, run, 0), **given)
 
 
-def test_a_setting_that_lacks_runs_cannot_win(tmp_path: Path) -> None:
+def test_a_configuration_that_lacks_runs_cannot_win(tmp_path: Path) -> None:
     made = [
         trial("0", "a=1 seed=0", 0, 0.9), trial("1", "a=1 seed=1", 1, 0.8),
         trial("2", "a=2 seed=0", 0, 0.99), trial("3", "a=2 seed=1", 1, 0.0, status=FAILED),
@@ -203,7 +203,7 @@ def test_a_setting_that_lacks_runs_cannot_win(tmp_path: Path) -> None:
     for one in made:
         record(tmp_path, one)
     rows = rank(tmp_path, fold(read_trials(tmp_path)))
-    assert [row.setting.label for row in rows] == ["a=1", "a=2", "a=3"]
+    assert [row.configuration.label for row in rows] == ["a=1", "a=2", "a=3"]
     assert [row.verdict for row in rows][::2] == [BEST, NOTHING]
     against = rows[1].against
     assert against is not None and against.n == 100
@@ -214,7 +214,7 @@ def test_images_that_overlap_are_one_cluster_of_a_trial(tmp_path: Path) -> None:
     catalog = made_up_catalog([3, 2])
     clusters = ("pair", "pair", "", "", "")
     Split(("val",) * 5, clusters=clusters).write(tmp_path / "split.csv", catalog)
-    paths = [picture.path for picture in catalog.pictures]
+    paths = [image.path for image in catalog.images]
     said = "".join(f"{path},a,a\n" for path in paths)
     (tmp_path / "predictions_val.csv").write_text("path,label,prediction\n" + said)
     told = read_right(tmp_path, "predictions_val.csv")
@@ -227,11 +227,11 @@ def test_equals_are_not_told_apart_and_the_lower_loss_stands_first(tmp_path: Pat
     record(tmp_path, trial("1", "a=2", 0, 0.9, loss=0.2))
     record(tmp_path, trial("2", "a=3", 0, 0.4))
     rows = rank(tmp_path, fold(read_trials(tmp_path)))
-    assert [row.setting.label for row in rows] == ["a=2", "a=1", "a=3"]
+    assert [row.configuration.label for row in rows] == ["a=2", "a=1", "a=3"]
     assert [row.verdict for row in rows] == [BEST, SAME, "worse than the best"]
 
 
-def test_a_score_counts_pictures_first_and_the_loss_only_between_equals() -> None:
+def test_a_score_counts_images_first_and_the_loss_only_between_equals() -> None:
     scores = [
         trial("0", "", 0, accuracy, loss=loss).score
         for accuracy, loss in [(0.90, 0.9), (0.90, 0.1), (0.91, 5.0), (0.91, float("nan"))]
@@ -270,5 +270,5 @@ def test_an_interruption_ends_the_sweep_and_leaves_the_trial_to_be_done(
         do(tmp_path / "s", ["seed=0"], "0")
     (left,) = read_trials(tmp_path / "s")
     assert left.status == UNFINISHED
-    assert conclude_sweep(tmp_path / "s", test=False) == 1
+    assert finalize_sweep(tmp_path / "s", test=False) == 1
     assert table(tmp_path / "s")[0]["reason"] == "0: unfinished"

@@ -14,7 +14,7 @@ import pytest
 import bench.seeds
 from bcd.errors import BcdError
 from bcd.inference.checkpoint import find_checkpoint
-from bcd.sweeps.finalize import conclude_sweep
+from bcd.sweeps.finalize import finalize_sweep
 from bcd.sweeps.trials import UNFINISHED
 from tests.sweeps.test_sweeps import record, trial
 
@@ -52,35 +52,35 @@ def widened(tmp_path: Path) -> Path:
 def test_the_sweep_and_the_line_it_prints_mean_the_winner(
     widened: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert conclude_sweep(widened) == 0
+    assert finalize_sweep(widened) == 0
     said = capsys.readouterr().err
     assert f"ckpt={widened / '2' / BEST}" in said
     # The newest below the folder of sweeps is a loser too.
     for given in (widened, widened.parent, widened / "2"):
         assert find_checkpoint(str(given)) == widened / "2" / BEST
     assert find_checkpoint(str(widened / "0")) == widened / "0" / BEST
-    assert "test part was used for 2 settings, as the sweep was widened: also for a=1" in said
+    assert "test part was used for 2 configurations, as the sweep was widened: also for a=1" in said
     page = (widened / "leaderboard.html").read_text()
-    assert "used for 2 settings" in page and "alone" not in page
+    assert "used for 2 configurations" in page and "alone" not in page
 
 
 def test_a_sweep_that_tested_its_winner_alone_says_so(
     widened: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (widened / "0" / "metrics.json").unlink()
-    assert conclude_sweep(widened) == 0
-    assert "used for the best setting alone, after the ranking" in capsys.readouterr().err
+    assert finalize_sweep(widened) == 0
+    assert "used for the best configuration alone, after the ranking" in capsys.readouterr().err
 
 
 def test_trials_that_came_after_the_test_are_told(
     widened: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (widened / "0" / "metrics.json").unlink()
-    conclude_sweep(widened)
+    finalize_sweep(widened)
     record(widened, trial("4", "a=4 seed=0", 0, 0.6, best=BEST))
     for _ in range(2):  # it is remembered
         capsys.readouterr()
-        conclude_sweep(widened)
+        finalize_sweep(widened)
         said = capsys.readouterr().err
         assert "after the ranking" not in said
         assert "the sweep was widened: 1 of its trials were made after that" in said
@@ -90,7 +90,7 @@ def test_trials_that_came_after_the_test_are_told(
 def test_a_sweep_that_cannot_name_its_winner_gives_no_checkpoint(widened: Path) -> None:
     with pytest.raises(BcdError, match="is a sweep that was not ranked: rank it"):
         find_checkpoint(str(widened))
-    conclude_sweep(widened)
+    finalize_sweep(widened)
     record(widened, trial("4", "a=4 seed=0", 0, 0.0, status=UNFINISHED))
     with pytest.raises(BcdError, match="has other trials than when it was ranked"):
         find_checkpoint(str(widened))
@@ -99,7 +99,7 @@ def test_a_sweep_that_cannot_name_its_winner_gives_no_checkpoint(widened: Path) 
 def test_the_table_over_seeds_is_of_the_winner_alone(
     widened: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    conclude_sweep(widened)
+    finalize_sweep(widened)
     read: list[str] = []
 
     def figures(run: Path) -> dict[str, Any]:

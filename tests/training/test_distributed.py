@@ -16,8 +16,8 @@ from bcd.training.run import train
 from tests.helpers.harness import SMALL, fresh, train_config, warnings
 
 TWO = ("trainer=ddp", "trainer.devices=2")
-# 103 pictures: 61 of them train, 11 val and 31 test, so that neither processes nor batches come out
-# even; the last of the batches of 12 has one picture, for two processes.
+# 103 images: 61 of them train, 11 val and 31 test, so that neither processes nor batches come out
+# even; the last of the batches of 12 has one image, for two processes.
 COUNT, TRAINED = 103, 61
 UNEVEN = (f"data.generate.count={COUNT}", "data.batch_size=12", "split.val=0.15", "seed=1")
 # Its features spread without trained weights, so that two epochs move the answers.
@@ -93,7 +93,7 @@ def test_two_processes_that_diverge_end_in_one_line(folder: Path) -> None:
         (("trainer=ddp", "trainer.devices=3", "data.batch_size=16"), r"batch_size=16.*of 3"),
         ((*TWO, "lr_find=true"), "lr_find=true looks in one process"),
         ((*TWO, "head=knn", "model.unfreeze=0"), "head=knn is fitted in one process"),
-        (("trainer=ddp", "trainer.devices=8"), "val has 4 pictures"),
+        (("trainer=ddp", "trainer.devices=8"), "val has 4 images"),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused(

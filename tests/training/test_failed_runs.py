@@ -35,7 +35,7 @@ TOO_LARGE = os.strerror(errno.EFBIG)  # what a limit on the size of files says; 
 
 @pytest.fixture(scope="module")
 def smears(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The override that names pictures which are drawn already."""
+    """The override that names images which are drawn already."""
     root = tmp_path_factory.mktemp("drawn")
     train(train_config(root / "run", *SMALL, f"data.root={root}/smears"))
     return f"data.root={root}/smears"
@@ -77,7 +77,7 @@ def test_a_killed_run_leaves_whole_checkpoints_and_later_runs_as_they_were(
     for name in checkpoints:
         content = read_content(run / name)
         assert content["card"]["classes"]
-        assert not content["card"]["judge"]
+        assert not content["card"]["policy"]
     later = train(train_config(tmp_path / "later", *SMALL, smears))
     monkeypatch.setenv("BCD_CACHE", str(tmp_path / "untouched"))
     undisturbed = train(train_config(tmp_path / "undisturbed", *SMALL, smears))

@@ -27,16 +27,16 @@ DIVERGING = ("optimizer=sgd", "optimizer.lr=3e38")
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("endings") / "pictures"
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("endings") / "images"
 
 
-def config(pictures: Path, run_dir: Path, *overrides: str) -> TrainConfig:
-    return train_config(run_dir, *SMALL, *FROZEN, f"data.root={pictures}", *overrides)
+def config(images: Path, run_dir: Path, *overrides: str) -> TrainConfig:
+    return train_config(run_dir, *SMALL, *FROZEN, f"data.root={images}", *overrides)
 
 
-def run(pictures: Path, run_dir: Path, *overrides: str) -> TrainResult:
-    result = train(config(pictures, run_dir, *overrides))
+def run(images: Path, run_dir: Path, *overrides: str) -> TrainResult:
+    result = train(config(images, run_dir, *overrides))
     assert result is not None
     return result
 
@@ -56,10 +56,10 @@ def checkpoints(folder: Path) -> list[str]:
     ],
 )
 def test_a_diverged_run_ends_in_one_line_and_keeps_no_checkpoint(
-    overrides: tuple[str, ...], pictures: Path, tmp_path: Path
+    overrides: tuple[str, ...], images: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(BcdError, match=r"training diverged in epoch \d+, step \d+") as caught:
-        run(pictures, tmp_path / "run", *DIVERGING, *overrides)
+        run(images, tmp_path / "run", *DIVERGING, *overrides)
     assert caught.value.status == 1
     line = str(caught.value)
     assert "learning rate 3e+38" in line
@@ -99,7 +99,7 @@ def test_weights_that_are_not_finite_are_not_saved() -> None:
 
 
 def test_a_checkpoint_of_an_epoch_before_is_kept(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = SmearClassifier.training_step
 
@@ -109,35 +109,35 @@ def test_a_checkpoint_of_an_epoch_before_is_kept(
 
     monkeypatch.setattr(SmearClassifier, "training_step", failing)
     with pytest.raises(BcdError, match=r"epoch 1, .*nan.*checkpoints of earlier epochs are kept"):
-        run(pictures, tmp_path / "run")
+        run(images, tmp_path / "run")
     assert checkpoints(tmp_path / "run") == ["best.ckpt", "last.ckpt"]
     for name in ("best", "last"):
         file = tmp_path / "run" / "checkpoints" / f"{name}.ckpt"
         network, card = load_checkpoint(file, uncalibrated=True)
         assert all(bool(value.isfinite().all()) for value in network.state_dict().values())
-        assert card.judge is None
+        assert card.policy is None
 
 
 @pytest.mark.parametrize("head", ["logreg", "knn"])
 def test_a_fitted_head_on_features_that_are_not_finite_ends_in_one_line(
-    head: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    head: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bcd.models.network import SmearNetwork
 
     embed = SmearNetwork.embed
     monkeypatch.setattr(SmearNetwork, "embed", lambda self, x: embed(self, x).fill_(float("nan")))
-    with pytest.raises(BcdError, match="features of pictures are not finite"):
-        run(pictures, tmp_path / "run", f"head={head}")
+    with pytest.raises(BcdError, match="features of images are not finite"):
+        run(images, tmp_path / "run", f"head={head}")
     assert checkpoints(tmp_path / "run") == []
 
 
-def test_a_diverged_trial_is_a_failed_row_with_its_reason(pictures: Path, tmp_path: Path) -> None:
+def test_a_diverged_trial_is_a_failed_row_with_its_reason(images: Path, tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
 
     from bcd.sweeps.trials import FAILED, read_trials, run_trial
     from tests.helpers.harness import CONF
 
-    words = [*SMALL, *FROZEN, f"data.root={pictures}", *DIVERGING]
+    words = [*SMALL, *FROZEN, f"data.root={images}", *DIVERGING]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", overrides=["run_dir=x", *words])
     run_trial(cfg, tmp_path, "0", words)
@@ -147,16 +147,16 @@ def test_a_diverged_trial_is_a_failed_row_with_its_reason(pictures: Path, tmp_pa
     assert not (tmp_path / "0" / "traceback.txt").exists()
 
 
-def test_the_search_for_a_rate_may_lose_the_loss(pictures: Path, tmp_path: Path) -> None:
+def test_the_search_for_a_rate_may_lose_the_loss(images: Path, tmp_path: Path) -> None:
     words = ("lr_find=true", "optimizer=sgd", "model.backbone_lr=1", "scheduler=plateau")
-    assert train(config(pictures, tmp_path / "run", *words, "augment.views=1")) is None
+    assert train(config(images, tmp_path / "run", *words, "augment.views=1")) is None
     assert (tmp_path / "run" / "learning_rate.csv").is_file()
 
 
 def test_the_search_for_a_rate_sees_more_views_than_the_run_has_epochs(
-    pictures: Path, tmp_path: Path
+    images: Path, tmp_path: Path
 ) -> None:
-    cfg = config(pictures, tmp_path / "run", "lr_find=true", "trainer.max_epochs=2")
+    cfg = config(images, tmp_path / "run", "lr_find=true", "trainer.max_epochs=2")
     assert cfg.augment.views > 2
     assert train(cfg) is None
     assert (tmp_path / "run" / "learning_rate.csv").is_file()
@@ -172,23 +172,23 @@ def test_the_search_for_a_rate_sees_more_views_than_the_run_has_epochs(
     ],
 )
 def test_what_would_train_nothing_is_wrong_use(
-    override: str, part: str, pictures: Path, tmp_path: Path
+    override: str, part: str, images: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=part):
-        config(pictures, tmp_path / "run", override)
+        config(images, tmp_path / "run", override)
 
 
 @pytest.mark.parametrize("setting", ["+trainer.limit_train_batches=0", "+trainer.max_steps=0"])
-def test_a_run_without_a_batch_says_so(setting: str, pictures: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_batch_says_so(setting: str, images: Path, tmp_path: Path) -> None:
     with pytest.raises(BcdError, match="nothing was trained"):
-        run(pictures, tmp_path / "run", setting)
+        run(images, tmp_path / "run", setting)
     assert checkpoints(tmp_path / "run") == []
 
 
 def test_a_loss_that_never_falls_is_told_and_written(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(pictures, tmp_path / "run", "optimizer=sgd", "optimizer.lr=1e-30", "model.dropout=0",
+    run(images, tmp_path / "run", "optimizer=sgd", "optimizer.lr=1e-30", "model.dropout=0",
         "augment=none")  # fmt: skip
     said = capsys.readouterr().err
     assert "warning: the loss on train never fell" in said
@@ -198,8 +198,8 @@ def test_a_loss_that_never_falls_is_told_and_written(
     assert "the loss on train never fell" in (tmp_path / "run" / "model_card.md").read_text()
 
 
-def test_a_run_that_learns_is_not_warned_of(pictures: Path, tmp_path: Path) -> None:
-    cfg = config(pictures, tmp_path / "run")
+def test_a_run_that_learns_is_not_warned_of(images: Path, tmp_path: Path) -> None:
+    cfg = config(images, tmp_path / "run")
     falling = [{"train/loss": 1.2, "val/loss": 1.3}, {"train/loss": 1.3, "val/loss": 1.4}]
     falling += [{"train/loss": 1.1, "val/loss": 1.2}]
     assert loss_warnings(cfg, 4, falling) == []
@@ -212,13 +212,13 @@ def test_a_run_that_learns_is_not_warned_of(pictures: Path, tmp_path: Path) -> N
 def test_every_path_and_command_that_is_printed_is_there(
     overrides: tuple[str, ...],
     kept: int,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     off = ["+trainer.enable_checkpointing=false"] if not kept else []
     folder = tmp_path / "a run"
-    run(pictures, folder, *overrides, *off)
+    run(images, folder, *overrides, *off)
     said = capsys.readouterr().err
     assert len(checkpoints(folder)) == kept
     lines = [line for line in said.splitlines() if "ckpt=" in line]
@@ -231,7 +231,7 @@ def test_every_path_and_command_that_is_printed_is_there(
 
 
 def test_an_interrupted_run_names_only_what_is_there(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_at = 0
     begin = SmearClassifier.on_train_epoch_start
@@ -243,27 +243,27 @@ def test_an_interrupted_run_names_only_what_is_there(
 
     monkeypatch.setattr(SmearClassifier, "on_train_epoch_start", interrupted)
     with pytest.raises(BcdError, match="no epoch had ended: start again") as first:
-        run(pictures, tmp_path / "first")
+        run(images, tmp_path / "first")
     stop_at = 1
     with pytest.raises(BcdError, match="continue with ") as second:
-        run(pictures, tmp_path / "the second")
+        run(images, tmp_path / "the second")
     assert shlex.split(str(second.value))[-1] == f"resume={tmp_path}/the second"
     assert first.value.status == second.value.status == 130
     assert "last.ckpt" in checkpoints(tmp_path / "the second")
 
 
 def test_fast_dev_run_comes_to_an_end_and_says_what_it_is_worth(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(pictures, tmp_path / "run", "+trainer.fast_dev_run=true")
+    run(images, tmp_path / "run", "+trainer.fast_dev_run=true")
     said = capsys.readouterr().err
     assert "warning: trainer.fast_dev_run: hardly anything is trained" in said
     assert "ckpt=" not in said
     assert checkpoints(tmp_path / "run") == []
 
 
-def test_an_argument_of_a_named_class_needs_no_plus(pictures: Path, tmp_path: Path) -> None:
-    words = [*SMALL, *FROZEN, f"data.root={pictures}", f"hydra.run.dir={tmp_path / 'run'}"]
+def test_an_argument_of_a_named_class_needs_no_plus(images: Path, tmp_path: Path) -> None:
+    words = [*SMALL, *FROZEN, f"data.root={images}", f"hydra.run.dir={tmp_path / 'run'}"]
     given = ["trainer.fast_dev_run=true", "optimizer.amsgrad=true", "callbacks.best.save_top_k=2"]
     done = script("train.py", *words, *given)
     assert done.returncode == 0, done.stderr
@@ -275,8 +275,8 @@ def test_an_argument_of_a_named_class_needs_no_plus(pictures: Path, tmp_path: Pa
     assert "did you mean 'optimizer.amsgrad'" in line
 
 
-def test_no_callback_hides_the_watch(pictures: Path, tmp_path: Path) -> None:
-    result = run(pictures, tmp_path / "run", "trainer.max_epochs=1")
+def test_no_callback_hides_the_watch(images: Path, tmp_path: Path) -> None:
+    result = run(images, tmp_path / "run", "trainer.max_epochs=1")
     order = [type(callback).__name__ for callback in result.trainer.callbacks]  # type: ignore[attr-defined]
     assert order.index("LossWatch") < order.index("ModelCheckpoint")
     assert isinstance(result.trainer, pl.Trainer)

@@ -24,12 +24,12 @@ COMMON = ("trainer.max_epochs=3", "optimizer.lr=0.02")
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("resuming") / "pictures"
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("resuming") / "images"
 
 
-def run(pictures: Path, run_dir: Path, *overrides: str) -> TrainResult:
-    cfg = train_config(run_dir, *SMALL, f"data.root={pictures}", *overrides)
+def run(images: Path, run_dir: Path, *overrides: str) -> TrainResult:
+    cfg = train_config(run_dir, *SMALL, f"data.root={images}", *overrides)
     result = train(cfg)
     assert result is not None
     return result
@@ -68,13 +68,13 @@ def states(run_dir: Path, name: str) -> dict[str, torch.Tensor]:
 )
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
-    overrides: tuple[str, ...], epoch: int, pictures: Path, tmp_path: Path
+    overrides: tuple[str, ...], epoch: int, images: Path, tmp_path: Path
 ) -> None:
     words = (*COMMON, *overrides, "callbacks.progress=null")
-    whole = run(pictures, tmp_path / "whole", *words)
+    whole = run(images, tmp_path / "whole", *words)
     with interrupted(epoch):
-        run(pictures, tmp_path / "part", *words)
-    rest = run(pictures, tmp_path / "part", *words, f"resume={tmp_path / 'part'}")
+        run(images, tmp_path / "part", *words)
+    rest = run(images, tmp_path / "part", *words, f"resume={tmp_path / 'part'}")
     assert rest.run_dir == tmp_path / "part"
     assert rest.metrics == whole.metrics
     assert rest.classifier.history == whole.classifier.history
@@ -90,28 +90,26 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
     assert after.replace(str(tmp_path / "part"), str(tmp_path / "whole")) == before
 
 
-def test_the_best_epoch_before_the_interruption_is_remembered(
-    pictures: Path, tmp_path: Path
-) -> None:
+def test_the_best_epoch_before_the_interruption_is_remembered(images: Path, tmp_path: Path) -> None:
     first_is_best = ("callbacks.best.monitor=epoch", "callbacks.best.mode=min")
     words = (*COMMON, "logger=none", *first_is_best)
     with interrupted(2):
-        run(pictures, tmp_path / "run", *words)
+        run(images, tmp_path / "run", *words)
     first = states(tmp_path / "run", "best")
     moved = tmp_path / "moved"
     shutil.move(tmp_path / "run", moved)
-    run(pictures, moved, *words, f"resume={moved}")
+    run(images, moved, *words, f"resume={moved}")
     assert all(torch.equal(value, states(moved, "best")[name]) for name, value in first.items())
-    assert torch.load(moved / "checkpoints/best.ckpt", weights_only=True)["card"]["judge"]
+    assert torch.load(moved / "checkpoints/best.ckpt", weights_only=True)["card"]["policy"]
     assert sorted(path.name for path in moved.glob("checkpoints/*")) == ["best.ckpt", "last.ckpt"]
 
 
-def test_a_finished_run_is_left_as_it_is(pictures: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_left_as_it_is(images: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    run(pictures, folder, "logger=none")
+    run(images, folder, "logger=none")
     before = {path: path.stat() for path in folder.rglob("*")}
     with pytest.raises(BcdError, match=r"the run has 2 of 2 epochs; raise trainer") as caught:
-        run(pictures, folder, "logger=none", f"resume={folder}")
+        run(images, folder, "logger=none", f"resume={folder}")
     assert caught.value.status == 1
     after = {path: path.stat() for path in folder.rglob("*")}
     assert {p: (s.st_ino, s.st_mtime_ns) for p, s in before.items()} == {
@@ -119,23 +117,23 @@ def test_a_finished_run_is_left_as_it_is(pictures: Path, tmp_path: Path) -> None
     }
 
 
-def test_a_run_that_was_killed_before_its_test_is_tested(pictures: Path, tmp_path: Path) -> None:
-    whole = run(pictures, tmp_path / "run", "logger=none")
+def test_a_run_that_was_killed_before_its_test_is_tested(images: Path, tmp_path: Path) -> None:
+    whole = run(images, tmp_path / "run", "logger=none")
     report = (tmp_path / "run" / "report.html").read_text()
     for name in ("metrics.json", "report.html", "run.json", "predictions.csv"):
         (tmp_path / "run" / name).unlink()
-    rest = run(pictures, tmp_path / "run", "logger=none", f"resume={tmp_path / 'run'}")
+    rest = run(images, tmp_path / "run", "logger=none", f"resume={tmp_path / 'run'}")
     assert rest.metrics == whole.metrics
     assert (tmp_path / "run" / "report.html").read_text() == report
 
 
-def test_more_epochs_go_on_where_a_run_ended(pictures: Path, tmp_path: Path) -> None:
-    whole = run(pictures, tmp_path / "whole", *COMMON)
-    run(pictures, tmp_path / "part", *COMMON, "trainer.max_epochs=2")
+def test_more_epochs_go_on_where_a_run_ended(images: Path, tmp_path: Path) -> None:
+    whole = run(images, tmp_path / "whole", *COMMON)
+    run(images, tmp_path / "part", *COMMON, "trainer.max_epochs=2")
     report = tmp_path / "part" / "report.html"
     assert "The run evaluated its test part once" in report.read_text()
     assert "<td>epochs</td><td>2, batches" in report.read_text()
-    rest = run(pictures, tmp_path / "part", *COMMON, f"resume={tmp_path / 'part'}")
+    rest = run(images, tmp_path / "part", *COMMON, f"resume={tmp_path / 'part'}")
     assert rest.metrics == whole.metrics
     assert "not the first use of its test part" in report.read_text()
     assert "test part once" not in report.read_text()
@@ -152,24 +150,22 @@ def test_more_epochs_go_on_where_a_run_ended(pictures: Path, tmp_path: Path) -> 
     ],
 )
 def test_another_configuration_is_refused(
-    override: str, part: str, finished: Path, pictures: Path
+    override: str, part: str, finished: Path, images: Path
 ) -> None:
     with pytest.raises(ConfigError, match=part):
-        run(pictures, finished, override, f"resume={finished}")
+        run(images, finished, override, f"resume={finished}")
 
 
 @pytest.fixture(scope="module")
-def finished(pictures: Path) -> Path:
-    return run(pictures, pictures.parent / "finished", "logger=none").run_dir
+def finished(images: Path) -> Path:
+    return run(images, images.parent / "finished", "logger=none").run_dir
 
 
-def test_a_schedule_does_not_go_on_after_its_end(pictures: Path, tmp_path: Path) -> None:
+def test_a_schedule_does_not_go_on_after_its_end(images: Path, tmp_path: Path) -> None:
     words = ("scheduler=cosine", "logger=none")
-    run(pictures, tmp_path / "run", *words)
+    run(images, tmp_path / "run", *words)
     with pytest.raises(ConfigError, match="scheduler was made for 2 epochs"):
-        run(
-            pictures, tmp_path / "run", *words, "trainer.max_epochs=4", f"resume={tmp_path / 'run'}"
-        )
+        run(images, tmp_path / "run", *words, "trainer.max_epochs=4", f"resume={tmp_path / 'run'}")
 
 
 def test_the_runs_own_configuration_is_taken_with_what_is_changed(
@@ -244,12 +240,12 @@ def test_a_trial_of_a_sweep_is_not_resumed_alone(finished: Path, tmp_path: Path)
     assert (own / "checkpoints" / "best.ckpt").read_bytes() == before
 
 
-def test_tensorboard_goes_on_in_the_same_folder(pictures: Path, tmp_path: Path) -> None:
+def test_tensorboard_goes_on_in_the_same_folder(images: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     with interrupted(2):
-        run(pictures, tmp_path / "run", *COMMON)
-    run(pictures, tmp_path / "run", *COMMON, f"resume={tmp_path / 'run'}")
+        run(images, tmp_path / "run", *COMMON)
+    run(images, tmp_path / "run", *COMMON, f"resume={tmp_path / 'run'}")
     events = EventAccumulator(str(tmp_path / "run"))
     events.Reload()
     steps = [event.step for event in events.Scalars("val/loss")]

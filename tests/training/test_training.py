@@ -21,7 +21,7 @@ FROZEN = ("model=mobilenetv2", "model.weights=null", "model.input_size=48")
 
 
 def run(run_dir: Path, *overrides: str) -> TrainResult:
-    root = run_dir.parent / "pictures"
+    root = run_dir.parent / "images"
     result = train(train_config(run_dir, *SMALL, f"data.root={root}", *overrides))
     assert result is not None
     return result
@@ -96,10 +96,10 @@ def test_eval_repeats_the_reported_test_metrics(
     assert_same_figures(again, reported)
 
 
-def test_eval_of_another_folder_takes_all_and_warns_of_trained_pictures(
+def test_eval_of_another_folder_takes_all_and_warns_of_trained_images(
     small: TrainResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    catalog_root = small.run_dir.parent / "pictures"
+    catalog_root = small.run_dir.parent / "images"
     other = tmp_path / "other"
     shutil.copytree(catalog_root, other)
     cfg = eval_config(
@@ -112,11 +112,11 @@ def test_eval_of_another_folder_takes_all_and_warns_of_trained_pictures(
     assert results["all"].metrics["n"] == 48
     split = small.datamodule.split
     trained = len(split.indices("train")) + len(split.indices("val"))
-    assert f"{trained} of 48 pictures were trained" in capsys.readouterr().err
+    assert f"{trained} of 48 images were trained" in capsys.readouterr().err
 
 
 def test_frozen_features_and_their_batchnorm_stay_bit_identical(tmp_path: Path) -> None:
-    cfg = train_config(tmp_path / "x", *SMALL, *FROZEN, f"data.root={tmp_path / 'pictures'}")
+    cfg = train_config(tmp_path / "x", *SMALL, *FROZEN, f"data.root={tmp_path / 'images'}")
     torch.manual_seed(0)
     import lightning.pytorch as pl
 
@@ -158,7 +158,7 @@ def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_the_seed_decides_and_zero_is_one(small: TrainResult, tmp_path: Path) -> None:
-    shutil.copytree(small.run_dir.parent / "pictures", tmp_path / "pictures")
+    shutil.copytree(small.run_dir.parent / "images", tmp_path / "images")
     again = run(tmp_path / "again", "seed=0")
     other = run(tmp_path / "other", "seed=1")
     for name, value in tensors(small).items():
@@ -176,4 +176,4 @@ def test_a_run_with_the_bank_and_one_without_agree(unfreeze: int, tmp_path: Path
         torch.testing.assert_close(tensors(banked)[name], value, atol=1e-3, rtol=1e-3)
     assert banked.metrics["test"]["confusion"] == plain.metrics["test"]["confusion"]
     assert banked.metrics["test"]["loss"] == pytest.approx(plain.metrics["test"]["loss"], abs=1e-3)
-    assert banked.datamodule.source is banked.datamodule.pictures
+    assert banked.datamodule.source is banked.datamodule.images

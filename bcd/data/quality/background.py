@@ -1,18 +1,18 @@
 """The empty glass of a smear: its colours, from pixels that lie in no cell and near none.
 
-What the colours of the whole picture say is in part how much of it is stained: cells colour it.
+What the colours of the whole image say is in part how much of it is stained: cells colour it.
 Here red and white cells, platelets and debris are masked with a wide margin first, so that only
 light, glass and stain left on it remain. How much is masked, and where, must not show either:
 
 - only colours are given, of `SAMPLE` pixels whatever number is left, so that neither a count nor
   the smaller noise of a larger sample tells how much was masked;
-- the pixels are chosen by one fixed order of places, the same in all pictures;
-- the border of the picture (a cell beyond it may cast its halo into it) and the corner of the
-  scale bar are left out of every picture.
+- the pixels are chosen by one fixed order of places, the same in all images;
+- the border of the image (a cell beyond it may cast its halo into it) and the corner of the
+  scale bar are left out of every image.
 
 What remains is that pixels of a crowded field lie closer together than those of an empty one. Where
 fewer than `SAMPLE` are left, or what is left is no lighter than what is masked (no bright field, or
-cells cut out on black), or much of the picture is lighter still (a cell that fills it was taken for
+cells cut out on black), or much of the image is lighter still (a cell that fills it was taken for
 the glass), no colours are given. What cannot be told from glass is taken for it: cells fainter than
 `_APART`, and in a field without any glass a sheet of even cells.
 """
@@ -30,13 +30,13 @@ from bcd.data.reading import BAR_HEIGHT, BAR_WIDTH
 SAMPLE = 64  # pixels whose colours are looked at
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
-_SIDE = 112  # pixels that the picture is brought to: averaging lowers its noise
+_SIDE = 112  # pixels that the image is brought to: averaging lowers its noise
 _STEP = 4  # the light is fitted on every fourth pixel of every fourth row
 _BLOCKS = 4  # by four: in each, the brightest pixels are first taken for glass
 _BRIGHTEST = 0.15
 _FITS = 4
 _APART = 10  # grey values from the glass, in any channel, from which on a pixel is no glass
-_LIGHTER = 0.03  # share of the picture that is lighter than glass, from which on it is none
+_LIGHTER = 0.03  # share of the image that is lighter than glass, from which on it is none
 _MARGIN = 3  # pixels of 112 around what is no glass, twice as many of 224
 
 
@@ -63,19 +63,19 @@ _ALWAYS = _always_masked()
 
 
 def background_colours(
-    picture: NDArray[np.uint8],
+    image: NDArray[np.uint8],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Quantiles of the colours of the empty glass, and the share of the picture that is stained.
+    """Quantiles of the colours of the empty glass, and the share of the image that is stained.
 
     Args:
-        picture: RGB, (224, 224, 3).
+        image: RGB, (224, 224, 3).
 
     Returns:
         Five quantiles of each channel over `SAMPLE` pixels far from any cell, float32 (15,), 0 to
         255, not a number where there are none to give; and the share of all pixels that are no
         glass, float32 (), which is no part of the colours.
     """
-    small = np.asarray(cv2.resize(picture, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.uint8)
+    small = np.asarray(cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.uint8)
     glass: Any = _TERMS.reshape(-1, 6) @ _fit_light(small)
     above = small.astype(np.float32) - glass.reshape(_SIDE, _SIDE, 3)
     apart = np.abs(above)
@@ -96,7 +96,7 @@ def background_colours(
 def _fit_light(small: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Fits each channel of the glass by a quadratic of the place, (6, 3): light is uneven.
 
-    It begins with the brightest pixels of each part of the picture and goes on with whatever is
+    It begins with the brightest pixels of each part of the image and goes on with whatever is
     near the last fit, so that how many cells there are moves it little.
     """
     few = small[::_STEP, ::_STEP].astype(np.float32)

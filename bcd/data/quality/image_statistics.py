@@ -1,6 +1,6 @@
-"""Looks: what one glance at a picture tells. Each picture is read once.
+"""ImageStatistics: what one glance at an image tells. Each image is read once.
 
-The audit asks of these whether two files show the same field, which pictures come from one slide,
+The audit asks of these whether two files show the same field, which images come from one slide,
 and how well the class can be told from colour, corners and files. They are kept by the file's
 sha256.
 """
@@ -20,16 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.data.catalog import Catalog
-from bcd.data.files import PictureError, read_bytes, room_for
+from bcd.data.files import ImageError, read_bytes, room_for
 from bcd.data.parallel import are_small, read_each
 from bcd.data.quality.background import background_colours
-from bcd.data.reading import BAR_WIDTH, decode_picture, fit, jpeg_tables
+from bcd.data.reading import BAR_WIDTH, decode_image, fit, jpeg_tables
 from bcd.errors import BcdError
 from bcd.storage import cache_dir, digest, replacing
 
-_VERSION = 5  # raise it when the same picture gives other numbers
+_VERSION = 5  # raise it when the same image gives other numbers
 
-SIDE = 224  # pixels that every picture is brought to first
+SIDE = 224  # pixels that every image is brought to first
 GREY = 32
 TINY = 16
 _CORNER, _CORNER_SHARE = 12, 0.2
@@ -39,8 +39,8 @@ _QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 
 
 @dataclass(frozen=True)
-class Looks:
-    """What is known of n pictures, in the catalog's order.
+class ImageStatistics:
+    """What is known of n images, in the catalog's order.
 
     Attributes:
         pixels: sha256 of the decoded pixels, uint8 (n, 32); the same for files that differ only in
@@ -50,7 +50,7 @@ class Looks:
         quantiles: Seven quantiles of each colour channel, float32 (n, 21), 0 to 255.
         glass: Five quantiles of each colour channel over pixels far from any cell, float32 (n, 15),
             not a number where too few are left (`bcd.data.quality.background`).
-        stained: Share of the picture that is no empty glass, float32 (n,).
+        stained: Share of the image that is no empty glass, float32 (n,).
         patches: Mean colour of a patch of 12 pixels a side in each corner, float32 (n, 12); at the
             bottom right it lies beside the place of the scale bar.
         background: Median colour of the brightest fifth, float32 (n, 3).
@@ -84,24 +84,24 @@ class Looks:
 
 Row = dict[str, NDArray[Any]]
 Columns = dict[str, NDArray[Any]]
-_NAMES = tuple(f.name for f in fields(Looks))
+_NAMES = tuple(f.name for f in fields(ImageStatistics))
 
 
-def look_at(catalog: Catalog) -> Looks:
-    """Looks at every picture of a catalog; those looked at before are remembered.
+def image_statistics(catalog: Catalog) -> ImageStatistics:
+    """Measures every image of a catalog; images measured before come from the cache.
 
     Raises:
-        BcdError: A picture has changed or gone since the catalog was made.
+        BcdError: An image has changed or gone since the catalog was made.
     """
     file = _memory_file(catalog.root)
     place, columns = _load(file)
-    names = [picture.sha256 for picture in catalog.pictures]
+    names = [image.sha256 for image in catalog.images]
     new: dict[str, Path] = {}
-    for name, picture in zip(names, catalog.pictures, strict=True):
+    for name, image in zip(names, catalog.images, strict=True):
         if name not in place:
-            new.setdefault(name, catalog.root / picture.path)
+            new.setdefault(name, catalog.root / image.path)
     if new:
-        rows = read_each(_look, new, are_small(catalog), "Auditing the pictures")
+        rows = read_each(_look, new, are_small(catalog), "Auditing the images")
         columns = _joined(columns, rows, len(place), len(new))
         place |= {name: len(place) + number for number, name in enumerate(new)}
         with contextlib.suppress(OSError):  # without a memory the next run looks again, no more
@@ -111,7 +111,7 @@ def look_at(catalog: Catalog) -> Looks:
     taken = [place[name] for name in names]
     if taken != list(range(len(place))):
         columns = {n: column[taken] for n, column in columns.items()}
-    return Looks(**columns)
+    return ImageStatistics(**columns)
 
 
 def _joined(old: Columns, rows: Iterator[Row], before: int, more: int) -> Columns:
@@ -130,44 +130,44 @@ def _look(path: Path, sha256: str) -> Row:
     try:
         with room_for(path):
             data = read_bytes(path)
-            picture = decode_picture(data)
+            image = decode_image(data)
             length, tables = len(data), jpeg_tables(data)
             found = hashlib.sha256(data).hexdigest()
             del data
-    except PictureError as error:
+    except ImageError as error:
         raise BcdError(f"{path} {error}; start again") from error
     if found != sha256:  # it is kept under this name
         raise BcdError(f"{path} has changed since the catalog was made; start again")
-    height, width = picture.shape[:2]
-    content = hashlib.sha256(f"{picture.shape}".encode())
-    content.update(np.ascontiguousarray(picture).data)
+    height, width = image.shape[:2]
+    content = hashlib.sha256(f"{image.shape}".encode())
+    content.update(np.ascontiguousarray(image).data)
     pixels = content.digest()
     numbers = (length, length / (width * height), *tables)
     return {
         "pixels": np.frombuffer(pixels, np.uint8),
         "encoding": np.asarray(numbers, np.float32),
-        **describe(fit(picture, SIDE)),
+        **describe(fit(image, SIDE)),
     }
 
 
-def describe(picture: NDArray[np.uint8]) -> Row:
-    """What `Looks` holds of the pixels (224, 224, 3) of one picture, all but the file's own."""
-    grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
-    small = cv2.resize(picture, (GREY, GREY), interpolation=cv2.INTER_AREA)
-    background, middle, dark = _tones(picture)
-    glass, stained = background_colours(picture)
+def describe(image: NDArray[np.uint8]) -> Row:
+    """The fields of `ImageStatistics` that follow from one image's pixels (224, 224, 3)."""
+    grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+    small = cv2.resize(image, (GREY, GREY), interpolation=cv2.INTER_AREA)
+    background, middle, dark = _tones(image)
+    glass, stained = background_colours(image)
     return {
         "grey": cv2.resize(grey, (GREY, GREY), interpolation=cv2.INTER_AREA),
         "tiny": cv2.resize(small, (TINY, TINY), interpolation=cv2.INTER_AREA),
-        "quantiles": _quantiles(picture),
+        "quantiles": _quantiles(image),
         "glass": glass,
         "stained": stained,
-        "patches": _patches(picture),
+        "patches": _patches(image),
         "background": background,
         "middle": middle,
         "dark": dark,
         "corners": _corners(grey),
-        "frame": _frame(picture),
+        "frame": _frame(image),
         "brightness": np.asarray(grey.mean(), np.float32),
         "sharpness": _spread(cv2.Laplacian(grey, cv2.CV_32F)),
     }
@@ -177,17 +177,17 @@ def _spread(values: cv2.typing.MatLike) -> NDArray[np.float32]:
     return np.asarray(cv2.meanStdDev(values)[1][0, 0], np.float32)
 
 
-def _quantiles(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _quantiles(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     found = []
     for channel in range(3):
-        counts = cv2.calcHist([picture], [channel], None, [256], [0, 256]).ravel().cumsum()
+        counts = cv2.calcHist([image], [channel], None, [256], [0, 256]).ravel().cumsum()
         found.append(np.searchsorted(counts, np.multiply(_QUANTILES, counts[-1])))
     return np.concatenate(found).astype(np.float32)
 
 
-def _tones(picture: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+def _tones(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
     """Median colours of the brightest fifth, the middle fifth and the darkest twentieth."""
-    colours = picture[::3, ::3].reshape(-1, 3)
+    colours = image[::3, ::3].reshape(-1, 3)
     order = np.argsort(colours @ np.array((77, 150, 29), np.int32))
     n = len(order)
     parts = (order[-n // 5 :], order[2 * n // 5 : 3 * n // 5], order[: n // 20])
@@ -205,20 +205,20 @@ def _corners(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.stack(small).astype(np.uint8)
 
 
-def _patches(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _patches(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Mean colours of four patches; where `mask_scale_bar` mirrors, of what it would put there."""
     near, far = slice(None, _PATCH), slice(-_PATCH, None)
     beside = SIDE - 2 * round(BAR_WIDTH * SIDE)
     places = ((near, near), (near, far), (far, near), (far, slice(beside, beside + _PATCH)))
-    return np.concatenate([picture[place].mean(axis=(0, 1)) for place in places]).astype(np.float32)
+    return np.concatenate([image[place].mean(axis=(0, 1)) for place in places]).astype(np.float32)
 
 
-def _frame(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _frame(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     strips = (
-        picture[:_FRAME],
-        picture[-_FRAME:],
-        picture[:, :_FRAME].transpose(1, 0, 2),
-        picture[:, -_FRAME:].transpose(1, 0, 2),
+        image[:_FRAME],
+        image[-_FRAME:],
+        image[:, :_FRAME].transpose(1, 0, 2),
+        image[:, -_FRAME:].transpose(1, 0, 2),
     )
     means = [
         cv2.resize(np.ascontiguousarray(s), (8, 1), interpolation=cv2.INTER_AREA) for s in strips
@@ -227,11 +227,11 @@ def _frame(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _memory_file(root: Path) -> Path:
-    return cache_dir() / "looks" / f"{digest(f'{_VERSION} {root}')[:16]}.npz"
+    return cache_dir() / "statistics" / f"{digest(f'{_VERSION} {root}')[:16]}.npz"
 
 
 def _load(file: Path) -> tuple[dict[str, int], Columns]:
-    """Row of each picture that was looked at, and the columns; nothing where they are damaged."""
+    """Row of each image that was looked at, and the columns; nothing where they are damaged."""
     try:
         with np.load(file, allow_pickle=False) as stored:
             columns = {name: stored[name] for name in _NAMES}

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.data.files import PictureError, read_bytes, room_for
+from bcd.data.files import ImageError, read_bytes, room_for
 from bcd.data.parallel import read_each
-from bcd.data.reading import BAR_HEIGHT, BAR_WIDTH, decode_picture
+from bcd.data.reading import BAR_HEIGHT, BAR_WIDTH, decode_image
 from bcd.errors import BcdError
 
 MOST = 128  # keypoints an image, the strongest
@@ -84,10 +84,10 @@ def _read(path: Path, sha256: str) -> tuple[NDArray[np.generic], ...]:
     try:
         with room_for(path):
             data = read_bytes(path)
-            image = decode_picture(data)
+            image = decode_image(data)
             found = hashlib.sha256(data).hexdigest()
             del data
-    except PictureError as error:
+    except ImageError as error:
         raise BcdError(f"{path} {error}; start again") from error
     if found != sha256:  # its overlaps are kept under this name
         raise BcdError(f"{path} has changed since the catalog was made; start again")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bcd.data.catalog import Catalog
 from bcd.data.file_order import file_order
 from bcd.data.parallel import are_small
-from bcd.data.quality.image_statistics import Looks
+from bcd.data.quality.image_statistics import ImageStatistics
 from bcd.data.quality.keypoints import Keypoints, find_keypoints
 from bcd.data.quality.registration import Registration, register
 from bcd.data.quality.retrieval import Candidates, find_candidates, find_more
@@ -65,7 +65,7 @@ class Overlap:
     share: float = 1.0
 
 
-def find_overlaps(catalog: Catalog, look: Callable[[], Looks]) -> list[Overlap]:
+def find_overlaps(catalog: Catalog, look: Callable[[], ImageStatistics]) -> list[Overlap]:
     """Finds the pairs of images that show one field; remembers them.
 
     Of more than two images that are the same to the byte or pixel, each is paired with the first,
@@ -81,7 +81,7 @@ def find_overlaps(catalog: Catalog, look: Callable[[], Looks]) -> list[Overlap]:
     Raises:
         BcdError: An image has changed or gone since the catalog was made.
     """
-    rows = [f"{p.sha256} {p.label} {p.path}" for p in catalog.pictures]
+    rows = [f"{p.sha256} {p.label} {p.path}" for p in catalog.images]
     text = "\n".join([str(_VERSION), *rows])  # the path too, which gives the file order
     file = cache_dir() / "overlaps" / f"{digest(text)[:16]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
@@ -99,12 +99,14 @@ def find_overlaps(catalog: Catalog, look: Callable[[], Looks]) -> list[Overlap]:
     return found
 
 
-def _copies(catalog: Catalog, looks: Looks) -> tuple[list[Overlap], list[int]]:
+def _copies(catalog: Catalog, statistics: ImageStatistics) -> tuple[list[Overlap], list[int]]:
     """Pairs that are the same, and one image of each set of the same."""
     found: list[Overlap] = []
-    names = [picture.sha256 for picture in catalog.pictures]
+    names = [image.sha256 for image in catalog.images]
     different = list(range(len(names)))
-    for kind, keys in zip(COPIES, (names, [row.tobytes() for row in looks.pixels]), strict=True):
+    for kind, keys in zip(
+        COPIES, (names, [row.tobytes() for row in statistics.pixels]), strict=True
+    ):
         first: dict[object, int] = {}
         for index in different:
             original = first.setdefault(keys[index], index)
@@ -116,7 +118,7 @@ def _copies(catalog: Catalog, looks: Looks) -> tuple[list[Overlap], list[int]]:
 
 def _registered(catalog: Catalog, indices: Sequence[int]) -> Iterator[Overlap]:
     """Pairs of different images that overlap; `indices` are the catalog's, ascending."""
-    files = {catalog.pictures[i].sha256: catalog.root / catalog.pictures[i].path for i in indices}
+    files = {catalog.images[i].sha256: catalog.root / catalog.images[i].path for i in indices}
     points = find_keypoints(files, are_small(catalog))
     place = {index: number for number, index in enumerate(indices)}
     orders = [
@@ -144,12 +146,12 @@ def _laid(points: Keypoints, tried: Candidates) -> dict[tuple[int, int], tuple[b
     """Pairs that show one field: whether one is mirrored, and how the second lies."""
     chunks = [slice(start, start + _CHUNK) for start in range(0, len(tried.first), _CHUNK)]
 
-    def judge(chunk: slice) -> list[tuple[int, Registration]]:
+    def policy(chunk: slice) -> list[tuple[int, Registration]]:
         pairs = tried.first[chunk], tried.second[chunk], tried.mirrored[chunk]
         return [(chunk.start + n, laid) for n, laid in register(points, *pairs) if laid.holds]
 
     best: dict[tuple[int, int], tuple[bool, Registration]] = {}
-    for found in _each(judge, chunks):
+    for found in _each(policy, chunks):
         for place, laid in found:  # a field may be laid over its neighbour mirrored and as it is
             pair = int(tried.first[place]), int(tried.second[place])
             known = best.setdefault(pair, (bool(tried.mirrored[place]), laid))
@@ -159,14 +161,14 @@ def _laid(points: Keypoints, tried: Candidates) -> dict[tuple[int, int], tuple[b
 
 
 def _each(
-    judge: Callable[[slice], list[tuple[int, Registration]]], chunks: Sequence[slice]
+    policy: Callable[[slice], list[tuple[int, Registration]]], chunks: Sequence[slice]
 ) -> Iterator[list[tuple[int, Registration]]]:
     from bcd.console import track
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        judged = pool.map(judge, chunks)
+        decisions = pool.map(policy, chunks)
         many = len(chunks) > _MANY
-        yield from track(judged, "Registering pairs", len(chunks)) if many else judged
+        yield from track(decisions, "Registering pairs", len(chunks)) if many else decisions
 
 
 def components(count: int, pairs: Sequence[Overlap]) -> NDArray[np.int64]:
@@ -181,6 +183,6 @@ def components(count: int, pairs: Sequence[Overlap]) -> NDArray[np.int64]:
 
 def write_pairs(file: Path, catalog: Catalog, pairs: Sequence[Overlap]) -> None:
     """Writes `pairs.csv`: path_a, path_b, kind, score, dx, dy, overlap, as `Overlap` has them."""
-    paths = [picture.path for picture in catalog.pictures]
+    paths = [image.path for image in catalog.images]
     rows = [(paths[p.first], paths[p.second], p.kind, p.score, p.dx, p.dy, p.share) for p in pairs]
     write_csv(file, ("path_a", "path_b", "kind", "score", "dx", "dy", "overlap"), rows)

@@ -1,4 +1,4 @@
-"""The survey of a catalog: how its pictures look, and which of them show the same field."""
+"""The profile of a catalog: how its images look, and which of them show the same field."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.data.catalog import Catalog, Rejected
-from bcd.data.quality.image_statistics import Looks, look_at
+from bcd.data.quality.image_statistics import ImageStatistics, image_statistics
 from bcd.data.quality.overlaps import COPIES, Overlap, components, find_overlaps
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What was seen of a catalog's pictures, in its order.
+class DataProfile:
+    """What was seen of a catalog's images, in its order.
 
     Attributes:
-        count: Number of pictures.
+        count: Number of images.
         overlaps: Pairs that show the same field, whole or in part.
         look: Gives the looks; they are read when asked for and not kept, as few need them.
     """
 
     count: int
     overlaps: tuple[Overlap, ...]
-    look: Callable[[], Looks]
+    look: Callable[[], ImageStatistics]
 
     @property
-    def looks(self) -> Looks:
-        """How the pictures look."""
+    def statistics(self) -> ImageStatistics:
+        """How the images look."""
         return self.look()
 
     @property
@@ -71,14 +71,14 @@ def _members(numbers: NDArray[np.int64]) -> list[list[int]]:
     return list(members.values())
 
 
-def survey_pictures(catalog: Catalog) -> Survey:
-    """Looks at every picture and remembers it; a second survey reads two files.
+def profile_images(catalog: Catalog) -> DataProfile:
+    """Profiles every image of a catalog; cached by content, so a second call reads two files.
 
     Raises:
-        BcdError: A picture has changed or gone since the catalog was made.
+        BcdError: An image has changed or gone since the catalog was made.
     """
-    look = partial(look_at, catalog)
-    return Survey(len(catalog.pictures), tuple(find_overlaps(catalog, look)), look)
+    look = partial(image_statistics, catalog)
+    return DataProfile(len(catalog.images), tuple(find_overlaps(catalog, look)), look)
 
 
 _TWO_CLASSES = "shows a field that stands under another class too"
@@ -91,7 +91,7 @@ def was_dropped(item: Rejected) -> bool:
 
 
 def drop_duplicates(catalog: Catalog) -> Catalog:
-    """Rejects each picture that is a near duplicate of one before it, by path, that stays.
+    """Rejects each image that is a near duplicate of one before it, by path, that stays.
 
     Near duplicates each share `DUPLICATE_SHARE` of their area or more. Where one is like the next
     and that like another, as where a stage moved on step by step, what is left has no two near
@@ -99,32 +99,32 @@ def drop_duplicates(catalog: Catalog) -> Catalog:
     none stays: which class is right nobody can tell.
 
     Raises:
-        BcdError: A picture has changed or gone since the catalog was made.
+        BcdError: An image has changed or gone since the catalog was made.
     """
     reasons: dict[int, str] = {}
-    survey = survey_pictures(catalog)
-    for members in _members(survey.duplicates):
-        if len({catalog.pictures[i].label for i in members}) > 1:
+    profile = profile_images(catalog)
+    for members in _members(profile.duplicates):
+        if len({catalog.images[i].label for i in members}) > 1:
             reasons |= dict.fromkeys(members, _TWO_CLASSES)
-    copies = components(survey.count, [o for o in survey.overlaps if o.kind in COPIES])
+    copies = components(profile.count, [o for o in profile.overlaps if o.kind in COPIES])
     near: dict[int, set[int]] = {int(number): {int(number)} for number in copies}
-    for pair in survey.overlaps:
+    for pair in profile.overlaps:
         if pair.kind == "near":
             a, b = int(copies[pair.first]), int(copies[pair.second])
             near[a].add(b)
             near[b].add(a)
     kept_of: dict[int, int] = {}  # copies, and which of them stays
-    for i in range(survey.count):
+    for i in range(profile.count):
         if i in reasons:
             continue
         alike = [kept_of[number] for number in near[int(copies[i])] if number in kept_of]
         if alike:
-            reasons[i] = f"{_SHOWN} {catalog.pictures[min(alike)].path}"
+            reasons[i] = f"{_SHOWN} {catalog.images[min(alike)].path}"
         else:
             kept_of[int(copies[i])] = i
     dropped = [
-        Rejected(catalog.pictures[i].path, catalog.classes[catalog.pictures[i].label], reason)
+        Rejected(catalog.images[i].path, catalog.classes[catalog.images[i].label], reason)
         for i, reason in sorted(reasons.items())
     ]
-    kept = tuple(p for i, p in enumerate(catalog.pictures) if i not in reasons)
-    return replace(catalog, pictures=kept, rejected=(*catalog.rejected, *dropped))
+    kept = tuple(p for i, p in enumerate(catalog.images) if i not in reasons)
+    return replace(catalog, images=kept, rejected=(*catalog.rejected, *dropped))

@@ -96,8 +96,8 @@ def register(
         own = slice(start, end)
         laid = _transform(at[own], to[own], p[low:high] - start, z[low:high])
         if laid is not None:
-            pictures = int(first[place]), int(second[place])
-            yield int(place), _compared(points, *pictures, bool(mirrored[place]), *laid)
+            images = int(first[place]), int(second[place])
+            yield int(place), _compared(points, *images, bool(mirrored[place]), *laid)
 
 
 def _matches(

@@ -11,7 +11,7 @@ from bcd.config.schema import SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.file_order import file_order
 from bcd.data.quality.overlaps import Overlap
-from bcd.data.quality.profile import Survey
+from bcd.data.quality.profile import DataProfile
 from bcd.data.splits.linking import link, named_apart, settle
 from bcd.data.splits.slide_groups import likely_slides
 from bcd.errors import BcdError
@@ -22,22 +22,22 @@ _NEAR = 0.01  # of a class's share: near enough to stop looking for a better cho
 _TRIES = 100
 
 
-def name_groups(catalog: Catalog, cfg: SplitConfig, survey: Survey | None) -> tuple[str, ...]:
-    """Names the group of each picture as `split.groups` says.
+def name_groups(catalog: Catalog, cfg: SplitConfig, profile: DataProfile | None) -> tuple[str, ...]:
+    """Names the group of each image as `split.groups` says.
 
     Raises:
-        BcdError: Groups are to be given, and a picture has none.
+        BcdError: Groups are to be given, and an image has none.
     """
     if cfg.groups == "auto":
-        assert survey is not None
-        return likely_slides(catalog, survey, cfg.group_size).groups
+        assert profile is not None
+        return likely_slides(catalog, profile, cfg.group_size).groups
     if cfg.groups == "blocks":
-        return settled_blocks(catalog, cfg.group_size, survey)
-    names = tuple(picture.group for picture in catalog.pictures)
+        return settled_blocks(catalog, cfg.group_size, profile)
+    names = tuple(image.group for image in catalog.images)
     missing = sum(not name for name in names)
     if missing:
         raise BcdError(
-            f"split=grouped wants a group for each picture, {missing} of {len(names)} have none: "
+            f"split=grouped wants a group for each image, {missing} of {len(names)} have none: "
             "set data.group_pattern=<regular expression on the path>, give data.root a CSV with a "
             "column 'group', or say split.groups=auto (likely slides) or split.groups=blocks"
         )
@@ -46,7 +46,7 @@ def name_groups(catalog: Catalog, cfg: SplitConfig, survey: Survey | None) -> tu
 
 def name_blocks(catalog: Catalog, size: int) -> tuple[str, ...]:
     """Runs of `size` neighbours in file order; a short rest belongs to the last run."""
-    names = [""] * len(catalog.pictures)
+    names = [""] * len(catalog.images)
     for label, name in enumerate(catalog.classes):
         order = file_order(catalog, label)
         last = max(0, len(order) // size - 1)
@@ -55,38 +55,38 @@ def name_blocks(catalog: Catalog, size: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-def settled_blocks(catalog: Catalog, size: int, survey: Survey | None) -> tuple[str, ...]:
+def settled_blocks(catalog: Catalog, size: int, profile: DataProfile | None) -> tuple[str, ...]:
     """Blocks by name, where each set of images that overlap is moved as a whole into one of them.
 
     Where blocks end is a convention, that images overlap is seen.
     """
     names = name_blocks(catalog, size)
-    if survey is None:
+    if profile is None:
         return names
     labels = np.asarray(catalog.labels, np.int64)
-    sets = link(np.arange(len(names)), labels, survey.overlaps)[0]
+    sets = link(np.arange(len(names)), labels, profile.overlaps)[0]
     known, numbers = np.unique(np.asarray(names, dtype=str), return_inverse=True)
     return tuple(str(known[place]) for place in settle(numbers.astype(np.int64), sets))
 
 
 def hang_together(
-    names: Sequence[str], labels: Sequence[int], survey: Survey | None
+    names: Sequence[str], labels: Sequence[int], profile: DataProfile | None
 ) -> tuple[Indices, list[Overlap]]:
     """What must not be parted: groups, joined where images of both overlap.
 
     Args:
         names: Group of each image; one without a name is a group of its own.
         labels: Class of each.
-        survey: Of the images; None where overlaps are not known.
+        profile: Of the images; None where overlaps are not known.
 
     Returns:
         Number of each image's set, (n,), and the overlaps that were cut to keep sets small.
     """
     own = np.asarray(named_apart(names), dtype=str)
     numbers = np.unique(own, return_inverse=True)[1].astype(np.int64)
-    if survey is None:
+    if profile is None:
         return numbers, []
-    return link(numbers, np.asarray(labels, np.int64), survey.overlaps)
+    return link(numbers, np.asarray(labels, np.int64), profile.overlaps)
 
 
 def part_groups(
@@ -108,7 +108,7 @@ def part_groups(
 
 
 def _tables(indices: Indices, labels: Indices, groups: Indices) -> tuple[Indices, Indices]:
-    """Pictures of each class in each group, (groups, classes), and the groups' numbers."""
+    """Images of each class in each group, (groups, classes), and the groups' numbers."""
     found, place = np.unique(groups[indices], return_inverse=True)
     tables = np.zeros((len(found), int(labels.max()) + 1), np.int64)
     np.add.at(tables, (place, labels[indices]), 1)
@@ -163,7 +163,7 @@ def _take(tables: Indices, goal: NDArray[np.float64], scale: Indices) -> list[in
     return taken
 
 
-def part_blocks(catalog: Catalog, cfg: SplitConfig, survey: Survey | None) -> list[str]:
+def part_blocks(catalog: Catalog, cfg: SplitConfig, profile: DataProfile | None) -> list[str]:
     """Subsets by contiguous blocks of each class's file order.
 
     The test part is one block: fold `split.fold` of `split.folds`, or `split.test` of the class at
@@ -171,15 +171,15 @@ def part_blocks(catalog: Catalog, cfg: SplitConfig, survey: Survey | None) -> li
     parts `split.embargo` files are left out, and so is whatever overlaps an image of a part that
     counts more (test before val before train).
     """
-    subsets = ["excluded"] * len(catalog.pictures)
+    subsets = ["excluded"] * len(catalog.images)
     generator = np.random.default_rng(cfg.seed)
     for label in range(len(catalog.classes)):
         order = file_order(catalog, label)
         for part, (start, stop) in _spans(len(order), cfg, generator):
             for index in order[max(start, 0) : max(stop, 0)]:
                 subsets[index] = part
-    if survey is not None:
-        _leave_out_overlapping(subsets, survey)
+    if profile is not None:
+        _leave_out_overlapping(subsets, profile)
     return subsets
 
 
@@ -203,9 +203,9 @@ def _spans(
     return [*before, ("test", (start, stop)), ("train", (stop + gap, n))]
 
 
-def _leave_out_overlapping(subsets: list[str], survey: Survey) -> None:
+def _leave_out_overlapping(subsets: list[str], profile: DataProfile) -> None:
     for part, others in (("test", ("val", "train")), ("val", ("train",))):
         kept = [i for i, subset in enumerate(subsets) if subset == part]
-        for i in np.flatnonzero(survey.touching(kept)):
+        for i in np.flatnonzero(profile.touching(kept)):
             if subsets[i] in others:
                 subsets[i] = "excluded"

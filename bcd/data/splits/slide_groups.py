@@ -1,6 +1,6 @@
-"""Likely slides: which pictures were probably taken in one sitting, where nobody wrote it down.
+"""Likely slides: which images were probably taken in one sitting, where nobody wrote it down.
 
-Pictures of a slide share its stain and light, and cameras number files in the order they are taken.
+Images of a slide share its stain and light, and cameras number files in the order they are taken.
 Where several sittings were numbered in turns (every second or third file is of one), the stride is
 found first. None of this proves that two groups are two patients.
 """
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from bcd.data.catalog import Catalog
 from bcd.data.file_order import MOST_TURNS, file_order
-from bcd.data.quality.image_statistics import Looks
-from bcd.data.quality.profile import Survey
+from bcd.data.quality.image_statistics import ImageStatistics
+from bcd.data.quality.profile import DataProfile
 from bcd.data.splits.linking import link, settle
 
 _STRIDES = range(1, MOST_TURNS + 1)
-_RUN = 12  # pictures of a run that are joined by file order before looks alone decide
+_RUN = 12  # images of a run that are joined by file order before looks alone decide
 _LEAST = 8  # groups of a class, however small: with fewer no three parts can be made of them
 _ORDERED = 0.15  # least certainty at which file order is listened to
 
@@ -29,9 +29,9 @@ class Slides:
     """Likely slides of a catalog.
 
     Attributes:
-        groups: Name of each picture's likely slide; a slide has pictures of one class only.
+        groups: Name of each image's likely slide; a slide has images of one class only.
         strides: By class: every so many files the same sitting goes on.
-        certainty: By class: how much of the difference in stain and light between pictures is
+        certainty: By class: how much of the difference in stain and light between images is
             absent between neighbours in file order; 0 where order tells nothing, 1 at the most.
     """
 
@@ -40,22 +40,22 @@ class Slides:
     certainty: dict[str, float]
 
 
-def likely_slides(catalog: Catalog, survey: Survey, size: int) -> Slides:
-    """Groups the pictures of each class by file order, background, stain and overlaps.
+def likely_slides(catalog: Catalog, profile: DataProfile, size: int) -> Slides:
+    """Groups the images of each class by file order, background, stain and overlaps.
 
     Args:
-        catalog: The pictures.
-        survey: Of the same.
-        size: Pictures aimed at in a group, on average.
+        catalog: The images.
+        profile: Of the same.
+        size: Images aimed at in a group, on average.
     """
     labels = np.asarray(catalog.labels, np.int64)
-    joined = link(np.arange(len(labels)), labels, survey.overlaps)[0]
-    groups = [""] * len(catalog.pictures)
+    joined = link(np.arange(len(labels)), labels, profile.overlaps)[0]
+    groups = [""] * len(catalog.images)
     strides: dict[str, int] = {}
     certainty: dict[str, float] = {}
     for label, name in enumerate(catalog.classes):
         order = file_order(catalog, label)
-        look = _standardised(survey.looks, order)
+        look = _standardised(profile.statistics, order)
         strides[name], certainty[name] = _stride(look)
         count = max(round(len(order) / size), min(_LEAST, len(order) // 5), 1)
         steps = strides[name] if certainty[name] >= _ORDERED else 0
@@ -65,11 +65,11 @@ def likely_slides(catalog: Catalog, survey: Survey, size: int) -> Slides:
     return Slides(tuple(groups), strides, certainty)
 
 
-def _standardised(looks: Looks, order: NDArray[np.int64]) -> NDArray[np.float64]:
+def _standardised(statistics: ImageStatistics, order: NDArray[np.int64]) -> NDArray[np.float64]:
     """Light, and hue and strength of both stains, (n, 11), each of unit spread."""
-    parts = [looks.background[order].astype(np.float64)]
-    for tone in (looks.middle, looks.dark):
-        density = np.log((looks.background[order] + 1.0) / (tone[order] + 1.0))
+    parts = [statistics.background[order].astype(np.float64)]
+    for tone in (statistics.middle, statistics.dark):
+        density = np.log((statistics.background[order] + 1.0) / (tone[order] + 1.0))
         strength = np.linalg.norm(density, axis=1, keepdims=True)
         parts += [density / np.maximum(strength, 1e-6), strength]
     values = np.concatenate(parts, axis=1)
@@ -77,7 +77,7 @@ def _standardised(looks: Looks, order: NDArray[np.int64]) -> NDArray[np.float64]
 
 
 def _stride(look: NDArray[np.float64]) -> tuple[int, float]:
-    """The stride at which neighbours are most alike, and how much more than any two pictures.
+    """The stride at which neighbours are most alike, and how much more than any two images.
 
     This is one less von Neumann's ratio of mean square successive difference to variance, which
     is near 1 where order means nothing.
@@ -96,13 +96,13 @@ def _stride(look: NDArray[np.float64]) -> tuple[int, float]:
 def _group(
     look: NDArray[np.float64], count: int, stride: int, joined: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Numbers the groups of pictures in file order, (n,).
+    """Numbers the groups of images in file order, (n,).
 
     Args:
-        look: Of each picture, (n, d).
+        look: Of each image, (n, d).
         count: Groups wanted.
         stride: Of the sittings that take turns; 0 leaves order out.
-        joined: Number of each picture's set of overlapping ones, (n,): they lie on one slide.
+        joined: Number of each image's set of overlapping ones, (n,): they lie on one slide.
     """
     n = len(look)
     if count < 2 or n < 3:

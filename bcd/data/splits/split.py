@@ -1,4 +1,4 @@
-"""Decides which picture is train, val or test."""
+"""Decides which image is train, val or test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from bcd.config.schema import FOLDED, SplitConfig
 from bcd.data.catalog import Catalog
-from bcd.data.quality.profile import Survey
+from bcd.data.quality.profile import DataProfile
 from bcd.data.splits.grouping import (
     hang_together,
     name_groups,
@@ -28,11 +28,11 @@ SUBSETS = ("train", "val", "test", "excluded")
 
 @dataclass(frozen=True)
 class Split:
-    """The subset of each picture of a catalog.
+    """The subset of each image of a catalog.
 
     Attributes:
-        subsets: One of `SUBSETS` for each picture, in the catalog's order.
-        groups: Slide, patient or block of each picture; empty where unknown.
+        subsets: One of `SUBSETS` for each image, in the catalog's order.
+        groups: Slide, patient or block of each image; empty where unknown.
         clusters: What each image's errors may have in common with others: its group, joined where
             images overlap. The bootstrap draws these. Empty for an image of its own.
         cut: Number of overlaps that were cut, as they would have made a cluster too large.
@@ -44,17 +44,17 @@ class Split:
     cut: int = 0
 
     def indices(self, subset: str) -> list[int]:
-        """Indices of a subset's pictures, ascending; `all` is every picture not excluded."""
+        """Indices of a subset's images, ascending; `all` is every image not excluded."""
         if subset == "all":
             return [i for i, s in enumerate(self.subsets) if s != "excluded"]
         return [i for i, s in enumerate(self.subsets) if s == subset]
 
     def clusters_of(self, subset: str) -> list[str]:
-        """Cluster of each of a subset's pictures, in the order of `indices`."""
+        """Cluster of each of a subset's images, in the order of `indices`."""
         return [self.clusters[i] if self.clusters else "" for i in self.indices(subset)]
 
     def hashes(self, catalog: Catalog) -> dict[str, list[str]]:
-        """`<sha256> <class>` of each subset's pictures, as often as there are copies of one."""
+        """`<sha256> <class>` of each subset's images, as often as there are copies of one."""
         return {
             subset: [_recorded(catalog, i) for i in self.indices(subset)] for subset in SUBSETS[:3]
         }
@@ -68,19 +68,19 @@ class Split:
         columns = self.groups or none, self.clusters or none, self.subsets
         rows = [
             (p.path, catalog.classes[p.label], group, cluster, p.sha256, subset)
-            for p, group, cluster, subset in zip(catalog.pictures, *columns, strict=True)
+            for p, group, cluster, subset in zip(catalog.images, *columns, strict=True)
         ]
         rows += [(r.path, r.class_name, "", "", "", "excluded") for r in catalog.rejected]
         write_csv(file, ("path", "class", "group", "cluster", "sha256", "subset"), rows)
 
 
-def make_split(catalog: Catalog, cfg: SplitConfig, survey: Survey | None = None) -> Split:
+def make_split(catalog: Catalog, cfg: SplitConfig, profile: DataProfile | None = None) -> Split:
     """Splits a catalog as the `split` group says.
 
     Args:
-        catalog: The pictures.
-        cfg: `split.test` is a share of all pictures, `split.val` of what is left for training.
-        survey: Of the same pictures; without one overlaps are not known, and may be parted.
+        catalog: The images.
+        cfg: `split.test` is a share of all images, `split.val` of what is left for training.
+        profile: Of the same images; without one overlaps are not known, and may be parted.
 
     Returns:
         The split; every class is in train, val and test.
@@ -89,18 +89,18 @@ def make_split(catalog: Catalog, cfg: SplitConfig, survey: Survey | None = None)
         BcdError: A class is too small, or groups or a subset are wanting.
     """
     labels = np.array(catalog.labels)
-    groups = tuple(picture.group for picture in catalog.pictures)
+    groups = tuple(image.group for image in catalog.images)
     if cfg.kind == "csv":
         subsets, groups = _from_csv(catalog, cfg.file)
     else:
         _check_sizes(catalog, cfg)
     if cfg.kind == "grouped":
-        groups = name_groups(catalog, cfg, survey)
+        groups = name_groups(catalog, cfg, profile)
     elif cfg.kind == "blocked" and not any(groups):
-        groups = settled_blocks(catalog, cfg.group_size, survey)
-    together, cut = hang_together(groups, catalog.labels, survey)
+        groups = settled_blocks(catalog, cfg.group_size, profile)
+    together, cut = hang_together(groups, catalog.labels, profile)
     if cfg.kind == "blocked":
-        subsets = np.array(part_blocks(catalog, cfg, survey), dtype=object)
+        subsets = np.array(part_blocks(catalog, cfg, profile), dtype=object)
     elif cfg.kind != "csv":
         subsets = _by_chance(labels, together if cfg.kind == "grouped" else None, cfg)
     clusters = name_clusters(together, catalog, groups)
@@ -112,8 +112,8 @@ def make_split(catalog: Catalog, cfg: SplitConfig, survey: Survey | None = None)
 def name_clusters(together: np.ndarray, catalog: Catalog, groups: Sequence[str]) -> tuple[str, ...]:
     """Names clusters by the group or path of their first image; one of its own keeps its group."""
     sizes, names = Counter(together.tolist()), dict[int, str]()
-    for picture, number, group in zip(catalog.pictures, together.tolist(), groups, strict=True):
-        names.setdefault(number, group or (picture.path if sizes[number] > 1 else ""))
+    for image, number, group in zip(catalog.images, together.tolist(), groups, strict=True):
+        names.setdefault(number, group or (image.path if sizes[number] > 1 else ""))
     return tuple(names[number] for number in together.tolist())
 
 
@@ -135,11 +135,11 @@ def far_from_share(catalog: Catalog, split: Split, cfg: SplitConfig) -> list[str
     if cfg.kind == "csv":
         return []
     wanted = 1 / cfg.folds if cfg.folds and cfg.kind in FOLDED else cfg.test
-    tested = Counter(catalog.pictures[i].label for i in split.indices("test"))
+    tested = Counter(catalog.images[i].label for i in split.indices("test"))
     said = []
     for label, (name, count) in enumerate(catalog.counts().items()):
         share = tested[label] / count
-        # Of a small class no whole number of pictures may come within three points.
+        # Of a small class no whole number of images may come within three points.
         if abs(share - wanted) > max(_FAR, 1 / count):
             said.append(f"test holds {share:.0%} of {name}, not {wanted:.0%}")
     return said
@@ -149,13 +149,13 @@ _FAR = 0.03
 
 
 def recorded_indices(catalog: Catalog, recorded: Sequence[str]) -> list[int]:
-    """Finds pictures by sha256, each as often as its hash is listed.
+    """Finds images by sha256, each as often as its hash is listed.
 
     Copies of one file may stand in different subsets and under different classes: those of the
-    recorded class are taken first, another only where a recorded picture has another class now.
+    recorded class are taken first, another only where a recorded image has another class now.
 
     Args:
-        catalog: The pictures.
+        catalog: The images.
         recorded: As `Split.hashes` lists a subset's.
 
     Returns:
@@ -163,7 +163,7 @@ def recorded_indices(catalog: Catalog, recorded: Sequence[str]) -> list[int]:
     """
     exact, left = Counter(recorded), list[int]()
     found = []
-    for i in range(len(catalog.pictures)):
+    for i in range(len(catalog.images)):
         key = _recorded(catalog, i)
         if exact[key] > 0:
             exact[key] -= 1
@@ -172,7 +172,7 @@ def recorded_indices(catalog: Catalog, recorded: Sequence[str]) -> list[int]:
             left.append(i)
     wanted = Counter(sha256_of(key) for key in exact.elements())
     for i in left:
-        sha256 = catalog.pictures[i].sha256
+        sha256 = catalog.images[i].sha256
         if wanted[sha256] > 0:
             wanted[sha256] -= 1
             found.append(i)
@@ -180,12 +180,12 @@ def recorded_indices(catalog: Catalog, recorded: Sequence[str]) -> list[int]:
 
 
 def _recorded(catalog: Catalog, index: int) -> str:
-    picture = catalog.pictures[index]
-    return f"{picture.sha256} {catalog.classes[picture.label]}"
+    image = catalog.images[index]
+    return f"{image.sha256} {catalog.classes[image.label]}"
 
 
 def sha256_of(recorded: str) -> str:
-    """The sha256 of a picture that `Split.hashes` lists."""
+    """The sha256 of an image that `Split.hashes` lists."""
     return recorded.partition(" ")[0]
 
 
@@ -205,11 +205,11 @@ def _part(
         )
     except ValueError as error:
         raise BcdError(
-            f"{count} of {len(indices)} pictures cannot be set aside so that each of {classes} "
+            f"{count} of {len(indices)} images cannot be set aside so that each of {classes} "
             "classes is on both sides: change split.test, split.val or split.folds, or give more "
-            "pictures"
+            "images"
         ) from error
-    # A class too rare for its share to round to a picture gets one all the same.
+    # A class too rare for its share to round to an image gets one all the same.
     absent = sorted(set(labels[rest]) - set(labels[part]))
     moved = [rest[labels[rest] == label][0] for label in absent]
     return np.setdiff1d(rest, moved), np.union1d(part, moved).astype(indices.dtype)
@@ -230,8 +230,8 @@ def _fold(
 def _from_csv(catalog: Catalog, file: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
     """Subsets and groups named by a CSV of split.csv's form, or by the catalog's own CSV."""
     if file is None:
-        groups = tuple(picture.group for picture in catalog.pictures)
-        subsets = np.array([p.subset for p in catalog.pictures], dtype=object)
+        groups = tuple(image.group for image in catalog.images)
+        subsets = np.array([p.subset for p in catalog.images], dtype=object)
         if not any(subsets):
             raise BcdError(
                 "split=csv wants split.file=<a split.csv>, or a data.root CSV with a column 'split'"
@@ -254,13 +254,13 @@ def _check_sizes(catalog: Catalog, cfg: SplitConfig) -> None:
     for name, count in catalog.counts().items():
         if count < least:
             raise BcdError(
-                f"class '{name}' has {count} usable picture{'s' * (count != 1)} in {catalog.root}: "
+                f"class '{name}' has {count} usable image{'s' * (count != 1)} in {catalog.root}: "
                 f"split={cfg.kind} wants {least} or more of each class"
             )
 
 
 def other_split(cfg: SplitConfig) -> str:
-    """What may be changed so that the parts hold other pictures; only what the split heeds."""
+    """What may be changed so that the parts hold other images; only what the split heeds."""
     if cfg.kind == "csv":
         return "another split.file" if cfg.file else "other values in the CSV's column 'split'"
     keys = cfg.read_of("seed", "test", "val", "fold", "group_size", "embargo")
@@ -270,9 +270,9 @@ def other_split(cfg: SplitConfig) -> str:
 
 def _check_classes(catalog: Catalog, split: Split, cfg: SplitConfig) -> None:
     for subset in SUBSETS[:3]:
-        present = {catalog.pictures[i].label for i in split.indices(subset)}
+        present = {catalog.images[i].label for i in split.indices(subset)}
         absent = [name for i, name in enumerate(catalog.classes) if i not in present]
         if absent:
             raise BcdError(
-                f"the {subset} part has no picture of class '{absent[0]}': give {other_split(cfg)}"
+                f"the {subset} part has no image of class '{absent[0]}': give {other_split(cfg)}"
             )

@@ -1,4 +1,4 @@
-"""Reads which subset and group each picture is in from a CSV of the form of split.csv."""
+"""Reads which subset and group each image is in from a CSV of the form of split.csv."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from bcd.storage import written_path
 
 
 class Place(NamedTuple):
-    """What a file says of a picture: its subset and its group, either may be empty."""
+    """What a file says of an image: its subset and its group, either may be empty."""
 
     subset: str = ""
     group: str = ""
 
 
 def read_places(catalog: Catalog, file: Path) -> list[Place]:
-    """Matches rows to pictures by path, and where a path is not known by sha256.
+    """Matches rows to images by path, and where a path is not known by sha256.
 
     Args:
-        catalog: The pictures.
+        catalog: The images.
         file: CSV with the columns path and subset, and optionally group and sha256.
 
     Returns:
-        The place of each picture; empty where the file does not name it. Where the file names no
+        The place of each image; empty where the file does not name it. Where the file names no
         group, it is the catalog's.
 
     Raises:
         ConfigError: The file cannot be opened.
         BcdError: It is no such CSV, lists one path in two subsets or groups, names none of the
-            pictures, or names another group than the catalog.
+            images, or names another group than the catalog.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
@@ -57,7 +57,7 @@ def read_places(catalog: Catalog, file: Path) -> list[Place]:
                     f"split.file={file} line {line}: {row['path']} is in {name} '{now}', but in "
                     f"'{then}' on an earlier line"
                 )
-    paths = [normpath(written_path(p.path)) for p in catalog.pictures]
+    paths = [normpath(written_path(p.path)) for p in catalog.images]
     present = set(paths)
     by_hash: dict[str, list[Place]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row["path"] in present):  # moved files' rows first
@@ -65,24 +65,24 @@ def read_places(catalog: Catalog, file: Path) -> list[Place]:
             by_hash[row["sha256"]].append(Place(row["subset"], row.get("group") or ""))
     places = [
         by_path.get(path) or _next(by_hash[p.sha256])
-        for path, p in zip(paths, catalog.pictures, strict=True)
+        for path, p in zip(paths, catalog.images, strict=True)
     ]
     if not any(place.subset for place in places):
-        raise BcdError(f"split.file={file}: none of its pictures is in {catalog.root}")
+        raise BcdError(f"split.file={file}: none of its images is in {catalog.root}")
     return _with_groups(catalog, file, places)
 
 
 def _with_groups(catalog: Catalog, file: Path, places: Sequence[Place]) -> list[Place]:
     """Adds the catalog's groups; to follow either of two that differ would part the other's."""
-    for picture, place in zip(catalog.pictures, places, strict=True):
-        if place.group and picture.group and place.group != picture.group:
+    for image, place in zip(catalog.images, places, strict=True):
+        if place.group and image.group and place.group != image.group:
             raise BcdError(
-                f"split.file={file}: {picture.path} is of group '{place.group}' there, but of "
-                f"'{picture.group}' by data.root or data.group_pattern; leave one of the two out"
+                f"split.file={file}: {image.path} is of group '{place.group}' there, but of "
+                f"'{image.group}' by data.root or data.group_pattern; leave one of the two out"
             )
     return [
-        place._replace(group=place.group or picture.group)
-        for picture, place in zip(catalog.pictures, places, strict=True)
+        place._replace(group=place.group or image.group)
+        for image, place in zip(catalog.images, places, strict=True)
     ]
 
 

@@ -1,9 +1,9 @@
 """Drawing of one simulated blood smear: stain, light, red cells, platelets and white cells.
 
-A picture is drawn as light through stained material: every kind of cell adds an amount of dye
+An image is drawn as light through stained material: every kind of cell adds an amount of dye
 to a layer, the layers give an optical density, and the light that passes is
 ``background * exp(-density)`` (Beer and Lambert), so that cells that overlap get darker by
-themselves. Lengths are in micrometres; a picture always shows ``FIELD`` micrometres, whatever
+themselves. Lengths are in micrometres; an image always shows ``FIELD`` micrometres, whatever
 its size in pixels.
 """
 
@@ -46,7 +46,7 @@ class Morphology:
         nucleolus: Diameter of a nucleolus, micrometres (lowest, highest).
         grain: Size of the chromatin clumps, micrometres.
         clumping: Contrast of the chromatin, 0 smooth to 1 blocky (lowest, highest).
-        density: Dye in the nucleus, 1 is usual (mean, deviation between pictures).
+        density: Dye in the nucleus, 1 is usual (mean, deviation between images).
         basophilia: Dye in the cytoplasm, 1 is usual (lowest, highest).
         area: Nuclear area in the field, square micrometres (lowest, highest).
     """
@@ -69,7 +69,7 @@ class Morphology:
 
 @dataclass(frozen=True)
 class Look:
-    """Stain and light of one slide, shared by all its pictures.
+    """Stain and light of one slide, shared by all its images.
 
     Attributes:
         dyes: ``(3, 3)`` optical density in R, G, B (columns) of one unit of red cell,
@@ -145,8 +145,8 @@ def red_cells(rng: np.random.Generator, size: int, pallor: float) -> Layer:
     """Draws biconcave discs of varying size, shape and thickness.
 
     Args:
-        rng: Source of chance of the picture.
-        size: Side of the picture in pixels.
+        rng: Source of chance of the image.
+        size: Side of the image in pixels.
         pallor: How pale their centres are, 0 to 1.
 
     Returns:
@@ -223,11 +223,11 @@ def _places(
 def white_cells(
     rng: np.random.Generator, size: int, kind: Morphology
 ) -> tuple[Layer, Layer, Layer]:
-    """Draws the lymphoid cells of a picture.
+    """Draws the lymphoid cells of an image.
 
     Args:
-        rng: Source of chance of the picture.
-        size: Side of the picture in pixels.
+        rng: Source of chance of the image.
+        size: Side of the image in pixels.
         kind: How cells of the class look.
 
     Returns:
@@ -282,7 +282,7 @@ def _white_cell(
 
 
 def debris(rng: np.random.Generator, size: int) -> tuple[Layer, Layer]:
-    """Draws platelets and, in some pictures, a smudge cell: dye as cytoplasm and as nucleus."""
+    """Draws platelets and, in some images, a smudge cell: dye as cytoplasm and as nucleus."""
     scale = size / FIELD
     pale, dark = np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint8)
     for _ in range(rng.poisson(0.35)):

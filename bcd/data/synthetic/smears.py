@@ -1,6 +1,6 @@
 """Smears that bcd draws itself, for the demo, the documentation and the tests.
 
-No real picture is part of the project. The drawn ones have the four classes of the real data
+No real image is part of the project. The drawn ones have the four classes of the real data
 set, several slides that each have their own stain and light, and white cells that differ between
 the classes in shape and texture but hardly in colour. They show and test the program; they say
 nothing about how well it does on blood.
@@ -40,7 +40,7 @@ from bcd.errors import BcdError
 
 CLASS_NAMES: tuple[str, ...] = ("Benign", "Early Pre-B", "Pre-B", "Pro-B")
 
-_VERSION = 1  # raise it when the same parameters draw other pictures: old folders are made anew
+_VERSION = 1  # raise it when the same parameters draw other images: old folders are made anew
 
 _TABLE: dict[str, tuple[Any, ...]] = {
     "diameter": ((9.3, 0.6), (11.7, 0.8), (12.0, 1.0), (14.6, 1.2)),
@@ -86,11 +86,11 @@ so that the amount of dye does not tell the class (real fields differ far more).
 """
 
 
-def picture(rng: np.random.Generator, look: Look, kind: Morphology, size: int) -> Bytes:
-    """Draws a picture.
+def image(rng: np.random.Generator, look: Look, kind: Morphology, size: int) -> Bytes:
+    """Draws an image.
 
     Args:
-        rng: Source of chance of the picture.
+        rng: Source of chance of the image.
         look: Stain and light of its slide.
         kind: How its white cells look.
         size: Side in pixels.
@@ -127,13 +127,13 @@ def _shade(rng: np.random.Generator, size: int, gradient: float) -> Layer:
 def draw_smear(
     class_name: str, *, slide: int, index: int, seed: int = 0, size: int = 224
 ) -> NDArray[np.uint8]:
-    """Draws one picture, a function of the arguments alone.
+    """Draws one image, a function of the arguments alone.
 
     Args:
         class_name: One of ``CLASS_NAMES``.
         slide: Slide that it lies on, from 0; gives stain and light.
-        index: Number of the picture, from 0.
-        seed: Another seed, other slides and pictures.
+        index: Number of the image, from 0.
+        seed: Another seed, other slides and images.
         size: Side in pixels; another size shows the same scene coarser or finer.
 
     Returns:
@@ -148,7 +148,7 @@ def draw_smear(
     look = slide_look(np.random.default_rng([1, seed, slide]))
     number = CLASS_NAMES.index(class_name)
     rng = np.random.default_rng([2, seed, slide, number, index])
-    return picture(rng, look, MORPHOLOGIES[class_name], size)
+    return image(rng, look, MORPHOLOGIES[class_name], size)
 
 
 def generate(
@@ -162,16 +162,16 @@ def generate(
 ) -> None:
     """Draws a data set: ``root/<class>/slide03-00012.png`` and ``root/generated.json``.
 
-    Picture ``k`` is of class ``k % 4`` and slide ``k // 4 % slides``: as equal as ``count`` allows.
+    Image ``k`` is of class ``k % 4`` and slide ``k // 4 % slides``: as equal as ``count`` allows.
     A finished folder with the same parameters is left alone; one of ours with others, or without
     ``generated.json``, is made anew, in a folder beside it that takes its name at the end.
 
     Args:
         root: Folder to make.
-        count: Number of pictures.
+        count: Number of images.
         slides: Number of slides.
-        size: Side of a picture in pixels.
-        seed: Another seed, other slides and pictures.
+        size: Side of an image in pixels.
+        seed: Another seed, other slides and images.
         progress: Shows a progress bar.
 
     Raises:
@@ -198,7 +198,7 @@ def generate(
 
 
 _MARK = "generated.json"
-_PICTURE = re.compile(r"slide\d{2,}-\d{5,}\.png")
+_IMAGE = re.compile(r"slide\d{2,}-\d{5,}\.png")
 _WORTH = 300 * 224 * 224  # pixels that take longer than the second that starting processes does
 
 
@@ -212,7 +212,7 @@ def _check(**numbers: tuple[int, int]) -> None:
 
 
 def _save(folder: Path, slides: int, size: int, seed: int, number: int) -> None:
-    """Draws and writes picture ``number``."""
+    """Draws and writes image ``number``."""
     name = CLASS_NAMES[number % len(CLASS_NAMES)]
     slide = number // len(CLASS_NAMES) % slides
     drawn = draw_smear(name, slide=slide, index=number, seed=seed, size=size)
@@ -267,7 +267,7 @@ def _refuse_foreign(root: Path) -> None:
     foreign = None if root.is_dir() else root
     for path in root.iterdir() if root.is_dir() else ():
         if path.name in CLASS_NAMES and path.is_dir() and not path.is_symlink():
-            inside = (p for p in path.iterdir() if not (_PICTURE.fullmatch(p.name) and p.is_file()))
+            inside = (p for p in path.iterdir() if not (_IMAGE.fullmatch(p.name) and p.is_file()))
             foreign = next(inside, foreign)
         elif path.name != _MARK or _parameters(root) is None:
             foreign = path

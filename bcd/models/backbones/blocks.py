@@ -61,7 +61,7 @@ class Tokens(nn.Module):
         self.positions = network.encoder.pos_embedding
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps pictures (N, 3, H, W) to tokens (N, 1 + patches, features)."""
+        """Maps images (N, 3, H, W) to tokens (N, 1 + patches, features)."""
         patches = self.projection(x).flatten(2).transpose(1, 2)
         first = self.class_token.expand(x.shape[0], -1, -1)
         tokens: Tensor = torch.cat([first, patches], 1) + self.positions

@@ -42,7 +42,7 @@ class Backbone:
 
     Attributes:
         blocks: In order; the last gives maps (N, features, h, w) or vectors (N, features).
-        features: How many numbers a picture comes to after pooling.
+        features: How many numbers an image comes to after pooling.
         mean: What is taken off each channel, of values between 0 and 1.
         std: By what it is divided then.
     """
@@ -90,7 +90,7 @@ def empty_backbone(cfg: ModelConfig) -> Backbone:
 
 
 def check_backbone(cfg: ModelConfig) -> None:
-    """Makes sure that there are such networks, and that they take pictures of `input_size`.
+    """Makes sure that there are such networks, and that they take images of `input_size`.
 
     Raises:
         ConfigError: As `find_backbone`.
@@ -103,7 +103,7 @@ def find_backbone(cfg: ModelConfig) -> Published | TimmNetwork | None:
     """Finds what is known of the one backbone that is asked for; None for the project's own.
 
     Raises:
-        ConfigError: There is none of that name, it cannot be cut into blocks, pictures of
+        ConfigError: There is none of that name, it cannot be cut into blocks, images of
             `input_size` are none for it, or its library is not installed.
     """
     name = cfg.backbone

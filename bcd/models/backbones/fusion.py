@@ -11,7 +11,7 @@ from bcd.models.backbones.blocks import pool
 
 
 class Branch(nn.Module):
-    """One of the networks, from pictures to its own vector.
+    """One of the networks, from images to its own vector.
 
     Args:
         blocks: The last gives maps or vectors.
@@ -26,18 +26,18 @@ class Branch(nn.Module):
         self.blocks = blocks
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps pictures (N, 3, H, W) of values between 0 and 1 to vectors (N, features)."""
+        """Maps images (N, 3, H, W) of values between 0 and 1 to vectors (N, features)."""
         return pool(self.blocks((x - self.get_buffer("mean")) / self.get_buffer("std")))
 
 
 class SideBySide(nn.Module):
-    """A block of networks that are all given the same pictures.
+    """A block of networks that are all given the same images.
 
     Args:
         branches: Their vectors are joined in this order.
 
     Attributes:
-        MEAN: What is to be taken off pictures in front of it: nothing.
+        MEAN: What is to be taken off images in front of it: nothing.
         STD: By what they are to be divided: nothing.
     """
 
@@ -49,5 +49,5 @@ class SideBySide(nn.Module):
         self.branches = nn.ModuleList(branches)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps pictures (N, 3, H, W) of values between 0 and 1 to vectors (N, all features)."""
+        """Maps images (N, 3, H, W) of values between 0 and 1 to vectors (N, all features)."""
         return torch.cat([branch(x) for branch in self.branches], 1)

@@ -50,11 +50,11 @@ class TimmNetwork:
 
     @property
     def side(self) -> int:
-        """Of the pictures that its weights were tested with, in pixels."""
+        """Of the images that its weights were tested with, in pixels."""
         return int((self.published.test_input_size or self.published.input_size)[-1])
 
     def check(self, size: int) -> None:
-        """Makes sure that it can work on pictures of that many pixels a side.
+        """Makes sure that it can work on images of that many pixels a side.
 
         Raises:
             ConfigError: It cannot.
@@ -66,7 +66,7 @@ class TimmNetwork:
 
         Args:
             weights: `imagenet`, a path of a state dict, or None for random ones.
-            size: Side of the pictures in pixels.
+            size: Side of the images in pixels.
 
         Returns:
             Blocks to be run one after the other, of which the last gives maps or vectors, and the
@@ -186,7 +186,7 @@ def _watched(name: str, size: int) -> Layout:
 
 
 def _check_patches(layer: Any, size: int) -> None:
-    """Refuses pictures of which patches would leave a border over, without a word from timm."""
+    """Refuses images of which patches would leave a border over, without a word from timm."""
     sides = getattr(layer, "patch_size", None) or 1
     for side in sides if isinstance(sides, Iterable) else (sides,):
         if size % side and not getattr(layer, "dynamic_img_pad", False):
@@ -214,7 +214,7 @@ class Start(_Part):
     """First block of a vision transformer: patches, each with its position."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps pictures (N, 3, H, W) to tokens (N, T, C)."""
+        """Maps images (N, 3, H, W) to tokens (N, T, C)."""
         tokens: Tensor = getattr(self.network, POSITIONS)(self.network.patch_embed(x))
         return tokens
 
@@ -232,7 +232,7 @@ class Whole(_Part):
     """A network that is no plain sequence, in one block."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps pictures (N, 3, H, W) to vectors (N, features)."""
+        """Maps images (N, 3, H, W) to vectors (N, features)."""
         maps = self.network.forward_features(x)
         vectors: Tensor = self.network.forward_head(maps, pre_logits=True)
         return vectors

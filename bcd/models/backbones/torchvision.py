@@ -50,11 +50,11 @@ class Published:
 
     @property
     def side(self) -> int:
-        """Of the pictures that its weights were tested with, in pixels."""
+        """Of the images that its weights were tested with, in pixels."""
         return int(self.weights.transforms().crop_size[0])
 
     def check(self, size: int) -> None:
-        """Makes sure that it can work on pictures of that many pixels a side.
+        """Makes sure that it can work on images of that many pixels a side.
 
         Raises:
             ConfigError: It cannot.
@@ -72,7 +72,7 @@ class Published:
         """Makes the network with random weights, without auxiliary classifiers.
 
         Args:
-            size: Side of the pictures in pixels.
+            size: Side of the images in pixels.
             device: On `meta` nothing is drawn, which takes most of the time otherwise.
         """
         from torchvision.models import get_model
@@ -112,7 +112,7 @@ def adapted(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
     """Brings a published state dict to the form that a network, as made here, wants.
 
     Auxiliary classifiers are left out, DenseNet's first key names become today's, and a
-    transformer's table of positions gets the size that the pictures want.
+    transformer's table of positions gets the size that the images want.
     """
     kind = type(network).__name__
     if kind in _HALF:

@@ -1,4 +1,4 @@
-"""Finds out by watching a picture pass whether a network is a plain sequence of its layers."""
+"""Finds out by watching an image pass whether a network is a plain sequence of its layers."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class Layout:
 
 
 def watch(network: Any, size: int) -> Layout:
-    """Sends pictures through a network of timm that is in eval mode on the meta device.
+    """Sends images through a network of timm that is in eval mode on the meta device.
 
     Args:
         network: Has `forward_features` and `forward_head`.
-        size: Side of the pictures in pixels.
+        size: Side of the images in pixels.
 
     Raises:
-        Exception: Whatever the network raises over pictures of that size.
+        Exception: Whatever the network raises over images of that size.
     """
-    pictures = torch.empty(2, 3, size, size, device="meta")
-    chain = _Chain(pictures)
+    images = torch.empty(2, 3, size, size, device="meta")
+    chain = _Chain(images)
     with ExitStack() as stack, torch.no_grad():
         for path, layer in _layers(network):
             before = layer.register_forward_pre_hook(chain.entering(path), with_kwargs=True)
@@ -50,11 +50,11 @@ def watch(network: Any, size: int) -> Layout:
         if hasattr(network, POSITIONS):
             setattr(network, POSITIONS, chain.watched(POSITIONS, getattr(network, POSITIONS)))
             stack.callback(delattr, network, POSITIONS)
-        maps = network.forward_features(pictures)
+        maps = network.forward_features(images)
         links = tuple(chain.links) if chain.ends_in(maps) else ()
         vectors = network.forward_head(maps, pre_logits=True)
     if not isinstance(vectors, Tensor) or vectors.ndim != 2:
-        raise ValueError("it does not turn a picture into a vector")
+        raise ValueError("it does not turn an image into a vector")
     return Layout(links, tuple(chain.inner), vectors.shape[1])
 
 

@@ -32,7 +32,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
     plain = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
     if not plain or not state:
         raise BcdError(f"model.weights={file}: not a plain state dict of tensors")
-    # Weights published in half precision would otherwise meet pictures in single.
+    # Weights published in half precision would otherwise meet images in single.
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 

@@ -60,7 +60,7 @@ class FittedHead(nn.Module):
         """Fits on features (n, in_features) and labels (n,).
 
         Args:
-            features: Of training pictures.
+            features: Of training images.
             labels: Their classes.
             balanced: Whether rare classes weigh more.
             seed: Of what the estimator draws.
@@ -69,7 +69,7 @@ class FittedHead(nn.Module):
             BcdError: All are of one class.
         """
         if len(np.unique(labels)) < 2:
-            raise BcdError(f"head={self.cfg.kind}: fitting wants pictures of two classes or more")
+            raise BcdError(f"head={self.cfg.kind}: fitting wants images of two classes or more")
         found = self._learn(features, labels, balanced, seed)
         # Lightning validates in inference mode, whose tensors nobody could load into again.
         with torch.inference_mode(False):

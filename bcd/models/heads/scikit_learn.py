@@ -20,12 +20,12 @@ from bcd.models.heads.base import Arrays, FittedHead
 Floats = NDArray[np.floating[Any]]
 Labels = NDArray[np.int64]
 
-# Makes logits of margins and of logs of votes, so that the judge's temperature begins near 1. About
-# one over the temperature that fitted test best, on frozen MobileNetV2 features of real smears with
-# blocks of 40 files kept apart, seeds 0 to 2.
+# Makes logits of margins and of logs of votes, so that the decision policy's temperature begins
+# near 1. About one over the temperature that fitted test best, on frozen MobileNetV2 features of
+# real smears with blocks of 40 files kept apart, seeds 0 to 2.
 SHARPNESS = {"svm": 3.0, "knn": 1.5, "forest": 2.0}
 
-# Logit of a class that no training picture shows, beside those that some do.
+# Logit of a class that no training image shows, beside those that some do.
 _ABSENT = -30.0
 
 
@@ -113,7 +113,7 @@ class SvmHead(FittedHead):
 
 
 class KnnHead(FittedHead):
-    """Votes of the nearest training pictures, by distance of standardised features."""
+    """Votes of the nearest training images, by distance of standardised features."""
 
     def __init__(self, in_features: int, out_features: int, cfg: HeadConfig) -> None:
         super().__init__(in_features, out_features, cfg)
@@ -150,7 +150,7 @@ class KnnHead(FittedHead):
 class ForestHead(FittedHead):
     """The mean of what the leaves of many trees hold.
 
-    All trees' nodes stand in one table; a leaf is its own child, so that every picture can take as
+    All trees' nodes stand in one table; a leaf is its own child, so that every image can take as
     many steps as the deepest tree has.
     """
 

@@ -19,10 +19,10 @@ from bcd.config.schema import DataConfig
 from bcd.data.catalog import Catalog
 from bcd.data.files import read_bytes
 from bcd.data.load import load_catalog
-from bcd.data.quality.image_statistics import describe, look_at
+from bcd.data.quality.image_statistics import describe, image_statistics
 from bcd.data.quality.keypoints import Keypoints
 from bcd.data.quality.overlaps import Overlap, find_overlaps, write_pairs
-from bcd.data.quality.profile import Survey, drop_duplicates, survey_pictures
+from bcd.data.quality.profile import DataProfile, drop_duplicates, profile_images
 from bcd.data.quality.retrieval import _rarity, find_candidates
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
 from tests.helpers.fields import cut, draw_large
@@ -34,16 +34,16 @@ def smear(index: int, slide: int = 0) -> Pixels:
     return draw_smear(CLASS_NAMES[index % 4], slide=slide, index=index)
 
 
-def save(root: Path, pictures: dict[str, Pixels]) -> Catalog:
-    for name, picture in pictures.items():
+def save(root: Path, images: dict[str, Pixels]) -> Catalog:
+    for name, image in images.items():
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.ascontiguousarray(picture)).save(file)
+        Image.fromarray(np.ascontiguousarray(image)).save(file)
     return load_catalog(DataConfig(root=str(root)))
 
 
-def reencoded(picture: Pixels) -> Pixels:
-    _, code = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 30])
+def reencoded(image: Pixels) -> Pixels:
+    _, code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 30])
     return np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR), np.uint8)
 
 
@@ -63,18 +63,18 @@ CHANGES: dict[str, Callable[[Pixels], Pixels]] = {
 def test_a_changed_copy_is_a_near_duplicate(tmp_path: Path, name: str) -> None:
     images = {f"A/{i}.png": smear(i, slide=i % 3) for i in range(6)}
     images |= {f"B/{i}.png": CHANGES[name](image) for i, image in enumerate(images.values())}
-    found = survey_pictures(save(tmp_path / "in", images)).overlaps
+    found = profile_images(save(tmp_path / "in", images)).overlaps
     assert [(o.first, o.second, o.kind) for o in found] == [(i, i + 6, "near") for i in range(6)]
     assert all(o.share > 0.95 and abs(o.dx) < 0.01 and abs(o.dy) < 0.01 for o in found)
 
 
 def parted_copies(root: Path) -> Catalog:
     """Copies of one file, the same pixels in another format, a mirror image, and an overlap."""
-    pictures = {f"A/{i}.png": smear(i) for i in range(6)}
+    images = {f"A/{i}.png": smear(i) for i in range(6)}
     field = draw_large(3)
     parts = [cut(field, np.asarray([x, 256.0]), 0.0).pixels for x in (200.0, 290.0)]
-    pictures |= {"B/0.png": smear(9), "B/1.png": smear(9)[:, ::-1]}
-    save(root, {**pictures, "B/2.png": parts[0], "B/3.png": parts[1]})
+    images |= {"B/0.png": smear(9), "B/1.png": smear(9)[:, ::-1]}
+    save(root, {**images, "B/2.png": parts[0], "B/3.png": parts[1]})
     shutil.copy(root / "A/2.png", root / "A/7.png")
     Image.fromarray(smear(4)).save(root / "A/8.bmp")
     return load_catalog(DataConfig(root=str(root)))
@@ -82,8 +82,8 @@ def parted_copies(root: Path) -> Catalog:
 
 def test_copies_near_duplicates_and_overlaps_are_told_apart(tmp_path: Path) -> None:
     catalog = parted_copies(tmp_path / "in")
-    names = [p.path for p in catalog.pictures]
-    pairs = find_overlaps(catalog, lambda: look_at(catalog))
+    names = [p.path for p in catalog.images]
+    pairs = find_overlaps(catalog, lambda: image_statistics(catalog))
     assert {(names[o.first], names[o.second], o.kind) for o in pairs} == {
         ("A/2.png", "A/7.png", "bytes"),
         ("A/4.png", "A/8.bmp", "pixels"),
@@ -111,11 +111,11 @@ def test_a_part_of_a_field_is_no_near_duplicate_of_the_whole(tmp_path: Path) -> 
         np.asarray(cv2.resize(pixels, (224, 224), interpolation=cv2.INTER_AREA), np.uint8)
         for pixels in (field[:280, :280], field[20:250, 30:260])
     )
-    pictures = {"A/0.png": whole, "A/1.png": part, "B/0.png": part[::-1], "B/1.png": whole[:, ::-1]}
+    images = {"A/0.png": whole, "A/1.png": part, "B/0.png": part[::-1], "B/1.png": whole[:, ::-1]}
     others = {f"{name}/{i}.png": smear(i, slide=1) for name in "AB" for i in (5, 6)}
-    catalog = save(tmp_path / "in", {**pictures, **others})
-    names = [p.path for p in catalog.pictures]
-    kinds = {(names[o.first], names[o.second]): o.kind for o in survey_pictures(catalog).overlaps}
+    catalog = save(tmp_path / "in", {**images, **others})
+    names = [p.path for p in catalog.images]
+    kinds = {(names[o.first], names[o.second]): o.kind for o in profile_images(catalog).overlaps}
     assert kinds[("A/0.png", "A/1.png")] == kinds[("B/0.png", "B/1.png")] == "overlap"
     assert kinds[("A/0.png", "B/1.png")] == kinds[("A/1.png", "B/0.png")] == "near"
 
@@ -123,16 +123,16 @@ def test_a_part_of_a_field_is_no_near_duplicate_of_the_whole(tmp_path: Path) -> 
 def test_every_pair_of_a_field_that_was_taken_many_times_is_found(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     field, names = draw_large(8), rng.permutation(100)
-    pictures: dict[str, Pixels] = {}
+    images: dict[str, Pixels] = {}
     for number, name in enumerate(names):
         centre = np.full(2, 256.0) + rng.uniform(-20, 20, 2)
         shot = number < 24
         image = cut(field, centre, rng.uniform(0, 7)).pixels if shot else smear(number, number % 3)
-        pictures[f"{'A' if shot else 'AB'[number % 2]}/{name:02d}.png"] = image
-    catalog = save(tmp_path / "in", pictures)
+        images[f"{'A' if shot else 'AB'[number % 2]}/{name:02d}.png"] = image
+    catalog = save(tmp_path / "in", images)
     shown = {f"A/{name:02d}.png" for name in names[:24]}
-    pairs = survey_pictures(catalog).overlaps
-    found = [{catalog.pictures[o.first].path, catalog.pictures[o.second].path} for o in pairs]
+    pairs = profile_images(catalog).overlaps
+    found = [{catalog.images[o.first].path, catalog.images[o.second].path} for o in pairs]
     assert len(found) == 24 * 23 / 2
     assert all(pair <= shown for pair in found)
 
@@ -145,12 +145,10 @@ def test_empty_fields_do_not_overlap(tmp_path: Path) -> None:
         for name in "AB"
         for i in range(5)
     }
-    assert survey_pictures(save(tmp_path / "in", empty)).overlaps == ()
+    assert profile_images(save(tmp_path / "in", empty)).overlaps == ()
 
 
-def test_the_second_survey_opens_no_picture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_second_survey_opens_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BCD_CACHE", str(tmp_path / "cache"))
     root = tmp_path / "in"
     save(
@@ -170,24 +168,24 @@ def test_the_second_survey_opens_no_picture(
     monkeypatch.setattr("bcd.data.quality.image_statistics.read_bytes", recorded)
     monkeypatch.setattr("bcd.data.quality.keypoints.read_bytes", counted)
     catalog = load_catalog(DataConfig(root=str(root)))
-    first = survey_pictures(catalog)
+    first = profile_images(catalog)
     assert (len(opened), len(registered)) == (8, 8)
-    again = survey_pictures(catalog)
+    again = profile_images(catalog)
     assert (len(opened), len(registered)) == (8, 8)
     assert first.overlaps == again.overlaps
-    for name, column in vars(first.looks).items():
-        np.testing.assert_array_equal(column, getattr(again.looks, name))
-    # A changed picture is looked at anew, alone; so is everything once the memory is damaged.
+    for name, column in vars(first.statistics).items():
+        np.testing.assert_array_equal(column, getattr(again.statistics, name))
+    # A changed image is looked at anew, alone; so is everything once the memory is damaged.
     Image.fromarray(smear(77)).save(root / "A" / "0.png")
     changed = load_catalog(DataConfig(root=str(root)))
-    survey = survey_pictures(changed)
+    profile = profile_images(changed)
     assert opened[8:] == [root / "A" / "0.png"]
     expected = describe(smear(77))["grey"]
-    np.testing.assert_array_equal(survey.looks.grey[0], expected)
-    (memory,) = (tmp_path / "cache" / "looks").glob("*.npz")
-    before = survey.looks.grey
+    np.testing.assert_array_equal(profile.statistics.grey[0], expected)
+    (memory,) = (tmp_path / "cache" / "statistics").glob("*.npz")
+    before = profile.statistics.grey
     memory.write_bytes(memory.read_bytes()[:300])
-    np.testing.assert_array_equal(survey_pictures(changed).looks.grey, before)
+    np.testing.assert_array_equal(profile_images(changed).statistics.grey, before)
     assert len(opened) == 9 + 8
 
 
@@ -199,53 +197,51 @@ def test_overlaps_hang_together_and_touch_what_copies_of_them_do() -> None:
         Overlap(3, 5, "near", share=0.9),
         Overlap(5, 6, "overlap", share=0.2),
     )
-    survey = Survey(8, pairs, lambda: pytest.fail("no looks are needed"))
-    found = survey.components
+    profile = DataProfile(8, pairs, lambda: pytest.fail("no looks are needed"))
+    found = profile.components
     assert len(set(found[[0, 2, 3, 4, 5, 6]])) == 1
     assert len(set(found)) == 3
-    assert survey.duplicates[3] == survey.duplicates[5] != survey.duplicates[0]
-    assert np.flatnonzero(survey.touching([0])).tolist() == [0, 3]
-    assert np.flatnonzero(survey.touching([4])).tolist() == [2, 4, 5, 6]
-    assert np.flatnonzero(survey.touching([5])).tolist() == [2, 3, 4, 5, 6]
-    assert not survey.touching([]).any()
+    assert profile.duplicates[3] == profile.duplicates[5] != profile.duplicates[0]
+    assert np.flatnonzero(profile.touching([0])).tolist() == [0, 3]
+    assert np.flatnonzero(profile.touching([4])).tolist() == [2, 4, 5, 6]
+    assert np.flatnonzero(profile.touching([5])).tolist() == [2, 3, 4, 5, 6]
+    assert not profile.touching([]).any()
 
 
-def test_one_picture_of_a_field_stays_and_none_of_a_conflict(tmp_path: Path) -> None:
+def test_one_image_of_a_field_stays_and_none_of_a_conflict(tmp_path: Path) -> None:
     root = tmp_path / "in"
-    pictures = {f"A/{i}.png": smear(i) for i in range(5)}
-    pictures |= {f"B/{i}.png": smear(10 + i) for i in range(5)}
-    pictures |= {"A/9.png": smear(1)[::-1], "B/9.png": smear(2)[:, ::-1]}
+    images = {f"A/{i}.png": smear(i) for i in range(5)}
+    images |= {f"B/{i}.png": smear(10 + i) for i in range(5)}
+    images |= {"A/9.png": smear(1)[::-1], "B/9.png": smear(2)[:, ::-1]}
     field = draw_large(5)  # what overlaps in part is not dropped
     for name, x in (("A/a.png", 200.0), ("A/b.png", 290.0)):
-        pictures[name] = cut(field, np.asarray([x, 256.0]), 0.0).pixels
-    catalog = drop_duplicates(save(root, pictures))
-    kept = {p.path for p in catalog.pictures}
-    assert kept == set(pictures) - {"A/9.png", "A/2.png", "B/9.png"}
+        images[name] = cut(field, np.asarray([x, 256.0]), 0.0).pixels
+    catalog = drop_duplicates(save(root, images))
+    kept = {p.path for p in catalog.images}
+    assert kept == set(images) - {"A/9.png", "A/2.png", "B/9.png"}
     reasons = {r.path: r.reason for r in catalog.rejected}
     assert reasons["A/9.png"] == "shows the field of A/1.png"
     assert reasons["A/2.png"] == reasons["B/9.png"]
     assert "another class" in reasons["A/2.png"]
     files = check_files(catalog)[0]  # they can be read, and nothing is to be repaired
-    assert (files.status, files.mend) == ("PASS", "")
+    assert (files.status, files.fix) == ("PASS", "")
     left_out = "3 left out by data.drop_duplicates=true"
-    assert files.finding == f"all {len(pictures)} can be read; {left_out}"
+    assert files.finding == f"all {len(images)} can be read; {left_out}"
     asked = load_catalog(DataConfig(root=str(root), drop_duplicates=True))
-    assert asked.pictures == catalog.pictures
+    assert asked.images == catalog.images
 
 
-def test_of_a_stage_that_moved_on_more_than_one_picture_stays(tmp_path: Path) -> None:
+def test_of_a_stage_that_moved_on_more_than_one_image_stays(tmp_path: Path) -> None:
     """Each step is a near duplicate of the one before; the first and the last share a third."""
     field = draw_large(9)
     steps = {
         f"A/{i}.png": cut(field, np.asarray([180.0 + 24 * i, 256.0]), 0.0).pixels for i in range(7)
     }
     catalog = save(tmp_path / "in", {**steps, **{f"B/{i}.png": smear(i) for i in range(3)}})
-    survey = survey_pictures(catalog)
-    assert len(set(survey.duplicates[:7])) == 1
+    profile = profile_images(catalog)
+    assert len(set(profile.duplicates[:7])) == 1
     kept = drop_duplicates(catalog)
-    assert [p.path for p in kept.pictures if p.path in steps] == [
-        f"A/{i}.png" for i in (0, 2, 4, 6)
-    ]
+    assert [p.path for p in kept.images if p.path in steps] == [f"A/{i}.png" for i in (0, 2, 4, 6)]
     assert [(r.path, r.reason) for r in kept.rejected] == [
         (f"A/{i}.png", f"shows the field of A/{i - 1}.png") for i in (1, 3, 5)
     ]

@@ -15,7 +15,7 @@ from bcd.data.catalog import Catalog
 from bcd.data.load import load_catalog
 from bcd.data.quality.keypoints import Keypoints, find_keypoints
 from bcd.data.quality.overlaps import DUPLICATE_SHARE, Overlap
-from bcd.data.quality.profile import survey_pictures
+from bcd.data.quality.profile import profile_images
 from bcd.data.quality.registration import Registration, register
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
 from tests.helpers.fields import SIDE, Pixels, changed, cut, draw_large, draw_pair, shared
@@ -101,7 +101,7 @@ def catalog_of(root: Path, images: dict[str, Pixels]) -> Catalog:
 def told_apart(
     folder: Path, pairs: list[tuple[Pixels, Pixels, float]], more: list[Pixels]
 ) -> tuple[float, float]:
-    """Recall where 40 % or more is shared, and precision, of a survey of all images together."""
+    """Recall where 40 % or more is shared, and precision, of a profile of all images together."""
     rng = np.random.default_rng(0)
     images: dict[str, Pixels] = {}
     wanted: dict[frozenset[str], float] = {}
@@ -114,9 +114,9 @@ def told_apart(
     for number, image in enumerate(more):
         images[f"{CLASS_NAMES[number % 4]}/{names.pop()}"] = image
     catalog = catalog_of(folder, images)
-    paths = [picture.path for picture in catalog.pictures]
-    survey = survey_pictures(catalog)
-    found = {frozenset((paths[o.first], paths[o.second])) for o in survey.overlaps}
+    paths = [image.path for image in catalog.images]
+    profile = profile_images(catalog)
+    found = {frozenset((paths[o.first], paths[o.second])) for o in profile.overlaps}
     heavy = {pair for pair, share in wanted.items() if share >= 0.4}
     assert len(heavy) > len(pairs) / 2
     return len(heavy & found) / len(heavy), len(found & wanted.keys()) / max(len(found), 1)
@@ -147,11 +147,11 @@ def test_small_images_are_registered_too(tmp_path: Path) -> None:
     images_by_name = {f"Pre-B/{i:02d}a.png": image for i, image in enumerate(images)}
     other = {f"Benign/{i}.png": draw_smear("Benign", slide=1, index=i, size=64) for i in range(30)}
     catalog = catalog_of(tmp_path / "in", {**images_by_name, **copies, **other})
-    paths = [picture.path for picture in catalog.pictures]
+    paths = [image.path for image in catalog.images]
 
     def named(pair: Overlap) -> tuple[str, str, str]:
         return paths[pair.first], paths[pair.second], pair.kind
 
-    found = [named(pair) for pair in survey_pictures(catalog).overlaps]
+    found = [named(pair) for pair in profile_images(catalog).overlaps]
     wanted = [(f"Pre-B/{i:02d}a.png", f"Pre-B/{i:02d}b.png", "near") for i in range(9)]
     assert found == wanted

@@ -14,10 +14,10 @@ from bcd.config.schema import SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.file_order import file_order
 from bcd.data.quality.overlaps import Overlap
-from bcd.data.quality.profile import Survey
+from bcd.data.quality.profile import DataProfile
 from bcd.data.splits.split import SUBSETS, Split, far_from_share, make_split
 from bcd.errors import BcdError, ConfigError
-from tests.data.splits.test_slide_groups import made_up_looks, surveyed
+from tests.data.splits.test_slide_groups import made_up_statistics, profiled
 from tests.helpers.noise import made_up_catalog
 
 PARTS = SUBSETS[:3]
@@ -31,16 +31,16 @@ def some_overlaps(catalog: Catalog, rng: np.random.Generator) -> tuple[Overlap, 
     return tuple(Overlap(int(i), int(j), "near", 0.9) for i, j in ordered if i < j)
 
 
-def on_slides(seed: int, apart: bool = True) -> tuple[Catalog, Survey]:
+def on_slides(seed: int, apart: bool = True) -> tuple[Catalog, DataProfile]:
     """Two to four classes on slides of uneven size, with overlaps across them."""
     rng = np.random.default_rng(seed)
     catalog = made_up_catalog(rng.integers(150, 300, rng.integers(2, 5)).tolist())
-    count = len(catalog.pictures)
+    count = len(catalog.images)
     slide = rng.choice(30, count, p=rng.dirichlet(np.full(30, 3.0)))
-    names = [f"s{s}-{p.label * apart}" for s, p in zip(slide, catalog.pictures, strict=True)]
-    pictures = [replace(p, group=g) for p, g in zip(catalog.pictures, names, strict=True)]
-    survey = surveyed(made_up_looks(slide, 4, seed), some_overlaps(catalog, rng))
-    return replace(catalog, pictures=tuple(pictures)), survey
+    names = [f"s{s}-{p.label * apart}" for s, p in zip(slide, catalog.images, strict=True)]
+    images = [replace(p, group=g) for p, g in zip(catalog.images, names, strict=True)]
+    profile = profiled(made_up_statistics(slide, 4, seed), some_overlaps(catalog, rng))
+    return replace(catalog, images=tuple(images)), profile
 
 
 def parts_of(split: Split, members: list[int]) -> set[str]:
@@ -50,18 +50,18 @@ def parts_of(split: Split, members: list[int]) -> set[str]:
 @pytest.mark.parametrize("groups", ["given", "auto", "blocks"])
 @pytest.mark.parametrize("seed", range(12))
 def test_grouped_parts_neither_a_group_nor_overlaps(groups: str, seed: int) -> None:
-    catalog, survey = on_slides(seed)
+    catalog, profile = on_slides(seed)
     cfg = SplitConfig(kind="grouped", groups=groups, seed=seed, group_size=15)
-    split = make_split(catalog, cfg, survey)
+    split = make_split(catalog, cfg, profile)
     assert "excluded" not in split.subsets
     members: dict[str, list[int]] = defaultdict(list)
     for index, group in enumerate(split.groups):
         members[group].append(index)
     assert len(members) > 3
-    for own in [*members.values(), *([t.first, t.second] for t in survey.overlaps)]:
+    for own in [*members.values(), *([t.first, t.second] for t in profile.overlaps)]:
         assert len(parts_of(split, own)) == 1
     said = far_from_share(catalog, split, cfg)
-    tested = np.bincount([catalog.pictures[i].label for i in split.indices("test")])
+    tested = np.bincount([catalog.images[i].label for i in split.indices("test")])
     for share, name in zip(tested / list(catalog.counts().values()), catalog.classes, strict=True):
         assert (abs(share - cfg.test) > 0.03) == any(f" {name}, " in line for line in said)
 
@@ -77,7 +77,7 @@ def test_shares_are_kept_where_groups_allow_it(seed: int) -> None:
     catalog = made_up_catalog(sizes.sum(axis=1).tolist(), groups)
     cfg = SplitConfig(kind="grouped", seed=seed)
     split = make_split(catalog, cfg)
-    tested = np.bincount([catalog.pictures[i].label for i in split.indices("test")])
+    tested = np.bincount([catalog.images[i].label for i in split.indices("test")])
     for k, row in enumerate(sizes):
         sums = {
             sum(chosen) / row.sum() for r in range(1, len(row)) for chosen in combinations(row, r)
@@ -87,7 +87,7 @@ def test_shares_are_kept_where_groups_allow_it(seed: int) -> None:
 
 
 def positions(catalog: Catalog, split: Split, label: int) -> dict[str, list[int]]:
-    """Places in file order of a class's pictures, by part."""
+    """Places in file order of a class's images, by part."""
     found: dict[str, list[int]] = defaultdict(list)
     for place, index in enumerate(file_order(catalog, label)):
         found[split.subsets[index]].append(place)
@@ -100,11 +100,11 @@ def positions(catalog: Catalog, split: Split, label: int) -> dict[str, list[int]
 def test_blocked_leaves_an_embargo_between_any_two_parts(
     folds: int | None, embargo: int, seed: int
 ) -> None:
-    catalog, survey = on_slides(seed)
+    catalog, profile = on_slides(seed)
     for fold in range(folds or 1):
         cfg = SplitConfig(kind="blocked", folds=folds, fold=fold, embargo=embargo, seed=seed)
-        split = make_split(catalog, cfg, survey)
-        for pair in survey.overlaps:
+        split = make_split(catalog, cfg, profile)
+        for pair in profile.overlaps:
             assert len(parts_of(split, [pair.first, pair.second])) <= 1
         free = make_split(catalog, cfg)  # without overlaps blocks are whole
         for label, count in enumerate(catalog.counts().values()):
@@ -115,27 +115,27 @@ def test_blocked_leaves_an_embargo_between_any_two_parts(
             for one, other in combinations(PARTS, 2):
                 gap = min(abs(a - b) for a in places[one] for b in places[other])
                 assert gap > embargo
-            tested = [i for i in split.indices("test") if catalog.pictures[i].label == label]
-            whole = [i for i in free.indices("test") if catalog.pictures[i].label == label]
+            tested = [i for i in split.indices("test") if catalog.images[i].label == label]
+            whole = [i for i in free.indices("test") if catalog.images[i].label == label]
             assert tested == whole  # for an overlap's sake train gives way, never test
 
 
 @pytest.mark.parametrize("kind", ["grouped", "blocked"])
-def test_folds_test_every_picture_once(kind: str) -> None:
-    catalog, survey = on_slides(3)
+def test_folds_test_every_image_once(kind: str) -> None:
+    catalog, profile = on_slides(3)
     tested: list[int] = []
     for fold in range(5):
         cfg = SplitConfig(kind=kind, folds=5, fold=fold, embargo=5, groups="auto", group_size=10)
-        split = make_split(catalog, cfg, survey)
+        split = make_split(catalog, cfg, profile)
         tested += split.indices("test")
-        for pair in survey.overlaps:
+        for pair in profile.overlaps:
             assert len(parts_of(split, [pair.first, pair.second])) <= 1
         if kind == "grouped":
             whole: dict[str, set[str]] = defaultdict(set)
             for group, subset in zip(split.groups, split.subsets, strict=True):
                 whole[group].add(subset)
             assert all(len(subsets) == 1 for subsets in whole.values())
-    assert sorted(tested) == list(range(len(catalog.pictures)))
+    assert sorted(tested) == list(range(len(catalog.images)))
 
 
 def test_blocked_places_follow_the_seed() -> None:
@@ -148,7 +148,7 @@ def test_blocked_places_follow_the_seed() -> None:
 
 def test_an_embargo_larger_than_a_class_is_one_line() -> None:
     catalog = made_up_catalog([20, 200])
-    with pytest.raises(BcdError, match="no picture of class 'class0'"):
+    with pytest.raises(BcdError, match="no image of class 'class0'"):
         make_split(catalog, SplitConfig(kind="blocked", embargo=30))
 
 

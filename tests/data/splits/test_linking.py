@@ -12,7 +12,7 @@ from bcd.config.schema import SplitConfig
 from bcd.data.quality.overlaps import Overlap
 from bcd.data.splits.linking import link, settle
 from bcd.data.splits.split import Split, make_split
-from tests.data.splits.test_slide_groups import made_up_looks, surveyed
+from tests.data.splits.test_slide_groups import made_up_statistics, profiled
 from tests.helpers.noise import made_up_catalog
 
 
@@ -66,10 +66,10 @@ def test_a_set_moves_into_the_group_that_holds_most_of_it() -> None:
     np.testing.assert_array_equal(settle(groups, sets), [5, 5, 5, 5, 2, 2, 2])
 
 
-def leaking(split: Split, survey: object) -> set[int]:
+def leaking(split: Split, profile: object) -> set[int]:
     return {
         i
-        for pair in survey.overlaps  # type: ignore[attr-defined]
+        for pair in profile.overlaps  # type: ignore[attr-defined]
         for i, other in ((pair.first, pair.second), (pair.second, pair.first))
         if split.subsets[i] == "test" and split.subsets[other] in ("train", "val")
     }
@@ -79,18 +79,18 @@ def test_what_a_cut_chain_leaks_is_counted() -> None:
     """All of a class hangs together in one chain: no split can keep it whole."""
     catalog = made_up_catalog([120, 120])
     rng = np.random.default_rng(0)
-    looks = made_up_looks(np.arange(240) // 20, 4, 0)
-    survey = surveyed(looks, chain(120, rng.uniform(0.1, 0.9, 119)))
+    statistics = made_up_statistics(np.arange(240) // 20, 4, 0)
+    profile = profiled(statistics, chain(120, rng.uniform(0.1, 0.9, 119)))
     for kind, groups in (("grouped", "auto"), ("grouped", "blocks")):
         cfg = SplitConfig(kind=kind, groups=groups, group_size=15)
-        split = make_split(catalog, cfg, survey)
-        found = find_leaks(survey, *(split.indices(part) for part in ("train", "val", "test")))
+        split = make_split(catalog, cfg, profile)
+        found = find_leaks(profile, *(split.indices(part) for part in ("train", "val", "test")))
         assert split.cut > 0
-        assert set(found.all) == leaking(split, survey)
+        assert set(found.all) == leaking(split, profile)
         assert 0 < len(found.all) <= 2 * split.cut
-        assert len(parted(survey, split)) <= split.cut
-    blocked = make_split(catalog, SplitConfig(kind="blocked", embargo=2), survey)
-    assert leaking(blocked, survey) == set()
+        assert len(parted(profile, split)) <= split.cut
+    blocked = make_split(catalog, SplitConfig(kind="blocked", embargo=2), profile)
+    assert leaking(blocked, profile) == set()
 
 
 def test_leaks_into_train_and_val_are_counted_apart() -> None:
@@ -99,26 +99,26 @@ def test_leaks_into_train_and_val_are_counted_apart() -> None:
         Overlap(1, 3, "bytes"),
         Overlap(1, 5, "overlap", share=0.5),  # so 3, a copy of 1, overlaps 5
     )
-    survey = surveyed(made_up_looks(np.zeros(8, np.int64), 1, 0), pairs)
-    found = find_leaks(survey, [0, 1, 2], [3], [4, 5, 6, 7])
+    profile = profiled(made_up_statistics(np.zeros(8, np.int64), 1, 0), pairs)
+    found = find_leaks(profile, [0, 1, 2], [3], [4, 5, 6, 7])
     assert (found.train, found.val, found.all) == ((4, 5), (5,), [4, 5])
-    assert found.told == "2 of 4 test pictures overlap one in train or val (2 in train, 1 in val)"
+    assert found.told == "2 of 4 test images overlap one in train or val (2 in train, 1 in val)"
 
 
 def test_images_that_overlap_are_one_cluster_of_a_random_split() -> None:
     catalog = made_up_catalog([60, 60])
     pairs = chain(4, np.full(3, 0.4))
-    survey = surveyed(made_up_looks(np.zeros(120, np.int64), 1, 0), pairs)
-    split = make_split(catalog, SplitConfig(), survey)
+    profile = profiled(made_up_statistics(np.zeros(120, np.int64), 1, 0), pairs)
+    split = make_split(catalog, SplitConfig(), profile)
     assert len(set(split.clusters[:4])) == 1
     assert split.clusters[0]
     assert set(split.clusters[4:]) == {""}
     assert not any(split.groups)
     given = made_up_catalog([60, 60], [str(i // 5) for i in range(120)])
-    clusters = make_split(given, SplitConfig(), surveyed(survey.looks, (pairs[0], pairs[0])))
+    clusters = make_split(given, SplitConfig(), profiled(profile.statistics, (pairs[0], pairs[0])))
     assert clusters.clusters == clusters.groups
     joined = make_split(
-        given, SplitConfig(), surveyed(survey.looks, (Overlap(4, 5, "overlap", share=0.2),))
+        given, SplitConfig(), profiled(profile.statistics, (Overlap(4, 5, "overlap", share=0.2),))
     )
     assert len(set(joined.clusters)) == len(set(joined.groups)) - 1
     assert joined.clusters[0] == joined.clusters[9]

@@ -1,4 +1,4 @@
-"""Pictures that a checkpoint records are found again by content and class."""
+"""Images that a checkpoint records are found again by content and class."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tests.helpers.noise import made_up_catalog
 
 def test_the_copy_of_the_recorded_class_is_taken() -> None:
     catalog = made_up_catalog([3, 3])
-    pictures = list(catalog.pictures)
-    pictures[4] = replace(pictures[4], sha256=pictures[1].sha256)  # one file under two classes
-    catalog = replace(catalog, pictures=tuple(pictures))
+    images = list(catalog.images)
+    images[4] = replace(images[4], sha256=images[1].sha256)  # one file under two classes
+    catalog = replace(catalog, images=tuple(images))
     for tested, other in ((4, 1), (1, 4)):
         subsets = ["train"] * 6
         subsets[tested] = "test"
@@ -21,8 +21,8 @@ def test_the_copy_of_the_recorded_class_is_taken() -> None:
         assert other in recorded_indices(catalog, recorded["train"])
 
 
-def test_a_picture_that_changed_its_class_is_still_found() -> None:
+def test_a_image_that_changed_its_class_is_still_found() -> None:
     catalog = made_up_catalog([3, 3])
     recorded = Split(("test",) * 6).hashes(catalog)["test"]
-    relabelled = tuple(replace(p, label=1 - p.label) for p in catalog.pictures)
-    assert recorded_indices(replace(catalog, pictures=relabelled), recorded) == list(range(6))
+    relabelled = tuple(replace(p, label=1 - p.label) for p in catalog.images)
+    assert recorded_indices(replace(catalog, images=relabelled), recorded) == list(range(6))

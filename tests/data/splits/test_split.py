@@ -20,28 +20,28 @@ PARTS = SUBSETS[:3]
 
 
 def share_of(catalog: Catalog, split: Split, subset: str) -> list[float]:
-    """Share of each class's pictures that is in a subset."""
-    taken = Counter(catalog.pictures[i].label for i in split.indices(subset))
+    """Share of each class's images that is in a subset."""
+    taken = Counter(catalog.images[i].label for i in split.indices(subset))
     return [taken[i] / count for i, count in enumerate(catalog.counts().values())]
 
 
 def check_disjoint(catalog: Catalog, split: Split) -> None:
     found = [i for subset in PARTS for i in split.indices(subset)]
-    assert sorted(found) == list(range(len(catalog.pictures))) == split.indices("all")
-    assert len(split.subsets) == len(catalog.pictures)
+    assert sorted(found) == list(range(len(catalog.images))) == split.indices("all")
+    assert len(split.subsets) == len(catalog.images)
 
 
 def in_groups(seed: int) -> Catalog:
-    """Pictures of two to four classes on some slides of uneven size; slides may mix classes."""
+    """Images of two to four classes on some slides of uneven size; slides may mix classes."""
     rng = np.random.default_rng(seed)
     catalog = made_up_catalog(rng.integers(30, 80, rng.integers(2, 5)).tolist())
     slides = int(rng.integers(12, 40))
     weights = rng.dirichlet(np.full(slides, 3.0))
-    drawn = rng.choice(slides, len(catalog.pictures), p=weights)
+    drawn = rng.choice(slides, len(catalog.images), p=weights)
     apart = seed % 2  # every other time a slide has one class only
-    groups = [f"s{g}-{p.label * apart}" for g, p in zip(drawn, catalog.pictures, strict=True)]
-    pictures = [replace(p, group=g) for p, g in zip(catalog.pictures, groups, strict=True)]
-    return replace(catalog, pictures=tuple(pictures))
+    groups = [f"s{g}-{p.label * apart}" for g, p in zip(drawn, catalog.images, strict=True)]
+    images = [replace(p, group=g) for p, g in zip(catalog.images, groups, strict=True)]
+    return replace(catalog, images=tuple(images))
 
 
 @pytest.mark.parametrize("counts", SIZES)
@@ -55,7 +55,7 @@ def test_stratified_is_70_to_30_in_every_class(counts: tuple[int, ...], seed: in
     assert abs(len(split.indices("test")) - cfg.test * total) <= max(0.5, len(counts) - 1)
     for count, share in zip(counts, share_of(catalog, split, "test"), strict=True):
         assert abs(share * count - cfg.test * count) <= 1
-    # Val comes out of what test leaves; a rare class has a picture in it all the same.
+    # Val comes out of what test leaves; a rare class has an image in it all the same.
     left = total - len(split.indices("test"))
     wanted = max(len(counts), cfg.val * left)
     assert -0.5 <= len(split.indices("val")) - wanted <= len(counts)
@@ -97,7 +97,7 @@ def test_the_test_part_does_not_depend_on_the_share_of_val() -> None:
 
 
 @pytest.mark.parametrize("folds", [2, 3, 5])
-def test_the_folds_test_every_picture_once(folds: int) -> None:
+def test_the_folds_test_every_image_once(folds: int) -> None:
     counts = (23, 31, 8)
     catalog = made_up_catalog(counts)
     tested: list[int] = []
@@ -119,8 +119,8 @@ def test_no_group_is_on_two_sides(seed: int) -> None:
         pytest.fail(f"enough small groups were there, yet: {error}")
     check_disjoint(catalog, split)
     sides: dict[str, set[str]] = {}
-    for picture, subset in zip(catalog.pictures, split.subsets, strict=True):
-        sides.setdefault(picture.group, set()).add(subset)
+    for image, subset in zip(catalog.images, split.subsets, strict=True):
+        sides.setdefault(image.group, set()).add(subset)
     assert all(len(subsets) == 1 for subsets in sides.values())
 
 
@@ -140,7 +140,7 @@ def _grouped(seed: int) -> Split:
     return make_split(in_groups(seed), SplitConfig(kind="grouped", seed=seed))
 
 
-def test_grouped_wants_a_group_for_each_picture() -> None:
+def test_grouped_wants_a_group_for_each_image() -> None:
     groups = ["s1", "s2", "s3", ""] * 10
     with pytest.raises(BcdError, match=r"10 of 40 have none.*data\.group_pattern"):
         make_split(made_up_catalog([20, 20], groups), SplitConfig(kind="grouped"))
@@ -148,14 +148,14 @@ def test_grouped_wants_a_group_for_each_picture() -> None:
 
 def test_too_few_groups_are_an_error_that_names_the_part() -> None:
     catalog = made_up_catalog([20, 20], ["s1", "s2"] * 20)
-    with pytest.raises(BcdError, match="the val part has no picture of class"):
+    with pytest.raises(BcdError, match="the val part has no image of class"):
         make_split(catalog, SplitConfig(kind="grouped", test=0.5))
 
 
 @pytest.mark.parametrize("kind", ["stratified", "grouped", "kfold"])
-def test_a_class_with_one_picture_is_an_error_that_names_it(kind: str) -> None:
+def test_a_class_with_one_image_is_an_error_that_names_it(kind: str) -> None:
     catalog = made_up_catalog([20, 1], ["s1", "s2", "s3"] * 7)
-    with pytest.raises(BcdError, match=r"class 'class1' has 1 usable picture in"):
+    with pytest.raises(BcdError, match=r"class 'class1' has 1 usable image in"):
         make_split(catalog, SplitConfig(kind=kind, folds=folds_of(kind, 5)))
 
 
@@ -197,7 +197,7 @@ def test_split_csv_gives_the_same_split_again(kind: str, smears: Catalog, tmp_pa
     for path in list(smears.root.rglob("*.png")):
         path.rename(path.with_name(f"{9 - int(path.stem)}-moved.png"))
     moved = load_catalog(DataConfig(root=str(smears.root)))
-    assert moved.pictures != smears.pictures
+    assert moved.images != smears.images
     again = make_split(moved, read)
     for subset in PARTS:
         before, after = split.hashes(smears)[subset], again.hashes(moved)[subset]
@@ -207,27 +207,27 @@ def test_split_csv_gives_the_same_split_again(kind: str, smears: Catalog, tmp_pa
 def test_moved_copies_of_one_file_keep_their_subsets(smears: Catalog, tmp_path: Path) -> None:
     split = make_split(smears, SplitConfig())
     first, second = split.indices("train")[0], split.indices("test")[0]
-    pictures = list(smears.pictures)
-    pictures[second] = replace(pictures[second], sha256=pictures[first].sha256)
-    split.write(tmp_path / "split.csv", replace(smears, pictures=tuple(pictures)))
+    images = list(smears.images)
+    images[second] = replace(images[second], sha256=images[first].sha256)
+    split.write(tmp_path / "split.csv", replace(smears, images=tuple(images)))
     # The test copy moves, and a third copy comes that the file does not know.
-    pictures[second] = replace(pictures[second], path="moved.png")
-    pictures.append(replace(pictures[second], path="third.png"))
-    moved = replace(smears, pictures=tuple(pictures))
+    images[second] = replace(images[second], path="moved.png")
+    images.append(replace(images[second], path="third.png"))
+    moved = replace(smears, images=tuple(images))
     again = make_split(moved, SplitConfig(kind="csv", file=str(tmp_path / "split.csv")))
     assert again.subsets == (*split.subsets, "train")
 
 
-def test_pictures_that_a_csv_does_not_name_are_excluded(smears: Catalog, tmp_path: Path) -> None:
+def test_images_that_a_csv_does_not_name_are_excluded(smears: Catalog, tmp_path: Path) -> None:
     split = make_split(smears, SplitConfig())
     file = tmp_path / "split.csv"
     left_out = split.indices("train")[0]
     with file.open("w", encoding="utf-8-sig", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(("path", "subset"))
-        for i, (picture, subset) in enumerate(zip(smears.pictures, split.subsets, strict=True)):
+        for i, (image, subset) in enumerate(zip(smears.images, split.subsets, strict=True)):
             if i != left_out:
-                writer.writerow((picture.path, subset))
+                writer.writerow((image.path, subset))
     read = make_split(smears, SplitConfig(kind="csv", file=str(file)))
     assert read.indices("excluded") == [left_out]
     assert read.indices("test") == split.indices("test")
@@ -237,14 +237,14 @@ def test_pictures_that_a_csv_does_not_name_are_excluded(smears: Catalog, tmp_pat
 def test_a_catalog_may_bring_its_own_subsets() -> None:
     catalog = made_up_catalog([5, 5])
     subsets = ("train", "train", "val", "test", "") * 2
-    own = [replace(p, subset=s) for p, s in zip(catalog.pictures, subsets, strict=True)]
-    split = make_split(replace(catalog, pictures=tuple(own)), SplitConfig(kind="csv"))
+    own = [replace(p, subset=s) for p, s in zip(catalog.images, subsets, strict=True)]
+    split = make_split(replace(catalog, images=tuple(own)), SplitConfig(kind="csv"))
     assert split.subsets == tuple(s or "excluded" for s in subsets)
     with pytest.raises(BcdError, match=r"split=csv wants split\.file="):
         make_split(catalog, SplitConfig(kind="csv"))
     odd = tuple(replace(p, subset="tset") for p in own)
     with pytest.raises(BcdError, match=r"unknown subset 'tset'; known are train, val, test"):
-        make_split(replace(catalog, pictures=odd), SplitConfig(kind="csv"))
+        make_split(replace(catalog, images=odd), SplitConfig(kind="csv"))
 
 
 @pytest.mark.parametrize(
@@ -257,8 +257,8 @@ def test_a_catalog_may_bring_its_own_subsets() -> None:
             b"path,subset\na.png,train\na.png,test\n",
             "line 3: a.png is in subset 'test', but in 'train' on",
         ),
-        (b"path,subset\nelsewhere.png,train\n", "none of its pictures is in"),
-        (b"path,subset\nclass0/0000.png,train\n", "train part has no picture of class 'class1'"),
+        (b"path,subset\nelsewhere.png,train\n", "none of its images is in"),
+        (b"path,subset\nclass0/0000.png,train\n", "train part has no image of class 'class1'"),
         (b"\x89PNG\r\n\x1a\n\xff\xfe", "not a CSV"),
     ],
 )
@@ -276,19 +276,19 @@ def test_a_missing_split_file_is_wrong_use(tmp_path: Path) -> None:
         )
 
 
-def test_recorded_pictures_are_found_as_often_as_their_hash_is_listed() -> None:
+def test_recorded_images_are_found_as_often_as_their_hash_is_listed() -> None:
     catalog = made_up_catalog([6, 6])
-    twin = catalog.pictures[0].sha256
-    pictures = [
-        replace(p, sha256=twin) if i in (0, 4, 9) else p for i, p in enumerate(catalog.pictures)
+    twin = catalog.images[0].sha256
+    images = [
+        replace(p, sha256=twin) if i in (0, 4, 9) else p for i, p in enumerate(catalog.images)
     ]
-    catalog = replace(catalog, pictures=tuple(pictures))
+    catalog = replace(catalog, images=tuple(images))
     subsets = ["train", "val", "test"] * 4  # two of the twins are train, one val
     split = Split(tuple(subsets))
     assert [subsets[i] for i in (0, 4, 9)] == ["train", "val", "train"]
     for subset, recorded in split.hashes(catalog).items():
         found = recorded_indices(catalog, recorded)
         hashes = sorted(map(sha256_of, recorded))
-        assert sorted(catalog.pictures[i].sha256 for i in found) == hashes
+        assert sorted(catalog.images[i].sha256 for i in found) == hashes
         assert len(found) == len(set(found)) == subsets.count(subset)
     assert recorded_indices(catalog, ["unknown"]) == []

@@ -14,10 +14,10 @@ from bcd.audit.checks import NOT_ESTABLISHED, check_split
 from bcd.config.schema import DataConfig, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.quality.overlaps import Overlap
-from bcd.data.quality.profile import Survey
+from bcd.data.quality.profile import DataProfile
 from bcd.data.splits.split import make_split
 from bcd.errors import BcdError
-from tests.data.splits.test_slide_groups import made_up_looks, surveyed
+from tests.data.splits.test_slide_groups import made_up_statistics, profiled
 from tests.helpers.noise import made_up_catalog
 
 CATALOG = made_up_catalog([12, 12])
@@ -30,18 +30,18 @@ def written(file: Path, groups: Sequence[str], catalog: Catalog = CATALOG) -> Sp
     with file.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(("path", "subset", "group"))
-        paths = [picture.path for picture in catalog.pictures]
+        paths = [image.path for image in catalog.images]
         writer.writerows(zip(paths, PARTS, groups, strict=True))
     return SplitConfig(kind="csv", file=str(file))
 
 
 def with_groups(groups: Sequence[str]) -> Catalog:
-    pictures = [replace(p, group=g) for p, g in zip(CATALOG.pictures, groups, strict=True)]
-    return replace(CATALOG, pictures=tuple(pictures))
+    images = [replace(p, group=g) for p, g in zip(CATALOG.images, groups, strict=True)]
+    return replace(CATALOG, images=tuple(images))
 
 
-def survey(overlaps: tuple[Overlap, ...] = ()) -> Survey:
-    return surveyed(made_up_looks(np.zeros(24, np.int64), 1.0, 0), overlaps)
+def profile(overlaps: tuple[Overlap, ...] = ()) -> DataProfile:
+    return profiled(made_up_statistics(np.zeros(24, np.int64), 1.0, 0), overlaps)
 
 
 def test_groups_of_a_split_file_are_the_clusters(tmp_path: Path) -> None:
@@ -56,27 +56,27 @@ def test_groups_of_a_split_file_are_the_clusters(tmp_path: Path) -> None:
 
 def test_a_run_is_repeated_from_its_split_csv_with_its_groups(tmp_path: Path) -> None:
     blocks = SplitConfig(kind="grouped", groups="blocks", group_size=3)
-    first = make_split(CATALOG, blocks, survey())
+    first = make_split(CATALOG, blocks, profile())
     first.write(tmp_path / "split.csv", CATALOG)
-    again = make_split(CATALOG, SplitConfig(kind="csv", file=str(tmp_path / "split.csv")), survey())
+    again = make_split(
+        CATALOG, SplitConfig(kind="csv", file=str(tmp_path / "split.csv")), profile()
+    )
     assert len(set(first.groups)) == 8
     assert again == first
 
 
 def test_groups_follow_files_that_moved(tmp_path: Path) -> None:
-    hashed = [replace(p, sha256=f"{i:064d}") for i, p in enumerate(CATALOG.pictures)]
-    catalog = replace(CATALOG, pictures=tuple(hashed))
+    hashed = [replace(p, sha256=f"{i:064d}") for i, p in enumerate(CATALOG.images)]
+    catalog = replace(CATALOG, images=tuple(hashed))
     grouped = SplitConfig(kind="grouped", groups="blocks", group_size=3)
-    first = make_split(catalog, grouped, survey())
+    first = make_split(catalog, grouped, profile())
     first.write(tmp_path / "split.csv", catalog)
-    moved = replace(
-        catalog, pictures=tuple(replace(p, path=f"new/{p.path}") for p in catalog.pictures)
-    )
-    again = make_split(moved, SplitConfig(kind="csv", file=str(tmp_path / "split.csv")), survey())
+    moved = replace(catalog, images=tuple(replace(p, path=f"new/{p.path}") for p in catalog.images))
+    again = make_split(moved, SplitConfig(kind="csv", file=str(tmp_path / "split.csv")), profile())
     assert (again.groups, again.subsets) == (first.groups, first.subsets)
 
 
-def test_where_a_split_file_names_no_group_the_pictures_own_serves(tmp_path: Path) -> None:
+def test_where_a_split_file_names_no_group_the_images_own_serves(tmp_path: Path) -> None:
     named = with_groups(SLIDES)
     split = make_split(named, written(tmp_path / "split.csv", [*SLIDES[:12], *[""] * 12]))
     assert split.groups == tuple(SLIDES)
@@ -89,7 +89,7 @@ def test_where_a_split_file_names_no_group_the_pictures_own_serves(tmp_path: Pat
         ([f"other {g}" for g in GROUPS], "is of group 'other p0-0' there"),
     ],
 )
-def test_groups_that_contradict_those_of_the_pictures_are_refused(
+def test_groups_that_contradict_those_of_the_images_are_refused(
     groups: list[str], message: str, tmp_path: Path
 ) -> None:
     cfg = written(tmp_path / "split.csv", groups)
@@ -125,7 +125,7 @@ def test_groups_of_a_split_file_do_not_establish_that_patients_are_apart(
 ) -> None:
     cfg = written(tmp_path / "split.csv", groups)
     split = make_split(CATALOG, cfg)
-    checks = check_split(CATALOG, split, cfg, survey(), DataConfig(root="."))
+    checks = check_split(CATALOG, split, cfg, profile(), DataConfig(root="."))
     check = next(check for check in checks if check.name == "separation")
     assert check.status == "WARN"
     assert check.finding.startswith(NOT_ESTABLISHED)

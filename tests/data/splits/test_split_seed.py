@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_dir
 from bcd.cli.overrides import unknown_key
 from bcd.config.schema import SplitConfig
 from bcd.sweeps.configurations import fold, rank
-from bcd.sweeps.finalize import conclude_sweep, reproducing
-from bcd.sweeps.test_exposure import Seen, find_seen, seen_text
+from bcd.sweeps.exposure import Seen, find_seen, seen_text
+from bcd.sweeps.finalize import finalize_sweep, reproducing
 from bcd.sweeps.trials import Trial, read_trials, run_trial
 from bench.seeds import Seeds, count_parts, spreads, varied
 from tests.helpers.harness import CONF, SMALL, audit_config, train_config
@@ -37,10 +37,10 @@ def test_the_seed_of_the_split_follows_no_other(kind: str, tmp_path: Path) -> No
 
 
 def swept(folder: Path, key: str) -> Path:
-    """Two settings with two runs each, which differ in `key`."""
+    """Two configurations with two runs each, which differ in `key`."""
     for number in range(4):
         overrides = [
-            *SMALL, f"data.root={folder.parent / 'pictures'}", "trainer.max_epochs=1",
+            *SMALL, f"data.root={folder.parent / 'images'}", "trainer.max_epochs=1",
             f"model.dropout={number // 2 / 2}", f"{key}={number % 2}",
         ]  # fmt: skip
         with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -75,23 +75,23 @@ def test_runs_that_differ_in_seed_share_the_split(by_seed: Path, by_split: Path)
 def test_a_ranking_over_splits_says_what_it_has_seen(
     by_split: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert conclude_sweep(by_split) == 0
+    assert finalize_sweep(by_split) == 0
     said = capsys.readouterr().err
-    runs = [parts(by_split / name) for name in "01"]  # both settings have these splits
+    runs = [parts(by_split / name) for name in "01"]  # both configurations have these splits
     tested = runs[0]["test"] | runs[1]["test"]
     val, train = (tested & (runs[0][part] | runs[1][part]) for part in ("val", "train"))
     assert val and train
-    n = f"the best setting's {len(tested)} different test images"
+    n = f"the best configuration's {len(tested)} different test images"
     told = f"{SEEN}: of {n} {len(val)} are val in another run"
     assert f"the {told}" in said and f"and {len(train)} are train in one" in said
     assert told in unescape((by_split / "leaderboard.html").read_text())
-    assert "used for the best setting alone" not in said
+    assert "used for the best configuration alone" not in said
     reports = [
         (file.parent / "report.html").read_text() for file in by_split.glob("*/metrics.json")
     ]
     assert len(reports) == 2
     for report in reports:
-        assert "tested after 2 settings had been ranked on val" in report
+        assert "tested after 2 configurations had been ranked on val" in report
         assert told in unescape(report)
         assert "evaluated its test part once" not in report
 
@@ -99,10 +99,10 @@ def test_a_ranking_over_splits_says_what_it_has_seen(
 def test_a_ranking_over_one_split_says_nothing_of_the_kind(
     by_seed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert conclude_sweep(by_seed) == 0
+    assert finalize_sweep(by_seed) == 0
     said = capsys.readouterr().err
     assert "split" not in said.partition("best on val")[2]
-    assert "the test part was used for the best setting alone, after the ranking" in said
+    assert "the test part was used for the best configuration alone, after the ranking" in said
     for text in [said, *(file.read_text() for file in by_seed.glob("**/*.html"))]:
         assert "test images" not in text and "split differently" not in text
 
@@ -120,28 +120,32 @@ def leave_split(folder: Path, one: Trial, test: set[int], val: set[int]) -> None
 
 
 @pytest.mark.parametrize(
-    ("val", "settings", "told"),
+    ("val", "configurations", "told"),
     [
         (
             [{3}, {0}],
             2,
-            f"{SEEN}: of the best setting's 6 different test images 2 are val in another",
+            f"{SEEN}: of the best configuration's 6 different test images 2 are val in another",
         ),
-        ([{9}, {8}], 2, "of the best setting's 6 different test images none is val in another"),
+        (
+            [{9}, {8}],
+            2,
+            "of the best configuration's 6 different test images none is val in another",
+        ),
         ([{3}, {0}], 1, "of their 6 different test images 2 are val and 4 are train in another"),
     ],
 )
 def test_what_was_seen_is_counted(
-    val: list[set[int]], settings: int, told: str, tmp_path: Path
+    val: list[set[int]], configurations: int, told: str, tmp_path: Path
 ) -> None:
-    """Runs 0 and 1 of the best setting test 0, 1, 2 and 3, 4, 5."""
+    """Runs 0 and 1 of the best configuration test 0, 1, 2 and 3, 4, 5."""
     runs = [trial(str(number), f"split.seed={number}", number, 0.9, n=12) for number in range(2)]
     for number, one in enumerate(runs):
         leave_split(tmp_path, one, {3 * number, 3 * number + 1, 3 * number + 2}, val[number])
-    seen = find_seen(tmp_path, runs, runs, settings)
+    seen = find_seen(tmp_path, runs, runs, configurations)
     others = sum(3 - len(v & t) for v, t in zip(val, ({3, 4, 5}, {0, 1, 2}), strict=True))
     hidden = 6 - others
-    assert seen == Seen(6, hidden, others, settings)
+    assert seen == Seen(6, hidden, others, configurations)
     assert told in seen_text(seen)
 
 
@@ -161,7 +165,7 @@ def test_both_seeds_can_move_together(tmp_path: Path) -> None:
         )
         record(tmp_path, trial(str(number), words, number, 0.9))
     (row,) = rank(tmp_path, fold(read_trials(tmp_path)))
-    assert len(row.setting.done) == 2
+    assert len(row.configuration.done) == 2
     assert reproducing(row).endswith(" split.seed=0,1 'seed=${split.seed}'")
 
 

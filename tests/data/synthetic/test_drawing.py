@@ -15,7 +15,7 @@ from bcd.errors import BcdError
 
 
 def _sample(count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """``count`` pictures as ``generate`` orders them, and their class numbers."""
+    """``count`` images as ``generate`` orders them, and their class numbers."""
     numbers = np.arange(count)
     drawn = [
         draw_smear(CLASS_NAMES[k % 4], slide=int(k // 4 % 8), index=int(k), seed=5) for k in numbers
@@ -23,16 +23,16 @@ def _sample(count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return np.stack(drawn), numbers % 4
 
 
-def _nuclei(picture: NDArray[np.uint8]) -> tuple[NDArray[np.float64], float]:
-    """Areas (pixels) of the single nuclei off the edge, and the share of the picture in nuclei.
+def _nuclei(image: NDArray[np.uint8]) -> tuple[NDArray[np.float64], float]:
+    """Areas (pixels) of the single nuclei off the edge, and the share of the image in nuclei.
 
     Only the nuclear dye takes this much of the green light.
     """
-    green = picture[:, :, 1].astype(np.float64)
+    green = image[:, :, 1].astype(np.float64)
     depth = np.log(np.percentile(green, 98) / np.maximum(green, 1.0))
     core = (depth > 0.62).astype(np.uint8)
     _, _, stats, _ = cv2.connectedComponentsWithStats(core)
-    side = picture.shape[0]
+    side = image.shape[0]
     boxes = stats[1:]
     whole = (boxes[:, 0] > 0) & (boxes[:, 1] > 0)
     whole &= (boxes[:, 0] + boxes[:, 2] < side) & (boxes[:, 1] + boxes[:, 3] < side)
@@ -63,7 +63,7 @@ def test_drawing_neither_reads_nor_moves_the_global_random_state() -> None:
 
 
 @pytest.mark.parametrize("change", [{"slide": 1}, {"index": 1}, {"seed": 1}])
-def test_another_slide_index_or_seed_draws_another_picture(change: dict[str, int]) -> None:
+def test_another_slide_index_or_seed_draws_another_image(change: dict[str, int]) -> None:
     base = {"slide": 0, "index": 0, "seed": 0, "size": 64}
     first, second = draw_smear("Pro-B", **base), draw_smear("Pro-B", **(base | change))
     # the scene differs, not only stain or noise: the same cells elsewhere would correlate
@@ -77,7 +77,7 @@ def test_each_class_draws_another_scene() -> None:
             assert np.mean(np.abs(first - second) > 25) > 0.1
 
 
-def test_pictures_of_one_slide_share_stain_and_slides_differ() -> None:
+def test_images_of_one_slide_share_stain_and_slides_differ() -> None:
     def light(slide: int, index: int) -> NDArray[np.float64]:
         drawn = draw_smear("Benign", slide=slide, index=index, size=64)
         return np.asarray(np.quantile(drawn, [0.2, 0.9], axis=(0, 1)).ravel(), dtype=np.float64)
@@ -96,7 +96,7 @@ def test_any_size_gives_rgb_bytes(size: int) -> None:
     assert drawn.std() > 15
 
 
-def test_a_larger_picture_shows_the_same_scene() -> None:
+def test_a_larger_image_shows_the_same_scene() -> None:
     small = draw_smear("Pro-B", slide=3, index=5, size=224).astype(float)
     large = draw_smear("Pro-B", slide=3, index=5, size=448).astype(np.float32)
     shrunk = cv2.resize(large, (224, 224), interpolation=cv2.INTER_AREA)
@@ -108,7 +108,7 @@ def test_nuclei_differ_in_size_as_the_table_says() -> None:
     sizes = {}
     for name in CLASS_NAMES:
         drawn = [draw_smear(name, slide=k % 8, index=k) for k in range(32)]
-        sizes[name] = np.median(np.concatenate([_nuclei(picture)[0] for picture in drawn]))
+        sizes[name] = np.median(np.concatenate([_nuclei(image)[0] for image in drawn]))
     # nuclei of 8.6, 9.0, 10.3 and 12.1 micrometres across
     assert sizes["Benign"] < 0.92 * sizes["Early Pre-B"]
     assert sizes["Pre-B"] < 0.95 * sizes["Early Pre-B"]
@@ -116,8 +116,8 @@ def test_nuclei_differ_in_size_as_the_table_says() -> None:
 
 
 def test_the_amount_of_nucleus_does_not_give_the_class_away() -> None:
-    pictures, labels = _sample(96)
-    share = np.array([_nuclei(picture)[1] for picture in pictures])
+    images, labels = _sample(96)
+    share = np.array([_nuclei(image)[1] for image in images])
     means = np.array([share[labels == number].mean() for number in range(4)])
     assert share.mean() > 0.02
     assert means.max() < 1.4 * means.min()
@@ -126,8 +126,8 @@ def test_the_amount_of_nucleus_does_not_give_the_class_away() -> None:
 def test_colour_does_not_give_the_class_away() -> None:
     from sklearn.ensemble import RandomForestClassifier
 
-    pictures, labels = _sample(320)
-    levels = np.quantile(pictures.reshape(320, -1, 3)[:, ::7], np.linspace(0.02, 0.98, 7), axis=1)
+    images, labels = _sample(320)
+    levels = np.quantile(images.reshape(320, -1, 3)[:, ::7], np.linspace(0.02, 0.98, 7), axis=1)
     colours = levels.transpose(1, 0, 2).reshape(320, -1)
     order = np.random.default_rng(0).permutation(320)
     train, test = order[:224], order[224:]

@@ -12,19 +12,19 @@ from bcd.sweeps.trials import Trial
 
 @dataclass(frozen=True)
 class Seen:
-    """Test images of the best setting's runs, and what they are in other runs.
+    """Test images of the best configuration's runs, and what they are in other runs.
 
     Attributes:
         tested: Number of different test images.
         val: How many of them are val in a run that was ranked.
         train: How many of them are train in one.
-        settings: Number of settings that were ranked.
+        configurations: Number of configurations that were ranked.
     """
 
     tested: int
     val: int
     train: int
-    settings: int
+    configurations: int
 
     @property
     def differs(self) -> bool:
@@ -33,15 +33,15 @@ class Seen:
 
 
 def find_seen(
-    sweep: Path, winners: Sequence[Trial], ranked: Sequence[Trial], settings: int
+    sweep: Path, winners: Sequence[Trial], ranked: Sequence[Trial], configurations: int
 ) -> Seen:
-    """Counts, from the runs' `split.csv`, the best setting's test images that others used.
+    """Counts, from the runs' `split.csv`, the best configuration's test images that others used.
 
     Args:
         sweep: Folder of the sweep.
-        winners: Finished runs of the best setting.
-        ranked: Finished runs of all settings.
-        settings: Number of settings that have any.
+        winners: Finished runs of the best configuration.
+        ranked: Finished runs of all configurations.
+        configurations: Number of configurations that have any.
     """
     parts = {trial.name: read_parts(sweep / trial.name) for trial in ranked}
     tested = set[str]().union(*(parts[trial.name]["test"] for trial in winners))
@@ -49,7 +49,7 @@ def find_seen(
         sum(any(image in own[part] for own in parts.values()) for image in tested)
         for part in ("val", "train")
     )
-    return Seen(len(tested), val, train, settings)
+    return Seen(len(tested), val, train, configurations)
 
 
 def read_parts(run: Path) -> dict[str, set[str]]:
@@ -66,13 +66,13 @@ def seen_text(seen: Seen | None) -> str:
     """What was seen, in a sentence; empty where all runs share a split."""
     if seen is None or not seen.differs:
         return ""
-    if seen.settings < 2:
+    if seen.configurations < 2:
         return (
             f"the runs were split differently: of their {seen.tested} different test images "
-            f"{seen.val} are val and {seen.train} are train in another run; with one setting "
+            f"{seen.val} are val and {seen.train} are train in another run; with one configuration "
             "nothing was chosen by them"
         )
-    n = f"the best setting's {seen.tested} different test images"
+    n = f"the best configuration's {seen.tested} different test images"
     if not seen.val:
         return (
             f"the runs were split differently: of {n} none is val in another run, but {seen.train} "
@@ -80,6 +80,6 @@ def seen_text(seen: Seen | None) -> str:
         )
     return (
         f"the ranking has seen test images of other splits: of {n} {seen.val} are val in another "
-        f"run, by which settings were ranked, and {seen.train} are train in one; the figures on "
-        "test may flatter the best setting"
+        f"run, by which configurations were ranked, and {seen.train} are train in one; the figures "
+        "on test may flatter the best configuration"
     )
