@@ -12,7 +12,7 @@ from bcd.config.schema import ModelConfig
 from bcd.errors import ConfigError
 from bcd.models.backbones.blocks import pool
 from bcd.models.backbones.build import Backbone
-from bcd.models.data_parallel import SharedDropout
+from bcd.models.data_parallel import GlobalDropout
 from bcd.models.heads.factory import make_head
 
 
@@ -92,7 +92,7 @@ class SmearNetwork(nn.Module):
         cut = len(blocks) - trained
         self.prefix = FrozenPrefix(blocks[:cut], not trained, backbone.mean, backbone.std)
         self.trunk = blocks[cut:]
-        self.dropout = SharedDropout(cfg.dropout)
+        self.dropout = GlobalDropout(cfg.dropout)
         self.head = make_head(backbone.features, classes, head or HeadConfig())
         self._norms_follow = cfg.batchnorm == "trained"
         self.to(memory_format=torch.channels_last)

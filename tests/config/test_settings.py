@@ -162,7 +162,7 @@ def test_a_setting_with_effect_is_not(overrides: tuple[str, ...], key: str, tmp_
     ("overrides", "part"),
     [
         (("model.unfreeze=1", "model.unfreeze_from=2"), "no block is trained in 2 epochs"),
-        (("callbacks=[default,early_stopping]",), "nothing can be stopped early in 2 epochs"),
+        (("callbacks=[default,early_stopping]",), "training cannot stop early in 2 epochs"),
     ],
 )
 def test_what_comes_after_the_last_epoch_is_told(

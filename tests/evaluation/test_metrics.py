@@ -18,8 +18,8 @@ from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device, collect_answers, softmax
 from bcd.evaluation.metrics import HEADLINE, compute_metrics, confusion
 from bcd.models.backbones.build import Backbone
-from bcd.models.classifier import epoch_scores
 from bcd.models.network import SmearNetwork
+from bcd.models.scores import epoch_scores
 from bcd.reporting.results import absent_line
 
 CLASSES = ("Benign", "Early Pre-B", "Pre-B", "Pro-B")

@@ -209,7 +209,7 @@ def test_class_weights_enter_the_loss_as_a_weighted_mean() -> None:
 
 def test_balanced_weights_are_those_of_scikit_learn_on_the_train_part() -> None:
     from bcd.data.splits.split import Split
-    from bcd.training.run import _class_weights
+    from bcd.training.build import _class_weights
 
     catalog = made_up_catalog((9, 5, 14))
     parts = np.where(np.arange(28) % 4 < 3, "train", "test")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bcd.config.head import HeadConfig
 from bcd.errors import BcdError
-from bcd.models.data_parallel import SharedDropout
+from bcd.models.data_parallel import GlobalDropout
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -31,7 +31,7 @@ class MlpHead(nn.Sequential):
         super().__init__(
             nn.Linear(in_features, cfg.width),
             nn.ReLU(),
-            SharedDropout(cfg.dropout),
+            GlobalDropout(cfg.dropout),
             nn.Linear(cfg.width, out_features),
         )
         self.in_features = in_features
