@@ -24,7 +24,7 @@ from bcd.data.splits.split import Split, make_split
 from bcd.data.views import PLAIN
 from bcd.features.cached import Need, feed
 from bcd.inference.checkpoint import Card
-from bcd.models.backbones.build import check_backbone, normalisation
+from bcd.models.backbones.build import check_backbone, normalization
 from bcd.models.classifier import SmearClassifier
 from bcd.models.network import SmearNetwork
 from bcd.storage import typed_path
@@ -173,7 +173,7 @@ def cached_features(
 def _card(run: Run) -> Card:
     """What the run's checkpoints record about it."""
     cfg, catalog, split = run.cfg, run.catalog, run.split
-    mean, std = normalisation(cfg.model)
+    mean, std = normalization(cfg.model)
     clusters = zip(catalog.images, split.clusters, strict=True)
     return Card(
         classes=list(catalog.classes),

@@ -55,7 +55,7 @@ def how_tested(before: bool) -> str:
         before: Whether the run had been tested before it was resumed.
     """
     used = (
-        "The run had been tested before it was resumed, so this is not its test set's first use."
+        "It had been tested before it was resumed, so this is not the first use of its test set."
         if before
         else "The run evaluated its test set once, after training."
     )

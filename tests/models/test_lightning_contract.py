@@ -120,5 +120,5 @@ def test_a_fitted_head_refuses_epochs(run: TrainResult, tmp_path: Path) -> None:
     data = SmearDataModule(DataConfig(str(root), num_workers=0), size=48)
     model = SmearClassifier(ModelConfig("cnn", None, 48), classes=4, head={"kind": "knn"})
     trainer = plain_trainer(tmp_path, min_epochs=2, max_epochs=2, enable_checkpointing=False)
-    with pytest.raises(ConfigError, match="leave out trainer.min_epochs"):
+    with pytest.raises(ConfigError, match=r"leave out trainer\.min_epochs"):
         trainer.fit(model, datamodule=data)

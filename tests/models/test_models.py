@@ -172,7 +172,7 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(network.eval()(x), expected)
     assert torch.equal(plain.train()(x), expected)
     features = network.prefix(x)
-    network.train().prefix.fed_outputs = True
+    network.train().prefix.skipped = True
     assert not torch.equal(network(features), network(features))
     mean = network(features.repeat(4000, 1)).view(4000, *expected.shape).mean(0)
     torch.testing.assert_close(mean, expected, rtol=0.05, atol=0.01)
@@ -185,9 +185,9 @@ def test_a_prefix_that_is_fed_its_outputs_hands_them_on(unfreeze: int | str) -> 
     expected, outputs = network(x), network.prefix(x)
     assert outputs.ndim == (2 if unfreeze == 0 else 4)
     assert not outputs.requires_grad
-    network.prefix.fed_outputs = True
+    network.prefix.skipped = True
     assert torch.equal(network(outputs), expected)
-    network.prefix.fed_outputs = False
+    network.prefix.skipped = False
     assert torch.equal(network(x), expected)
 
 

@@ -16,7 +16,7 @@ from torchvision.models import get_model
 from bcd.config.schema import ModelConfig
 from bcd.features.engines import make_engine
 from bcd.models.backbones.blocks import cut
-from bcd.models.backbones.build import BACKBONES, build_backbone, normalisation
+from bcd.models.backbones.build import BACKBONES, build_backbone, normalization
 from bcd.models.network import FrozenPrefix, SmearNetwork
 from tests.models.test_models import images, lively, normalised
 
@@ -159,7 +159,7 @@ def test_every_number_of_a_state_dict_arrives(reference: Reference) -> None:
 )  # fmt: skip
 def test_others_of_torchvision_give_their_own_features_too(name: str) -> None:
     own, cfg = own_network(name), ModelConfig(name, None, 64)
-    mean, std = normalisation(cfg)
+    mean, std = normalization(cfg)
     blocks, features = cut(own)
     prefix = FrozenPrefix(blocks, True, mean, std)
     x = images(2)

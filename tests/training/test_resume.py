@@ -151,7 +151,7 @@ def test_more_epochs_go_on_where_a_run_ended(images: Path, tmp_path: Path) -> No
     assert "<td>epochs</td><td>2, batches" in report.read_text()
     rest = run(images, tmp_path / "part", *COMMON, f"resume={tmp_path / 'part'}")
     assert rest.metrics == whole.metrics
-    assert "not its test set's first use" in report.read_text()
+    assert "not the first use of its test set" in report.read_text()
     assert "test set once" not in report.read_text()
 
 
