@@ -144,7 +144,7 @@ def test_only_what_both_kept_for_the_test_is_compared(
     n = whole.metrics["a"]["n"]
     assert part.metrics["a"]["n"] == part.metrics["b"]["n"] == n - 3
     told = capsys.readouterr().err
-    assert f"{n - 3} images are in the test part of both checkpoints (a {n}, b {n - 3})" in told
+    assert f"{n - 3} images are in the test sets of both checkpoints (a {n}, b {n - 3})" in told
     assert warnings(told) == [few(4)]
     assert sum(part.right.values()) == n - 3
 
@@ -154,7 +154,7 @@ def test_no_image_in_common_says_what_to_give(trained: Path, tmp_path: Path) -> 
         content["card"]["split"]["test"] = ["0" * 64]
 
     other = altered(trained, "b", tmp_path / "other.ckpt", forget)
-    with pytest.raises(BcdError, match=r"no image is in the test part of both.*data\.root="):
+    with pytest.raises(BcdError, match=r"no image is in the test sets of both.*data\.root="):
         compared(trained / "a", other, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -235,7 +235,7 @@ def test_other_classes_end_in_one_line(trained: Path, tmp_path: Path) -> None:
                   f"hydra.run.dir={tmp_path / 'out'}")  # fmt: skip
     (line,) = error_lines(done)
     assert done.returncode == 1
-    assert "a knows Benign" in line and "b knows Healthy" in line and "same classes" in line
+    assert "a has the classes Benign" in line and "b has Healthy" in line and "same classes" in line
     assert not (tmp_path / "out").exists()
 
 

@@ -217,7 +217,7 @@ def test_moved_images_are_a_line_that_says_what_to_give(
 
 
 def test_another_root_that_is_not_there_is_named(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(BcdError, match=r"images are not at .*nosuch: give data\.root="):
+    with pytest.raises(BcdError, match=r"there are no images at .*nosuch: give data\.root="):
         evaluated(trained, tmp_path, root=str(tmp_path / "nosuch"))
 
 

@@ -62,8 +62,8 @@ def download_state(backbone: str, weights: Any) -> dict[str, Tensor]:
         target = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(weights.url)  # noqa: PTH119
         raise BcdError(
             f"ImageNet weights of {backbone} could not be downloaded ({first_line(error)}): "
-            f"download {weights.url} elsewhere and put it at {target}, or give model.weights=<its path>; "
-            "model.weights=null trains from random ones"
+            f"download {weights.url} elsewhere and put it at {target}, or give "
+            "model.weights=<its path>; model.weights=null trains from random ones"
         ) from error
 
 
