@@ -14,7 +14,7 @@ from bcd.evaluation.calibration import fit_temperature
 from bcd.evaluation.collect import softmax
 from bcd.evaluation.decision import p_malignant
 from bcd.evaluation.metrics import losses
-from bcd.evaluation.thresholds import sensitive_threshold
+from bcd.evaluation.thresholds import threshold_for_sensitivity
 
 Floats = NDArray[np.float64]
 
@@ -67,8 +67,8 @@ def misses(
     temperature = fit_temperature(logits[val], labels[val]) if fitted else 1.0
     ill = p_malignant(softmax(logits / temperature), BENIGN)
     malignant = labels != BENIGN
-    found = sensitive_threshold(ill[val], malignant[val], wanted, CONFIDENCE)
-    return bool((ill[malignant] >= found.threshold).mean() < found.promised)
+    found = threshold_for_sensitivity(ill[val], malignant[val], wanted, CONFIDENCE)
+    return bool((ill[malignant] >= found.threshold).mean() < found.guaranteed)
 
 
 if __name__ == "__main__":

@@ -21,18 +21,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from bcd.audit.sources import IN_RUNS
-from bcd.evaluation.bootstrap import named_groups
+from bcd.audit.sources import BRIEF_SOURCES
+from bcd.evaluation.bootstrap import fill_group_names
 from bcd.evaluation.conformal import selective_accuracy
-from bcd.evaluation.intervals import confusion_intervals
-from bcd.evaluation.metrics import HEADLINE, compute_metrics
+from bcd.evaluation.confusion_intervals import confusion_intervals
+from bcd.evaluation.metrics import HEADLINE_METRICS, compute_metrics
 from bcd.run_folder import is_sweep, read_winner
-from bcd.sweeps.exposure import read_parts
+from bcd.sweeps.exposure import read_subsets
 
-AT_THRESHOLD = ("promised_sensitivity", "malignant_sensitivity", "malignant_specificity")
+AT_THRESHOLD = ("guaranteed_sensitivity", "malignant_sensitivity", "malignant_specificity")
 BY_CLASS = ("malignant_sensitivity", "malignant_specificity")  # by the most probable class
 FIGURES = (
-    *HEADLINE, "balanced_accuracy", "ece_uncalibrated", "ece", "covered", "referred", *IN_RUNS,
+    *HEADLINE_METRICS, "balanced_accuracy", "ece_uncalibrated", "ece", "covered", "referred", *BRIEF_SOURCES,
     *(f"{name} by threshold" for name in AT_THRESHOLD),
     *(f"{name} by class" for name in BY_CLASS),
 )  # fmt: skip
@@ -104,7 +104,7 @@ def varied(seeds: Sequence[Seeds]) -> str:
 
 def count_parts(runs: Sequence[Path]) -> str:
     """How many different test parts runs have, from their `split.csv`, in a sentence."""
-    found = {frozenset(read_parts(run)["test"]) for run in runs}
+    found = {frozenset(read_subsets(run)["test"]) for run in runs}
     return "one test part" if len(found) == 1 else f"{len(found)} different test parts"
 
 
@@ -143,11 +143,11 @@ def _figures(run: Path) -> dict[str, Any]:
     checks = json.loads((run / "audit.json").read_text(encoding="utf-8"))["checks"]
     scores = [score for check in checks for score in check["facts"].get("scores", ())]
     told = {s["source"]: s["balanced_accuracy"] for s in scores}
-    probes = {name: told.get(name, math.nan) for name in IN_RUNS}  # not measured: no figure
+    probes = {name: told.get(name, math.nan) for name in BRIEF_SOURCES}  # not measured: no figure
     at = test.get("at_threshold", {})  # none where no class is benign
     clinical = {f"{name} by threshold": at.get(name, math.nan) for name in AT_THRESHOLD}
     clinical |= {f"{name} by class": test.get(name, math.nan) for name in BY_CLASS}
-    return {**test, "covered": test["sets"]["coverage"], **probes, **clinical}
+    return {**test, "covered": test["prediction_sets"]["coverage"], **probes, **clinical}
 
 
 def _pool(runs: Sequence[Path]) -> None:
@@ -163,7 +163,7 @@ def _pool(runs: Sequence[Path]) -> None:
     labels = np.array([classes.index(row["label"]) for row in rows])
     probabilities = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows])
     metrics = compute_metrics(probabilities, labels, classes, None)
-    named = named_groups(groups)
+    named = fill_group_names(groups)
     limits = confusion_intervals(labels, probabilities.argmax(axis=1), classes, None, named)
     print(f"\npooled, n = {len(rows)}, {len(set(named or ()))} clusters:")
     for name in ("accuracy", "balanced_accuracy", "f1"):

@@ -1,4 +1,4 @@
-"""Runs a network over a loader and keeps its answers."""
+"""Runs a network over a loader and collects its outputs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from bcd.models.network import SmearNetwork
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Returns the device of that name; `auto` is the first accelerator, else the CPU.
+    """Returns the device with the given name; `auto` is the first accelerator, else the CPU.
 
     Raises:
-        BcdError: There is no such device here.
+        BcdError: The device is not available on this machine.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -29,17 +29,17 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise BcdError(f"device={name} is not to be had here: try device=cpu") from error
+        raise BcdError(f"device={name} is not available on this machine: try device=cpu") from error
     return device
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network says of n images.
+    """Outputs of a network for n images.
 
     Attributes:
         logits: (n, classes).
-        features: What its head was given, (n, d).
+        features: Input of the head, (n, d).
         labels: (n,).
     """
 
@@ -52,11 +52,11 @@ class Answers:
 def collect_answers(
     network: SmearNetwork, loader: DataLoader[Any], device: torch.device, description: str = ""
 ) -> Answers:
-    """Computes the answers to every image of a loader, in its order.
+    """Computes the outputs for all images of a loader, in its order.
 
     Args:
         network: Is put into eval mode.
-        loader: Gives (inputs, labels).
+        loader: Yields (inputs, labels).
         device: Where to compute.
         description: Text beside the progress bar; no bar if empty.
     """
@@ -81,11 +81,11 @@ def collect_answers(
 
 
 def check_finite(answers: Answers, paths: Sequence[str] = ()) -> None:
-    """Makes sure that every answer is one: of NaN, the most probable class would be the first.
+    """Raises an error if any output is not finite: with NaN, argmax would return the first class.
 
     Args:
-        answers: To n images.
-        paths: Of these images, so that the first without an answer can be named.
+        answers: For n images.
+        paths: Of these images, so that the error can name the first one affected.
 
     Raises:
         BcdError: A logit or a feature is not finite.
@@ -94,10 +94,10 @@ def check_finite(answers: Answers, paths: Sequence[str] = ()) -> None:
     finite: NDArray[np.bool_] = np.all([np.isfinite(p).all(axis=1) for p in parts], axis=0)
     wrong = np.flatnonzero(~finite)
     if len(wrong):
-        first = f", the first to {paths[wrong[0]]}" if paths else ""
+        first = f", the first for {paths[wrong[0]]}" if paths else ""
         raise BcdError(
-            f"{len(wrong)} of {len(finite)} answers are not finite{first}: the weights are of no "
-            "use, perhaps training diverged (try a smaller optimizer.lr)"
+            f"{len(wrong)} of {len(finite)} outputs are not finite{first}: the weights are "
+            "unusable, perhaps because training diverged (try a smaller optimizer.lr)"
         )
 
 

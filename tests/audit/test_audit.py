@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from bcd.audit.run import audit
-from bcd.audit.shortcuts import DECOLOURED, NETWORK
-from bcd.audit.sources import BACKGROUND, COLOUR, IN_RUNS, PATCHES
+from bcd.audit.shortcuts import NETWORK, WITHOUT_COLOUR
+from bcd.audit.sources import BACKGROUND, BRIEF_SOURCES, COLOUR, PATCHES
 from bcd.data.reading import mask_scale_bar, read_image
 from bcd.data.synthetic.smears import CLASS_NAMES, generate
 from tests.helpers.harness import SMALL, audit_config, script, verb
@@ -106,7 +106,7 @@ def test_planted_copies_are_found_and_nothing_else(smears: Path, tmp_path: Path)
     assert told == {frozenset(pair) for pair in planted["other class"].items()}
     rejected = {item["path"] for item in checks["files"]["facts"]["rejected"]}
     assert {Path(path).name for path in rejected} == {f"truncated-{n}.png" for n in range(5)}
-    odd = set(checks["sizes"]["facts"]["odd"])
+    odd = set(checks["image sizes"]["facts"]["unusual"])
     assert odd == set(planted["resized"])
     # A random split parts some of the pairs; each such test image is a leak.
     with (tmp_path / "audit" / "split.csv").open(newline="") as stream:
@@ -122,7 +122,7 @@ def test_planted_copies_are_found_and_nothing_else(smears: Path, tmp_path: Path)
     assert checks["leaks"]["status"] == "FAIL"
     page = (tmp_path / "audit" / "audit.html").read_text()
     assert page.count("data:image/jpeg;base64,") > 50
-    assert (tmp_path / "audit" / "figures" / "parted_pairs.png").is_file()
+    assert (tmp_path / "audit" / "figures" / "cross_set_pairs.png").is_file()
     assert "data:image/png;base64," in page
 
 
@@ -143,7 +143,7 @@ def test_clean_smears_pass_what_colour_corner_and_border_could_tell(
         if name.startswith("corner") or name in (BACKGROUND, PATCHES, "border"):
             assert found == "PASS", (name, checks[f"shortcut: {name}"]["finding"])
     duplicates = ("exact duplicates", "near duplicates", "overlaps")
-    for name in ("files", "sizes", *duplicates, "label conflicts"):
+    for name in ("files", "image sizes", *duplicates, "label conflicts"):
         assert checks[name]["status"] == "PASS"
     assert checks["leaks"]["facts"]["leaked"] == []
     assert "patient-level separation: not established" in checks["separation"]["finding"]
@@ -221,7 +221,7 @@ def test_the_program_ends_with_a_verdict_and_strict_with_a_status(
     found = json.loads((tmp_path / "run" / "audit.json").read_text())
     told = {(score["source"], score["split"]) for score in found["network"]}
     splits = ("stratified", "grouped")
-    assert told == {(name, split) for name in (NETWORK, DECOLOURED) for split in splits}
+    assert told == {(name, split) for name in (NETWORK, WITHOUT_COLOUR) for split in splits}
     wrong = verb("audit", *words, "netwrok=false")
     assert wrong.returncode == 2
     assert "did you mean 'network'" in wrong.stderr
@@ -256,7 +256,7 @@ def test_a_run_reports_its_leaks_and_eval_repeats_them(tmp_path: Path) -> None:
     assert "Separation and leaks" in report
     checks = json.loads((run / "audit.json").read_text())["checks"]
     told = {check["name"]: check["finding"] for check in checks}
-    for source in IN_RUNS:
+    for source in BRIEF_SOURCES:
         assert "balanced" in told[f"shortcut: {source}"]
         assert source.capitalize() in report
     assert "without seeing a cell" in report or "not above chance" in report

@@ -43,10 +43,10 @@ def test_what_a_split_by_slides_keeps_together_is_counted(length: int) -> None:
     cut = len(link(np.arange(80), np.asarray(catalog.labels), profile.overlaps)[1])
     assert (cut > 0) == (length == 30)
     fix = by_name(check_overlaps(catalog, profile))["overlaps"].fix
-    assert (f"keeps all but {cut} of {length} on one side" in fix) == (cut > 0)
-    assert ("keeps them on one side" in fix) == (cut == 0)
+    assert (f"keeps all but {cut} of {length} in the same set" in fix) == (cut > 0)
+    assert ("keeps them in the same set" in fix) == (cut == 0)
     none = by_name(check_overlaps(catalog, chained(catalog, 0)))
-    assert none["overlaps"].finding == "no other pair was found to share a field"
+    assert none["overlaps"].finding == "no other pair shares part of a field"
     assert {check.fix for check in none.values()} == {""}
 
 

@@ -8,10 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bcd.audit.probes import Score, Unmeasured, learnt_from, remembered, score, without_colour
+from bcd.audit.probes import (
+    ProbeScore,
+    SkippedProbe,
+    fit_indices,
+    load_or_compute,
+    regress_out_colour,
+    score_probe,
+)
 from bcd.audit.shortcuts import (
-    DECOLOURED,
     NETWORK,
+    WITHOUT_COLOUR,
     check_shortcuts,
     shortcut_lines,
     without_cells,
@@ -26,16 +33,16 @@ def halves(catalog: Catalog) -> Split:
     return Split(tuple(("train", "test")[i % 2] for i in range(len(catalog.images))))
 
 
-def scored(source: str, value: float, split: str = "grouped", left_out: int = 0) -> Score:
-    return Score(source, split, value, value, "Pre-B", 0.9, 100, 0.25, left_out)
+def scored(source: str, value: float, split: str = "grouped", left_out: int = 0) -> ProbeScore:
+    return ProbeScore(source, split, value, value, "Pre-B", 0.9, 100, 0.25, left_out)
 
 
 def test_images_without_values_are_left_out_and_counted() -> None:
     catalog = made_up_catalog([40, 40])
     values = np.asarray(catalog.labels, np.float32)[:, None] + np.zeros((1, 3), np.float32)
     values[[1, 3, 41, 0]] = np.nan  # three of test, one of train
-    found = score(BACKGROUND, values, catalog, halves(catalog), "csv")
-    assert isinstance(found, Score)
+    found = score_probe(BACKGROUND, values, catalog, halves(catalog), "csv")
+    assert isinstance(found, ProbeScore)
     assert (found.n, found.left_out, found.balanced_accuracy, found.chance) == (37, 3, 1.0, 0.5)
     (check,) = check_shortcuts([found])
     assert "3 of 40 left out" in check.finding
@@ -45,8 +52,8 @@ def test_too_few_values_are_no_score_but_a_reason() -> None:
     catalog = made_up_catalog([40, 40])
     values = np.ones((80, 3), np.float32)
     values[1:24:2] = np.nan  # 12 of the 20 test images of one class
-    found = score(BACKGROUND, values, catalog, halves(catalog), "csv")
-    assert found == Unmeasured(BACKGROUND, "csv", "only 8 of 20 class0 in test have any")
+    found = score_probe(BACKGROUND, values, catalog, halves(catalog), "csv")
+    assert found == SkippedProbe(BACKGROUND, "csv", "only 8 of 20 class0 in test have any")
     (check,) = check_shortcuts([found])
     assert (check.status, check.facts["scores"]) == ("WARN", [])
     assert check.finding == f"not measured on the csv split: {found.reason}"
@@ -57,10 +64,10 @@ def test_too_few_values_are_no_score_but_a_reason() -> None:
 def test_scores_and_reasons_are_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BCD_CACHE", str(tmp_path))
     catalog = made_up_catalog([4, 4])
-    for made in (scored(COLOUR, 0.6), Unmeasured(BACKGROUND, "csv", "few")):
+    for made in (scored(COLOUR, 0.6), SkippedProbe(BACKGROUND, "csv", "few")):
         asked = [made]
-        first = remembered(catalog, halves(catalog), made.source, asked.pop)
-        again = remembered(catalog, halves(catalog), made.source, asked.pop)
+        first = load_or_compute(catalog, halves(catalog), made.source, asked.pop)
+        again = load_or_compute(catalog, halves(catalog), made.source, asked.pop)
         assert first == again == made
 
 
@@ -95,7 +102,7 @@ def test_no_share_is_told_of_a_network_at_chance() -> None:
 def test_what_is_left_without_colour_is_computed(
     left: float, full: float, status: str, told: str
 ) -> None:
-    network = [scored(NETWORK, full), scored(DECOLOURED, left)]
+    network = [scored(NETWORK, full), scored(WITHOUT_COLOUR, left)]
     network += [replace(s, split="stratified", balanced_accuracy=0.9) for s in network]
     (check,) = check_shortcuts([], network)
     assert (check.name, check.status) == ("network without colour", status)
@@ -115,19 +122,19 @@ def test_what_colour_tells_is_regressed_out_and_the_rest_stays(stained: bool) ->
     shape = (labels[:, None] + rng.normal(0, 0.2, (400, 2))).astype(np.float32)
 
     def told(features: np.ndarray) -> float:
-        found = score(NETWORK, features, catalog, split, "csv", linear=True)
-        assert isinstance(found, Score)
+        found = score_probe(NETWORK, features, catalog, split, "csv", linear=True)
+        assert isinstance(found, ProbeScore)
         return found.balanced_accuracy
 
-    learnt = learnt_from(split)
+    learnt = fit_indices(split)
     both = np.hstack([seen, shape])
     if not stained:
-        assert told(without_colour(both, colours, learnt)) > 0.95
+        assert told(regress_out_colour(both, colours, learnt)) > 0.95
         return
     assert told(seen) > 0.85
-    assert told(without_colour(seen, colours, learnt)) < 0.6
+    assert told(regress_out_colour(seen, colours, learnt)) < 0.6
     # Where colour tells the class, shape loses what both tell: the score is no measure of shape.
-    assert told(without_colour(both, colours, learnt)) < told(shape) - 0.1
+    assert told(regress_out_colour(both, colours, learnt)) < told(shape) - 0.1
 
 
 def test_the_regression_does_not_see_the_test_part() -> None:
@@ -135,9 +142,9 @@ def test_the_regression_does_not_see_the_test_part() -> None:
     split = halves(catalog)
     rng = np.random.default_rng(0)
     colours, features = (rng.normal(size=(40, d)).astype(np.float32) for d in (3, 5))
-    learnt, tested = learnt_from(split), split.indices("test")
-    before = without_colour(features, colours, learnt)
+    learnt, tested = fit_indices(split), split.indices("test")
+    before = regress_out_colour(features, colours, learnt)
     features[tested] += 100
     colours[tested] *= 3
-    after = without_colour(features, colours, learnt)
+    after = regress_out_colour(features, colours, learnt)
     np.testing.assert_array_equal(after[learnt], before[learnt])

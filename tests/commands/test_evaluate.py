@@ -181,7 +181,7 @@ def test_images_of_other_roots_that_overlap_are_one_cluster(trained: Path, tmp_p
     root = write_classes(tmp_path / "in", {"pro": 3, "[Malignant] Early": 2})
     shutil.copy(root / "pro" / "000.png", root / "pro" / "copy.png")
     result = evaluated(trained, tmp_path / "out", root=str(root))
-    assert (result.metrics["n"], result.metrics["groups"]) == (6, 5)
+    assert (result.metrics["n"], result.metrics["n_groups"]) == (6, 5)
 
 
 def test_files_that_are_turned_away_are_counted_and_listed(

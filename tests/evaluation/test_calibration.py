@@ -10,8 +10,8 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from bcd.evaluation.calibration import (
     TEMPERATURES,
-    chance_level,
-    debiased_error,
+    calibrated_error_level,
+    debiased_calibration_error,
     fit_temperature,
     reliability,
 )
@@ -90,10 +90,10 @@ def test_calibration_is_drawn_before_and_after() -> None:
 
 def test_the_chance_level_depends_on_the_confidences_alone() -> None:
     sure, unsure = np.tile([1.0, 0.0], (50, 1)), np.tile([0.5, 0.5], (50, 1))
-    assert chance_level(sure) == (0.0, 0.0)
-    mean = chance_level(unsure, draws=4000).mean
+    assert calibrated_error_level(sure) == (0.0, 0.0)
+    mean = calibrated_error_level(unsure, draws=4000).mean
     binomial = np.abs(np.random.default_rng(1).binomial(50, 0.5, 100_000) / 50 - 0.5).mean()
     assert mean == pytest.approx(binomial, rel=0.05)
-    assert chance_level(unsure) == chance_level(unsure[::-1])
-    assert debiased_error(sure, np.zeros(50, int)) == 0.0
-    assert debiased_error(sure, np.ones(50, int)) == pytest.approx(1.0)
+    assert calibrated_error_level(unsure) == calibrated_error_level(unsure[::-1])
+    assert debiased_calibration_error(sure, np.zeros(50, int)) == 0.0
+    assert debiased_calibration_error(sure, np.ones(50, int)) == pytest.approx(1.0)

@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bcd.evaluation.bootstrap import joined_groups
-from bcd.evaluation.comparison import Difference, mcnemar, paired_interval, paired_p, verdict
+from bcd.evaluation.bootstrap import join_groups
+from bcd.evaluation.paired_tests import (
+    Difference,
+    mcnemar_p_value,
+    paired_interval,
+    paired_p_value,
+    verdict,
+)
 
 K = 4
 
@@ -87,27 +93,27 @@ def test_the_verdict_wants_interval_and_p_to_agree() -> None:
 
 
 def test_mcnemar_is_the_sign_test() -> None:
-    assert mcnemar(0, 0) == 1.0
-    assert mcnemar(3, 3) == 1.0
-    assert mcnemar(0, 5) == pytest.approx(2 / 2**5)
-    assert mcnemar(1, 5) == mcnemar(5, 1) == pytest.approx(2 * (1 + 6) / 2**6)
-    assert mcnemar(500, 700) < 1e-7
+    assert mcnemar_p_value(0, 0) == 1.0
+    assert mcnemar_p_value(3, 3) == 1.0
+    assert mcnemar_p_value(0, 5) == pytest.approx(2 / 2**5)
+    assert mcnemar_p_value(1, 5) == mcnemar_p_value(5, 1) == pytest.approx(2 * (1 + 6) / 2**6)
+    assert mcnemar_p_value(500, 700) < 1e-7
 
 
 def test_the_p_value_of_groups_of_one_image_is_that_of_images() -> None:
     labels, a, b, owners = tied(np.random.default_rng(4), 300, 20, worse=0.1)
     of_a, of_b = a == labels, b == labels
-    alone = paired_p(of_a, of_b, np.arange(300))
-    exact = paired_p(of_a, of_b)
-    assert exact == mcnemar(int((of_a & ~of_b).sum()), int((of_b & ~of_a).sum()))
+    alone = paired_p_value(of_a, of_b, np.arange(300))
+    exact = paired_p_value(of_a, of_b)
+    assert exact == mcnemar_p_value(int((of_a & ~of_b).sum()), int((of_b & ~of_a).sum()))
     assert alone == pytest.approx(exact, abs=0.02)
-    assert paired_p(of_a, of_b, np.zeros(300)) == 1.0
-    assert paired_p(of_a, of_b, owners) == pytest.approx(paired_p(of_b, of_a, owners))
+    assert paired_p_value(of_a, of_b, np.zeros(300)) == 1.0
+    assert paired_p_value(of_a, of_b, owners) == pytest.approx(paired_p_value(of_b, of_a, owners))
 
 
 def test_namings_are_joined_where_they_touch() -> None:
-    found = joined_groups([["x", "x", "", "", "y"], ["", "x", "x", "", ""]])
+    found = join_groups([["x", "x", "", "", "y"], ["", "x", "x", "", ""]])
     assert found is not None
     assert found[0] == found[1] == found[2]
     assert len({found[0], found[3], found[4]}) == 3  # the same name elsewhere is another group
-    assert joined_groups([["", "x"], ["y", ""]]) is None
+    assert join_groups([["", "x"], ["y", ""]]) is None

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from bcd.evaluation.collect import softmax
 from bcd.evaluation.conformal import (
-    area_under_risk,
+    aurc,
     conformal_threshold,
     prediction_sets,
     risk_coverage,
     selective_accuracy,
-    set_figures,
+    set_metrics,
 )
 from bcd.reporting.curves import draw_risk_coverage
 
@@ -63,12 +63,12 @@ def test_a_set_holds_what_is_probable_enough_and_may_be_empty() -> None:
 
 def test_figures_of_sets() -> None:
     sets = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1]], bool)
-    given = set_figures(sets, np.array([0, 1, 0]), CLASSES)
+    given = set_metrics(sets, np.array([0, 1, 0]), CLASSES)
     assert given == {
         "coverage": pytest.approx(2 / 3),
         "coverage_by_class": {"Benign": 0.5, "Early": 1.0, "Pre": None, "Pro": None},
         "mean_size": pytest.approx(5 / 3),
-        "single": pytest.approx(1 / 3),
+        "singleton_share": pytest.approx(1 / 3),
     }
 
 
@@ -76,7 +76,7 @@ def test_the_surest_are_kept_first() -> None:
     coverage, risk = risk_coverage(np.array([0.5, 0.9, 0.7, 0.8]), np.array([0, 1, 0, 1], bool))
     assert coverage == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert risk == pytest.approx([0, 0, 1 / 3, 1 / 2])
-    assert area_under_risk(risk) == pytest.approx((1 / 3 + 1 / 2) / 4)
+    assert aurc(risk) == pytest.approx((1 / 3 + 1 / 2) / 4)
 
 
 def test_ties_do_not_depend_on_the_order() -> None:

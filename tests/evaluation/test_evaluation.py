@@ -25,7 +25,7 @@ from bcd.data.loading import ViewSampler, make_loader
 from bcd.data.views import Augmenter, ImageViews
 from bcd.evaluation.collect import collect_answers
 from bcd.evaluation.decision import DecisionPolicy
-from bcd.evaluation.predictions import Prediction
+from bcd.evaluation.predictions import Prediction, find_mistakes
 from bcd.evaluation.results import Result, evaluate
 from bcd.models.network import SmearNetwork
 from bcd.reporting.figures import (
@@ -146,21 +146,20 @@ def test_mistakes_are_shown_surest_first_and_only_they_are_read() -> None:
         read.append(index)
         return noise(index)
 
-    assert draw_mistakes([right, right], "ab", pixels) is None
+    assert draw_mistakes(find_mistakes([right, right], "ab"), pixels) is None
     assert read == []
-    figure = draw_mistakes([right, *wrong], "ab", pixels, most=3)
+    figure = draw_mistakes(find_mistakes([right, *wrong], "ab"), pixels, most=3)
     assert figure is not None
     assert shows_something(to_array(figure))
     assert read == [2, 3, 4]
     titles = [text.get_text() for text in figure.axes[0].texts]
-    assert titles == [f"{i}.png\nis a\nsaid b ({sure[i]:.0%})" for i in (1, 2, 3)]
+    assert titles == [f"{i}.png\nis a\npredicted b ({sure[i]:.0%})" for i in (1, 2, 3)]
 
 
 def test_names_that_look_like_formulas_are_drawn_as_they_are(tmp_path: Path) -> None:
     odd = "$a_$_{$.png"
-    wrong = draw_mistakes(
-        [Prediction(odd, "$x$", (0.0, 1.0))], ("$x$", "$\\y$"), lambda _: noise(0)
-    )
+    mistakes = find_mistakes([Prediction(odd, "$x$", (0.0, 1.0))], ("$x$", "$\\y$"))
+    wrong = draw_mistakes(mistakes, lambda _: noise(0))
     matrix = draw_confusion([[1, 0], [0, 1]], ("$x$", "$\\y$"), "$\\t$")
     for figure in (wrong, matrix):
         assert figure is not None

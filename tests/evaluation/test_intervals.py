@@ -7,10 +7,16 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from bcd.evaluation.bootstrap import DRAWS, cluster, effective_groups, freedoms, named_groups
-from bcd.evaluation.intervals import FEW_GROUPS, confusion_intervals, few_groups_line, wilson
+from bcd.evaluation.bootstrap import (
+    DRAWS,
+    cluster,
+    degrees_of_freedom,
+    effective_groups,
+    fill_group_names,
+)
+from bcd.evaluation.intervals import FEW_GROUPS, confusion_intervals, few_groups_warning, wilson
 from bcd.evaluation.metrics import compute_metrics
-from bcd.evaluation.probability_intervals import areas_of, probability_intervals
+from bcd.evaluation.probability_intervals import prepare_areas, probability_intervals
 
 CLASSES = ("Benign", "Early", "Pre", "Pro")
 SHARES = np.array([0.15, 0.3, 0.3, 0.25])
@@ -123,8 +129,8 @@ def test_where_all_draws_agree_the_interval_is_not_a_point() -> None:
 
 
 def test_images_without_a_group_are_their_own() -> None:
-    assert named_groups(["", "", ""]) is None
-    groups = named_groups(["s1", "", "s1", "", "alone 1"])
+    assert fill_group_names(["", "", ""]) is None
+    groups = fill_group_names(["s1", "", "s1", "", "alone 1"])
     assert groups is not None and len(set(groups)) == 4 and groups[0] == groups[2]
 
 
@@ -203,7 +209,7 @@ def test_areas_of_a_draw_are_those_of_images_repeated(ties: bool) -> None:
     scores = np.round(scores * 8) / 8 if ties else scores
     places = rng.integers(0, 12, 90)
     weights = rng.multinomial(12, np.full(12, 1 / 12), size=20).astype(np.float64)
-    roc, precision = areas_of(scores, truth, places)(weights)
+    roc, precision = prepare_areas(scores, truth, places)(weights)
     for row, area, average in zip(weights, roc, precision, strict=True):
         times = row[places]
         assert area == pytest.approx(roc_auc_score(truth, scores, sample_weight=times))
@@ -212,7 +218,7 @@ def test_areas_of_a_draw_are_those_of_images_repeated(ties: bool) -> None:
 
 def test_a_draw_with_nothing_that_is_true_has_no_area() -> None:
     truth = np.array([True, True, False])
-    areas = areas_of(np.array([0.9, 0.8, 0.7]), truth, np.array([0, 0, 1]))
+    areas = prepare_areas(np.array([0.9, 0.8, 0.7]), truth, np.array([0, 0, 1]))
     roc, precision = areas(np.array([[1.0, 1.0], [0.0, 2.0], [2.0, 0.0]]))
     assert roc == pytest.approx([1.0, np.nan, np.nan], nan_ok=True)
     assert precision[0] == 1.0 and np.isnan(precision[1])
@@ -242,12 +248,12 @@ def test_predictive_values_for_another_prevalence_lie_in_their_intervals() -> No
 
 
 def test_few_groups_come_with_a_warning() -> None:
-    enough = {"groups": FEW_GROUPS, "effective_groups": float(FEW_GROUPS)}
-    for metrics in ({}, {"groups": None, "effective_groups": None}, enough):
-        assert few_groups_line(metrics) == ""
+    enough = {"n_groups": FEW_GROUPS, "effective_groups": float(FEW_GROUPS)}
+    for metrics in ({}, {"n_groups": None, "effective_groups": None}, enough):
+        assert few_groups_warning(metrics) == ""
     groups = ["a"] * 90 + [f"slide {i}" for i in range(30)]  # many, of which one is nearly all
-    few = {"groups": len(set(groups)), "effective_groups": effective_groups(groups)}
-    assert "31 groups are worth 1.8 of equal size" in few_groups_line(few)
+    few = {"n_groups": len(set(groups)), "effective_groups": effective_groups(groups)}
+    assert "31 groups correspond to 1.8 groups of equal size" in few_groups_warning(few)
 
 
 def test_mistakes_that_sit_in_few_groups_make_the_interval_wide() -> None:
@@ -257,13 +263,15 @@ def test_mistakes_that_sit_in_few_groups_make_the_interval_wide() -> None:
     heaped[:8], heaped[20:22] = (labels[:8] + 1) % 4, (labels[20:22] + 1) % 4
     few = cluster((heaped == labels).astype(np.int64), 2, owners)
     every = few.codes.sum(axis=1)
-    found = freedoms(few, lambda w: {"accuracy": (w @ few.codes[:, 1]) / (w @ every)})["accuracy"]
+    found = degrees_of_freedom(few, lambda w: {"accuracy": (w @ few.codes[:, 1]) / (w @ every)})[
+        "accuracy"
+    ]
     values = np.bincount(owners, heaped != labels) - (heaped != labels).sum() / 12
     kurtosis = 12 * (values**4).sum() / (values**2).sum() ** 2
     assert found == pytest.approx(2 * 12 / (kurtosis - 1), rel=0.02)
     assert found < 4 < 11
     alone = cluster(labels, 4, None)
-    assert freedoms(alone, lambda w: {"x": w @ alone.codes[:, 0]})["x"] == np.inf
+    assert degrees_of_freedom(alone, lambda w: {"x": w @ alone.codes[:, 0]})["x"] == np.inf
     low = [confusion_intervals(labels, said % 4, CLASSES, 0, owners)["accuracy"][0]
            for said in (spread, heaped)]  # fmt: skip
     assert low[1] < low[0] - 0.1

@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device, collect_answers, softmax
-from bcd.evaluation.metrics import HEADLINE, compute_metrics, confusion
+from bcd.evaluation.metrics import HEADLINE_METRICS, compute_metrics, confusion
 from bcd.models.backbones.build import Backbone
 from bcd.models.classifier import epoch_scores
 from bcd.models.network import SmearNetwork
-from bcd.reporting.results import absent_line
+from bcd.reporting.results import absent_classes_note
 
 CLASSES = ("Benign", "Early Pre-B", "Pre-B", "Pro-B")
 
@@ -135,8 +135,10 @@ def test_a_class_without_images_is_left_out_rather_than_wrong() -> None:
     assert never["precision_by_class"]["Early Pre-B"] is None
     assert never["precision"] == pytest.approx((0.5 + 0) / 2)
     assert never["malignant_ppv"] is None and never["malignant_npv"] == pytest.approx(0.5)
-    assert "no image of Pre-B, Pro-B: macro averages are over the other 2" in absent_line(given)
-    assert absent_line(computed(CASES["perfect"])) == ""
+    assert "no image of Pre-B, Pro-B: macro averages are over the other 2" in absent_classes_note(
+        given
+    )
+    assert absent_classes_note(computed(CASES["perfect"])) == ""
 
 
 ALL_THERE = [name for name, case in CASES.items() if len(set(case[1].tolist())) == len(CLASSES)]
@@ -149,7 +151,7 @@ def test_training_logs_the_figures_that_the_evaluation_reports(case: Case) -> No
     for at in range(0, len(case[1]), 3):  # batches, of which the last is smaller
         scores.update(torch.tensor(case[0][at : at + 3]), torch.tensor(case[1][at : at + 3]))
     logged = {name: float(value) for name, value in scores.compute().items()}
-    assert logged == pytest.approx({name: given[name] for name in HEADLINE}, abs=1e-6)
+    assert logged == pytest.approx({name: given[name] for name in HEADLINE_METRICS}, abs=1e-6)
 
 
 def test_the_loss_is_cross_entropy(case: Case) -> None:

@@ -17,7 +17,7 @@ from bcd.data.catalog import ImageRecord
 from bcd.data.synthetic.smears import draw_smear
 from bcd.data.views import Augmenter, ImageViews
 from bcd.errors import ConfigError
-from bcd.evaluation.robustness_suite import (
+from bcd.evaluation.corruption_suites import (
     KINDS,
     SUITES,
     CorruptedViews,

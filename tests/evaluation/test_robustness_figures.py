@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bcd.data.synthetic.smears import draw_smear
-from bcd.evaluation.robustness_suite import corruption_suite
+from bcd.evaluation.corruption_suites import corruption_suite
 from bcd.reporting.robustness import draw_examples, draw_robustness
 
 STANDARD = corruption_suite("standard")

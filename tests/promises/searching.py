@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bcd.evaluation.bootstrap import Clusters, bootstrap, freedoms
+from bcd.evaluation.bootstrap import Clusters, bootstrap, degrees_of_freedom
 from bcd.evaluation.intervals import limits
 from tests.promises.worlds import Floats, World, easiness, sizes
 
@@ -45,7 +45,7 @@ def covered(world: World, draws: int, seed: int = 0) -> Found:
             return {"accuracy": (weights @ hits) / (weights @ every)}
 
         drawn = bootstrap(clusters, figures, {"accuracy": every}, 400, 0)["accuracy"]
-        freedom = freedoms(clusters, figures)["accuracy"]
+        freedom = degrees_of_freedom(clusters, figures)["accuracy"]
         value = figures(clusters.times[None])["accuracy"][0]
         low, high = (float(x) for x in limits(clusters, value, drawn, every, freedom))
         held.append(low <= truth <= high)

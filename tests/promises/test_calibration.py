@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bcd.evaluation.calibration import chance_level, debiased_error, fit_temperature, reliability
+from bcd.evaluation.calibration import (
+    calibrated_error_level,
+    debiased_calibration_error,
+    fit_temperature,
+    reliability,
+)
 from bcd.evaluation.collect import softmax
 from bcd.evaluation.metrics import losses
 from tests.promises.stating import Check, Promise, repeated
@@ -31,7 +36,7 @@ def test_calibrated_models_and_their_chance_level(n: int, check: Check) -> None:
     for seed in range(draws):
         logits, labels = honest(n, seed=seed)
         probabilities = softmax(logits)
-        chance = chance_level(probabilities, draws=200)
+        chance = calibrated_error_level(probabilities, draws=200)
         measured.append(reliability(probabilities, labels).ece)
         level.append(chance.mean)
         beyond.append(measured[-1] > chance.quantile_95)
@@ -46,7 +51,7 @@ def test_on_few_slides_that_differ_the_chance_level_is_too_low(check: Check) -> 
         right = rng.random(600) < easiness(rng, 12, [0.9], 0.2)[np.repeat(np.arange(12), 50), 0]
         probabilities = np.tile([0.9, 0.1], (600, 1))
         error = reliability(probabilities, (~right).astype(np.int64)).ece
-        beyond += error > chance_level(probabilities, draws=200).quantile_95
+        beyond += error > calibrated_error_level(probabilities, draws=200).quantile_95
     promise = Promise(
         "on few slides that differ, a calibrated model exceeds its chance level far more often",
         "architecture.md, calibration.py", 0.3,
@@ -64,7 +69,7 @@ def test_the_debiased_error_is_nearer_the_truth_than_the_measured_one(
     draws = repeated(200)
     parts = [slice(start, start + 150) for start in range(0, 150 * min(draws, 1300), 150)]
     measured = np.array([reliability(probabilities[p], labels[p]).ece for p in parts])
-    debiased = np.array([debiased_error(probabilities[p], labels[p]) for p in parts])
+    debiased = np.array([debiased_calibration_error(probabilities[p], labels[p]) for p in parts])
     promise = Promise(
         "the debiased calibration error lies between 0 and the measured one", "calibration.py", 1.0
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bcd.evaluation.comparison import paired_interval, paired_p, verdict
+from bcd.evaluation.paired_tests import paired_interval, paired_p_value, verdict
 from tests.promises.stating import Check, Promise, repeated
 from tests.promises.worlds import Floats, Numbers, World, easiness, sizes
 
@@ -55,7 +55,7 @@ def compared(
         right = own < right_of(rng, world, owners, luck, icc)
         said.append(np.where(right, labels, (labels + rng.integers(1, K, n)) % K))
     found = paired_interval(labels, said[0], said[1], K, owners, draws=300)
-    p = paired_p(said[1] == labels, said[0] == labels, owners, draws=999)
+    p = paired_p_value(said[1] == labels, said[0] == labels, owners, draws=999)
     claimed = not verdict(found["accuracy"], p).startswith("not distinguishable")
     held = [found[name].low <= 0 <= found[name].high for name in ("accuracy", "f1")]
     return claimed, p < 0.05, held[0], held[1]
@@ -82,5 +82,5 @@ def test_over_images_equal_models_on_few_slides_would_be_called_different() -> N
         )
         said = [np.where(right, labels, (labels + 1) % K) for right in (a, b)]
         interval = paired_interval(labels, said[0], said[1], K, None, draws=300)["accuracy"]
-        wrong += not verdict(interval, paired_p(b, a)).startswith("not distinguishable")
+        wrong += not verdict(interval, paired_p_value(b, a)).startswith("not distinguishable")
     assert wrong > 15

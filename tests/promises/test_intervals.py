@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bcd.evaluation.intervals import confusion_intervals, moved, wilson
-from bcd.evaluation.metrics import matrix_figures
+from bcd.evaluation.metrics import confusion_metrics
 from tests.promises.stating import Check, Promise, repeated
 from tests.promises.worlds import CLASSES, World, answers, true_matrix
 
@@ -35,7 +35,7 @@ SHORT = {
 
 def truths(accuracy: float) -> dict[str, float]:
     matrix = true_matrix(accuracy)
-    found = {n: float(v) for n, v in matrix_figures(matrix).items() if v.ndim == 0}
+    found = {n: float(v) for n, v in confusion_metrics(matrix).items() if v.ndim == 0}
     ill, called = matrix[1:].sum(), matrix[:, 1:].sum()
     both = matrix[1:, 1:].sum()
     found |= {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from bcd.sweeps.ranking import Against, against_best, best_of
+from bcd.sweeps.multiple_comparisons import VersusBest, compare_with_best, find_best
 from tests.promises.stating import Check, Promise, repeated
 from tests.promises.sweeps import World, simulate
 
@@ -35,17 +35,17 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-def boards(world: World, draws: int) -> Iterator[tuple[int, list[Against | None]]]:
+def boards(world: World, draws: int) -> Iterator[tuple[int, list[VersusBest | None]]]:
     """The best configuration of each simulated sweep, and how the others compare with it."""
     rng = np.random.default_rng(0)
     for _ in range(draws):
         right, clusters, runs = simulate(world, rng)
-        best = best_of(right, np.zeros(len(right)))
-        yield best, against_best(right, best, clusters, runs, draws=1000)
+        best = find_best(right, np.zeros(len(right)))
+        yield best, compare_with_best(right, best, clusters, runs, draws=1000)
 
 
-def worse(found: list[Against | None]) -> list[bool]:
-    return [a is not None and a.p < 0.05 for a in found]
+def worse(found: list[VersusBest | None]) -> list[bool]:
+    return [a is not None and a.p_value < 0.05 for a in found]
 
 
 @pytest.mark.parametrize(

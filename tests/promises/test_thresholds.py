@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bcd.evaluation.thresholds import lower_limit, sensitive_threshold, supported_sensitivity
+from bcd.evaluation.thresholds import attainable_sensitivity, lower_limit, threshold_for_sensitivity
 from bench.promise import BENIGN, CLASSES, IMAGES, loss, misses, simulate
 from tests.promises.stating import Check, Promise, repeated
 from tests.promises.worlds import Floats, Numbers
@@ -29,10 +29,10 @@ AFTER = Promise(
 def test_independent_images(wanted: float, check: Check) -> None:
     rng, draws, missed = np.random.default_rng(0), repeated(DRAWS), 0
     for n in np.exp(rng.uniform(np.log(20), np.log(1000), draws)).astype(int):
-        found = sensitive_threshold(rng.random(n), np.ones(n, bool), wanted, CONFIDENCE)
-        assert found.units == n
-        assert found.promised == min(wanted, supported_sensitivity(n, CONFIDENCE))
-        missed += 1 - found.threshold < found.promised  # of uniform scores, 1 - t lie above t
+        found = threshold_for_sensitivity(rng.random(n), np.ones(n, bool), wanted, CONFIDENCE)
+        assert found.n_units == n
+        assert found.guaranteed == min(wanted, attainable_sensitivity(n, CONFIDENCE))
+        missed += 1 - found.threshold < found.guaranteed  # of uniform scores, 1 - t lie above t
     check(MISSED, f"20 to 1,000 independent, {wanted:g} wanted", missed / draws, 0.0, draws)
     assert missed > draws / 100  # nothing is won by calling everything malignant
 
@@ -69,10 +69,12 @@ def test_slides_that_differ(sizes: str, wanted: float, check: Check) -> None:
     for _ in range(draws):
         count = int(rng.integers(2, 40))
         scores, groups = drawn_val(rng, count, sizes)
-        found = sensitive_threshold(scores, np.ones(len(scores), bool), wanted, CONFIDENCE, groups)
-        assert found.units == count
-        assert found.promised == min(wanted, supported_sensitivity(count, CONFIDENCE))
-        missed += true_sensitivity(found.threshold) < found.promised
+        found = threshold_for_sensitivity(
+            scores, np.ones(len(scores), bool), wanted, CONFIDENCE, groups
+        )
+        assert found.n_units == count
+        assert found.guaranteed == min(wanted, attainable_sensitivity(count, CONFIDENCE))
+        missed += true_sensitivity(found.threshold) < found.guaranteed
     case = f"2 to 39 slides that differ ({sizes}), {wanted:g} wanted"
     check(MISSED, case, missed / draws, 0.0, draws)
 
@@ -81,8 +83,8 @@ def test_images_of_slides_that_differ_would_miss_it_one_by_one() -> None:
     rng, missed = np.random.default_rng(2), 0
     for _ in range(DRAWS):
         scores, _ = drawn_val(rng, 8, "any")
-        found = sensitive_threshold(scores, np.ones(len(scores), bool), 0.95, CONFIDENCE)
-        missed += true_sensitivity(found.threshold) < found.promised
+        found = threshold_for_sensitivity(scores, np.ones(len(scores), bool), 0.95, CONFIDENCE)
+        missed += true_sensitivity(found.threshold) < found.guaranteed
     assert missed > 1.5 * (1 - CONFIDENCE) * DRAWS
 
 
@@ -109,7 +111,7 @@ def test_images_of_new_slides_fall_below_a_limit(
     for _ in range(draws):
         scores, groups = drawn_val(rng, count, sizes)
         limit = lower_limit(scores, share, groups)
-        assert limit.units == count
+        assert limit.n_units == count
         assert limit.share == pytest.approx(max(share, 1 / (count + 1)))
         below.append(1 - true_sensitivity(limit.value))
     text = f"an image of a new slide lies below a limit of val for {limit.share:.3g}"

@@ -99,15 +99,17 @@ def test_every_headline_figure_stands_with_its_interval(run: Path, test: dict[st
         assert low <= test[key] <= high
         cell = page.cells[page.cells.index(name) + 2]
         assert cell == f"{test[key]:.4f} [{low:.3f}, {high:.3f}]"
-    assert test["groups"] == 4  # the drawn slides; images of one are not independent
+    assert test["n_groups"] == 4  # the drawn slides; images of one are not independent
     assert "cluster bootstrap over 4 groups" in page.text
-    assert f"4 groups are worth {test['effective_groups']:.1f} of equal size" in page.text
+    assert (
+        f"4 groups correspond to {test['effective_groups']:.1f} groups of equal size" in page.text
+    )
 
 
 def test_the_calibration_error_stands_beside_chance(run: Path, test: dict[str, Any]) -> None:
     assert "ece_ci" not in test
     assert 0 <= test["ece_debiased"] <= test["ece"]
-    chance = test["ece_chance"]
+    chance = test["ece_if_calibrated"]
     assert 0 < chance["mean"] < chance["quantile_95"]
     page = (run / "report.html").read_text()
     for figure in (test["ece_debiased"], *chance.values()):
@@ -135,7 +137,7 @@ def test_the_model_card_tells_the_same(
 
 def test_corruptions_stand_beside_the_headline_unasked(run: Path) -> None:
     page = Page((run / "report.html").read_text(encoding="utf-8"))
-    at = page.cells.index("as they are")
+    at = page.cells.index("uncorrupted")
     assert page.cells[at + 6 :: 6][:3] == [
         "grey full",
         "jpeg quality 30",

@@ -13,7 +13,7 @@ from bcd.config.schema import DataConfig, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.splits.split import make_split, other_split
 from bcd.errors import BcdError
-from bcd.reporting.promises import chosen_on_val
+from bcd.reporting.guarantees import val_reuse_note
 from bcd.training.provenance import how_chosen, how_split, val_chose_epoch
 from tests.data.splits.test_slide_groups import made_up_statistics, profiled
 from tests.helpers.harness import train_config
@@ -48,7 +48,7 @@ def test_what_chose_the_checkpoint_is_told(
     assert told in how_chosen(cfg)
     assert ("chosen on val" in how_chosen(cfg)) <= by_val
     assert val_chose_epoch(cfg) == by_val
-    assert ("chose the epoch" in chosen_on_val(by_val)) == by_val
+    assert ("The epoch and the temperature" in val_reuse_note(by_val)) == by_val
 
 
 def patients(parts: int) -> Catalog:
@@ -71,7 +71,7 @@ def separation(catalog: Catalog, cfg: SplitConfig) -> Check:
 def test_a_csv_that_keeps_patients_on_one_side_is_told_so() -> None:
     check = separation(patients(1), SplitConfig(kind="csv"))
     assert check.status == "PASS"
-    assert "6 groups (the CSV's column 'group') are each on one side" in check.finding
+    assert "6 groups (the CSV's column 'group') are each in a single set" in check.finding
 
 
 @pytest.mark.parametrize("kind", ["csv", "stratified"])
@@ -94,7 +94,9 @@ def test_a_csv_without_patients_says_that_none_are_known() -> None:
     images = tuple(replace(image, group="") for image in catalog.images)
     check = separation(replace(catalog, images=images), SplitConfig(kind="csv"))
     assert check.status == "WARN"
-    assert "no groups are known, so one slide may be on both sides" in check.finding
+    assert (
+        "no groups are known, so images of one slide may be in both train and test" in check.finding
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ import bcd.training.run
 from bcd.data.splits.split import Split
 from bcd.errors import BcdError
 from bcd.run_folder import RECORD
-from bcd.sweeps.configurations import BEST, NOTHING, SAME, fold, rank, read_right
-from bcd.sweeps.finalize import finalize_sweep, reproducing
+from bcd.sweeps.configurations import group_trials
+from bcd.sweeps.finalize import finalize_sweep, reproduce_command
+from bcd.sweeps.ranking import BEST, INDISTINGUISHABLE, NONE_FINISHED, rank, read_correct
 from bcd.sweeps.trials import DONE, FAILED, UNFINISHED, WORST, Trial, read_trials, run_trial
 from tests.helpers.harness import CONF, SMALL, assert_same_figures, train_config
 from tests.helpers.noise import made_up_catalog
@@ -105,7 +106,7 @@ def test_the_page_has_the_table_a_described_image_and_the_command(sweep: Path) -
     assert "http" not in page and "<script" not in page
     assert all(row["configuration"] in page and row["verdict"] in page for row in rows)
     assert '<img alt="Val accuracy of each configuration' in page
-    command = reproducing(rank(sweep, fold(read_trials(sweep)))[0])
+    command = reproduce_command(rank(sweep, group_trials(read_trials(sweep)))[0])
     assert command.startswith("python train.py -m ") and command.endswith(" seed=0,1")
     assert rows[0]["overrides"].split()[-2] in command
     assert command.split(" seed")[0] in page
@@ -202,10 +203,10 @@ def test_a_configuration_that_lacks_runs_cannot_win(tmp_path: Path) -> None:
     ]  # fmt: skip
     for one in made:
         record(tmp_path, one)
-    rows = rank(tmp_path, fold(read_trials(tmp_path)))
+    rows = rank(tmp_path, group_trials(read_trials(tmp_path)))
     assert [row.configuration.label for row in rows] == ["a=1", "a=2", "a=3"]
-    assert [row.verdict for row in rows][::2] == [BEST, NOTHING]
-    against = rows[1].against
+    assert [row.verdict for row in rows][::2] == [BEST, NONE_FINISHED]
+    against = rows[1].versus_best
     assert against is not None and against.n == 100
     assert against.difference == pytest.approx(0.09)  # on the run that both have
 
@@ -217,7 +218,7 @@ def test_images_that_overlap_are_one_cluster_of_a_trial(tmp_path: Path) -> None:
     paths = [image.path for image in catalog.images]
     said = "".join(f"{path},a,a\n" for path in paths)
     (tmp_path / "predictions_val.csv").write_text("path,label,prediction\n" + said)
-    told = read_right(tmp_path, "predictions_val.csv")
+    told = read_correct(tmp_path, "predictions_val.csv")
     assert told[paths[0]][0] == told[paths[1]][0]
     assert len({group for group, _ in told.values()}) == 4
 
@@ -226,9 +227,9 @@ def test_equals_are_not_told_apart_and_the_lower_loss_stands_first(tmp_path: Pat
     record(tmp_path, trial("0", "a=1", 0, 0.9, loss=0.3))
     record(tmp_path, trial("1", "a=2", 0, 0.9, loss=0.2))
     record(tmp_path, trial("2", "a=3", 0, 0.4))
-    rows = rank(tmp_path, fold(read_trials(tmp_path)))
+    rows = rank(tmp_path, group_trials(read_trials(tmp_path)))
     assert [row.configuration.label for row in rows] == ["a=2", "a=1", "a=3"]
-    assert [row.verdict for row in rows] == [BEST, SAME, "worse than the best"]
+    assert [row.verdict for row in rows] == [BEST, INDISTINGUISHABLE, "worse than the best"]
 
 
 def test_a_score_counts_images_first_and_the_loss_only_between_equals() -> None:

@@ -115,7 +115,7 @@ def test_the_table_over_seeds_is_of_the_winner_alone(
 
 def test_the_table_over_seeds_takes_runs_without_a_benign_class(tmp_path: Path) -> None:
     (tmp_path / "audit.json").write_text('{"checks": []}')
-    figures = {"accuracy": 0.5, "sets": {"coverage": 0.9}}
+    figures = {"accuracy": 0.5, "prediction_sets": {"coverage": 0.9}}
     (tmp_path / "metrics.json").write_text(json.dumps({"test": figures}))
     read = bench.seeds._figures(tmp_path)
     assert (read["accuracy"], read["covered"]) == (0.5, 0.9)

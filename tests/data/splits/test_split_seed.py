@@ -11,9 +11,10 @@ from hydra import compose, initialize_config_dir
 
 from bcd.cli.overrides import unknown_key
 from bcd.config.schema import SplitConfig
-from bcd.sweeps.configurations import fold, rank
-from bcd.sweeps.exposure import Seen, find_seen, seen_text
-from bcd.sweeps.finalize import finalize_sweep, reproducing
+from bcd.sweeps.configurations import group_trials
+from bcd.sweeps.exposure import Exposure, exposure_text, find_exposure
+from bcd.sweeps.finalize import finalize_sweep, reproduce_command
+from bcd.sweeps.ranking import rank
 from bcd.sweeps.trials import Trial, read_trials, run_trial
 from bench.seeds import Seeds, count_parts, spreads, varied
 from tests.helpers.harness import CONF, SMALL, audit_config, train_config
@@ -142,20 +143,20 @@ def test_what_was_seen_is_counted(
     runs = [trial(str(number), f"split.seed={number}", number, 0.9, n=12) for number in range(2)]
     for number, one in enumerate(runs):
         leave_split(tmp_path, one, {3 * number, 3 * number + 1, 3 * number + 2}, val[number])
-    seen = find_seen(tmp_path, runs, runs, configurations)
+    seen = find_exposure(tmp_path, runs, runs, configurations)
     others = sum(3 - len(v & t) for v, t in zip(val, ({3, 4, 5}, {0, 1, 2}), strict=True))
     hidden = 6 - others
-    assert seen == Seen(6, hidden, others, configurations)
-    assert told in seen_text(seen)
+    assert seen == Exposure(6, hidden, others, configurations)
+    assert told in exposure_text(seen)
 
 
 def test_runs_that_share_a_split_have_seen_nothing(tmp_path: Path) -> None:
     runs = [trial(str(number), f"seed={number}", number, 0.9, n=12) for number in range(2)]
     for one in runs:
         leave_split(tmp_path, one, {0, 1}, {2, 3})
-    seen = find_seen(tmp_path, runs, runs, 2)
-    assert seen == Seen(2, 0, 0, 2)
-    assert seen_text(seen) == seen_text(None) == ""
+    seen = find_exposure(tmp_path, runs, runs, 2)
+    assert seen == Exposure(2, 0, 0, 2)
+    assert exposure_text(seen) == exposure_text(None) == ""
 
 
 def test_both_seeds_can_move_together(tmp_path: Path) -> None:
@@ -164,9 +165,9 @@ def test_both_seeds_can_move_together(tmp_path: Path) -> None:
             f"model.dropout=0 split.seed={number} seed=$\\{{split.seed\\}}"  # as Hydra writes it
         )
         record(tmp_path, trial(str(number), words, number, 0.9))
-    (row,) = rank(tmp_path, fold(read_trials(tmp_path)))
+    (row,) = rank(tmp_path, group_trials(read_trials(tmp_path)))
     assert len(row.configuration.done) == 2
-    assert reproducing(row).endswith(" split.seed=0,1 'seed=${split.seed}'")
+    assert reproduce_command(row).endswith(" split.seed=0,1 'seed=${split.seed}'")
 
 
 def test_the_benchmark_says_which_seed_varied() -> None:
