@@ -32,7 +32,8 @@ from bcd.sweeps.exposure import read_subsets
 AT_THRESHOLD = ("guaranteed_sensitivity", "malignant_sensitivity", "malignant_specificity")
 BY_CLASS = ("malignant_sensitivity", "malignant_specificity")  # by the most probable class
 FIGURES = (
-    *HEADLINE_METRICS, "balanced_accuracy", "ece_uncalibrated", "ece", "covered", "referred", *BRIEF_SOURCES,
+    *HEADLINE_METRICS, "balanced_accuracy", "ece_uncalibrated", "ece", "coverage", "referred",
+    *BRIEF_SOURCES,
     *(f"{name} by threshold" for name in AT_THRESHOLD),
     *(f"{name} by class" for name in BY_CLASS),
 )  # fmt: skip
@@ -147,7 +148,7 @@ def _figures(run: Path) -> dict[str, Any]:
     at = test.get("at_threshold", {})  # none where no class is benign
     clinical = {f"{name} by threshold": at.get(name, math.nan) for name in AT_THRESHOLD}
     clinical |= {f"{name} by class": test.get(name, math.nan) for name in BY_CLASS}
-    return {**test, "covered": test["prediction_sets"]["coverage"], **probes, **clinical}
+    return {**test, "coverage": test["prediction_sets"]["coverage"], **probes, **clinical}
 
 
 def _pool(runs: Sequence[Path]) -> None:

@@ -126,6 +126,6 @@ def calibration_line(metrics: Mapping[str, Any]) -> str:
         f"Expected calibration error on test: {metrics['ece_uncalibrated']:.4f} before temperature "
         f"scaling, {metrics['ece']:.4f} after, {metrics['ece_debiased']:.4f} debiased. A perfectly "
         "calibrated model with the same confidences on the same number of independent images "
-        f"would show {chance['mean']:.4f} on average and less than {chance['quantile_95']:.4f} in 95 % of "
-        "cases."
+        f"would show {chance['mean']:.4f} on average and less than {chance['quantile_95']:.4f} "
+        "in 95 % of cases."
     )

@@ -69,8 +69,8 @@ def exposure_text(exposure: Exposure | None) -> str:
     if exposure.configurations < 2:
         return (
             f"the runs have different splits: of their {exposure.tested} distinct test images, "
-            f"{exposure.val} are in val and {exposure.train} in train of another run; with a single "
-            "configuration, nothing was selected with them"
+            f"{exposure.val} are in val and {exposure.train} in train of another run; with a "
+            "single configuration, nothing was selected with them"
         )
     n = f"the best configuration's {exposure.tested} distinct test images"
     if not exposure.val:

@@ -78,11 +78,11 @@ def test_guessed_groups_in_more_than_one_part_are_counted(groups: str) -> None:
 def test_shares_are_told_as_they_are() -> None:
     catalog = made_up_catalog([10, 10])
     split = Split(tuple("test" if i in (0, 1, 2, 10) else "train" for i in range(20)))
-    check = split_checks(catalog, split, SplitConfig(kind="csv"))["shares"]
+    check = split_checks(catalog, split, SplitConfig(kind="csv"))["class shares"]
     assert check.status == "PASS"  # a CSV asks for no share
     assert check.finding == "test holds 30% of class0, 10% of class1"
     none = replace(split, subsets=("test", *["train"] * 19))
-    check = split_checks(catalog, none, SplitConfig(kind="csv"))["shares"]
+    check = split_checks(catalog, none, SplitConfig(kind="csv"))["class shares"]
     assert check.status == "WARN"
     assert "no image of class1" in check.finding
     assert "split.seed" not in check.fix

@@ -53,7 +53,7 @@ def test_too_few_values_are_no_score_but_a_reason() -> None:
     values = np.ones((80, 3), np.float32)
     values[1:24:2] = np.nan  # 12 of the 20 test images of one class
     found = score_probe(BACKGROUND, values, catalog, halves(catalog), "csv")
-    assert found == SkippedProbe(BACKGROUND, "csv", "only 8 of 20 class0 in test have any")
+    assert found == SkippedProbe(BACKGROUND, "csv", "only 8 of 20 class0 in test have values")
     (check,) = check_shortcuts([found])
     assert (check.status, check.facts["scores"]) == ("WARN", [])
     assert check.finding == f"not measured on the csv split: {found.reason}"
@@ -74,7 +74,7 @@ def test_scores_and_reasons_are_remembered(monkeypatch: pytest.MonkeyPatch, tmp_
 @pytest.mark.parametrize(("network", "share"), [(0.85, 60), (0.95, 51), (0.55, 120)])
 def test_the_share_that_is_had_without_cells_is_computed(network: float, share: int) -> None:
     background = scored(BACKGROUND, 0.61)
-    assert f"so {share}% of what the network has above chance (25.0%)" in without_cells(
+    assert f"so {share}% of the network's balanced accuracy above chance (25.0%)" in without_cells(
         background, network
     )
     (check,) = check_shortcuts([background], [scored(NETWORK, network)])
@@ -93,10 +93,10 @@ def test_no_share_is_told_of_a_network_at_chance() -> None:
 @pytest.mark.parametrize(
     ("left", "full", "status", "told"),
     [
-        (0.50, 0.95, "WARN", "36% of that above chance"),
-        (0.90, 0.95, "PASS", "93% of that above chance"),
-        (0.20, 0.95, "WARN", "0% of that above chance"),
-        (0.30, 0.25, "WARN", "not above chance with it"),
+        (0.50, 0.95, "WARN", "36% of the excess over chance"),
+        (0.90, 0.95, "PASS", "93% of the excess over chance"),
+        (0.20, 0.95, "WARN", "0% of the excess over chance"),
+        (0.30, 0.25, "WARN", "not above chance"),
     ],
 )
 def test_what_is_left_without_colour_is_computed(
@@ -107,7 +107,7 @@ def test_what_is_left_without_colour_is_computed(
     (check,) = check_shortcuts([], network)
     assert (check.name, check.status) == ("network without colour", status)
     assert told in check.finding
-    assert "100% of that above chance" in check.finding
+    assert "100% of the excess over chance" in check.finding
     assert check.facts["scores"] == [asdict(s) for s in network]
 
 

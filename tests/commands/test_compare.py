@@ -59,7 +59,8 @@ def altered(trained: Path, run: str, file: Path, change: Change) -> Path:
 def few(groups: int) -> str:
     """Two of all the ways in which the signs of groups can fall are the farthest from even."""
     return (
-        f"warning: over {groups} groups p is never below {2 / 2**groups:.3g}, however they differ"
+        f"warning: with {groups} groups, p cannot be below {2 / 2**groups:.3g}, however large "
+        "the difference"
     )
 
 

@@ -14,9 +14,11 @@ from bcd.evaluation.bootstrap import (
     effective_groups,
     fill_group_names,
 )
-from bcd.evaluation.intervals import FEW_GROUPS, confusion_intervals, few_groups_warning, wilson
+from bcd.evaluation.confusion_intervals import confusion_intervals
+from bcd.evaluation.intervals import FEW_GROUPS, wilson
 from bcd.evaluation.metrics import compute_metrics
 from bcd.evaluation.probability_intervals import prepare_areas, probability_intervals
+from bcd.reporting.results import few_groups_warning
 
 CLASSES = ("Benign", "Early", "Pre", "Pro")
 SHARES = np.array([0.15, 0.3, 0.3, 0.25])

@@ -135,7 +135,7 @@ def test_a_class_without_images_is_left_out_rather_than_wrong() -> None:
     assert never["precision_by_class"]["Early Pre-B"] is None
     assert never["precision"] == pytest.approx((0.5 + 0) / 2)
     assert never["malignant_ppv"] is None and never["malignant_npv"] == pytest.approx(0.5)
-    assert "no image of Pre-B, Pro-B: macro averages are over the other 2" in absent_classes_note(
+    assert "no images of Pre-B, Pro-B: macro averages are over the other 2" in absent_classes_note(
         given
     )
     assert absent_classes_note(computed(CASES["perfect"])) == ""

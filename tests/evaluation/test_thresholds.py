@@ -98,8 +98,15 @@ def test_what_promises_are_about_follows_from_the_split() -> None:
 
 
 def test_no_promise_is_rounded_up_and_no_limit_told_that_is_not_there() -> None:
-    policy = DecisionPolicy(malignant_threshold=0.3, benign=0, confidence=0.9996, target_sensitivity=0.9996,
-                  guaranteed_sensitivity=0.1, n_malignant_units=1, confidence_threshold=-np.inf)  # fmt: skip
+    policy = DecisionPolicy(
+        malignant_threshold=0.3,
+        benign=0,
+        confidence=0.9996,
+        target_sensitivity=0.9996,
+        guaranteed_sensitivity=0.1,
+        n_malignant_units=1,
+        confidence_threshold=-np.inf,
+    )
     assert "with confidence 99.9%" in threshold_guarantee(policy)
     assert "the target of 99.96% would need" in threshold_guarantee(policy)
     assert "inf" not in referral_rules(policy)

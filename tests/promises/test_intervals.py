@@ -7,7 +7,8 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from bcd.evaluation.intervals import confusion_intervals, moved, wilson
+from bcd.evaluation.confusion_intervals import at_prevalence, confusion_intervals
+from bcd.evaluation.intervals import wilson
 from bcd.evaluation.metrics import confusion_metrics
 from tests.promises.stating import Check, Promise, repeated
 from tests.promises.worlds import CLASSES, World, answers, true_matrix
@@ -45,8 +46,8 @@ def truths(accuracy: float) -> dict[str, float]:
         "npv_found": matrix[0, 0] / (1 - called),
     }
     return found | {
-        "malignant_ppv": moved(found["ppv_found"], ill, PREVALENCE),
-        "malignant_npv": moved(found["npv_found"], 1 - ill, 1 - PREVALENCE),
+        "malignant_ppv": at_prevalence(found["ppv_found"], ill, PREVALENCE),
+        "malignant_npv": at_prevalence(found["npv_found"], 1 - ill, 1 - PREVALENCE),
     }
 
 
@@ -63,7 +64,10 @@ def test_intervals_of_a_confusion_matrix(world: World, check: Check) -> None:
         for name, before in (("ppv", ill), ("npv", 1 - ill)):
             after = PREVALENCE if name == "ppv" else 1 - PREVALENCE
             low, high = given[f"malignant_{name}"]
-            given[f"{name}_found"] = moved(low, after, before), moved(high, after, before)
+            given[f"{name}_found"] = (
+                at_prevalence(low, after, before),
+                at_prevalence(high, after, before),
+            )
         for name, value in truth.items():
             if name in given:
                 held[name].append(given[name][0] <= value <= given[name][1])
