@@ -1,4 +1,4 @@
-"""Planted faults are found and little else is; every run carries the audit's verdict."""
+"""Planted faults are found and little else is; every run has an audit verdict."""
 
 from __future__ import annotations
 
@@ -134,9 +134,7 @@ def shortcuts(checks: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def test_clean_smears_pass_what_colour_corner_and_border_could_tell(
-    smears: Path, tmp_path: Path
-) -> None:
+def test_clean_smears_pass_the_shortcut_checks(smears: Path, tmp_path: Path) -> None:
     checks, status = run_audit(smears, tmp_path, "strict=true")
     told = shortcuts(checks)
     for name, found in told.items():
@@ -162,7 +160,7 @@ def marked(image: Pixels) -> Pixels:
     return image
 
 
-def test_a_mark_in_the_corner_of_a_class_is_found_and_can_be_covered(
+def test_a_mark_in_the_corner_of_a_class_is_found_and_can_be_masked(
     smears: Path, tmp_path: Path
 ) -> None:
     change_class(smears, "Pre-B", marked)
@@ -180,7 +178,7 @@ def test_a_mark_in_the_corner_of_a_class_is_found_and_can_be_covered(
     assert "corner, bottom right" not in shortcuts(masked)
 
 
-def test_the_cover_hides_the_mark_to_the_last_pixel(drawn: Path) -> None:
+def test_the_mask_hides_every_pixel_of_the_mark(drawn: Path) -> None:
     for file in sorted(drawn.rglob("*.png"))[:20]:
         image = read_image(file)
         np.testing.assert_array_equal(mask_scale_bar(marked(image)), mask_scale_bar(image))
@@ -199,7 +197,9 @@ def test_a_tint_of_a_class_is_found(smears: Path, tmp_path: Path) -> None:
     assert {told[name] for name in told if name.startswith("corner")} == {"PASS"}
 
 
-def test_given_groups_on_one_side_are_patient_level(smears: Path, tmp_path: Path) -> None:
+def test_given_groups_in_single_sets_are_patient_level_separation(
+    smears: Path, tmp_path: Path
+) -> None:
     pattern = "'data.group_pattern=\"(slide..)\"'".strip("'")
     checks, _ = run_audit(smears, tmp_path, pattern, "split=grouped")
     assert checks["separation"]["status"] == "PASS"
@@ -209,7 +209,7 @@ def test_given_groups_on_one_side_are_patient_level(smears: Path, tmp_path: Path
     assert [score["split"] for score in scores] == ["grouped", "stratified"]
 
 
-def test_the_program_ends_with_a_verdict_and_strict_with_a_status(
+def test_the_command_prints_a_verdict_and_strict_sets_the_exit_status(
     smears: Path, tmp_path: Path
 ) -> None:
     change_class(smears, "Pre-B", marked)

@@ -1,4 +1,4 @@
-"""Probes leave out what has no values, say so, and what is told of them is computed."""
+"""Probes leave out missing values, and their findings are computed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_images_without_values_are_left_out_and_counted() -> None:
     assert "3 of 40 left out" in check.finding
 
 
-def test_too_few_values_are_no_score_but_a_reason() -> None:
+def test_a_probe_with_too_few_values_is_skipped_with_a_reason() -> None:
     catalog = made_up_catalog([40, 40])
     values = np.ones((80, 3), np.float32)
     values[1:24:2] = np.nan  # 12 of the 20 test images of one class
@@ -61,7 +61,7 @@ def test_too_few_values_are_no_score_but_a_reason() -> None:
     assert check.finding in line
 
 
-def test_scores_and_reasons_are_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_scores_and_reasons_are_cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BCD_CACHE", str(tmp_path))
     catalog = made_up_catalog([4, 4])
     for made in (scored(COLOUR, 0.6), SkippedProbe(BACKGROUND, "csv", "few")):
@@ -72,7 +72,7 @@ def test_scores_and_reasons_are_remembered(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @pytest.mark.parametrize(("network", "share"), [(0.85, 60), (0.95, 51), (0.55, 120)])
-def test_the_share_that_is_had_without_cells_is_computed(network: float, share: int) -> None:
+def test_the_share_reached_without_cells_is_computed(network: float, share: int) -> None:
     background = scored(BACKGROUND, 0.61)
     assert f"so {share}% of the network's balanced accuracy above chance (25.0%)" in without_cells(
         background, network
@@ -86,7 +86,7 @@ def test_the_share_that_is_had_without_cells_is_computed(network: float, share: 
     assert "without seeing" not in colour.finding + shortcut_lines([colour], network, "")[0]
 
 
-def test_no_share_is_told_of_a_network_at_chance() -> None:
+def test_no_share_is_given_for_a_network_at_chance() -> None:
     assert "not above chance" in without_cells(scored(BACKGROUND, 0.6), 0.25)
 
 
@@ -99,7 +99,7 @@ def test_no_share_is_told_of_a_network_at_chance() -> None:
         (0.30, 0.25, "WARN", "not above chance"),
     ],
 )
-def test_what_is_left_without_colour_is_computed(
+def test_the_share_that_remains_without_colour_is_computed(
     left: float, full: float, status: str, told: str
 ) -> None:
     network = [scored(NETWORK, full), scored(WITHOUT_COLOUR, left)]
@@ -112,7 +112,7 @@ def test_what_is_left_without_colour_is_computed(
 
 
 @pytest.mark.parametrize("stained", [True, False])
-def test_what_colour_tells_is_regressed_out_and_the_rest_stays(stained: bool) -> None:
+def test_what_colour_predicts_is_regressed_out_and_the_rest_remains(stained: bool) -> None:
     catalog = made_up_catalog([200, 200])
     split, labels = halves(catalog), np.asarray(catalog.labels)
     rng = np.random.default_rng(0)
@@ -137,7 +137,7 @@ def test_what_colour_tells_is_regressed_out_and_the_rest_stays(stained: bool) ->
     assert told(regress_out_colour(both, colours, learnt)) < told(shape) - 0.1
 
 
-def test_the_regression_does_not_see_the_test_part() -> None:
+def test_the_regression_does_not_use_the_test_set() -> None:
     catalog = made_up_catalog([20, 20])
     split = halves(catalog)
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What is decided on val: temperature, sets, thresholds, and what goes to a person."""
+"""What is fitted on val: temperature, sets, thresholds and referral."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def decisions(cfg: DecisionConfig | None = None, sharpness: float = 3.0) -> Deci
     return fit_policy(cfg or DecisionConfig(), answers(1500, 2, sharpness), trained, BENIGN)
 
 
-def test_overconfident_answers_are_calibrated_and_sets_hold_what_they_promise() -> None:
+def test_overconfident_outputs_are_calibrated_and_sets_keep_their_guarantee() -> None:
     policy = decisions()
     assert policy.temperature == pytest.approx(3, rel=0.15)
     test = answers(4000, 3, 3.0)
@@ -61,7 +61,7 @@ def test_overconfident_answers_are_calibrated_and_sets_hold_what_they_promise() 
     assert sets[np.arange(len(test.labels)), test.labels].mean() == pytest.approx(0.95, abs=0.02)
 
 
-def test_the_threshold_is_the_one_that_val_can_promise() -> None:
+def test_the_threshold_is_the_one_that_val_can_guarantee() -> None:
     val = answers(1500, 2, 3.0)
     ill = val.labels != BENIGN
     for wanted, confidence in ((0.9, 0.9), (0.9, 0.99), (0.995, 0.9)):
@@ -97,7 +97,7 @@ def test_groups_count_as_one_each_in_every_limit() -> None:
     assert grouped.subspace.limit > alone.subspace.limit
 
 
-def test_at_most_as_many_are_referred_on_average_as_was_asked_for() -> None:
+def test_the_requested_share_is_referred_on_average() -> None:
     trained, cfg = answers(600, 1).features, DecisionConfig(low_confidence=0.1, ood=0.05)
     test = answers(3000, 3, 3.0)
     shares = []
@@ -113,7 +113,7 @@ def reasons(policy: DecisionPolicy, logits: list[float], features: np.ndarray) -
     return policy.answer(np.array([logits], np.float32), features).reasons[0]
 
 
-def test_each_reason_is_named_and_all_that_hold_are() -> None:
+def test_all_reasons_that_apply_are_named() -> None:
     policy, familiar = decisions(), answers(1, 4, 3.0).features
     strange = familiar * 0 + 50
     flat, sure = [0.0] * 4, [0.0, 90.0, 0.0, 0.0]
@@ -127,7 +127,7 @@ def test_each_reason_is_named_and_all_that_hold_are() -> None:
     assert reasons(DecisionPolicy.from_plain(None), sure, strange) == (UNCALIBRATED,)
 
 
-def test_the_threshold_decides_and_the_most_probable_class_is_heard() -> None:
+def test_the_threshold_decides_and_disagreement_with_the_most_probable_class_is_a_reason() -> None:
     features = np.zeros((3, 160), np.float32)
     logits = np.log(np.array([[0.6, 0.4], [0.8, 0.2], [0.1, 0.9]]))
     given = DecisionPolicy(malignant_threshold=0.3, benign=0).answer(logits, features)
@@ -143,7 +143,9 @@ def test_the_threshold_decides_and_the_most_probable_class_is_heard() -> None:
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["logits", "features"])
 @pytest.mark.parametrize("subspace", [True, False])
-def test_what_is_not_finite_is_no_answer(wrong: float, where: str, subspace: bool) -> None:
+def test_outputs_that_are_not_finite_give_no_prediction(
+    wrong: float, where: str, subspace: bool
+) -> None:
     policy, test = decisions(), answers(3, 4, 3.0)
     if not subspace:
         policy = replace(policy, subspace=None)
@@ -159,7 +161,7 @@ def test_what_is_not_finite_is_no_answer(wrong: float, where: str, subspace: boo
         fit_policy(DecisionConfig(), test, answers(600, 1).features, BENIGN)
 
 
-def test_training_features_that_are_not_finite_decide_nothing() -> None:
+def test_training_features_that_are_not_finite_are_an_error() -> None:
     trained = answers(600, 1).features
     trained[7, 7] = np.nan
     with pytest.raises(BcdError, match="features of training images are not finite"):
@@ -176,13 +178,13 @@ def test_a_policy_without_decisions_refers_everything_and_calls_nothing_malignan
     assert decisions().unread("a", "gone").refer == (UNREADABLE,)
 
 
-def test_nothing_is_referred_for_what_is_switched_off() -> None:
+def test_a_disabled_rule_refers_nothing() -> None:
     policy, test = decisions(DecisionConfig(low_confidence=0, ood=0)), answers(300, 6, 3.0)
     given = policy.answer(test.logits * 0, test.features + 50)
     assert {name for why in given.reasons for name in why} <= {DISAGREES}
 
 
-def test_it_survives_a_checkpoint_that_runs_no_code(tmp_path: Path) -> None:
+def test_the_policy_survives_a_weights_only_checkpoint(tmp_path: Path) -> None:
     policy, test = decisions(), answers(300, 6, 3.0)
     torch.save({"policy": policy.to_plain()}, tmp_path / "a.pt")
     plain = torch.load(tmp_path / "a.pt", weights_only=True)["policy"]
@@ -193,7 +195,7 @@ def test_it_survives_a_checkpoint_that_runs_no_code(tmp_path: Path) -> None:
     assert replace(again, subspace=None) == replace(policy, subspace=None)
 
 
-def test_the_subspace_is_the_same_twice_and_absent_without_features() -> None:
+def test_the_subspace_is_deterministic_and_absent_without_features() -> None:
     features = answers(600, 1).features
     first, second = fit_subspace(features), fit_subspace(features)
     assert first is not None and second is not None
@@ -204,7 +206,7 @@ def test_the_subspace_is_the_same_twice_and_absent_without_features() -> None:
     assert fit_subspace(np.zeros((40, 4), np.float32)) is None
 
 
-def test_wrong_wishes_are_wrong_use() -> None:
+def test_invalid_values_of_the_decision_group_are_rejected() -> None:
     wrongs = (
         {"coverage": 1.0},
         {"sensitivity": 1.5},

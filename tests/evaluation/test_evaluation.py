@@ -1,4 +1,4 @@
-"""Figures, report and results as they stand in a run folder."""
+"""Metrics, figures and results as written to a run folder."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def texts(figure: Any) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
-def test_rendered_figures_are_arrays_and_leave_pyplot_alone() -> None:
+def test_figures_do_not_touch_pyplot() -> None:
     import matplotlib.pyplot as plt
 
     before = plt.get_fignums()
@@ -126,7 +126,7 @@ def test_the_confusion_matrix_shows_counts_and_shares_of_the_true_class() -> Non
     assert axes.get_title() == "test, n = 12"
 
 
-def test_the_curves_show_every_epoch_of_both_parts() -> None:
+def test_the_curves_show_every_epoch_of_train_and_val() -> None:
     history = [{"train/loss": 3.0 - i, "val/loss": 2.0, "val/accuracy": i / 3} for i in range(3)]
     figure = draw_curves(history)
     loss, accuracy = figure.axes
@@ -136,7 +136,7 @@ def test_the_curves_show_every_epoch_of_both_parts() -> None:
     assert np.asarray(loss.lines[0].get_xdata()).tolist() == [1, 2, 3]
 
 
-def test_mistakes_are_shown_surest_first_and_only_they_are_read() -> None:
+def test_mistakes_are_shown_most_confident_first_and_only_they_are_read() -> None:
     sure = [0.6, 0.9, 0.8, 0.7]
     wrong = [Prediction(f"{i}.png", "a", (1 - p, p)) for i, p in enumerate(sure)]
     right = Prediction("right.png", "b", (0.0, 1.0))
@@ -156,7 +156,7 @@ def test_mistakes_are_shown_surest_first_and_only_they_are_read() -> None:
     assert titles == [f"{i}.png\nis a\npredicted b ({sure[i]:.0%})" for i in (1, 2, 3)]
 
 
-def test_names_that_look_like_formulas_are_drawn_as_they_are(tmp_path: Path) -> None:
+def test_names_that_look_like_formulas_are_drawn_literally(tmp_path: Path) -> None:
     odd = "$a_$_{$.png"
     mistakes = find_mistakes([Prediction(odd, "$x$", (0.0, 1.0))], ("$x$", "$\\y$"))
     wrong = draw_mistakes(mistakes, lambda _: noise(0))
@@ -201,7 +201,7 @@ def test_each_prediction_is_of_the_image_it_names(catalog: Catalog, indices: lis
         assert sum(prediction.probabilities) == pytest.approx(1)
 
 
-def test_of_the_last_part_predictions_and_figures_are_written(
+def test_predictions_and_figures_of_the_last_set_are_written(
     catalog: Catalog, tmp_path: Path
 ) -> None:
     results = {
@@ -230,6 +230,8 @@ def test_predictive_values_lie_in_intervals_for_the_same_prevalence(catalog: Cat
     assert 0 < low < found["malignant_ppv"] < high < 0.1
 
 
-def test_where_nothing_is_wrong_no_mistakes_are_drawn(catalog: Catalog, tmp_path: Path) -> None:
+def test_without_mistakes_no_figure_of_mistakes_is_written(
+    catalog: Catalog, tmp_path: Path
+) -> None:
     write_results(tmp_path, catalog, {"test": evaluated(catalog, [0, 5], Colours())})
     assert "mistakes.png" not in {file.name for file in (tmp_path / "figures").iterdir()}

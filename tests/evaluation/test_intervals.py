@@ -1,4 +1,4 @@
-"""The intervals: do they hold the truth as often as they say, and what of awkward data?"""
+"""Confidence intervals: their limits, and unusual data."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def drawn(rng: np.random.Generator, accuracy: float, groups: int | None, n: int 
     return labels, predictions, owners
 
 
-def test_intervals_lie_around_the_figures_and_have_their_names() -> None:
+def test_intervals_contain_the_metrics_and_have_their_names() -> None:
     rng = np.random.default_rng(0)
     labels, predictions, owners = drawn(rng, 0.8, 30)
     probabilities = np.eye(4)[predictions] * 0.6 + 0.1
@@ -77,7 +77,7 @@ def test_accuracy_of_independent_images_is_close_to_wilson() -> None:
     assert given == pytest.approx(wilson(360, 400), abs=0.003)
 
 
-def test_a_image_that_is_its_own_group_is_an_independent_one() -> None:
+def test_an_image_that_is_its_own_group_is_independent() -> None:
     labels, predictions, _ = drawn(np.random.default_rng(1), 0.9, None, 200)
     names = [f"slide {i}" for i in range(200)]
     alone = confusion_intervals(labels, predictions, CLASSES, 0)
@@ -86,7 +86,7 @@ def test_a_image_that_is_its_own_group_is_an_independent_one() -> None:
         assert grouped[name] == pytest.approx(alone[name])
 
 
-def test_draws_are_those_of_the_seed_whatever_the_names_and_the_order() -> None:
+def test_samples_depend_on_the_seed_but_not_on_names_or_order() -> None:
     labels, predictions, owners = drawn(np.random.default_rng(5), 0.9, 20, 300)
     given = confusion_intervals(labels, predictions, CLASSES, 0, owners)
     mixed = np.random.default_rng(0).permutation(len(labels))
@@ -99,7 +99,7 @@ def test_draws_are_those_of_the_seed_whatever_the_names_and_the_order() -> None:
         assert other[name] == pytest.approx(given[name], abs=0.015)
 
 
-def test_each_draw_takes_as_many_groups_as_there_are_and_all_alike() -> None:
+def test_each_sample_draws_as_many_groups_as_there_are_with_equal_probability() -> None:
     clusters = cluster(np.zeros(60, int), 1, np.repeat(np.arange(20), 3))
     assert clusters.times.tolist() == [20]  # one kind: twenty groups of three
     clusters = cluster(np.arange(5).repeat([1, 2, 3, 4, 90]), 5, None)
@@ -109,7 +109,7 @@ def test_each_draw_takes_as_many_groups_as_there_are_and_all_alike() -> None:
     assert weights.mean(axis=0)[::-1] == pytest.approx([1, 2, 3, 4, 90], abs=0.25)
 
 
-def test_a_draw_without_a_class_says_nothing_of_its_mean() -> None:
+def test_a_sample_without_a_class_does_not_define_its_mean() -> None:
     # Three groups of one class are missing from many draws; as zeros they would count for much.
     owners = np.repeat(np.arange(12), 20)
     labels = np.repeat(np.arange(3), [60, 80, 100])
@@ -121,7 +121,7 @@ def test_a_draw_without_a_class_says_nothing_of_its_mean() -> None:
     assert 0.5 < given["sensitivity_by_class"]["Benign"][0] < 0.9
 
 
-def test_where_all_draws_agree_the_interval_is_not_a_point() -> None:
+def test_the_interval_is_not_a_point_if_all_samples_agree() -> None:
     owners = np.repeat(np.arange(5), 10)
     labels = np.tile([0, 0, 0, 1, 1, 1, 2, 2, 3, 3], 5)
     predictions = labels.copy()
@@ -152,7 +152,7 @@ def test_many_images_take_little_time_and_memory() -> None:
     assert time.process_time() - started < 0.5
 
 
-def test_copies_of_a_image_in_one_group_add_nothing() -> None:
+def test_copies_of_an_image_in_one_group_add_nothing() -> None:
     labels, predictions, _ = drawn(np.random.default_rng(2), 0.9, None, 100)
     once = confusion_intervals(labels, predictions, CLASSES, 0)
     copies = [np.repeat(x, 5) for x in (labels, predictions, np.arange(100))]
@@ -173,13 +173,13 @@ def test_without_a_mistake_the_interval_is_not_a_point() -> None:
     assert alone["mcc"][0] < alone["f1"][0] < alone["mcc"][1] == 1.0
 
 
-def test_without_a_hit_the_interval_is_not_a_point() -> None:
+def test_the_interval_is_not_a_point_without_a_correct_prediction() -> None:
     labels = np.repeat(np.arange(4), 50)
     given = confusion_intervals(labels, (labels + 1) % 4, CLASSES, 0)
     assert given["accuracy"] == pytest.approx(wilson(0, 200))
 
 
-def test_what_cannot_be_known_is_anything() -> None:
+def test_an_unknown_metric_has_the_widest_interval() -> None:
     labels, said = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
     one = confusion_intervals(labels, said, CLASSES, 0, ["a"] * 4)
     assert one["accuracy"] == (0.0, 1.0)
@@ -189,14 +189,14 @@ def test_what_cannot_be_known_is_anything() -> None:
     assert "malignant_sensitivity" not in confusion_intervals(labels, said, CLASSES, None)
 
 
-def test_a_group_for_each_image_or_none() -> None:
+def test_groups_must_match_the_images() -> None:
     with pytest.raises(ValueError, match="group for each"):
         confusion_intervals(np.zeros(3, int), np.zeros(3, int), CLASSES, 0, ["a"])
     with pytest.raises(ValueError, match="images"):
         confusion_intervals(np.zeros(0, int), np.zeros(0, int), CLASSES, 0)
 
 
-def test_wilson_knows_its_ends() -> None:
+def test_wilson_at_its_extremes() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
     assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
     assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
@@ -205,7 +205,7 @@ def test_wilson_knows_its_ends() -> None:
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_areas_of_a_draw_are_those_of_images_repeated(ties: bool) -> None:
+def test_areas_of_a_sample_equal_those_of_repeated_images(ties: bool) -> None:
     rng = np.random.default_rng(3)
     scores, truth = rng.random(90), rng.random(90) < 0.4
     scores = np.round(scores * 8) / 8 if ties else scores
@@ -218,7 +218,7 @@ def test_areas_of_a_draw_are_those_of_images_repeated(ties: bool) -> None:
         assert average == pytest.approx(average_precision_score(truth, scores, sample_weight=times))
 
 
-def test_a_draw_with_nothing_that_is_true_has_no_area() -> None:
+def test_a_sample_without_a_positive_image_has_no_area() -> None:
     truth = np.array([True, True, False])
     areas = prepare_areas(np.array([0.9, 0.8, 0.7]), truth, np.array([0, 0, 1]))
     roc, precision = areas(np.array([[1.0, 1.0], [0.0, 2.0], [2.0, 0.0]]))
@@ -258,7 +258,7 @@ def test_few_groups_come_with_a_warning() -> None:
     assert "31 groups correspond to 1.8 groups of equal size" in few_groups_warning(few)
 
 
-def test_mistakes_that_sit_in_few_groups_make_the_interval_wide() -> None:
+def test_errors_concentrated_in_few_groups_widen_the_interval() -> None:
     labels, owners = np.tile(np.arange(4), 60), np.repeat(np.arange(12), 20)
     spread, heaped = labels.copy(), labels.copy()
     spread[np.arange(0, 240, 20)[:10] + np.arange(10) % 4] += 1

@@ -1,4 +1,4 @@
-"""The figures against scikit-learn and torchmetrics, on plain and on awkward predictions."""
+"""Metrics compared with scikit-learn and torchmetrics, on typical and unusual predictions."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_the_loss_is_cross_entropy(case: Case) -> None:
     assert computed(case)["loss"] == pytest.approx(float(expected))
 
 
-def test_certainty_of_the_wrong_leaves_the_loss_finite() -> None:
+def test_the_loss_is_finite_for_a_confident_error() -> None:
     given = compute_metrics(np.eye(4)[[1]], np.array([0]), CLASSES, 0)
     assert 10 < given["loss"] < float("inf")
 
@@ -169,13 +169,13 @@ def test_figures_are_plain_data_without_nan(case: Case) -> None:
     assert json.loads(json.dumps(given, allow_nan=False)) == given
 
 
-def test_the_confusion_matrix_has_a_row_a_true_class() -> None:
+def test_the_confusion_matrix_has_one_row_per_true_class() -> None:
     labels, predictions = np.array([0, 0, 2]), np.array([1, 1, 0])
     assert confusion(labels, predictions, 3)[0, 1] == 2
     assert confusion(labels, predictions, 3)[2, 0] == 1
 
 
-def test_softmax_is_that_of_torch_and_bears_any_logits() -> None:
+def test_softmax_equals_that_of_torch_for_any_logits() -> None:
     rng = np.random.default_rng(0)
     for scale in (1.0, 50.0, 1e4):
         logits = (rng.normal(size=(20, 4)) * scale).astype(np.float32)
@@ -201,7 +201,7 @@ def test_logits_are_gathered_in_order_from_a_network_in_eval_mode() -> None:
     assert answers.labels.tolist() == labels.tolist()
 
 
-def test_a_device_that_is_not_there_is_an_error_that_names_one_that_is() -> None:
+def test_an_unavailable_device_is_an_error_that_suggests_another() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     for name in ("cuda:77", "abacus"):
         with pytest.raises(BcdError, match=f"device={name}.*device=cpu"):

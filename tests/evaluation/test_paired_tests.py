@@ -1,4 +1,4 @@
-"""Two models on the same images: ties are found to be ties, a worse model to be worse."""
+"""Two models on the same images: ties are recognized, and so is a worse model."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def tied(
     return labels, np.where(same, said[0], said[1]), np.where(same, said[0], said[2]), owners
 
 
-def test_a_model_against_itself_is_exactly_nothing() -> None:
+def test_a_model_against_itself_differs_by_exactly_0() -> None:
     labels, a, _, owners = tied(np.random.default_rng(1), 300, 20)
     for groups in (None, owners, np.zeros(300)):
         assert set(paired_interval(labels, a, a, K, groups).values()) == {(0.0, 0.0, 0.0)}
 
 
-def test_a_worse_model_is_found_out_and_the_sign_follows_the_order() -> None:
+def test_a_worse_model_is_detected_and_the_sign_follows_the_order() -> None:
     labels, a, b, _ = tied(np.random.default_rng(2), 2000, None, worse=0.15)
     there, back = paired_interval(labels, a, b, K), paired_interval(labels, b, a, K)
     assert there["accuracy"].value == pytest.approx((a == labels).mean() - (b == labels).mean())
@@ -61,12 +61,12 @@ def test_what_both_find_hard_cancels_out() -> None:
     assert paired.high - paired.low < 0.8 * (unpaired.high - unpaired.low)
 
 
-def test_one_group_tells_nothing() -> None:
+def test_one_group_gives_the_widest_interval() -> None:
     given = paired_interval(np.array([0, 1]), np.array([0, 1]), np.array([0, 0]), K, ["a", "a"])
     assert given["accuracy"] == (0.5, -1.0, 1.0)
 
 
-def test_groups_that_happen_to_differ_alike_do_not_make_a_difference_certain() -> None:
+def test_groups_that_are_similar_by_chance_do_not_narrow_the_interval() -> None:
     labels = np.repeat(np.arange(K), 50)
     owners = np.arange(200) % 10
     a, b = labels.copy(), labels.copy()
@@ -81,7 +81,7 @@ def test_groups_that_happen_to_differ_alike_do_not_make_a_difference_certain() -
     assert given.value == 0 and -0.03 < given.low < 0 < given.high < 0.03
 
 
-def test_the_verdict_wants_interval_and_p_to_agree() -> None:
+def test_the_verdict_needs_both_interval_and_p_value() -> None:
     better = Difference(0.012, 0.003, 0.021)
     assert verdict(better, 0.01) == "b is better by 1.2 points [0.3, 2.1]"
     assert verdict(Difference(-0.012, -0.021, -0.003), 0.01) == (
@@ -111,7 +111,7 @@ def test_the_p_value_of_groups_of_one_image_is_that_of_images() -> None:
     assert paired_p_value(of_a, of_b, owners) == pytest.approx(paired_p_value(of_b, of_a, owners))
 
 
-def test_namings_are_joined_where_they_touch() -> None:
+def test_groupings_are_joined_through_shared_images() -> None:
     found = join_groups([["x", "x", "", "", "y"], ["", "x", "x", "", ""]])
     assert found is not None
     assert found[0] == found[1] == found[2]

@@ -39,7 +39,7 @@ def distance(corruption: Corruption, pixels: Pixels, sha256: str = "aa") -> floa
     return float(np.abs(corruption.apply(pixels, sha256).astype(float) - pixels).mean())
 
 
-def test_every_kind_is_in_a_suite_and_the_standard_one_stays_affordable() -> None:
+def test_every_kind_is_in_a_suite_and_the_standard_suite_is_small() -> None:
     assert {corruption.kind for suite in SUITES.values() for corruption in suite} == set(KINDS)
     assert len(STANDARD) <= 40
     assert len({(corruption.kind, corruption.strength_label) for corruption in STANDARD}) == len(
@@ -49,7 +49,7 @@ def test_every_kind_is_in_a_suite_and_the_standard_one_stays_affordable() -> Non
     assert kinds == sorted(kinds, key=kinds.index)  # grouped by kind
 
 
-def test_an_unknown_suite_is_answered_with_the_nearest() -> None:
+def test_an_unknown_suite_is_an_error_that_suggests_the_nearest() -> None:
     with pytest.raises(
         ConfigError, match=r"corruptions=standart: .*did you mean 'standard'"
     ) as caught:
@@ -105,7 +105,7 @@ def test_a_stronger_corruption_is_further_from_the_image(name: str) -> None:
         assert all(b > 1.05 * a for a, b in pairwise(far)), far
 
 
-def test_the_order_of_access_and_the_global_state_change_nothing() -> None:
+def test_corruptions_do_not_depend_on_the_order_or_the_global_state() -> None:
     images = {sha: noise(i) for i, sha in enumerate(("aa", "bb", "cc"))}
     keys = [(sha, number) for sha in images for number in range(len(STANDARD))]
     made = {key: STANDARD[key[1]].apply(images[key[0]], key[0]).tobytes() for key in keys}
@@ -116,7 +116,7 @@ def test_the_order_of_access_and_the_global_state_change_nothing() -> None:
         assert again.apply(images[sha], sha).tobytes() == made[sha, int(number)]
 
 
-def test_nothing_is_drawn_from_global_random_states() -> None:
+def test_no_global_random_state_is_used() -> None:
     np.random.seed(5)
     before, of_torch = np.random.get_state(), torch.get_rng_state()
     for corruption in STANDARD:
@@ -126,7 +126,7 @@ def test_nothing_is_drawn_from_global_random_states() -> None:
     assert torch.equal(of_torch, torch.get_rng_state())
 
 
-def test_what_is_drawn_differs_between_images_but_not_between_strengths() -> None:
+def test_random_draws_differ_between_images_but_not_between_strengths() -> None:
     grey = np.full((64, 64, 3), 128, np.uint8)
 
     def grain(sd: float, sha256: str) -> NDArray[np.float64]:
@@ -158,7 +158,7 @@ def views(tmp_path: Path) -> ImageViews:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_answers_of_all_corruptions_come_back_in_place(views: ImageViews, threads: int) -> None:
+def test_outputs_of_all_corruptions_are_in_order(views: ImageViews, threads: int) -> None:
     sizes: list[int] = []
 
     def forward(inputs: Pixels) -> NDArray[np.float32]:
@@ -216,7 +216,7 @@ def table(refer: NDArray[np.bool_] | None = None) -> list[dict[str, Any]]:
     return robustness_table(suite, probabilities, labels, refer)
 
 
-def test_the_table_has_the_figures_of_every_corruption() -> None:
+def test_the_table_has_the_metrics_of_every_corruption() -> None:
     rows = table(np.array([[0, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 0]], dtype=bool))
     assert [(row["kind"], row["strength"]) for row in rows] == [
         ("none", ""),
@@ -231,6 +231,6 @@ def test_the_table_has_the_figures_of_every_corruption() -> None:
     assert [row["referred"] for row in table()] == [None] * 3
 
 
-def test_a_table_of_another_suite_is_refused() -> None:
+def test_a_table_of_another_suite_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"shorter|longer"):
         robustness_table(STANDARD, np.ones((3, 4, 2)), np.zeros(4, np.int64))

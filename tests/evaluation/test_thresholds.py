@@ -1,4 +1,4 @@
-"""Promises of limits that were chosen on val, over many simulated vals."""
+"""Thresholds and limits chosen on val, and their guarantees."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONFIDENCE = 0.9
 # So many of 500 vals may miss where each misses with a chance of 10 %: one test in 10,000 has more.
 
 
-def test_the_largest_rank_is_taken_that_keeps_the_promise() -> None:
+def test_the_rank_is_the_largest_that_keeps_the_guarantee() -> None:
     for n in (20, 145, 459, 460, 777, 1000):
         for wanted in (0.9, 0.995, 1.0):
             rank = threshold_rank(n, wanted, CONFIDENCE)
@@ -37,7 +37,7 @@ def test_the_largest_rank_is_taken_that_keeps_the_promise() -> None:
     assert units_needed(1.0, CONFIDENCE) is None
 
 
-def test_a_val_too_small_promises_what_it_supports_and_an_empty_one_nothing() -> None:
+def test_a_small_val_guarantees_what_it_supports_and_an_empty_one_nothing() -> None:
     scores, ill = np.linspace(0.2, 0.9, 30), np.arange(30) >= 5
     found = threshold_for_sensitivity(scores, ill, 0.995, CONFIDENCE)
     assert (found.threshold, found.n_units) == (scores[5], 25)
@@ -45,7 +45,7 @@ def test_a_val_too_small_promises_what_it_supports_and_an_empty_one_nothing() ->
     assert threshold_for_sensitivity(scores, ~ill & ill, 0.995, CONFIDENCE) == (0.0, 0.0, 0)
 
 
-def test_a_val_too_small_finds_no_less_than_the_most_probable_class() -> None:
+def test_the_threshold_of_a_small_val_is_at_most_one_half() -> None:
     scores, ill = np.linspace(0.7, 0.9, 30), np.ones(30, bool)
     found = threshold_for_sensitivity(scores, ill, 0.995, CONFIDENCE)
     assert (found.threshold, found.n_units) == (0.5, 30)
@@ -59,7 +59,7 @@ def test_ties_are_all_called_malignant() -> None:
     assert found.threshold == 0.5
 
 
-def test_only_malignant_images_of_a_group_and_groups_with_some_count() -> None:
+def test_only_groups_with_malignant_images_count() -> None:
     scores = np.array([0.01, 0.4, 0.3, 0.8, 0.02])
     ill = np.array([False, True, True, True, False])
     found = threshold_for_sensitivity(scores, ill, 0.5, CONFIDENCE, ["a", "a", "b", "b", "c"])
@@ -75,7 +75,7 @@ def test_groups_of_one_image_count_as_images() -> None:
         assert alone.value == np.sort(scores)[int(share * 134) - 1]
 
 
-def test_what_promises_are_about_follows_from_the_split() -> None:
+def test_the_population_of_guarantees_follows_from_the_split() -> None:
     val, train = ["a", "", "b", "a"], ["c", "", "d"]
     for kind in ("stratified", "kfold"):
         assert find_scope(kind, val, train).groups is None
@@ -97,7 +97,7 @@ def test_what_promises_are_about_follows_from_the_split() -> None:
     assert "new" not in find_scope("blocked", val, train).population
 
 
-def test_no_promise_is_rounded_up_and_no_limit_told_that_is_not_there() -> None:
+def test_no_guarantee_is_rounded_up_and_no_missing_limit_is_mentioned() -> None:
     policy = DecisionPolicy(
         malignant_threshold=0.3,
         benign=0,

@@ -1,4 +1,4 @@
-"""Searches the worlds in which the interval of accuracy holds the truth least often."""
+"""Searches for the simulated worlds in which the interval of accuracy has the lowest coverage."""
 
 from __future__ import annotations
 

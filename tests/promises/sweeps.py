@@ -42,7 +42,7 @@ class World:
         if self.better:
             told += f" and {self.accuracy + self.better:g}"
         told += f", own {self.own:g}" if self.own != World.own else ""
-        told += f", runs stray {self.wander:g}" if self.wander else ""
+        told += f", runs vary by {self.wander:g}" if self.wander else ""
         return told + (f", {self.slides} unequal slides ({self.slide:g})" if self.slide else "")
 
 

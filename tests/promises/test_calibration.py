@@ -1,4 +1,4 @@
-"""What is said of the calibration error is true of models whose calibration is known."""
+"""The calibration error of simulated models whose calibration is known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.promises.stating import Check, Promise, repeated
 from tests.promises.worlds import Floats, Numbers, easiness
 
 BEYOND = Promise(
-    "the calibration error of a calibrated model exceeds its chance level (95 % quantile)",
+    "the calibration error of a calibrated model exceeds its error level (95 % quantile)",
     "architecture.md, calibration.py, report", 0.05, "about",
 )  # fmt: skip
 
@@ -30,7 +30,7 @@ def honest(n: int, seed: int = 0) -> tuple[Floats, Numbers]:
 
 
 @pytest.mark.parametrize("n", [150, 700])
-def test_calibrated_models_and_their_chance_level(n: int, check: Check) -> None:
+def test_the_error_level_of_calibrated_models(n: int, check: Check) -> None:
     draws = repeated(300)
     measured, level, beyond = [], [], []
     for seed in range(draws):
@@ -44,7 +44,7 @@ def test_calibrated_models_and_their_chance_level(n: int, check: Check) -> None:
     assert np.mean(level) == pytest.approx(np.mean(measured), rel=0.05)
 
 
-def test_on_few_slides_that_differ_the_chance_level_is_too_low(check: Check) -> None:
+def test_the_error_level_is_too_low_for_few_slides_that_differ(check: Check) -> None:
     # Calibrated over all slides, but right more often on some than on others.
     rng, draws, beyond = np.random.default_rng(0), repeated(100), 0
     for _ in range(draws):
@@ -53,16 +53,14 @@ def test_on_few_slides_that_differ_the_chance_level_is_too_low(check: Check) -> 
         error = reliability(probabilities, (~right).astype(np.int64)).ece
         beyond += error > calibrated_error_level(probabilities, draws=200).quantile_95
     promise = Promise(
-        "on few slides that differ, a calibrated model exceeds its chance level far more often",
+        "on few slides that differ, a calibrated model exceeds its error level far more often",
         "architecture.md, calibration.py", 0.3,
     )  # fmt: skip
     check(promise, "600 on 12 slides, accuracy 0.9, ICC 0.2", beyond / draws, 0.0, draws)
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.5, 2.5])
-def test_the_debiased_error_is_nearer_the_truth_than_the_measured_one(
-    factor: float, check: Check
-) -> None:
+def test_the_debiased_error_is_closer_to_the_true_one(factor: float, check: Check) -> None:
     logits, labels = honest(200_000, seed=1)
     probabilities = softmax(factor * logits)
     truth = reliability(probabilities, labels).ece
@@ -82,7 +80,7 @@ def test_the_debiased_error_is_nearer_the_truth_than_the_measured_one(
         assert debiased.mean() == pytest.approx(truth, abs=0.025)
 
 
-def test_small_vals_calibrate_others_better_than_the_likelihood_alone() -> None:
+def test_the_prior_improves_calibration_on_small_val_sets() -> None:
     def mean_loss(temperature: float) -> float:
         return float(losses(softmax(logits[30:] / temperature), labels[30:]).mean())
 

@@ -1,4 +1,4 @@
-"""Of two models that are right equally often, one is seldom called better."""
+"""One of two equally accurate models is rarely called better."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from tests.promises.worlds import Floats, Numbers, World, easiness, sizes
 
 K = 4
 FALSE = Promise(
-    "of two models that are right equally often, one is called better", "README, comparison.py",
+    "one of two equally accurate models is called better", "README, paired_tests.py",
     0.05, "at most",
 )  # fmt: skip
-P = Promise("the p-value of two equal models is below 0.05", "comparison.py", 0.05, "at most")
+P = Promise("the p-value of two equal models is below 0.05", "paired_tests.py", 0.05, "at most")
 ZERO = Promise(
-    "the paired 95 % interval of accuracy holds the difference", "README, comparison.py", 0.95
+    "the paired 95 % interval of accuracy contains the difference", "README, paired_tests.py", 0.95
 )
-F1 = Promise("the paired 95 % interval of macro F1 holds the difference", "comparison.py", 0.95)
+F1 = Promise(
+    "the paired 95 % interval of macro F1 contains the difference", "paired_tests.py", 0.95
+)
 # The worlds, ICC of the second model (None: as the first), and by how much each promise is missed:
 # false claims, p-values, intervals of accuracy and macro F1.
 CASES = [
@@ -72,7 +74,7 @@ def test_equal_models(
         check(promise, case, float(rate), missed, draws)
 
 
-def test_over_images_equal_models_on_few_slides_would_be_called_different() -> None:
+def test_ignoring_groups_would_call_equal_models_different() -> None:
     rng, world, wrong = np.random.default_rng(0), World(0.9, groups=19), 0
     for _ in range(60):
         owners = np.repeat(np.arange(19), sizes(rng, world))

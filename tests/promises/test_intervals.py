@@ -1,4 +1,4 @@
-"""Intervals of single figures hold the truth as often as they say."""
+"""Coverage of intervals of single metrics."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def test_intervals_of_a_confusion_matrix(world: World, check: Check) -> None:
             if name in given:
                 held[name].append(given[name][0] <= value <= given[name][1])
     for (text, names), short in zip(FIGURES.items(), SHORT[world], strict=True):
-        promise = Promise(f"the 95 % interval of {text} holds the truth", MADE, 0.95)
+        promise = Promise(f"the 95 % interval of {text} contains the true value", MADE, 0.95)
         worst = min(float(np.mean(held[name])) for name in names)
         check(promise, str(world), worst, short, draws)
 
 
 def test_wilsons_interval_of_independent_images(check: Check) -> None:
     rng, draws = np.random.default_rng(0), repeated(20_000)
-    promise = Promise("Wilson's 95 % interval, were images independent", "report", 0.95, "about")
+    promise = Promise("Wilson's 95 % interval for independent images", "report", 0.95, "about")
     for n, accuracy in ((736, 0.92), (736, 0.98), (60, 0.9)):
         right, times = np.unique(rng.binomial(n, accuracy, draws), return_counts=True)
         limits = [wilson(int(r), n) for r in right]

@@ -1,4 +1,4 @@
-"""What is said of configurations is right often enough, where the truth about them is known."""
+"""Error rates of verdicts on configurations whose true accuracy is known."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from tests.promises.sweeps import World, simulate
 
 SWEEPS = 120
 CLAIMED = Promise(
-    "of equal configurations, any is called worse than the best", "README, sweeps.md, ranking.py",
-    0.05, "at most",
-)  # fmt: skip
+    "any of several equal configurations is called worse than the best",
+    "README, sweeps.md, multiple_comparisons.py",
+    0.05,
+    "at most",
+)
 FOUND = Promise(
     "a configuration better by 3 points is ranked first and all others are called worse",
-    "ranking.py", 0.8,
+    "multiple_comparisons.py", 0.8,
 )  # fmt: skip
 HELD = Promise(
-    "the 95 % intervals of the distances from the best hold, all at once",
+    "the 95 % intervals of all differences from the best contain the true values",
     "sweeps.md, leaderboard", 0.95,
 )  # fmt: skip
 BEST = 0.03
@@ -64,7 +66,7 @@ def worse(found: list[VersusBest | None]) -> list[bool]:
     ],
     ids=str,
 )
-def test_of_equal_configurations_few_are_called_worse(
+def test_equal_configurations_are_rarely_called_worse(
     world: World, missed: float, check: Check
 ) -> None:
     draws = repeated(SWEEPS)

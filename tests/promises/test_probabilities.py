@@ -1,4 +1,4 @@
-"""Intervals of the figures that need probabilities hold the truth as often as they say."""
+"""Coverage of intervals of metrics that need probabilities."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_intervals_of_probabilities(groups: int | None, short: float, check: Che
         given = probability_intervals(probabilities, labels, CLASSES, owners, draws=300)
         held.append([given[n][0] <= truth[n] <= given[n][1] for n in NAMES])
     promise = Promise(
-        "the 95 % intervals of AUROC, average precision, loss and Brier score hold the truth "
-        "(worst of the four)", MADE, 0.95,
+        "the 95 % intervals of AUROC, average precision, loss and Brier score contain the true "
+        "value (worst of the four)", MADE, 0.95,
     )  # fmt: skip
     case = "600 independent" if groups is None else f"600 in {groups} unequal groups"
     check(promise, case, float(np.mean(held, axis=0).min()), short, draws)

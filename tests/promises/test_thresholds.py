@@ -1,4 +1,4 @@
-"""Limits that were chosen on val keep what they promise, over many simulated vals."""
+"""Thresholds chosen on val keep their guarantee over many simulated val sets."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ CONFIDENCE = 0.9
 HARDNESS = (0.5, 3.0)  # how hard slides are follows the beta distribution
 SIZES = ("any", "hard ones are large", "hard ones are small")
 MISSED = Promise(
-    "a val's threshold misses the sensitivity it promises with a confidence of 90 %",
-    "architecture.md, promise.py, run's output", 0.1, "at most",
+    "a threshold misses the sensitivity guaranteed with a confidence of 90 %",
+    "architecture.md, thresholds.py, run's output", 0.1, "at most",
 )  # fmt: skip
 AFTER = Promise(
-    "the same where that val also chose temperature and one of five epochs",
-    "architecture.md, promise_text.py, report", 0.15, "at most",
+    "the same if val also selected the temperature and one of five epochs",
+    "architecture.md, guarantees.py, report", 0.15, "at most",
 )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def test_slides_that_differ(sizes: str, wanted: float, check: Check) -> None:
     check(MISSED, case, missed / draws, 0.0, draws)
 
 
-def test_images_of_slides_that_differ_would_miss_it_one_by_one() -> None:
+def test_ignoring_slides_would_miss_the_guarantee() -> None:
     rng, missed = np.random.default_rng(2), 0
     for _ in range(DRAWS):
         scores, _ = drawn_val(rng, 8, "any")
@@ -89,7 +89,9 @@ def test_images_of_slides_that_differ_would_miss_it_one_by_one() -> None:
 
 
 @pytest.mark.parametrize(("size", "wanted"), [(145, 0.995), (460, 0.995)])
-def test_vals_that_chose_epoch_and_temperature(size: int, wanted: float, check: Check) -> None:
+def test_val_sets_that_also_selected_epoch_and_temperature(
+    size: int, wanted: float, check: Check
+) -> None:
     rng, draws, missed = np.random.default_rng(0), repeated(150), 0
     labels = rng.choice(CLASSES, IMAGES, p=(0.16, 0.3, 0.29, 0.25))
     epochs = simulate(rng, labels, 5)
@@ -115,7 +117,7 @@ def test_images_of_new_slides_fall_below_a_limit(
         assert limit.share == pytest.approx(max(share, 1 / (count + 1)))
         below.append(1 - true_sensitivity(limit.value))
     text = f"an image of a new slide lies below a limit of val for {limit.share:.3g}"
-    promise = Promise(text, "promise.py, report (referral)", limit.share, "at most")
+    promise = Promise(text, "thresholds.py, report (referral)", limit.share, "at most")
     check(promise, f"{count} slides in val ({sizes})", np.mean(below), 0.0, draws)
     assert np.mean(below) > limit.share / 10
 
@@ -125,5 +127,5 @@ def test_independent_images_fall_below_a_limit(n: int, share: float, check: Chec
     rng, draws = np.random.default_rng(5), repeated(2000)
     limits = [lower_limit(rng.random(n), share) for _ in range(draws)]  # t of scores lie below t
     text = f"an image lies below a limit of val for {limits[0].share:.3g}"
-    promise = Promise(text, "promise.py, report (referral)", limits[0].share, "at most")
+    promise = Promise(text, "thresholds.py, report (referral)", limits[0].share, "at most")
     check(promise, f"{n} independent in val", np.mean([x.value for x in limits]), 0.0, draws)

@@ -1,4 +1,4 @@
-"""Answers of a classifier whose truth is known, on images of groups that are few and differ."""
+"""Predictions with a known accuracy, on images of few groups that differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report and the model card of a real run on drawn smears."""
+"""The report and the model card of a run on generated smears."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def sections(run: Path) -> list[str]:
     return ["Warnings", *SECTIONS]
 
 
-def test_it_answers_what_checklists_ask_in_their_order(run: Path, sections: list[str]) -> None:
+def test_the_report_follows_the_order_of_checklists(run: Path, sections: list[str]) -> None:
     page = Page((run / "report.html").read_text(encoding="utf-8"))
     assert page.headings == sections
     assert "Not a medical device" in page.text
@@ -91,7 +91,7 @@ def test_it_answers_what_checklists_ask_in_their_order(run: Path, sections: list
     assert "see no cell" not in page.text
 
 
-def test_every_headline_figure_stands_with_its_interval(run: Path, test: dict[str, Any]) -> None:
+def test_every_headline_metric_has_its_interval(run: Path, test: dict[str, Any]) -> None:
     page = Page((run / "report.html").read_text(encoding="utf-8"))
     for name in ("accuracy", "precision", "recall", "f1", "malignant sensitivity"):
         key = name.replace(" ", "_")
@@ -106,7 +106,9 @@ def test_every_headline_figure_stands_with_its_interval(run: Path, test: dict[st
     )
 
 
-def test_the_calibration_error_stands_beside_chance(run: Path, test: dict[str, Any]) -> None:
+def test_the_calibration_error_is_compared_with_that_of_a_calibrated_model(
+    run: Path, test: dict[str, Any]
+) -> None:
     assert "ece_ci" not in test
     assert 0 <= test["ece_debiased"] <= test["ece"]
     chance = test["ece_if_calibrated"]
@@ -116,7 +118,7 @@ def test_the_calibration_error_stands_beside_chance(run: Path, test: dict[str, A
         assert f" {figure:.4f}" in page.partition("Calibration</h2>")[2].partition("<h2")[0]
 
 
-def test_it_fetches_nothing_and_shows_each_figure_once(run: Path) -> None:
+def test_the_report_is_self_contained_and_shows_each_figure_once(run: Path) -> None:
     text = (run / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert not re.search(r"url\(|@import|<script|<link|<iframe", text)
@@ -125,7 +127,7 @@ def test_it_fetches_nothing_and_shows_each_figure_once(run: Path) -> None:
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
 
 
-def test_the_model_card_tells_the_same(
+def test_the_model_card_has_the_same_content(
     run: Path, test: dict[str, Any], sections: list[str]
 ) -> None:
     card = (run / "model_card.md").read_text(encoding="utf-8")
@@ -135,7 +137,7 @@ def test_the_model_card_tells_the_same(
     assert "grey full" in card
 
 
-def test_corruptions_stand_beside_the_headline_unasked(run: Path) -> None:
+def test_the_report_has_corruptions_by_default(run: Path) -> None:
     page = Page((run / "report.html").read_text(encoding="utf-8"))
     at = page.cells.index("uncorrupted")
     assert page.cells[at + 6 :: 6][:3] == [
@@ -145,7 +147,7 @@ def test_corruptions_stand_beside_the_headline_unasked(run: Path) -> None:
     ]
 
 
-def test_text_from_outside_is_never_markup(tmp_path: Path) -> None:
+def test_external_text_is_escaped(tmp_path: Path) -> None:
     odd = '<img src=x onerror="alert(1)">|a&lt;b'
     sections = [Section(odd, [odd, Table([odd, "b"], [[odd, "1"]])])]
     write_html(tmp_path / "a.html", odd, sections)
@@ -164,7 +166,7 @@ BROWSER = next(
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
-def test_a_browser_opens_it_without_a_request_or_a_complaint(run: Path, tmp_path: Path) -> None:
+def test_a_browser_opens_the_report_without_requests_or_errors(run: Path, tmp_path: Path) -> None:
     check_in_browser(run / "report.html", tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Sentences of reports and audits follow from what was done, whatever that was."""
+"""Sentences of reports and audits match the run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LAST = "that of the last epoch; val did not choose it"
         ("trainer.max_epochs=1 +trainer.val_check_interval=0.5", "was chosen on val", True),
     ],
 )
-def test_what_chose_the_checkpoint_is_told(
+def test_the_selection_of_the_checkpoint_is_stated(
     overrides: str, told: str, by_val: bool, tmp_path: Path
 ) -> None:
     cfg = train_config(tmp_path, *overrides.split())
@@ -68,14 +68,14 @@ def separation(catalog: Catalog, cfg: SplitConfig) -> Check:
     return next(check for check in checks if check.name == "separation")
 
 
-def test_a_csv_that_keeps_patients_on_one_side_is_told_so() -> None:
+def test_a_csv_that_separates_patients_passes() -> None:
     check = separation(patients(1), SplitConfig(kind="csv"))
     assert check.status == "PASS"
     assert "6 groups (the CSV's column 'group') are each in a single set" in check.finding
 
 
 @pytest.mark.parametrize("kind", ["csv", "stratified"])
-def test_patients_that_a_split_parts_are_counted(kind: str) -> None:
+def test_patients_in_several_sets_are_counted(kind: str) -> None:
     catalog, cfg = patients(3), SplitConfig(kind=kind)
     split = make_split(catalog, cfg)
     parts: dict[str, set[str]] = {}
@@ -89,7 +89,7 @@ def test_patients_that_a_split_parts_are_counted(kind: str) -> None:
     assert f"{count} groups are in more than one of train, val, test" in check.finding
 
 
-def test_a_csv_without_patients_says_that_none_are_known() -> None:
+def test_a_csv_without_patients_states_that_none_are_known() -> None:
     catalog = patients(1)
     images = tuple(replace(image, group="") for image in catalog.images)
     check = separation(replace(catalog, images=images), SplitConfig(kind="csv"))
@@ -111,7 +111,7 @@ def test_a_csv_without_patients_says_that_none_are_known() -> None:
         ("split=csv", "split=csv, by the column split of data.root", False),
     ],
 )
-def test_a_split_is_told_by_the_keys_that_decided_it(
+def test_a_split_is_described_by_the_keys_that_determine_it(
     overrides: str, told: str, seeded: bool, tmp_path: Path
 ) -> None:
     cfg = train_config(tmp_path, *overrides.split()).split
@@ -121,7 +121,7 @@ def test_a_split_is_told_by_the_keys_that_decided_it(
     assert not [key for key in idle if key in other_split(cfg).replace(",", "").split()]
 
 
-def test_a_csv_that_lacks_a_class_is_not_told_to_change_the_seed() -> None:
+def test_changing_the_seed_is_not_suggested_for_a_csv_without_a_class() -> None:
     catalog = patients(1)
     images = tuple(replace(p, subset="train" if p.label else p.subset) for p in catalog.images)
     with pytest.raises(BcdError, match="has no image of class 'class1': give other values in"):

@@ -1,4 +1,4 @@
-"""What is said of configurations is right often enough, where the truth about them is known."""
+"""Comparisons of configurations with the best one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-def test_runs_that_stray_more_than_images_explain_make_the_verdict_careful() -> None:
+def test_variation_between_runs_widens_the_intervals() -> None:
     rng = np.random.default_rng(0)
     steady, wild = World(images=400), World(images=400, wander=0.3)
     ratios = [[overdispersion(*simulate(w, rng))[0] for _ in range(20)] for w in (steady, wild)]
@@ -30,7 +30,7 @@ def test_runs_that_stray_more_than_images_explain_make_the_verdict_careful() -> 
     assert overdispersion(*simulate(one, rng)) == (1.0, 0)
 
 
-def test_two_configurations_of_one_run_are_compared_as_mcnemar_does() -> None:
+def test_two_configurations_with_one_run_are_compared_by_mcnemars_test() -> None:
     right = np.ones((2, 300))
     right[0, :4] = 0
     right[1, 4:20] = 0
@@ -64,7 +64,7 @@ def test_the_interval_and_the_p_value_agree() -> None:
                     assert (against.p_value < 0.05) == (against.high <= 0)
 
 
-def test_the_limits_are_those_of_all_configurations_at_once() -> None:
+def test_the_limits_hold_for_all_configurations_simultaneously() -> None:
     rng = np.random.default_rng(5)
     right, clusters, runs = simulate(World(configurations=9, better=0.03, accuracy=0.94), rng)
     many = compare_with_best(right, 0, clusters, runs)
@@ -74,7 +74,7 @@ def test_the_limits_are_those_of_all_configurations_at_once() -> None:
     assert many[1].low < few[1].low - 0.003
 
 
-def test_what_was_not_asked_is_left_out_and_what_is_the_same_is_exactly_so() -> None:
+def test_missing_predictions_are_left_out_and_equal_ones_differ_by_exactly_0() -> None:
     right, clusters, runs = simulate(World(configurations=3), np.random.default_rng(0))
     right = np.concatenate([right, right[:1], np.full_like(right[:1], np.nan)])
     right[1, runs == 4] = np.nan
@@ -87,7 +87,7 @@ def test_what_was_not_asked_is_left_out_and_what_is_the_same_is_exactly_so() -> 
     assert (found[3].difference, found[3].low, found[3].high, found[3].p_value) == (0, 0, 0, 1)
 
 
-def test_equals_are_told_apart_by_the_tie_break() -> None:
+def test_ties_are_broken_by_the_loss() -> None:
     right = np.array([[1.0, 0, 1], [0, 1, 1], [0, 0, 1]])
     assert find_best(right, np.array([0.2, 0.1, 0.0])) == 1
     assert find_best(right, np.array([0.1, 0.2, 0.0])) == 0
