@@ -245,13 +245,13 @@ def _given_separation(name: str, source: str, split: Split, doubt: str = "") -> 
 
 def _count_groups(split: Split) -> tuple[int, int, int]:
     """Numbers of groups, of groups in several subsets, and of used images without a group."""
-    parts: dict[str, set[str]] = {}
+    subsets: dict[str, set[str]] = {}
     ungrouped = 0
     for subset, group in zip(split.subsets, split.groups, strict=bool(split.groups)):
         if subset != "excluded" and group:
-            parts.setdefault(group, set()).add(subset)
+            subsets.setdefault(group, set()).add(subset)
         ungrouped += subset != "excluded" and not group
-    return len(parts), sum(len(found) > 1 for found in parts.values()), ungrouped
+    return len(subsets), sum(len(found) > 1 for found in subsets.values()), ungrouped
 
 
 def check_slides(slides: Slides) -> Check:

@@ -33,7 +33,7 @@ class Leaderboard(Callback):
         """
         from bcd.cli.app import OUTCOME, tell, unforeseen
         from bcd.errors import BcdError
-        from bcd.sweeps.finalize import finalize_sweep, run_default
+        from bcd.sweeps.finalize_sweep import finalize_sweep, run_default
 
         sweep = Path(config.hydra.sweep.dir).absolute()
         try:

@@ -126,12 +126,12 @@ def compare_with_best(
     strength = of_best.strength() / inflation
     nearest = sorted(known, key=lambda m: strength[m])
     largest = np.zeros((len(nearest), draws))  # among the best and the configurations so far
-    seen, running = [best], np.zeros(draws)
+    compared, running = [best], np.zeros(draws)
     for place, m in enumerate(nearest):
-        drawn = pairs.of(others[m], seen).drawn(signs)
+        drawn = pairs.of(others[m], compared).drawn(signs)
         running = np.maximum(running, scale * drawn.max(axis=1))
         largest[place] = running
-        seen.append(others[m])
+        compared.append(others[m])
     found: list[VersusBest | None] = [None] * len(correct)
     p, reach = 0.0, 0.0
     if nearest:

@@ -104,16 +104,18 @@ def _row(
     best: bool,
 ) -> Row:
     correct = predictions.correct[place]
-    asked = ~np.isnan(correct)
+    has_prediction = ~np.isnan(correct)
     mean, sd = spread([trial.accuracy for trial in configuration.done])
-    pooled, interval = pooled_accuracy(correct[asked], predictions.clusters[asked])
+    pooled, interval = pooled_accuracy(
+        correct[has_prediction], predictions.clusters[has_prediction]
+    )
     if best:
         verdict = BEST
     elif versus is None:
         verdict = NOT_COMPARABLE
     else:
         verdict = WORSE if versus.p_value < 0.05 else INDISTINGUISHABLE
-    n = int(asked.sum())
+    n = int(has_prediction.sum())
     return Row(configuration, mean, sd, pooled, interval, n, versus, verdict)
 
 

@@ -19,7 +19,7 @@ from bcd.data.splits.split import Split
 from bcd.errors import BcdError
 from bcd.run_folder import RECORD
 from bcd.sweeps.configurations import group_trials
-from bcd.sweeps.finalize import finalize_sweep, reproduce_command
+from bcd.sweeps.finalize_sweep import finalize_sweep, reproduce_command
 from bcd.sweeps.ranking import BEST, INDISTINGUISHABLE, NONE_FINISHED, rank, read_correct
 from bcd.sweeps.trials import DONE, FAILED, UNFINISHED, WORST, Trial, read_trials, run_trial
 from tests.helpers.harness import CONF, SMALL, assert_same_figures, train_config

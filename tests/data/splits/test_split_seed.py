@@ -13,7 +13,7 @@ from bcd.cli.overrides import unknown_key
 from bcd.config.schema import SplitConfig
 from bcd.sweeps.configurations import group_trials
 from bcd.sweeps.exposure import Exposure, exposure_text, find_exposure
-from bcd.sweeps.finalize import finalize_sweep, reproduce_command
+from bcd.sweeps.finalize_sweep import finalize_sweep, reproduce_command
 from bcd.sweeps.ranking import rank
 from bcd.sweeps.trials import Trial, read_trials, run_trial
 from bench.seeds import Seeds, count_test_sets, spreads, varied
@@ -105,7 +105,7 @@ def test_a_ranking_over_one_split_says_nothing_of_the_kind(
     assert "split" not in said.partition("best on val")[2]
     assert "the test set was used for the best configuration only, after the ranking" in said
     for text in [said, *(file.read_text() for file in by_seed.glob("**/*.html"))]:
-        assert "test images" not in text and "different splits" not in text
+        assert SEEN not in text and "different splits" not in text
 
 
 def test_the_benchmark_counts_different_test_parts(by_split: Path, by_seed: Path) -> None:
