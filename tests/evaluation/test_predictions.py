@@ -73,10 +73,8 @@ def test_an_unreadable_image_has_a_reason_and_is_referred(
 
 
 def test_all_reasons_are_listed(table: list[dict[str, str]]) -> None:
-    assert (table[4]["refer"], table[4]["reason"]) == (
-        "true",
-        "low confidence; threshold disagrees",
-    )
+    reasons = "low confidence; threshold disagrees"
+    assert (table[4]["refer"], table[4]["reason"]) == ("true", reasons)
 
 
 def test_a_prediction_that_is_not_finite_is_empty(table: list[dict[str, str]]) -> None:
