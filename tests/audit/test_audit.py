@@ -61,7 +61,7 @@ def brightened(image: Pixels) -> Pixels:
 
 
 def plant(root: Path) -> dict[str, dict[str, str]]:
-    """Plants copies; by kind, the path of each copy with that of its original."""
+    """Plants copies; returns, by kind, the path of each copy and of its original."""
     files = sorted(root.rglob("*.png"))
     chosen = iter(np.random.default_rng(0).choice(len(files), 110, replace=False))
     changes: dict[str, Callable[[Pixels], Pixels]] = {
@@ -102,8 +102,8 @@ def test_planted_copies_are_found_and_nothing_else(smears: Path, tmp_path: Path)
     assert len(found & every) / len(found) >= 0.95
     conflicts = checks["label conflicts"]
     assert conflicts["status"] == "FAIL"
-    told = {frozenset((p["first"], p["second"])) for p in conflicts["facts"]["pairs"]}
-    assert told == {frozenset(pair) for pair in planted["other class"].items()}
+    reported = {frozenset((p["first"], p["second"])) for p in conflicts["facts"]["pairs"]}
+    assert reported == {frozenset(pair) for pair in planted["other class"].items()}
     rejected = {item["path"] for item in checks["files"]["facts"]["rejected"]}
     assert {Path(path).name for path in rejected} == {f"truncated-{n}.png" for n in range(5)}
     odd = set(checks["image sizes"]["facts"]["unusual"])
@@ -136,8 +136,8 @@ def shortcuts(checks: dict[str, Any]) -> dict[str, str]:
 
 def test_clean_smears_pass_the_shortcut_checks(smears: Path, tmp_path: Path) -> None:
     checks, status = run_audit(smears, tmp_path, "strict=true")
-    told = shortcuts(checks)
-    for name, found in told.items():
+    reported = shortcuts(checks)
+    for name, found in reported.items():
         if name.startswith("corner") or name in (BACKGROUND, PATCHES, "border"):
             assert found == "PASS", (name, checks[f"shortcut: {name}"]["finding"])
     duplicates = ("exact duplicates", "near duplicates", "overlaps")
@@ -165,11 +165,11 @@ def test_a_mark_in_the_corner_of_a_class_is_found_and_can_be_masked(
 ) -> None:
     change_class(smears, "Pre-B", marked)
     checks, status = run_audit(smears, tmp_path, "strict=true")
-    told = shortcuts(checks)
-    assert told["corner, bottom right"] == "FAIL"
-    assert [name for name in told if name.startswith("corner") and told[name] != "PASS"] == [
-        "corner, bottom right"
-    ]
+    reported = shortcuts(checks)
+    assert reported["corner, bottom right"] == "FAIL"
+    assert [
+        name for name in reported if name.startswith("corner") and reported[name] != "PASS"
+    ] == ["corner, bottom right"]
     corner = checks["shortcut: corner, bottom right"]
     assert corner["fix"] == "data.mask_scale_bar=true"
     assert {score["best_class"] for score in corner["facts"]["scores"]} == {"Pre-B"}
@@ -192,9 +192,9 @@ def test_a_tint_of_a_class_is_found(smears: Path, tmp_path: Path) -> None:
         return np.asarray(image * np.array([1.0, 0.96, 0.9]), np.uint8)
 
     change_class(smears, "Pro-B", tinted)
-    told = shortcuts(run_audit(smears, tmp_path)[0])
-    assert told[BACKGROUND] == told[PATCHES] == told[COLOUR] == "FAIL"
-    assert {told[name] for name in told if name.startswith("corner")} == {"PASS"}
+    reported = shortcuts(run_audit(smears, tmp_path)[0])
+    assert reported[BACKGROUND] == reported[PATCHES] == reported[COLOUR] == "FAIL"
+    assert {reported[name] for name in reported if name.startswith("corner")} == {"PASS"}
 
 
 def test_given_groups_in_single_sets_are_patient_level_separation(
@@ -219,9 +219,9 @@ def test_the_command_prints_a_verdict_and_strict_sets_the_exit_status(
     assert "verdict: FAIL" in done.stderr
     assert "the network" in (tmp_path / "run" / "audit.html").read_text()
     found = json.loads((tmp_path / "run" / "audit.json").read_text())
-    told = {(score["source"], score["split"]) for score in found["network"]}
+    reported = {(score["source"], score["split"]) for score in found["network"]}
     splits = ("stratified", "grouped")
-    assert told == {(name, split) for name in (NETWORK, WITHOUT_COLOUR) for split in splits}
+    assert reported == {(name, split) for name in (NETWORK, WITHOUT_COLOUR) for split in splits}
     wrong = verb("audit", *words, "netwrok=false")
     assert wrong.returncode == 2
     assert "did you mean 'network'" in wrong.stderr
@@ -246,18 +246,18 @@ def test_a_run_reports_its_leaks_and_eval_repeats_them(tmp_path: Path) -> None:
         subset = {Path(row["path"]).name: row["subset"] for row in csv.DictReader(stream)}
     with (run / "predictions.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    twin = {f"copy{n}.png": file.name for n, file in enumerate(files[::3])}
-    twin |= {original: copy for copy, original in twin.items()}
-    free = [r for r in rows if subset.get(twin.get(Path(r["path"]).name, ""), "test") == "test"]
+    partner = {f"copy{n}.png": file.name for n, file in enumerate(files[::3])}
+    partner |= {original: copy for copy, original in partner.items()}
+    free = [r for r in rows if subset.get(partner.get(Path(r["path"]).name, ""), "test") == "test"]
     assert test["leaked"] == len(rows) - len(free) > 0
     right = [row["prediction"] == row["label"] for row in free]
     assert test["accuracy_without_leaked"] == pytest.approx(np.mean(right))
     report = (run / "report.html").read_text()
     assert "Separation and leaks" in report
     checks = json.loads((run / "audit.json").read_text())["checks"]
-    told = {check["name"]: check["finding"] for check in checks}
+    reported = {check["name"]: check["finding"] for check in checks}
     for source in BRIEF_SOURCES:
-        assert "balanced" in told[f"shortcut: {source}"]
+        assert "balanced" in reported[f"shortcut: {source}"]
         assert source.capitalize() in report
     assert "without seeing a cell" in report or "not above chance" in report
     assert "class=FAIL" in report

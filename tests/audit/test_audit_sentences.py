@@ -19,7 +19,7 @@ from tests.helpers.noise import made_up_catalog
 
 
 def chained(catalog: Catalog, length: int) -> DataProfile:
-    """The first images overlap one after the other, the first two the least."""
+    """The first images overlap consecutively, the first two the least."""
     pairs = tuple(Overlap(i, i + 1, "overlap", 0.9, 0, 0, 0.2 + i / 100) for i in range(length))
     statistics = made_up_statistics(np.zeros(len(catalog.images), np.int64), 1.0, 0)
     return profiled(statistics, pairs)

@@ -81,7 +81,7 @@ def test_the_share_reached_without_cells_is_computed(network: float, share: int)
     assert without_cells(background, network) in check.finding
     (line,) = shortcut_lines([check], network, f"{network:.3f}")
     assert without_cells(background, network) in line
-    # Of sources that hold cells nothing of the kind is said.
+    # Of sources that hold cells nothing of the kind is predicted.
     (colour,) = check_shortcuts([scored(COLOUR, 0.61)], [scored(NETWORK, network)])
     assert "without seeing" not in colour.finding + shortcut_lines([colour], network, "")[0]
 
@@ -91,7 +91,7 @@ def test_no_share_is_given_for_a_network_at_chance() -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "full", "status", "told"),
+    ("left", "full", "status", "reported"),
     [
         (0.50, 0.95, "WARN", "36% of the excess over chance"),
         (0.90, 0.95, "PASS", "93% of the excess over chance"),
@@ -100,13 +100,13 @@ def test_no_share_is_given_for_a_network_at_chance() -> None:
     ],
 )
 def test_the_share_that_remains_without_colour_is_computed(
-    left: float, full: float, status: str, told: str
+    left: float, full: float, status: str, reported: str
 ) -> None:
     network = [scored(NETWORK, full), scored(WITHOUT_COLOUR, left)]
     network += [replace(s, split="stratified", balanced_accuracy=0.9) for s in network]
     (check,) = check_shortcuts([], network)
     assert (check.name, check.status) == ("network without colour", status)
-    assert told in check.finding
+    assert reported in check.finding
     assert "100% of the excess over chance" in check.finding
     assert check.facts["scores"] == [asdict(s) for s in network]
 
@@ -121,7 +121,7 @@ def test_what_colour_predicts_is_regressed_out_and_the_rest_remains(stained: boo
     seen = (colours @ rng.normal(size=(4, 12)) + rng.normal(size=(400, 12))).astype(np.float32)
     shape = (labels[:, None] + rng.normal(0, 0.2, (400, 2))).astype(np.float32)
 
-    def told(features: np.ndarray) -> float:
+    def probed(features: np.ndarray) -> float:
         found = score_probe(NETWORK, features, catalog, split, "csv", linear=True)
         assert isinstance(found, ProbeScore)
         return found.balanced_accuracy
@@ -129,12 +129,12 @@ def test_what_colour_predicts_is_regressed_out_and_the_rest_remains(stained: boo
     learnt = fit_indices(split)
     both = np.hstack([seen, shape])
     if not stained:
-        assert told(regress_out_colour(both, colours, learnt)) > 0.95
+        assert probed(regress_out_colour(both, colours, learnt)) > 0.95
         return
-    assert told(seen) > 0.85
-    assert told(regress_out_colour(seen, colours, learnt)) < 0.6
+    assert probed(seen) > 0.85
+    assert probed(regress_out_colour(seen, colours, learnt)) < 0.6
     # Where colour tells the class, shape loses what both tell: the score is no measure of shape.
-    assert told(regress_out_colour(both, colours, learnt)) < told(shape) - 0.1
+    assert probed(regress_out_colour(both, colours, learnt)) < reported(shape) - 0.1
 
 
 def test_the_regression_does_not_use_the_test_set() -> None:

@@ -20,7 +20,7 @@ from bcd.reporting.curves import draw_reliability
 
 
 def honest(n: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Logits, and labels drawn with just the probabilities they give."""
+    """Logits, and labels drawn with the probabilities that they give."""
     rng = np.random.default_rng(seed)
     logits = 2 * rng.normal(size=(n, 4))
     return logits, (softmax(logits).cumsum(axis=1) < rng.random((n, 1))).sum(axis=1)

@@ -56,10 +56,10 @@ def test_a_class_that_is_absent_or_the_only_one_has_no_area(case: Any) -> None:
 def test_predictive_values_use_the_observed_prevalence_by_default(case: Any) -> None:
     probabilities, labels = case
     given = compute_metrics(probabilities, labels, CLASSES, 0)
-    ill, said = labels != 0, probabilities.argmax(axis=1) != 0
+    ill, predicted = labels != 0, probabilities.argmax(axis=1) != 0
     assert given["prevalence"] == pytest.approx(ill.mean())
-    assert given["malignant_ppv"] == pytest.approx(sk.precision_score(ill, said))
-    assert given["malignant_npv"] == pytest.approx(sk.precision_score(~ill, ~said))
+    assert given["malignant_ppv"] == pytest.approx(sk.precision_score(ill, predicted))
+    assert given["malignant_npv"] == pytest.approx(sk.precision_score(~ill, ~predicted))
 
 
 def test_predictive_values_follow_the_prevalence() -> None:

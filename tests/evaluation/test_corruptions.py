@@ -33,7 +33,7 @@ def point(size: int = 41) -> Pixels:
 
 
 def spread(pixels: Pixels) -> NDArray[np.float64]:
-    """Variances of the light along its main directions, smaller first, in square pixels."""
+    """Variances of the intensity along its principal axes, smaller first, in square pixels."""
     weights = pixels[..., 0].astype(float)
     y, x = np.indices(weights.shape)
     covariance = np.cov(np.stack([x.ravel(), y.ravel()]), aweights=weights.ravel(), ddof=0)

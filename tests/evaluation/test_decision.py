@@ -30,7 +30,7 @@ BENIGN = 0
 
 
 def answers(n: int, seed: int, sharpness: float = 1.0) -> Answers:
-    """Answers that are right as often as `softmax(logits / sharpness)` says.
+    """Outputs that are correct with the probabilities `softmax(logits / sharpness)`.
 
     Features lie in a ten-dimensional subspace of 160 dimensions, with a little noise.
     """
@@ -136,8 +136,8 @@ def test_the_threshold_decides_and_disagreement_with_the_most_probable_class_is_
     strict = DecisionPolicy(malignant_threshold=0.95, benign=0).answer(logits, features)
     assert strict.malignant == [False, False, False]
     assert strict.reasons == [(), (), (DISAGREES,)]
-    said = given.prediction(0, "a.png", "Benign")
-    assert (said.malignant, said.best, said.refer) == (True, 0, (DISAGREES,))
+    predicted = given.prediction(0, "a.png", "Benign")
+    assert (predicted.malignant, predicted.best, predicted.refer) == (True, 0, (DISAGREES,))
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
@@ -153,8 +153,8 @@ def test_outputs_that_are_not_finite_give_no_prediction(
     getattr(test, where)[1, 2] = wrong
     given = policy.answer(test.logits, test.features)
     assert given.reasons[1] == (NOT_FINITE,)
-    said = given.prediction(1, "a.png")
-    assert (said.probabilities, said.best, said.malignant) == ((), None, None)
+    predicted = given.prediction(1, "a.png")
+    assert (predicted.probabilities, predicted.best, predicted.malignant) == ((), None, None)
     for other in (0, 2):
         assert given.prediction(other, "b.png") == expected.prediction(other, "b.png")
     with pytest.raises(BcdError, match="1 of 3 outputs are not finite"):

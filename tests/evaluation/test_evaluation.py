@@ -43,7 +43,7 @@ COLOURS = {"Benign": 4, "Lymphoma": 3, "Myeloma": 2}
 
 
 class Colours(nn.Module):
-    """A network that knows the noise images: the logits are the mean of each colour."""
+    """A network for noise images whose logits are the mean of each colour."""
 
     def __init__(self, turn: bool = False) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def evaluated(
 
 
 def turned_around() -> nn.Module:
-    """Calls Benign what is Myeloma and Myeloma what is Benign."""
+    """Predicts Benign for Myeloma and Myeloma for Benign."""
     return Colours(turn=True)
 
 

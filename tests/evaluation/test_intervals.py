@@ -27,14 +27,14 @@ Drawn = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64] | None]
 
 
 def chances(accuracy: float) -> NDArray[np.float64]:
-    """What is said (columns) of each class (rows), where classes are not equally hard."""
+    """Probabilities of each prediction (columns) by class (rows); classes are not equally hard."""
     wrong = (1 - accuracy) * np.linspace(0.5, 1.5, len(SHARES))
     off = (np.ones((4, 4)) - np.eye(4)) / 3
     return np.asarray(off * wrong[:, None] + np.diag(1 - wrong))
 
 
 def drawn(rng: np.random.Generator, accuracy: float, groups: int | None, n: int = 700) -> Drawn:
-    """Images; those of a group, if there are any, share their class mix and their difficulty."""
+    """Images; those of a group, if any, share their class mix and difficulty."""
     table = chances(accuracy)
     if groups is None:
         labels = rng.choice(4, size=n, p=SHARES)
@@ -180,13 +180,13 @@ def test_the_interval_is_not_a_point_without_a_correct_prediction() -> None:
 
 
 def test_an_unknown_metric_has_the_widest_interval() -> None:
-    labels, said = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
-    one = confusion_intervals(labels, said, CLASSES, 0, ["a"] * 4)
+    labels, predicted = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
+    one = confusion_intervals(labels, predicted, CLASSES, 0, ["a"] * 4)
     assert one["accuracy"] == (0.0, 1.0)
-    two = confusion_intervals(labels, said, CLASSES, 0, ["a", "a", "b", "b"])
+    two = confusion_intervals(labels, predicted, CLASSES, 0, ["a", "a", "b", "b"])
     assert two["sensitivity_by_class"]["Benign"] == (0.0, 1.0)  # its only group has a mistake
     assert two["sensitivity_by_class"]["Pro"] is None  # does not occur
-    assert "malignant_sensitivity" not in confusion_intervals(labels, said, CLASSES, None)
+    assert "malignant_sensitivity" not in confusion_intervals(labels, predicted, CLASSES, None)
 
 
 def test_groups_must_match_the_images() -> None:
@@ -274,6 +274,6 @@ def test_errors_concentrated_in_few_groups_widen_the_interval() -> None:
     assert found < 4 < 11
     alone = cluster(labels, 4, None)
     assert degrees_of_freedom(alone, lambda w: {"x": w @ alone.codes[:, 0]})["x"] == np.inf
-    low = [confusion_intervals(labels, said % 4, CLASSES, 0, owners)["accuracy"][0]
-           for said in (spread, heaped)]  # fmt: skip
+    low = [confusion_intervals(labels, predicted % 4, CLASSES, 0, owners)["accuracy"][0]
+           for predicted in (spread, heaped)]  # fmt: skip
     assert low[1] < low[0] - 0.1

@@ -28,7 +28,7 @@ Case = tuple[NDArray[np.float64], NDArray[np.int64]]
 
 
 def drawn(seed: int, n: int, shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4)) -> Case:
-    """Logits that are often right, and labels of which some classes are rarer than others."""
+    """Logits that are often correct, and labels with some classes rarer than others."""
     rng = np.random.default_rng(seed)
     labels = rng.choice(len(CLASSES), size=n, p=shares).astype(np.int64)
     logits = rng.normal(size=(n, len(CLASSES)))
@@ -36,7 +36,7 @@ def drawn(seed: int, n: int, shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4)) -
     return logits, labels
 
 
-def said(labels: list[int], predictions: list[int]) -> Case:
+def certain(labels: list[int], predictions: list[int]) -> Case:
     return np.eye(len(CLASSES))[predictions] * 5.0, np.array(labels, dtype=np.int64)
 
 
@@ -46,14 +46,14 @@ CASES: dict[str, Case] = {
     "a class is absent": drawn(2, 60, (0.5, 0.0, 0.3, 0.2)),
     "two classes are absent": drawn(3, 40, (0.0, 0.0, 0.5, 0.5)),
     "one class only": drawn(4, 30, (0.0, 0.0, 1.0, 0.0)),
-    "never predicted": said([0, 1, 2, 3, 3, 2, 0], [0, 1, 1, 3, 1, 0, 0]),
-    "absent and never predicted": said([0, 1, 1, 0], [0, 0, 1, 0]),
-    "perfect": said([0, 1, 2, 3, 3], [0, 1, 2, 3, 3]),
-    "all wrong": said([0, 1, 2, 3, 3], [1, 2, 3, 0, 0]),
-    "one, right": said([2], [2]),
-    "one, wrong": said([0], [3]),
-    "benign only": said([0, 0, 0], [0, 2, 0]),
-    "malignant only": said([1, 2, 3], [0, 2, 1]),
+    "never predicted": certain([0, 1, 2, 3, 3, 2, 0], [0, 1, 1, 3, 1, 0, 0]),
+    "absent and never predicted": certain([0, 1, 1, 0], [0, 0, 1, 0]),
+    "perfect": certain([0, 1, 2, 3, 3], [0, 1, 2, 3, 3]),
+    "all wrong": certain([0, 1, 2, 3, 3], [1, 2, 3, 0, 0]),
+    "one, right": certain([2], [2]),
+    "one, wrong": certain([0], [3]),
+    "benign only": certain([0, 0, 0], [0, 2, 0]),
+    "malignant only": certain([1, 2, 3], [0, 2, 1]),
 }
 
 
@@ -124,14 +124,14 @@ def test_without_a_benign_class_there_is_no_clinical_pair() -> None:
 
 def test_a_class_without_images_is_left_out_rather_than_wrong() -> None:
     labels, predictions = [0, 0, 1, 1], [0, 3, 1, 1]
-    given = computed(said(labels, predictions))
+    given = computed(certain(labels, predictions))
     assert given["sensitivity_by_class"] == {
         "Benign": 0.5, "Early Pre-B": 1.0, "Pre-B": None, "Pro-B": None
     }  # fmt: skip
     assert given["precision_by_class"]["Pro-B"] is None  # predicted, but there is none
     assert given["recall"] == given["balanced_accuracy"] == pytest.approx(0.75)
     assert given["precision"] == pytest.approx(1.0)
-    never = computed(said([0, 0, 1, 1], [0, 0, 0, 0]))
+    never = computed(certain([0, 0, 1, 1], [0, 0, 0, 0]))
     assert never["precision_by_class"]["Early Pre-B"] is None
     assert never["precision"] == pytest.approx((0.5 + 0) / 2)
     assert never["malignant_ppv"] is None and never["malignant_npv"] == pytest.approx(0.5)

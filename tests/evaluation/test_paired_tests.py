@@ -21,17 +21,24 @@ K = 4
 def tied(
     rng: np.random.Generator, n: int, groups: int | None, worse: float = 0.0
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64] | None]:
-    """Labels, what two models say, of which the second is so much worse, and groups."""
+    """Labels, predictions of two models, the second worse by a given amount, and groups."""
     labels = rng.choice(K, size=n, p=(0.15, 0.3, 0.3, 0.25))
     owners = None if groups is None else rng.integers(0, groups, n)
-    said = []
+    predicted = []
     for lost in (0.0, 0.0, worse):  # the first is what the two have in common
         right = np.full(n, 0.92 - lost)
         if groups is not None and owners is not None:
             right = rng.beta(9 * (0.92 - lost), 9 * (0.08 + lost), size=groups)[owners]
-        said.append(np.where(rng.random(n) < right, labels, (labels + rng.integers(1, K, n)) % K))
+        predicted.append(
+            np.where(rng.random(n) < right, labels, (labels + rng.integers(1, K, n)) % K)
+        )
     same = rng.random(n) < 0.4
-    return labels, np.where(same, said[0], said[1]), np.where(same, said[0], said[2]), owners
+    return (
+        labels,
+        np.where(same, predicted[0], predicted[1]),
+        np.where(same, predicted[0], predicted[2]),
+        owners,
+    )
 
 
 def test_a_model_against_itself_differs_by_exactly_0() -> None:

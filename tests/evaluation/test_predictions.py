@@ -53,11 +53,11 @@ def test_a_row_has_the_path_the_prediction_and_all_probabilities(
     table: list[dict[str, str]],
 ) -> None:
     for row, given in zip(ROWS[:3], table, strict=False):
-        told = [float(given[f"p_{name}"]) for name in CLASSES]
-        assert told == pytest.approx(row.probabilities, abs=1e-6)
+        reported = [float(given[f"p_{name}"]) for name in CLASSES]
+        assert reported == pytest.approx(row.probabilities, abs=1e-6)
         assert given["label"] == row.label
         assert given["prediction"] == CLASSES[row.probabilities.index(max(row.probabilities))]
-        assert float(given["probability"]) == max(told)
+        assert float(given["probability"]) == max(reported)
         assert given["malignant"] == {True: "true", False: "false", None: ""}[row.malignant]
         assert (given["refer"], given["reason"], given["error"]) == ("false", "", "")
 
@@ -96,8 +96,8 @@ def test_json_has_the_same_values_with_types(name: str, tmp_path: Path) -> None:
     assert [",".join(record) for record in records] == [HEADER] * len(ROWS)
     assert [record["path"] for record in records] == [row.path for row in ROWS]
     for row, record in zip(ROWS, records, strict=True):
-        told = [record[f"p_{n}"] for n in CLASSES]
-        assert told == ([*row.probabilities] if row.probabilities else [None] * 3)
+        reported = [record[f"p_{n}"] for n in CLASSES]
+        assert reported == ([*row.probabilities] if row.probabilities else [None] * 3)
         assert record["probability"] == max(row.probabilities, default=None)
         assert record["malignant"] is row.malignant
         assert record["refer"] is bool(row.refer)

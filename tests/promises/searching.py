@@ -19,7 +19,7 @@ IMAGES = (200, 736, 2000)
 
 
 class Found(NamedTuple):
-    """Coverage and mean width of the interval; coverage of the draws' percentiles."""
+    """Coverage and mean width of the interval; coverage of the bootstrap percentiles."""
 
     world: World
     covered: float
@@ -79,6 +79,8 @@ def search(draws: int) -> str:
         every += found
     lines.append("\nWorst:\n")
     for x in sorted(every, key=lambda x: x.covered)[:8]:
-        again = covered(x.world, 4 * draws, seed=1)  # the worst of many is worst by chance too
+        again = covered(
+            x.world, 4 * draws, seed=1
+        )  # the worst of many is partly the worst by chance
         lines.append(f"- {x.covered:.3f}, again {again.covered:.3f}: {x.world}")
     return "\n".join(lines)

@@ -23,7 +23,7 @@ BEYOND = Promise(
 
 
 def honest(n: int, seed: int = 0) -> tuple[Floats, Numbers]:
-    """Logits, and labels drawn with just the probabilities they give."""
+    """Logits, and labels drawn with the probabilities that they give."""
     rng = np.random.default_rng(seed)
     logits = 2 * rng.normal(size=(n, 4))
     return logits, (softmax(logits).cumsum(axis=1) < rng.random((n, 1))).sum(axis=1)

@@ -37,7 +37,7 @@ CASES = [
 def right_of(
     rng: np.random.Generator, world: World, owners: Numbers | None, shared: Floats, icc: float
 ) -> Floats:
-    """How likely one model is right on each image; half of that is what both find hard."""
+    """Probability that one model is correct on each image; half of its variance is shared."""
     if owners is None or world.groups is None:
         return np.full(len(shared), world.accuracy)
     return np.asarray(easiness(rng, world.groups, [world.accuracy], icc)[owners, 0])
@@ -46,18 +46,18 @@ def right_of(
 def compared(
     rng: np.random.Generator, world: World, other: float | None
 ) -> tuple[bool, bool, bool, bool]:
-    """Whether one is called better, p is below 0.05, and the intervals hold 0, for two equals."""
+    """For two equal models: whether one is called better, p < 0.05, and the intervals contain 0."""
     owners = None if world.groups is None else np.repeat(np.arange(world.groups), sizes(rng, world))
     n = world.images if owners is None else len(owners)
     labels, luck = np.arange(n) % K, rng.random(n)
-    said = []
+    predicted = []
     for icc in (world.icc, world.icc if other is None else other):
         # Four in ten images are as hard for one model as for the other.
         own = np.where(rng.random(n) < 0.4, luck, rng.random(n))
         right = own < right_of(rng, world, owners, luck, icc)
-        said.append(np.where(right, labels, (labels + rng.integers(1, K, n)) % K))
-    found = paired_interval(labels, said[0], said[1], K, owners, draws=300)
-    p = paired_p_value(said[1] == labels, said[0] == labels, owners, draws=999)
+        predicted.append(np.where(right, labels, (labels + rng.integers(1, K, n)) % K))
+    found = paired_interval(labels, predicted[0], predicted[1], K, owners, draws=300)
+    p = paired_p_value(predicted[1] == labels, predicted[0] == labels, owners, draws=999)
     claimed = not verdict(found["accuracy"], p).startswith("not distinguishable")
     held = [found[name].low <= 0 <= found[name].high for name in ("accuracy", "f1")]
     return claimed, p < 0.05, held[0], held[1]
@@ -82,7 +82,9 @@ def test_ignoring_groups_would_call_equal_models_different() -> None:
         a, b = (
             rng.random(len(owners)) < easiness(rng, 19, [0.9], world.icc)[owners, 0] for _ in "ab"
         )
-        said = [np.where(right, labels, (labels + 1) % K) for right in (a, b)]
-        interval = paired_interval(labels, said[0], said[1], K, None, draws=300)["accuracy"]
+        predicted = [np.where(right, labels, (labels + 1) % K) for right in (a, b)]
+        interval = paired_interval(labels, predicted[0], predicted[1], K, None, draws=300)[
+            "accuracy"
+        ]
         wrong += not verdict(interval, paired_p_value(b, a)).startswith("not distinguishable")
     assert wrong > 15

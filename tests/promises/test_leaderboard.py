@@ -32,13 +32,13 @@ BEST = 0.03
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Threads wait for threads where matrices are as small as these."""
+    """Limits threads, which only slow down such small matrices."""
     with threadpool_limits(1):
         yield
 
 
 def boards(world: World, draws: int) -> Iterator[tuple[int, list[VersusBest | None]]]:
-    """The best configuration of each simulated sweep, and how the others compare with it."""
+    """The best configuration of each simulated sweep, and the comparisons with it."""
     rng = np.random.default_rng(0)
     for _ in range(draws):
         right, clusters, runs = simulate(world, rng)

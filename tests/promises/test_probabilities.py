@@ -16,7 +16,7 @@ MADE = "report, probability_intervals.py"
 
 
 def sample(rng: np.random.Generator, world: World) -> tuple[Floats, Numbers, Numbers | None]:
-    """Probabilities that are too sure of themselves, labels and groups, which differ in skill."""
+    """Overconfident probabilities, labels and groups, which differ in accuracy."""
     owners = None if world.groups is None else np.repeat(np.arange(world.groups), sizes(rng, world))
     n = world.images if owners is None else len(owners)
     skill = 1.5 if owners is None else 1.5 + 0.5 * rng.normal(size=world.groups)[owners]

@@ -38,7 +38,7 @@ def test_independent_images(wanted: float, check: Check) -> None:
 
 
 def ease(hard: Floats) -> Floats:
-    """How easy slides are: of a slide's scores the share t**ease lies below t."""
+    """Easiness of slides: the share t**ease of a slide's scores is below t."""
     return 30 * (1 - hard) ** 3 + 0.5
 
 
@@ -46,7 +46,7 @@ EVERY_SLIDE = ease(stats.beta.ppf((np.arange(4000) + 0.5) / 4000, *HARDNESS))
 
 
 def true_sensitivity(threshold: float) -> float:
-    """Share of images at or above, each drawn at random from a slide drawn at random."""
+    """Share of images at or above it, drawn at random from slides drawn at random."""
     return float(1 - (threshold**EVERY_SLIDE).mean())
 
 

@@ -76,7 +76,7 @@ def test(run: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def sections(run: Path) -> list[str]:
-    """Titles of the run's report; so small a run is no better than guessing, and says so first."""
+    """Titles of the report; warnings come first, as so small a run is no better than guessing."""
     (warning,) = json.loads((run / "run.json").read_text())["warnings"]
     assert "that of guessing" in warning
     return ["Warnings", *SECTIONS]
@@ -171,7 +171,7 @@ def test_a_browser_opens_the_report_without_requests_or_errors(run: Path, tmp_pa
 
 
 def check_in_browser(report: Path, tmp_path: Path) -> None:
-    """Opens a page in headless Chromium; no request may leave, and every image must be drawn."""
+    """Opens a page in headless Chromium; there must be no request, and all images must be shown."""
     probe = (
         "<script>addEventListener('load', () => { const broken = [...document.images]"
         ".filter(i => !i.complete || !i.naturalWidth).length;"

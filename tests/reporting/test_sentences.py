@@ -23,7 +23,7 @@ LAST = "that of the last epoch; val did not choose it"
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told", "by_val"),
+    ("overrides", "reported", "by_val"),
     [
         ("experiment=paper", "was chosen on val, by val/loss (min).", True),
         ("experiment=finetune", LAST, False),
@@ -42,17 +42,17 @@ LAST = "that of the last epoch; val did not choose it"
     ],
 )
 def test_the_selection_of_the_checkpoint_is_stated(
-    overrides: str, told: str, by_val: bool, tmp_path: Path
+    overrides: str, reported: str, by_val: bool, tmp_path: Path
 ) -> None:
     cfg = train_config(tmp_path, *overrides.split())
-    assert told in how_chosen(cfg)
+    assert reported in how_chosen(cfg)
     assert ("chosen on val" in how_chosen(cfg)) <= by_val
     assert val_chose_epoch(cfg) == by_val
     assert ("The epoch and the temperature" in val_reuse_note(by_val)) == by_val
 
 
 def patients(parts: int) -> Catalog:
-    """Two classes of 12, whose CSV names patients; each is in so many of train, val and test."""
+    """Two classes of 12, whose CSV names patients; each is in that many of train, val and test."""
     catalog = made_up_catalog([12, 12])
     names = ("train", "val", "test")
     images = []
@@ -100,7 +100,7 @@ def test_a_csv_without_patients_states_that_none_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told", "seeded"),
+    ("overrides", "reported", "seeded"),
     [
         ("split=stratified split.seed=7", "split=stratified, split.seed 7", True),
         ("split=grouped split.groups=auto", "split=grouped split.groups=auto, split.seed 0", True),
@@ -112,10 +112,10 @@ def test_a_csv_without_patients_states_that_none_are_known() -> None:
     ],
 )
 def test_a_split_is_described_by_the_keys_that_determine_it(
-    overrides: str, told: str, seeded: bool, tmp_path: Path
+    overrides: str, reported: str, seeded: bool, tmp_path: Path
 ) -> None:
     cfg = train_config(tmp_path, *overrides.split()).split
-    assert how_split(cfg) == told
+    assert how_split(cfg) == reported
     assert ("split.seed" in other_split(cfg)) == seeded
     idle = [f"split.{key}" for key in cfg.unread() if key != "file"]
     assert not [key for key in idle if key in other_split(cfg).replace(",", "").split()]

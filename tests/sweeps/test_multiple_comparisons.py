@@ -15,7 +15,7 @@ from tests.promises.sweeps import World, simulate
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Threads wait for threads where matrices are as small as these."""
+    """Limits threads, which only slow down such small matrices."""
     with threadpool_limits(1):
         yield
 

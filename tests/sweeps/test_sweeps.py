@@ -177,7 +177,7 @@ def test_a_crash_is_a_row_and_only_the_failed_trial_is_rerun(
 
 
 def record(folder: Path, trial: Trial, groups: str = "") -> None:
-    """Writes what a trial leaves that its leaderboard reads."""
+    """Writes the files of a trial that the leaderboard reads."""
     own = folder / trial.name
     own.mkdir(parents=True)
     plain = {**vars(trial), "run": list(trial.run)}
@@ -186,8 +186,8 @@ def record(folder: Path, trial: Trial, groups: str = "") -> None:
     right = round(trial.accuracy * trial.n)
     rows = "".join(f"{p},{groups},{p},val\n" for p in paths)
     (own / "split.csv").write_text("path,cluster,sha256,subset\n" + rows)
-    said = "".join(f"{p},a,{'a' if i < right else 'b'}\n" for i, p in enumerate(paths))
-    (own / "predictions_val.csv").write_text("path,label,prediction\n" + said)
+    predicted = "".join(f"{p},a,{'a' if i < right else 'b'}\n" for i, p in enumerate(paths))
+    (own / "predictions_val.csv").write_text("path,label,prediction\n" + predicted)
 
 
 def trial(name: str, overrides: str, run: int, accuracy: float, **more: Any) -> Trial:
@@ -216,11 +216,11 @@ def test_images_that_overlap_are_one_cluster_of_a_trial(tmp_path: Path) -> None:
     clusters = ("pair", "pair", "", "", "")
     Split(("val",) * 5, clusters=clusters).write(tmp_path / "split.csv", catalog)
     paths = [image.path for image in catalog.images]
-    said = "".join(f"{path},a,a\n" for path in paths)
-    (tmp_path / "predictions_val.csv").write_text("path,label,prediction\n" + said)
-    told = read_correct(tmp_path, "predictions_val.csv")
-    assert told[paths[0]][0] == told[paths[1]][0]
-    assert len({group for group, _ in told.values()}) == 4
+    predicted = "".join(f"{path},a,a\n" for path in paths)
+    (tmp_path / "predictions_val.csv").write_text("path,label,prediction\n" + predicted)
+    reported = read_correct(tmp_path, "predictions_val.csv")
+    assert reported[paths[0]][0] == reported[paths[1]][0]
+    assert len({group for group, _ in reported.values()}) == 4
 
 
 def test_ties_are_not_distinguishable_and_the_lower_loss_comes_first(tmp_path: Path) -> None:

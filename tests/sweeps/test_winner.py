@@ -22,7 +22,7 @@ BEST = "checkpoints/best.ckpt"
 
 
 def leave_test(folder: Path, accuracy: float) -> None:
-    """Writes what a test leaves behind."""
+    """Writes the files of a tested trial."""
     scores = {"accuracy": accuracy, "precision": 0.9, "recall": 0.9, "f1": 0.9, "loss": 0.1}
     scores["ece"] = 0.0
     (folder / "metrics.json").write_text(json.dumps({"test": scores}))
@@ -32,7 +32,7 @@ def leave_test(folder: Path, accuracy: float) -> None:
 
 @pytest.fixture
 def extended(tmp_path: Path) -> Path:
-    """Trial 0 won and was tested; then 1 and 2 came, are better and were tested; 3 is newest."""
+    """Trial 0 was the best and was tested; then 1 and 2 were better and tested; 3 is newest."""
     made = [
         trial("0", "a=1 seed=0", 0, 0.8, best=BEST), trial("1", "a=2 seed=0", 0, 0.9, best=BEST),
         trial("2", "a=2 seed=1", 1, 0.92, best=BEST), trial("3", "a=3 seed=0", 0, 0.7, best=BEST),
@@ -53,13 +53,13 @@ def test_the_sweep_folder_and_the_printed_command_refer_to_the_winner(
     extended: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert finalize_sweep(extended) == 0
-    said = capsys.readouterr().err
-    assert f"ckpt={extended / '2' / BEST}" in said
+    output = capsys.readouterr().err
+    assert f"ckpt={extended / '2' / BEST}" in output
     # The newest below the folder of sweeps is a loser too.
     for given in (extended, extended.parent, extended / "2"):
         assert find_checkpoint(str(given)) == extended / "2" / BEST
     assert find_checkpoint(str(extended / "0")) == extended / "0" / BEST
-    assert "test set was used for 2 configurations, because the sweep was extended: also" in said
+    assert "test set was used for 2 configurations, because the sweep was extended: also" in output
     page = (extended / "leaderboard.html").read_text()
     assert "used for 2 configurations" in page and "only the best" not in page
 
@@ -81,9 +81,9 @@ def test_trials_finished_after_the_test_are_reported(
     for _ in range(2):  # it is remembered
         capsys.readouterr()
         finalize_sweep(extended)
-        said = capsys.readouterr().err
-        assert "after the ranking" not in said
-        assert "the sweep was extended: 1 of its trials finished after that" in said
+        output = capsys.readouterr().err
+        assert "after the ranking" not in output
+        assert "the sweep was extended: 1 of its trials finished after that" in output
     assert "finished after that" in (extended / "leaderboard.html").read_text()
 
 
