@@ -134,7 +134,7 @@ def test_what_colour_predicts_is_regressed_out_and_the_rest_remains(stained: boo
     assert probed(seen) > 0.85
     assert probed(regress_out_colour(seen, colours, learnt)) < 0.6
     # Where colour tells the class, shape loses what both tell: the score is no measure of shape.
-    assert probed(regress_out_colour(both, colours, learnt)) < reported(shape) - 0.1
+    assert probed(regress_out_colour(both, colours, learnt)) < probed(shape) - 0.1
 
 
 def test_the_regression_does_not_use_the_test_set() -> None:
