@@ -10,7 +10,8 @@ import sys
 from importlib import import_module
 from typing import NamedTuple, NoReturn
 
-from bcd.cli.app import CONF, run, run_plain
+from bcd.cli.app import run, run_plain
+from bcd.config.compose import CONF
 
 
 class Verb(NamedTuple):

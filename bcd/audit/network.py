@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import AugmentConfig, DataConfig, FeaturesConfig, ModelConfig
 from bcd.data.catalog import Catalog
 from bcd.data.views import PLAIN, Augmenter, ImageViews
@@ -22,18 +25,18 @@ def frozen_features(
     Raises:
         BcdError: The weights cannot be had.
     """
-    frozen = ModelConfig(**{**vars(model), "unfreeze": 0})
+    frozen = replace(model, unfreeze=0)
     network = SmearNetwork(build_backbone(frozen), len(catalog.classes), frozen).eval()
     views = ImageViews(
         catalog.root,
         catalog.images,
         model.input_size,
-        Augmenter(AugmentConfig(), 0),
+        Augmenter(with_defaults(AugmentConfig), 0),
         data.mask_scale_bar,
     )
     needs = [Need(range(len(catalog.images)), (PLAIN,))]
     # Without a bank there is nothing to take features from; this one is shared with training.
-    banked = FeaturesConfig(**{**vars(features), "bank": True})
+    banked = replace(features, bank=True)
     with feed(banked, frozen, network, views, needs, choose_device(device)) as source:
         rows = [source[(i, PLAIN)][0].numpy() for i in range(len(catalog.images))]
     return np.stack(rows)

@@ -18,9 +18,6 @@ from bcd.cli.paths import quote_paths
 from bcd.config.environment import use_own_folders
 from bcd.errors import BcdError, ConfigError, foreseen
 
-# The configuration of all programs stands beside the scripts.
-CONF = Path(__file__).resolve().parents[2] / "conf"
-
 
 @contextlib.contextmanager
 def quick_imports() -> Iterator[None]:

@@ -8,10 +8,9 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 
-from bcd.cli.app import CONF
+from bcd.config.compose import CONF, read_defaults, with_defaults
 from bcd.config.schema import ModelConfig
 from bcd.console import say, show_table
 from bcd.models.backbones.build import Backbone, empty_backbone, find_backbone
@@ -42,14 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def shipped() -> dict[str, ModelConfig]:
     """The `model` group that each file of conf/model makes, with random weights."""
-    base = OmegaConf.load(CONF / "model" / "mobilenetv2.yaml")
-    made = {}
-    for file in sorted((CONF / "model").glob("*.yaml")):
-        merged = OmegaConf.merge(base, OmegaConf.load(file), {"weights": None})
-        values = OmegaConf.to_container(merged)
-        assert isinstance(values, dict)
-        made[file.stem] = ModelConfig(**{str(k): v for k, v in values.items() if k != "defaults"})
-    return made
+    names = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
+    return {
+        name: with_defaults(ModelConfig, **{**read_defaults(f"model/{name}"), "weights": None})
+        for name in names
+    }
 
 
 def count_multiply_adds(backbone: Backbone, size: int) -> int:
@@ -76,7 +72,8 @@ def _named(name: str) -> ModelConfig:
     library, _, plain = name.rpartition("/")
     if not library and _only_timm_has(plain):
         library = "timm"
-    cfg = ModelConfig(plain, None, library=library or "torchvision")
+    cfg = with_defaults(ModelConfig, backbone=plain, weights=None)
+    cfg = replace(cfg, library=library or cfg.library)
     known = find_timm(plain) if library == "timm" else find_backbone(cfg)
     return cfg if known is None else replace(cfg, input_size=known.side)
 

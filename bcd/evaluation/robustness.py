@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def brief_robustness(
     source = ImageViews(catalog.root, catalog.images, model.input_size, augmenter, mask)
     versions = (PLAIN, *range(len(_SHORT)))
     # Activations in front of trained blocks would take more room than time.
-    pooled = FeaturesConfig(**{**vars(features), "bank": features.bank and network.prefix.pooled})
+    pooled = replace(features, bank=features.bank and network.prefix.pooled)
     needs = [Need(some, (PLAIN,)), Need(some, versions[1:])]
     with feed(pooled, model, network, source, needs, device) as fed:
         keys: Any = [(index, version) for version in versions for index in some]

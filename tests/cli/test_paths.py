@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from bcd.cli.paths import quote_paths
+from bcd.config.compose import with_defaults
 from bcd.storage import typed_path
 from tests.helpers.harness import CONF
 
@@ -105,7 +106,7 @@ def test_paths_come_back_from_config_yaml(tmp_path: Path) -> None:
     from bcd.run_folder import write_config
 
     for name in NAMES:
-        write_config(tmp_path, DataConfig(root=name))
+        write_config(tmp_path, with_defaults(DataConfig, root=name))
         told = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
         assert told["root"] == name
 

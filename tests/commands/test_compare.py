@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from bcd.config.compose import with_defaults
 from bcd.config.programs import CompareConfig, EvalDataConfig
 from bcd.data.splits.split import sha256_of
 from bcd.data.synthetic.smears import generate
@@ -41,9 +42,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compared(
     a: Path, b: Path, run_dir: Path, root: Path | None = None, **settings: Any
 ) -> Comparison:
-    data = EvalDataConfig(root=None if root is None else str(root), num_workers=0)
+    data = with_defaults(EvalDataConfig, root=None if root is None else str(root), num_workers=0)
     return compare_checkpoints(
-        CompareConfig([str(a), str(b)], device="cpu", run_dir=str(run_dir), data=data, **settings)
+        with_defaults(
+            CompareConfig,
+            ckpts=[str(a), str(b)],
+            device="cpu",
+            run_dir=str(run_dir),
+            data=data,
+            **settings,
+        )
     )
 
 
@@ -244,12 +252,15 @@ def test_other_classes_end_in_one_line(trained: Path, tmp_path: Path) -> None:
     [
         ({"ckpts": ["a"]}, "ckpts=['a']: wants two"),
         ({"ckpts": ["a", "b"], "subset": "val"}, "subset=val: choose test or all"),
-        ({"ckpts": ["a", "b"], "data": EvalDataConfig(batch_size=0)}, "data.batch_size=0"),
+        (
+            {"ckpts": ["a", "b"], "data": with_defaults(EvalDataConfig, batch_size=0)},
+            "data.batch_size=0",
+        ),
     ],
 )
 def test_wrong_values_are_named(settings: dict[str, Any], part: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        CompareConfig(**settings)
+        with_defaults(CompareConfig, **settings)
     assert part in str(caught.value)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bcd.config.compose import with_defaults
 from bcd.config.programs import EvalConfig, EvalDataConfig
 from bcd.data.splits.split import sha256_of
 from bcd.data.synthetic.smears import generate
@@ -55,8 +56,10 @@ def images(trained: Path, tmp_path: Path) -> Path:
 def evaluated(trained: Path, run_dir: Path, **settings: Any) -> Result:
     """The only result of an evaluation; `root`, `batch_size` and the like go to `data`."""
     data = {"num_workers": 0, **{k: settings.pop(k) for k in [*settings] if k in DATA_KEYS}}
-    cfg = EvalConfig(ckpt=str(trained / "run"), device="cpu", run_dir=str(run_dir), **settings)
-    cfg.data = EvalDataConfig(**data)
+    cfg = with_defaults(
+        EvalConfig, ckpt=str(trained / "run"), device="cpu", run_dir=str(run_dir), **settings
+    )
+    cfg.data = with_defaults(EvalDataConfig, **data)
     (result,) = evaluate_checkpoint(cfg).values()
     return result
 

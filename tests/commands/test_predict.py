@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from bcd.config.compose import with_defaults
 from bcd.config.programs import PredictConfig
 from bcd.data.sandbox import Wanted
 from bcd.errors import BcdError, ConfigError
@@ -58,7 +59,7 @@ def unknown(tmp_path: Path) -> Path:
 def asked(trained: Path, run_dir: Path, **settings: Any) -> PredictConfig:
     given: dict[str, Any] = {"ckpt": str(trained / "run" / "checkpoints" / "best.ckpt")}
     given |= {"device": "cpu", "num_workers": 0, "run_dir": str(run_dir), **settings}
-    return PredictConfig(**given)
+    return with_defaults(PredictConfig, **given)
 
 
 def read(file: Path) -> list[dict[str, str]]:
@@ -272,4 +273,6 @@ def test_probabilities_are_those_of_logits_divided_by_the_temperature(
 
 def test_the_shipped_configuration_asks_for_the_defaults(trained: Path, tmp_path: Path) -> None:
     cfg = predict_config(tmp_path, f"ckpt={trained}", "input=[a.png,b]")
-    assert cfg == PredictConfig(ckpt=str(trained), input=["a.png", "b"], run_dir=str(tmp_path))
+    assert cfg == with_defaults(
+        PredictConfig, ckpt=str(trained), input=["a.png", "b"], run_dir=str(tmp_path)
+    )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig, SplitConfig
 from bcd.config.training import TrainConfig
 from bcd.data.catalog import Catalog
@@ -84,13 +85,13 @@ def test_statistics_stay_while_the_head_is_trained_alone(tmp_path: Path) -> None
 )
 def test_a_fold_without_folds_is_refused(values: dict[str, Any], part: str) -> None:
     with pytest.raises(ConfigError, match=part):
-        SplitConfig(**values)
+        with_defaults(SplitConfig, **values)
 
 
 def test_the_benign_class_must_be_there_if_it_is_named() -> None:
     assert benign_index(CLASSES, "Benign") == benign_index(CLASSES, "hematogones") == 0
     assert benign_index(("Normal", "Sick"), "Normal") == 0
-    assert benign_index(("Normal", "Sick"), DataConfig().benign) is None
+    assert benign_index(("Normal", "Sick"), with_defaults(DataConfig).benign) is None
     assert benign_index(CLASSES, None) is None
     with pytest.raises(ConfigError, match=r"data\.benign=Nrmal: .* did you mean 'Normal'"):
         benign_index(("Normal", "Sick"), "Nrmal")
