@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 _DIRECTIONS = 64  # of the subspace; an eighth of small feature vectors
@@ -52,6 +51,8 @@ class Subspace:
 
 def find_subspace(features: Floats) -> Subspace | None:
     """The directions in which features (n, d) vary most; None where there are too few."""
+    import torch
+
     n, d = features.shape
     directions = min(_DIRECTIONS, d // 8, n // 4)
     if directions < 1:

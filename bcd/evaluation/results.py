@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.data.catalog import Catalog
+from bcd.evaluation.answers import Answers, check_finite, softmax
 from bcd.evaluation.bootstrap import effective_groups, named_groups
 from bcd.evaluation.calibration import chance_level, debiased_error, reliability
-from bcd.evaluation.collect import Answers, check_finite, softmax
 from bcd.evaluation.conformal import (
     area_under_risk,
     prediction_sets,

@@ -16,8 +16,9 @@ from bcd.data.catalog import Catalog
 from bcd.data.loading import make_loader
 from bcd.data.views import PLAIN, ImageViews
 from bcd.errors import BcdError
+from bcd.evaluation.answers import check_finite
 from bcd.evaluation.calibration import reliability
-from bcd.evaluation.collect import check_finite, collect_answers
+from bcd.evaluation.collect import collect_answers
 from bcd.evaluation.decision import DecisionPolicy, referred
 from bcd.evaluation.robustness_suite import (
     CorruptedViews,

@@ -81,7 +81,7 @@ def finalize_sweep(sweep: Path, test: bool = True) -> int:
     write_winner(sweep, trials, winner.configuration.done if winner else (), tested)
     write_hparams(sweep, board)
     failed = sum(trial.status != DONE for trial in trials)
-    _tell(sweep, board, failed, len(trials))
+    _tell(sweep, board, len(trials), failed if test else 0)
     return int(bool(failed or untested))
 
 
@@ -212,10 +212,10 @@ def reproducing(winner: Row | None) -> str:
     # Hydra's sweeper escapes what refers to another key.
     words = [re.sub(r"\$\\\{([\w.]+)\\\}", r"${\1}", word) for word in words]
     many = ["-m"] if any(len(values) > 1 for values in runs.values()) else []
-    return command("train.py", *many, *words)
+    return command("train", *many, *words)
 
 
-def _tell(sweep: Path, board: Board, failed: int, count: int) -> None:
+def _tell(sweep: Path, board: Board, count: int, failed: int) -> None:
     shown = short(sweep)
     show_table("Leaderboard, ranked on val", SHORT_HEADER, short_rows(board.rows[:_SHOWN]))
     if len(board.rows) > _SHOWN:
@@ -226,10 +226,10 @@ def _tell(sweep: Path, board: Board, failed: int, count: int) -> None:
         say(f"reproduce:   {board.command}")
         best = read_winner(sweep)
         if best.checkpoint.is_file():
-            say(f"evaluate:    {command('eval.py', f'ckpt={short(best.checkpoint)}')}")
-    if failed and Path(sys.argv[0]).name == "train.py":
+            say(f"evaluate:    {command('eval', f'ckpt={short(best.checkpoint)}')}")
+    if failed:
         words = [w for w in sys.argv[1:] if not w.startswith("hydra.sweep.dir=")]
-        again = command("train.py", *words, f"hydra.sweep.dir={shown}")
+        again = command("train", *words, f"hydra.sweep.dir={shown}")
         say(f"{failed} of {count} trials did not come to an end; try these again:  {again}")
     say(f"curves:      tensorboard --logdir {shlex.quote(shown)}")
     say(f"leaderboard: {shown}/leaderboard.html")

@@ -250,7 +250,7 @@ def test_other_classes_end_in_one_line(trained: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "part"),
     [
-        ({"ckpts": ["a"]}, "ckpts=['a']: wants two"),
+        ({"ckpts": ["a"]}, "ckpts=['a']: give two"),
         ({"ckpts": ["a", "b"], "subset": "val"}, "subset=val: choose test or all"),
         (
             {"ckpts": ["a", "b"], "data": with_defaults(EvalDataConfig, batch_size=0)},

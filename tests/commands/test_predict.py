@@ -19,8 +19,7 @@ from bcd.data.sandbox import Wanted
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.predictions import Prediction
-from bcd.inference.checkpoint import load_checkpoint
-from bcd.inference.predictor import predict_files
+from bcd.inference.predictor import Predictor
 from bcd.training.run import train
 from tests.helpers.harness import (
     SMALL,
@@ -257,21 +256,23 @@ def test_a_run_folder_stands_for_its_best_and_a_folder_of_runs_for_the_newest(
 def test_probabilities_are_those_of_logits_divided_by_the_temperature(
     trained: Path, unknown: Path
 ) -> None:
-    network, card = load_checkpoint(trained / "run" / "checkpoints" / "best.ckpt")
+    predictor = Predictor(trained / "run", device="cpu")
+    card = predictor.card
     files = sorted(unknown.glob("*.png"))
     wanted = Wanted(card.input_size, card.mask_scale_bar)
     read = [torch.from_numpy(np.asarray(wanted.read(file))) for file in files]
     pixels = torch.stack(read)
-    logits = network(pixels.permute(0, 3, 1, 2)).detach()
+    logits = predictor.network(pixels.permute(0, 3, 1, 2)).detach()
     for temperature in (None, 2.5):
-        card.policy = None if temperature is None else DecisionPolicy(temperature).to_plain()
-        made = predict_files(network, card, files, torch.device("cpu"), 2, 0)
+        plain = None if temperature is None else DecisionPolicy(temperature).to_plain()
+        predictor.policy = DecisionPolicy.from_plain(plain)
+        made = predictor.batches(files, 2, 0)
         expected = (logits.double() / (temperature or 1)).softmax(dim=1).numpy()
         given = np.array([p.probabilities for batch in made for p in batch])
         np.testing.assert_allclose(given, expected, atol=1e-6)
 
 
-def test_the_shipped_configuration_asks_for_the_defaults(trained: Path, tmp_path: Path) -> None:
+def test_the_composed_configuration_has_the_defaults(trained: Path, tmp_path: Path) -> None:
     cfg = predict_config(tmp_path, f"ckpt={trained}", "input=[a.png,b]")
     assert cfg == with_defaults(
         PredictConfig, ckpt=str(trained), input=["a.png", "b"], run_dir=str(tmp_path)

@@ -12,8 +12,8 @@ import torch
 from bcd.config.compose import with_defaults
 from bcd.config.schema import DecisionConfig
 from bcd.errors import BcdError, ConfigError
+from bcd.evaluation.answers import Answers, softmax
 from bcd.evaluation.calibration import reliability
-from bcd.evaluation.collect import Answers, softmax
 from bcd.evaluation.conformal import conformal_threshold, prediction_sets
 from bcd.evaluation.decision import (
     DISAGREES,

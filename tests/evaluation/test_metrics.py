@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from bcd.config.compose import with_defaults
 from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError
-from bcd.evaluation.collect import choose_device, collect_answers, softmax
+from bcd.evaluation.answers import softmax
+from bcd.evaluation.collect import choose_device, collect_answers
 from bcd.evaluation.metrics import HEADLINE, compute_metrics, confusion
 from bcd.models.backbones.build import Backbone
 from bcd.models.classifier import epoch_scores

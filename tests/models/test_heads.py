@@ -226,7 +226,11 @@ def test_half_precision_around_a_fitted_head_changes_nothing(kind: str) -> None:
         ({"kind": "svm", "gamma": "auto"}, {}, r"head.gamma=auto: must be 'scale' or a number"),
         ({"kind": "mlp", "dropout": 1.0}, {}, r"head.dropout=1.0: must be at least 0"),
         ({"kind": "knn", "weights": "near"}, {}, r"head.weights=near: choose"),
-        ({"kind": "knn"}, {"class_weights": "balanced"}, r"head=knn does not support class weights"),
+        (
+            {"kind": "knn"},
+            {"class_weights": "balanced"},
+            r"head=knn does not support class weights",
+        ),
         ({"kind": "svm"}, {"unfreeze": 2}, r"model.unfreeze=2: head=svm is fitted on frozen"),
         ({"kind": "forest"}, {"unfreeze": "all"}, r"model.unfreeze=all: head=forest is fitted"),
     ],

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from bcd.config.compose import with_defaults
 from bcd.config.schema import AugmentConfig, ModelConfig
-from bcd.evaluation.collect import softmax
+from bcd.evaluation.answers import softmax
 from bcd.models.classifier import SmearClassifier
 from bcd.training.run import train
 from tests.helpers.harness import SMALL, train_config

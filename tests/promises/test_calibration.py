@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bcd.evaluation.answers import softmax
 from bcd.evaluation.calibration import chance_level, debiased_error, fit_temperature, reliability
-from bcd.evaluation.collect import softmax
 from bcd.evaluation.metrics import losses
 from tests.promises.stating import Check, Promise, repeated
 from tests.promises.worlds import Floats, Numbers, easiness

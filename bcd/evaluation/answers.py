@@ -1,0 +1,55 @@
+"""A network's answers to images, and probabilities; without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bcd.errors import BcdError
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a network says of n images.
+
+    Attributes:
+        logits: (n, classes).
+        features: What its head was given, (n, d).
+        labels: (n,).
+    """
+
+    logits: NDArray[np.float32]
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+def check_finite(answers: Answers, paths: Sequence[str] = ()) -> None:
+    """Makes sure that every answer is one: of NaN, the most probable class would be the first.
+
+    Args:
+        answers: To n images.
+        paths: Of these images, so that the first without an answer can be named.
+
+    Raises:
+        BcdError: A logit or a feature is not finite.
+    """
+    parts = (answers.logits, answers.features)
+    finite: NDArray[np.bool_] = np.all([np.isfinite(p).all(axis=1) for p in parts], axis=0)
+    wrong = np.flatnonzero(~finite)
+    if len(wrong):
+        first = f", the first to {paths[wrong[0]]}" if paths else ""
+        raise BcdError(
+            f"{len(wrong)} of {len(finite)} answers are not finite{first}: the weights are of no "
+            "use, perhaps training diverged (try a smaller optimizer.lr)"
+        )
+
+
+def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Probabilities (n, classes) of logits (n, classes)."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
+    probabilities: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
+    return probabilities
