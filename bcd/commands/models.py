@@ -21,7 +21,7 @@ HEADER = ("model", "weights", "mult-adds", "pixels", "features", "blocks", "top-
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints a table of the networks in conf/model, or of the named ones; returns the exit status."""
+    """Prints a table of the named networks, by default of conf/model; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="bcd models", description="Lists the networks that model= can name."
     )
