@@ -122,7 +122,10 @@ def _help(task: Callable[..., int], config_name: str, conf: Path) -> NoReturn:
 
     description = sys.modules[task.__module__].__doc__ or ""
     overrides = [a for a in sys.argv[1:] if not a.startswith("-")]
-    print(usage(description, overrides, config_name, conf))  # noqa: T201
+    with contextlib.suppress(BrokenPipeError):  # as in `--help | head`
+        print(usage(description, overrides, config_name, conf), flush=True)  # noqa: T201
+        sys.exit(0)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit
     sys.exit(0)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bcd.console import short
+
 
 def usage(description: str, arguments: Sequence[str], config_name: str, conf: Path) -> str:
     """Describes a command: its purpose, the groups to choose from, and its configuration.
@@ -30,7 +32,7 @@ def usage(description: str, arguments: Sequence[str], config_name: str, conf: Pa
             choices = ", ".join(sorted(file.stem for file in group.glob("*.yaml")))
             lines.append(f"  {group.name + ':':<12}{choices}")
         lines.append("")
-    lines += [f"Set with key=value (each is explained in {conf.name}/):", ""]
+    lines += [f"Set with key=value (each key is explained in {short(conf)}):", ""]
     lines.append(OmegaConf.to_yaml(cfg))
     lines.append("Several runs: -m with comma-separated values, as in -m seed=0,1,2")
     lines.append("Hydra's own help: --hydra-help")

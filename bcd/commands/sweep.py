@@ -13,7 +13,11 @@ from bcd.cli.app import quick_imports
 
 def main() -> int:
     """Writes the leaderboard of a sweep; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="bcd sweep", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="bcd sweep",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("folder", type=Path, help="the folder of the sweep")
     asked = parser.parse_args()
     with quick_imports():

@@ -30,7 +30,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def arrive(argument: str) -> object:
-    """What the program gets of an argument."""
+    """The value that the program receives from an argument."""
     override = OverridesParser.create().parse_override(*quote_paths([argument]))
     assert not override.is_sweep_override()
     cfg = OmegaConf.create({"value": override.value()})
@@ -39,7 +39,7 @@ def arrive(argument: str) -> object:
     return plain["value"]
 
 
-def test_any_name_arrives_whether_it_is_there_or_not(here: Path) -> None:
+def test_any_name_arrives_whether_the_file_exists_or_not(here: Path) -> None:
     for name in NAMES:
         for text in (str(here / name), name):
             (here / name).touch()
@@ -71,7 +71,7 @@ def test_names_arrive_in_lists(here: Path) -> None:
     assert arrive("input=[]") == []
 
 
-def test_syntax_of_hydra_is_left_where_nothing_of_that_name_is_there(here: Path) -> None:
+def test_hydra_syntax_is_kept_unless_a_file_has_that_name(here: Path) -> None:
     kept = [
         "resume=null", "data.root='a b'", 'data.root="a"', "data.root=${oc.env:HOME}", "data.root=",
         "hydra.run.dir=outputs/${now:%Y}", "seed=1,2", "name=a b", "data=generated", "~trainer",
