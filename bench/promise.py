@@ -10,8 +10,8 @@ import argparse
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd.evaluation.answers import softmax
 from bcd.evaluation.calibration import fit_temperature
-from bcd.evaluation.collect import softmax
 from bcd.evaluation.decision import p_malignant
 from bcd.evaluation.metrics import losses
 from bcd.evaluation.thresholds import threshold_for_sensitivity

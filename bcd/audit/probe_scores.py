@@ -17,6 +17,7 @@ from bcd.audit.probes import (
 )
 from bcd.audit.shortcuts import NETWORK, WITHOUT_COLOUR
 from bcd.audit.sources import COLOUR, MASKED, SOURCES
+from bcd.config.compose import with_defaults
 from bcd.config.programs import AuditConfig
 from bcd.config.schema import (
     AugmentConfig,
@@ -87,18 +88,18 @@ def frozen_features(
     Raises:
         BcdError: The weights are not available.
     """
-    frozen = ModelConfig(**{**vars(model), "unfreeze": 0})
+    frozen = replace(model, unfreeze=0)
     network = SmearNetwork(build_backbone(frozen), len(catalog.classes), frozen).eval()
     views = ImageViews(
         catalog.root,
         catalog.images,
         model.input_size,
-        Augmenter(AugmentConfig(), 0),
+        Augmenter(with_defaults(AugmentConfig), 0),
         data.mask_scale_bar,
     )
     needs = [Need(range(len(catalog.images)), (PLAIN,))]
     # Features can only be read from a bank; this one is shared with training.
-    banked = FeaturesConfig(**{**vars(features), "bank": True})
+    banked = replace(features, bank=True)
     with feed(banked, frozen, network, views, needs, choose_device(device)) as source:
         rows = [source[(i, PLAIN)][0].numpy() for i in range(len(catalog.images))]
     return np.stack(rows)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import AugmentConfig
 from bcd.data.views import PLAIN, Augmenter
 from bcd.errors import ConfigError
@@ -158,7 +159,7 @@ class CorruptionAugmenter(Augmenter):
 
     def __init__(self, suite: Sequence[tuple[str, float]]) -> None:
         named = [{"corruption": kind, "strength": strength} for kind, strength in suite]
-        super().__init__(AugmentConfig(len(named), named), 0)
+        super().__init__(with_defaults(AugmentConfig, views=len(named), transforms=named), 0)
         self.suite = [make_corruption(kind, strength) for kind, strength in suite]
 
     def check(self) -> None:

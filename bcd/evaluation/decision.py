@@ -12,14 +12,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from bcd.config.schema import DecisionConfig
 from bcd.errors import BcdError
+from bcd.evaluation.answers import Answers, check_finite, softmax
 from bcd.evaluation.bootstrap import Groups, effective_groups
 from bcd.evaluation.calibration import fit_temperature
-from bcd.evaluation.collect import Answers, check_finite, softmax
 from bcd.evaluation.conformal import conformal_threshold
 from bcd.evaluation.ood import Subspace, fit_subspace
 from bcd.evaluation.predictions import NOT_FINITE, UNCALIBRATED, UNREADABLE, Prediction
@@ -185,6 +184,8 @@ class DecisionPolicy:
 
     def to_plain(self) -> dict[str, Any]:
         """Numbers and tensors, as stored in a checkpoint."""
+        import torch
+
         plain = {**vars(self), "subspace": None}
         if self.subspace is not None:
             plain["subspace"] = {

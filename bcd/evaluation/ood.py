@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 _DIRECTIONS = 64  # of the subspace; for short feature vectors, an eighth of their length
@@ -53,6 +52,8 @@ class Subspace:
 
 def fit_subspace(features: Floats) -> Subspace | None:
     """Finds the directions in which features (n, d) vary most; None if there are too few."""
+    import torch
+
     n, d = features.shape
     directions = min(_DIRECTIONS, d // 8, n // 4)
     if directions < 1:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.data.catalog import Catalog
+from bcd.evaluation.answers import Answers, check_finite, softmax
 from bcd.evaluation.bootstrap import effective_groups, fill_group_names
 from bcd.evaluation.calibration import (
     Reliability,
@@ -17,7 +18,6 @@ from bcd.evaluation.calibration import (
     debiased_calibration_error,
     reliability,
 )
-from bcd.evaluation.collect import Answers, check_finite, softmax
 from bcd.evaluation.conformal import (
     aurc,
     prediction_sets,

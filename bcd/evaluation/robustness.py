@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -22,8 +23,9 @@ from bcd.data.catalog import Catalog
 from bcd.data.loading import make_loader
 from bcd.data.views import PLAIN, ImageViews
 from bcd.errors import BcdError
+from bcd.evaluation.answers import check_finite
 from bcd.evaluation.calibration import reliability
-from bcd.evaluation.collect import check_finite, collect_answers
+from bcd.evaluation.collect import collect_answers
 from bcd.evaluation.corruption_suites import (
     Corruption,
     CorruptionAugmenter,
@@ -79,7 +81,7 @@ def brief_robustness(
     source = ImageViews(catalog.root, catalog.images, model.input_size, augmenter, mask)
     versions = (PLAIN, *range(len(_BRIEF)))
     # Caching activations in front of trained blocks would cost more storage than it saves time.
-    pooled = FeaturesConfig(**{**vars(features), "bank": features.bank and network.prefix.pooled})
+    pooled = replace(features, bank=features.bank and network.prefix.pooled)
     needs = [Need(some, (PLAIN,)), Need(some, versions[1:])]
     with feed(pooled, model, network, source, needs, device) as cached:
         keys: Any = [(index, version) for version in versions for index in some]

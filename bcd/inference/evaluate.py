@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bcd.audit.leaks import find_leaks, leak_metrics
+from bcd.config.compose import with_defaults
 from bcd.config.programs import EvalConfig
 from bcd.config.schema import AugmentConfig, DataConfig, FeaturesConfig, ModelConfig
 from bcd.console import say, show_table
@@ -80,7 +81,7 @@ def _groups(catalog: Catalog, card: Card, indices: Sequence[int]) -> list[str]:
 
 
 def _images(catalog: Catalog, card: Card) -> ImageViews:
-    augmenter = Augmenter(AugmentConfig(), 0)
+    augmenter = Augmenter(with_defaults(AugmentConfig), 0)
     return ImageViews(catalog.root, catalog.images, card.input_size, augmenter, card.mask_scale_bar)
 
 

@@ -75,7 +75,7 @@ def finalize_sweep(sweep: Path, test: bool = True) -> int:
     write_winner(sweep, trials, winner.configuration.done if winner else (), tested)
     write_hparams(sweep, board)
     failed = sum(trial.status != DONE for trial in trials)
-    _show(sweep, board, failed, len(trials))
+    _show(sweep, board, len(trials), failed if test else 0)
     return int(bool(failed or untested))
 
 
@@ -208,10 +208,10 @@ def reproduce_command(winner: Row | None) -> str:
     # Hydra's sweeper escapes interpolations.
     words = [re.sub(r"\$\\\{([\w.]+)\\\}", r"${\1}", word) for word in words]
     many = ["-m"] if any(len(values) > 1 for values in runs.values()) else []
-    return command("train.py", *many, *words)
+    return command("train", *many, *words)
 
 
-def _show(sweep: Path, board: Board, failed: int, count: int) -> None:
+def _show(sweep: Path, board: Board, count: int, failed: int) -> None:
     shown = short(sweep)
     show_table("Leaderboard, ranked on val", SHORT_HEADER, short_rows(board.rows[:_SHOWN]))
     if len(board.rows) > _SHOWN:
@@ -222,10 +222,10 @@ def _show(sweep: Path, board: Board, failed: int, count: int) -> None:
         say(f"reproduce:   {board.command}")
         best = read_winner(sweep)
         if best.checkpoint.is_file():
-            say(f"evaluate:    {command('eval.py', f'ckpt={short(best.checkpoint)}')}")
-    if failed and Path(sys.argv[0]).name == "train.py":
+            say(f"evaluate:    {command('eval', f'ckpt={short(best.checkpoint)}')}")
+    if failed:
         words = [w for w in sys.argv[1:] if not w.startswith("hydra.sweep.dir=")]
-        retry = command("train.py", *words, f"hydra.sweep.dir={shown}")
+        retry = command("train", *words, f"hydra.sweep.dir={shown}")
         say(f"{failed} of {count} trials did not finish; to retry:  {retry}")
     say(f"curves:      tensorboard --logdir {shlex.quote(shown)}")
     say(f"leaderboard: {shown}/leaderboard.html")

@@ -57,7 +57,7 @@ def tell_run(folder: Path, outcome: Outcome, best: Path | None, warnings: Sequen
         say("checkpoint: none was kept, so there is nothing to evaluate or predict with")
     else:
         ckpt = f"ckpt={short(best)}"
-        say(f"evaluate:   {command('eval.py', ckpt)}")
-        say(f"predict:    {command('predict.py', ckpt)} input=<images or folder>")
+        say(f"evaluate:   {command('eval', ckpt)}")
+        say(f"predict:    {command('predict', ckpt)} input=<images or folder>")
     if any(folder.glob("events.out.tfevents.*")):
         say(f"curves:     tensorboard --logdir {shlex.quote(short(folder))}")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bcd.audit.checks import Check, check_overlaps, check_split
+from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.quality.overlaps import Overlap
@@ -33,7 +34,7 @@ def split_checks(
     catalog: Catalog, split: Split, cfg: SplitConfig, chain: int = 0
 ) -> dict[str, Check]:
     profile = chained(catalog, chain)
-    return by_name(check_split(catalog, split, cfg, profile, DataConfig(root=".")))
+    return by_name(check_split(catalog, split, cfg, profile, with_defaults(DataConfig, root=".")))
 
 
 @pytest.mark.parametrize("length", [3, 30])
@@ -53,18 +54,23 @@ def test_pairs_kept_together_by_a_split_by_slides_are_counted(length: int) -> No
 def test_the_fix_for_leaks_is_not_the_split_that_caused_them() -> None:
     catalog = made_up_catalog([40, 40])
     split = Split(tuple(("train", "test")[i % 2] for i in range(80)), ("g",) * 80)
-    for cfg in (SplitConfig(kind="grouped", groups="auto"), SplitConfig(kind="blocked")):
+    for cfg in (
+        with_defaults(SplitConfig, kind="grouped", groups="auto"),
+        with_defaults(SplitConfig, kind="blocked"),
+    ):
         leaks = split_checks(catalog, split, cfg, 4)["leaks"]
         assert leaks.facts["leaked"]
         assert "split=" not in leaks.fix
         assert "accuracy_without_leaked" in leaks.fix
-    assert "split=grouped" in split_checks(catalog, split, SplitConfig(), 4)["leaks"].fix
+    assert (
+        "split=grouped" in split_checks(catalog, split, with_defaults(SplitConfig), 4)["leaks"].fix
+    )
 
 
 @pytest.mark.parametrize("groups", ["auto", "blocks"])
 def test_estimated_groups_in_several_sets_are_counted(groups: str) -> None:
     catalog = made_up_catalog([12, 12])
-    cfg = SplitConfig(kind="grouped", groups=groups)
+    cfg = with_defaults(SplitConfig, kind="grouped", groups=groups)
     names = tuple(f"g{i // 4}" for i in range(24))
     whole = Split(tuple(("train", "test", "val")[i // 4 % 3] for i in range(24)), names)
     finding = split_checks(catalog, whole, cfg)["separation"].finding
@@ -78,11 +84,11 @@ def test_estimated_groups_in_several_sets_are_counted(groups: str) -> None:
 def test_class_shares_are_reported() -> None:
     catalog = made_up_catalog([10, 10])
     split = Split(tuple("test" if i in (0, 1, 2, 10) else "train" for i in range(20)))
-    check = split_checks(catalog, split, SplitConfig(kind="csv"))["class shares"]
+    check = split_checks(catalog, split, with_defaults(SplitConfig, kind="csv"))["class shares"]
     assert check.status == "PASS"  # a CSV asks for no share
     assert check.finding == "test has 30% of class0, 10% of class1"
     none = replace(split, subsets=("test", *["train"] * 19))
-    check = split_checks(catalog, none, SplitConfig(kind="csv"))["class shares"]
+    check = split_checks(catalog, none, with_defaults(SplitConfig, kind="csv"))["class shares"]
     assert check.status == "WARN"
     assert "no images of class1" in check.finding
     assert "split.seed" not in check.fix

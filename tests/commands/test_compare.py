@@ -1,4 +1,4 @@
-"""Two checkpoints on the same images: what is said of them, and what ends in one line."""
+"""Two checkpoints on the same images: the comparison, and the errors."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from bcd.config.compose import with_defaults
 from bcd.config.programs import CompareConfig, EvalDataConfig
 from bcd.data.splits.split import sha256_of
 from bcd.data.synthetic.smears import generate
@@ -41,9 +42,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compared(
     a: Path, b: Path, run_dir: Path, root: Path | None = None, **settings: Any
 ) -> Comparison:
-    data = EvalDataConfig(root=None if root is None else str(root), num_workers=0)
+    data = with_defaults(EvalDataConfig, root=None if root is None else str(root), num_workers=0)
     return compare_checkpoints(
-        CompareConfig([str(a), str(b)], device="cpu", run_dir=str(run_dir), data=data, **settings)
+        with_defaults(
+            CompareConfig,
+            ckpts=[str(a), str(b)],
+            device="cpu",
+            run_dir=str(run_dir),
+            data=data,
+            **settings,
+        )
     )
 
 
@@ -69,7 +77,7 @@ def read(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_the_command_line_finds_what_the_runs_reported(trained: Path, tmp_path: Path) -> None:
+def test_the_command_line_repeats_the_reported_figures(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = verb("compare", f"ckpts=[{trained / 'a'},{trained / 'b'}]", "device=cpu",
                   f"hydra.run.dir={out}")  # fmt: skip
@@ -104,7 +112,7 @@ def test_the_command_line_finds_what_the_runs_reported(trained: Path, tmp_path: 
     assert warnings(done.stderr) == [few(4)]
 
 
-def test_a_model_against_itself_with_classes_in_another_order_is_nothing(
+def test_a_model_does_not_differ_from_itself_with_classes_in_another_order(
     trained: Path, tmp_path: Path
 ) -> None:
     order = [2, 0, 3, 1]
@@ -130,7 +138,7 @@ def test_a_model_against_itself_with_classes_in_another_order_is_nothing(
         assert not (tmp_path / "out" / "figures").exists()
 
 
-def test_only_what_both_kept_for_the_test_is_compared(
+def test_only_common_test_images_are_compared(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def move_three(content: dict[str, Any]) -> None:
@@ -150,7 +158,7 @@ def test_only_what_both_kept_for_the_test_is_compared(
     assert sum(part.correct.values()) == n - 3
 
 
-def test_no_image_in_common_says_what_to_give(trained: Path, tmp_path: Path) -> None:
+def test_the_error_without_common_images_names_the_options(trained: Path, tmp_path: Path) -> None:
     def forget(content: dict[str, Any]) -> None:
         content["card"]["split"]["test"] = ["0" * 64]
 
@@ -173,7 +181,7 @@ def test_moved_images_are_found_by_their_content(
         compared(trained / "a", trained / "b", tmp_path / "out", elsewhere, subset="test")
 
 
-def test_another_folder_is_compared_whole_and_what_was_trained_on_is_told(
+def test_all_of_another_folder_is_compared_with_a_warning_about_training_images(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def forget(content: dict[str, Any]) -> None:
@@ -227,7 +235,7 @@ def test_images_of_another_folder_that_overlap_are_one_group(trained: Path, tmp_
     assert (found.metrics["a"]["n"], found.metrics["a"]["n_groups"], found.n_groups) == (8, 7, 7)
 
 
-def test_other_classes_end_in_one_line(trained: Path, tmp_path: Path) -> None:
+def test_other_classes_are_an_error_in_one_line(trained: Path, tmp_path: Path) -> None:
     def rename(content: dict[str, Any]) -> None:
         content["card"]["classes"][0] = "Healthy"
 
@@ -243,18 +251,21 @@ def test_other_classes_end_in_one_line(trained: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "part"),
     [
-        ({"ckpts": ["a"]}, "ckpts=['a']: wants two"),
+        ({"ckpts": ["a"]}, "ckpts=['a']: give two"),
         ({"ckpts": ["a", "b"], "subset": "val"}, "subset=val: choose test or all"),
-        ({"ckpts": ["a", "b"], "data": EvalDataConfig(batch_size=0)}, "data.batch_size=0"),
+        (
+            {"ckpts": ["a", "b"], "data": with_defaults(EvalDataConfig, batch_size=0)},
+            "data.batch_size=0",
+        ),
     ],
 )
 def test_wrong_values_are_named(settings: dict[str, Any], part: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        CompareConfig(**settings)
+        with_defaults(CompareConfig, **settings)
     assert part in str(caught.value)
 
 
-def test_without_checkpoints_it_says_so(tmp_path: Path) -> None:
+def test_checkpoints_are_required(tmp_path: Path) -> None:
     done = verb("compare", f"hydra.run.dir={tmp_path / 'out'}")
     assert done.returncode == 2
     assert error_lines(done) == ["error: ckpts is missing: give ckpts=…"]

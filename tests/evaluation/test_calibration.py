@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from bcd.evaluation.answers import softmax
 from bcd.evaluation.calibration import (
     TEMPERATURES,
     calibrated_error_level,
@@ -15,7 +16,6 @@ from bcd.evaluation.calibration import (
     fit_temperature,
     reliability,
 )
-from bcd.evaluation.collect import softmax
 from bcd.reporting.curves import draw_reliability
 
 

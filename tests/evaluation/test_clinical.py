@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
-from bcd.evaluation.collect import softmax
+from bcd.evaluation.answers import softmax
 from bcd.evaluation.metrics import clinical_at_threshold, compute_metrics
 
 CLASSES = ("Benign", "Early", "Pre", "Pro")

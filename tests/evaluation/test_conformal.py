@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bcd.evaluation.collect import softmax
+from bcd.evaluation.answers import softmax
 from bcd.evaluation.conformal import (
     aurc,
     conformal_threshold,

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import DecisionConfig
 from bcd.errors import BcdError, ConfigError
+from bcd.evaluation.answers import Answers, softmax
 from bcd.evaluation.calibration import reliability
-from bcd.evaluation.collect import Answers, softmax
 from bcd.evaluation.conformal import conformal_threshold, prediction_sets
 from bcd.evaluation.decision import (
     DISAGREES,
@@ -46,7 +47,9 @@ def answers(n: int, seed: int, sharpness: float = 1.0) -> Answers:
 
 def decisions(cfg: DecisionConfig | None = None, sharpness: float = 3.0) -> DecisionPolicy:
     trained = answers(600, 1).features
-    return fit_policy(cfg or DecisionConfig(), answers(1500, 2, sharpness), trained, BENIGN)
+    return fit_policy(
+        cfg or with_defaults(DecisionConfig), answers(1500, 2, sharpness), trained, BENIGN
+    )
 
 
 def test_overconfident_outputs_are_calibrated_and_sets_keep_their_guarantee() -> None:
@@ -65,16 +68,16 @@ def test_the_threshold_is_the_one_that_val_can_guarantee() -> None:
     val = answers(1500, 2, 3.0)
     ill = val.labels != BENIGN
     for wanted, confidence in ((0.9, 0.9), (0.9, 0.99), (0.995, 0.9)):
-        policy = decisions(DecisionConfig(sensitivity=wanted, confidence=confidence))
+        policy = decisions(with_defaults(DecisionConfig, sensitivity=wanted, confidence=confidence))
         scores = np.sort(1 - policy.probabilities(val.logits)[ill, BENIGN])
         rank = threshold_rank(int(ill.sum()), wanted, confidence)
         assert rank > 0
         assert policy.malignant_threshold == scores[rank - 1]
         assert (policy.guaranteed_sensitivity, policy.n_malignant_units) == (wanted, ill.sum())
-    policy = decisions(DecisionConfig(sensitivity=0.9999))
+    policy = decisions(with_defaults(DecisionConfig, sensitivity=0.9999))
     assert policy.malignant_threshold == scores[0]
     assert policy.guaranteed_sensitivity == pytest.approx(0.1 ** (1 / ill.sum()))
-    no_benign = fit_policy(DecisionConfig(), val, answers(600, 1).features, None)
+    no_benign = fit_policy(with_defaults(DecisionConfig), val, answers(600, 1).features, None)
     assert no_benign.malignant_threshold is None
     assert no_benign.answer(val.logits, val.features).malignant == [None] * 1500
 
@@ -82,7 +85,7 @@ def test_the_threshold_is_the_one_that_val_can_guarantee() -> None:
 def test_groups_count_as_one_each_in_every_limit() -> None:
     val, trained = answers(1500, 2, 3.0), answers(600, 1).features
     groups = [str(i % 50) for i in range(1500)]
-    cfg = DecisionConfig(sensitivity=0.9, low_confidence=0.1, ood=0.04, coverage=0.9)
+    cfg = with_defaults(DecisionConfig, sensitivity=0.9, low_confidence=0.1, ood=0.04, coverage=0.9)
     alone = fit_policy(cfg, val, trained, BENIGN)
     grouped = fit_policy(cfg, val, trained, BENIGN, Scope(groups, "new slides"))
     assert (alone.n_units, grouped.n_units, grouped.n_malignant_units) == (1500, 50, 50)
@@ -98,7 +101,10 @@ def test_groups_count_as_one_each_in_every_limit() -> None:
 
 
 def test_the_requested_share_is_referred_on_average() -> None:
-    trained, cfg = answers(600, 1).features, DecisionConfig(low_confidence=0.1, ood=0.05)
+    trained, cfg = (
+        answers(600, 1).features,
+        with_defaults(DecisionConfig, low_confidence=0.1, ood=0.05),
+    )
     test = answers(3000, 3, 3.0)
     shares = []
     for seed in range(10, 40):
@@ -158,14 +164,14 @@ def test_outputs_that_are_not_finite_give_no_prediction(
     for other in (0, 2):
         assert given.prediction(other, "b.png") == expected.prediction(other, "b.png")
     with pytest.raises(BcdError, match="1 of 3 outputs are not finite"):
-        fit_policy(DecisionConfig(), test, answers(600, 1).features, BENIGN)
+        fit_policy(with_defaults(DecisionConfig), test, answers(600, 1).features, BENIGN)
 
 
 def test_training_features_that_are_not_finite_are_an_error() -> None:
     trained = answers(600, 1).features
     trained[7, 7] = np.nan
     with pytest.raises(BcdError, match="features of training images are not finite"):
-        fit_policy(DecisionConfig(), answers(100, 2), trained, BENIGN)
+        fit_policy(with_defaults(DecisionConfig), answers(100, 2), trained, BENIGN)
 
 
 def test_a_policy_without_decisions_refers_everything_and_calls_nothing_malignant() -> None:
@@ -179,7 +185,10 @@ def test_a_policy_without_decisions_refers_everything_and_calls_nothing_malignan
 
 
 def test_a_disabled_rule_refers_nothing() -> None:
-    policy, test = decisions(DecisionConfig(low_confidence=0, ood=0)), answers(300, 6, 3.0)
+    policy, test = (
+        decisions(with_defaults(DecisionConfig, low_confidence=0, ood=0)),
+        answers(300, 6, 3.0),
+    )
     given = policy.answer(test.logits * 0, test.features + 50)
     assert {name for why in given.reasons for name in why} <= {DISAGREES}
 
@@ -215,4 +224,4 @@ def test_invalid_values_of_the_decision_group_are_rejected() -> None:
     )
     for wrong in (*wrongs, {"ood": 2.0}):
         with pytest.raises(ConfigError, match=r"decision\."):
-            DecisionConfig(**wrong)
+            with_defaults(DecisionConfig, **wrong)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import AugmentConfig, DataConfig
 from bcd.data.catalog import Catalog
 from bcd.data.load import load_catalog
@@ -57,7 +58,7 @@ class Colours(nn.Module):
 @pytest.fixture
 def catalog(tmp_path: Path) -> Catalog:
     root = write_classes(tmp_path / "images", COLOURS)
-    return load_catalog(DataConfig(root=str(root)))
+    return load_catalog(with_defaults(DataConfig, root=str(root)))
 
 
 def to_array(figure: Figure) -> NDArray[np.uint8]:
@@ -73,7 +74,7 @@ def evaluated(
     network: nn.Module,
     policy: DecisionPolicy | None = None,
 ) -> Result:
-    views = ImageViews(catalog.root, catalog.images, 32, Augmenter(AugmentConfig(), 0))
+    views = ImageViews(catalog.root, catalog.images, 32, Augmenter(with_defaults(AugmentConfig), 0))
     loader = make_loader(views, ViewSampler(indices, 0, 0), 2, 0)
     answers = collect_answers(cast(SmearNetwork, network), loader, torch.device("cpu"))
     return evaluate(answers, policy or DecisionPolicy(), catalog, indices)

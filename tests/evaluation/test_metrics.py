@@ -13,9 +13,11 @@ from sklearn import metrics as sk
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError
-from bcd.evaluation.collect import choose_device, collect_answers, softmax
+from bcd.evaluation.answers import softmax
+from bcd.evaluation.collect import choose_device, collect_answers
 from bcd.evaluation.metrics import HEADLINE_METRICS, compute_metrics, confusion
 from bcd.models.backbones.build import Backbone
 from bcd.models.classifier import epoch_scores
@@ -188,7 +190,7 @@ def test_softmax_equals_that_of_torch_for_any_logits() -> None:
 def test_logits_are_gathered_in_order_from_a_network_in_eval_mode() -> None:
     x = torch.randn(11, 3, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(11)
-    cfg = ModelConfig(backbone="cnn", weights=None, dropout=0.5, unfreeze="all")
+    cfg = with_defaults(ModelConfig, backbone="cnn", weights=None, dropout=0.5, unfreeze="all")
     network = SmearNetwork(Backbone(nn.Sequential(nn.Conv2d(3, 5, 1)), 5), 4, cfg).train()
     x = x.view(11, 3, 1, 1)
     loader = DataLoader(TensorDataset(x, labels), batch_size=4)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import AugmentConfig
 from bcd.data.catalog import ImageRecord
 from bcd.data.synthetic.smears import draw_smear
@@ -154,7 +155,7 @@ def views(tmp_path: Path) -> ImageViews:
     for i in range(5):
         write_image(tmp_path / f"{i}.png", noise(i, i))
         images.append(ImageRecord(f"{i}.png", label=i % 3, sha256=f"{i:02d}", width=40, height=40))
-    return ImageViews(tmp_path, images, 32, Augmenter(AugmentConfig(), 0))
+    return ImageViews(tmp_path, images, 32, Augmenter(with_defaults(AugmentConfig), 0))
 
 
 @pytest.mark.parametrize("threads", [1, 2])

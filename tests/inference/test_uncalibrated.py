@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from bcd.config.compose import with_defaults
 from bcd.config.programs import CompareConfig, EvalConfig, EvalDataConfig, PredictConfig
 from bcd.errors import BcdError
 from bcd.inference.checkpoint import load_checkpoint
@@ -60,11 +61,18 @@ def spoil(trained: Path, run: Path, change: Callable[[dict[str, Any]], None]) ->
 
 
 def evaluates(ckpt: str, out: Path, uncalibrated: bool, corruption: str | None = None) -> object:
-    data = EvalDataConfig(num_workers=0)
+    data = with_defaults(EvalDataConfig, num_workers=0)
     return evaluate_checkpoint(
-        EvalConfig(ckpt, corruptions=corruption, uncalibrated=uncalibrated, device="cpu",
-                   run_dir=str(out), data=data)
-    )  # fmt: skip
+        with_defaults(
+            EvalConfig,
+            ckpt=ckpt,
+            corruptions=corruption,
+            uncalibrated=uncalibrated,
+            device="cpu",
+            run_dir=str(out),
+            data=data,
+        )
+    )
 
 
 def evaluates_corruptions(ckpt: str, out: Path, uncalibrated: bool) -> object:
@@ -76,17 +84,30 @@ def predicts(ckpt: str, out: Path, uncalibrated: bool) -> object:
     (out.parent / "bad.png").touch()
     files = [str(image), str(out.parent / "bad.png")]
     return predict(
-        PredictConfig(ckpt, files, uncalibrated=uncalibrated, device="cpu", num_workers=0,
-                      run_dir=str(out))
-    )  # fmt: skip
+        with_defaults(
+            PredictConfig,
+            ckpt=ckpt,
+            input=files,
+            uncalibrated=uncalibrated,
+            device="cpu",
+            num_workers=0,
+            run_dir=str(out),
+        )
+    )
 
 
 def compares(ckpt: str, out: Path, uncalibrated: bool) -> object:
-    data = EvalDataConfig(num_workers=0)
+    data = with_defaults(EvalDataConfig, num_workers=0)
     return compare_checkpoints(
-        CompareConfig([ckpt, ckpt], uncalibrated=uncalibrated, device="cpu", run_dir=str(out),
-                      data=data)
-    )  # fmt: skip
+        with_defaults(
+            CompareConfig,
+            ckpts=[ckpt, ckpt],
+            uncalibrated=uncalibrated,
+            device="cpu",
+            run_dir=str(out),
+            data=data,
+        )
+    )
 
 
 def rows(out: Path) -> list[dict[str, str]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bcd.evaluation.answers import softmax
 from bcd.evaluation.calibration import (
     calibrated_error_level,
     debiased_calibration_error,
     fit_temperature,
     reliability,
 )
-from bcd.evaluation.collect import softmax
 from bcd.evaluation.metrics import losses
 from tests.promises.stating import Check, Promise, repeated
 from tests.promises.worlds import Floats, Numbers, easiness

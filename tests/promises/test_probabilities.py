@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bcd.evaluation.collect import softmax
+from bcd.evaluation.answers import softmax
 from bcd.evaluation.metrics import compute_metrics
 from bcd.evaluation.probability_intervals import probability_intervals
 from tests.promises.stating import Check, Promise, repeated

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bcd.audit.checks import NOT_ESTABLISHED, Check, check_split
+from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.splits.split import make_split, other_split
@@ -64,19 +65,21 @@ def patients(parts: int) -> Catalog:
 
 def separation(catalog: Catalog, cfg: SplitConfig) -> Check:
     profile = profiled(made_up_statistics(np.zeros(len(catalog.images), np.int64), 1.0, 0), ())
-    checks = check_split(catalog, make_split(catalog, cfg), cfg, profile, DataConfig(root="."))
+    checks = check_split(
+        catalog, make_split(catalog, cfg), cfg, profile, with_defaults(DataConfig, root=".")
+    )
     return next(check for check in checks if check.name == "separation")
 
 
 def test_a_csv_that_separates_patients_passes() -> None:
-    check = separation(patients(1), SplitConfig(kind="csv"))
+    check = separation(patients(1), with_defaults(SplitConfig, kind="csv"))
     assert check.status == "PASS"
     assert "6 groups (the CSV's column 'group') are each in a single set" in check.finding
 
 
 @pytest.mark.parametrize("kind", ["csv", "stratified"])
 def test_patients_in_several_sets_are_counted(kind: str) -> None:
-    catalog, cfg = patients(3), SplitConfig(kind=kind)
+    catalog, cfg = patients(3), with_defaults(SplitConfig, kind=kind)
     split = make_split(catalog, cfg)
     parts: dict[str, set[str]] = {}
     for image, subset in zip(catalog.images, split.subsets, strict=True):
@@ -92,7 +95,7 @@ def test_patients_in_several_sets_are_counted(kind: str) -> None:
 def test_a_csv_without_patients_states_that_none_are_known() -> None:
     catalog = patients(1)
     images = tuple(replace(image, group="") for image in catalog.images)
-    check = separation(replace(catalog, images=images), SplitConfig(kind="csv"))
+    check = separation(replace(catalog, images=images), with_defaults(SplitConfig, kind="csv"))
     assert check.status == "WARN"
     assert (
         "no groups are known, so images of one slide may be in both train and test" in check.finding
@@ -125,4 +128,4 @@ def test_changing_the_seed_is_not_suggested_for_a_csv_without_a_class() -> None:
     catalog = patients(1)
     images = tuple(replace(p, subset="train" if p.label else p.subset) for p in catalog.images)
     with pytest.raises(BcdError, match="has no image of class 'class1': give other values in"):
-        make_split(replace(catalog, images=images), SplitConfig(kind="csv"))
+        make_split(replace(catalog, images=images), with_defaults(SplitConfig, kind="csv"))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bcd.audit.checks import check_files
+from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig
 from bcd.data.catalog import Catalog
 from bcd.data.files import read_bytes
@@ -39,7 +40,7 @@ def save(root: Path, images: dict[str, Pixels]) -> Catalog:
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.ascontiguousarray(image)).save(file)
-    return load_catalog(DataConfig(root=str(root)))
+    return load_catalog(with_defaults(DataConfig, root=str(root)))
 
 
 def reencoded(image: Pixels) -> Pixels:
@@ -77,7 +78,7 @@ def parted_copies(root: Path) -> Catalog:
     save(root, {**images, "B/2.png": parts[0], "B/3.png": parts[1]})
     shutil.copy(root / "A/2.png", root / "A/7.png")
     Image.fromarray(smear(4)).save(root / "A/8.bmp")
-    return load_catalog(DataConfig(root=str(root)))
+    return load_catalog(with_defaults(DataConfig, root=str(root)))
 
 
 def test_copies_near_duplicates_and_overlaps_are_told_apart(tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_the_second_survey_opens_no_image(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr("bcd.data.quality.image_statistics.read_bytes", recorded)
     monkeypatch.setattr("bcd.data.quality.keypoints.read_bytes", counted)
-    catalog = load_catalog(DataConfig(root=str(root)))
+    catalog = load_catalog(with_defaults(DataConfig, root=str(root)))
     first = profile_images(catalog)
     assert (len(opened), len(registered)) == (8, 8)
     again = profile_images(catalog)
@@ -177,7 +178,7 @@ def test_the_second_survey_opens_no_image(tmp_path: Path, monkeypatch: pytest.Mo
         np.testing.assert_array_equal(column, getattr(again.statistics, name))
     # A changed image is looked at anew, alone; so is everything once the memory is damaged.
     Image.fromarray(smear(77)).save(root / "A" / "0.png")
-    changed = load_catalog(DataConfig(root=str(root)))
+    changed = load_catalog(with_defaults(DataConfig, root=str(root)))
     profile = profile_images(changed)
     assert opened[8:] == [root / "A" / "0.png"]
     expected = describe(smear(77))["grey"]
@@ -227,7 +228,7 @@ def test_one_image_of_a_field_stays_and_none_of_a_conflict(tmp_path: Path) -> No
     assert (files.status, files.fix) == ("PASS", "")
     left_out = "3 left out by data.drop_duplicates=true"
     assert files.finding == f"all {len(images)} can be read; {left_out}"
-    asked = load_catalog(DataConfig(root=str(root), drop_duplicates=True))
+    asked = load_catalog(with_defaults(DataConfig, root=str(root), drop_duplicates=True))
     assert asked.images == catalog.images
 
 

@@ -10,6 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from bcd.cli.overrides import unknown_key
+from bcd.config.compose import with_defaults
 from bcd.config.schema import SplitConfig
 from bcd.sweeps.configurations import group_trials
 from bcd.sweeps.exposure import Exposure, exposure_text, find_exposure
@@ -26,7 +27,7 @@ SEEN = "ranking used test images"
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_seed_of_the_split_follows_no_other(kind: str, tmp_path: Path) -> None:
-    default = SplitConfig().seed
+    default = with_defaults(SplitConfig).seed
     for seed in (0, 7):
         cfg = train_config(tmp_path, f"split={kind}", f"seed={seed}")
         assert (cfg.seed, cfg.split.seed) == (seed, default)
