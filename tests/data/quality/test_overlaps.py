@@ -226,7 +226,7 @@ def test_one_image_of_a_field_stays_and_none_of_a_conflict(tmp_path: Path) -> No
     assert "another class" in reasons["A/2.png"]
     files = check_files(catalog)[0]  # they can be read, and nothing is to be repaired
     assert (files.status, files.fix) == ("PASS", "")
-    left_out = "3 left out by data.drop_duplicates=true"
+    left_out = "3 excluded by data.drop_duplicates=true"
     assert files.finding == f"all {len(images)} can be read; {left_out}"
     asked = load_catalog(with_defaults(DataConfig, root=str(root), drop_duplicates=True))
     assert asked.images == catalog.images

@@ -134,4 +134,4 @@ def test_groups_of_a_split_file_do_not_establish_that_patients_are_apart(
     assert check.finding.startswith(NOT_ESTABLISHED)
     count = len(set(groups))
     assert f"{count} groups (split.file's column 'group'); {parted} groups are in" in check.finding
-    assert "does not say whether they are patients or likely slides" in check.finding
+    assert "does not say whether they are patients or estimated slide groups" in check.finding
