@@ -30,6 +30,7 @@ def frozen_features(
         model.input_size,
         Augmenter(AugmentConfig(), 0),
         data.mask_scale_bar,
+        catalog.kept,
     )
     needs = [Need(range(len(catalog.images)), (PLAIN,))]
     # Without a bank there is nothing to take features from; this one is shared with training.

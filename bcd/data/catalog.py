@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bcd.data.workspace import Workspace
+
 
 @dataclass(frozen=True)
 class ImageRecord:
@@ -51,7 +53,8 @@ class Catalog:
         benign: Index of the class that is not cancer, None where no class is.
         images: Usable images, sorted by path.
         rejected: Files that were rejected.
-        checked: How it is known that the files are what is remembered of them.
+        checked: How it is known that the files are those that the cache describes.
+        kept: What the scan computed of the images that it read; None if it kept nothing.
     """
 
     root: Path
@@ -60,6 +63,7 @@ class Catalog:
     images: tuple[ImageRecord, ...]
     rejected: tuple[Rejected, ...]
     checked: str = field(default="", compare=False)
+    kept: Workspace | None = field(default=None, compare=False, repr=False)
 
     @property
     def labels(self) -> list[int]:

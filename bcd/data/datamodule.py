@@ -53,6 +53,7 @@ class SmearDataModule(pl.LightningDataModule):
             size,
             Augmenter(augment, seed),
             data.mask_scale_bar,
+            catalog.kept,
         )
         # What is loaded from; another room may put a faster source of the same in its place.
         self.source: ViewSource = self.images

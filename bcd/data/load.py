@@ -18,12 +18,16 @@ from bcd.errors import BcdError, ConfigError
 from bcd.storage import typed_path
 
 
-def load_catalog(cfg: DataConfig, classes: Sequence[str] | None = None) -> Catalog:
+def load_catalog(
+    cfg: DataConfig, classes: Sequence[str] | None = None, keep: int | None = None
+) -> Catalog:
     """Makes the catalog of `data.root`, generating or downloading the images where asked.
 
     Args:
         cfg: The `data` group.
         classes: Class names of a trained model; the images' classes must be among them.
+        keep: Side of the network's input in pixels. New files are then measured and resized in the
+            same pass that checks them, so that later steps do not decode them again.
 
     Returns:
         The catalog.
@@ -34,7 +38,7 @@ def load_catalog(cfg: DataConfig, classes: Sequence[str] | None = None) -> Catal
     root = provide_root(cfg)
     base, everything = list_entries(root, cfg.variant)
     entries = [entry for entry in everything if not entry.reason]
-    scan = scan_files([entry.path for entry in entries], root, cfg.min_size)
+    scan = scan_files([entry.path for entry in entries], root, cfg.min_size, keep)
     names = tuple(classes) if classes is not None else order_classes(e.class_name for e in entries)
     _check_classes(root, entries, scan.facts, names, trained=classes is not None)
     images: list[ImageRecord] = []
@@ -54,7 +58,7 @@ def load_catalog(cfg: DataConfig, classes: Sequence[str] | None = None) -> Catal
         images.append(ImageRecord(path, label, fact.sha256, *size, group, entry.subset))
     rejected.sort(key=lambda item: item.path)
     benign = benign_index(names, cfg.benign)
-    catalog = Catalog(base, names, benign, tuple(images), tuple(rejected), scan.how)
+    catalog = Catalog(base, names, benign, tuple(images), tuple(rejected), scan.how, scan.kept)
     if not cfg.drop_duplicates:
         return catalog
     from bcd.data.quality.profile import drop_duplicates

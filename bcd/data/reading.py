@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from bcd.config.schema import MOST_SIDE
 from bcd.data.bit_depth import colour_to_8_bits, grey_to_8_bits
 from bcd.data.files import Gate, ImageError, read_bytes, room_for
 from bcd.data.opening import PIXELS, check_tags, opened
+from bcd.errors import BcdError
 
 # Images of more pixels are read at half their width and height, which bounds the memory of all
 # that follows. Cameras of microscopes have fewer, so this changes nothing for ordinary images.
@@ -46,43 +49,72 @@ def read_image(path: Path, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[np
 
 def decode_image(data: bytes, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[np.uint8]:
     """Decodes an encoded image as `read_image` does, from memory."""
+    return decode(data, min_size, gate).pixels
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image and what its file says about it.
+
+    Attributes:
+        pixels: RGB, shape (height, width, 3), as `read_image` returns them.
+        size: Width and height in pixels as stored, before EXIF rotation and halving.
+        jpeg_tables: Sums of the luminance and the chrominance quantisation table; 0 if the file is
+            not a JPEG.
+    """
+
+    pixels: NDArray[np.uint8]
+    size: tuple[int, int]
+    jpeg_tables: tuple[int, int]
+
+
+def decode(data: bytes, min_size: int = 1, gate: Gate = PIXELS) -> Decoded:
+    """Decodes an encoded image to its end.
+
+    Raises:
+        ImageError: As in `read_image`.
+    """
     with opened(data, min_size, gate) as image:
         width, height = image.size
-        # No side gets shorter than what a network may take.
+        tables = getattr(image, "quantization", None) or {}
+        sums = sum(tables.get(0, ())), sum(tables.get(1, ()))
+        # No side becomes shorter than the largest input size of a network.
         half = width * height > HALVED_ABOVE and min(width, height) >= 2 * MOST_SIDE
-        if half:  # JPEG alone decodes to half the size at once
+        if half:  # only JPEG decodes directly to half the size
             image.draft(image.mode, (width // 2, height // 2))
         image.load()
         _refuse_unsupported(image)
         pixels = _to_array(_to_8_bits(image, data), 2 if half and image.size[0] == width else 1)
         turn = _turn(image)
-        return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+        upright = pixels if turn is None else np.ascontiguousarray(turn(pixels))
+        return Decoded(upright, (width, height), sums)
 
 
-def check_image(data: bytes, min_size: int) -> tuple[int, int]:
-    """Checks that an encoded image decodes to its end, as cheaply as its format allows.
+@dataclass(frozen=True)
+class ReadImage(Decoded):
+    """A decoded image together with the length of its file in bytes."""
 
-    Returns:
-        Width and height in pixels, as stored (before EXIF rotation).
+    length: int
+
+
+def read_verified(path: Path, sha256: str) -> ReadImage:
+    """Reads one image and checks that its bytes are the expected ones.
+
+    Args:
+        path: The file.
+        sha256: What the file's bytes hash to.
 
     Raises:
-        ImageError: As in `read_image`.
+        BcdError: The file cannot be read as an image, or its content has changed.
     """
-    with opened(data, min_size) as image:
-        size = image.size
-        # JPEG decodes at an eighth of the size many times faster and still meets a missing end.
-        image.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
-        image.load()
-        _refuse_unsupported(image)
-        _to_8_bits(image, data)
-        return size
-
-
-def jpeg_tables(data: bytes) -> tuple[int, int]:
-    """Sums of the luminance and the chrominance quantisation table; 0 where it is no JPEG."""
-    with opened(data, 1) as image:
-        tables = getattr(image, "quantization", None) or {}
-        return sum(tables.get(0, ())), sum(tables.get(1, ()))
+    try:
+        with room_for(path):
+            data = read_bytes(path)
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise BcdError(f"{path} has changed since the catalog was made; start again")
+            return ReadImage(**vars(decode(data)), length=len(data))
+    except ImageError as error:
+        raise BcdError(f"{path} {error}; start again") from error
 
 
 def fit(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 
 from bcd.config.schema import AugmentConfig
 from bcd.data.catalog import ImageRecord
-from bcd.data.reading import prepare, read_image
+from bcd.data.reading import mask_scale_bar, prepare, read_image, read_verified
+from bcd.data.workspace import Workspace, pixels_part
 
 # The image as it is, merely resized: what val, test and predict see.
 PLAIN = -1
@@ -140,6 +141,7 @@ class ImageViews(ViewSource):
         size: Side of the result in pixels.
         augmenter: Makes the views.
         mask: Whether the corner with the scale bar is covered.
+        kept: Resized images that the scan kept; they are not decoded again.
     """
 
     def __init__(
@@ -149,24 +151,38 @@ class ImageViews(ViewSource):
         size: int,
         augmenter: Augmenter,
         mask: bool = False,
+        kept: Workspace | None = None,
     ) -> None:
         self.root = root
         self.images = images
         self.size = size
         self.augmenter = augmenter
         self.mask = mask
+        self.kept = kept
         self.most_pixels = max((p.width * p.height for p in images), default=0)
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def pixels(self, index: int) -> NDArray[np.uint8]:
-        """The decoded, resized image, shape (size, size, 3), RGB."""
-        return self.prepare(read_image(self.root / self.images[index].path))
+    def pixels(self, index: int, verify: bool = False) -> NDArray[np.uint8]:
+        """The decoded, resized image, shape (size, size, 3), RGB.
 
-    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A decoded image as the network takes it, but for views: resized, perhaps covered."""
-        return prepare(image, self.size, self.mask)
+        Args:
+            index: Of the image.
+            verify: Whether to check the file's sha256.
+
+        Raises:
+            ImageError: The file cannot be read, if `verify` is false.
+            BcdError: The file cannot be read or has changed, if `verify` is true.
+        """
+        image = self.images[index]
+        path = self.root / image.path
+        if self.kept is not None:
+            fitted = self.kept.get(path, image.sha256, pixels_part(self.size))
+            if fitted is not None:
+                return mask_scale_bar(fitted) if self.mask else fitted
+        pixels = read_verified(path, image.sha256).pixels if verify else read_image(path)
+        return prepare(pixels, self.size, self.mask)
 
     def view(self, pixels: NDArray[np.uint8], key: Key) -> NDArray[np.uint8]:
         """A view of what `pixels` returned."""
@@ -176,3 +192,7 @@ class ImageViews(ViewSource):
         """Pixels of a view, uint8 (size, size, 3), and the label."""
         view = self.view(self.pixels(key[0]), key)
         return torch.from_numpy(np.ascontiguousarray(view)), self.images[key[0]].label
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Other processes than forked ones have no access to the workspace."""
+        return {**vars(self), "kept": None}

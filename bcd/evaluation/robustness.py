@@ -68,7 +68,9 @@ def brief_robustness(
         indices[i] for i in np.linspace(0, len(indices) - 1, min(_FEW, len(indices))).astype(int)
     ]
     augmenter = CorruptionAugmenter(_SHORT)
-    source = ImageViews(catalog.root, catalog.images, model.input_size, augmenter, mask)
+    source = ImageViews(
+        catalog.root, catalog.images, model.input_size, augmenter, mask, catalog.kept
+    )
     versions = (PLAIN, *range(len(_SHORT)))
     # Activations in front of trained blocks would take more room than time.
     pooled = FeaturesConfig(**{**vars(features), "bank": features.bank and network.prefix.pooled})

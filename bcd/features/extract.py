@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import shutil
 import threading
 import time
@@ -18,8 +17,6 @@ import torch
 from numpy.typing import NDArray
 
 from bcd.console import say, track
-from bcd.data.files import ImageError, read_bytes, room_for
-from bcd.data.reading import decode_image
 from bcd.data.views import Augmenter, ImageViews
 from bcd.errors import BcdError
 from bcd.features.bank import Bank
@@ -163,16 +160,7 @@ class Extractor:
     def _draw(self, index: int, views: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
         image = self._source.images[index]
         augmenter: Augmenter = self._own.augmenter
-        try:
-            with room_for(self._source.root / image.path):
-                data = read_bytes(self._source.root / image.path)
-                pixels = self._source.prepare(decode_image(data))
-                sha256 = hashlib.sha256(data).hexdigest()
-                del data
-        except ImageError as error:
-            raise BcdError(f"{image.path} {error}; start the run again") from error
-        if sha256 != image.sha256:
-            raise BcdError(f"{image.path} has changed while the run went on; start it again")
+        pixels = self._source.pixels(index, verify=True)
         for view in views:
             yield augmenter(pixels, image.sha256, view)
 

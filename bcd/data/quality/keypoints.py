@@ -7,19 +7,18 @@ that knows what mirroring does to them.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.data.files import ImageError, read_bytes, room_for
 from bcd.data.parallel import read_each
-from bcd.data.reading import BAR_HEIGHT, BAR_WIDTH, decode_image
-from bcd.errors import BcdError
+from bcd.data.reading import BAR_HEIGHT, BAR_WIDTH, read_verified
+from bcd.data.workspace import Workspace
 
 MOST = 128  # keypoints an image, the strongest
 VIEW = 64  # longer side, in pixels, of the grey version that overlaps are correlated on
@@ -55,24 +54,54 @@ class Keypoints:
     views: NDArray[np.uint8]
 
 
-def find_keypoints(paths: Mapping[str, Path], small: bool) -> Keypoints:
+# The keypoints of one image: how many there are, and the fields of `describe_image`.
+ROW = np.dtype(
+    [
+        ("count", np.int64),
+        ("place", np.complex64, (MOST,)),
+        ("angle", np.float32, (MOST,)),
+        ("descriptors", np.uint8, (MOST, 128)),
+        ("extent", np.float32, (2,)),
+        ("view", np.uint8, (VIEW, VIEW)),
+    ]
+)
+PART = "keypoints"  # name of a row in a workspace
+
+
+def find_keypoints(
+    files: Mapping[str, Path], small: bool, kept: Workspace | None = None
+) -> Keypoints:
     """Finds the keypoints of each image, given by its sha256, in order.
 
     Args:
-        paths: The images.
-        small: Whether none is large (`bcd.data.parallel`).
+        files: The images.
+        small: Whether every image is small (`bcd.data.parallel`).
+        kept: Rows that the scan found.
 
     Raises:
-        BcdError: An image has changed or gone.
+        BcdError: An image has changed or is missing.
     """
-    n = len(paths)
+    n = len(files)
     count = np.zeros(n, np.int64)
     place, angle = np.zeros((n, MOST), np.complex64), np.zeros((n, MOST), np.float32)
     raw = np.zeros((n, MOST, 128), np.uint8)
     extent, views = np.zeros((n, 2), np.float32), np.zeros((n, VIEW, VIEW), np.uint8)
-    for i, one in enumerate(read_each(_read, paths, small, "Finding keypoints")):
-        k = count[i] = len(one[0])
-        place[i, :k], angle[i, :k], raw[i, :k], extent[i], views[i] = one
+    columns = (count, place, angle, raw, extent, views)
+
+    def put(number: int, row: NDArray[Any]) -> None:
+        for name, column in zip(ROW.names or (), columns, strict=True):
+            column[number] = row[name]
+
+    unread: dict[int, tuple[Path, str]] = {}
+    for number, (sha256, path) in enumerate(files.items()):
+        row = None if kept is None else kept.get(path, sha256, PART)
+        if row is None:
+            unread[number] = path, sha256
+        else:
+            put(number, row)
+    rows = read_each(_read, list(unread.values()), small, "Finding keypoints")
+    for number, row in zip(unread, rows, strict=True):
+        put(number, row)
     k = max(int(count.max(initial=0)), 1)
     descriptors, mirror = _compressed(raw[:, :k], count)
     return Keypoints(
@@ -80,18 +109,17 @@ def find_keypoints(paths: Mapping[str, Path], small: bool) -> Keypoints:
     )
 
 
-def _read(path: Path, sha256: str) -> tuple[NDArray[np.generic], ...]:
-    try:
-        with room_for(path):
-            data = read_bytes(path)
-            image = decode_image(data)
-            found = hashlib.sha256(data).hexdigest()
-            del data
-    except ImageError as error:
-        raise BcdError(f"{path} {error}; start again") from error
-    if found != sha256:  # its overlaps are kept under this name
-        raise BcdError(f"{path} has changed since the catalog was made; start again")
-    return describe_image(image)
+def _read(file: tuple[Path, str]) -> NDArray[Any]:
+    return keypoint_row(read_verified(*file).pixels)
+
+
+def keypoint_row(image: NDArray[np.uint8]) -> NDArray[Any]:
+    """Finds the keypoints of one image (height, width, 3); returns a row of type `ROW`."""
+    row: NDArray[Any] = np.zeros((), ROW)
+    place, angle, descriptors, row["extent"], row["view"] = describe_image(image)
+    k = row["count"] = len(place)
+    row["place"][:k], row["angle"][:k], row["descriptors"][:k] = place, angle, descriptors
+    return row
 
 
 def describe_image(image: NDArray[np.uint8]) -> tuple[NDArray[np.generic], ...]:

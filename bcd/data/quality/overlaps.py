@@ -119,7 +119,7 @@ def _copies(catalog: Catalog, statistics: ImageStatistics) -> tuple[list[Overlap
 def _registered(catalog: Catalog, indices: Sequence[int]) -> Iterator[Overlap]:
     """Pairs of different images that overlap; `indices` are the catalog's, ascending."""
     files = {catalog.images[i].sha256: catalog.root / catalog.images[i].path for i in indices}
-    points = find_keypoints(files, are_small(catalog))
+    points = find_keypoints(files, are_small(catalog), catalog.kept)
     place = {index: number for number, index in enumerate(indices)}
     orders = [
         np.asarray([place[i] for i in file_order(catalog, label) if i in place], np.int64)
