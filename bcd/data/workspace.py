@@ -137,6 +137,9 @@ class Workspace:
     def get(self, path: Path, sha256: str, part: str) -> NDArray[Any] | None:
         """A part of an image; None if it was not kept or the file has been touched."""
         number = self._numbers.get((sha256, part))
-        if number is None or self._stamps.get(str(path)) != (file_stamp(path) or None):
+        if number is None:
+            return None
+        stamp = file_stamp(path)
+        if not stamp or stamp != self._stamps.get(str(path)):
             return None
         return self.slots.read(number, part)

@@ -80,13 +80,13 @@ def test_they_are_noticed_without_reading_all(change: object, root: Path) -> Non
     assert before.checked == "content of all 6 files hashed in this run"
     again = load(root)
     assert again == before
-    assert again.checked.startswith("6 of 6 files taken from memory by size, inode and times")
+    assert again.checked.startswith("6 of 6 files recognised by size, inode and times")
     assert callable(change)
     change(root)
     after = load(root)
     assert after.fingerprint() != before.fingerprint()
     known = 4 if change is swap else 5
-    assert after.checked.startswith(f"{known} of 6 files taken from memory")
+    assert after.checked.startswith(f"{known} of 6 files recognised")
     assert f"content of the other {6 - known} hashed" in after.checked
 
 
@@ -103,8 +103,8 @@ def test_inodes_that_do_not_last_cost_reading_and_no_more(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = load(root)
-    stamp = scan._stamp
-    monkeypatch.setattr(scan, "_stamp", lambda p: [*stamp(p)[:3], hash((p, 1)), stamp(p)[4]])
+    stamp = scan.file_stamp
+    monkeypatch.setattr(scan, "file_stamp", lambda p: (*stamp(p)[:3], hash((p, 1)), stamp(p)[4]))
     after = load(root)
     assert after == before
     assert after.checked == "content of all 6 files hashed in this run"
@@ -121,5 +121,5 @@ def test_looks_of_a_file_that_was_replaced_meanwhile_are_not_kept(root: Path) ->
 
 def test_unchanged_files_are_decoded_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(write_classes(root, ("c",)))
-    monkeypatch.setattr(scan, "check_image", None)
+    monkeypatch.setattr(scan, "decode", None)
     assert load(root) == first
