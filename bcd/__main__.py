@@ -29,7 +29,7 @@ VERBS = {
     "compare": Verb("compare two checkpoints on the same images", "compare", "compare"),
     "sweep": Verb("rank the trials of a sweep so far", "sweep"),
     "models": Verb("list the networks", "models"),
-    "features": Verb("list, verify and remove feature banks", "features"),
+    "cache": Verb("list, verify and remove cached results", "cache"),
 }
 
 

@@ -166,8 +166,8 @@ class GrowingFile:
 class JsonCache:
     """Results of one kind that can be computed again, one file each below `cache_dir()`.
 
-    A file has two lines of JSON: a header with the sha256 of the second line and what the content
-    is about, and the content.
+    A file has two lines of JSON: a header, which says what the content is about and holds the
+    sha256 of that and of the second line, and the content.
 
     Attributes:
         name: Of the folder.
@@ -188,8 +188,8 @@ class JsonCache:
 
     def save(self, key: str, about: str, content: Any) -> None:
         """Writes the content for a key; a cache that cannot be written is not an error."""
-        text = json.dumps(content)
-        header = json.dumps({"sha256": digest(text), "about": written_path(about)})
+        text, about = json.dumps(content), written_path(about)
+        header = json.dumps({"sha256": digest(f"{about}\n{text}"), "about": about})
         with contextlib.suppress(OSError), replacing(self.file(key)) as stream:
             stream.write(f"{header}\n{text}\n".encode("ascii"))
 
@@ -203,6 +203,9 @@ class JsonCache:
         """
         head, _, text = file.read_text(encoding="ascii").removesuffix("\n").partition("\n")
         header = json.loads(head)
-        if not isinstance(header, dict) or header.get("sha256") != digest(text):
+        if not isinstance(header, dict):
+            raise ValueError("no header")
+        about = str(header.get("about"))
+        if header.get("sha256") != digest(f"{about}\n{text}"):
             raise ValueError("wrong checksum")
-        return str(header.get("about", "")), json.loads(text)
+        return about, json.loads(text)

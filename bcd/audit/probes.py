@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +13,9 @@ from numpy.typing import NDArray
 from bcd.audit.sources import Values
 from bcd.data.catalog import Catalog
 from bcd.data.splits.split import Split
-from bcd.storage import cache_dir, write_text
+from bcd.storage import JsonCache
+
+CACHE = JsonCache("shortcuts")
 
 _VERSION = 5  # raise it when the same looks give other scores
 _TREES = 100
@@ -191,11 +191,9 @@ def remembered(
     pairs = zip(catalog.images, split.subsets, strict=True)
     rows = [f"{image.sha256} {image.label} {subset}" for image, subset in pairs]
     text = "\n".join([str(_VERSION), source, *catalog.classes, *rows])
-    file = cache_dir() / "shortcuts" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        stored = json.loads(file.read_text(encoding="utf-8"))
+    stored = CACHE.load(text)
+    with contextlib.suppress(TypeError):  # nothing, or not what this version writes
         return Unmeasured(**stored) if "reason" in stored else Score(**stored)
     made = compute()
-    with contextlib.suppress(OSError):  # without a memory the next run computes it again, no more
-        write_text(file, json.dumps(asdict(made)))
+    CACHE.save(text, f"{source}, {made.split} split, of {catalog.root}", asdict(made))
     return made

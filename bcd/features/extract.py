@@ -213,6 +213,6 @@ class _Job:
 
 def _disk_full(folder: object, reason: str) -> BcdError:
     return BcdError(
-        f"feature bank: cannot write to {folder} ({reason}); make room (bcd features "
+        f"feature bank: cannot write to {folder} ({reason}); make room (bcd cache "
         "list) or set BCD_CACHE to another disk, and start again: it goes on where it was"
     )

@@ -13,6 +13,7 @@ from bcd.data import scan
 from bcd.data.catalog import Catalog
 from bcd.data.load import load_catalog
 from bcd.data.quality.image_statistics import image_statistics
+from bcd.data.workspace import file_stamp
 from bcd.errors import BcdError
 from tests.helpers.noise import noise, write_classes, write_image
 
@@ -103,7 +104,7 @@ def test_inodes_that_do_not_last_cost_reading_and_no_more(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = load(root)
-    stamp = scan.file_stamp
+    stamp = file_stamp
     monkeypatch.setattr(scan, "file_stamp", lambda p: (*stamp(p)[:3], hash((p, 1)), stamp(p)[4]))
     after = load(root)
     assert after == before

@@ -86,7 +86,7 @@ def find_keypoints(
     place, angle = np.zeros((n, MOST), np.complex64), np.zeros((n, MOST), np.float32)
     raw = np.zeros((n, MOST, 128), np.uint8)
     extent, views = np.zeros((n, 2), np.float32), np.zeros((n, VIEW, VIEW), np.uint8)
-    columns = (count, place, angle, raw, extent, views)
+    columns: tuple[NDArray[Any], ...] = (count, place, angle, raw, extent, views)
 
     def put(number: int, row: NDArray[Any]) -> None:
         for name, column in zip(ROW.names or (), columns, strict=True):
@@ -116,8 +116,9 @@ def _read(file: tuple[Path, str]) -> NDArray[Any]:
 def keypoint_row(image: NDArray[np.uint8]) -> NDArray[Any]:
     """Finds the keypoints of one image (height, width, 3); returns a row of type `ROW`."""
     row: NDArray[Any] = np.zeros((), ROW)
-    place, angle, descriptors, row["extent"], row["view"] = describe_image(image)
-    k = row["count"] = len(place)
+    place, angle, descriptors, extent, view = describe_image(image)
+    k = len(place)
+    row["count"], row["extent"], row["view"] = k, extent, view
     row["place"][:k], row["angle"][:k], row["descriptors"][:k] = place, angle, descriptors
     return row
 

@@ -6,7 +6,6 @@ Copies are found by their content; of what is left, pairs that are worth it are 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,9 @@ from bcd.data.quality.image_statistics import ImageStatistics
 from bcd.data.quality.keypoints import Keypoints, find_keypoints
 from bcd.data.quality.registration import Registration, register
 from bcd.data.quality.retrieval import Candidates, find_candidates, find_more
-from bcd.storage import cache_dir, digest, write_csv, write_text
+from bcd.storage import JsonCache, write_csv
+
+CACHE = JsonCache("overlaps")
 
 _VERSION = 4  # raise it when the same images give other overlaps
 
@@ -83,9 +84,9 @@ def find_overlaps(catalog: Catalog, look: Callable[[], ImageStatistics]) -> list
     """
     rows = [f"{p.sha256} {p.label} {p.path}" for p in catalog.images]
     text = "\n".join([str(_VERSION), *rows])  # the path too, which gives the file order
-    file = cache_dir() / "overlaps" / f"{digest(text)[:16]}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return [Overlap(*row) for row in json.loads(file.read_text(encoding="utf-8"))]
+    cached = CACHE.load(text)
+    with contextlib.suppress(TypeError):  # nothing, or not what this version writes
+        return [Overlap(*row) for row in cached]
     from threadpoolctl import threadpool_limits
 
     found, different = _copies(catalog, look())
@@ -94,8 +95,8 @@ def find_overlaps(catalog: Catalog, look: Callable[[], ImageStatistics]) -> list
     with threadpool_limits(1):
         found += _registered(catalog, different)
     found.sort(key=lambda pair: (pair.first, pair.second))
-    with contextlib.suppress(OSError):  # without a memory the next run looks again, no more
-        write_text(file, json.dumps([astuple(pair) for pair in found]))
+    about = f"{len(found)} pairs among {len(catalog.images)} images of {catalog.root}"
+    CACHE.save(text, about, [astuple(pair) for pair in found])
     return found
 
 
