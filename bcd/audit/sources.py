@@ -1,7 +1,7 @@
 """Sources: what the class may be told from that is not the shape of cells.
 
-Only the colours of the background see no cell, as far as one can be told from glass
-(`bcd.data.quality.background` says where not). Whole-image colours, thumbnails, borders
+Only the colours of the background exclude cells, as far as these can be detected
+(`bcd.data.quality.background` describes the limits). Whole-image colours, thumbnails, borders
 and corners hold stained cells too, or pieces of them: what they tell is not of slide and camera
 alone. On drawn smears, whose background knows nothing of the cells, colours of the whole image
 predict how much of it is stained with an R2 of 0.90, the corner patches with one of 0.13, and the
@@ -43,7 +43,7 @@ def _corner(number: int, statistics: ImageStatistics, _: Catalog) -> Values:
 
 
 SOURCES: dict[str, Callable[[ImageStatistics, Catalog], Values]] = {
-    BACKGROUND: lambda statistics, _: statistics.glass,
+    BACKGROUND: lambda statistics, _: statistics.background_quantiles,
     PATCHES: lambda statistics, _: statistics.patches,
     COLOUR: lambda statistics, _: statistics.quantiles,
     "border": lambda statistics, _: statistics.frame.astype(np.float32),

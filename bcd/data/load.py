@@ -1,4 +1,4 @@
-"""Makes the catalog of a data root, and lists the files that predict is asked for."""
+"""Builds the catalog of a data root, and lists the input files of predict."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bcd.storage import typed_path
 def load_catalog(
     cfg: DataConfig, classes: Sequence[str] | None = None, keep: int | None = None
 ) -> Catalog:
-    """Makes the catalog of `data.root`, generating or downloading the images where asked.
+    """Builds the catalog of `data.root`, generating or downloading the images if configured.
 
     Args:
         cfg: The `data` group.
@@ -33,7 +33,7 @@ def load_catalog(
         The catalog.
 
     Raises:
-        BcdError: The root cannot be had, has no classes, or a class has no usable image.
+        BcdError: The root is not available, has no classes, or a class has no usable image.
     """
     root = provide_root(cfg)
     base, everything = list_entries(root, cfg.variant)
@@ -67,9 +67,9 @@ def load_catalog(
 
 
 def expand_inputs(inputs: Sequence[str]) -> list[Path]:
-    """Lists the files that predict is asked for: files, folders (searched deeply) and globs.
+    """Lists the input files of predict: files, folders (searched recursively) and globs.
 
-    Folders that could not be searched and broken links are among them; `folder_reason` says why.
+    Includes folders that could not be searched and broken links; `folder_reason` gives the reason.
 
     Raises:
         BcdError: One of them matches nothing.
@@ -91,7 +91,7 @@ def expand_inputs(inputs: Sequence[str]) -> list[Path]:
 
 
 def _matching(pattern: Path) -> list[Path]:
-    """Files that a glob names; brackets in folders that are there under that name stand as such."""
+    """Files that match a glob; brackets in the names of existing folders are taken literally."""
     import glob
 
     start = pattern

@@ -19,8 +19,8 @@ from bcd.data.files import Gate, ImageError, read_bytes, room_for
 from bcd.data.opening import PIXELS, check_tags, opened
 from bcd.errors import BcdError
 
-# Images of more pixels are read at half their width and height, which bounds the memory of all
-# that follows. Cameras of microscopes have fewer, so this changes nothing for ordinary images.
+# Larger images are read at half their width and height, which bounds the memory of later steps.
+# Microscope cameras have fewer pixels, so ordinary images are not affected.
 HALVED_ABOVE = 25_000_000
 
 
@@ -28,14 +28,14 @@ def read_image(path: Path, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[np
     """Reads one image.
 
     Greyscale becomes three equal channels, palettes and CMYK are converted, 16-bit values are
-    brought to 8 bits by the depth that is meant (`bcd.data.bit_depth`), transparency is laid on
-    white, and EXIF rotation is applied. An image of more than `HALVED_ABOVE`
-    pixels comes at half its width and height, averaged over 2 x 2 pixels.
+    brought to 8 bits by their actual depth (`bcd.data.bit_depth`), transparent pixels are composed
+    on white, and EXIF rotation is applied. An image of more than `HALVED_ABOVE` pixels is returned
+    at half its width and height, averaged over 2 x 2 pixels.
 
     Args:
         path: An image file of one of `SUFFIXES`.
         min_size: Smallest accepted side in pixels.
-        gate: Bounds how many pixels are decoded at a time.
+        gate: Bounds how many pixels are decoded at the same time.
 
     Returns:
         RGB pixels, shape (height, width, 3).
@@ -125,7 +125,7 @@ def fit(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
     resized: Any = image
     if height > size or width > size:
-        # First the longer side alone: OpenCV averages only where neither side grows.
+        # First only the side that shrinks: OpenCV averages only if neither side grows.
         least = (min(width, size), min(height, size))
         resized = cv2.resize(resized, least, interpolation=cv2.INTER_AREA)
     if height < size or width < size:
@@ -133,17 +133,17 @@ def fit(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.asarray(resized, dtype=np.uint8)
 
 
-# Share of the width and the height that a scale bar in the corner takes at the most.
+# Largest share of the width and the height that a scale bar in the corner takes.
 BAR_WIDTH, BAR_HEIGHT = 0.2, 0.13
 
 
 def mask_scale_bar(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Covers the bottom right corner with the mirror image of what stands left of it.
+    """Covers the bottom right corner with the mirror image of the area to its left.
 
-    It does so in every image, with a bar or without, so that the cover tells nothing either.
+    This is done in every image, with or without a bar, so that the cover carries no information.
 
     Args:
-        image: RGB, shape (height, width, 3); stays as it is.
+        image: RGB, shape (height, width, 3); not modified.
     """
     height, width = image.shape[:2]
     down, across = round(BAR_HEIGHT * height), round(BAR_WIDTH * width)
@@ -154,7 +154,7 @@ def mask_scale_bar(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def prepare(image: NDArray[np.uint8], size: int, mask: bool) -> NDArray[np.uint8]:
-    """Brings a decoded image to (size, size, 3) and covers its scale bar where asked."""
+    """Resizes a decoded image to (size, size, 3) and covers its scale bar if requested."""
     fitted = fit(image, size)
     return mask_scale_bar(fitted) if mask else fitted
 
@@ -163,7 +163,7 @@ _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa"}) |
     {"CMYK", "YCbCr", "LAB", "HSV", "I;16", "I;16B", "I;16L", "I"}
 )
 
-# How pixels are turned upright, by their EXIF orientation.
+# How pixels are rotated upright, by their EXIF orientation.
 _TURNS: dict[Any, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -174,11 +174,11 @@ _TURNS: dict[Any, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
 }
 
-_BAND = 4_000_000  # pixels that are converted at a time
+_BAND = 4_000_000  # pixels converted at a time
 
 
 def _refuse_unsupported(image: Image.Image) -> None:
-    """Refuses a loaded image whose values cannot be brought to 8 bits without guessing."""
+    """Rejects a loaded image whose values cannot be brought to 8 bits without guessing."""
     if image.mode not in _MODES:
         raise ImageError(f"unsupported pixel type '{image.mode}'")
 
@@ -190,7 +190,7 @@ def _to_8_bits(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None:
-    """How EXIF says the image is turned; where the EXIF data is damaged, it stays as stored."""
+    """How to rotate the image by its EXIF orientation; None if the EXIF data is damaged."""
     try:
         check_tags(image.info.get("exif", b"").removeprefix(b"Exif\0\0"))
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
@@ -199,7 +199,7 @@ def _turn(image: Image.Image) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]
 
 
 def _to_array(image: Image.Image, shrink: int) -> NDArray[np.uint8]:
-    """RGB pixels of an 8-bit image, shrunk by a whole number; band by band, to save memory."""
+    """RGB pixels of an 8-bit image, reduced by an integer factor, in bands to save memory."""
     width, height = image.size
     if shrink == 1 and width * height <= _BAND:
         return np.array(_to_rgb(image))
@@ -214,7 +214,7 @@ def _to_array(image: Image.Image, shrink: int) -> NDArray[np.uint8]:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Converts any Pillow mode of 8 bits to RGB without inventing colour."""
+    """Converts any 8-bit Pillow mode to RGB."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if "A" in image.mode.upper().replace("LAB", "") or "transparency" in image.info:

@@ -1,4 +1,4 @@
-"""Views: what training sees of an image. View v of image i depends on (seed, i, v) alone."""
+"""Views: augmented versions of an image. View v of image i depends only on (seed, i, v)."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from bcd.data.catalog import ImageRecord
 from bcd.data.reading import mask_scale_bar, prepare, read_image, read_verified
 from bcd.data.workspace import Workspace, pixels_part
 
-# The image as it is, merely resized: what val, test and predict see.
+# The image without augmentation, only resized: used for val, test and predict.
 PLAIN = -1
 
-# A key names what a dataset is asked for: (index of the image, view).
+# A key identifies an item of a dataset: (index of the image, view).
 Key = tuple[int, int]
 
 
 class Augmenter:
     """Makes views with albumentations.
 
-    Albumentations hands one seed to every transform of a pipeline, so that whether an image is
-    flipped and how bright it becomes would hang together; here each transform has its own.
+    Albumentations gives one seed to every transform of a pipeline, so that the flip and the
+    brightness of an image would be correlated; here each transform has its own seed.
 
     Args:
-        cfg: The `augment` group; its transforms take and give uint8 RGB.
+        cfg: The `augment` group; its transforms take and return uint8 RGB.
         seed: The run's seed.
     """
 
@@ -43,11 +43,11 @@ class Augmenter:
 
     @property
     def changes(self) -> bool:
-        """Whether a view is anything but the image as it is."""
+        """Whether views differ from the image."""
         return bool(self.cfg.transforms)
 
     def check(self) -> None:
-        """Makes sure that the pipeline can be built, before other threads or processes do.
+        """Checks that the pipeline can be built, before other threads or processes build it.
 
         Raises:
             ConfigError: A transform or one of its arguments is unknown.
@@ -78,7 +78,7 @@ def _build(transforms: Sequence[Any]) -> Any:
 
     from bcd.config.check import instantiate
 
-    cv2.setNumThreads(0)  # the loaders' workers and the forward pass use the cores already
+    cv2.setNumThreads(0)  # the loaders' workers and the forward pass already use all cores
     import albumentations
 
     return albumentations.Compose([instantiate(node) for node in transforms])
@@ -87,13 +87,13 @@ def _build(transforms: Sequence[Any]) -> Any:
 def _seed_each(transform: Any, sequence: np.random.SeedSequence) -> None:
     import albumentations
 
-    # Only composes: the `transforms` of ColorJitter, for one, are mere functions.
+    # Only composed transforms have children: the `transforms` of ColorJitter are plain functions.
     children = transform.transforms if isinstance(transform, albumentations.BaseCompose) else []
     if not children:
         transform.set_random_seed(int(sequence.generate_state(1)[0]))
         return
     own, *inner = sequence.spawn(len(children) + 1)
-    # Composes draw too (which of their children to apply); set theirs without the children's.
+    # Composed transforms also draw random numbers (which children to apply), from their own seed.
     seed = int(own.generate_state(1)[0])
     transform.random_generator = np.random.default_rng(seed)
     transform.py_random.seed(seed)
@@ -105,8 +105,8 @@ class Source(Dataset[Any]):
     """What a loader loads from.
 
     Attributes:
-        wants_workers: Whether a sample takes so long that other processes should make it.
-        most_pixels: Of the largest image that a sample is made from; 0 where that is not known.
+        wants_workers: Whether making a sample takes long enough to use worker processes.
+        most_pixels: Pixels of the largest image that a sample is made from; 0 if unknown.
     """
 
     wants_workers = True
@@ -119,7 +119,7 @@ class Source(Dataset[Any]):
 
 
 class ViewSource(Source):
-    """Gives views by key, as the network takes them, with their labels."""
+    """Returns views by key, in the network's input format, with their labels."""
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         """A view and its label."""
@@ -137,7 +137,7 @@ class ImageViews(ViewSource):
 
     Args:
         root: Folder that the images' paths are relative to.
-        images: The images; a key's index counts in them.
+        images: The images; a key's index refers to them.
         size: Side of the result in pixels.
         augmenter: Makes the views.
         mask: Whether the corner with the scale bar is covered.
@@ -185,7 +185,7 @@ class ImageViews(ViewSource):
         return prepare(pixels, self.size, self.mask)
 
     def view(self, pixels: NDArray[np.uint8], key: Key) -> NDArray[np.uint8]:
-        """A view of what `pixels` returned."""
+        """A view of the array that `pixels` returned."""
         return self.augmenter(pixels, self.images[key[0]].sha256, key[1])
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:

@@ -1,4 +1,4 @@
-"""Extraction: decodes each image once, draws its views, runs the prefix, fills the shards."""
+"""Extraction: takes each image once, draws its views, runs the prefix and fills the shards."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from bcd.features.bank import Bank
 from bcd.features.engines import Engine
 from bcd.features.shards import write_shard
 
-_SHARD_BYTES = 8 << 20  # what a kill loses at most, and what stays in memory while it is filled
+_SHARD_BYTES = 8 << 20  # at most this is lost if the process is killed, or held in memory
 _SHARD_IMAGES = 256
 
 
 @dataclass(frozen=True)
 class Work:
-    """Images whose features are wanting.
+    """Images whose features are missing.
 
     Attributes:
-        bank: Where they go; locked by this process.
+        bank: Where they are written; locked by this process.
         indices: Of the images, in the catalog.
-        views: Of each of them.
+        views: Of each image.
     """
 
     bank: Bank
@@ -43,7 +43,7 @@ class Work:
 
     @property
     def rows(self) -> int:
-        """How many features that is."""
+        """Number of features."""
         return len(self.indices) * len(self.views)
 
 
@@ -63,10 +63,10 @@ class Extractor:
         self._own = threading.local()
 
     def run(self, works: Sequence[Work]) -> None:
-        """Fills the banks, shard by shard in a fixed order, so that it can go on after a kill.
+        """Fills the banks, shard by shard in a fixed order, so that it can continue after a kill.
 
         Raises:
-            BcdError: An image changed or the disk is full; finished shards stay.
+            BcdError: An image has changed or the disk is full; finished shards are kept.
         """
         import cv2
 
@@ -87,11 +87,11 @@ class Extractor:
 
     def _start_thread(self) -> None:
         if self._engine.threads > 1:
-            torch.set_num_threads(1)  # the images fill the cores
+            torch.set_num_threads(1)  # one image per core already keeps all cores busy
         self._own.augmenter = copy.copy(self._source.augmenter)
 
     def _announce(self, works: Sequence[Work], total: int) -> int:
-        """Says how much it will be and how long it will take; returns the bytes of a feature."""
+        """Reports the amount of data and the expected time; returns the bytes of a feature."""
         probe = next(work for work in works if work.rows)
         self._own.augmenter = copy.copy(self._source.augmenter)
         some = probe.indices[:4]
@@ -105,7 +105,7 @@ class Extractor:
         say(
             f"feature bank: {total} views of {images} images, {total * row_bytes / 1e6:.0f} MB "
             f"in {folder.parent}, about {seconds / self._engine.threads:.0f} s "
-            f"({self._engine.name}); once, later runs take them from there"
+            f"({self._engine.name}); one-off, later runs reuse it"
         )
         free = shutil.disk_usage(folder).free
         if free < total * row_bytes:
@@ -123,7 +123,7 @@ class Extractor:
     def _in_order(
         self, pool: ThreadPoolExecutor, jobs: Sequence[_Job]
     ) -> Iterator[tuple[_Job, NDArray[Any]]]:
-        """Runs jobs a little ahead of what has been taken, and yields them in order."""
+        """Runs jobs slightly ahead of their consumer, and yields results in order."""
         ahead: deque[tuple[_Job, Future[NDArray[Any]]]] = deque()
         for job in jobs:
             ahead.append((job, pool.submit(self._compute, job.indices, job.shard.work.views)))
@@ -138,10 +138,10 @@ class Extractor:
         size, batch = self._source.size, self._engine.batch
         buffer = np.empty((batch, size, size, 3), np.uint8)
         outputs: list[NDArray[np.float32]] = []
-        places: list[int] = []  # which output is a view's
+        places: list[int] = []  # output of each view
         filled = count = 0
         for index in indices:
-            # Views that chance left alike, an eighth with the paper's transforms, run once.
+            # Equal views, an eighth of them with the paper's transforms, run once.
             drawn: dict[bytes, int] = {}
             for pixels in self._draw(index, views):
                 places.append(drawn.setdefault(pixels.tobytes(), count))
@@ -169,7 +169,7 @@ class Extractor:
             stored = features.astype(self._dtype)
         if not np.isfinite(stored).all():
             wider = "features.dtype=float32" if np.isfinite(features).all() else "features=off"
-            raise BcdError(f"the frozen network gives numbers beyond {self._dtype}: say {wider}")
+            raise BcdError(f"the frozen network gives numbers beyond {self._dtype}: set {wider}")
         return stored
 
     def _keep(self, job: _Job, features: NDArray[Any]) -> None:
@@ -200,7 +200,7 @@ class _Filling:
 
 @dataclass(frozen=True)
 class _Job:
-    """A few images of a shard, from the `first` on."""
+    """A few images of a shard, starting with number `first`."""
 
     shard: _Filling
     first: int
@@ -214,5 +214,5 @@ class _Job:
 def _disk_full(folder: object, reason: str) -> BcdError:
     return BcdError(
         f"feature bank: cannot write to {folder} ({reason}); make room (bcd cache "
-        "list) or set BCD_CACHE to another disk, and start again: it goes on where it was"
+        "list) or set BCD_CACHE to another disk, and start again: it continues where it stopped"
     )

@@ -1,8 +1,7 @@
-"""ImageStatistics: what one glance at an image tells. Each image is read once.
+"""Image statistics: simple measurements of each image, cached by the sha256 of its file.
 
-The audit asks of these whether two files show the same field, which images come from one slide,
-and how well the class can be told from colour, corners and files. They are kept by the file's
-sha256.
+The audit uses them to find files with the same pixels, to estimate which images come from one
+slide, and to test how well colour, corners and file properties alone predict the class.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ from bcd.data.quality.background import QUANTILES, background_colours
 from bcd.data.reading import BAR_WIDTH, Decoded, fit, read_verified
 from bcd.storage import cache_dir, digest, replacing, written_path
 
-_VERSION = 5  # raise it when the same image gives other numbers
+_VERSION = 5  # increase it when the same image gives other numbers
 
-SIDE = 224  # pixels that every image is brought to first
+SIDE = 224  # pixels to which every image is resized first
 GREY = 32
 TINY = 16
 _CORNER, _CORNER_SHARE = 12, 0.2
@@ -39,36 +38,37 @@ _QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """What is known of n images, in the catalog's order.
+    """Statistics of n images, in the catalog's order.
 
     Attributes:
-        pixels: sha256 of the decoded pixels, uint8 (n, 32); the same for files that differ only in
+        pixels: sha256 of the decoded pixels, uint8 (n, 32); equal for files that differ only in
             their headers or in a lossless format.
-        grey: The field in 32 x 32 grey values, uint8 (n, 32, 32).
-        tiny: The same in colour, uint8 (n, 16, 16, 3).
+        grey: The image resized to 32 x 32 grey values, uint8 (n, 32, 32).
+        tiny: The image resized to 16 x 16 in colour, uint8 (n, 16, 16, 3).
         quantiles: Seven quantiles of each colour channel, float32 (n, 21), 0 to 255.
-        glass: Five quantiles of each colour channel over pixels far from any cell, float32 (n, 15),
-            not a number where too few are left (`bcd.data.quality.background`).
-        stained: Share of the image that is no empty glass, float32 (n,).
-        patches: Mean colour of a patch of 12 pixels a side in each corner, float32 (n, 12); at the
-            bottom right it lies beside the place of the scale bar.
+        background_quantiles: Five quantiles of each colour channel over pixels far from any cell,
+            float32 (n, 15); NaN where too few are left (`bcd.data.quality.background`).
+        stained: Share of the image that is not background, float32 (n,).
+        patches: Mean colour of a 12 x 12 pixel patch in each corner, float32 (n, 12); at the bottom
+            right it lies beside the place of the scale bar.
         background: Median colour of the brightest fifth, float32 (n, 3).
         middle: Median colour of the middle fifth, mostly red cells, float32 (n, 3).
         dark: Median colour of the darkest twentieth, mostly nuclei, float32 (n, 3).
         corners: The four corners (top left, top right, bottom left, bottom right) in grey, uint8
             (n, 4, 144).
-        frame: Mean colour along the four sides, eight places each, uint8 (n, 96).
-        encoding: Bytes of the file, bytes a pixel and the sums of both JPEG tables (0 where none),
-            float32 (n, 4).
+        frame: Mean colour along the four sides, at eight places each, uint8 (n, 96).
+        encoding: Bytes of the file, bytes per pixel and the sums of both JPEG quantisation tables
+            (0 if it is not a JPEG), float32 (n, 4).
         brightness: Mean grey value, float32 (n,).
-        sharpness: Standard deviation of the Laplacian, grey values, float32 (n,).
+        sharpness: Standard deviation of the Laplacian in grey values, float32 (n,); its square is
+            the variance of the Laplacian (Pech-Pacheco et al., ICPR 2000).
     """
 
     pixels: NDArray[np.uint8]
     grey: NDArray[np.uint8]
     tiny: NDArray[np.uint8]
     quantiles: NDArray[np.float32]
-    glass: NDArray[np.float32]
+    background_quantiles: NDArray[np.float32]
     stained: NDArray[np.float32]
     patches: NDArray[np.float32]
     background: NDArray[np.float32]
@@ -91,7 +91,7 @@ ROW = np.dtype(
         ("grey", np.uint8, (GREY, GREY)),
         ("tiny", np.uint8, (TINY, TINY, 3)),
         ("quantiles", np.float32, (3 * len(_QUANTILES),)),
-        ("glass", np.float32, (3 * len(QUANTILES),)),
+        ("background_quantiles", np.float32, (3 * len(QUANTILES),)),
         ("stained", np.float32),
         ("patches", np.float32, (12,)),
         ("background", np.float32, (3,)),
@@ -197,12 +197,12 @@ def describe(image: NDArray[np.uint8]) -> Fields:
     grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
     small = cv2.resize(image, (GREY, GREY), interpolation=cv2.INTER_AREA)
     background, middle, dark = _tones(image)
-    glass, stained = background_colours(image)
+    background_quantiles, stained = background_colours(image)
     return {
         "grey": cv2.resize(grey, (GREY, GREY), interpolation=cv2.INTER_AREA),
         "tiny": cv2.resize(small, (TINY, TINY), interpolation=cv2.INTER_AREA),
         "quantiles": _quantiles(image),
-        "glass": glass,
+        "background_quantiles": background_quantiles,
         "stained": stained,
         "patches": _patches(image),
         "background": background,
@@ -248,7 +248,7 @@ def _corners(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _patches(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Mean colours of four patches; where `mask_scale_bar` mirrors, of what it would put there."""
+    """Mean colours of four patches; at the bottom right, of what `mask_scale_bar` would mirror."""
     near, far = slice(None, _PATCH), slice(-_PATCH, None)
     beside = SIDE - 2 * round(BAR_WIDTH * SIDE)
     places = ((near, near), (near, far), (far, near), (far, slice(beside, beside + _PATCH)))

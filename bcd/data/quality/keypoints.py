@@ -1,8 +1,9 @@
-"""Keypoints: local features by which two images of one field are laid over each other.
+"""Keypoints: local features by which two images of one field are registered.
 
-SIFT on a small grey version of each image. Positions are in shares of the image's longer side, so
-images of any size can be compared; descriptors are compressed by a principal component analysis
-that knows what mirroring does to them.
+SIFT (Lowe, Int J Comput Vis 2004;60:91) on a small grey version of each image. Positions are in
+shares of the image's longer side, so images of any size can be compared. Descriptors are compressed
+by a principal component analysis (as PCA-SIFT; Ke and Sukthankar, CVPR 2004) whose axes are even or
+odd under mirroring.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from bcd.data.parallel import read_each
 from bcd.data.reading import BAR_HEIGHT, BAR_WIDTH, read_verified
 from bcd.data.workspace import Workspace
 
-MOST = 128  # keypoints an image, the strongest
+MOST = 128  # keypoints per image, the strongest
 VIEW = 64  # longer side, in pixels, of the grey version that overlaps are correlated on
 
-_SIDE = 112  # longer side, in pixels, that keypoints are looked for on; SIFT doubles it
+_SIDE = 112  # longer side, in pixels, on which keypoints are searched for; SIFT doubles it
 _CONTRAST, _EDGE, _SIGMA = 0.01, 12.0, 1.6  # of SIFT
-_FAINT = 16  # grey values between the darkest and the brightest: with less nothing is shown
-_LENGTH = 32  # numbers a descriptor after compression
-_SAMPLE = 20_000  # descriptors that the compression is learnt from
+_FAINT = 16  # grey values between the darkest and the brightest; a smaller range is not stretched
+_LENGTH = 32  # numbers per descriptor after compression
+_SAMPLE = 20_000  # descriptors on which the compression is fitted
 _CHUNK = 1024
 
 
 @dataclass(frozen=True)
 class Keypoints:
-    """Keypoints of n images, k each at the most; what an image has fewer is zero.
+    """Keypoints of n images, at most k each, padded with zeros.
 
     Attributes:
         count: Keypoints of each image, (n,).
@@ -134,10 +135,10 @@ def describe_image(image: NDArray[np.uint8]) -> tuple[NDArray[np.generic], ...]:
     view[: small.shape[0], : small.shape[1]] = small
     grey = _resized(grey, min(1.0, _SIDE / longer))
     shown = np.full(grey.shape, 255, np.uint8)
-    # A scale bar is the same in all images; what is masked is masked in all of them.
+    # A scale bar looks the same in all images, so its corner is masked in all of them.
     bar = round(BAR_HEIGHT * grey.shape[0]), round(BAR_WIDTH * grey.shape[1])
     shown[grey.shape[0] - bar[0] :, grey.shape[1] - bar[1] :] = 0
-    # An instance holds buffers, so threads cannot share one; making it costs nothing.
+    # An instance holds buffers, so threads cannot share one; creating it is cheap.
     sift = cv2.SIFT.create(MOST, 3, _CONTRAST, _EDGE, _SIGMA)
     points, descriptors = sift.detectAndCompute(grey, shown)
     if descriptors is None or not len(points):
@@ -151,7 +152,7 @@ def describe_image(image: NDArray[np.uint8]) -> tuple[NDArray[np.generic], ...]:
 
 
 def _stretched(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Brings dark and bright to the same values, so that exposure does not decide what is seen."""
+    """Stretches the grey values between the 1 % and 99 % quantiles, to compensate for exposure."""
     low, high = np.percentile(grey[::4, ::4], (1, 99))
     values = (np.arange(256) - low) * (255 / max(high - low, _FAINT))
     return np.asarray(cv2.LUT(grey, values.clip(0, 255).astype(np.uint8)), np.uint8)
@@ -163,8 +164,8 @@ def _resized(grey: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(grey, size, interpolation=how), np.uint8)
 
 
-# Where each of the 4 x 4 x 8 numbers of a descriptor goes when the image is mirrored: SIFT's rows
-# lie across the keypoint's orientation, and its angles are counted from there.
+# Permutation of the 4 x 4 x 8 numbers of a descriptor when the image is mirrored: SIFT's rows lie
+# across the keypoint's orientation, and its angles are measured from it.
 _MIRROR = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel()
 
 
@@ -174,7 +175,7 @@ def _compressed(
     """Descriptors (n, k, 32) of length 1, and the sign of each number under mirroring.
 
     The sample holds each descriptor and its mirror image, so principal axes are even or odd under
-    mirroring, and a mirrored descriptor is the same numbers with some signs changed.
+    mirroring: mirroring a descriptor only changes the sign of some of its numbers.
     """
     n, k, _ = raw.shape
     there = np.arange(k) < count[:, None]
@@ -191,7 +192,7 @@ def _compressed(
 
 
 def _rooted(raw: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """RootSIFT (Arandjelovic and Zisserman, 2012): distances weigh large numbers less."""
+    """RootSIFT (Arandjelovic and Zisserman, CVPR 2012): large numbers weigh less in distances."""
     values = raw.astype(np.float32)
     values /= np.maximum(values.sum(axis=1, keepdims=True), 1)
     return np.asarray(np.sqrt(values), np.float32)
@@ -208,7 +209,7 @@ def _axes(
     covariance = (both - mean).T @ (both - mean)
     swap = np.eye(128)[_MIRROR]
     found: list[tuple[float, float, NDArray[np.float64]]] = []
-    for sign in (1.0, -1.0):  # even axes and odd ones apart, each exact
+    for sign in (1.0, -1.0):  # even and odd axes separately, so that each is exactly even or odd
         half = (np.eye(128) + sign * swap) / 2
         values, vectors = np.linalg.eigh(half @ covariance @ half)
         found += [(value, sign, axis) for value, axis in zip(values, vectors.T, strict=True)]

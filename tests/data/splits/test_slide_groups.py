@@ -32,7 +32,16 @@ def made_up_statistics(slide: np.ndarray, spread: float, seed: int) -> ImageStat
         "middle": tones(130, 190),
         "dark": tones(60, 120),
     }
-    names = ("pixels", "grey", "tiny", "quantiles", "glass", "stained", "patches", "corners")
+    names = (
+        "pixels",
+        "grey",
+        "tiny",
+        "quantiles",
+        "background_quantiles",
+        "stained",
+        "patches",
+        "corners",
+    )
     columns |= dict.fromkeys(
         (*names, "frame", "encoding", "brightness", "sharpness"), np.zeros((count, 1))
     )
