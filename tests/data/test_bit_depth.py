@@ -100,7 +100,7 @@ def test_where_white_is_zero_the_image_is_turned_round() -> None:
 
 
 @pytest.mark.parametrize("value", [-1, 1 << 16])
-def test_integers_beyond_16_bits_are_turned_away(value: int) -> None:
+def test_integers_beyond_16_bits_are_rejected(value: int) -> None:
     values = np.full((48, 64), value, np.int32)
     for read in (decode_image, lambda data: decode(data, 1)):
         with pytest.raises(ImageError, match="beyond 16 bits"):

@@ -92,7 +92,7 @@ def test_rejected_files_are_listed_with_reasons_and_excluded(root: Path) -> None
     assert reasons["a/empty.jpg"] == "empty file"
     assert "'.txt'" in reasons["a/notes.txt"]
     assert "truncated" in reasons["b/half.png"]
-    assert "too small (20x20, at least 30 wanted)" in reasons["b/tiny.png"]
+    assert "too small (20x20, at least 30 required)" in reasons["b/tiny.png"]
     assert catalog.counts() == {"a": 4, "b": 4}
 
     file = root.parent / "split.csv"

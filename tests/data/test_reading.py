@@ -226,7 +226,7 @@ def test_float_images_are_refused() -> None:
 def test_too_small_images_are_refused_and_just_large_enough_ones_are_not() -> None:
     data = encode(SMOOTH)
     for reason in refusals(data, min_size=49):
-        assert "too small (64x48, at least 49 wanted)" in reason
+        assert "too small (64x48, at least 49 required)" in reason
     assert decode(data, 48).size == (64, 48)
     assert decode_image(data, 48).shape == (48, 64, 3)
 
@@ -239,7 +239,7 @@ def test_too_large_images_are_refused_before_they_are_decoded(
         assert "too large (64x48)" in reason
 
 
-def test_text_called_a_image_is_refused(tmp_path: Path) -> None:
+def test_text_named_like_an_image_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "notes.jpg"
     file.write_text("no image at all\n" * 20)
     for reason in refusals(file.read_bytes()):

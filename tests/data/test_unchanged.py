@@ -1,4 +1,4 @@
-"""Whether files are what is remembered of them, and how that is known."""
+"""Whether files are unchanged since the last scan, and how that is known."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are too large to be hashed every time, and a change is old enough to be believed."""
+    """Files are too large to be hashed in every run, and changes are old enough to be trusted."""
     monkeypatch.setattr(scan, "ALWAYS_HASHED", 0)
     monkeypatch.setattr(scan, "_SETTLED", -time.time_ns())
 
@@ -91,7 +91,7 @@ def test_they_are_noticed_without_reading_all(change: object, root: Path) -> Non
     assert f"content of the other {6 - known} hashed" in after.checked
 
 
-def test_a_change_just_before_the_look_is_not_believed_later(
+def test_a_change_just_before_the_scan_is_not_trusted_later(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan, "ALWAYS_HASHED", 0)
@@ -100,7 +100,7 @@ def test_a_change_just_before_the_look_is_not_believed_later(
 
 
 @pytest.mark.usefixtures("trusting")
-def test_inodes_that_do_not_last_cost_reading_and_no_more(
+def test_changing_inodes_only_cause_files_to_be_read_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = load(root)
@@ -111,7 +111,7 @@ def test_inodes_that_do_not_last_cost_reading_and_no_more(
     assert after.checked == "content of all 6 files hashed in this run"
 
 
-def test_looks_of_a_file_that_was_replaced_meanwhile_are_not_kept(root: Path) -> None:
+def test_statistics_of_a_replaced_file_are_not_cached(root: Path) -> None:
     catalog = load(root)
     swap(root)
     with pytest.raises(BcdError, match=r"a/0\.bmp has changed since the catalog was made"):

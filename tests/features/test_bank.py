@@ -171,7 +171,7 @@ def test_a_full_disk_ends_in_one_line_and_the_next_run_goes_on(
         return write_shard(*arguments)
 
     monkeypatch.setattr(extract, "write_shard", full)
-    with pytest.raises(BcdError, match=r"No space left.*goes on where it was") as caught:
+    with pytest.raises(BcdError, match=r"No space left.*continues where it stopped") as caught:
         build(folder)
     assert len(str(caught.value).splitlines()) == 1
     monkeypatch.setattr(extract, "write_shard", write_shard)
@@ -222,5 +222,5 @@ def test_rows_survive_being_unmapped(folder: Path, monkeypatch: pytest.MonkeyPat
         assert fed[(i, 1)][0].equal(kept[i])
         assert fed._drawn._mapped == {}
     shutil.rmtree(banks_dir())
-    with pytest.raises(BcdError, match="went away"):
+    with pytest.raises(BcdError, match="was removed"):
         fed[(0, 0)]

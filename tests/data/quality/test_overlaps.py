@@ -197,7 +197,7 @@ def test_overlaps_hang_together_and_touch_what_copies_of_them_do() -> None:
         Overlap(3, 5, "near", share=0.9),
         Overlap(5, 6, "overlap", share=0.2),
     )
-    profile = DataProfile(8, pairs, lambda: pytest.fail("no looks are needed"))
+    profile = DataProfile(8, pairs, lambda: pytest.fail("no statistics are needed"))
     found = profile.components
     assert len(set(found[[0, 2, 3, 4, 5, 6]])) == 1
     assert len(set(found)) == 3
