@@ -83,7 +83,7 @@ def test_modules_that_are_named_have_the_options_that_are_named() -> None:
         for option in (word for word in words if word.startswith("--")):
             assert f'"{option}"' in source, line
         seen.add(name)
-    assert {"bench.seeds", "bench.overlaps", "bcd.models", "tests.promises"} <= seen
+    assert {"bench.seeds", "bench.overlaps", "tests.promises"} <= seen
 
 
 def anchors(page: Path) -> set[str]:

@@ -209,8 +209,8 @@ def test_wrong_wishes_are_wrong_use() -> None:
         {"coverage": 1.0},
         {"sensitivity": 1.5},
         {"confidence": 1.0},
-        {"low confidence": -0.1},
+        {"low_confidence": -0.1},
     )
-    for wrong in (*wrongs, {"unlike": 2.0}):
-        with pytest.raises(ConfigError, match=r"policy\."):
+    for wrong in (*wrongs, {"ood": 2.0}):
+        with pytest.raises(ConfigError, match=r"decision\."):
             DecisionConfig(**wrong)

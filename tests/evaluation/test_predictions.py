@@ -73,7 +73,8 @@ def test_a_image_that_could_not_be_read_has_a_reason_and_is_referred(
 
 
 def test_all_reasons_are_told(table: list[dict[str, str]]) -> None:
-    assert (table[4]["refer"], table[4]["reason"]) == ("true", "unsure; threshold disagrees")
+    reasons = "low confidence; threshold disagrees"
+    assert (table[4]["refer"], table[4]["reason"]) == ("true", reasons)
 
 
 def test_an_answer_that_is_not_finite_is_none(table: list[dict[str, str]]) -> None:

@@ -195,4 +195,5 @@ def test_the_table_takes_names_of_torchvision() -> None:
     rows = {line.split()[1]: line.split() for line in done.stderr.splitlines() if "│" in line}
     assert (rows["resnet18"][9], rows["resnet18"][15]) == ("224", "69.8")
     assert rows["efficientnet_b1"][9] == "240"  # pixels
-    assert main(["resnet18", "swin_t"]) == 2
+    with pytest.raises(ConfigError, match="swin_t"):
+        main(["resnet18", "swin_t"])
