@@ -96,6 +96,7 @@ def frozen_features(
         model.input_size,
         Augmenter(with_defaults(AugmentConfig), 0),
         data.mask_scale_bar,
+        catalog.kept,
     )
     needs = [Need(range(len(catalog.images)), (PLAIN,))]
     # Features can only be read from a bank; this one is shared with training.

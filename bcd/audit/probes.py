@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +13,9 @@ from numpy.typing import NDArray
 from bcd.audit.sources import Values
 from bcd.data.catalog import Catalog
 from bcd.data.splits.split import Split
-from bcd.storage import cache_dir, write_text
+from bcd.storage import JsonCache
+
+CACHE = JsonCache("shortcuts")
 
 _VERSION = 5  # increase it when scores change for the same statistics
 _TREES = 100
@@ -196,11 +196,9 @@ def load_or_compute(
     pairs = zip(catalog.images, split.subsets, strict=True)
     rows = [f"{image.sha256} {image.label} {subset}" for image, subset in pairs]
     text = "\n".join([str(_VERSION), source, *catalog.classes, *rows])
-    file = cache_dir() / "shortcuts" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        stored = json.loads(file.read_text(encoding="utf-8"))
+    stored = CACHE.load(text)
+    with contextlib.suppress(TypeError):  # nothing, or not what this version writes
         return SkippedProbe(**stored) if "reason" in stored else ProbeScore(**stored)
     computed = compute()
-    with contextlib.suppress(OSError):  # without a cache the next run computes it again
-        write_text(file, json.dumps(asdict(computed)))
+    CACHE.save(text, f"{source}, {computed.split} split, of {catalog.root}", asdict(computed))
     return computed

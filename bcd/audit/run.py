@@ -49,7 +49,7 @@ def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
     """
     started = time.time()
     run_dir = Path(cfg.run_dir).absolute()
-    catalog = load_catalog(cfg.data)
+    catalog = load_catalog(cfg.data, keep=cfg.model.input_size)
     profile = profile_images(catalog)
     split = make_split(catalog, cfg.split, profile)
     slides = likely_slides(catalog, profile, cfg.split.group_size)

@@ -43,7 +43,7 @@ def _corner(number: int, statistics: ImageStatistics, _: Catalog) -> Values:
 
 
 SOURCES: dict[str, Callable[[ImageStatistics, Catalog], Values]] = {
-    BACKGROUND: lambda statistics, _: statistics.glass,
+    BACKGROUND: lambda statistics, _: statistics.background_quantiles,
     PATCHES: lambda statistics, _: statistics.patches,
     COLOUR: lambda statistics, _: statistics.quantiles,
     "border": lambda statistics, _: statistics.frame.astype(np.float32),

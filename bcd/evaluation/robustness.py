@@ -78,7 +78,9 @@ def brief_robustness(
         for i in np.linspace(0, len(indices) - 1, min(_BRIEF_IMAGES, len(indices))).astype(int)
     ]
     augmenter = CorruptionAugmenter(_BRIEF)
-    source = ImageViews(catalog.root, catalog.images, model.input_size, augmenter, mask)
+    source = ImageViews(
+        catalog.root, catalog.images, model.input_size, augmenter, mask, catalog.kept
+    )
     versions = (PLAIN, *range(len(_BRIEF)))
     # Caching activations in front of trained blocks would cost more storage than it saves time.
     pooled = replace(features, bank=features.bank and network.prefix.pooled)

@@ -88,8 +88,8 @@ def test_where_a_split_file_names_no_group_the_images_own_serves(tmp_path: Path)
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ([*GROUPS[:-1], "q"], r"class1/0023\.png is of group 'q' there, but of 'p5-3' by data"),
-        ([f"other {g}" for g in GROUPS], "is of group 'other p0-0' there"),
+        ([*GROUPS[:-1], "q"], r"class1/0023\.png is in group 'q' there, but in 'p5-3' by data"),
+        ([f"other {g}" for g in GROUPS], "is in group 'other p0-0' there"),
     ],
 )
 def test_groups_that_contradict_those_of_the_images_are_refused(
