@@ -181,7 +181,9 @@ def test_a_mark_in_the_corner_of_a_class_is_found_and_can_be_covered(
 
 
 def test_the_cover_hides_the_mark_to_the_last_pixel(drawn: Path) -> None:
-    for file in sorted(drawn.rglob("*.png"))[:20]:
+    files = sorted(drawn.rglob("*.png"))[:20]
+    assert files
+    for file in files:
         image = read_image(file)
         np.testing.assert_array_equal(mask_scale_bar(marked(image)), mask_scale_bar(image))
         changed = (mask_scale_bar(image) != image).any(axis=2)

@@ -96,9 +96,7 @@ def test_a_class_folder_that_cannot_be_read(closed: str, own: Path, tmp_path: Pa
 
 
 def test_a_mistyped_root(own: Path, tmp_path: Path) -> None:
-    line = fails(
-        "`data.root` is mistyped", "train.py", f"data.root={own / 'imagse'}", cwd=tmp_path
-    )
+    line = fails("`data.root` is mistyped", "train.py", f"data.root={own / 'imagse'}", cwd=tmp_path)
     assert f"did you mean '{own / 'images'}'?" in line
     assert [path.name for path in own.iterdir() if path.name.startswith("imag")] == ["images"]
     assert not left_in(tmp_path / "outputs")
