@@ -9,7 +9,8 @@ from typing import Any
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader
 
-from bcd.config.schema import AugmentConfig, DataConfig, GenerateConfig, SplitConfig
+from bcd.config.compose import with_defaults
+from bcd.config.schema import AugmentConfig, DataConfig, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.load import load_catalog
 from bcd.data.loading import ViewSampler, make_loader
@@ -25,7 +26,7 @@ class SmearDataModule(pl.LightningDataModule):
     Normalization is part of the model, so that a checkpoint contains it.
 
     `SmearDataModule.load_from_checkpoint` builds the module that a checkpoint was trained with. The
-    groups may be given as mappings, as a checkpoint stores them.
+    groups may be given as mappings; missing keys have the defaults of `conf/`.
 
     Args:
         data: The `data` group.
@@ -61,10 +62,14 @@ class SmearDataModule(pl.LightningDataModule):
         subsets: Split | None = None,
     ) -> None:
         super().__init__()
-        self._data = data if isinstance(data, DataConfig) else _data_config(data)
-        self._split = split if isinstance(split, SplitConfig) else SplitConfig(**(split or {}))
+        self._data = data if isinstance(data, DataConfig) else with_defaults(DataConfig, **data)
+        self._split = (
+            split if isinstance(split, SplitConfig) else with_defaults(SplitConfig, **(split or {}))
+        )
         self._augment = (
-            augment if isinstance(augment, AugmentConfig) else AugmentConfig(**(augment or {}))
+            augment
+            if isinstance(augment, AugmentConfig)
+            else with_defaults(AugmentConfig, **(augment or {}))
         )
         self.save_hyperparameters(
             {
@@ -93,7 +98,7 @@ class SmearDataModule(pl.LightningDataModule):
             BcdError: The images are not available.
         """
         if not self._ready:
-            load_catalog(self._data)
+            load_catalog(self._data, keep=self._size)
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the catalog and splits it, once; all stages share both.
@@ -106,14 +111,16 @@ class SmearDataModule(pl.LightningDataModule):
         """
         if self._ready:
             return
-        catalog = load_catalog(self._data)
+        catalog = load_catalog(self._data, keep=self._size)
         self._use(catalog, make_split(catalog, self._split, profile_images(catalog)))
 
     def _use(self, catalog: Catalog, subsets: Split) -> None:
         self.catalog, self.split = catalog, subsets
         augmenter = Augmenter(self._augment, self.seed)
         mask = self._data.mask_scale_bar
-        self.images = ImageViews(catalog.root, catalog.images, self._size, augmenter, mask)
+        self.images = ImageViews(
+            catalog.root, catalog.images, self._size, augmenter, mask, catalog.kept
+        )
         self.source = self.images
         self._ready = True
 
@@ -169,9 +176,3 @@ class SmearDataModule(pl.LightningDataModule):
         """Number of images in training batch `step` of an epoch, over all processes."""
         count = len(self.split.indices("train"))
         return min(self.batch_size, count - step * self.batch_size)
-
-
-def _data_config(plain: Mapping[str, Any]) -> DataConfig:
-    generate = plain.get("generate")
-    made = GenerateConfig(**generate) if isinstance(generate, Mapping) else generate
-    return DataConfig(**{**plain, "generate": made})

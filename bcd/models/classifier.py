@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
+from bcd.config.compose import with_defaults
 from bcd.config.head import HeadConfig
 from bcd.config.schema import AugmentConfig, ModelConfig
 from bcd.errors import ConfigError
@@ -27,7 +28,7 @@ from bcd.models.finetuning import Mixer, make_optimizers
 from bcd.models.fitting import fit_head
 from bcd.models.heads.base import FittedHead
 from bcd.models.network import SmearNetwork, freeze_statistics
-from bcd.models.scores import epoch_scores, log_losses
+from bcd.models.scores import epoch_scores, log_losses, mean_weight
 
 Batch = tuple[Tensor, Tensor]
 
@@ -46,7 +47,7 @@ class SmearClassifier(pl.LightningModule):
     epoch: `trainer.fit` then ends without training one.
 
     `SmearClassifier.load_from_checkpoint` needs no arguments but the file. The groups may be given
-    as mappings, as a checkpoint stores them.
+    as mappings; missing keys have the defaults of `conf/`.
 
     Args:
         model: The `model` group.
@@ -77,10 +78,12 @@ class SmearClassifier(pl.LightningModule):
         pretrained: bool = True,
     ) -> None:
         super().__init__()
-        model = model if isinstance(model, ModelConfig) else ModelConfig(**model)
+        if not isinstance(model, ModelConfig):
+            model = with_defaults(ModelConfig, **model)
         if not isinstance(augment, AugmentConfig):
-            augment = AugmentConfig(**(augment or {}))
-        head = head if isinstance(head, HeadConfig) else HeadConfig(**(head or {}))
+            augment = with_defaults(AugmentConfig, **(augment or {}))
+        if not isinstance(head, HeadConfig):
+            head = with_defaults(HeadConfig, **(head or {}))
         head.check_with(model.unfreeze, model.class_weights)
         self._optimizer, self._scheduler = dict(optimizer or _ADAM), dict(scheduler or {})
         weights = None if class_weights is None else [float(weight) for weight in class_weights]
@@ -183,25 +186,18 @@ class SmearClassifier(pl.LightningModule):
         x, labels = self._mix(self.network.prefix(batch[0]), batch[1])
         logits = self.network.answer(x)
         loss: Tensor = self.objective(logits, labels)
-        shard, count = self._shard, len(logits)
-        if shard is not None:
-            count = shard.count  # a placeholder row does not count
-        weight = self._weight(labels)
+        shard = self._shard
+        count = len(logits) if shard is None else shard.count  # a placeholder does not count
+        weight = mean_weight(labels, self.objective.weight)
         self.train_objective.update(loss.detach(), weight=weight if count else 0)
         # The label of a mixed sample is the class with the largest share.
         hard = labels.argmax(1) if labels.ndim == 2 else labels
         self._seen.append((logits.detach()[:count], hard[:count]))
         return loss if shard is None else scale_loss(loss, weight, shard)
 
-    def _weight(self, labels: Tensor) -> Tensor | float:
-        """The weight of these samples' mean loss in a mean over more samples."""
-        weights = self.objective.weight
-        # torch divides by the weights of the classes where a sample is of one class.
-        return len(labels) if weights is None or labels.ndim == 2 else weights[labels].sum()
-
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Keeps the backbone unchanged in the epochs that train the head alone."""
-        # Optimizers skip parameters without gradients; freezing them would break DDP.
+        # DDP does not allow freezing them, but optimizers skip parameters without gradients.
         if self.current_epoch < self._model.unfreeze_from:
             for parameter in self.network.trunk.parameters():
                 parameter.grad = None
@@ -237,8 +233,8 @@ class SmearClassifier(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Logs loss, accuracy and macro precision, recall and F1 on the test set."""
-        values = {"test/loss": self.test_loss.compute(), **self.test_scores.compute()}
-        self.log_dict(values, sync_dist=True)
+        loss = self.test_loss.compute()
+        self.log_dict({"test/loss": loss, **self.test_scores.compute()}, sync_dist=True)
         self.test_loss.reset()
         self.test_scores.reset()
 
@@ -286,16 +282,18 @@ class SmearClassifier(pl.LightningModule):
 
     def _restore_random_states(self) -> None:
         """Sets the random generators to their states when the checkpoint was saved."""
-        states, self._random_states = self._random_states, {}
-        if "cpu" in states:
-            torch.set_rng_state(states["cpu"].cpu())
-        if "cuda" in states and self.device.type == "cuda":
-            torch.cuda.set_rng_state(states["cuda"].cpu(), self.device)
+        for kind, state in self._random_states.items():
+            if kind == "cpu":
+                torch.set_rng_state(state.cpu())
+            elif self.device.type == "cuda":
+                torch.cuda.set_rng_state(state.cpu(), self.device)
+        self._random_states = {}
 
     def configure_optimizers(self) -> Any:
         """The optimizer of what is trained and its scheduler; None for a fitted head."""
         if isinstance(self.network.head, FittedHead):
             warnings.filterwarnings("ignore", ".*`LightningModule.configure_optimizers` ret")
             return None
-        groups = (self.network, self._model, self._optimizer, self._scheduler)
-        return make_optimizers(*groups, self.trainer)
+        return make_optimizers(
+            self.network, self._model, self._optimizer, self._scheduler, self.trainer
+        )

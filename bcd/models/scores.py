@@ -17,6 +17,19 @@ def log_losses(logits: Tensor, labels: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits.float(), labels, reduction="none")
 
 
+def mean_weight(labels: Tensor, class_weights: Tensor | None) -> Tensor | float:
+    """The weight of the mean loss of some samples in the mean over more samples.
+
+    Args:
+        labels: Classes (N,), or shares of classes (N, classes) of mixed samples.
+        class_weights: Weight of each class in the loss (classes,); None for equal ones.
+    """
+    # torch's mean divides by the sum of the class weights, except for shares of classes.
+    if class_weights is None or labels.ndim == 2:
+        return len(labels)
+    return class_weights[labels].sum()
+
+
 def epoch_scores(classes: int) -> MetricCollection:
     """Accuracy (share of images classified correctly) and macro precision, recall and F1.
 

@@ -65,7 +65,7 @@ def make_run(cfg: TrainConfig) -> Run:
         logging.getLogger(f"lightning.{package}").setLevel(logging.WARNING)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     check_backbone(cfg.model)  # before minutes are spent on reading images
-    catalog = load_catalog(cfg.data)
+    catalog = load_catalog(cfg.data, keep=cfg.model.input_size)
     profile = profile_images(catalog)
     split = make_split(catalog, cfg.split, profile)
     warnings = setting_warnings(cfg, catalog, command_line())

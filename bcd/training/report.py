@@ -15,23 +15,22 @@ from typing import Any
 
 from bcd.audit.checks import NOT_ESTABLISHED, Check
 from bcd.audit.page import check_rows
-from bcd.audit.pairs import PARTED
+from bcd.audit.pairs import PAIRS_FIGURE
 from bcd.audit.shortcuts import shortcut_lines
 from bcd.config.training import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.splits.split import SUBSETS, Split
 from bcd.evaluation.decision import DecisionPolicy
-from bcd.evaluation.intervals import few_groups_line
 from bcd.evaluation.results import Result
 from bcd.evaluation.robustness import Rows
 from bcd.reporting.document import Block, Figure, Section, Table, write_html, write_markdown
-from bcd.reporting.promises import (
-    chosen_on_val,
-    referral_line,
-    sets_line,
-    threshold_line,
+from bcd.reporting.guarantees import (
+    referral_rules,
+    sets_guarantee,
+    threshold_guarantee,
+    val_reuse_note,
 )
-from bcd.reporting.results import calibration_line, figure_text, metric_rows
+from bcd.reporting.results import calibration_line, few_groups_warning, metric_rows, metric_text
 from bcd.reporting.robustness import ROBUSTNESS_HEADER, robustness_rows
 from bcd.training.provenance import how_chosen, how_split, val_chose_epoch
 
@@ -60,20 +59,10 @@ class Facts:
 def write_report(folder: Path, facts: Facts) -> None:
     """Writes `report.html` and `model_card.md` of a run whose figures are in `folder/figures`."""
     sections = [
-        *_warnings(facts),
-        _use(facts),
-        _data(facts),
-        _separation(facts),
-        _model(facts),
-        _results(facts),
-        _shortcuts(facts),
-        _calibration(facts),
-        *_threshold(facts),
-        _abstention(facts),
-        _corruption(facts),
-        _failures(facts),
-        _limits(facts),
-    ]
+        *_warnings(facts), _use(facts), _data(facts), _separation(facts), _model(facts),
+        _results(facts), _shortcuts(facts), _calibration(facts), *_threshold(facts),
+        _abstention(facts), _corruption(facts), _failures(facts), _limits(facts),
+    ]  # fmt: skip
     write_html(folder / "report.html", facts.cfg.name, sections)
     write_markdown(folder / "model_card.md", f"Model card: {facts.cfg.name}", sections)
 
@@ -113,7 +102,7 @@ def _data(facts: Facts) -> Section:
     blocks: list[Block] = [flow, Table(["class", *SUBSETS], rows)]
     if catalog.rejected:
         reasons = [[r.path, r.class_name, r.reason] for r in catalog.rejected]
-        blocks.append(Table(["file", "class", "rejected because"], reasons, figures=False))
+        blocks.append(Table(["file", "class", "rejected because"], reasons, numeric=False))
     return Section("Data flow", blocks)
 
 
@@ -123,15 +112,15 @@ def _separation(facts: Facts) -> Section:
     leaks = (
         f"{test['leaked']} of {test['n']} test images overlap one in train or val "
         f"({test['leaked_train']} in train, {test['leaked_val']} in val); "
-        f"accuracy {figure_text(test, 'accuracy')} with them, "
-        f"{figure_text(test, 'accuracy_without_leaked') or 'nothing left'} without."
+        f"accuracy {metric_text(test, 'accuracy')} with them, "
+        f"{metric_text(test, 'accuracy_without_leaked') or 'nothing left'} without."
     )
     return Section(
         "Separation and leaks",
         [
             f"{how_split(facts.cfg.split)}. {leaks}",
-            Table(["", "checked", "found", "fix"], rows, False),
-            Figure(PARTED, "overlapping pairs that are split across sets"),
+            Table(["status", "check", "finding", "fix"], rows, numeric=False),
+            Figure(PAIRS_FIGURE, "overlapping pairs across train, val and test"),
         ],
     )
 
@@ -161,12 +150,12 @@ def _model(facts: Facts) -> Section:
     chosen = f"{how_chosen(cfg)} {facts.tested} {recorded}"
     return Section(
         "Model",
-        [Table(["", ""], rows, figures=False), chosen, Figure("curves", "loss and accuracy")],
+        [Table(["", ""], rows, numeric=False), chosen, Figure("curves", "loss and accuracy")],
     )
 
 
 def _results(facts: Facts) -> Section:
-    test, groups = facts.test, facts.test["groups"]
+    test, groups = facts.test, facts.test["n_groups"]
     low, high = test["accuracy_ci_wilson_iid"]
     over = "images, because no groups are known and no images overlap"
     if groups is not None:
@@ -174,7 +163,7 @@ def _results(facts: Facts) -> Section:
     intervals = (
         f"Brackets show 95 % intervals by a cluster bootstrap over {over}. If images were "
         f"independent, Wilson's interval of the accuracy would be [{low:.3f}, {high:.3f}]. "
-        f"Precision, recall and F1 are macro averages. {few_groups_line(test)}".rstrip()
+        f"Precision, recall and F1 are macro averages. {few_groups_warning(test)}".rstrip()
     )
     rows = []
     for name in facts.catalog.classes:
@@ -183,7 +172,7 @@ def _results(facts: Facts) -> Section:
             value = test[f"{figure}_by_class"][name]
             interval = test[f"{figure}_by_class_ci"][name]
             pair = {"x": value, "x_ci": interval}
-            cells.append(figure_text(pair, "x") or "undefined")
+            cells.append(metric_text(pair, "x") or "undefined")
         rows.append([name, *cells])
     more = ("balanced_accuracy", "mcc", "auroc", "average_precision", "brier", "loss")
     return Section(
@@ -194,7 +183,7 @@ def _results(facts: Facts) -> Section:
             Table(["class", "n", "sensitivity", "specificity", "precision", "AUROC"], rows),
             Table(
                 ["figure, test", "value"],
-                [[name.replace("_", " "), figure_text(test, name)] for name in more],
+                [[name.replace("_", " "), metric_text(test, name)] for name in more],
             ),
         ],
     )
@@ -202,7 +191,7 @@ def _results(facts: Facts) -> Section:
 
 def _shortcuts(facts: Facts) -> Section:
     name = "balanced_accuracy"
-    reached = (facts.test[name], figure_text(facts.test, name))
+    reached = (facts.test[name], metric_text(facts.test, name))
     more = "bcd audit checks more sources, and compares with another split."
     return Section("Shortcuts", [*shortcut_lines(facts.checks, *reached), more])
 
@@ -212,7 +201,7 @@ def _calibration(facts: Facts) -> Section:
     text = (
         f"Temperature {facts.policy.temperature:.3f}, fitted on val (n = "
         f"{facts.results['val'].metrics['n']}). {calibration_line(test)} Negative log-likelihood "
-        f"{test['loss_uncalibrated']:.4f} before, {figure_text(test, 'loss')} after."
+        f"{test['loss_uncalibrated']:.4f} before, {metric_text(test, 'loss')} after."
     )
     return Section("Calibration", [text, Figure("reliability", "reliability on test")])
 
@@ -226,11 +215,11 @@ def _threshold(facts: Facts) -> list[Section]:
     rows = [
         [
             "most probable class",
-            *(figure_text(test, f"malignant_{name}") for name in names),
+            *(metric_text(test, f"malignant_{name}") for name in names),
         ],
         [
             f"malignant from probability {at['threshold']:.4g}",
-            *(figure_text(at, f"malignant_{name}") for name in names),
+            *(metric_text(at, f"malignant_{name}") for name in names),
         ],
     ]
     text = (
@@ -239,23 +228,26 @@ def _threshold(facts: Facts) -> list[Section]:
         f"{at['prevalence']:.1%} of images are malignant."
     )
     header = ["malignant against benign", "sensitivity", "specificity", "PPV", "NPV"]
-    promise, chosen = threshold_line(facts.policy), chosen_on_val(val_chose_epoch(facts.cfg))
+    promise, chosen = threshold_guarantee(facts.policy), val_reuse_note(val_chose_epoch(facts.cfg))
     return [Section("Threshold", [Table(header, rows), text, promise, chosen])]
 
 
 def _abstention(facts: Facts) -> Section:
     test, policy = facts.test, facts.policy
-    reasons = ", ".join(f"{count} {name}" for name, count in test["referred_for"].items()) or "none"
-    decided = figure_text(test, "accuracy_decided") or "nothing decided"
-    sets = test["sets"]
+    reasons = (
+        ", ".join(f"{count} {name}" for name, count in test["referral_reasons"].items()) or "none"
+    )
+    decided = metric_text(test, "accuracy_decided") or "nothing decided"
+    sets = test["prediction_sets"]
     rows = [[f"{float(c):.0%}", f"{v:.4f}"] for c, v in test["selective_accuracy"].items()]
     return Section(
         "Abstention and referral",
         [
             f"{test['referred']:.1%} of {test['n']} images are referred to a person ({reasons}). "
-            f"Accuracy on the other {1 - test['referred']:.1%}: {decided}. {referral_line(policy)}",
+            f"Accuracy on the other {1 - test['referred']:.1%}: {decided}. "
+            f"{referral_rules(policy)}",
             f"Prediction sets on test: {sets['coverage']:.1%} contain the true class. They have "
-            f"{sets['mean_size']:.2f} classes on average. {sets_line(policy)}",
+            f"{sets['mean_size']:.2f} classes on average. {sets_guarantee(policy)}",
             Table(["share decided, most confident first", "accuracy"], rows),
             Figure("risk_coverage", "error rate against the share decided"),
         ],

@@ -9,7 +9,6 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from bcd.config.schema import DataConfig, ModelConfig, SplitConfig
 from bcd.data.datamodule import SmearDataModule
 from bcd.errors import ConfigError
 from bcd.inference.evaluate import evaluate_checkpoint
@@ -18,6 +17,7 @@ from bcd.training.run import TrainResult, train
 from tests.helpers.harness import SMALL, eval_config, train_config
 
 FIGURES = ("accuracy", "precision", "recall", "f1", "loss")
+CNN = {"backbone": "cnn", "weights": None, "input_size": 48}
 HEADS = {"linear": ("model.label_smoothing=0.1",), "svm": ("model.unfreeze=0",)}
 
 
@@ -89,8 +89,8 @@ def test_a_plain_trainer_fits_tests_and_predicts(
     head: str, run: TrainResult, tmp_path: Path
 ) -> None:
     root = run.datamodule.catalog.root
-    data = SmearDataModule(DataConfig(str(root), num_workers=0), SplitConfig(test=0.4), size=48)
-    model = SmearClassifier(ModelConfig("cnn", None, 48), classes=4, head={"kind": head})
+    data = SmearDataModule({"root": str(root), "num_workers": 0}, {"test": 0.4}, size=48)
+    model = SmearClassifier(CNN, classes=4, head={"kind": head})
     trainer = plain_trainer(tmp_path, max_epochs=2, enable_checkpointing=False)
     before = {name: value.clone() for name, value in model.network.head.state_dict().items()}
 
@@ -117,8 +117,8 @@ def test_a_plain_trainer_fits_tests_and_predicts(
 
 def test_a_fitted_head_refuses_epochs(run: TrainResult, tmp_path: Path) -> None:
     root = run.datamodule.catalog.root
-    data = SmearDataModule(DataConfig(str(root), num_workers=0), size=48)
-    model = SmearClassifier(ModelConfig("cnn", None, 48), classes=4, head={"kind": "knn"})
+    data = SmearDataModule({"root": str(root), "num_workers": 0}, size=48)
+    model = SmearClassifier(CNN, classes=4, head={"kind": "knn"})
     trainer = plain_trainer(tmp_path, min_epochs=2, max_epochs=2, enable_checkpointing=False)
     with pytest.raises(ConfigError, match=r"leave out trainer\.min_epochs"):
         trainer.fit(model, datamodule=data)
