@@ -6,6 +6,7 @@ import difflib
 import os
 from pathlib import Path
 
+from bcd.config.compose import read_defaults
 from bcd.config.schema import DataConfig
 from bcd.errors import BcdError
 from bcd.storage import typed_path
@@ -46,7 +47,7 @@ def provide_root(cfg: DataConfig) -> Path:
 def _download(root: Path, cfg: DataConfig) -> None:
     from bcd.data.download import PAGE, download
 
-    default = root == Path(DataConfig.root).absolute()
+    default = root == Path(read_defaults("data/smears")["root"]).absolute()
     asked = default if cfg.download is None else cfg.download
     if root.is_symlink():
         raise BcdError(f"data.root={root} is a broken link: fix or remove it")

@@ -16,8 +16,8 @@ from bcd.data.quality.profile import profile_images
 from bcd.data.splits.grouping import hang_together
 from bcd.data.splits.split import recorded_indices
 from bcd.errors import BcdError
-from bcd.evaluation.bootstrap import joined_groups
-from bcd.evaluation.model_comparison import Comparison, compare_results
+from bcd.evaluation.bootstrap import join_groups
+from bcd.evaluation.comparison import Comparison, compare_results
 from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
 from bcd.inference.evaluate import count_trained, data_config, evaluate_images, warn_of_relabelled
 from bcd.reporting.comparison import show_comparison, write_comparison
@@ -137,7 +137,7 @@ def shared_groups(
     of_own = {p.group for p, *names in zip(images, *recorded, strict=True) if not any(names)}
     own = [p.group if p.group in of_own else "" for p in images]
     namings = [*recorded, own, [p.sha256 for p in images]]
-    return joined_groups([*namings, _overlapping(catalog, cards, indices)])
+    return join_groups([*namings, _overlapping(catalog, cards, indices)])
 
 
 def _overlapping(catalog: Catalog, cards: tuple[Card, Card], indices: Sequence[int]) -> list[str]:

@@ -93,10 +93,8 @@ def test_where_white_is_zero_the_image_is_turned_round() -> None:
     values = ramp(12)
     pixels = decode_image(encoded(values, "TIFF", tiffinfo={262: 0}))
     with Image.open(io.BytesIO(encoded(values, "TIFF", tiffinfo={262: 0}))) as image:
-        inverted = image.tag_v2[262] == 0  # type: ignore[attr-defined]
-    np.testing.assert_array_equal(
-        pixels[..., 0], (255 - (values >> 4)) if inverted else values >> 4
-    )
+        assert image.tag_v2[262] == 0  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(pixels[..., 0], 255 - (values >> 4))
 
 
 @pytest.mark.parametrize("value", [-1, 1 << 16])

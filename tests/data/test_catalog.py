@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig, SplitConfig
 from bcd.data import scan
 from bcd.data.catalog import Catalog
@@ -35,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def load(root: Path, **settings: object) -> Catalog:
-    return load_catalog(DataConfig(root=str(root), **settings))  # type: ignore[arg-type]
+    return load_catalog(with_defaults(DataConfig, root=str(root), **settings))
 
 
 def files_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -96,7 +97,7 @@ def test_rejected_files_are_listed_with_reasons_and_excluded(root: Path) -> None
     assert catalog.counts() == {"a": 4, "b": 4}
 
     file = root.parent / "split.csv"
-    make_split(catalog, SplitConfig()).write(file, catalog)
+    make_split(catalog, with_defaults(SplitConfig)).write(file, catalog)
     with file.open(newline="") as stream:
         rows = {row["path"]: row for row in csv.DictReader(stream)}
     assert {path for path, row in rows.items() if row["subset"] == "excluded"} == set(reasons)
@@ -113,12 +114,12 @@ def test_a_class_without_a_usable_image_is_an_error(root: Path) -> None:
 
 def test_classes_of_a_trained_model_rule(root: Path) -> None:
     names = ("b", "c", "a")
-    catalog = load_catalog(DataConfig(root=str(root), benign="c"), names)
+    catalog = load_catalog(with_defaults(DataConfig, root=str(root), benign="c"), names)
     assert catalog.classes == names
     assert {p.path[0]: p.label for p in catalog.images} == {"b": 0, "a": 2}
     assert catalog.benign == 1
     with pytest.raises(BcdError, match="has a class 'a', the model knows b, c"):
-        load_catalog(DataConfig(root=str(root)), names[:2])
+        load_catalog(with_defaults(DataConfig, root=str(root)), names[:2])
 
 
 def test_groups_come_from_the_path(tmp_path: Path) -> None:
@@ -226,9 +227,10 @@ def test_a_cache_that_cannot_be_written_stops_nothing(root: Path, cache: Path) -
 
 def test_threads_and_processes_at_once_do_no_harm(root: Path, cache: Path) -> None:
     program = (
-        "import sys; from bcd.config.schema import DataConfig;"
+        "import sys; from bcd.config.compose import with_defaults;"
+        "from bcd.config.schema import DataConfig;"
         "from bcd.data.load import load_catalog;"
-        "print(load_catalog(DataConfig(root=sys.argv[1])).fingerprint())"
+        "print(load_catalog(with_defaults(DataConfig, root=sys.argv[1])).fingerprint())"
     )
     command = [sys.executable, "-c", program, str(root)]
     with (

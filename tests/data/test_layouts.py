@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig
 from bcd.data.catalog import Catalog
 from bcd.data.layouts import CANONICAL, canonical_name, list_entries, order_classes
@@ -16,7 +17,7 @@ BRACKETS = ("Benign", "[Malignant] early Pre-B", "[Malignant] Pre-B", "[Malignan
 
 
 def load(root: Path, variant: str = "original") -> Catalog:
-    return load_catalog(DataConfig(root=str(root), variant=variant))
+    return load_catalog(with_defaults(DataConfig, root=str(root), variant=variant))
 
 
 def classes_by_folder(catalog: Catalog) -> dict[str, str]:

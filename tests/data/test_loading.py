@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.datamodule import SmearDataModule
@@ -28,18 +28,18 @@ INDICES = [3, 5, 8, 9, 11, 20, 21]
 @pytest.fixture(scope="module")
 def smears(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     root = write_classes(tmp_path_factory.mktemp("smears"), count=9)
-    return load_catalog(DataConfig(root=str(root)))
+    return load_catalog(with_defaults(DataConfig, root=str(root)))
 
 
 @pytest.fixture(scope="module")
 def split(smears: Catalog) -> Split:
-    return make_split(smears, SplitConfig())
+    return make_split(smears, with_defaults(SplitConfig))
 
 
 def module(
     smears: Catalog, split: Split, workers: int = 0, seed: int = 0, augment: str = "strong"
 ) -> SmearDataModule:
-    data = DataConfig(batch_size=4, num_workers=workers)
+    data = with_defaults(DataConfig, batch_size=4, num_workers=workers)
     return SmearDataModule(smears, split, data, CONFIGS[augment], size=32, seed=seed)
 
 
@@ -117,7 +117,7 @@ def test_plain_loaders_give_the_resized_images_in_order(
 
 @pytest.mark.filterwarnings("error")
 def test_images_of_the_wanted_size_need_no_resizing(smears: Catalog, split: Split) -> None:
-    data = DataConfig(batch_size=64, num_workers=0)
+    data = with_defaults(DataConfig, batch_size=64, num_workers=0)
     dm = SmearDataModule(smears, split, data, CONFIGS["strong"], size=40, seed=0)
     (batch,) = list(dm.test_dataloader())
     first = read_image(smears.root / smears.images[split.indices("test")[0]].path)
@@ -151,7 +151,7 @@ def test_small_sets_are_read_without_workers_and_larger_ones_with(
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 3)
     for batch_size, workers in ((64, 0), (1, 3)):
-        data = DataConfig(batch_size=batch_size, num_workers=None)
+        data = with_defaults(DataConfig, batch_size=batch_size, num_workers=None)
         dm = SmearDataModule(smears, split, data, CONFIGS["none"], size=32, seed=0)
         assert dm.train_dataloader().num_workers == workers
 
@@ -215,4 +215,3 @@ def test_batches_of_all_processes_together_are_those_of_one(world: int, count: i
 def test_all_four_classes_are_fed(smears: Catalog, split: Split) -> None:
     labels = torch.cat([labels for _, labels in module(smears, split).train_dataloader()])
     assert sorted(set(labels.tolist())) == list(range(len(FOUR)))
-    assert isinstance(smears.root, Path)

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import AugmentConfig, DataConfig
 from bcd.data import parallel, reading, scan, workspace
 from bcd.data.catalog import Catalog
@@ -58,11 +59,11 @@ def root(tmp_path: Path) -> Path:
 
 
 def load(root: Path, keep: int | None = SIDE) -> Catalog:
-    return load_catalog(DataConfig(root=str(root)), keep=keep)
+    return load_catalog(with_defaults(DataConfig, root=str(root)), keep=keep)
 
 
 def views(catalog: Catalog, mask: bool = False) -> ImageViews:
-    augmenter = Augmenter(AugmentConfig(), 0)
+    augmenter = Augmenter(with_defaults(AugmentConfig), 0)
     return ImageViews(catalog.root, catalog.images, SIDE, augmenter, mask, catalog.kept)
 
 

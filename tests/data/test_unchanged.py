@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig
 from bcd.data import scan
 from bcd.data.catalog import Catalog
@@ -39,7 +40,7 @@ def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def load(root: Path) -> Catalog:
-    return load_catalog(DataConfig(root=str(root)))
+    return load_catalog(with_defaults(DataConfig, root=str(root)))
 
 
 def swap(root: Path) -> None:

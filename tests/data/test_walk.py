@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig
 from bcd.data.catalog import Catalog
 from bcd.data.files import ImageError, read_bytes
@@ -19,7 +20,7 @@ NOBODY = 65534
 
 
 def load(root: Path) -> Catalog:
-    return load_catalog(DataConfig(root=str(root)))
+    return load_catalog(with_defaults(DataConfig, root=str(root)))
 
 
 def reasons(catalog: Catalog) -> dict[str, str]:
