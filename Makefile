@@ -1,4 +1,4 @@
-# Every target does its own set-up; nothing but Python (3.10 or newer) and git is needed.
+# Every target sets up .venv first; the only requirements are Python (3.10 or newer) and git.
 .DEFAULT_GOAL := help
 SHELL := bash
 PYTHON ?= python3
@@ -17,7 +17,7 @@ UV := $(shell command -v uv 2>/dev/null)
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-setup: $(STAMP) ## install everything into .venv (a few minutes, once)
+setup: $(STAMP) ## install everything into .venv (one-off, takes a few minutes)
 
 $(STAMP): pyproject.toml constraints.txt
 ifneq ($(UV),)
@@ -29,11 +29,11 @@ else
 endif
 	@touch $@
 
-demo: setup ## train, test and predict on smears that the project draws itself (no download)
+demo: setup ## train, test and predict on generated smears (no download)
 	$(PY) train.py experiment=demo
 	$(PY) predict.py ckpt=outputs/demo 'input=data/generated/*/slide00-0000?.png'
 
-# One thread a process and a process a core: a test file never waits for another's threads.
+# One process per core with one thread each, so that test files do not compete for cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: lint ## check style and types, run every test, print coverage
@@ -51,7 +51,7 @@ format: setup ## let ruff fix style
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-tensorboard: setup ## look at all runs in the browser
+tensorboard: setup ## show all runs in the browser
 	$(BIN)/tensorboard --logdir outputs
 
 clean: ## remove .venv and caches (data/, weights/ and outputs/ stay)

@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint: the same as `bcd eval`."""
+"""Evaluates a checkpoint: the same as `bcd eval`. Tab completion (@hydra.main): see train.py."""
 
 from bcd.__main__ import main
 

@@ -1,4 +1,7 @@
-"""Predicts the class of images: the same as `bcd predict`."""
+"""Predicts the class of images: the same as `bcd predict`.
+
+Tab completion (@hydra.main): see train.py.
+"""
 
 from bcd.__main__ import main
 

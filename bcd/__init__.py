@@ -1,7 +1,39 @@
-"""bcd: blood-smear classifiers, and the evidence whether their accuracy can be believed."""
+"""bcd: blood-smear image classification, and the evidence for its accuracy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bcd.config.environment import send_nothing
 
+if TYPE_CHECKING:
+    from bcd.inference.predictor import Predictor
+
 __version__ = "0.1.0"
 
-send_nothing()  # before any module of bcd imports a library that would
+send_nothing()  # before any module of bcd imports a library with telemetry
+
+
+def load(ckpt: str | Path, *, uncalibrated: bool = False, device: str = "auto") -> Predictor:
+    """Loads a checkpoint for predicting images.
+
+    Args:
+        ckpt: A checkpoint, a run folder (its `best.ckpt`), a sweep (the checkpoint of its best
+            configuration), or a folder of runs (the newest run's).
+        uncalibrated: Whether to accept a checkpoint without a decision policy. All of its
+            predictions are then referred.
+        device: `cpu`, `cuda`, `mps`, or `auto` for the first accelerator, else the CPU.
+
+    Returns:
+        A predictor; `predict(paths)` gives the rows of `predictions.csv`.
+
+    Raises:
+        BcdError: There is no such checkpoint or device, or it has no decision policy.
+
+    Example:
+        >>> rows = bcd.load("outputs/paper/<run>").predict("data/new")  # doctest: +SKIP
+    """
+    from bcd.inference.predictor import Predictor
+
+    return Predictor(ckpt, uncalibrated=uncalibrated, device=device)

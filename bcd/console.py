@@ -1,4 +1,4 @@
-"""What the person at the terminal sees: progress bars, tables and plain lines."""
+"""Output in the terminal: progress bars, tables and plain lines."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ T = TypeVar("T")
 
 
 def _is_first() -> bool:
-    """Whether of the processes that run together on this machine this is the first."""
+    """Whether this is the first of the processes that run together on this machine."""
     return os.environ.get("LOCAL_RANK", "0") in ("", "0")  # set by Lightning and by torchrun
 
 
 def console() -> Console:
     """Returns a console on standard error; standard output stays free for results in a pipe.
 
-    Of several processes the first alone speaks.
+    Of several processes that run together, only the first prints.
     """
     from rich.console import Console
 
@@ -31,29 +31,22 @@ def console() -> Console:
 
 
 def printable(name: str) -> str:
-    """A file's name on one line: what would break it or steer the terminal is escaped."""
+    """A file name for the terminal, with line breaks and control characters escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
 def short(path: Path) -> str:
-    """A path as a person would type it from where the program was started."""
+    """A path relative to the working folder if it is inside it."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def command(script: str, *words: str) -> str:
-    """The line that starts another program of the project, whatever characters are in it.
-
-    Args:
-        script: Its file, which stands beside train.py.
-        words: Its arguments.
-    """
-    own = Path(sys.argv[0])
-    place = own.with_name(script) if own.name == "train.py" else Path(script)
-    return shlex.join(["python", str(place), *words])
+def command(verb: str, *arguments: str) -> str:
+    """A `bcd` command to copy, with its arguments quoted for the shell."""
+    return shlex.join(["bcd", verb, *arguments])
 
 
 def say(line: str) -> None:
-    """Prints one line to the person, if this is the first of the processes that run together."""
+    """Prints one line to standard error; of several processes, only the first prints."""
     if _is_first():
         print(line, file=sys.stderr, flush=True)  # noqa: T201
 
@@ -61,13 +54,13 @@ def say(line: str) -> None:
 def track(
     items: Iterable[T], description: str, total: int, weigh: Callable[[T], int] = lambda _: 1
 ) -> Iterator[T]:
-    """Yields the items while a bar shows how much is done, how fast, and the time left.
+    """Yields the items while a bar shows the progress, the speed and the time left.
 
     Args:
-        items: What is worked through.
-        description: Stands before the bar.
+        items: The items to process.
+        description: Text in front of the bar.
         total: Sum of the items' weights.
-        weigh: How much an item counts.
+        weigh: Returns the weight of an item.
     """
     from rich.progress import (
         BarColumn,

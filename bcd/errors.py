@@ -1,4 +1,4 @@
-"""The one exception that a user sees as a single line instead of a traceback."""
+"""The exceptions that are reported as a single line instead of a traceback."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import errno
 
 
 class BcdError(Exception):
-    """Something was asked that cannot be done.
-
-    The message is one line: what is wrong, where, and the option or command that fixes it.
+    """An expected error.
 
     Args:
-        message: That line.
-        status: Exit status of the program: 1 cannot be done, 2 wrong use.
+        message: One line: what is wrong, where, and the option or command that fixes it.
+        status: The exit status: 1 for an error in general, 2 for wrong usage.
     """
 
     def __init__(self, message: str, status: int = 1) -> None:
@@ -27,19 +25,19 @@ class ConfigError(BcdError):
         super().__init__(message, status=2)
 
 
-# Errors of the disk that no program can rule out beforehand: full, over a quota, not to be written.
+# Disk errors that cannot be ruled out beforehand: full, over quota, or not writable.
 _NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
 _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 def foreseen(error: BaseException) -> BcdError | None:
-    """The error that a person is told of: a `BcdError` behind this one, or a trouble of the disk.
+    """Returns the expected error behind an exception: a `BcdError` or a disk error.
 
     Args:
-        error: Any exception; what it was raised from is looked through as well.
+        error: Any exception; its chain of causes is searched as well.
 
     Returns:
-        None where it is none of these.
+        None if there is none.
     """
     seen: BaseException | None = error
     while seen is not None:
@@ -54,7 +52,7 @@ def foreseen(error: BaseException) -> BcdError | None:
 def _disk_error(error: OSError) -> BcdError:
     where = error.filename2 or error.filename or "a file of this run"
     if error.errno in _NO_ROOM:
-        fix = "make room there, or choose another folder (hydra.run.dir=, BCD_CACHE)"
+        fix = "free some space, or choose another folder (hydra.run.dir=, BCD_CACHE)"
     else:
-        fix = "allow it, or choose another folder"
+        fix = "change the permissions, or choose another folder"
     return BcdError(f"{where}: {error.strerror}: {fix}")

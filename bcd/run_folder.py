@@ -1,4 +1,4 @@
-"""The run folder: what was run, on what, by which versions, and how long it took."""
+"""The files of a run folder that describe the run, and the winner of a sweep."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def write_run_info(run_dir: Path, started: float, **facts: Any) -> None:
 
     Args:
         run_dir: The run folder.
-        started: When the run began, in seconds since the epoch.
-        facts: Anything plain, such as the data's fingerprint.
+        started: The start of the run, in seconds since the epoch.
+        facts: Further values that JSON can hold, such as the data's fingerprint.
     """
     info = {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([_program(), *sys.argv[1:]]),
         "git": _git_state(),
         "versions": versions(),
         "started": datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
@@ -45,15 +45,21 @@ def write_run_info(run_dir: Path, started: float, **facts: Any) -> None:
     write_text(run_dir / "run.json", json.dumps(info, indent=1) + "\n")
 
 
+def _program() -> str:
+    """The name of the program on the command line, `bcd` for `python -m bcd`."""
+    name = Path(sys.argv[0]).name
+    return "bcd" if name == "__main__.py" else name
+
+
 def _git_state() -> dict[str, Any]:
-    """SHA of the project's checkout and whether it is changed; empty outside one."""
-    folder = Path(__file__).parent
+    """The commit of the project's checkout and whether it has changes; empty if installed."""
+    file = Path(__file__)
 
     def ask(*words: str) -> str | None:
         try:
             done = subprocess.run(
-                # Without the lock, git would write the index that it has refreshed.
-                ["git", "--no-optional-locks", "-C", str(folder), *words],
+                # With locks, git would write the index that it refreshes.
+                ["git", "--no-optional-locks", "-C", str(file.parent), *words],
                 capture_output=True,
                 text=True,
                 timeout=10,
@@ -62,7 +68,8 @@ def _git_state() -> dict[str, Any]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    sha = ask("rev-parse", "HEAD")
+    # An installed package may be inside the checkout of something else.
+    sha = ask("rev-parse", "HEAD") if ask("ls-files", "--error-unmatch", file.name) else None
     if sha is None:
         return {}
     return {"sha": sha, "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
@@ -89,12 +96,12 @@ BOARD = "leaderboard.json"
 
 @dataclass(frozen=True)
 class Winner:
-    """What a sweep's folder says of its best setting.
+    """The best configuration of a sweep, as recorded in its folder.
 
     Attributes:
-        trials: Names of the setting's runs, in the order in which they were made.
-        trial: Name of the run among them that has the best val score.
-        checkpoint: Of that run.
+        trials: Names of the configuration's runs, in the order in which they were made.
+        trial: Name of the run among them with the best val score.
+        checkpoint: The checkpoint of that run.
     """
 
     trials: tuple[str, ...]
@@ -108,10 +115,10 @@ def is_sweep(folder: Path) -> bool:
 
 
 def read_winner(sweep: Path) -> Winner:
-    """Reads which trials won.
+    """Reads the winner of a sweep.
 
     Raises:
-        BcdError: The sweep was not ranked, has other trials since, or has no winner.
+        BcdError: The sweep was not ranked, has changed since, or has no winner.
     """
     fix = f"rank it with bcd sweep {sweep}, or give a trial's folder"
     try:
@@ -119,13 +126,13 @@ def read_winner(sweep: Path) -> Winner:
         ranked, best = known["ranked"], known["best"]
         won = best and Winner(tuple(best["trials"]), best["trial"], sweep / best["checkpoint"])
     except FileNotFoundError:
-        raise BcdError(f"{sweep} is a sweep that was not ranked: {fix}") from None
+        raise BcdError(f"{sweep} is a sweep that was not ranked yet: {fix}") from None
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise BcdError(f"{sweep / BOARD} is damaged: {fix}") from error
     if ranked != sorted(file.parent.name for file in sweep.glob(f"*/{RECORD}")):
-        raise BcdError(f"{sweep} has other trials than when it was ranked: {fix}")
+        raise BcdError(f"{sweep} has changed since it was ranked: {fix}")
     if won is None:
-        raise BcdError(f"{sweep} is a sweep without a winner: no trial came to an end")
+        raise BcdError(f"{sweep} is a sweep without a winner: no trial finished")
     assert isinstance(won, Winner)
     return won
 

@@ -1,4 +1,4 @@
-"""Where things are kept, and writing so that nothing is ever half-written."""
+"""The cache folder, and writing files atomically."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ import csv
 import errno
 import hashlib
 import io
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-PART = ".part"  # ends the names of files that are being written
+PART = ".part"  # suffix of files that are being written
 
 
 def cache_dir() -> Path:
-    """Returns the folder for what can be computed again: $BCD_CACHE, else ~/.cache/bcd."""
+    """Returns the cache folder: $BCD_CACHE, else ~/.cache/bcd."""
     return Path(os.environ.get("BCD_CACHE") or Path.home() / ".cache" / "bcd")
 
 
 def digest(text: str) -> str:
-    """sha256 of a text, which may hold names of files that are not UTF-8."""
+    """sha256 of a text, which may hold file names that are not UTF-8."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def typed_path(text: str) -> Path:
-    """The path that a person means: as typed if it is there, else with a leading ~ expanded."""
+    """A typed path: as it is if it exists, else with a leading ~ expanded."""
     path = Path(text)
     if os.path.lexists(path):
         return path
@@ -38,7 +40,7 @@ def typed_path(text: str) -> Path:
 
 
 def written_path(path: str) -> str:
-    r"""A path as it stands in every file that is written.
+    r"""A path in the form in which it is written to files.
 
     Linux allows names that are not UTF-8. Python holds their odd bytes as lone surrogates, which
     neither UTF-8 nor JSON can write; they are written as `\xff`.
@@ -48,13 +50,13 @@ def written_path(path: str) -> str:
 
 @contextlib.contextmanager
 def replacing(file: Path, durable: bool = False) -> Iterator[IO[bytes]]:
-    """Opens a file to write under a temporary name; at the end it is moved, so readers see all.
+    """Opens a temporary file for writing and renames it at the end, so that readers see all of it.
 
-    Where the block raises, nothing is left and what stood at `file` still stands there.
+    If the block raises, the temporary file is removed and an existing `file` is unchanged.
 
     Args:
-        file: Where the content goes; its folder is made.
-        durable: Whether to wait until the content is on disk before it is moved.
+        file: The file to write; its folder is made.
+        durable: Whether to wait until the content is on disk before renaming.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.{os.getpid()}{PART}")
@@ -68,7 +70,7 @@ def replacing(file: Path, durable: bool = False) -> Iterator[IO[bytes]]:
     except OSError as error:
         part.unlink(missing_ok=True)
         if error.errno is not None and error.filename in (None, str(part)):
-            # A person knows the file by its own name.
+            # Users know the file by its final name.
             error.filename, error.filename2 = str(file), None
         raise
     except BaseException:
@@ -77,7 +79,7 @@ def replacing(file: Path, durable: bool = False) -> Iterator[IO[bytes]]:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Writes UTF-8 text in one move."""
+    """Writes UTF-8 text atomically."""
     with replacing(file) as stream:
         stream.write(written_path(text).encode("utf-8", "backslashreplace"))
 
@@ -85,27 +87,27 @@ def write_text(file: Path, text: str) -> None:
 def csv_line(cells: Sequence[object]) -> str:
     """One row of a CSV with its newline."""
     text = io.StringIO()
-    # Readers end a line at a carriage return; Python quotes it only where its own lines end so.
+    # Readers end a line at a carriage return, which Python quotes only with this terminator.
     csv.writer(text, lineterminator="\r\n").writerow(cells)
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Writes a CSV with one header line, UTF-8, in one move."""
+    """Writes a CSV with one header line, UTF-8, atomically."""
     write_text(file, "".join(csv_line(row) for row in (header, *rows)))
 
 
 class GrowingFile:
-    """A file that grows under a temporary name beside its own, which it takes at the end.
+    """A file that is appended to under a temporary name and renamed at the end.
 
     Args:
-        file: Its own name; the folder is made.
+        file: Its final name; the folder is made.
 
     Attributes:
-        part: The temporary name.
+        part: Its temporary name, in the same folder.
 
     Raises:
-        OSError: It cannot be written; that there is a little room is tried as well.
+        OSError: It cannot be written, or there is hardly any space left.
     """
 
     def __init__(self, file: Path) -> None:
@@ -126,7 +128,7 @@ class GrowingFile:
             raise
 
     def append(self, text: str) -> None:
-        """Adds UTF-8 text; where that fails, all that was there before stays, and nothing more."""
+        """Appends UTF-8 text; if that fails, the file keeps its previous content."""
         data = text.encode("utf-8", "backslashreplace")
         try:
             self._write(data)
@@ -142,12 +144,12 @@ class GrowingFile:
             left = left[self._stream.write(left) :]
 
     def finish(self) -> None:
-        """Gives the file its name."""
+        """Renames the file to its final name."""
         self.close()
         self.part.replace(self._file)
 
     def close(self) -> None:
-        """Leaves what is there under the temporary name."""
+        """Closes the file and keeps it under its temporary name."""
         self._stream.close()
 
     def discard(self) -> None:
@@ -158,3 +160,52 @@ class GrowingFile:
             self.part.unlink(missing_ok=True)
             for folder in self._made:
                 folder.rmdir()
+
+
+@dataclass(frozen=True)
+class JsonCache:
+    """Results of one kind that can be computed again, one file each below `cache_dir()`.
+
+    A file has two lines of JSON: a header, which says what the content is about and holds the
+    sha256 of that and of the second line, and the content.
+
+    Attributes:
+        name: Of the folder.
+    """
+
+    name: str
+
+    def file(self, key: str) -> Path:
+        """Where the content for a key is; a key is a text of any length."""
+        return cache_dir() / self.name / f"{digest(key)[:16]}.json"
+
+    def load(self, key: str) -> Any:
+        """The content for a key; None if there is none or it is damaged."""
+        try:
+            return self.read(self.file(key))[1]
+        except (OSError, ValueError):
+            return None
+
+    def save(self, key: str, about: str, content: Any) -> None:
+        """Writes the content for a key; a cache that cannot be written is not an error."""
+        text, about = json.dumps(content), written_path(about)
+        header = json.dumps({"sha256": digest(f"{about}\n{text}"), "about": about})
+        with contextlib.suppress(OSError), replacing(self.file(key)) as stream:
+            stream.write(f"{header}\n{text}\n".encode("ascii"))
+
+    @staticmethod
+    def read(file: Path) -> tuple[str, Any]:
+        """What a file is about, and its content.
+
+        Raises:
+            OSError: The file cannot be read.
+            ValueError: It is damaged.
+        """
+        head, _, text = file.read_text(encoding="ascii").removesuffix("\n").partition("\n")
+        header = json.loads(head)
+        if not isinstance(header, dict):
+            raise ValueError("no header")
+        about = str(header.get("about"))
+        if header.get("sha256") != digest(f"{about}\n{text}"):
+            raise ValueError("wrong checksum")
+        return about, json.loads(text)

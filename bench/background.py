@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.audit.sources import BACKGROUND, COLOUR, PATCHES
+from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig
 from bcd.data.load import load_catalog
 from bcd.data.quality.image_statistics import describe, image_statistics
@@ -22,7 +23,7 @@ from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
 from bench.measure import machine
 
 SLIDES = 40
-COLUMNS = {BACKGROUND: "glass", PATCHES: "patches", COLOUR: "quantiles"}
+COLUMNS = {BACKGROUND: "background_quantiles", PATCHES: "patches", COLOUR: "quantiles"}
 
 
 def main() -> None:
@@ -42,7 +43,7 @@ def main() -> None:
         for line in _explained(statistics, truth):
             print(f"| {name} | {line}", flush=True)
     if asked.root:
-        seen = image_statistics(load_catalog(DataConfig(root=str(asked.root))))
+        seen = image_statistics(load_catalog(with_defaults(DataConfig, root=str(asked.root))))
         masked = seen.stained.astype(np.float64)  # the truth is not known; this is what is masked
         for line in _explained({key: getattr(seen, key) for key in COLUMNS.values()}, masked):
             print(f"| real | {line}", flush=True)

@@ -99,12 +99,13 @@ def measure_forward(engine_name: str, weights: str, rounds: int = 9) -> Forward:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from bcd.config.compose import with_defaults
     from bcd.config.schema import ModelConfig
     from bcd.features.engines import choose_engine, make_engine
     from bcd.models.backbones.build import build_backbone
     from bcd.models.network import SmearNetwork
 
-    model = ModelConfig(weights=weights)
+    model = with_defaults(ModelConfig, weights=weights)
     size = model.input_size
     network = SmearNetwork(build_backbone(model), 4, model).eval()
     with FlopCounterMode(display=False) as counter:

@@ -1,1 +1,1 @@
-"""The command line: runs a command under Hydra, help, overrides and paths."""
+"""The command line: running a command under Hydra, help, overrides and paths."""

@@ -1,4 +1,4 @@
-"""Runs a Hydra program so that a mistake ends in one line and a status, not in a traceback."""
+"""Runs a command under Hydra; errors are printed as one line and give an exit status."""
 
 from __future__ import annotations
 
@@ -18,23 +18,20 @@ from bcd.cli.paths import quote_paths
 from bcd.config.environment import use_own_folders
 from bcd.errors import BcdError, ConfigError, foreseen
 
-# The configuration of all programs stands beside the scripts.
-CONF = Path(__file__).resolve().parents[2] / "conf"
-
 
 @contextlib.contextmanager
 def quick_imports() -> Iterator[None]:
     """Imports without garbage collection.
 
-    Importing torch and lightning makes a million objects that stay; looking through them again and
-    again takes a quarter of the time of the imports, and as long again when the program ends.
+    Importing torch and lightning makes a million objects that are never freed. Collecting garbage
+    among them repeatedly takes a quarter of the time of the imports, and again at exit.
     """
     before = len(sys.modules)
     gc.disable()
     try:
         yield
     finally:
-        if len(sys.modules) > before:  # a second trial imports nothing and leaves waste
+        if len(sys.modules) > before:  # a second trial imports nothing, and its objects are garbage
             gc.freeze()
         gc.enable()
 
@@ -44,6 +41,7 @@ def run(
     config_name: str,
     conf: Path,
     trial: Callable[..., float] | None = None,
+    verb: str = "",
 ) -> NoReturn:
     """Runs `task(cfg)` under Hydra and exits with its status.
 
@@ -51,13 +49,14 @@ def run(
         task: Takes the composed configuration, returns an exit status.
         config_name: Name of the primary YAML file in `conf`.
         conf: Folder of the configuration.
-        trial: What each job of a multirun is instead, if it is something else: takes the composed
-            configuration, returns what a search is to optimise.
+        trial: What each job of a multirun runs instead of `task`, if it differs: takes the composed
+            configuration, returns the value that a search optimises.
+        verb: The verb that was removed from the command line; empty if there was none.
     """
     import hydra
 
     wants_trace = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
-    # With this set Hydra hands exceptions on; without, it prints several lines of its own.
+    # With this set, Hydra passes exceptions on; otherwise it prints several lines of its own.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     use_own_folders()
     _quieten()
@@ -68,7 +67,7 @@ def run(
         def start() -> None:
             if not {"--help", "-h"}.isdisjoint(sys.argv):
                 _help(task, config_name, conf)
-            decorate(OUTCOME.of(task, trial))()
+            decorate(OUTCOME.of(task, trial, verb))()
 
         _with_arguments(start, config_name, conf)
     except KeyboardInterrupt:
@@ -102,9 +101,9 @@ def run_plain(task: Callable[[], int]) -> NoReturn:
 
 
 def _with_arguments(start: Callable[[], None], config_name: str, conf: Path) -> None:
-    """Starts, and again with a `+` where an argument of a named class was refused for want of it.
+    """Starts, and starts again with a `+` before an argument that Hydra refused without it.
 
-    Only then is the class looked at: importing it takes longer than all else.
+    The class that takes the argument is imported only then, because that takes long.
     """
     from hydra.errors import ConfigCompositionException
 
@@ -123,12 +122,15 @@ def _help(task: Callable[..., int], config_name: str, conf: Path) -> NoReturn:
 
     description = sys.modules[task.__module__].__doc__ or ""
     overrides = [a for a in sys.argv[1:] if not a.startswith("-")]
-    print(usage(description, overrides, config_name, conf))  # noqa: T201
+    with contextlib.suppress(BrokenPipeError):  # as in `--help | head`
+        print(usage(description, overrides, config_name, conf), flush=True)  # noqa: T201
+        sys.exit(0)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit
     sys.exit(0)
 
 
 def explain(error: Exception, config_name: str, conf: Path) -> BcdError | None:
-    """Turns an exception into the line that a person needs; None if it was not foreseen."""
+    """Turns an exception into an error of one line; None for an unexpected exception."""
     from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -138,8 +140,8 @@ def explain(error: Exception, config_name: str, conf: Path) -> BcdError | None:
         return known
     if isinstance(error, OverrideParseException):
         return ConfigError(
-            f"{error.override}: cannot be read as key=value; put values with special characters "
-            """into quotes, as in 'data.root="a [b]"'"""
+            f"{error.override}: cannot be parsed as key=value; quote values with special "
+            """characters, as in 'data.root="a [b]"'"""
         )
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return None
@@ -151,7 +153,7 @@ def explain(error: Exception, config_name: str, conf: Path) -> BcdError | None:
     return ConfigError(text)
 
 
-# Hydra's choices that come with packages of their own.
+# Hydra plugins that are separate packages.
 _PLUGINS = {
     "hydra/sweeper/optuna": "hydra-optuna-sweeper",
     "hydra/sweeper/sampler/tpe": "hydra-optuna-sweeper",
@@ -166,7 +168,7 @@ def _unknown_choice(name: str, conf: Path) -> str:
 
     group, _, choice = name.rpartition("/")
     if name in _PLUGINS:
-        return f"{group}={choice} wants a package: pip install {_PLUGINS[name]}"
+        return f"{group}={choice} needs a package: pip install {_PLUGINS[name]}"
     if group.startswith("hydra/"):
         return f"{group}={choice}: no such choice{nearest(name, _PLUGINS)}"
     options = sorted(p.stem for p in (conf / group).glob("*.yaml")) if group else []
@@ -177,21 +179,27 @@ def _unknown_choice(name: str, conf: Path) -> str:
 
 
 class _Outcome:
-    """The worst status of the jobs that Hydra runs; an expected error is told, not raised.
+    """The highest status of the jobs that Hydra runs; expected errors are printed, not raised.
 
-    Hydra would add a line of its own to what is raised, and a sweep would end with the first.
+    Hydra would print another line for an exception, and a sweep would end with the first one.
     """
 
     def __init__(self) -> None:
         self.status = 0
 
     def of(
-        self, task: Callable[..., int], trial: Callable[..., float] | None
+        self, task: Callable[..., int], trial: Callable[..., float] | None, verb: str = ""
     ) -> Callable[..., float]:
+        """Wraps a task as the job that Hydra runs; see `run` for the arguments."""
+
         @functools.wraps(task)
         def job(cfg: object) -> float:
+            with _as_typed(verb):
+                return checked(cfg)
+
+        def checked(cfg: object) -> float:
             if trial is not None and _in_multirun():
-                _quieten()  # perhaps in another process
+                _quieten()  # the job may run in another process
                 return trial(cfg)
             try:
                 status = task(cfg)
@@ -208,11 +216,22 @@ class _Outcome:
         return job
 
     def add(self, status: int) -> None:
-        """Takes note of the status of a job, or of what follows the jobs."""
+        """Records the status of a job, or of a callback after the jobs."""
         self.status = max(self.status, status)
 
 
-OUTCOME = _Outcome()  # of this process, which Hydra's callbacks are part of
+OUTCOME = _Outcome()  # of this process, in which Hydra's callbacks run as well
+
+
+@contextlib.contextmanager
+def _as_typed(verb: str) -> Iterator[None]:
+    """Puts the verb back on the command line, from which Lightning starts further processes."""
+    given = list(sys.argv)
+    sys.argv[1:1] = [verb] if verb else []
+    try:
+        yield
+    finally:
+        sys.argv[:] = given
 
 
 def _in_multirun() -> bool:
@@ -223,9 +242,9 @@ def _in_multirun() -> bool:
 
 
 def _drop_empty_folder() -> None:
-    """Removes the run folder that Hydra made, if nothing was written there.
+    """Removes the run folder that Hydra made if it is empty.
 
-    As where a run failed at once, or a cluster started this process beside the first one.
+    For example because the run failed at once, or because this is not its first process.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -234,7 +253,7 @@ def _drop_empty_folder() -> None:
 
 
 def unforeseen(error: Exception) -> str:
-    """The line for an exception that `explain` does not know."""
+    """The line for an exception that `explain` does not cover."""
     from bcd.config.check import first_line
 
     hint = "set HYDRA_FULL_ERROR=1 for the traceback"
@@ -247,17 +266,17 @@ def _fail(line: str, status: int) -> NoReturn:
 
 
 def tell(line: str) -> None:
-    """Prints an error to the person."""
+    """Prints an error to standard error."""
     print(f"error: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _quieten() -> None:
-    """Hides warnings of libraries that a user can do nothing about."""
+    """Hides library warnings that users cannot act on."""
     patterns = (
         ".*does not have many workers.*",
         ".*number of training batches.*",
-        ".*in eval mode at the start of training.*",  # the frozen prefix is, on purpose
-        ".*exists and is not empty.*",  # the checkpoints of a resumed run
+        ".*in eval mode at the start of training.*",  # on purpose for the frozen layers
+        ".*exists and is not empty.*",  # the checkpoint folder of a resumed run
     )
     for pattern in patterns:
         warnings.filterwarnings("ignore", pattern)

@@ -1,17 +1,19 @@
-"""What `--help` says. Hydra's own takes longer than a second, most of it for its own groups."""
+"""The text of `--help`. Hydra's own takes over a second, mostly for Hydra's own groups."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from bcd.console import short
+
 
 def usage(description: str, arguments: Sequence[str], config_name: str, conf: Path) -> str:
-    """Describes a program: what it is for, the groups to choose from, and the configuration.
+    """Describes a command: its purpose, the groups to choose from, and its configuration.
 
     Args:
-        description: Of the program, with examples.
-        arguments: Overrides given beside `--help`; the configuration shown has them.
+        description: Of the command, with examples.
+        arguments: Overrides given with `--help`; they are applied to the configuration shown.
         config_name: Name of the primary YAML file in `conf`.
         conf: Folder of the configuration.
     """
@@ -30,7 +32,8 @@ def usage(description: str, arguments: Sequence[str], config_name: str, conf: Pa
             choices = ", ".join(sorted(file.stem for file in group.glob("*.yaml")))
             lines.append(f"  {group.name + ':':<12}{choices}")
         lines.append("")
-    lines += [f"Set with key=value (each is explained in {conf.name}/):", ""]
+    lines += [f"Set with key=value (each key is explained in {short(conf)}):", ""]
     lines.append(OmegaConf.to_yaml(cfg))
-    lines.append("Several runs: -m with lists, as in -m seed=0,1,2. Help of Hydra: --hydra-help")
+    lines.append("Several runs: -m with comma-separated values, as in -m seed=0,1,2")
+    lines.append("Hydra's own help: --hydra-help")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What the command line may say shorter than Hydra wants it; light to import."""
+"""Shorthands on the command line, and the errors of keys that Hydra refuses; fast to import."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ LAST = Path("checkpoints") / "last.ckpt"
 
 
 def checkpoint_to_resume(resume: str) -> Path | None:
-    """The checkpoint that `resume=` means: a file, or the last one of a run folder; None if none.
+    """The checkpoint that `resume=` names: a file, or the last checkpoint of a run folder.
 
-    It stands in the folder `checkpoints` of its run.
+    Returns:
+        None if there is none, or the file is not in the folder `checkpoints` of a run.
     """
     path = typed_path(resume).absolute()
     if path.is_dir():
@@ -28,25 +29,25 @@ def checkpoint_to_resume(resume: str) -> Path | None:
 
 
 def go_on_in_place(arguments: Sequence[str]) -> list[str]:
-    """Gives a resumed run its own folder, where Hydra would make another.
+    """Sets the run folder of a resumed run, because Hydra would make a new one.
 
     Args:
         arguments: The command line.
 
     Raises:
-        ConfigError: It names another folder.
+        ConfigError: Another run folder is given.
     """
     given = list(arguments)
     resume = _value_of(_RESUME, given)
     file = checkpoint_to_resume(resume) if resume and resume != "null" else None
     if file is None or not {"-m", "--multirun"}.isdisjoint(given):
-        return given  # what is wrong is said later
+        return given  # errors are reported later
     own, named = file.parent.parent, _value_of(_RUN_DIR, given)
     if named is None:
         return [*given, f"{_RUN_DIR}{own}"]
     if typed_path(named).absolute() != own:
         raise ConfigError(
-            f"{_RUN_DIR}{named}: a resumed run goes on in its own folder, {own}; leave it out"
+            f"{_RUN_DIR}{named}: a resumed run continues in its own folder, {own}; leave it out"
         )
     return given
 
@@ -59,7 +60,7 @@ def _value_of(start: str, arguments: Sequence[str]) -> str | None:
 
 
 def refused_key(message: str) -> str | None:
-    """The key that Hydra refuses with this message; None if it says something else."""
+    """The key that Hydra refuses in an error message; None for other messages."""
     match = re.search(r"Could not (?:override|append to config|delete).*?'([^']+)'", message)
     return match.group(1) if match else None
 
@@ -67,16 +68,16 @@ def refused_key(message: str) -> str | None:
 def with_plus(
     arguments: Sequence[str], message: str, config_name: str, conf: Path
 ) -> list[str] | None:
-    """Writes a `+` before an argument of a class that the configuration names but does not list.
+    """Adds a `+` before an argument that a `_target_` class takes and the files do not list.
 
     Args:
         arguments: The command line.
-        message: With which Hydra refused it.
+        message: Hydra's error.
         config_name: Name of the primary YAML file in `conf`.
         conf: Folder of the configuration.
 
     Returns:
-        The command line with it; None where the key is no such argument.
+        The new command line; None if the key is not such an argument.
     """
     from omegaconf import OmegaConf
 
@@ -91,7 +92,7 @@ def with_plus(
 
 
 def unknown_key(key: str, arguments: Sequence[str], config_name: str, conf: Path) -> str:
-    """Names the override that has the unknown key, and the nearest key of the default config."""
+    """Describes an unknown key: the override that has it, and the nearest valid key."""
     from omegaconf import OmegaConf
 
     from bcd.config.check import nearest
@@ -100,7 +101,7 @@ def unknown_key(key: str, arguments: Sequence[str], config_name: str, conf: Path
     cfg, parent = _composed(arguments, config_name, conf), key.rpartition(".")[0]
     holder: Any = OmegaConf.select(cfg, parent) if parent else cfg
     if key.rpartition(".")[2] in (holder or {}):
-        return f"{override}: '{key}' is there already: leave out the +"
+        return f"{override}: '{key}' exists already: leave out the +"
     siblings = [f"{parent}.{name}" if parent else str(name) for name in (holder or {})]
     everywhere = [*siblings, *_signature_keys(holder, parent), *(str(k) for k in cfg)]
     plain: Any = OmegaConf.to_container(cfg, resolve=False)
@@ -111,7 +112,7 @@ def unknown_key(key: str, arguments: Sequence[str], config_name: str, conf: Path
 
 
 def _composed(arguments: Sequence[str], config_name: str, conf: Path) -> Any:
-    """The configuration of the chosen groups, all else as it is by default."""
+    """The configuration with the chosen groups and otherwise default values."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
@@ -122,7 +123,7 @@ def _composed(arguments: Sequence[str], config_name: str, conf: Path) -> Any:
 
 
 def _first_choice(argument: str, conf: Path) -> str | None:
-    """An override that chooses files of a group, the first of several to try; else None."""
+    """An override that chooses files of a group, the first of a sweep's values; else None."""
     key, _, value = argument.partition("=")
     several = value.startswith("[")
     names = value.strip("[]").split(",") if several else value.split(",")[:1]
@@ -133,7 +134,7 @@ def _first_choice(argument: str, conf: Path) -> str | None:
 
 
 def _signature_keys(holder: object, parent: str) -> list[str]:
-    """Keys that the class of a `_target_` mapping takes beside those written down."""
+    """The arguments of the class that a `_target_` mapping names, as keys."""
     from hydra.utils import get_object
     from omegaconf import DictConfig
 

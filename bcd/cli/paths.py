@@ -1,4 +1,4 @@
-"""Takes paths on the command line as they are typed, whatever their characters mean to Hydra."""
+"""Quotes paths on the command line, which may hold characters with a meaning in Hydra."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from bcd.storage import typed_path
 _PATHS = frozenset(
     {"data.root", "input", "ckpt", "ckpts", "resume", "output", "split.file", "model.weights"}
 )
-# Those whose values may be made of `${now:…}` and the like.
+# Keys whose values may hold `${now:…}` and other interpolations.
 _FOLDERS = frozenset({"run_dir", "hydra.run.dir", "hydra.sweep.dir"})
 
 _FUNCTION = re.compile(r"(?:choice|glob|range|interval|shuffle|sort|tag|extend_list)\(.*\)", re.S)
 
 
 def quote_paths(arguments: Sequence[str]) -> list[str]:
-    """Quotes the values of keys that are paths, so that Hydra hands them on as text.
+    """Quotes the values of keys that are paths, so that Hydra reads them as text.
 
-    What there is under the very name that is typed is meant literally. Otherwise these are left to
-    Hydra: null, what is quoted already, interpolations, functions of sweeps, lists in brackets
-    and, in a multirun, alternatives with commas between; the elements of the last two are quoted.
+    A value that exists as a file or folder is always quoted. Otherwise these keep their meaning:
+    null, quoted values, interpolations, sweep functions, lists in brackets and, in a multirun,
+    comma-separated values. The elements of the last two are quoted.
 
     Args:
         arguments: The command line.
@@ -48,7 +48,7 @@ def _quoted_argument(argument: str, several: bool) -> str:
 
 
 def _elements(text: str) -> list[str]:
-    """Cuts a list at its commas, but for those in names of what is there, and quotes each part."""
+    """Splits a list at its commas, except those in existing paths, and quotes each element."""
     parts = text.split(",") if text.strip() else []
     elements = []
     while parts:
@@ -80,9 +80,9 @@ def _quoted(value: str) -> str:
         return value
     if not _is_there(value) and (_FUNCTION.fullmatch(value) or re.fullmatch(r"\$\{.*\}", value)):
         return value
-    if value == "???":  # to Hydra a value that is missing
+    if value == "???":  # Hydra's mark of a missing value
         value = f".{os.sep}{value}"
-    # Backslashes count only before what they could rob of its meaning.
+    # Backslashes are escaped only before characters whose meaning they would change.
     text = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
     text = re.sub(r'(\\*)"', r'\1\1\\"', text)
     text = re.sub(r"(\\+)\Z", r"\1\1", text)

@@ -1,8 +1,8 @@
-"""Audits a folder of images and a split of them: can the data be trusted?
+"""Audits images and their split: can the data be trusted?
 
 bcd audit data.root=<folder of class folders>
 bcd audit data.root=<folder> split=grouped split.groups=auto
-bcd audit data.root=<folder> strict=true    exit status 1 where a check fails
+bcd audit data.root=<folder> strict=true    exit status 1 if a check fails
 """
 
 from typing import TYPE_CHECKING

@@ -1,7 +1,7 @@
 """Compares two checkpoints on the same images.
 
-bcd compare "ckpts=[<checkpoint or run folder>,<another>]"  images in both runs' test sets
-bcd compare "ckpts=[<a>,<b>]" data.root=<folder>            all of another folder
+bcd compare "ckpts=[<checkpoint or run folder>,<another>]"  the test images of both runs
+bcd compare "ckpts=[<a>,<b>]" data.root=<folder>            all images of another folder
 """
 
 from typing import TYPE_CHECKING

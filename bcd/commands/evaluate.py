@@ -1,7 +1,7 @@
-"""Evaluates a checkpoint; needs only the checkpoint and the images.
+"""Evaluates a checkpoint; needs only the checkpoint and images.
 
-bcd eval ckpt=<checkpoint or run folder>                    the run's own test set
-bcd eval ckpt=<checkpoint or run folder> data.root=<folder> all of another folder
+bcd eval ckpt=<checkpoint or run folder>                    the test set of the run
+bcd eval ckpt=<checkpoint or run folder> data.root=<folder> all images of another folder
 """
 
 from typing import TYPE_CHECKING

@@ -8,25 +8,28 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 
-from bcd.cli.app import CONF
+from bcd.config.compose import CONF, read_defaults, with_defaults
 from bcd.config.schema import ModelConfig
 from bcd.console import say, show_table
 from bcd.models.backbones.build import Backbone, empty_backbone, find_backbone
 from bcd.models.backbones.timm import find_timm
 
-# With the longest name just as wide as a terminal of 80 columns.
+# With the longest name, the table is exactly 80 columns wide.
 HEADER = ("model", "weights", "mult-adds", "pixels", "features", "blocks", "top-1")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Shows a table of the networks in conf/model, or of those named; returns the exit status."""
+    """Prints a table of the named networks, by default of conf/model; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="bcd models", description="Lists the networks that model= can name."
     )
-    parser.add_argument("names", nargs="*", help="of conf/model, torchvision or timm; none: all")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        help="names in conf/model, torchvision or timm; default: all of conf/model",
+    )
     names = parser.parse_args(arguments).names
     configs = shipped()
     if names:
@@ -35,25 +38,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"not listed: {', '.join(lacking)} (pip install timm)")
         configs = {name: cfg for name, cfg in configs.items() if name not in lacking}
     rows = [_row(name, cfg) for name, cfg in configs.items()]
-    title = "Networks without their classifiers; top-1: % of ImageNet right with them"
+    title = "Networks without their classifiers; top-1: ImageNet accuracy in % with them"
     show_table(title, HEADER, rows)
     return 0
 
 
 def shipped() -> dict[str, ModelConfig]:
-    """The `model` group that each file of conf/model makes, with random weights."""
-    base = OmegaConf.load(CONF / "model" / "mobilenetv2.yaml")
-    made = {}
-    for file in sorted((CONF / "model").glob("*.yaml")):
-        merged = OmegaConf.merge(base, OmegaConf.load(file), {"weights": None})
-        values = OmegaConf.to_container(merged)
-        assert isinstance(values, dict)
-        made[file.stem] = ModelConfig(**{str(k): v for k, v in values.items() if k != "defaults"})
-    return made
+    """The configuration of each file in conf/model, with random weights, by its name."""
+    names = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
+    return {
+        name: with_defaults(ModelConfig, **{**read_defaults(f"model/{name}"), "weights": None})
+        for name in names
+    }
 
 
 def count_multiply_adds(backbone: Backbone, size: int) -> int:
-    """Multiplications with additions that an image takes, on the meta device: nothing is computed.
+    """Counts the multiply-add operations for an image, on the meta device, without computing them.
 
     Args:
         backbone: From `empty_backbone`.
@@ -72,11 +72,12 @@ def _installed(cfg: ModelConfig) -> bool:
 
 
 def _named(name: str) -> ModelConfig:
-    """A network of torchvision or else of timm, for images as its weights were tested with."""
+    """A network of torchvision or timm, with the image size that its weights were tested with."""
     library, _, plain = name.rpartition("/")
     if not library and _only_timm_has(plain):
         library = "timm"
-    cfg = ModelConfig(plain, None, library=library or "torchvision")
+    cfg = with_defaults(ModelConfig, backbone=plain, weights=None)
+    cfg = replace(cfg, library=library or cfg.library)
     known = find_timm(plain) if library == "timm" else find_backbone(cfg)
     return cfg if known is None else replace(cfg, input_size=known.side)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def main(cfg: "DictConfig") -> int:
-    """Predicts; returns 3 when some images got no answer."""
+    """Predicts; returns 3 if some images have no prediction."""
     from bcd.config.check import check_config
     from bcd.config.programs import PredictConfig
 

@@ -1,4 +1,4 @@
-"""Ranks what a sweep has so far: while it runs, or after its process was killed. Tests nothing.
+"""Ranks the finished trials of a sweep, which may still run or have been killed. Tests nothing.
 
 bcd sweep outputs/paper/multirun_<time>
 """
@@ -12,10 +12,14 @@ from bcd.cli.app import quick_imports
 
 
 def main() -> int:
-    """Writes the leaderboard of a folder; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="bcd sweep", description=__doc__)
-    parser.add_argument("folder", type=Path, help="of the sweep")
+    """Writes the leaderboard of a sweep; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="bcd sweep",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, help="the folder of the sweep")
     asked = parser.parse_args()
     with quick_imports():
-        from bcd.sweeps.finalize import finalize_sweep
+        from bcd.sweeps.finalize_sweep import finalize_sweep
     return finalize_sweep(asked.folder.absolute(), test=False)

@@ -1,9 +1,9 @@
-"""Trains and evaluates a classifier of blood smears.
+"""Trains and tests a classifier of blood-smear images.
 
 bcd train model=mobilenetv2 data.root=<folder of class folders>
 bcd train experiment=paper
 bcd train experiment=demo
-bcd train -m optimizer.lr=1e-3,1e-2 seed=0,1,2     a sweep, which ends in a leaderboard
+bcd train -m optimizer.lr=1e-3,1e-2 seed=0,1,2     a sweep, which writes a leaderboard
 bcd train -m sweep=optuna
 bcd train resume=<run folder>                      resumes an interrupted run
 """
@@ -36,7 +36,7 @@ def main(cfg: "DictConfig") -> int:
 
 
 def trial(cfg: "DictConfig") -> float:
-    """Trains a trial of a multirun; returns its score on val."""
+    """Trains a trial of a multirun; returns its val score."""
     from pathlib import Path
 
     from hydra.core.hydra_config import HydraConfig

@@ -1,4 +1,4 @@
-"""Checks a composed configuration and turns it into objects; the one place that instantiates."""
+"""Checks a composed configuration, and instantiates the objects that it names."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from bcd.errors import ConfigError
 
 Schema = TypeVar("Schema")
 
-# Arguments of schedulers that are the run's number of steps where the configuration has null.
+# Scheduler arguments that are set to the run's number of steps if the configuration has null.
 FILLED_IN = ("total_steps", "T_max")
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """Returns `; did you mean 'x'?` for the choice most like a word, or nothing."""
+    """Returns `; did you mean 'x'?` for the choice nearest to a word, or an empty string."""
     close = difflib.get_close_matches(word, [str(c) for c in choices], n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
 
@@ -32,8 +32,8 @@ def check_config(cfg: DictConfig, schema: type[Schema]) -> Schema:
     """Checks a composed configuration against its schema and the classes that it names.
 
     Args:
-        cfg: As Hydra composed it.
-        schema: Dataclass of the program's configuration.
+        cfg: As composed by Hydra.
+        schema: The dataclass of the command's configuration.
 
     Returns:
         The configuration as an instance of `schema`, interpolations resolved.
@@ -53,10 +53,10 @@ def check_config(cfg: DictConfig, schema: type[Schema]) -> Schema:
 
 
 def instantiate(node: Mapping[str, Any], **kwargs: Any) -> Any:
-    """Makes the object that a `_target_` dict describes; `kwargs` are added to its arguments."""
+    """Makes the object that a `_target_` dict describes, with `kwargs` as further arguments."""
     from hydra.utils import instantiate as hydra_instantiate
 
-    # Through a partial: Hydra would copy objects that are handed to it as arguments.
+    # Through a partial, because Hydra copies objects that are passed to it as arguments.
     make = hydra_instantiate(dict(node), _convert_="all", _partial_=True)
     return make(**kwargs)
 
@@ -67,7 +67,7 @@ def first_line(error: BaseException) -> str:
 
 
 def source_of(key: str) -> str:
-    """Names where a key's value came from, as `(command line)` or `(conf/model/x.yaml)`."""
+    """Returns where a key's value was set, as `(command line: …)` or `(conf/model/x.yaml)`."""
     from hydra.core.hydra_config import HydraConfig
 
     if not HydraConfig.initialized():
@@ -79,15 +79,15 @@ def source_of(key: str) -> str:
         name, _, value = text.lstrip("+~").partition("=")
         several = value.startswith("[") and any((folder / name).is_dir() for folder in folders)
         if several or choices.get(name) == value:
-            continue  # it chose a file; the key stands in there
+            continue  # it chooses a file, which sets the key
         if key == name or key.startswith(f"{name}.") or name.startswith(f"{key}."):
             return f"(command line: {text})"
     group, _, rest = key.partition(".")
     for folder in folders:
-        # Of a group that takes several files Hydra does not say which were chosen.
+        # For a group that takes several files, Hydra does not record which were chosen.
         of_group = [choices[group]] if group in choices else _stems(folder / group)
         places = [(f"experiment/{choices.get('experiment')}", key)]
-        # Some files set keys of several groups, which stand there in full.
+        # Some files set keys of several groups, by their full names.
         places += [(f"{group}/{choice}", inner) for choice in of_group for inner in (rest, key)]
         for place, inner in [*places, (str(hydra.job.config_name), key)]:
             file = folder / f"{place}.yaml"
@@ -97,7 +97,7 @@ def source_of(key: str) -> str:
 
 
 def command_line() -> dict[str, str]:
-    """What the command line sets, as it is written, by key or group; empty outside of Hydra."""
+    """The overrides on the command line, as typed, by key or group; empty outside of Hydra."""
     from hydra.core.hydra_config import HydraConfig
 
     if not HydraConfig.initialized():
@@ -123,7 +123,7 @@ def _holds(file: Path, key: str) -> bool:
 
 
 def _to_schema(values: dict[str, Any], schema: type, prefix: str) -> object:
-    """Builds a schema's instance, checking each key and descending into schemas within."""
+    """Makes an instance of a schema, checking each key and nested schemas."""
     hints = typing.get_type_hints(schema)
     late = {f.name for f in dataclasses.fields(schema) if f.metadata.get("check") == "late"}
     made = {}
@@ -140,6 +140,9 @@ def _to_schema(values: dict[str, Any], schema: type, prefix: str) -> object:
             made[name] = _typed(value, hints[name], key)
             if name not in late:
                 check_targets(value, key)
+    for name in hints:
+        if name not in made:
+            raise ConfigError(f"{prefix}{name} is missing: give {prefix}{name}=…")
     return schema(**made)
 
 
@@ -154,7 +157,7 @@ def _typed(value: Any, hint: Any, key: str) -> Any:
     if value == "???":
         raise ConfigError(f"{key} is missing: give {key}=…")
     if not fits(value, hint):
-        raise ConfigError(f"{key}={value} {source_of(key)}: wants {describe(hint)}")
+        raise ConfigError(f"{key}={value} {source_of(key)}: needs {describe(hint)}")
     return float(value) if hint is float else value
 
 
@@ -192,7 +195,7 @@ def _check_target(node: dict[str, Any], key: str) -> None:
         if name in FILLED_IN and value is None:
             continue
         if name in hints and not fits(value, hints[name]):
-            raise ConfigError(f"{full}={value} {source_of(full)}: wants {describe(hints[name])}")
+            raise ConfigError(f"{full}={value} {source_of(full)}: needs {describe(hints[name])}")
 
 
 def _hints(target: Any) -> dict[str, Any]:
@@ -204,7 +207,7 @@ def _hints(target: Any) -> dict[str, Any]:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Says whether a value from YAML can serve where an annotation stands."""
+    """Returns whether a value from YAML matches a type annotation."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any or isinstance(hint, TypeVar):
         return True
@@ -230,7 +233,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def describe(hint: Any) -> str:
-    """Names what an annotation takes, in plain words."""
+    """Describes the values that an annotation allows."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(describe(option) for option in args))

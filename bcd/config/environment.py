@@ -1,7 +1,7 @@
-"""The process's environment: nothing is sent, and nothing is written where nobody looks for it.
+"""The process's environment: no telemetry, and no files outside the project's own folders.
 
-It must be settled before the libraries are imported, as most of them read it then and never again;
-so this module imports nothing heavy, and `import bcd` runs `send_nothing` before anything else.
+Most libraries read these variables only once, when they are imported. So this module imports
+nothing heavy, and `import bcd` calls `send_nothing` before anything else.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from typing import Any
 
 from bcd.storage import cache_dir
 
-# Whatever was set before: images of patients lie on the machines that this runs on.
+# Overrides what was set before: the machines that this runs on hold images of patients.
 _OFF = {
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime: a device id, a store of events and their upload
     "NO_ALBUMENTATIONS_UPDATE": "1",  # albumentations: asks PyPI for its version
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, when timm downloads weights
-    "DO_NOT_TRACK": "1",  # what several libraries heed
+    "DO_NOT_TRACK": "1",  # several libraries respect it
 }
 
 
 def send_nothing() -> None:
-    """Switches off what libraries send of their own accord, here and in the processes started."""
+    """Switches off the telemetry of libraries, in this process and in those that it starts."""
     os.environ.update(_OFF)
-    # OpenVINO reports each import to an analytics service and heeds no variable; without this
-    # package it takes a stub that does nothing.
+    # OpenVINO reports each import to an analytics service and has no variable to prevent it.
+    # Without this package it uses a stub that does nothing.
     modules: dict[str, Any] = sys.modules
     modules.setdefault("openvino_telemetry", None)
 
 
 def use_own_folders() -> None:
-    """Has matplotlib keep its list of fonts in bcd's cache, not in the home folder.
+    """Makes matplotlib keep its list of fonts in bcd's cache instead of the home folder.
 
-    For bcd's programs, which draw with the fonts that matplotlib brings: looking for others starts
-    `fc-list`, which writes a cache as well. A script that imports bcd keeps its own settings.
+    For bcd's commands, which use only the fonts that matplotlib ships: searching for system fonts
+    starts `fc-list`, which writes a cache as well. A script that imports bcd keeps its settings.
     """
     os.environ.setdefault("MPL_IGNORE_SYSTEM_FONTS", "1")
     with contextlib.suppress(RuntimeError):  # a user without a home folder

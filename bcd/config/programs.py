@@ -1,9 +1,11 @@
-"""Schemas of what the commands other than `train` read; light to import."""
+"""Schemas of the commands other than `train`; fast to import.
+
+Fields have no defaults: those are in `conf/` alone.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from bcd.config.schema import (
     CORRUPTION_SUITES,
@@ -19,51 +21,51 @@ from bcd.errors import ConfigError
 
 @dataclass
 class AuditConfig:
-    """All that `bcd audit` reads."""
+    """The configuration of `bcd audit`."""
 
-    network: bool = True
-    strict: bool = False
-    device: str = "auto"
-    run_dir: str = ""
-    data: DataConfig = field(default_factory=DataConfig)
-    split: SplitConfig = field(default_factory=SplitConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    network: bool
+    strict: bool
+    device: str
+    run_dir: str
+    data: DataConfig
+    split: SplitConfig
+    model: ModelConfig
+    features: FeaturesConfig
 
 
 @dataclass
 class EvalDataConfig:
-    """Images to evaluate on; without a root those of the training run."""
+    """The images to evaluate on; without a root, those of the training run."""
 
-    root: str | None = None
-    variant: str | None = None
-    batch_size: int | None = None
-    num_workers: int | None = None
+    root: str | None
+    variant: str | None
+    batch_size: int | None
+    num_workers: int | None
 
 
 @dataclass
 class EvalFeaturesConfig:
-    """As `FeaturesConfig`; None means as trained."""
+    """Like `FeaturesConfig`; None means as in the training run."""
 
-    bank: bool | None = None
-    engine: str | None = None
+    bank: bool | None
+    engine: str | None
 
 
 @dataclass
 class EvalConfig:
-    """All that `eval.py` reads."""
+    """The configuration of `bcd eval`."""
 
-    ckpt: str = ""
-    subset: str | None = None
-    corruptions: str | None = None
-    uncalibrated: bool = False
-    device: str = "auto"
-    run_dir: str = ""
-    data: EvalDataConfig = field(default_factory=EvalDataConfig)
-    features: EvalFeaturesConfig = field(default_factory=EvalFeaturesConfig)
+    ckpt: str
+    subset: str | None
+    corruptions: str | None
+    uncalibrated: bool
+    device: str
+    run_dir: str
+    data: EvalDataConfig
+    features: EvalFeaturesConfig
 
     def __post_init__(self) -> None:
-        """Checks what types cannot say."""
+        """Checks values beyond their types."""
         if self.data.batch_size is not None:
             at_least("data.batch_size", self.data.batch_size, 1)
         if self.features.engine is not None:
@@ -76,30 +78,31 @@ class EvalConfig:
 
 @dataclass
 class CompareConfig:
-    """All that `bcd compare` reads."""
+    """The configuration of `bcd compare`."""
 
-    ckpts: list[str] = field(default_factory=list)
-    subset: str | None = None
-    uncalibrated: bool = False
-    device: str = "auto"
-    run_dir: str = ""
-    data: EvalDataConfig = field(default_factory=EvalDataConfig)
-    features: EvalFeaturesConfig = field(default_factory=EvalFeaturesConfig)
+    ckpts: list[str]
+    subset: str | None
+    uncalibrated: bool
+    device: str
+    run_dir: str
+    data: EvalDataConfig
+    features: EvalFeaturesConfig
 
     def __post_init__(self) -> None:
-        """Checks what types cannot say."""
+        """Checks values beyond their types."""
         if len(self.ckpts) != 2:
-            raise ConfigError(f"ckpts={self.ckpts}: wants two, as in 'ckpts=[a,b]'")
+            raise ConfigError(f"ckpts={self.ckpts}: give two, as in 'ckpts=[a,b]'")
         if self.subset is not None:
             one_of("subset", self.subset, ("test", "all"))
         for ckpt in self.ckpts:
-            self.of(ckpt)  # checks what it has in common with eval.py
+            self.of(ckpt)  # checks the keys shared with eval
 
     def of(self, ckpt: str) -> EvalConfig:
-        """What `eval.py` would be given to evaluate one of the checkpoints alone."""
+        """The configuration with which `bcd eval` evaluates one of the checkpoints."""
         return EvalConfig(
-            ckpt,
-            self.subset,
+            ckpt=ckpt,
+            subset=self.subset,
+            corruptions=None,
             uncalibrated=self.uncalibrated,
             device=self.device,
             run_dir=self.run_dir,
@@ -110,21 +113,21 @@ class CompareConfig:
 
 @dataclass
 class PredictConfig:
-    """All that `predict.py` reads."""
+    """The configuration of `bcd predict`."""
 
-    ckpt: str = ""
-    input: Any = None
-    format: str = "csv"
-    output: str | None = None
-    limit: int | None = None
-    uncalibrated: bool = False
-    device: str = "auto"
-    batch_size: int = 32
-    num_workers: int | None = None
-    run_dir: str = ""
+    ckpt: str
+    input: str | list[str]
+    format: str
+    output: str | None
+    limit: int | None
+    uncalibrated: bool
+    device: str
+    batch_size: int
+    num_workers: int | None
+    run_dir: str
 
     def __post_init__(self) -> None:
-        """Checks what types cannot say."""
+        """Checks values beyond their types."""
         one_of("format", self.format, ("csv", "json"))
         at_least("batch_size", self.batch_size, 1)
         if self.limit is not None:

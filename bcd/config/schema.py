@@ -1,29 +1,30 @@
 """Schemas of the project's own configuration groups.
 
-Light to import: this module is read before torch is, and `--help` must answer at once.
-`bcd.config.check` checks a composed configuration against these schemas and instantiates the rest.
+Fields have no defaults: those are in `conf/` alone, and `bcd.config.compose.with_defaults` reads
+them from there. `bcd.config.check` checks a composed configuration against these schemas. This
+module is fast to import, since `--help` needs it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from bcd.config.values import at_least, one_of, within
 from bcd.errors import ConfigError
 
-# A batch of 16 images of this side takes some 10 GB in the first layers of a network.
+# A batch of 16 images of this side takes about 10 GB in the first layers of a network.
 MOST_SIDE = 2048
 
 
 @dataclass
 class GenerateConfig:
-    """Images to draw: how many, on how many simulated slides, pixels a side, and the seed."""
+    """The images to generate: their number, simulated slides, side in pixels, and the seed."""
 
-    count: int = 800
-    slides: int = 8
-    size: int = 224
-    seed: int = 0
+    count: int
+    slides: int
+    size: int
+    seed: int
 
 
 BENIGN = "Benign"  # the class of the published sets that is not cancer
@@ -31,23 +32,23 @@ BENIGN = "Benign"  # the class of the published sets that is not cancer
 
 @dataclass
 class DataConfig:
-    """Which images, and how they are fed."""
+    """Which images are used, and how they are loaded."""
 
-    root: str = "data/blood-cells-all"
-    download: bool | None = None
-    variant: str = "original"
-    benign: str | None = BENIGN
-    group_pattern: str | None = None
-    min_size: int = 32
-    drop_duplicates: bool = False
-    mask_scale_bar: bool = False
-    batch_size: int = 16
-    balanced: bool = False
-    num_workers: int | None = None
-    generate: GenerateConfig | None = None
+    root: str
+    download: bool | None
+    variant: str
+    benign: str | None
+    group_pattern: str | None
+    min_size: int
+    drop_duplicates: bool
+    mask_scale_bar: bool
+    batch_size: int
+    balanced: bool
+    num_workers: int | None
+    generate: GenerateConfig | None
 
     def __post_init__(self) -> None:
-        """Checks what types cannot say."""
+        """Checks values beyond their types."""
         one_of("data.variant", self.variant, ("original", "segmented"))
         at_least("data.min_size", self.min_size, 1)
         at_least("data.batch_size", self.batch_size, 1)
@@ -63,21 +64,21 @@ FOLDED = ("kfold", "grouped", "blocked")  # kinds that can be divided into folds
 
 @dataclass
 class SplitConfig:
-    """Which image is train, val or test."""
+    """How images are split into train, val and test set."""
 
-    kind: str = "stratified"
-    test: float = 0.3
-    val: float = 0.1
-    seed: int = 0
-    folds: int | None = None
-    fold: int = 0
-    groups: str = "given"
-    group_size: int = 40
-    embargo: int = 37
-    file: str | None = None
+    kind: str
+    test: float
+    val: float
+    seed: int
+    folds: int | None
+    fold: int
+    groups: str
+    group_size: int
+    embargo: int
+    file: str | None
 
     def __post_init__(self) -> None:
-        """Checks what types cannot say."""
+        """Checks values beyond their types."""
         one_of("split.kind", self.kind, SPLIT_KINDS)
         within("split.test", self.test, 0.01, 0.9)
         within("split.val", self.val, 0.01, 0.9)
@@ -86,10 +87,10 @@ class SplitConfig:
         at_least("split.embargo", self.embargo, 0)
         at_least("split.group_size", self.group_size, 2)
         if self.kind == "kfold" and self.folds is None:
-            raise ConfigError("split.folds is missing: split=kfold wants a number of folds")
+            raise ConfigError("split.folds is missing: split=kfold needs a number of folds")
         if self.folds is None and self.fold != 0:
             raise ConfigError(
-                f"split.fold={self.fold}: there are no folds; say split=kfold, or split.folds with "
+                f"split.fold={self.fold}: there are no folds; set split=kfold, or split.folds with "
                 "split=grouped or blocked"
             )
         if self.folds is not None and self.kind not in FOLDED:
@@ -101,15 +102,15 @@ class SplitConfig:
             at_least("split.folds", self.folds, 2)
             if not 0 <= self.fold < self.folds:
                 last = self.folds - 1
-                raise ConfigError(f"split.fold={self.fold}: must lie between 0 and {last}")
+                raise ConfigError(f"split.fold={self.fold}: must be between 0 and {last}")
 
     def unread(self) -> list[str]:
-        """Keys that this way of splitting does not read."""
+        """The keys that this kind of split does not read."""
         if self.kind == "csv":
             return ["test", "val", "seed", "folds", "fold", "groups", "group_size", "embargo"]
         unread = ["file", "fold" if self.folds is None else "test"]
         if self.kind == "blocked" and self.folds is not None:
-            unread += ["seed"]  # folds are where file order puts them
+            unread += ["seed"]  # the file order determines the folds
         if self.kind != "grouped":
             unread += ["groups"]
         if self.kind != "blocked":
@@ -119,22 +120,22 @@ class SplitConfig:
         return unread
 
     def read_of(self, *keys: str) -> list[str]:
-        """Those of some keys that this way of splitting reads, as `split.<key>`."""
+        """Those of the given keys that this kind of split reads, as `split.<key>`."""
         return [f"split.{key}" for key in keys if key not in self.unread()]
 
 
 @dataclass
 class AugmentConfig:
-    """How training images are varied."""
+    """How training images are augmented."""
 
-    views: int = 5
+    views: int
     # Checked when they are first used: importing albumentations takes a second.
-    transforms: list[Any] = field(default_factory=list, metadata={"check": "late"})
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    transforms: list[Any] = field(metadata={"check": "late"})
+    mixup: float
+    cutmix: float
 
     def __post_init__(self) -> None:
-        """Checks what types cannot say."""
+        """Checks values beyond their types."""
         at_least("augment.views", self.views, 1)
         within("augment.mixup", self.mixup, 0, 10)
         within("augment.cutmix", self.cutmix, 0, 10)
@@ -142,35 +143,35 @@ class AugmentConfig:
 
 @dataclass
 class FeaturesConfig:
-    """Whether and how the frozen prefix's output is computed once and kept."""
+    """Whether and how the frozen layers' output is computed once and cached."""
 
-    bank: bool = True
-    engine: str = "auto"
-    dtype: str = "float32"
+    bank: bool
+    engine: str
+    dtype: str
 
     def __post_init__(self) -> None:
-        """Checks what types cannot say."""
+        """Checks values beyond their types."""
         one_of("features.engine", self.engine, ENGINES)
         one_of("features.dtype", self.dtype, ("float32", "float16"))
 
 
 @dataclass
 class ModelConfig:
-    """The network: backbone, what of it is trained, and what weighs in the loss."""
+    """The network: its backbone, which blocks are trained, and how the loss is weighted."""
 
-    backbone: str = "mobilenet_v2"
-    weights: str | list[str | None] | None = "imagenet"
-    input_size: int = 224
-    unfreeze: Any = 0
-    batchnorm: str = "frozen"
-    dropout: float = 0.2
-    class_weights: str | None = None
-    label_smoothing: float = 0.0
-    unfreeze_from: int = 0
-    backbone_lr: float = 1.0
-    depth_decay: float = 1.0
-    library: str = "torchvision"
-    backbones: list[str] | None = None
+    backbone: str
+    weights: str | list[str | None] | None
+    input_size: int
+    unfreeze: int | Literal["all"]
+    batchnorm: str
+    dropout: float
+    class_weights: str | None
+    label_smoothing: float
+    unfreeze_from: int
+    backbone_lr: float
+    depth_decay: float
+    library: str
+    backbones: list[str] | None
 
     @property
     def title(self) -> str:
@@ -180,7 +181,7 @@ class ModelConfig:
         return self.backbone if self.library == "torchvision" else f"{self.library}/{self.backbone}"
 
     def branches(self) -> list[ModelConfig]:
-        """The networks that stand side by side, each by itself; none where there is but one."""
+        """One configuration for each fused network; empty for a single network."""
         names = self.backbones or []
         given = self.weights if isinstance(self.weights, list) else [self.weights] * len(names)
         cfgs = []
@@ -194,11 +195,11 @@ class ModelConfig:
         names, weights = self.backbones, self.weights
         if (self.backbone == "hybrid") != bool(names):
             raise ConfigError(
-                "model.backbones: say model=hybrid model.backbones=[<name>,<name>] for several "
-                "networks side by side, and model.backbone for one"
+                "model.backbones: set model=hybrid model.backbones=[<name>,<name>] to fuse several "
+                "networks, and model.backbone for a single one"
             )
         if names is None and isinstance(weights, list):
-            raise ConfigError(f"model.weights={weights}: a list is for model=hybrid")
+            raise ConfigError(f"model.weights={weights}: a list needs model=hybrid")
         if names is None:
             return
         shared = weights is None or weights == "imagenet"
@@ -210,17 +211,16 @@ class ModelConfig:
         self.branches()
 
     def __post_init__(self) -> None:
-        """Checks what types cannot say."""
+        """Checks values beyond their types."""
         one_of("model.library", self.library, ("torchvision", "timm"))
         self._check_branches()
         at_least("model.input_size", self.input_size, 32)
         if self.input_size > MOST_SIDE:
             raise ConfigError(
-                f"model.input_size={self.input_size}: {MOST_SIDE} at most; larger images do not "
-                "fit into memory as a batch goes through a network"
+                f"model.input_size={self.input_size}: at most {MOST_SIDE}; a batch of larger "
+                "images does not fit into memory"
             )
-        whole = isinstance(self.unfreeze, int) and not isinstance(self.unfreeze, bool)
-        if self.unfreeze != "all" and not (whole and self.unfreeze >= 0):
+        if self.unfreeze != "all" and (isinstance(self.unfreeze, str) or self.unfreeze < 0):
             raise ConfigError(
                 f"model.unfreeze={self.unfreeze}: must be 'all' or a number of last blocks"
             )
@@ -237,17 +237,17 @@ class ModelConfig:
 
 @dataclass
 class DecisionConfig:
-    """What is decided on val about the answers to other images."""
+    """The decision policy: what is fitted on the val set for answering other images."""
 
-    coverage: float = 0.95
-    sensitivity: float = 0.995
-    confidence: float = 0.9
-    low_confidence: float = 0.02
-    ood: float = 0.01
-    prevalence: float | None = None
+    coverage: float
+    sensitivity: float
+    confidence: float
+    low_confidence: float
+    ood: float
+    prevalence: float | None
 
     def __post_init__(self) -> None:
-        """Checks what types cannot say."""
+        """Checks values beyond their types."""
         within("decision.coverage", self.coverage, 0.5, 0.999)
         within("decision.sensitivity", self.sensitivity, 0.5, 1)
         within("decision.confidence", self.confidence, 0.5, 0.999)

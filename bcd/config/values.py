@@ -1,4 +1,4 @@
-"""Checks of single values of the configuration; each raises a `ConfigError` of one line."""
+"""Checks of single configuration values; each raises a `ConfigError` of one line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bcd.errors import ConfigError
 
 
 def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuses a value that is none of the choices, and names the nearest."""
+    """Refuses a value that is not one of the choices, and names the nearest."""
     if value not in choices:
         from bcd.config.check import nearest
 
@@ -16,7 +16,7 @@ def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
 def within(key: str, value: float, low: float, high: float) -> None:
     """Refuses a value below `low` or above `high`."""
     if not low <= value <= high:
-        raise ConfigError(f"{key}={value}: must lie between {low} and {high}")
+        raise ConfigError(f"{key}={value}: must be between {low} and {high}")
 
 
 def at_least(key: str, value: int, low: int) -> None:

@@ -1,25 +1,23 @@
-"""Runs a network over a loader and keeps its answers."""
+"""Runs a network over a loader and collects its outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from bcd.errors import BcdError
+from bcd.evaluation.answers import Answers
 from bcd.models.network import SmearNetwork
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Returns the device of that name; `auto` is the first accelerator, else the CPU.
+    """Returns the device with the given name; `auto` is the first accelerator, else the CPU.
 
     Raises:
-        BcdError: There is no such device here.
+        BcdError: The device is not available on this machine.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -29,34 +27,19 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise BcdError(f"device={name} is not to be had here: try device=cpu") from error
+        raise BcdError(f"device={name} is not available on this machine: try device=cpu") from error
     return device
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a network says of n images.
-
-    Attributes:
-        logits: (n, classes).
-        features: What its head was given, (n, d).
-        labels: (n,).
-    """
-
-    logits: NDArray[np.float32]
-    features: NDArray[np.float32]
-    labels: NDArray[np.int64]
 
 
 @torch.inference_mode()
 def collect_answers(
     network: SmearNetwork, loader: DataLoader[Any], device: torch.device, description: str = ""
 ) -> Answers:
-    """Computes the answers to every image of a loader, in its order.
+    """Computes the outputs for all images of a loader, in its order.
 
     Args:
         network: Is put into eval mode.
-        loader: Gives (inputs, labels).
+        loader: Yields (inputs, labels).
         device: Where to compute.
         description: Text beside the progress bar; no bar if empty.
     """
@@ -78,31 +61,3 @@ def collect_answers(
         labels[place] = target.numpy()
         done += len(target)
     return Answers(logits, features, labels)
-
-
-def check_finite(answers: Answers, paths: Sequence[str] = ()) -> None:
-    """Makes sure that every answer is one: of NaN, the most probable class would be the first.
-
-    Args:
-        answers: To n images.
-        paths: Of these images, so that the first without an answer can be named.
-
-    Raises:
-        BcdError: A logit or a feature is not finite.
-    """
-    parts = (answers.logits, answers.features)
-    finite: NDArray[np.bool_] = np.all([np.isfinite(p).all(axis=1) for p in parts], axis=0)
-    wrong = np.flatnonzero(~finite)
-    if len(wrong):
-        first = f", the first to {paths[wrong[0]]}" if paths else ""
-        raise BcdError(
-            f"{len(wrong)} of {len(finite)} answers are not finite{first}: the weights are of no "
-            "use, perhaps training diverged (try a smaller optimizer.lr)"
-        )
-
-
-def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Probabilities (n, classes) of logits (n, classes)."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
-    probabilities: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
-    return probabilities

@@ -11,29 +11,27 @@ from bcd.config.programs import PredictConfig
 from bcd.console import printable, say, show_table, track
 from bcd.data.load import expand_inputs
 from bcd.errors import ConfigError
-from bcd.evaluation.collect import choose_device
 from bcd.evaluation.predictions import Prediction
-from bcd.inference.checkpoint import find_checkpoint, load_checkpoint
-from bcd.inference.predictor import predict_files
+from bcd.inference.predictor import Predictor
 from bcd.inference.row_writer import RowWriter
 from bcd.storage import typed_path
 
 
 @dataclass
 class Tally:
-    """What is remembered of predictions, however many there are.
+    """Counts of predictions; its size does not depend on their number.
 
     Attributes:
         classes: Names of the classes.
-        said: How many images were said to be of each class, by its index.
-        referred: How many of these are referred.
-        infinite: How many have no answer because it is not finite.
-        failed: How many could not be read.
+        predicted: Number of images predicted as each class, by its index.
+        referred: Number of predicted images that are referred.
+        infinite: Number of images whose answer is not finite.
+        failed: Number of images that could not be read.
         first_failed: The first few of these.
     """
 
     classes: Sequence[str]
-    said: Counter[int] = field(default_factory=Counter)
+    predicted: Counter[int] = field(default_factory=Counter)
     referred: int = 0
     infinite: int = 0
     failed: int = 0
@@ -41,7 +39,7 @@ class Tally:
 
     @property
     def unanswered(self) -> int:
-        """How many got no answer."""
+        """Number of images without an answer."""
         return self.failed + self.infinite
 
     def add(self, prediction: Prediction) -> None:
@@ -53,16 +51,16 @@ class Tally:
             self.failed += 1
             self.first_failed += [prediction][: 5 - len(self.first_failed)]
             return
-        self.said[prediction.best] += 1
+        self.predicted[prediction.best] += 1
         self.referred += bool(prediction.refer)
 
 
 def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = None) -> Tally:
-    """Predicts what `input` names, writes a row for each file as it is done, and sums up.
+    """Predicts the files of `input`, writes a row for each when it is done, and prints a summary.
 
     Args:
         cfg: Checked configuration.
-        each: Called with every prediction, in order, when its row is written.
+        each: Called with every prediction, in order, after its row is written.
 
     Returns:
         Counts only, so that memory does not grow with the number of files.
@@ -79,11 +77,10 @@ def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = No
         raise ConfigError(f"output={cfg.output}: must end in .csv or .json")
     paths = expand_inputs(inputs)[: cfg.limit]
     with RowWriter(file) as rows:
-        network, card = load_checkpoint(find_checkpoint(cfg.ckpt), cfg.uncalibrated)
-        rows.begin(card.classes)
-        tally = Tally(card.classes)
-        device = choose_device(cfg.device)
-        made = predict_files(network, card, paths, device, cfg.batch_size, cfg.num_workers)
+        predictor = Predictor(cfg.ckpt, uncalibrated=cfg.uncalibrated, device=cfg.device)
+        rows.begin(predictor.classes)
+        tally = Tally(predictor.classes)
+        made = predictor.batches(paths, cfg.batch_size, cfg.num_workers)
         for batch in track(made, "Predicting", len(paths), len):
             rows.write(batch)
             for prediction in batch:
@@ -91,14 +88,14 @@ def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = No
                 if each is not None:
                     each(prediction)
     _tell(tally, file)
-    if card.policy is None:
+    if not predictor.policy.calibrated:
         say("warning: uncalibrated: nothing was decided on val, so every image is referred")
     return tally
 
 
 def _tell(tally: Tally, file: Path) -> None:
-    rows = [[name, str(tally.said[number])] for number, name in enumerate(tally.classes)]
-    rows += [["of these referred", str(tally.referred)], ["could not be read", str(tally.failed)]]
+    rows = [[name, str(tally.predicted[number])] for number, name in enumerate(tally.classes)]
+    rows += [["referred", str(tally.referred)], ["could not be read", str(tally.failed)]]
     if tally.infinite:
         rows.append(["no finite answer", str(tally.infinite)])
     show_table("Predicted", ["class", "images"], rows)

@@ -1,61 +1,109 @@
-"""Predicts image files of unknown class; a bad file is a row with its reason."""
+"""Predicts image files with a checkpoint; an unreadable file gets a row with the reason."""
 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from bcd.config.compose import read_defaults
+from bcd.data.load import expand_inputs
 from bcd.data.sandbox import Answer, Wanted, read_all
+from bcd.evaluation.collect import choose_device
 from bcd.evaluation.decision import DecisionPolicy
-from bcd.evaluation.predictions import Prediction
-from bcd.inference.checkpoint import Card
-from bcd.models.network import SmearNetwork
+from bcd.evaluation.predictions import Prediction, prediction_record
+from bcd.inference.checkpoint import find_checkpoint, load_checkpoint
 
 
-@torch.inference_mode()
-def predict_files(
-    network: SmearNetwork,
-    card: Card,
-    paths: Sequence[Path],
-    device: torch.device,
-    batch_size: int,
-    num_workers: int | None,
-) -> Iterator[list[Prediction]]:
-    """Yields the predictions of files, batch by batch in order, as they are done.
+class Predictor:
+    """A checkpoint that predicts image files; `bcd.load` makes one.
 
     Args:
-        network: From `load_checkpoint`.
-        card: Likewise.
-        paths: Image files.
-        device: Where to compute.
-        batch_size: Images at a time.
-        num_workers: Processes that read; None to choose; 0 reads in this process, where nothing
-            bounds the time of a file and a decoder's crash ends all.
+        ckpt: A checkpoint, or a folder as in `find_checkpoint`.
+        uncalibrated: Whether to accept a checkpoint without a decision policy.
+        device: `cpu`, `cuda`, `mps`, or `auto` for the first accelerator, else the CPU.
+
+    Attributes:
+        network: In eval mode, on the device.
+        card: The checkpoint's description of itself.
+        policy: Calibrates the network's answers and decides which are referred.
+        device: Where the network runs.
+
+    Raises:
+        BcdError: There is no such checkpoint or device, or it has no decision policy.
     """
-    network.eval().to(device)
-    policy = DecisionPolicy.from_plain(card.policy)
-    wanted = Wanted(card.input_size, card.mask_scale_bar)
-    answers = zip(paths, read_all(paths, wanted, num_workers), strict=True)
-    while batch := list(itertools.islice(answers, batch_size)):
-        yield _predict(network, policy, batch, device)
 
+    def __init__(
+        self, ckpt: str | Path, *, uncalibrated: bool = False, device: str = "auto"
+    ) -> None:
+        network, self.card = load_checkpoint(find_checkpoint(str(ckpt)), uncalibrated)
+        self.device = choose_device(device)
+        self.network = network.eval().to(self.device)
+        self.policy = DecisionPolicy.from_plain(self.card.policy)
 
-def _predict(
-    network: SmearNetwork,
-    policy: DecisionPolicy,
-    batch: Sequence[tuple[Path, Answer]],
-    device: torch.device,
-) -> list[Prediction]:
-    readable = [(path, answer) for path, answer in batch if not isinstance(answer, str)]
-    said: Iterator[Prediction] = iter(())
-    if readable:
-        pixels = torch.from_numpy(np.stack([answer for _, answer in readable]))
-        features = network.embed(pixels.permute(0, 3, 1, 2).to(device))
-        logits = network.head(features).float().cpu().numpy()
-        decisions = policy.answer(logits, features.float().cpu().numpy())
-        said = (decisions.prediction(place, str(path)) for place, (path, _) in enumerate(readable))
-    return [policy.unread(str(p), a) if isinstance(a, str) else next(said) for p, a in batch]
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of the probabilities."""
+        return self.card.classes
+
+    def predict(
+        self,
+        paths: str | Path | Sequence[str | Path],
+        *,
+        batch_size: int | None = None,
+        num_workers: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Predicts images.
+
+        Args:
+            paths: A file, a folder (searched recursively), a glob, or a list of these.
+            batch_size: Number of images at a time; None for the default of `bcd predict`.
+            num_workers: Number of processes that read images; None for one a core. With 0, this
+                process reads them; it has no time limit for a file and ends if a decoder crashes.
+
+        Returns:
+            A dict for each image, with the columns of `predictions.csv`. Probabilities are floats,
+            `malignant` and `refer` are bools, and missing values are None. An image that could
+            not be read has its reason in `error`.
+
+        Raises:
+            BcdError: A path matches no image.
+        """
+        given = [paths] if isinstance(paths, str | os.PathLike) else paths
+        files = expand_inputs([str(path) for path in given])
+        size = batch_size or read_defaults("predict")["batch_size"]
+        batches = self.batches(files, size, num_workers)
+        return [prediction_record(p, self.classes) for batch in batches for p in batch]
+
+    @torch.inference_mode()
+    def batches(
+        self, files: Sequence[Path], batch_size: int, num_workers: int | None
+    ) -> Iterator[list[Prediction]]:
+        """Yields the predictions of files in order, batch by batch, as they are computed.
+
+        Args:
+            files: Image files.
+            batch_size: Number of images at a time.
+            num_workers: As in `predict`.
+        """
+        wanted = Wanted(self.card.input_size, self.card.mask_scale_bar)
+        answers = zip(files, read_all(files, wanted, num_workers), strict=True)
+        while batch := list(itertools.islice(answers, batch_size)):
+            yield self._predict(batch)
+
+    def _predict(self, batch: Sequence[tuple[Path, Answer]]) -> list[Prediction]:
+        policy = self.policy
+        readable = [(path, answer) for path, answer in batch if not isinstance(answer, str)]
+        made: Iterator[Prediction] = iter(())
+        if readable:
+            pixels = torch.from_numpy(np.stack([answer for _, answer in readable]))
+            features = self.network.embed(pixels.permute(0, 3, 1, 2).to(self.device))
+            logits = self.network.head(features).float().cpu().numpy()
+            decisions = policy.answer(logits, features.float().cpu().numpy())
+            made = (decisions.prediction(i, str(path)) for i, (path, _) in enumerate(readable))
+        return [policy.unread(str(p), a) if isinstance(a, str) else next(made) for p, a in batch]

@@ -16,6 +16,7 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
+from bcd.config.compose import with_defaults
 from bcd.config.head import HeadConfig
 from bcd.config.schema import AugmentConfig, ModelConfig
 from bcd.models.backbones.build import build_backbone
@@ -61,7 +62,7 @@ class SmearClassifier(pl.LightningModule):
         self._scheduler = scheduler
         weight = None if class_weights is None else torch.tensor(class_weights)
         self.objective = nn.CrossEntropyLoss(weight=weight, label_smoothing=model.label_smoothing)
-        augment = augment or AugmentConfig()
+        augment = augment or with_defaults(AugmentConfig)
         self._mix = Mixer(augment, classes)
         self._has_objective = bool(
             class_weights or model.label_smoothing or augment.mixup or augment.cutmix

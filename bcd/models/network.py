@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from bcd.config.compose import with_defaults
 from bcd.config.head import HeadConfig
 from bcd.config.schema import ModelConfig
 from bcd.errors import ConfigError
@@ -93,7 +94,7 @@ class SmearNetwork(nn.Module):
         self.prefix = FrozenPrefix(blocks[:cut], not trained, backbone.mean, backbone.std)
         self.trunk = blocks[cut:]
         self.dropout = SharedDropout(cfg.dropout)
-        self.head = make_head(backbone.features, classes, head or HeadConfig())
+        self.head = make_head(backbone.features, classes, head or with_defaults(HeadConfig))
         self._norms_follow = cfg.batchnorm == "trained"
         self.to(memory_format=torch.channels_last)
 

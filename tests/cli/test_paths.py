@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from bcd.cli.paths import quote_paths
+from bcd.config.compose import with_defaults
 from bcd.storage import typed_path
 from tests.helpers.harness import CONF
 
@@ -29,7 +30,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def arrive(argument: str) -> object:
-    """What the program gets of an argument."""
+    """The value that the program receives from an argument."""
     override = OverridesParser.create().parse_override(*quote_paths([argument]))
     assert not override.is_sweep_override()
     cfg = OmegaConf.create({"value": override.value()})
@@ -38,7 +39,7 @@ def arrive(argument: str) -> object:
     return plain["value"]
 
 
-def test_any_name_arrives_whether_it_is_there_or_not(here: Path) -> None:
+def test_any_name_arrives_whether_the_file_exists_or_not(here: Path) -> None:
     for name in NAMES:
         for text in (str(here / name), name):
             (here / name).touch()
@@ -70,7 +71,7 @@ def test_names_arrive_in_lists(here: Path) -> None:
     assert arrive("input=[]") == []
 
 
-def test_syntax_of_hydra_is_left_where_nothing_of_that_name_is_there(here: Path) -> None:
+def test_hydra_syntax_is_kept_unless_a_file_has_that_name(here: Path) -> None:
     kept = [
         "resume=null", "data.root='a b'", 'data.root="a"', "data.root=${oc.env:HOME}", "data.root=",
         "hydra.run.dir=outputs/${now:%Y}", "seed=1,2", "name=a b", "data=generated", "~trainer",
@@ -105,7 +106,7 @@ def test_paths_come_back_from_config_yaml(tmp_path: Path) -> None:
     from bcd.run_folder import write_config
 
     for name in NAMES:
-        write_config(tmp_path, DataConfig(root=name))
+        write_config(tmp_path, with_defaults(DataConfig, root=name))
         told = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
         assert told["root"] == name
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bcd.config.compose import with_defaults
 from bcd.config.programs import EvalConfig, EvalDataConfig
 from bcd.data.splits.split import sha256_of
 from bcd.data.synthetic.smears import generate
@@ -55,8 +56,10 @@ def images(trained: Path, tmp_path: Path) -> Path:
 def evaluated(trained: Path, run_dir: Path, **settings: Any) -> Result:
     """The only result of an evaluation; `root`, `batch_size` and the like go to `data`."""
     data = {"num_workers": 0, **{k: settings.pop(k) for k in [*settings] if k in DATA_KEYS}}
-    cfg = EvalConfig(ckpt=str(trained / "run"), device="cpu", run_dir=str(run_dir), **settings)
-    cfg.data = EvalDataConfig(**data)
+    cfg = with_defaults(
+        EvalConfig, ckpt=str(trained / "run"), device="cpu", run_dir=str(run_dir), **settings
+    )
+    cfg.data = with_defaults(EvalDataConfig, **data)
     (result,) = evaluate_checkpoint(cfg).values()
     return result
 
@@ -85,7 +88,7 @@ def test_the_command_line_repeats_the_reported_figures_from_anywhere(
     done = script("eval.py", f"ckpt={os.path.relpath(trained / 'run', tmp_path)}", "device=cpu",
                   f"hydra.run.dir={out}", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert all("groups are worth" in line for line in warnings(done.stderr))
+    assert all("groups correspond to" in line for line in warnings(done.stderr))
     metrics = json.loads((out / "metrics.json").read_text())
     assert list(metrics) == ["test"]
     assert_same_figures(metrics["test"], reported(trained, "test"))
@@ -103,9 +106,7 @@ def test_the_command_line_repeats_the_reported_figures_from_anywhere(
     assert info["rejected"] == []
 
 
-def test_a_class_that_the_model_does_not_know_ends_in_one_line(
-    trained: Path, tmp_path: Path
-) -> None:
+def test_an_unknown_class_is_an_error_in_one_line(trained: Path, tmp_path: Path) -> None:
     root = write_classes(tmp_path / "in", {"Benign": 2, "Platelet": 2})
     done = script("eval.py", f"ckpt={trained / 'run'}", f"data.root={root}",
                   f"hydra.run.dir={tmp_path / 'out'}")  # fmt: skip
@@ -118,9 +119,7 @@ def test_a_class_that_the_model_does_not_know_ends_in_one_line(
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])
-def test_the_size_of_batches_changes_no_figure(
-    batch_size: int, trained: Path, tmp_path: Path
-) -> None:
+def test_the_batch_size_changes_no_figure(batch_size: int, trained: Path, tmp_path: Path) -> None:
     given = evaluated(trained, tmp_path, batch_size=batch_size)
     assert_same_figures(given.metrics, reported(trained, "test"))
 
@@ -134,7 +133,7 @@ def test_val_is_evaluated_as_the_run_reported_it_and_train_is_all_of_it(
     train_part = evaluated(trained, tmp_path, subset="train")
     assert train_part.metrics["n"] == len(hashes(trained, "train"))
     assert all(
-        "groups are worth" in line for line in warnings(capsys.readouterr().err)
+        "groups correspond to" in line for line in warnings(capsys.readouterr().err)
     )  # it was asked for by name
     assert list(json.loads((tmp_path / "metrics.json").read_text())) == ["train"]
 
@@ -162,7 +161,7 @@ def test_images_of_other_slides_are_all_evaluated_without_a_warning(
     result = evaluated(trained, tmp_path / "out", root=str(tmp_path / "other"))
     assert result.metrics["n"] == 20
     assert set(result.metrics["n_by_class"].values()) == {5}
-    assert all("groups are worth" in line for line in warnings(capsys.readouterr().err))
+    assert all("groups correspond to" in line for line in warnings(capsys.readouterr().err))
     right = np.mean([max(p.probabilities) == p.probabilities[CLASSES.index(p.label)]
                      for p in result.predictions])  # fmt: skip
     assert result.metrics["accuracy"] == pytest.approx(right)
@@ -181,10 +180,10 @@ def test_images_of_other_roots_that_overlap_are_one_cluster(trained: Path, tmp_p
     root = write_classes(tmp_path / "in", {"pro": 3, "[Malignant] Early": 2})
     shutil.copy(root / "pro" / "000.png", root / "pro" / "copy.png")
     result = evaluated(trained, tmp_path / "out", root=str(root))
-    assert (result.metrics["n"], result.metrics["groups"]) == (6, 5)
+    assert (result.metrics["n"], result.metrics["n_groups"]) == (6, 5)
 
 
-def test_files_that_are_turned_away_are_counted_and_listed(
+def test_rejected_files_are_counted_and_listed(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write_classes(tmp_path / "in", {"Benign": 2, "Pro": 2})
@@ -198,7 +197,7 @@ def test_files_that_are_turned_away_are_counted_and_listed(
     assert "8x8" in rejected[0]["reason"] and "empty" in rejected[1]["reason"]
 
 
-def test_moved_images_are_a_line_that_says_what_to_give(
+def test_the_error_for_moved_images_names_the_option(
     trained: Path, images: Path, tmp_path: Path
 ) -> None:
     away = trained / "images"
@@ -216,12 +215,12 @@ def test_moved_images_are_a_line_that_says_what_to_give(
     assert_same_figures(moved.metrics, reported(trained, "test"))
 
 
-def test_another_root_that_is_not_there_is_named(trained: Path, tmp_path: Path) -> None:
+def test_another_root_that_does_not_exist_is_named(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(BcdError, match=r"images are not at .*nosuch: give data\.root="):
         evaluated(trained, tmp_path, root=str(tmp_path / "nosuch"))
 
 
-def test_the_runs_own_root_in_other_words_is_still_its_own(
+def test_another_spelling_of_the_runs_root_is_recognised(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     roots = [Path("..") / "images"]
@@ -254,10 +253,10 @@ def test_renamed_images_are_found_by_their_content(
         file.rename(file.with_name(f"renamed {number}.png"))
     result = evaluated(trained, tmp_path / "out", root=str(images), subset="test")
     assert_same_figures(result.metrics, reported(trained, "test"))
-    assert all("groups are worth" in line for line in warnings(capsys.readouterr().err))
+    assert all("groups correspond to" in line for line in warnings(capsys.readouterr().err))
 
 
-def test_a_part_of_which_no_image_is_there_says_what_to_ask_for(
+def test_the_error_for_a_subset_without_images_names_the_option(
     trained: Path, tmp_path: Path
 ) -> None:
     root = write_classes(tmp_path / "in", {"Benign": 2, "Pro": 2})

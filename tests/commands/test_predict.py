@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from bcd.config.compose import with_defaults
 from bcd.config.programs import PredictConfig
 from bcd.data.sandbox import Wanted
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.predictions import Prediction
-from bcd.inference.checkpoint import load_checkpoint
-from bcd.inference.predictor import predict_files
+from bcd.inference.predictor import Predictor
 from bcd.training.run import train
 from tests.helpers.harness import (
     SMALL,
@@ -58,7 +58,7 @@ def unknown(tmp_path: Path) -> Path:
 def asked(trained: Path, run_dir: Path, **settings: Any) -> PredictConfig:
     given: dict[str, Any] = {"ckpt": str(trained / "run" / "checkpoints" / "best.ckpt")}
     given |= {"device": "cpu", "num_workers": 0, "run_dir": str(run_dir), **settings}
-    return PredictConfig(**given)
+    return with_defaults(PredictConfig, **given)
 
 
 def read(file: Path) -> list[dict[str, str]]:
@@ -71,7 +71,7 @@ def probabilities(row: dict[str, str]) -> list[float]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 32])
-def test_the_test_part_is_predicted_as_the_run_reported_it(
+def test_the_test_set_is_predicted_as_the_run_reported_it(
     batch_size: int, trained: Path, tmp_path: Path
 ) -> None:
     reported = read(trained / "run" / "predictions.csv")
@@ -89,7 +89,7 @@ def test_the_test_part_is_predicted_as_the_run_reported_it(
         assert sum(prediction.probabilities) == pytest.approx(1, abs=1e-9)
 
 
-def test_what_training_covered_stays_covered(trained: Path, tmp_path: Path) -> None:
+def test_the_scale_bar_is_masked_as_in_training(trained: Path, tmp_path: Path) -> None:
     image = noise(3, 1, size=48)
     marked = image.copy()
     marked[-5:, -8:] = 255
@@ -152,7 +152,7 @@ def test_bad_images_are_rows_with_their_reason_among_the_others(
     assert all(f"{name}: {row['error']}" in shown for name, row in bad.items())
 
 
-def test_a_file_that_is_named_but_is_no_image_is_a_row(
+def test_a_given_file_that_is_not_an_image_is_a_row(
     trained: Path, unknown: Path, tmp_path: Path
 ) -> None:
     (made,) = predicted(asked(trained, tmp_path, input=str(unknown / "notes.txt")))
@@ -206,7 +206,7 @@ def test_the_format_and_the_output_decide_what_is_written(
     assert not (tmp_path / "unused").exists()
 
 
-def test_an_output_that_cannot_be_written_is_told_before_the_work(
+def test_an_output_that_cannot_be_written_is_an_error_before_predicting(
     trained: Path, unknown: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[Path] = []
@@ -232,12 +232,12 @@ def test_an_input_without_images_is_named(
 
 
 @pytest.mark.parametrize("value", [None, [], 7, ["a.png", 7]])
-def test_what_is_no_input_is_wrong_use(value: Any, trained: Path, tmp_path: Path) -> None:
+def test_an_invalid_input_is_wrong_usage(value: Any, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="input is missing: give input="):
         predicted(asked(trained, tmp_path, input=value))
 
 
-def test_a_run_folder_stands_for_its_best_and_a_folder_of_runs_for_the_newest(
+def test_a_run_folder_means_its_best_checkpoint_and_a_folder_of_runs_the_newest(
     trained: Path, unknown: Path, tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
@@ -256,20 +256,24 @@ def test_a_run_folder_stands_for_its_best_and_a_folder_of_runs_for_the_newest(
 def test_probabilities_are_those_of_logits_divided_by_the_temperature(
     trained: Path, unknown: Path
 ) -> None:
-    network, card = load_checkpoint(trained / "run" / "checkpoints" / "best.ckpt")
+    predictor = Predictor(trained / "run", device="cpu")
+    card = predictor.card
     files = sorted(unknown.glob("*.png"))
     wanted = Wanted(card.input_size, card.mask_scale_bar)
     read = [torch.from_numpy(np.asarray(wanted.read(file))) for file in files]
     pixels = torch.stack(read)
-    logits = network(pixels.permute(0, 3, 1, 2)).detach()
+    logits = predictor.network(pixels.permute(0, 3, 1, 2)).detach()
     for temperature in (None, 2.5):
-        card.policy = None if temperature is None else DecisionPolicy(temperature).to_plain()
-        made = predict_files(network, card, files, torch.device("cpu"), 2, 0)
+        plain = None if temperature is None else DecisionPolicy(temperature).to_plain()
+        predictor.policy = DecisionPolicy.from_plain(plain)
+        made = predictor.batches(files, 2, 0)
         expected = (logits.double() / (temperature or 1)).softmax(dim=1).numpy()
         given = np.array([p.probabilities for batch in made for p in batch])
         np.testing.assert_allclose(given, expected, atol=1e-6)
 
 
-def test_the_shipped_configuration_asks_for_the_defaults(trained: Path, tmp_path: Path) -> None:
+def test_the_composed_configuration_has_the_defaults(trained: Path, tmp_path: Path) -> None:
     cfg = predict_config(tmp_path, f"ckpt={trained}", "input=[a.png,b]")
-    assert cfg == PredictConfig(ckpt=str(trained), input=["a.png", "b"], run_dir=str(tmp_path))
+    assert cfg == with_defaults(
+        PredictConfig, ckpt=str(trained), input=["a.png", "b"], run_dir=str(tmp_path)
+    )

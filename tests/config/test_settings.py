@@ -1,4 +1,4 @@
-"""Settings that were ignored or replaced in silence."""
+"""Settings that must not be ignored or replaced silently."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig, SplitConfig
 from bcd.config.training import TrainConfig
 from bcd.data.catalog import Catalog
@@ -31,7 +32,7 @@ def run(run_dir: Path, *overrides: str) -> TrainResult:
     return result
 
 
-def test_a_learning_rate_that_is_not_given_is_the_classes_own() -> None:
+def test_a_missing_learning_rate_is_that_of_the_class() -> None:
     assert learning_rate({"_target_": "torch.optim.Adadelta"}) == 1.0
     assert learning_rate({"_target_": "torch.optim.Adam"}) == 0.001
     assert learning_rate({"_target_": "torch.optim.Adam", "lr": 0.5}) == 0.5
@@ -45,7 +46,7 @@ def test_without_a_learning_rate_the_optimizer_takes_its_own(tmp_path: Path) -> 
     assert {group["lr"] for group in result.trainer.optimizers[0].param_groups} == {1.0}
 
 
-def test_the_learning_rate_falls_where_val_gets_no_better(tmp_path: Path) -> None:
+def test_the_learning_rate_decays_when_val_does_not_improve(tmp_path: Path) -> None:
     result = run(tmp_path / "run", "scheduler=plateau", "scheduler.patience=0", "optimizer=sgd",
                  "optimizer.lr=1e-12", "model.batchnorm=frozen",
                  "trainer.max_epochs=4")  # fmt: skip
@@ -82,15 +83,15 @@ def test_statistics_stay_while_the_head_is_trained_alone(tmp_path: Path) -> None
         ({"kind": "csv", "folds": 5}, r"split\.folds=5: split=csv has no folds"),
     ],
 )
-def test_a_fold_without_folds_is_refused(values: dict[str, Any], part: str) -> None:
+def test_a_fold_without_folds_is_an_error(values: dict[str, Any], part: str) -> None:
     with pytest.raises(ConfigError, match=part):
-        SplitConfig(**values)
+        with_defaults(SplitConfig, **values)
 
 
-def test_the_benign_class_must_be_there_if_it_is_named() -> None:
+def test_a_named_benign_class_must_exist() -> None:
     assert benign_index(CLASSES, "Benign") == benign_index(CLASSES, "hematogones") == 0
     assert benign_index(("Normal", "Sick"), "Normal") == 0
-    assert benign_index(("Normal", "Sick"), DataConfig().benign) is None
+    assert benign_index(("Normal", "Sick"), with_defaults(DataConfig).benign) is None
     assert benign_index(CLASSES, None) is None
     with pytest.raises(ConfigError, match=r"data\.benign=Nrmal: .* did you mean 'Normal'"):
         benign_index(("Normal", "Sick"), "Nrmal")
@@ -100,7 +101,7 @@ def config(tmp_path: Path, *overrides: str) -> TrainConfig:
     return train_config(tmp_path, "trainer.max_epochs=2", *overrides)
 
 
-def test_a_benign_class_that_nobody_named_and_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_default_benign_class_is_a_warning(tmp_path: Path) -> None:
     other = Catalog(Path(), ("Normal", "Sick"), None, (), ())
     (line,) = setting_warnings(config(tmp_path), other, {})
     assert "no class is 'Benign', so there are no clinical figures" in line
@@ -131,7 +132,7 @@ def test_a_benign_class_that_nobody_named_and_is_not_there_is_told(tmp_path: Pat
         (("augment=none",), "augment.views", "all views are the same"),
     ],
 )
-def test_a_setting_without_effect_is_told(
+def test_a_setting_without_effect_is_a_warning(
     overrides: tuple[str, ...], key: str, reason: str, tmp_path: Path
 ) -> None:
     (line,) = setting_warnings(config(tmp_path, *overrides), CATALOG, {key: f"{key}=1"})
@@ -153,7 +154,9 @@ def test_a_setting_without_effect_is_told(
         ((), "features.dtype"),
     ],
 )
-def test_a_setting_with_effect_is_not(overrides: tuple[str, ...], key: str, tmp_path: Path) -> None:
+def test_a_setting_with_effect_is_no_warning(
+    overrides: tuple[str, ...], key: str, tmp_path: Path
+) -> None:
     cfg = config(tmp_path, *overrides)
     assert setting_warnings(cfg, CATALOG, {key: f"{key}=1"}) == []
 
@@ -165,7 +168,7 @@ def test_a_setting_with_effect_is_not(overrides: tuple[str, ...], key: str, tmp_
         (("callbacks=[default,early_stopping]",), "nothing can be stopped early in 2 epochs"),
     ],
 )
-def test_what_comes_after_the_last_epoch_is_told(
+def test_a_setting_for_after_the_last_epoch_is_a_warning(
     overrides: tuple[str, ...], part: str, tmp_path: Path
 ) -> None:
     (line,) = setting_warnings(config(tmp_path, *overrides), CATALOG, {})

@@ -8,6 +8,7 @@ import kagglehub
 import pytest
 import yaml
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig
 from bcd.data.download import HANDLE, PAGE, download
 from bcd.data.layouts import CANONICAL
@@ -48,7 +49,7 @@ def test_a_root_that_is_not_there_is_downloaded(
 ) -> None:
     offer(monkeypatch, fetch_four)
     root = tmp_path / "data" / "blood"
-    catalog = load_catalog(DataConfig(root=str(root), download=True))
+    catalog = load_catalog(with_defaults(DataConfig, root=str(root), download=True))
     assert catalog.root == root / "Original"
     assert catalog.counts() == dict.fromkeys(CANONICAL, 3)
     assert [p.name for p in root.parent.iterdir()] == ["blood"]
@@ -61,7 +62,7 @@ def test_a_mistyped_root_is_not_downloaded_to(
     write_classes(tmp_path / "smears" / "mine", ("a", "b"))
     for typed, meant in (("smaers/mine", "smears"), ("smears/mime", "smears/mine"), ("x/y", "")):
         with pytest.raises(BcdError) as error:
-            load_catalog(DataConfig(root=str(tmp_path / typed)))
+            load_catalog(with_defaults(DataConfig, root=str(tmp_path / typed)))
         line, told = str(error.value), f"; did you mean '{tmp_path / meant}'?" if meant else ""
         assert line.startswith(f"data.root={tmp_path / typed} does not exist{told}; ")
         assert f"data.download=true would download the 3,242-image set ({PAGE}) to it" in line
@@ -74,11 +75,11 @@ def test_only_the_default_root_is_downloaded_unasked(
     offer(monkeypatch, fetch_four)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BcdError, match=r"does not exist; data\.download=true"):
-        load_catalog(DataConfig(download=False))
-    assert load_catalog(DataConfig()).counts() == dict.fromkeys(CANONICAL, 3)
-    assert [p.name for p in tmp_path.iterdir()] == [Path(DataConfig.root).parts[0]]
+        load_catalog(with_defaults(DataConfig, download=False))
+    assert load_catalog(with_defaults(DataConfig)).counts() == dict.fromkeys(CANONICAL, 3)
+    assert [p.name for p in tmp_path.iterdir()] == [Path(with_defaults(DataConfig).root).parts[0]]
     written = yaml.safe_load((CONF / "data" / "smears.yaml").read_text(encoding="utf-8"))
-    assert (written["root"], written["download"]) == (DataConfig.root, None)
+    assert (written["root"], written["download"]) == (with_defaults(DataConfig).root, None)
 
 
 def test_a_root_that_leads_nowhere_is_not_downloaded_to(
@@ -87,7 +88,7 @@ def test_a_root_that_leads_nowhere_is_not_downloaded_to(
     offer(monkeypatch, fetch_four)
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     with pytest.raises(BcdError, match="link is a broken link"):
-        load_catalog(DataConfig(root=str(tmp_path / "link"), download=True))
+        load_catalog(with_defaults(DataConfig, root=str(tmp_path / "link"), download=True))
 
 
 def test_a_root_that_is_there_is_not_downloaded(
@@ -95,7 +96,7 @@ def test_a_root_that_is_there_is_not_downloaded(
 ) -> None:
     offer(monkeypatch, fail)
     write_classes(tmp_path, ("a", "b"))
-    assert load_catalog(DataConfig(root=str(tmp_path))).classes == ("a", "b")
+    assert load_catalog(with_defaults(DataConfig, root=str(tmp_path))).classes == ("a", "b")
 
 
 def test_what_a_killed_download_left_is_not_in_the_way(
@@ -135,7 +136,7 @@ def test_a_failed_download_names_three_ways_out_and_leaves_nothing(
     offer(monkeypatch, fail)
     root = tmp_path / "some" / "where" / "blood"
     with pytest.raises(BcdError) as error:
-        load_catalog(DataConfig(root=str(root), download=True))
+        load_catalog(with_defaults(DataConfig, root=str(root), download=True))
     line = str(error.value)
     assert "\n" not in line
     assert "ConnectionError: no route to www.kaggle.com" in line

@@ -241,5 +241,5 @@ def test_large_images_have_fewer_workers() -> None:
 
 
 def test_an_input_size_that_cannot_fit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"model\.input_size=20000: 2048 at most"):
+    with pytest.raises(ConfigError, match=r"model\.input_size=20000: at most 2048"):
         train_config(tmp_path, "model.input_size=20000")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.datamodule import SmearDataModule
@@ -27,18 +28,18 @@ INDICES = [3, 5, 8, 9, 11, 20, 21]
 @pytest.fixture(scope="module")
 def smears(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     root = write_classes(tmp_path_factory.mktemp("smears"), count=9)
-    return load_catalog(DataConfig(root=str(root)))
+    return load_catalog(with_defaults(DataConfig, root=str(root)))
 
 
 @pytest.fixture(scope="module")
 def split(smears: Catalog) -> Split:
-    return make_split(smears, SplitConfig())
+    return make_split(smears, with_defaults(SplitConfig))
 
 
 def module(
     smears: Catalog, split: Split, workers: int = 0, seed: int = 0, augment: str = "strong"
 ) -> SmearDataModule:
-    data = DataConfig(batch_size=4, num_workers=workers)
+    data = with_defaults(DataConfig, batch_size=4, num_workers=workers)
     return SmearDataModule(smears, split, data, CONFIGS[augment], size=32, seed=seed)
 
 
@@ -116,7 +117,7 @@ def test_plain_loaders_give_the_resized_images_in_order(
 
 @pytest.mark.filterwarnings("error")
 def test_images_of_the_wanted_size_need_no_resizing(smears: Catalog, split: Split) -> None:
-    data = DataConfig(batch_size=64, num_workers=0)
+    data = with_defaults(DataConfig, batch_size=64, num_workers=0)
     dm = SmearDataModule(smears, split, data, CONFIGS["strong"], size=40, seed=0)
     (batch,) = list(dm.test_dataloader())
     first = read_image(smears.root / smears.images[split.indices("test")[0]].path)
@@ -150,7 +151,7 @@ def test_small_sets_are_read_without_workers_and_larger_ones_with(
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 3)
     for batch_size, workers in ((64, 0), (1, 3)):
-        data = DataConfig(batch_size=batch_size, num_workers=None)
+        data = with_defaults(DataConfig, batch_size=batch_size, num_workers=None)
         dm = SmearDataModule(smears, split, data, CONFIGS["none"], size=32, seed=0)
         assert dm.train_dataloader().num_workers == workers
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig, SplitConfig
 from bcd.data.load import load_catalog
 from bcd.data.splits.split import make_split
 from bcd.inference.predict import predict
 from bcd.storage import written_path
-from bcd.sweeps.finalize import finalize_sweep
+from bcd.sweeps.finalize_sweep import finalize_sweep
 from bcd.sweeps.trials import run_trial
 from bcd.training.run import train
 from tests.helpers.harness import CONF, SMALL, predict_config, train_config
@@ -71,10 +72,15 @@ def test_such_names_are_trained_on_predicted_and_split_again(root: Path, tmp_pat
     predict(predict_config(tmp_path / "p", f'ckpt="{ckpt}"', f'input="{root / "a"}"', "device=cpu"))
     expected = sorted(written_path(str(path)) for path in (root / "a").iterdir())
     assert sorted(paths(tmp_path / "p" / "predictions.csv")) == expected
-    catalog = load_catalog(DataConfig(root=str(root)))
+    catalog = load_catalog(with_defaults(DataConfig, root=str(root)))
     whole = tmp_path / "run" / "split.csv"
     lines = [line.replace("sha256", "other") for line in whole.read_text().splitlines()]
     (tmp_path / "by_path.csv").write_text("\n".join(lines))  # no hash to find a file by
-    again = make_split(catalog, SplitConfig(kind="csv", file=str(tmp_path / "by_path.csv")))
-    assert again.subsets == make_split(catalog, SplitConfig(kind="csv", file=str(whole))).subsets
+    again = make_split(
+        catalog, with_defaults(SplitConfig, kind="csv", file=str(tmp_path / "by_path.csv"))
+    )
+    assert (
+        again.subsets
+        == make_split(catalog, with_defaults(SplitConfig, kind="csv", file=str(whole))).subsets
+    )
     assert "excluded" not in again.subsets

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import AugmentConfig
 from bcd.data.stains import STAINS, restain
 from bcd.data.synthetic.smears import draw_smear
@@ -44,7 +45,7 @@ def test_jitter_stays_within_its_strength_and_follows_its_seed() -> None:
 
 def test_views_draw_it_anew_for_each_view() -> None:
     node = {"_target_": "bcd.data.transforms.HedJitter", "strength": 0.2, "p": 1.0}
-    augmenter = Augmenter(AugmentConfig(3, [node]), seed=0)
+    augmenter = Augmenter(with_defaults(AugmentConfig, views=3, transforms=[node]), seed=0)
     augmenter.check()
     first, again, second = (augmenter(smear(), "aa", view) for view in (0, 0, 1))
     assert np.array_equal(first, again)

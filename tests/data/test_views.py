@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import AugmentConfig
 from bcd.data.catalog import ImageRecord
 from bcd.data.views import PLAIN, Augmenter, ImageViews
@@ -20,14 +21,15 @@ SHIPPED = sorted(path.stem for path in (CONF / "augment").glob("*.yaml"))
 
 def shipped(name: str) -> AugmentConfig:
     content: Any = OmegaConf.to_container(OmegaConf.load(CONF / "augment" / f"{name}.yaml"))
-    return AugmentConfig(**content)
+    return with_defaults(AugmentConfig, **content)
 
 
 def one(target: str, **settings: Any) -> dict[str, Any]:
     return {"_target_": f"albumentations.{target}", **settings}
 
 
-ONE_OF = AugmentConfig(
+ONE_OF = with_defaults(
+    AugmentConfig,
     transforms=[
         one(
             "OneOf",
@@ -46,7 +48,7 @@ ONE_OF = AugmentConfig(
                 ),
             ],
         )
-    ]
+    ],
 )
 CONFIGS = {name: shipped(name) for name in SHIPPED} | {"nested": ONE_OF}
 
@@ -133,8 +135,12 @@ def drawn(cfg: AugmentConfig, count: int) -> tuple[NDArray[np.float64], NDArray[
 
 def test_what_one_transform_draws_tells_nothing_about_another() -> None:
     bright = one("RandomBrightnessContrast", brightness_limit=[-0.2, 0.2], contrast_limit=[0, 0])
-    always = AugmentConfig(transforms=[one("HorizontalFlip", p=0.5), {**bright, "p": 1.0}])
-    sometimes = AugmentConfig(transforms=[one("HorizontalFlip", p=0.5), {**bright, "p": 0.5}])
+    always = with_defaults(
+        AugmentConfig, transforms=[one("HorizontalFlip", p=0.5), {**bright, "p": 1.0}]
+    )
+    sometimes = with_defaults(
+        AugmentConfig, transforms=[one("HorizontalFlip", p=0.5), {**bright, "p": 0.5}]
+    )
     for cfg in (always, sometimes, shipped("paper")):
         flipped, brightness = drawn(cfg, 300)
         assert 0.4 < flipped.mean() < 0.6
@@ -146,15 +152,16 @@ def test_what_one_transform_draws_tells_nothing_about_another() -> None:
 
 
 def test_transforms_are_applied_as_often_as_asked() -> None:
-    cfg = AugmentConfig(transforms=[one("HorizontalFlip", p=0.25)])
+    cfg = with_defaults(AugmentConfig, transforms=[one("HorizontalFlip", p=0.25)])
     flipped, _ = drawn(cfg, 400)
     assert abs(flipped.mean() - 0.25) < 3 * np.sqrt(0.25 * 0.75 / 400)
 
 
 def test_the_choice_of_one_of_is_even_and_independent() -> None:
     shades = [one("ToGray", p=1.0), one("InvertImg", p=1.0)]
-    cfg = AugmentConfig(
-        transforms=[one("HorizontalFlip", p=0.5), one("OneOf", p=1.0, transforms=shades)]
+    cfg = with_defaults(
+        AugmentConfig,
+        transforms=[one("HorizontalFlip", p=0.5), one("OneOf", p=1.0, transforms=shades)],
     )
     flipped, brightness = drawn(cfg, 300)
     inverted = brightness > 120

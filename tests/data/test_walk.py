@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig
 from bcd.data.catalog import Catalog
 from bcd.data.files import ImageError, read_bytes
@@ -19,7 +20,7 @@ NOBODY = 65534
 
 
 def load(root: Path) -> Catalog:
-    return load_catalog(DataConfig(root=str(root)))
+    return load_catalog(with_defaults(DataConfig, root=str(root)))
 
 
 def reasons(catalog: Catalog) -> dict[str, str]:
@@ -201,7 +202,7 @@ def test_images_that_belong_to_no_class_are_named(root: Path) -> None:
     catalog = load(root)
     assert catalog.counts() == {"a": 5, "b": 2}
     assert reasons(catalog) == {
-        ".thumbs": "a hidden folder is no class",
+        ".thumbs": "a hidden folder is not a class",
         "loose.PNG": "stands beside the class folders",
     }
 

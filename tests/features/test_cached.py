@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import FeaturesConfig, ModelConfig
 from bcd.data.catalog import ImageRecord
 from bcd.data.views import PLAIN
@@ -79,7 +80,9 @@ def test_the_network_takes_features_inside_the_block_and_images_outside(folder: 
     with torch.no_grad():
         expected = network(pixels)
     needs = [Need([0, 1], (PLAIN,))]
-    with feed(FeaturesConfig(engine="torch"), model, network, source, needs, CPU) as fed:
+    with feed(
+        with_defaults(FeaturesConfig, engine="torch"), model, network, source, needs, CPU
+    ) as fed:
         features, _ = fed.collate([fed[(0, PLAIN)], fed[(1, PLAIN)]])
         with torch.no_grad():
             assert torch.allclose(network(features), expected, atol=1e-5)
@@ -94,7 +97,7 @@ def test_without_a_bank_or_anything_frozen_images_are_fed(
     source = make_source(folder, list_images(folder))
     network, model = small_network(unfreeze)
     needs = [Need([0], (PLAIN,))]
-    with feed(FeaturesConfig(bank=bank), model, network, source, needs, CPU) as fed:
+    with feed(with_defaults(FeaturesConfig, bank=bank), model, network, source, needs, CPU) as fed:
         assert fed is source
         assert not network.prefix.fed_outputs
 
@@ -199,7 +202,7 @@ def test_without_augmentation_every_view_is_the_image(folder: Path, computed: li
     assert fed[(0, 0)][0].equal(fed[(0, 2)][0])
 
 
-def test_a_image_that_changes_under_the_run_is_not_banked(folder: Path) -> None:
+def test_an_image_that_changes_during_the_run_is_not_cached(folder: Path) -> None:
     images = list_images(folder)
     change_a_pixel(folder)
     network, model = small_network()
@@ -233,7 +236,9 @@ def test_a_wrong_transform_is_one_line(folder: Path) -> None:
 def test_engines_give_what_the_prefix_gives(name: str, unfreeze: int, backbone: str) -> None:
     if name == "openvino":
         pytest.importorskip("openvino")
-    cfg = ModelConfig(backbone=backbone, weights=None, input_size=SIZE * 2, unfreeze=unfreeze)
+    cfg = with_defaults(
+        ModelConfig, backbone=backbone, weights=None, input_size=SIZE * 2, unfreeze=unfreeze
+    )
     torch.manual_seed(0)
     network = SmearNetwork(build_backbone(cfg), 4, cfg).eval()
     for module in network.modules():
@@ -279,7 +284,7 @@ def test_what_onnxruntime_cannot_run_goes_to_torch_in_one_line(
     given = fill(source, network, model, engine="auto")
     said = [line for line in capsys.readouterr().err.splitlines() if "cannot run" in line]
     assert len(said) == 1
-    assert said[0].endswith("(no operator Foo); taking torch")
+    assert said[0].endswith("(no operator Foo); using torch instead")
     expected = fill(source, network, model, engine="torch")
     assert torch.equal(given[(0, 0)][0], expected[(0, 0)][0])
     keys = [(bank.folder / "cache_key.json").read_text() for bank in all_banks()]
@@ -288,4 +293,4 @@ def test_what_onnxruntime_cannot_run_goes_to_torch_in_one_line(
 
 def test_features_config_takes_no_other_engine() -> None:
     with pytest.raises(BcdError, match=r"features\.engine=onnx.*onnxruntime"):
-        dataclasses.replace(FeaturesConfig(), engine="onnx")
+        dataclasses.replace(with_defaults(FeaturesConfig), engine="onnx")

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import AugmentConfig, FeaturesConfig, ModelConfig
 from bcd.data.catalog import ImageRecord
 from bcd.data.views import PLAIN, Augmenter, ImageViews
@@ -43,7 +44,9 @@ def list_images(folder: Path) -> list[ImageRecord]:
 
 def small_network(unfreeze: int = 0, seed: int = 0) -> tuple[SmearNetwork, ModelConfig]:
     """Three blocks of random weights, the last `unfreeze` of them trained."""
-    cfg = ModelConfig(backbone="cnn", weights=None, input_size=SIZE, unfreeze=unfreeze)
+    cfg = with_defaults(
+        ModelConfig, backbone="cnn", weights=None, input_size=SIZE, unfreeze=unfreeze
+    )
     torch.manual_seed(seed)
     blocks = nn.Sequential(
         nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU()),
@@ -62,7 +65,9 @@ def small_network(unfreeze: int = 0, seed: int = 0) -> tuple[SmearNetwork, Model
 def make_source(
     folder: Path, images: list[ImageRecord], transforms: list[Any] | None = None, seed: int = 0
 ) -> ImageViews:
-    augment = AugmentConfig(5, FLIP if transforms is None else transforms)
+    augment = with_defaults(
+        AugmentConfig, views=5, transforms=FLIP if transforms is None else transforms
+    )
     return ImageViews(folder, images, SIZE, Augmenter(augment, seed))
 
 
@@ -74,7 +79,7 @@ def fill(
     **features: Any,
 ) -> BankedViews:
     """Feeds from a bank: the first half is trained on, the rest watched; returns the source."""
-    cfg = FeaturesConfig(**{"engine": "torch", **features})
+    cfg = with_defaults(FeaturesConfig, **{"engine": "torch", **features})
     half = len(source) // 2
     needs = [
         Need(range(half), range(views)),

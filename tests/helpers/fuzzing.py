@@ -246,6 +246,7 @@ def write_hostile(folder: Path, count: int, seed: int = 0) -> int:
 
 
 def _predict(ckpt: str, folder: str, output: str) -> dict[str, Any]:
+    from bcd.config.compose import with_defaults
     from bcd.config.programs import PredictConfig
     from bcd.data.sandbox import _Reader
     from bcd.inference.predict import predict
@@ -261,7 +262,9 @@ def _predict(ckpt: str, folder: str, output: str) -> dict[str, Any]:
 
     _Reader.read = timed  # type: ignore[method-assign, assignment]
     times = [time.monotonic()]
-    config = PredictConfig(ckpt, folder, output=output, device="cpu", num_workers=2)
+    config = with_defaults(
+        PredictConfig, ckpt=ckpt, input=folder, output=output, device="cpu", num_workers=2
+    )
     tally = predict(config, lambda _: times.append(time.monotonic()))
     slowest = max(seconds, key=seconds.__getitem__)
     # Not by getrusage, which counts what the starting process had when it forked.

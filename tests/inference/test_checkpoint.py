@@ -9,20 +9,21 @@ from typing import Any
 import pytest
 import torch
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import ModelConfig
-from bcd.config.training import TrainConfig
 from bcd.errors import BcdError
 from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
 from bcd.models.classifier import SmearClassifier
+from tests.helpers.harness import train_config
 
 
 def content() -> dict[str, Any]:
     """A checkpoint's content, as far as reading it goes."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
-    model = ModelConfig("cnn", None, 48)
+    model = with_defaults(ModelConfig, backbone="cnn", weights=None, input_size=48)
     classifier = SmearClassifier(model, 3)
-    config = asdict(TrainConfig(model=model))
+    config = asdict(replace(train_config(Path("run")), model=model))
     split: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     card = Card(["a", "b", "c"], 0, 48, "/nowhere", split, "", config, MEAN, STD)
     return {"card": card.to_dict(), "state_dict": classifier.state_dict()}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from bcd.config.compose import with_defaults
 from bcd.config.programs import CompareConfig, EvalConfig, EvalDataConfig, PredictConfig
 from bcd.errors import BcdError
 from bcd.inference.checkpoint import load_checkpoint
@@ -60,11 +61,18 @@ def spoil(trained: Path, run: Path, change: Callable[[dict[str, Any]], None]) ->
 
 
 def evaluates(ckpt: str, out: Path, uncalibrated: bool, corruption: str | None = None) -> object:
-    data = EvalDataConfig(num_workers=0)
+    data = with_defaults(EvalDataConfig, num_workers=0)
     return evaluate_checkpoint(
-        EvalConfig(ckpt, corruptions=corruption, uncalibrated=uncalibrated, device="cpu",
-                   run_dir=str(out), data=data)
-    )  # fmt: skip
+        with_defaults(
+            EvalConfig,
+            ckpt=ckpt,
+            corruptions=corruption,
+            uncalibrated=uncalibrated,
+            device="cpu",
+            run_dir=str(out),
+            data=data,
+        )
+    )
 
 
 def evaluates_corruptions(ckpt: str, out: Path, uncalibrated: bool) -> object:
@@ -76,17 +84,30 @@ def predicts(ckpt: str, out: Path, uncalibrated: bool) -> object:
     (out.parent / "bad.png").touch()
     files = [str(image), str(out.parent / "bad.png")]
     return predict(
-        PredictConfig(ckpt, files, uncalibrated=uncalibrated, device="cpu", num_workers=0,
-                      run_dir=str(out))
-    )  # fmt: skip
+        with_defaults(
+            PredictConfig,
+            ckpt=ckpt,
+            input=files,
+            uncalibrated=uncalibrated,
+            device="cpu",
+            num_workers=0,
+            run_dir=str(out),
+        )
+    )
 
 
 def compares(ckpt: str, out: Path, uncalibrated: bool) -> object:
-    data = EvalDataConfig(num_workers=0)
+    data = with_defaults(EvalDataConfig, num_workers=0)
     return compare_checkpoints(
-        CompareConfig([ckpt, ckpt], uncalibrated=uncalibrated, device="cpu", run_dir=str(out),
-                      data=data)
-    )  # fmt: skip
+        with_defaults(
+            CompareConfig,
+            ckpts=[ckpt, ckpt],
+            uncalibrated=uncalibrated,
+            device="cpu",
+            run_dir=str(out),
+            data=data,
+        )
+    )
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -125,8 +146,8 @@ def test_what_is_allowed_says_in_every_row_that_it_is_uncalibrated(
     assert unread["reason"] == "unreadable; uncalibrated"
     test = json.loads((tmp_path / "eval" / "metrics.json").read_text())["test"]
     assert test["calibrated"] is False
-    assert (test["referred"], test["referred_for"]) == (1.0, {"uncalibrated": test["n"]})
-    assert not {"sets", "at_threshold"} & test.keys()
+    assert (test["referred"], test["referral_reasons"]) == (1.0, {"uncalibrated": test["n"]})
+    assert not {"prediction_sets", "at_threshold"} & test.keys()
     compares(str(killed), tmp_path / "compare", True)
     found = json.loads((tmp_path / "compare" / "comparison.json").read_text())
     assert [found[name]["metrics"]["calibrated"] for name in "ab"] == [False, False]
@@ -145,12 +166,12 @@ def test_a_diverged_network_gives_no_class(diverged: Path, tmp_path: Path) -> No
 def test_a_policy_that_lacks_a_decision_is_refused_not_filled_in(
     trained: Path, tmp_path: Path
 ) -> None:
-    run = spoil(trained, tmp_path / "run", lambda c: c["card"]["policy"].pop("malignant_from"))
+    run = spoil(trained, tmp_path / "run", lambda c: c["card"]["policy"].pop("malignant_threshold"))
     with pytest.raises(BcdError, match="not a checkpoint that train"):
         predicts(str(run), tmp_path / "out", False)
 
 
-@pytest.mark.parametrize("name", ["temperature", "malignant_from"])
+@pytest.mark.parametrize("name", ["temperature", "malignant_threshold"])
 def test_a_policy_whose_numbers_are_none_is_refused(
     name: str, trained: Path, tmp_path: Path
 ) -> None:
@@ -164,7 +185,7 @@ def test_a_policy_whose_numbers_are_none_is_refused(
 def test_figures_of_answers_that_are_not_finite_are_refused(
     program: Program, diverged: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(BcdError, match=r"\d+ of \d+ answers are not finite, the first to \S+png"):
+    with pytest.raises(BcdError, match=r"\d+ of \d+ outputs are not finite, the first for \S+png"):
         program(str(diverged), tmp_path / "out", False)
     assert not (tmp_path / "out").exists()
 

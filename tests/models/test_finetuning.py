@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import AugmentConfig, ModelConfig
 from bcd.data.loading import ViewSampler
 from bcd.errors import BcdError, ConfigError
@@ -118,7 +119,7 @@ def test_the_head_is_trained_alone_before_the_backbone(tmp_path: Path) -> None:
 def test_mixup_mixes_samples_and_labels_by_the_same_share(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     x, labels = torch.rand(shape), torch.tensor([0, 1, 2, 3, 0, 1])
-    mixed, shares = Mixer(AugmentConfig(mixup=1.0), 4)(x, labels)
+    mixed, shares = Mixer(with_defaults(AugmentConfig, mixup=1.0), 4)(x, labels)
     share = shares[0, 0]
     assert 0 < share < 1 and shares.shape == (6, 4)
     assert torch.allclose(mixed, share * x + (1 - share) * x.roll(1, 0), atol=1e-6)
@@ -129,17 +130,17 @@ def test_mixup_mixes_samples_and_labels_by_the_same_share(shape: tuple[int, ...]
 def test_cutmix_takes_a_rectangle_as_large_as_the_labels_share() -> None:
     torch.manual_seed(1)
     x = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 2, 16, 16)
-    mixed, shares = Mixer(AugmentConfig(cutmix=1.0), 4)(x, torch.arange(4))
+    mixed, shares = Mixer(with_defaults(AugmentConfig, cutmix=1.0), 4)(x, torch.arange(4))
     foreign = (mixed != x).float().mean((1, 2, 3))
     assert 0 < foreign[0] < 1
     assert torch.allclose(1 - shares[range(4), range(4)], foreign)
     with pytest.raises(ConfigError, match=r"augment\.cutmix: .*model\.unfreeze=1"):
-        Mixer(AugmentConfig(cutmix=1.0), 4)(torch.rand(4, 8), torch.arange(4))
+        Mixer(with_defaults(AugmentConfig, cutmix=1.0), 4)(torch.rand(4, 8), torch.arange(4))
 
 
 def test_nothing_is_mixed_unasked() -> None:
     x, labels = torch.rand(4, 3, 8, 8), torch.arange(4)
-    mixed, same = Mixer(AugmentConfig(), 4)(x, labels)
+    mixed, same = Mixer(with_defaults(AugmentConfig), 4)(x, labels)
     assert mixed is x and same is labels
 
 
@@ -152,7 +153,17 @@ def test_mixing_is_the_same_with_and_without_a_bank(tmp_path: Path) -> None:
 
 
 def test_labels_are_smoothed_in_training_alone() -> None:
-    classifier = SmearClassifier(ModelConfig("cnn", None, 32, "all", label_smoothing=0.1), 4)
+    classifier = SmearClassifier(
+        with_defaults(
+            ModelConfig,
+            backbone="cnn",
+            weights=None,
+            input_size=32,
+            unfreeze="all",
+            label_smoothing=0.1,
+        ),
+        4,
+    )
     sure, labels = 40 * torch.eye(4), torch.arange(4)
     assert float(log_losses(sure, labels).mean()) == pytest.approx(0, abs=1e-6)
     # A tenth is spread over four classes: 3 / 40 of it lies 40 below.

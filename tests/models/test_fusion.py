@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from bcd.config.compose import with_defaults
 from bcd.config.programs import EvalConfig, EvalDataConfig, PredictConfig
 from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError, ConfigError
@@ -34,7 +35,7 @@ pytest.importorskip("timm")
 
 def config(**settings: Any) -> ModelConfig:
     given: dict[str, Any] = {"backbone": "hybrid", "weights": None, "input_size": 64}
-    return ModelConfig(**{**given, "backbones": NAMES, **settings})
+    return with_defaults(ModelConfig, **{**given, "backbones": NAMES, **settings})
 
 
 def network_of(cfg: ModelConfig) -> SmearNetwork:
@@ -151,12 +152,22 @@ def test_from_images_to_predictions(model: tuple[str, ...], tmp_path: Path) -> N
     torch.manual_seed(cfg.seed)
     drawn = SmearNetwork(build_backbone(replace(cfg.model)), len(card.classes), cfg.model)
     assert prefix_hash(drawn.prefix) == prefix_hash(trained.prefix)
-    asked = EvalConfig(ckpt=str(tmp_path / "run"), device="cpu", run_dir=str(tmp_path / "eval"))
-    asked.data = EvalDataConfig(num_workers=0)
+    asked = with_defaults(
+        EvalConfig, ckpt=str(tmp_path / "run"), device="cpu", run_dir=str(tmp_path / "eval")
+    )
+    asked.data = with_defaults(EvalDataConfig, num_workers=0)
     (result,) = evaluate_checkpoint(asked).values()
     assert result.metrics["accuracy"] == done.metrics["test"]["accuracy"]
     files = str(next((tmp_path / "in").rglob("*.png")).parent)
-    rows = predicted(PredictConfig(ckpt=str(tmp_path / "run"), input=files, device="cpu",
-                                 num_workers=0, run_dir=str(tmp_path / "out")))  # fmt: skip
+    rows = predicted(
+        with_defaults(
+            PredictConfig,
+            ckpt=str(tmp_path / "run"),
+            input=files,
+            device="cpu",
+            num_workers=0,
+            run_dir=str(tmp_path / "out"),
+        )
+    )
     assert rows
     assert not any(row.error for row in rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +18,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from bcd.config.compose import with_defaults
 from bcd.config.head import FITTED_HEADS, HeadConfig
 from bcd.config.schema import ModelConfig
-from bcd.config.training import TrainConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.models.heads.base import FittedHead
 from bcd.models.heads.factory import make_head
 from bcd.models.heads.scikit_learn import SHARPNESS
+from tests.helpers.harness import train_config
 
 FEATURES, CLASSES = 20, 4
 Floats = NDArray[np.float32]
@@ -69,7 +72,9 @@ def test_logreg_gives_scikit_learns_probabilities(classes: int, balanced: bool) 
     weights = "balanced" if balanced else None
     own = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, class_weight=weights))
     own.fit(features.astype(np.float64), labels)
-    head = fitted(HeadConfig("logreg", C=0.3), features, labels, classes, balanced)
+    head = fitted(
+        with_defaults(HeadConfig, kind="logreg", C=0.3), features, labels, classes, balanced
+    )
     new, _ = drawn(1, 300, classes)
     np.testing.assert_allclose(
         probabilities(head, new), own.predict_proba(new.astype(np.float64)), atol=1e-5
@@ -85,7 +90,12 @@ def test_svm_gives_scikit_learns_margins(gamma: Any, balanced: bool) -> None:
         StandardScaler(), OneVsRestClassifier(SVC(C=2.0, gamma=gamma, class_weight=weights))
     )
     own.fit(features.astype(np.float64), labels)
-    head = fitted(HeadConfig("svm", C=2.0, gamma=gamma), features, labels, balanced=balanced)
+    head = fitted(
+        with_defaults(HeadConfig, kind="svm", C=2.0, gamma=gamma),
+        features,
+        labels,
+        balanced=balanced,
+    )
     assert len(head.get_buffer("vectors")) < len(features) or balanced
     new, _ = drawn(1, 300)
     margins = own.decision_function(new.astype(np.float64))
@@ -98,7 +108,9 @@ def test_knn_gives_scikit_learns_probabilities_smoothed(weights: str) -> None:
     features, labels = drawn(0, 200)
     own = make_pipeline(StandardScaler(), KNeighborsClassifier(7, weights=weights))
     own.fit(features.astype(np.float64), labels)
-    head = fitted(HeadConfig("knn", neighbours=7, weights=weights), features, labels)
+    head = fitted(
+        with_defaults(HeadConfig, kind="knn", neighbours=7, weights=weights), features, labels
+    )
     new, _ = drawn(1, 300)
     new[:5] = features[:5]  # at no distance from a neighbour
     expected = (7 * own.predict_proba(new.astype(np.float64)) + 1 / CLASSES) / 8
@@ -107,7 +119,9 @@ def test_knn_gives_scikit_learns_probabilities_smoothed(weights: str) -> None:
 
 def test_knn_with_fewer_images_than_neighbours_asks_all() -> None:
     features, labels = drawn(0, 3)
-    head = fitted(HeadConfig("knn", neighbours=5, weights="uniform"), features, labels)
+    head = fitted(
+        with_defaults(HeadConfig, kind="knn", neighbours=5, weights="uniform"), features, labels
+    )
     expected = (np.array([1, 1, 1, 0]) + 1 / 4) / 4
     np.testing.assert_allclose(probabilities(head, features)[0], expected, atol=1e-6)
 
@@ -118,7 +132,7 @@ def test_forest_gives_scikit_learns_probabilities_smoothed(classes: int, depth: 
     features, labels = drawn(0, 200, classes)
     own = RandomForestClassifier(30, max_depth=depth, class_weight="balanced", random_state=3)
     own.fit(features, labels)
-    cfg = HeadConfig("forest", trees=30, depth=depth)
+    cfg = with_defaults(HeadConfig, kind="forest", trees=30, depth=depth)
     head = fitted(cfg, features, labels, classes, balanced=True)
     new, _ = drawn(1, 300, classes)
     expected = (30 * own.predict_proba(new) + 1 / classes) / 31
@@ -134,7 +148,7 @@ def test_forest_decides_at_its_thresholds_as_scikit_learn_does() -> None:
     features = np.repeat(np.array(steps, np.float32)[:, None], FEATURES, axis=1)
     labels = np.arange(64) % 2
     own = RandomForestClassifier(10, random_state=3).fit(features, labels)
-    head = fitted(HeadConfig("forest", trees=10), features, labels, classes=2)
+    head = fitted(with_defaults(HeadConfig, kind="forest", trees=10), features, labels, classes=2)
     expected = (10 * own.predict_proba(features) + 1 / 2) / 11
     np.testing.assert_allclose(probabilities(head, features), expected, atol=1e-6)
 
@@ -143,7 +157,7 @@ def test_forest_decides_at_its_thresholds_as_scikit_learn_does() -> None:
 def test_a_class_without_images_is_never_said(kind: str) -> None:
     features, labels = drawn(0, 90, classes=3)
     labels = np.array([0, 1, 3])[labels]
-    head = fitted(HeadConfig(kind), features, labels)
+    head = fitted(with_defaults(HeadConfig, kind=kind), features, labels)
     new = answers(head, drawn(1, 100)[0])
     assert np.isfinite(new).all()
     assert set(new.argmax(1)) == {0, 1, 3}
@@ -153,12 +167,12 @@ def test_a_class_without_images_is_never_said(kind: str) -> None:
 def test_one_class_alone_is_an_error_in_one_line(kind: str) -> None:
     features, labels = drawn(0, 20)
     with pytest.raises(BcdError, match=f"head={kind}: fitting wants images of two classes"):
-        fitted(HeadConfig(kind), features, labels * 0)
+        fitted(with_defaults(HeadConfig, kind=kind), features, labels * 0)
 
 
 @pytest.mark.parametrize("kind", FITTED_HEADS)
 def test_before_fitting_no_class_is_favoured(kind: str) -> None:
-    head = make_head(FEATURES, CLASSES, HeadConfig(kind))
+    head = make_head(FEATURES, CLASSES, with_defaults(HeadConfig, kind=kind))
     assert isinstance(head, FittedHead)
     np.testing.assert_allclose(probabilities(head, drawn(0, 5)[0]), 1 / CLASSES)
 
@@ -167,9 +181,9 @@ def test_before_fitting_no_class_is_favoured(kind: str) -> None:
 @pytest.mark.parametrize("kind", FITTED_HEADS)
 def test_a_fitted_head_is_its_state_dict(kind: str, assign: bool) -> None:
     features, labels = drawn(0, 100)
-    head = fitted(HeadConfig(kind), features, labels)
-    other = fitted(HeadConfig(kind), *drawn(1, 60))
-    fresh = make_head(FEATURES, CLASSES, HeadConfig(kind))
+    head = fitted(with_defaults(HeadConfig, kind=kind), features, labels)
+    other = fitted(with_defaults(HeadConfig, kind=kind), *drawn(1, 60))
+    fresh = make_head(FEATURES, CLASSES, with_defaults(HeadConfig, kind=kind))
     for target in (fresh, other):  # of no length yet, and of another
         target.load_state_dict(head.state_dict(), assign=assign)
         assert isinstance(target, FittedHead)
@@ -178,27 +192,27 @@ def test_a_fitted_head_is_its_state_dict(kind: str, assign: bool) -> None:
 
 @pytest.mark.parametrize("kind", FITTED_HEADS)
 def test_a_state_dict_of_other_classes_or_features_is_refused(kind: str) -> None:
-    state = fitted(HeadConfig(kind), *drawn(0, 60)).state_dict()
+    state = fitted(with_defaults(HeadConfig, kind=kind), *drawn(0, 60)).state_dict()
     # A forest's features and a neighbour's classes are numbers, not lengths.
     sizes = {"forest": [(FEATURES, 5)], "knn": [(21, CLASSES)]}
     for size in sizes.get(kind, [(FEATURES, 5), (21, CLASSES)]):
         with pytest.raises(RuntimeError, match="size mismatch"):
-            make_head(*size, HeadConfig(kind)).load_state_dict(state)
+            make_head(*size, with_defaults(HeadConfig, kind=kind)).load_state_dict(state)
     with pytest.raises(RuntimeError, match="Missing key"):
-        make_head(FEATURES, CLASSES, HeadConfig(kind)).load_state_dict({})
+        make_head(FEATURES, CLASSES, with_defaults(HeadConfig, kind=kind)).load_state_dict({})
 
 
 @pytest.mark.parametrize("kind", FITTED_HEADS)
 def test_what_is_fitted_while_validating_can_be_loaded_into(kind: str) -> None:
     with torch.inference_mode():
-        head = fitted(HeadConfig(kind), *drawn(0, 60))
+        head = fitted(with_defaults(HeadConfig, kind=kind), *drawn(0, 60))
     head.load_state_dict({name: value.clone() for name, value in head.state_dict().items()})
 
 
 @pytest.mark.parametrize("kind", FITTED_HEADS)
 def test_half_precision_around_a_fitted_head_changes_nothing(kind: str) -> None:
     features, labels = drawn(0, 100)
-    head = fitted(HeadConfig(kind), features, labels)
+    head = fitted(with_defaults(HeadConfig, kind=kind), features, labels)
     with torch.autocast("cpu", torch.bfloat16):
         around = answers(head, features)
     np.testing.assert_array_equal(around, answers(head, features))
@@ -212,12 +226,23 @@ def test_half_precision_around_a_fitted_head_changes_nothing(kind: str) -> None:
         ({"kind": "svm", "gamma": "auto"}, {}, r"head.gamma=auto: must be 'scale' or a number"),
         ({"kind": "mlp", "dropout": 1.0}, {}, r"head.dropout=1.0: must be at least 0"),
         ({"kind": "knn", "weights": "near"}, {}, r"head.weights=near: choose"),
-        ({"kind": "knn"}, {"class_weights": "balanced"}, r"head=knn cannot weigh classes"),
+        (
+            {"kind": "knn"},
+            {"class_weights": "balanced"},
+            r"head=knn does not support class weights",
+        ),
         ({"kind": "svm"}, {"unfreeze": 2}, r"model.unfreeze=2: head=svm is fitted on frozen"),
         ({"kind": "forest"}, {"unfreeze": "all"}, r"model.unfreeze=all: head=forest is fitted"),
     ],
 )
-def test_what_cannot_be_is_one_line(head: Any, model: Any, line: str) -> None:
+def test_an_invalid_head_is_an_error_in_one_line(
+    head: Any, model: Any, line: str, tmp_path: Path
+) -> None:
+    cfg = train_config(tmp_path)
     with pytest.raises(ConfigError, match=line) as caught:
-        TrainConfig(head=HeadConfig(**head), model=ModelConfig(**model))
+        replace(
+            cfg,
+            head=with_defaults(HeadConfig, **head),
+            model=with_defaults(ModelConfig, **model),
+        )
     assert "\n" not in str(caught.value)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model, get_weight
 from torchvision.transforms.v2 import functional as vision
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import ModelConfig
 from bcd.errors import ConfigError
 from bcd.models.backbones.build import build_backbone
@@ -67,7 +68,12 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any,
 
 
 def network_of(backbone: str, weights: Path | None, **settings: Any) -> SmearNetwork:
-    cfg = ModelConfig(backbone, None if weights is None else str(weights), **settings)
+    cfg = with_defaults(
+        ModelConfig,
+        backbone=backbone,
+        weights=None if weights is None else str(weights),
+        **settings,
+    )
     torch.manual_seed(0)  # the same head, and without weights the same blocks
     return SmearNetwork(build_backbone(cfg), 4, cfg)
 
@@ -110,7 +116,9 @@ def test_feeding_float_pixels_and_bytes_comes_to_the_same() -> None:
 def test_the_last_blocks_and_the_head_alone_are_trained(backbone: str, unfreeze: int | str) -> None:
     network = network_of(backbone, None, unfreeze=unfreeze)
     blocks = [*network.prefix.blocks, *network.trunk]
-    assert len(blocks) == len(build_backbone(ModelConfig(backbone, None)).blocks)
+    assert len(blocks) == len(
+        build_backbone(with_defaults(ModelConfig, backbone=backbone, weights=None)).blocks
+    )
     count = len(blocks) if unfreeze == "all" else int(unfreeze)
     trained = [p for block in blocks[len(blocks) - count :] for p in block.parameters()]
     wanted = {id(p) for p in [*trained, *network.head.parameters()]}
@@ -137,7 +145,13 @@ def test_what_is_unfrozen_changes_no_output_in_eval_mode(
 def test_batchnorm_follows_the_mode_in_trained_blocks_only_where_asked(
     batchnorm: str, unfreeze: int | str
 ) -> None:
-    settings = ModelConfig("efficientnet_b0", None, unfreeze=unfreeze, batchnorm=batchnorm)
+    settings = with_defaults(
+        ModelConfig,
+        backbone="efficientnet_b0",
+        weights=None,
+        unfreeze=unfreeze,
+        batchnorm=batchnorm,
+    )
     classifier = SmearClassifier(settings, 4)
     network = classifier.network
     classifier.eval()
@@ -192,7 +206,7 @@ def test_a_prefix_that_is_fed_its_outputs_hands_them_on(unfreeze: int | str) -> 
 
 
 def test_class_weights_enter_the_loss_as_a_weighted_mean() -> None:
-    cfg = ModelConfig("cnn", None)
+    cfg = with_defaults(ModelConfig, backbone="cnn", weights=None)
     weights = [0.5, 3.0, 1.0]
     logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1, 2, 1, 0, 0])

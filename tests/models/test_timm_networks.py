@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bcd.commands.models import main, shipped
+from bcd.config.compose import with_defaults
 from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.features.cache_key import plain_key
@@ -41,7 +42,9 @@ def side(name: str) -> int:
 
 def config(name: str, weights: Path | str | None = None, **settings: Any) -> ModelConfig:
     given = None if weights is None else str(weights)
-    return ModelConfig(name, given, side(name), library="timm", **settings)
+    return with_defaults(
+        ModelConfig, backbone=name, weights=given, input_size=side(name), library="timm", **settings
+    )
 
 
 def own_network(name: str) -> Any:
@@ -231,15 +234,23 @@ def test_what_timm_cannot_do_is_told_before_anything_is_built(
     name: str, pixels: int, line: str
 ) -> None:
     with pytest.raises(ConfigError, match=line) as caught:
-        check_backbone(ModelConfig(name, None, pixels, library="timm"))
+        check_backbone(
+            with_defaults(
+                ModelConfig, backbone=name, weights=None, input_size=pixels, library="timm"
+            )
+        )
     assert "\n" not in str(caught.value)
 
 
 def test_the_size_of_its_own_weights_serves_whatever_it_leaves_over() -> None:
     name = "vit_so400m_patch14_siglip_384"
-    check_backbone(ModelConfig(name, None, 384, library="timm"))
+    check_backbone(
+        with_defaults(ModelConfig, backbone=name, weights=None, input_size=384, library="timm")
+    )
     with pytest.raises(ConfigError, match="a multiple of 14 is wanted"):
-        check_backbone(ModelConfig(name, None, 400, library="timm"))
+        check_backbone(
+            with_defaults(ModelConfig, backbone=name, weights=None, input_size=400, library="timm")
+        )
 
 
 def test_without_timm_the_line_says_how_to_get_it(

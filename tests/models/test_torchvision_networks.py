@@ -12,6 +12,7 @@ from torchvision.models import get_model, get_model_weights
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from bcd.commands.models import count_multiply_adds, main, shipped
+from bcd.config.compose import with_defaults
 from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.inference.checkpoint import find_checkpoint, load_checkpoint
@@ -35,7 +36,7 @@ def test_auxiliary_heads_may_be_in_a_state_dict_or_not(extra: bool, tmp_path: Pa
     if not extra:
         state = {k: v for k, v in state.items() if not k.startswith("aux")}
     torch.save(state, tmp_path / "w.pth")
-    cfg = ModelConfig("googlenet", str(tmp_path / "w.pth"))
+    cfg = with_defaults(ModelConfig, backbone="googlenet", weights=str(tmp_path / "w.pth"))
     blocks: Any = build_backbone(cfg).blocks
     assert torch.equal(blocks[0][0].conv.weight, state["conv1.conv.weight"])
     torch.save({**state, "aux.weight": torch.zeros(1)}, tmp_path / "w.pth")
@@ -53,7 +54,9 @@ def test_densenets_first_key_names_are_understood(tmp_path: Path) -> None:
     }  # fmt: skip
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
     torch.save(old, tmp_path / "w.pth")
-    blocks: Any = build_backbone(ModelConfig("densenet121", str(tmp_path / "w.pth"))).blocks
+    blocks: Any = build_backbone(
+        with_defaults(ModelConfig, backbone="densenet121", weights=str(tmp_path / "w.pth"))
+    ).blocks
     layer = blocks[1].denselayer2
     assert torch.equal(layer.conv2.weight, state["features.denseblock1.denselayer2.conv2.weight"])
 
@@ -79,7 +82,9 @@ def test_weights_of_another_image_size_serve_a_transformer(tmp_path: Path) -> No
             "torchvision.models.get_model",
             lambda _, weights, image_size: VisionTransformer(image_size=image_size, **small),
         )
-        cfg = ModelConfig("vit_b_16", str(tmp_path / "w.pth"), 64)
+        cfg = with_defaults(
+            ModelConfig, backbone="vit_b_16", weights=str(tmp_path / "w.pth"), input_size=64
+        )
         backbone = build_backbone(cfg)
     network = SmearNetwork(backbone, 4, cfg).eval()
     assert network(images(2)).shape == (2, 4)
@@ -96,13 +101,15 @@ def test_a_size_that_a_network_cannot_take_is_one_line(
     backbone: str, pixels: int, wanted: str
 ) -> None:
     with pytest.raises(ConfigError, match=rf"input_size={pixels}: {backbone} wants {wanted}"):
-        build_backbone(ModelConfig(backbone, None, pixels))
+        build_backbone(
+            with_defaults(ModelConfig, backbone=backbone, weights=None, input_size=pixels)
+        )
 
 
 @pytest.mark.parametrize("name", ["swin_t", "maxvit_t", "mnasnet1_0"])
 def test_a_network_of_another_structure_names_the_kinds_that_work(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"model\.backbone={name}: a \w+ cannot") as caught:
-        build_backbone(ModelConfig(name, None))
+        build_backbone(with_defaults(ModelConfig, backbone=name, weights=None))
     assert all(kind in str(caught.value) for kind in KINDS)
 
 
@@ -113,7 +120,9 @@ def test_networks_of_every_kind_can_be_cut() -> None:
              "vit_b_32"]  # fmt: skip
     kinds = set()
     for name in names:
-        backbone = empty_backbone(ModelConfig(name, None, 96))
+        backbone = empty_backbone(
+            with_defaults(ModelConfig, backbone=name, weights=None, input_size=96)
+        )
         with torch.no_grad():
             given = pool(backbone.blocks.eval()(torch.empty(2, 3, 96, 96, device="meta")))
         assert given.shape == (2, backbone.features), name
@@ -125,7 +134,7 @@ def test_networks_of_every_kind_can_be_cut() -> None:
 
 def test_images_are_normalised_as_each_networks_weights_want() -> None:
     for name in (*TORCHVISION, "efficientnet_v2_l"):
-        cfg = ModelConfig(name, None)
+        cfg = with_defaults(ModelConfig, backbone=name, weights=None)
         transforms = get_model_weights(name)["IMAGENET1K_V1"].transforms()
         expected = (transforms.mean, transforms.std)
         if name == "inception_v3":  # whose forward turns ImageNet's into these
@@ -134,7 +143,7 @@ def test_images_are_normalised_as_each_networks_weights_want() -> None:
         network = SmearNetwork(empty_backbone(cfg), 2, cfg)
         for kind, values in zip(("mean", "std"), expected, strict=True):
             assert network.prefix.get_buffer(kind).flatten().tolist() == pytest.approx(values)
-    assert normalisation(ModelConfig("efficientnet_v2_l"))[0] == [0.5] * 3
+    assert normalisation(with_defaults(ModelConfig, backbone="efficientnet_v2_l"))[0] == [0.5] * 3
 
 
 def test_a_network_that_cannot_serve_is_told_before_images_are_looked_at(tmp_path: Path) -> None:
@@ -167,7 +176,12 @@ def test_the_table_counts_as_torchvision_does() -> None:
     for name in ("resnet50", "densenet201", "efficientnet_b0", "vit_b_16", "inception_v3"):
         size = 299 if name == "inception_v3" else 224
         meta = get_model_weights(name)["IMAGENET1K_V1"].meta
-        counted = count_multiply_adds(empty_backbone(ModelConfig(name, None, size)), size)
+        counted = count_multiply_adds(
+            empty_backbone(
+                with_defaults(ModelConfig, backbone=name, weights=None, input_size=size)
+            ),
+            size,
+        )
         assert counted / 1e9 == pytest.approx(meta["_ops"], rel=0.01)
 
 

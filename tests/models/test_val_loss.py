@@ -11,8 +11,9 @@ import torch
 from sklearn.metrics import log_loss
 from torch.utils.data import DataLoader, TensorDataset
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import AugmentConfig, ModelConfig
-from bcd.evaluation.collect import softmax
+from bcd.evaluation.answers import softmax
 from bcd.models.classifier import SmearClassifier
 from bcd.training.run import train
 from tests.helpers.harness import SMALL, train_config
@@ -24,8 +25,15 @@ UNEQUAL = {"Benign": 30, "Early": 12, "Pre": 12, "Pro": 12}
 
 def classifier(weights: list[float] | None) -> SmearClassifier:
     torch.manual_seed(0)
-    model = ModelConfig("cnn", None, 32, "all", label_smoothing=0.2)
-    mixed = AugmentConfig(mixup=0.4)
+    model = with_defaults(
+        ModelConfig,
+        backbone="cnn",
+        weights=None,
+        input_size=32,
+        unfreeze="all",
+        label_smoothing=0.2,
+    )
+    mixed = with_defaults(AugmentConfig, mixup=0.4)
     made = SmearClassifier(model, 4, class_weights=weights, augment=mixed)
     with torch.no_grad():  # so that answers differ
         made.network.head.get_parameter("weight").mul_(40)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torchvision.models import get_model, get_model_weights
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.models.backbones.build import BACKBONES, build_backbone
@@ -23,7 +24,9 @@ from bcd.models.backbones.build import BACKBONES, build_backbone
 def state_of(backbone: str = "mobilenet_v2") -> dict[str, Tensor]:
     torch.manual_seed(3)
     if backbone == "cnn":
-        return build_backbone(ModelConfig("cnn", None)).blocks.state_dict()
+        return build_backbone(
+            with_defaults(ModelConfig, backbone="cnn", weights=None)
+        ).blocks.state_dict()
     return dict(get_model(backbone, weights=None).state_dict())
 
 
@@ -35,7 +38,9 @@ def no_network(*arguments: object, **settings: object) -> NoReturn:
 def test_a_file_of_weights_is_taken_whole(backbone: str, tmp_path: Path) -> None:
     state = state_of(backbone)
     torch.save(state, tmp_path / "w.pth")
-    blocks = build_backbone(ModelConfig(backbone, str(tmp_path / "w.pth"))).blocks
+    blocks = build_backbone(
+        with_defaults(ModelConfig, backbone=backbone, weights=str(tmp_path / "w.pth"))
+    ).blocks
     prefix = "" if backbone == "cnn" else "features."
     for name, value in blocks.state_dict().items():
         assert torch.equal(value, state[prefix + name]), name
@@ -44,15 +49,15 @@ def test_a_file_of_weights_is_taken_whole(backbone: str, tmp_path: Path) -> None
 def test_weights_in_half_precision_serve(tmp_path: Path) -> None:
     state = {k: v.half() if v.is_floating_point() else v for k, v in state_of().items()}
     torch.save(state, tmp_path / "half.pth")
-    blocks = build_backbone(ModelConfig(weights=str(tmp_path / "half.pth"))).blocks
+    blocks = build_backbone(with_defaults(ModelConfig, weights=str(tmp_path / "half.pth"))).blocks
     assert {p.dtype for p in blocks.parameters()} == {torch.float32}
     assert torch.equal(blocks.state_dict()["0.0.weight"], state["features.0.0.weight"].float())
 
 
 def test_random_weights_are_had_by_asking_only() -> None:
     torch.manual_seed(0)
-    one = build_backbone(ModelConfig("cnn", None)).blocks
-    other = build_backbone(ModelConfig("cnn", None)).blocks
+    one = build_backbone(with_defaults(ModelConfig, backbone="cnn", weights=None)).blocks
+    other = build_backbone(with_defaults(ModelConfig, backbone="cnn", weights=None)).blocks
     assert not torch.equal(one.state_dict()["0.0.weight"], other.state_dict()["0.0.weight"])
 
 
@@ -102,7 +107,7 @@ def test_weights_that_cannot_serve_are_an_error_in_one_line(
     file = tmp_path / "w.pth"
     broken(kind, file)
     with pytest.raises(BcdError, match=reason) as caught:
-        build_backbone(ModelConfig(weights=str(file)))
+        build_backbone(with_defaults(ModelConfig, weights=str(file)))
     line = str(caught.value)
     assert line.startswith(f"model.weights={file}")
     assert "\n" not in line
@@ -111,12 +116,12 @@ def test_weights_that_cannot_serve_are_an_error_in_one_line(
 
 def test_a_backbone_without_imagenet_weights_says_what_to_give() -> None:
     with pytest.raises(ConfigError, match=r"model\.weights=imagenet: cnn has none.*weights=null"):
-        build_backbone(ModelConfig("cnn", "imagenet"))
+        build_backbone(with_defaults(ModelConfig, backbone="cnn", weights="imagenet"))
 
 
 def test_an_unknown_backbone_names_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"model\.backbone=mobilenetv2: choose") as caught:
-        build_backbone(ModelConfig("mobilenetv2", None))
+        build_backbone(with_defaults(ModelConfig, backbone="mobilenetv2", weights=None))
     assert all(name in str(caught.value) for name in BACKBONES)
     assert "did you mean 'mobilenet_v2'" in str(caught.value)
 
@@ -128,7 +133,7 @@ def test_without_a_network_imagenet_says_what_to_fetch_and_where_to_put_it(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", no_network)
     with pytest.raises(BcdError, match="no network here") as caught:
-        build_backbone(ModelConfig(backbone, "imagenet"))
+        build_backbone(with_defaults(ModelConfig, backbone=backbone, weights="imagenet"))
     line = str(caught.value)
     assert "\n" not in line
     assert "model.weights=" in line
@@ -142,7 +147,9 @@ def test_without_a_network_imagenet_says_what_to_fetch_and_where_to_put_it(
     state = state_of(backbone)
     target.parent.mkdir(parents=True, exist_ok=True)
     torch.save(state, target)
-    blocks = build_backbone(ModelConfig(backbone, "imagenet")).blocks
+    blocks = build_backbone(
+        with_defaults(ModelConfig, backbone=backbone, weights="imagenet")
+    ).blocks
     assert torch.equal(blocks.state_dict()["0.0.weight"], state["features.0.0.weight"])
 
 
@@ -153,7 +160,7 @@ def test_a_download_that_is_not_what_was_published_is_thrown_away(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", lambda *_, **__: page)
     with pytest.raises(BcdError, match=r"could not be downloaded .*hash"):
-        build_backbone(ModelConfig(weights="imagenet"))
+        build_backbone(with_defaults(ModelConfig, weights="imagenet"))
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
@@ -173,7 +180,9 @@ def test_a_classifier_that_is_dropped_may_be_missing(
     torch.save(few, tmp_path / "w.pth")
     torch.save(state, tmp_path / "whole.pth")
     one, two = (
-        build_backbone(ModelConfig(backbone, str(tmp_path / name))).blocks.state_dict()
+        build_backbone(
+            with_defaults(ModelConfig, backbone=backbone, weights=str(tmp_path / name))
+        ).blocks.state_dict()
         for name in ("w.pth", "whole.pth")
     )
     assert one.keys() == two.keys()
@@ -181,4 +190,6 @@ def test_a_classifier_that_is_dropped_may_be_missing(
     needed = next(key for key in few if key not in dropped)
     torch.save({k: v for k, v in few.items() if k != needed}, tmp_path / "w.pth")
     with pytest.raises(BcdError, match=f"does not fit {backbone}: Missing key.*{needed}"):
-        build_backbone(ModelConfig(backbone, str(tmp_path / "w.pth")))
+        build_backbone(
+            with_defaults(ModelConfig, backbone=backbone, weights=str(tmp_path / "w.pth"))
+        )

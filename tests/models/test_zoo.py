@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import ModelConfig
 from bcd.features.engines import make_engine
 from bcd.models.backbones.blocks import cut
@@ -58,7 +59,13 @@ class Reference:
     file: Path
 
     def make(self, **settings: Any) -> SmearNetwork:
-        cfg = ModelConfig(self.name, str(self.file), side(self.name), **settings)
+        cfg = with_defaults(
+            ModelConfig,
+            backbone=self.name,
+            weights=str(self.file),
+            input_size=side(self.name),
+            **settings,
+        )
         torch.manual_seed(0)  # the same head
         return SmearNetwork(build_backbone(cfg), 4, cfg)
 
@@ -158,7 +165,10 @@ def test_every_number_of_a_state_dict_arrives(reference: Reference) -> None:
      "mobilenet_v3_small", "densenet121"],
 )  # fmt: skip
 def test_others_of_torchvision_give_their_own_features_too(name: str) -> None:
-    own, cfg = own_network(name), ModelConfig(name, None, 64)
+    own, cfg = (
+        own_network(name),
+        with_defaults(ModelConfig, backbone=name, weights=None, input_size=64),
+    )
     mean, std = normalisation(cfg)
     blocks, features = cut(own)
     prefix = FrozenPrefix(blocks, True, mean, std)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import AugmentConfig, ModelConfig
 from bcd.features.cache_key import CacheKey, plain_key, view_key
 from bcd.models.backbones.build import build_backbone
@@ -48,7 +49,7 @@ def test_every_import_is_declared() -> None:
 
 
 def plain() -> CacheKey:
-    cfg = ModelConfig(backbone="cnn", weights=None, input_size=48)
+    cfg = with_defaults(ModelConfig, backbone="cnn", weights=None, input_size=48)
     torch.manual_seed(0)
     prefix = SmearNetwork(build_backbone(cfg), 2, cfg).prefix
     return plain_key(cfg, prefix, "onnxruntime 1.0 cpu float32", "float32", False)
@@ -78,12 +79,16 @@ def test_a_bank_is_another_for_another_source_of_a_transform(
     nested = {"_target_": "albumentations.OneOf", "transforms": [mine]}
     looked_up = {"_target_": "hydra.utils.get_method", "path": "own_transform.mine"}
     function = {"_target_": "albumentations.Lambda", "image": looked_up}
-    cache_keys = [AugmentConfig(transforms=[node]) for node in (mine, nested, function)]
+    cache_keys = [
+        with_defaults(AugmentConfig, transforms=[node]) for node in (mine, nested, function)
+    ]
     before = [view_key(plain(), cache_key, 0).key for cache_key in cache_keys]
     assert [view_key(plain(), cache_key, 0).key for cache_key in cache_keys] == before
     (tmp_path / "own_transform.py").write_text(source.format(2))
     after = [view_key(plain(), cache_key, 0).key for cache_key in cache_keys]
     assert not set(before) & set(after)
     assert "torchvision" in plain().facts["versions"]
-    drawn = view_key(plain(), AugmentConfig(transforms=[{"_target_": "albumentations.NoOp"}]), 0)
+    drawn = view_key(
+        plain(), with_defaults(AugmentConfig, transforms=[{"_target_": "albumentations.NoOp"}]), 0
+    )
     assert drawn.facts["augment"]["sources"] == {}

@@ -1,11 +1,11 @@
-"""Prediction sets hold the true class as often as promised."""
+"""Prediction sets contain the true class as often as guaranteed."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from bcd.evaluation.collect import softmax
+from bcd.evaluation.answers import softmax
 from bcd.evaluation.conformal import conformal_threshold, prediction_sets
 from tests.promises.stating import Check, Promise, repeated
 from tests.promises.worlds import SHARES, Floats, Numbers

@@ -195,7 +195,7 @@ def test_hydra_is_given_the_runs_own_folder(finished: Path) -> None:
     for resume in (f"resume={finished}", f"resume={finished}/checkpoints/last.ckpt"):
         assert go_on_in_place([resume]) == [resume, own]
         assert go_on_in_place([resume, own]) == [resume, own]
-        with pytest.raises(ConfigError, match="goes on in its own folder"):
+        with pytest.raises(ConfigError, match="continues in its own folder"):
             go_on_in_place([resume, "hydra.run.dir=elsewhere"])
     assert go_on_in_place(["seed=1"]) == ["seed=1"]
 

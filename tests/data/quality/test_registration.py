@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig
 from bcd.data.catalog import Catalog
 from bcd.data.load import load_catalog
@@ -95,7 +96,7 @@ def test_a_scale_bar_is_no_part_of_the_field(tmp_path: Path) -> None:
 
 def catalog_of(root: Path, images: dict[str, Pixels]) -> Catalog:
     save(root, images)
-    return load_catalog(DataConfig(root=str(root)))
+    return load_catalog(with_defaults(DataConfig, root=str(root)))
 
 
 def told_apart(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.file_order import file_order
@@ -51,7 +52,7 @@ def parts_of(split: Split, members: list[int]) -> set[str]:
 @pytest.mark.parametrize("seed", range(12))
 def test_grouped_parts_neither_a_group_nor_overlaps(groups: str, seed: int) -> None:
     catalog, profile = on_slides(seed)
-    cfg = SplitConfig(kind="grouped", groups=groups, seed=seed, group_size=15)
+    cfg = with_defaults(SplitConfig, kind="grouped", groups=groups, seed=seed, group_size=15)
     split = make_split(catalog, cfg, profile)
     assert "excluded" not in split.subsets
     members: dict[str, list[int]] = defaultdict(list)
@@ -75,7 +76,7 @@ def test_shares_are_kept_where_groups_allow_it(seed: int) -> None:
         f"{k}-{g}" for k, row in enumerate(sizes) for g, n in enumerate(row) for _ in range(n)
     ]
     catalog = made_up_catalog(sizes.sum(axis=1).tolist(), groups)
-    cfg = SplitConfig(kind="grouped", seed=seed)
+    cfg = with_defaults(SplitConfig, kind="grouped", seed=seed)
     split = make_split(catalog, cfg)
     tested = np.bincount([catalog.images[i].label for i in split.indices("test")])
     for k, row in enumerate(sizes):
@@ -102,7 +103,9 @@ def test_blocked_leaves_an_embargo_between_any_two_parts(
 ) -> None:
     catalog, profile = on_slides(seed)
     for fold in range(folds or 1):
-        cfg = SplitConfig(kind="blocked", folds=folds, fold=fold, embargo=embargo, seed=seed)
+        cfg = with_defaults(
+            SplitConfig, kind="blocked", folds=folds, fold=fold, embargo=embargo, seed=seed
+        )
         split = make_split(catalog, cfg, profile)
         for pair in profile.overlaps:
             assert len(parts_of(split, [pair.first, pair.second])) <= 1
@@ -125,7 +128,9 @@ def test_folds_test_every_image_once(kind: str) -> None:
     catalog, profile = on_slides(3)
     tested: list[int] = []
     for fold in range(5):
-        cfg = SplitConfig(kind=kind, folds=5, fold=fold, embargo=5, groups="auto", group_size=10)
+        cfg = with_defaults(
+            SplitConfig, kind=kind, folds=5, fold=fold, embargo=5, groups="auto", group_size=10
+        )
         split = make_split(catalog, cfg, profile)
         tested += split.indices("test")
         for pair in profile.overlaps:
@@ -140,8 +145,14 @@ def test_folds_test_every_image_once(kind: str) -> None:
 
 def test_blocked_places_follow_the_seed() -> None:
     catalog, _ = on_slides(1)
-    splits = [make_split(catalog, SplitConfig(kind="blocked", seed=s, embargo=4)) for s in range(6)]
-    again = [make_split(catalog, SplitConfig(kind="blocked", seed=s, embargo=4)) for s in range(6)]
+    splits = [
+        make_split(catalog, with_defaults(SplitConfig, kind="blocked", seed=s, embargo=4))
+        for s in range(6)
+    ]
+    again = [
+        make_split(catalog, with_defaults(SplitConfig, kind="blocked", seed=s, embargo=4))
+        for s in range(6)
+    ]
     assert splits == again
     assert len(set(splits)) == 6
 
@@ -149,7 +160,7 @@ def test_blocked_places_follow_the_seed() -> None:
 def test_an_embargo_larger_than_a_class_is_one_line() -> None:
     catalog = made_up_catalog([20, 200])
     with pytest.raises(BcdError, match="no image of class 'class0'"):
-        make_split(catalog, SplitConfig(kind="blocked", embargo=30))
+        make_split(catalog, with_defaults(SplitConfig, kind="blocked", embargo=30))
 
 
 def test_wrong_values_are_wrong_use() -> None:
@@ -161,4 +172,4 @@ def test_wrong_values_are_wrong_use() -> None:
     ]
     for wrong in wrongs:
         with pytest.raises(ConfigError, match="split"):
-            SplitConfig(**wrong)
+            with_defaults(SplitConfig, **wrong)

@@ -7,7 +7,8 @@ from collections import Counter
 import numpy as np
 
 from bcd.audit.leaks import find_leaks
-from bcd.audit.pairs import parted
+from bcd.audit.pairs import cross_set_pairs
+from bcd.config.compose import with_defaults
 from bcd.config.schema import SplitConfig
 from bcd.data.quality.overlaps import Overlap
 from bcd.data.splits.linking import link, settle
@@ -82,14 +83,14 @@ def test_what_a_cut_chain_leaks_is_counted() -> None:
     statistics = made_up_statistics(np.arange(240) // 20, 4, 0)
     profile = profiled(statistics, chain(120, rng.uniform(0.1, 0.9, 119)))
     for kind, groups in (("grouped", "auto"), ("grouped", "blocks")):
-        cfg = SplitConfig(kind=kind, groups=groups, group_size=15)
+        cfg = with_defaults(SplitConfig, kind=kind, groups=groups, group_size=15)
         split = make_split(catalog, cfg, profile)
         found = find_leaks(profile, *(split.indices(part) for part in ("train", "val", "test")))
         assert split.cut > 0
         assert set(found.all) == leaking(split, profile)
         assert 0 < len(found.all) <= 2 * split.cut
-        assert len(parted(profile, split)) <= split.cut
-    blocked = make_split(catalog, SplitConfig(kind="blocked", embargo=2), profile)
+        assert len(cross_set_pairs(profile, split)) <= split.cut
+    blocked = make_split(catalog, with_defaults(SplitConfig, kind="blocked", embargo=2), profile)
     assert leaking(blocked, profile) == set()
 
 
@@ -102,23 +103,27 @@ def test_leaks_into_train_and_val_are_counted_apart() -> None:
     profile = profiled(made_up_statistics(np.zeros(8, np.int64), 1, 0), pairs)
     found = find_leaks(profile, [0, 1, 2], [3], [4, 5, 6, 7])
     assert (found.train, found.val, found.all) == ((4, 5), (5,), [4, 5])
-    assert found.told == "2 of 4 test images overlap one in train or val (2 in train, 1 in val)"
+    assert found.summary == "2 of 4 test images overlap one in train or val (2 in train, 1 in val)"
 
 
 def test_images_that_overlap_are_one_cluster_of_a_random_split() -> None:
     catalog = made_up_catalog([60, 60])
     pairs = chain(4, np.full(3, 0.4))
     profile = profiled(made_up_statistics(np.zeros(120, np.int64), 1, 0), pairs)
-    split = make_split(catalog, SplitConfig(), profile)
+    split = make_split(catalog, with_defaults(SplitConfig), profile)
     assert len(set(split.clusters[:4])) == 1
     assert split.clusters[0]
     assert set(split.clusters[4:]) == {""}
     assert not any(split.groups)
     given = made_up_catalog([60, 60], [str(i // 5) for i in range(120)])
-    clusters = make_split(given, SplitConfig(), profiled(profile.statistics, (pairs[0], pairs[0])))
+    clusters = make_split(
+        given, with_defaults(SplitConfig), profiled(profile.statistics, (pairs[0], pairs[0]))
+    )
     assert clusters.clusters == clusters.groups
     joined = make_split(
-        given, SplitConfig(), profiled(profile.statistics, (Overlap(4, 5, "overlap", share=0.2),))
+        given,
+        with_defaults(SplitConfig),
+        profiled(profile.statistics, (Overlap(4, 5, "overlap", share=0.2),)),
     )
     assert len(set(joined.clusters)) == len(set(joined.groups)) - 1
     assert joined.clusters[0] == joined.clusters[9]

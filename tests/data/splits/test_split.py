@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bcd.config.compose import with_defaults
 from bcd.config.schema import FOLDED, DataConfig, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.load import load_catalog
@@ -48,7 +49,7 @@ def in_groups(seed: int) -> Catalog:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_stratified_is_70_to_30_in_every_class(counts: tuple[int, ...], seed: int) -> None:
     catalog = made_up_catalog(counts)
-    cfg = SplitConfig(seed=seed)
+    cfg = with_defaults(SplitConfig, seed=seed)
     split = make_split(catalog, cfg)
     check_disjoint(catalog, split)
     total = sum(counts)
@@ -75,11 +76,15 @@ def test_a_seed_decides_the_split(kind: str) -> None:
     catalog = in_groups(seed=4)
     seeds = range(5)
     splits = [
-        make_split(catalog, SplitConfig(kind=kind, seed=seed, folds=folds_of(kind, 5)))
+        make_split(
+            catalog, with_defaults(SplitConfig, kind=kind, seed=seed, folds=folds_of(kind, 5))
+        )
         for seed in seeds
     ]
     again = [
-        make_split(catalog, SplitConfig(kind=kind, seed=seed, folds=folds_of(kind, 5)))
+        make_split(
+            catalog, with_defaults(SplitConfig, kind=kind, seed=seed, folds=folds_of(kind, 5))
+        )
         for seed in seeds
     ]
     assert splits == again
@@ -91,7 +96,7 @@ def test_a_seed_decides_the_split(kind: str) -> None:
 
 def test_the_test_part_does_not_depend_on_the_share_of_val() -> None:
     catalog = made_up_catalog([30, 40])
-    splits = [make_split(catalog, SplitConfig(val=val)) for val in (0.1, 0.5)]
+    splits = [make_split(catalog, with_defaults(SplitConfig, val=val)) for val in (0.1, 0.5)]
     assert splits[0].indices("test") == splits[1].indices("test")
     assert splits[0].indices("val") != splits[1].indices("val")
 
@@ -102,7 +107,9 @@ def test_the_folds_test_every_image_once(folds: int) -> None:
     catalog = made_up_catalog(counts)
     tested: list[int] = []
     for fold in range(folds):
-        split = make_split(catalog, SplitConfig(kind="kfold", folds=folds, fold=fold))
+        split = make_split(
+            catalog, with_defaults(SplitConfig, kind="kfold", folds=folds, fold=fold)
+        )
         check_disjoint(catalog, split)
         tested += split.indices("test")
         for count, share in zip(counts, share_of(catalog, split, "test"), strict=True):
@@ -114,7 +121,7 @@ def test_the_folds_test_every_image_once(folds: int) -> None:
 def test_no_group_is_on_two_sides(seed: int) -> None:
     catalog = in_groups(seed)
     try:
-        split = make_split(catalog, SplitConfig(kind="grouped", seed=seed))
+        split = make_split(catalog, with_defaults(SplitConfig, kind="grouped", seed=seed))
     except BcdError as error:
         pytest.fail(f"enough small groups were there, yet: {error}")
     check_disjoint(catalog, split)
@@ -129,7 +136,7 @@ def test_groups_of_like_size_come_near_70_to_30_in_every_class() -> None:
     for seed in range(10):
         groups = [f"{i % 20}" for count in counts for i in range(count)]
         catalog = made_up_catalog(counts, groups)
-        split = make_split(catalog, SplitConfig(kind="grouped", seed=seed))
+        split = make_split(catalog, with_defaults(SplitConfig, kind="grouped", seed=seed))
         # Slides hold a twentieth of each class: six of them are the share itself.
         assert share_of(catalog, split, "test") == pytest.approx([0.3] * 3)
         far = [abs(share - 0.3) for share in share_of(in_groups(seed), _grouped(seed), "test")]
@@ -137,26 +144,26 @@ def test_groups_of_like_size_come_near_70_to_30_in_every_class() -> None:
 
 
 def _grouped(seed: int) -> Split:
-    return make_split(in_groups(seed), SplitConfig(kind="grouped", seed=seed))
+    return make_split(in_groups(seed), with_defaults(SplitConfig, kind="grouped", seed=seed))
 
 
 def test_grouped_wants_a_group_for_each_image() -> None:
     groups = ["s1", "s2", "s3", ""] * 10
     with pytest.raises(BcdError, match=r"10 of 40 have none.*data\.group_pattern"):
-        make_split(made_up_catalog([20, 20], groups), SplitConfig(kind="grouped"))
+        make_split(made_up_catalog([20, 20], groups), with_defaults(SplitConfig, kind="grouped"))
 
 
 def test_too_few_groups_are_an_error_that_names_the_part() -> None:
     catalog = made_up_catalog([20, 20], ["s1", "s2"] * 20)
-    with pytest.raises(BcdError, match="the val part has no image of class"):
-        make_split(catalog, SplitConfig(kind="grouped", test=0.5))
+    with pytest.raises(BcdError, match="the val set has no image of class"):
+        make_split(catalog, with_defaults(SplitConfig, kind="grouped", test=0.5))
 
 
 @pytest.mark.parametrize("kind", ["stratified", "grouped", "kfold"])
 def test_a_class_with_one_image_is_an_error_that_names_it(kind: str) -> None:
     catalog = made_up_catalog([20, 1], ["s1", "s2", "s3"] * 7)
     with pytest.raises(BcdError, match=r"class 'class1' has 1 usable image in"):
-        make_split(catalog, SplitConfig(kind=kind, folds=folds_of(kind, 5)))
+        make_split(catalog, with_defaults(SplitConfig, kind=kind, folds=folds_of(kind, 5)))
 
 
 def test_small_sets_and_odd_shares_split_well_or_end_in_one_line() -> None:
@@ -166,8 +173,12 @@ def test_small_sets_and_odd_shares_split_well_or_end_in_one_line() -> None:
         catalog = made_up_catalog(rng.integers(1, 12, rng.integers(2, 5)).tolist())
         shares = rng.choice([0.01, 0.1, 0.3, 0.5, 0.9], 2).tolist()
         kind = ("stratified", "kfold")[seed % 2]
-        cfg = SplitConfig(
-            kind=kind, test=shares[0], val=shares[1], folds=folds_of(kind, 2 + seed % 4)
+        cfg = with_defaults(
+            SplitConfig,
+            kind=kind,
+            test=shares[0],
+            val=shares[1],
+            folds=folds_of(kind, 2 + seed % 4),
         )
         try:
             split = make_split(catalog, cfg)
@@ -183,20 +194,24 @@ def test_small_sets_and_odd_shares_split_well_or_end_in_one_line() -> None:
 
 @pytest.fixture
 def smears(tmp_path: Path) -> Catalog:
-    return load_catalog(DataConfig(root=str(write_classes(tmp_path / "root", count=8))))
+    return load_catalog(
+        with_defaults(DataConfig, root=str(write_classes(tmp_path / "root", count=8)))
+    )
 
 
 @pytest.mark.parametrize("kind", ["stratified", "kfold"])
 def test_split_csv_gives_the_same_split_again(kind: str, smears: Catalog, tmp_path: Path) -> None:
-    split = make_split(smears, SplitConfig(kind=kind, seed=3, folds=folds_of(kind, 3)))
+    split = make_split(
+        smears, with_defaults(SplitConfig, kind=kind, seed=3, folds=folds_of(kind, 3))
+    )
     file = tmp_path / "run" / "split.csv"
     split.write(file, smears)
-    read = SplitConfig(kind="csv", file=str(file))
+    read = with_defaults(SplitConfig, kind="csv", file=str(file))
     assert make_split(smears, read) == split
     # By sha256 too, once the files have other names.
     for path in list(smears.root.rglob("*.png")):
         path.rename(path.with_name(f"{9 - int(path.stem)}-moved.png"))
-    moved = load_catalog(DataConfig(root=str(smears.root)))
+    moved = load_catalog(with_defaults(DataConfig, root=str(smears.root)))
     assert moved.images != smears.images
     again = make_split(moved, read)
     for subset in PARTS:
@@ -205,7 +220,7 @@ def test_split_csv_gives_the_same_split_again(kind: str, smears: Catalog, tmp_pa
 
 
 def test_moved_copies_of_one_file_keep_their_subsets(smears: Catalog, tmp_path: Path) -> None:
-    split = make_split(smears, SplitConfig())
+    split = make_split(smears, with_defaults(SplitConfig))
     first, second = split.indices("train")[0], split.indices("test")[0]
     images = list(smears.images)
     images[second] = replace(images[second], sha256=images[first].sha256)
@@ -214,12 +229,14 @@ def test_moved_copies_of_one_file_keep_their_subsets(smears: Catalog, tmp_path: 
     images[second] = replace(images[second], path="moved.png")
     images.append(replace(images[second], path="third.png"))
     moved = replace(smears, images=tuple(images))
-    again = make_split(moved, SplitConfig(kind="csv", file=str(tmp_path / "split.csv")))
+    again = make_split(
+        moved, with_defaults(SplitConfig, kind="csv", file=str(tmp_path / "split.csv"))
+    )
     assert again.subsets == (*split.subsets, "train")
 
 
 def test_images_that_a_csv_does_not_name_are_excluded(smears: Catalog, tmp_path: Path) -> None:
-    split = make_split(smears, SplitConfig())
+    split = make_split(smears, with_defaults(SplitConfig))
     file = tmp_path / "split.csv"
     left_out = split.indices("train")[0]
     with file.open("w", encoding="utf-8-sig", newline="") as stream:
@@ -228,7 +245,7 @@ def test_images_that_a_csv_does_not_name_are_excluded(smears: Catalog, tmp_path:
         for i, (image, subset) in enumerate(zip(smears.images, split.subsets, strict=True)):
             if i != left_out:
                 writer.writerow((image.path, subset))
-    read = make_split(smears, SplitConfig(kind="csv", file=str(file)))
+    read = make_split(smears, with_defaults(SplitConfig, kind="csv", file=str(file)))
     assert read.indices("excluded") == [left_out]
     assert read.indices("test") == split.indices("test")
     assert left_out not in read.indices("all")
@@ -238,27 +255,27 @@ def test_a_catalog_may_bring_its_own_subsets() -> None:
     catalog = made_up_catalog([5, 5])
     subsets = ("train", "train", "val", "test", "") * 2
     own = [replace(p, subset=s) for p, s in zip(catalog.images, subsets, strict=True)]
-    split = make_split(replace(catalog, images=tuple(own)), SplitConfig(kind="csv"))
+    split = make_split(replace(catalog, images=tuple(own)), with_defaults(SplitConfig, kind="csv"))
     assert split.subsets == tuple(s or "excluded" for s in subsets)
-    with pytest.raises(BcdError, match=r"split=csv wants split\.file="):
-        make_split(catalog, SplitConfig(kind="csv"))
+    with pytest.raises(BcdError, match=r"split=csv needs split\.file="):
+        make_split(catalog, with_defaults(SplitConfig, kind="csv"))
     odd = tuple(replace(p, subset="tset") for p in own)
     with pytest.raises(BcdError, match=r"unknown subset 'tset'; known are train, val, test"):
-        make_split(replace(catalog, images=odd), SplitConfig(kind="csv"))
+        make_split(replace(catalog, images=odd), with_defaults(SplitConfig, kind="csv"))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"path,subset\nclass0/0000.png,tset\n", "unknown subset 'tset'"),
-        (b"path,class\nclass0/0000.png,a\n", "wants the columns path and subset"),
-        (b"", "wants the columns path and subset"),
+        (b"path,class\nclass0/0000.png,a\n", "requires the columns path and subset"),
+        (b"", "requires the columns path and subset"),
         (
             b"path,subset\na.png,train\na.png,test\n",
             "line 3: a.png is in subset 'test', but in 'train' on",
         ),
         (b"path,subset\nelsewhere.png,train\n", "none of its images is in"),
-        (b"path,subset\nclass0/0000.png,train\n", "train part has no image of class 'class1'"),
+        (b"path,subset\nclass0/0000.png,train\n", "train set has no image of class 'class1'"),
         (b"\x89PNG\r\n\x1a\n\xff\xfe", "not a CSV"),
     ],
 )
@@ -266,13 +283,14 @@ def test_unfit_split_files_are_errors(content: bytes, message: str, tmp_path: Pa
     file = tmp_path / "split.csv"
     file.write_bytes(content)
     with pytest.raises(BcdError, match=message):
-        make_split(made_up_catalog([5, 5]), SplitConfig(kind="csv", file=str(file)))
+        make_split(made_up_catalog([5, 5]), with_defaults(SplitConfig, kind="csv", file=str(file)))
 
 
 def test_a_missing_split_file_is_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"split\.file=.*gone\.csv: No such file"):
         make_split(
-            made_up_catalog([5, 5]), SplitConfig(kind="csv", file=str(tmp_path / "gone.csv"))
+            made_up_catalog([5, 5]),
+            with_defaults(SplitConfig, kind="csv", file=str(tmp_path / "gone.csv")),
         )
 
 

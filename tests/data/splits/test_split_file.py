@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bcd.audit.checks import NOT_ESTABLISHED, check_split
+from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.quality.overlaps import Overlap
@@ -32,7 +33,7 @@ def written(file: Path, groups: Sequence[str], catalog: Catalog = CATALOG) -> Sp
         writer.writerow(("path", "subset", "group"))
         paths = [image.path for image in catalog.images]
         writer.writerows(zip(paths, PARTS, groups, strict=True))
-    return SplitConfig(kind="csv", file=str(file))
+    return with_defaults(SplitConfig, kind="csv", file=str(file))
 
 
 def with_groups(groups: Sequence[str]) -> Catalog:
@@ -55,11 +56,11 @@ def test_groups_of_a_split_file_are_the_clusters(tmp_path: Path) -> None:
 
 
 def test_a_run_is_repeated_from_its_split_csv_with_its_groups(tmp_path: Path) -> None:
-    blocks = SplitConfig(kind="grouped", groups="blocks", group_size=3)
+    blocks = with_defaults(SplitConfig, kind="grouped", groups="blocks", group_size=3)
     first = make_split(CATALOG, blocks, profile())
     first.write(tmp_path / "split.csv", CATALOG)
     again = make_split(
-        CATALOG, SplitConfig(kind="csv", file=str(tmp_path / "split.csv")), profile()
+        CATALOG, with_defaults(SplitConfig, kind="csv", file=str(tmp_path / "split.csv")), profile()
     )
     assert len(set(first.groups)) == 8
     assert again == first
@@ -68,11 +69,13 @@ def test_a_run_is_repeated_from_its_split_csv_with_its_groups(tmp_path: Path) ->
 def test_groups_follow_files_that_moved(tmp_path: Path) -> None:
     hashed = [replace(p, sha256=f"{i:064d}") for i, p in enumerate(CATALOG.images)]
     catalog = replace(CATALOG, images=tuple(hashed))
-    grouped = SplitConfig(kind="grouped", groups="blocks", group_size=3)
+    grouped = with_defaults(SplitConfig, kind="grouped", groups="blocks", group_size=3)
     first = make_split(catalog, grouped, profile())
     first.write(tmp_path / "split.csv", catalog)
     moved = replace(catalog, images=tuple(replace(p, path=f"new/{p.path}") for p in catalog.images))
-    again = make_split(moved, SplitConfig(kind="csv", file=str(tmp_path / "split.csv")), profile())
+    again = make_split(
+        moved, with_defaults(SplitConfig, kind="csv", file=str(tmp_path / "split.csv")), profile()
+    )
     assert (again.groups, again.subsets) == (first.groups, first.subsets)
 
 
@@ -85,8 +88,8 @@ def test_where_a_split_file_names_no_group_the_images_own_serves(tmp_path: Path)
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ([*GROUPS[:-1], "q"], r"class1/0023\.png is of group 'q' there, but of 'p5-3' by data"),
-        ([f"other {g}" for g in GROUPS], "is of group 'other p0-0' there"),
+        ([*GROUPS[:-1], "q"], r"class1/0023\.png is in group 'q' there, but in 'p5-3' by data"),
+        ([f"other {g}" for g in GROUPS], "is in group 'other p0-0' there"),
     ],
 )
 def test_groups_that_contradict_those_of_the_images_are_refused(
@@ -125,10 +128,10 @@ def test_groups_of_a_split_file_do_not_establish_that_patients_are_apart(
 ) -> None:
     cfg = written(tmp_path / "split.csv", groups)
     split = make_split(CATALOG, cfg)
-    checks = check_split(CATALOG, split, cfg, profile(), DataConfig(root="."))
+    checks = check_split(CATALOG, split, cfg, profile(), with_defaults(DataConfig, root="."))
     check = next(check for check in checks if check.name == "separation")
     assert check.status == "WARN"
     assert check.finding.startswith(NOT_ESTABLISHED)
     count = len(set(groups))
     assert f"{count} groups (split.file's column 'group'); {parted} groups are in" in check.finding
-    assert "does not say whether they are patients or likely slides" in check.finding
+    assert "does not say whether they are patients or estimated slide groups" in check.finding

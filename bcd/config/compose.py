@@ -1,0 +1,94 @@
+"""Where the configuration's files are, and configurations made from them without a command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bcd.config.head import HeadConfig
+from bcd.config.programs import (
+    CompareConfig,
+    EvalConfig,
+    EvalDataConfig,
+    EvalFeaturesConfig,
+    PredictConfig,
+)
+from bcd.config.schema import (
+    AugmentConfig,
+    DataConfig,
+    DecisionConfig,
+    FeaturesConfig,
+    ModelConfig,
+    SplitConfig,
+)
+
+Schema = TypeVar("Schema")
+
+
+def _find_conf() -> Path:
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "conf"  # a wheel carries it there
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+CONF = _find_conf()
+
+# The file of each schema, and the key in it if the file holds more than the schema.
+_FILES: dict[type, tuple[str, str]] = {
+    DataConfig: ("data/smears", ""),
+    SplitConfig: ("split/stratified", ""),
+    AugmentConfig: ("augment/none", ""),
+    ModelConfig: ("model/mobilenetv2", ""),
+    HeadConfig: ("head/linear", ""),
+    FeaturesConfig: ("features/bank", ""),
+    DecisionConfig: ("train", "decision"),
+    EvalConfig: ("eval", ""),
+    EvalDataConfig: ("eval", "data"),
+    EvalFeaturesConfig: ("eval", "features"),
+    CompareConfig: ("compare", ""),
+    PredictConfig: ("predict", ""),
+}
+
+
+def with_defaults(schema: type[Schema], **values: Any) -> Schema:
+    """Makes a configuration from the given values and the defaults in `conf/`.
+
+    The defaults are those of the file that the group's other files are based on; of augmentation
+    they are none. Values that a file leaves to the command line (`ckpt`, `run_dir`) must be given.
+
+    Args:
+        schema: The group's dataclass, such as `ModelConfig`, or that of `eval`, `compare` or
+            `predict`.
+        values: The values that differ from the defaults.
+
+    Example:
+        `with_defaults(ModelConfig, backbone="resnet50", unfreeze=1)`
+    """
+    hints = typing.get_type_hints(schema)
+    made = {}
+    for name, value in {**read_defaults(*_FILES[schema]), **values}.items():
+        nested = isinstance(value, dict) and dataclasses.is_dataclass(hints.get(name))
+        made[name] = hints[name](**value) if nested else value
+    return schema(**made)
+
+
+def read_defaults(name: str, key: str = "") -> dict[str, Any]:
+    """The values in a file of `conf/`, without Hydra's own keys.
+
+    Args:
+        name: The file without its suffix, such as `model/mobilenetv2`.
+        key: The key to read; empty for the whole file.
+    """
+    content = _read(name)
+    return dict(content[key] if key else content)
+
+
+@cache
+def _read(name: str) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    content: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"), resolve=False)
+    return {k: v for k, v in content.items() if k not in ("defaults", "hydra")}
