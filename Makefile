@@ -36,8 +36,8 @@ demo: setup ## train, test and predict on generated smears (no download)
 # One process per core with one thread each, so that test files do not compete for cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test: lint ## check style and types, then run every test
-	$(PYTEST)
+test: lint ## check style and types, run every test, print coverage
+	$(PYTEST) --cov --cov-report=term
 
 test-fast: setup ## run the tests that take less than about ten seconds each
 	$(PYTEST) -m "not slow"

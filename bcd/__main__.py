@@ -31,7 +31,7 @@ VERBS = {
     "compare": Verb("compare two checkpoints on the same images", "compare", "compare"),
     "sweep": Verb("rank the finished trials of a sweep", "sweep"),
     "models": Verb("list the networks", "models"),
-    "features": Verb("list, verify and remove feature banks", "features"),
+    "cache": Verb("list, verify and remove cached results", "cache"),
 }
 
 _COMPLETION = ("-sc", "--shell-completion")  # Hydra's option

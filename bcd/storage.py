@@ -7,11 +7,13 @@ import csv
 import errno
 import hashlib
 import io
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 PART = ".part"  # suffix of files that are being written
 
@@ -158,3 +160,52 @@ class GrowingFile:
             self.part.unlink(missing_ok=True)
             for folder in self._made:
                 folder.rmdir()
+
+
+@dataclass(frozen=True)
+class JsonCache:
+    """Results of one kind that can be computed again, one file each below `cache_dir()`.
+
+    A file has two lines of JSON: a header, which says what the content is about and holds the
+    sha256 of that and of the second line, and the content.
+
+    Attributes:
+        name: Of the folder.
+    """
+
+    name: str
+
+    def file(self, key: str) -> Path:
+        """Where the content for a key is; a key is a text of any length."""
+        return cache_dir() / self.name / f"{digest(key)[:16]}.json"
+
+    def load(self, key: str) -> Any:
+        """The content for a key; None if there is none or it is damaged."""
+        try:
+            return self.read(self.file(key))[1]
+        except (OSError, ValueError):
+            return None
+
+    def save(self, key: str, about: str, content: Any) -> None:
+        """Writes the content for a key; a cache that cannot be written is not an error."""
+        text, about = json.dumps(content), written_path(about)
+        header = json.dumps({"sha256": digest(f"{about}\n{text}"), "about": about})
+        with contextlib.suppress(OSError), replacing(self.file(key)) as stream:
+            stream.write(f"{header}\n{text}\n".encode("ascii"))
+
+    @staticmethod
+    def read(file: Path) -> tuple[str, Any]:
+        """What a file is about, and its content.
+
+        Raises:
+            OSError: The file cannot be read.
+            ValueError: It is damaged.
+        """
+        head, _, text = file.read_text(encoding="ascii").removesuffix("\n").partition("\n")
+        header = json.loads(head)
+        if not isinstance(header, dict):
+            raise ValueError("no header")
+        about = str(header.get("about"))
+        if header.get("sha256") != digest(f"{about}\n{text}"):
+            raise ValueError("wrong checksum")
+        return about, json.loads(text)

@@ -23,7 +23,7 @@ from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
 from bench.measure import machine
 
 SLIDES = 40
-COLUMNS = {BACKGROUND: "glass", PATCHES: "patches", COLOUR: "quantiles"}
+COLUMNS = {BACKGROUND: "background_quantiles", PATCHES: "patches", COLOUR: "quantiles"}
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""Mean, standard deviation and range of the test figures over runs, or their predictions pooled.
+"""Mean, standard deviation and range of test metrics over runs, or their predictions pooled.
 
-Says which of seed and split.seed varied; where both did, each by itself, also how far the means of
-splits lie apart and how far the seeds of one split do.
+States which of seed and split.seed varied; if both did, also the standard deviations between splits
+and within one split.
 
 python -m bench.seeds <folder of runs>
 python -m bench.seeds <folder of folds> --pool
@@ -21,40 +21,41 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from bcd.audit.sources import IN_RUNS
-from bcd.evaluation.bootstrap import named_groups
+from bcd.audit.sources import BRIEF_SOURCES
+from bcd.evaluation.bootstrap import fill_group_names
 from bcd.evaluation.conformal import selective_accuracy
-from bcd.evaluation.intervals import confusion_intervals
-from bcd.evaluation.metrics import HEADLINE, compute_metrics
+from bcd.evaluation.confusion_intervals import confusion_intervals
+from bcd.evaluation.metrics import HEADLINE_METRICS, compute_metrics
 from bcd.run_folder import is_sweep, read_winner
-from bcd.sweeps.exposure import read_parts
+from bcd.sweeps.exposure import read_subsets
 
-AT_THRESHOLD = ("promised_sensitivity", "malignant_sensitivity", "malignant_specificity")
+AT_THRESHOLD = ("guaranteed_sensitivity", "malignant_sensitivity", "malignant_specificity")
 BY_CLASS = ("malignant_sensitivity", "malignant_specificity")  # by the most probable class
 FIGURES = (
-    *HEADLINE, "balanced_accuracy", "ece_uncalibrated", "ece", "covered", "referred", *IN_RUNS,
+    *HEADLINE_METRICS, "balanced_accuracy", "ece_uncalibrated", "ece", "coverage", "referred",
+    *BRIEF_SOURCES,
     *(f"{name} by threshold" for name in AT_THRESHOLD),
     *(f"{name} by class" for name in BY_CLASS),
 )  # fmt: skip
 
 
 def main() -> None:
-    """Prints a table in Markdown: a row for each run, then what they come to."""
+    """Prints a Markdown table: a row for each run, then the summary."""
     parser = argparse.ArgumentParser(prog="python -m bench.seeds", description=__doc__)
     parser.add_argument(
         "folder",
         type=Path,
-        help="of runs, each in a folder with a metrics.json; of a sweep, the winner's",
+        help="folder of runs, each with a metrics.json, or of a sweep, for its best configuration",
     )
     parser.add_argument("--pool", action="store_true", help="pool the predictions of folds")
     asked = parser.parse_args()
-    if is_sweep(asked.folder):  # a widened sweep has tested more than its winner
+    if is_sweep(asked.folder):  # an extended sweep has tested more than its winner
         runs = [asked.folder / name for name in read_winner(asked.folder).trials]
         runs = [run for run in runs if (run / "metrics.json").is_file()]
     else:
         runs = sorted(file.parent for file in asked.folder.glob("*/metrics.json"))
     if len(runs) < 2:
-        parser.error(f"{asked.folder} has {len(runs)} runs; two or more are wanted")
+        parser.error(f"{asked.folder} has {len(runs)} runs; at least two are needed")
     tests = [_figures(run) for run in runs]
     seeds = [read_seeds(run) for run in runs]
     print(f"| run | {' | '.join(Seeds._fields)} | {' | '.join(FIGURES)} | n |")
@@ -68,19 +69,19 @@ def main() -> None:
     _print_summary("range", [f"{min(c):.4f} to {max(c):.4f}" for c in columns])
     for title, share in spreads(seeds):
         _print_summary(title, [f"{share(c):.4f}" for c in columns])
-    print(f"\n{varied(seeds)}; {count_parts(runs)}")
+    print(f"\n{varied(seeds)}; {count_test_sets(runs)}")
     kept = [test["selective_accuracy"] for test in tests]
     surest = {c: statistics.mean(k[c] for k in kept) for c in kept[0]}
-    told = ", ".join(f"{value:.4f} at {float(c):.0%}" for c, value in surest.items())
-    print(f"\naccuracy where only the surest are decided, mean over runs: {told}")
+    text = ", ".join(f"{value:.4f} at {float(c):.0%}" for c, value in surest.items())
+    print(f"\naccuracy if only the most confident are decided, mean over runs: {text}")
     if asked.pool:
         _pool(runs)
-        covered = sum(test["covered"] * test["n"] for test in tests) / sum(t["n"] for t in tests)
-        print(f"sets that hold the true class: {covered:.4f}")
+        covered = sum(test["coverage"] * test["n"] for test in tests) / sum(t["n"] for t in tests)
+        print(f"sets that contain the true class: {covered:.4f}")
 
 
 class Seeds(NamedTuple):
-    """What of a run may be repeated: its seed, its split's seed and the fold."""
+    """What can be repeated of a run: its seed, its split's seed and the fold."""
 
     seed: int
     split_seed: int
@@ -94,28 +95,28 @@ def read_seeds(run: Path) -> Seeds:
 
 
 def varied(seeds: Sequence[Seeds]) -> str:
-    """Which of them differ between runs, and which do not, in a sentence."""
-    told = []
+    """States which of them differ between runs."""
+    text = []
     for name, values in zip(Seeds._fields, zip(*seeds, strict=True), strict=True):
         found = sorted(set(values))
-        told.append(f"{name} {'varied: ' if len(found) > 1 else ''}{', '.join(map(str, found))}")
-    return "; ".join(told)
+        text.append(f"{name} {'varied: ' if len(found) > 1 else ''}{', '.join(map(str, found))}")
+    return "; ".join(text)
 
 
-def count_parts(runs: Sequence[Path]) -> str:
-    """How many different test parts runs have, from their `split.csv`, in a sentence."""
-    found = {frozenset(read_parts(run)["test"]) for run in runs}
-    return "one test part" if len(found) == 1 else f"{len(found)} different test parts"
+def count_test_sets(runs: Sequence[Path]) -> str:
+    """Number of distinct test sets of the runs, from their `split.csv`, in words."""
+    found = {frozenset(read_subsets(run)["test"]) for run in runs}
+    return "one test set" if len(found) == 1 else f"{len(found)} different test sets"
 
 
 def spreads(
     seeds: Sequence[Seeds],
 ) -> list[tuple[str, Callable[[Sequence[float]], float]]]:
-    """How figures stray between splits and within one, where splits were trained several times.
+    """How metrics vary between splits and within one, if splits were trained several times.
 
     Returns:
-        What each is called, and what computes it of a figure of all runs; none where no split or
-        only one was trained with several seeds.
+        Titles, and functions that compute each from a metric of all runs; empty unless several
+        splits were trained with several seeds.
     """
     splits: dict[tuple[int, int], list[int]] = {}
     for place, own in enumerate(seeds):
@@ -142,12 +143,12 @@ def _figures(run: Path) -> dict[str, Any]:
     test: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["test"]
     checks = json.loads((run / "audit.json").read_text(encoding="utf-8"))["checks"]
     scores = [score for check in checks for score in check["facts"].get("scores", ())]
-    told = {s["source"]: s["balanced_accuracy"] for s in scores}
-    probes = {name: told.get(name, math.nan) for name in IN_RUNS}  # not measured: no figure
-    at = test.get("at_threshold", {})  # none where no class is benign
+    text = {s["source"]: s["balanced_accuracy"] for s in scores}
+    probes = {name: text.get(name, math.nan) for name in BRIEF_SOURCES}  # NaN if not measured
+    at = test.get("at_threshold", {})  # missing if no class is benign
     clinical = {f"{name} by threshold": at.get(name, math.nan) for name in AT_THRESHOLD}
     clinical |= {f"{name} by class": test.get(name, math.nan) for name in BY_CLASS}
-    return {**test, "covered": test["sets"]["coverage"], **probes, **clinical}
+    return {**test, "coverage": test["prediction_sets"]["coverage"], **probes, **clinical}
 
 
 def _pool(runs: Sequence[Path]) -> None:
@@ -163,7 +164,7 @@ def _pool(runs: Sequence[Path]) -> None:
     labels = np.array([classes.index(row["label"]) for row in rows])
     probabilities = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows])
     metrics = compute_metrics(probabilities, labels, classes, None)
-    named = named_groups(groups)
+    named = fill_group_names(groups)
     limits = confusion_intervals(labels, probabilities.argmax(axis=1), classes, None, named)
     print(f"\npooled, n = {len(rows)}, {len(set(named or ()))} clusters:")
     for name in ("accuracy", "balanced_accuracy", "f1"):
@@ -171,8 +172,8 @@ def _pool(runs: Sequence[Path]) -> None:
         print(f"{name} {metrics[name]:.4f} [{low:.3f}, {high:.3f}]")
     right = probabilities.argmax(axis=1) == labels
     kept = selective_accuracy(probabilities.max(axis=1), right)
-    told = ", ".join(f"{value:.4f} at {float(c):.0%}" for c, value in kept.items())
-    print(f"accuracy where only the surest are decided: {told}")
+    text = ", ".join(f"{value:.4f} at {float(c):.0%}" for c, value in kept.items())
+    print(f"accuracy if only the most confident are decided: {text}")
     recalls = ", ".join(f"{k} {v:.4f}" for k, v in metrics["sensitivity_by_class"].items())
     print(f"ece {metrics['ece']:.4f}; sensitivity {recalls}")
 

@@ -1,1 +1,1 @@
-"""Whether the data can be trusted: duplicates, leaks, shortcuts; checks with a verdict."""
+"""The audit of data and split: duplicates, leaks, shortcuts; checks with a verdict."""

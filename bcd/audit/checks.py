@@ -1,4 +1,4 @@
-"""Checks: what was found, whether that is well, and the option that fixes it."""
+"""Checks of files, overlaps, split and slide groups: status, finding and fix."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from bcd.data.splits.split import Split, far_from_share, other_split
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 
-_MANY = 0.01  # share of test images from which on leaks are a failure, not a blemish
-_RARE = 0.2  # of the largest class: a smaller class is told to be rare
+_MANY = 0.01  # share of leaked test images above which the status is FAIL instead of WARN
+_RARE = 0.2  # share of the largest class below which a class is called rare
 _DROP = "data.drop_duplicates=true"
 NOT_ESTABLISHED = "patient-level separation: not established"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One question to the data and its answer.
+    """The result of one check.
 
     Attributes:
-        name: What was looked at.
+        name: What was checked.
         status: PASS, WARN or FAIL.
-        finding: What was found, in one line of plain words.
-        fix: The option or act that fixes it; empty where all is well.
-        facts: Figures and lists for `audit.json`.
+        finding: What was found, in one line.
+        fix: The option or action that fixes it; empty if there is nothing to fix.
+        facts: Values and lists for `audit.json`.
     """
 
     name: str
@@ -46,25 +46,25 @@ class Check:
 
 
 def worst(checks: Sequence[Check]) -> str:
-    """The worst status among checks."""
+    """The worst status of all checks."""
     found = {check.status for check in checks}
     return next((status for status in (FAIL, WARN) if status in found), PASS)
 
 
 def check_files(catalog: Catalog) -> list[Check]:
-    """Unusable files, odd sizes and class balance."""
+    """Checks for unusable files, unusual image sizes and class imbalance."""
     reasons = Counter(item.reason for item in catalog.rejected if not was_dropped(item))
     dropped = len(catalog.rejected) - reasons.total()
-    left_out = f"; {dropped} left out by {_DROP}" if dropped else ""
+    left_out = f"; {dropped} excluded by {_DROP}" if dropped else ""
     facts = {"rejected": [vars(item) for item in catalog.rejected]}
     if reasons:
-        told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
+        counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
         fix = "repair or remove the files listed in audit.json"
-        told = f"{reasons.total()} unusable: {told}{left_out}"
-        files = Check("files", WARN, told, fix, facts)
+        finding = f"{reasons.total()} unusable: {counted}{left_out}"
+        files = Check("files", WARN, finding, fix, facts)
     else:
-        told = f"all {len(catalog.images) + dropped} can be read{left_out}"
-        files = Check("files", PASS, told, "", facts)
+        finding = f"all {len(catalog.images) + dropped} can be read{left_out}"
+        files = Check("files", PASS, finding, "", facts)
     return [files, _sizes(catalog), _balance(catalog)]
 
 
@@ -73,11 +73,11 @@ def _sizes(catalog: Catalog) -> Check:
     (usual, _), *others = sizes.most_common()
     text = f"{usual[0]} x {usual[1]} pixels"
     if not others:
-        return Check("sizes", PASS, f"all {text}")
-    odd = [p.path for p in catalog.images if (p.width, p.height) != usual]
-    finding = f"{len(odd)} of {len(catalog.images)} are not {text}"
-    facts = {"sizes": {f"{w}x{h}": n for (w, h), n in sizes.items()}, "odd": odd}
-    return Check("sizes", WARN, finding, "look at the images listed in audit.json", facts)
+        return Check("image sizes", PASS, f"all {text}")
+    unusual = [p.path for p in catalog.images if (p.width, p.height) != usual]
+    finding = f"{len(unusual)} of {len(catalog.images)} are not {text}"
+    facts = {"sizes": {f"{w}x{h}": n for (w, h), n in sizes.items()}, "unusual": unusual}
+    return Check("image sizes", WARN, finding, "check the images listed in audit.json", facts)
 
 
 def _balance(catalog: Catalog) -> Check:
@@ -91,14 +91,14 @@ def _balance(catalog: Catalog) -> Check:
 
 
 def check_overlaps(catalog: Catalog, profile: DataProfile) -> list[Check]:
-    """Exact and near duplicates, overlaps, and the same field under two classes."""
+    """Checks for exact and near duplicates, overlaps, and fields labelled with two classes."""
     kinds = Counter(pair.kind for pair in profile.overlaps)
     exact = sum(kinds[kind] for kind in COPIES)
     near, partly = kinds["near"], kinds["overlap"]
     sizes = np.bincount(profile.components)
     sets = {"clusters": int((sizes > 1).sum()), "largest": int(sizes.max(initial=0))}
     finding = (
-        f"{partly} more pairs share less than that; in all {sets['clusters']} clusters hold "
+        f"{partly} more pairs share less of a field; in total, {sets['clusters']} clusters contain "
         f"{int(sizes[sizes > 1].sum())} images, the largest {sets['largest']}"
     )
     labels = np.asarray(catalog.labels, np.int64)
@@ -110,8 +110,8 @@ def check_overlaps(catalog: Catalog, profile: DataProfile) -> list[Check]:
         return Check(name, WARN if count else PASS, finding, fix if count else "", facts)
 
     same = f"{exact} pairs of files with the same content"
-    share = f"{near} more pairs share {DUPLICATE_SHARE:.0%} of a field or more"
-    finding = finding if partly else "no other pair was found to share a field"
+    share = f"{near} more pairs share at least {DUPLICATE_SHARE:.0%} of a field"
+    finding = finding if partly else "no other pair shares part of a field"
     return [
         found("exact duplicates", COPIES, same, f"; {_DROP}", {"pairs": exact}),
         found("near duplicates", ("near",), share, f"; {_DROP}", {"pairs": near}),
@@ -121,10 +121,10 @@ def check_overlaps(catalog: Catalog, profile: DataProfile) -> list[Check]:
 
 
 def _kept_together(count: int, cut: int) -> str:
-    """What a split by likely slides does to pairs; `cut` of them are in chains too long for it."""
+    """What a split by slide groups does to pairs; it separates `cut` of them."""
     if not cut:
-        return "split=grouped split.groups=auto keeps them on one side"
-    return f"split=grouped split.groups=auto keeps all but {cut} of {count} on one side"
+        return "split=grouped split.groups=auto keeps them in the same set"
+    return f"split=grouped split.groups=auto keeps all but {cut} of {count} in the same set"
 
 
 def _conflicts(catalog: Catalog, profile: DataProfile) -> Check:
@@ -134,8 +134,8 @@ def _conflicts(catalog: Catalog, profile: DataProfile) -> Check:
         for o in profile.overlaps
         if labels[o.first] != labels[o.second]
     ]
-    finding = f"{len(crossing)} pairs of one field stand under two classes"
-    settle = f"settle which class is right; {_DROP} leaves copies and near duplicates out"
+    finding = f"{len(crossing)} pairs show the same field but have different labels"
+    settle = f"determine the correct class; {_DROP} excludes copies and near duplicates"
     status = FAIL if crossing else PASS
     fix = settle if crossing else ""
     return Check("label conflicts", status, finding, fix, {"pairs": crossing})
@@ -144,15 +144,19 @@ def _conflicts(catalog: Catalog, profile: DataProfile) -> Check:
 def check_split(
     catalog: Catalog, split: Split, cfg: SplitConfig, profile: DataProfile, data: DataConfig
 ) -> list[Check]:
-    """Leaks from train into test, separation of patients, and shares of the classes."""
-    found = find_leaks(profile, *(split.indices(part) for part in ("train", "val", "test")))
+    """Checks for leaks from train into test, patient-level separation, and class shares."""
+    found = find_leaks(profile, *(split.indices(subset) for subset in ("train", "val", "test")))
     share = len(found.all) / max(1, found.tested)
-    finding = found.told
+    finding = found.summary
     if split.cut and cfg.kind == "grouped":
-        finding += f"; {split.cut} overlaps were cut, as their chains grew too large for a split"
+        finding += (
+            f"; {split.cut} overlaps were ignored, because their chains were too large for a split"
+        )
     fix = "split=grouped split.groups=auto or split=blocked" if found.all else ""
-    if found.all and _keeps_overlaps(cfg):  # which has cut the chains that lead to these
-        fix = "take accuracy_without_leaked, which metrics.json has beside accuracy"
+    if found.all and _keeps_overlaps(
+        cfg
+    ):  # such a split has cut the chains that lead to these leaks
+        fix = "use accuracy_without_leaked in metrics.json instead of accuracy"
     status = FAIL if share > _MANY else WARN if found.all else PASS
     facts = {
         name: [catalog.images[i].path for i in indices]
@@ -175,17 +179,17 @@ def _keeps_overlaps(cfg: SplitConfig) -> bool:
 
 
 def _shares(catalog: Catalog, split: Split, cfg: SplitConfig) -> Check:
-    """Whether test holds of each class what was asked for; a CSV asks for nothing but some."""
+    """Whether test has the requested share of each class; a CSV requests only some of each."""
     far = far_from_share(catalog, split, cfg)
     tested = Counter(catalog.images[i].label for i in split.indices("test"))
     counts = catalog.counts()
     held = [f"{tested[k] / counts[name]:.0%} of {name}" for k, name in enumerate(counts)]
     none = [name for k, name in enumerate(counts) if not tested[k]]
     if none and not far:
-        far = [f"test holds no image of {', '.join(none)}"]
+        far = [f"test has no images of {', '.join(none)}"]
     fix = other_split(cfg) if far else ""
-    finding = "; ".join(far) or f"test holds {', '.join(held)}"
-    return Check("shares", WARN if far else PASS, finding, fix)
+    finding = "; ".join(far) or f"test has {', '.join(held)}"
+    return Check("class shares", WARN if far else PASS, finding, fix)
 
 
 def _separation(catalog: Catalog, cfg: SplitConfig, data: DataConfig, split: Split) -> Check:
@@ -195,79 +199,86 @@ def _separation(catalog: Catalog, cfg: SplitConfig, data: DataConfig, split: Spl
         if split.groups != tuple(image.group for image in catalog.images):
             return _given_separation(name, "split.file's column 'group'", split, _UNKNOWN_KIND)
         return _given_separation(name, data.group_pattern or "the CSV's column 'group'", split)
-    what = "likely slides" if cfg.groups == "auto" else "blocks of files"
-    groups, parted, _ = _parted(split)
+    what = "estimated slide groups" if cfg.groups == "auto" else "blocks of files"
+    groups, crossing, _ = _count_groups(split)
     kept = {
-        "grouped": f"{groups} {what}, {parted} of them in more than one of train, val, test",
-        "blocked": f"stretches of file order with {cfg.embargo} files left out between them",
-        "csv": "no groups are known, so one slide may be on both sides of the CSV's split",
-    }.get(cfg.kind, "images are shared out one by one: one slide may be on both sides")
+        "grouped": f"{groups} {what}, {crossing} of them in more than one of train, val, test",
+        "blocked": f"blocks of consecutive files, with {cfg.embargo} files excluded between them",
+        "csv": "no groups are known, so images of one slide may be in both train and test",
+    }.get(
+        cfg.kind,
+        "images are split individually, so images of one slide may be in both train and test",
+    )
     return Check(name, WARN, f"{NOT_ESTABLISHED}; {kept}", _NAME)
 
 
-_NAME = "name the patients: data.group_pattern=<regular expression>, or a CSV with 'group'"
+_NAME = "identify the patients: data.group_pattern=<regular expression>, or a CSV with 'group'"
 
 
-_UNKNOWN_KIND = "the file does not say whether they are patients or likely slides"
+_UNKNOWN_KIND = "the file does not say whether they are patients or estimated slide groups"
 
 
 def _given_separation(name: str, source: str, split: Split, doubt: str = "") -> Check:
-    """Counts the given groups that are in more than one part.
+    """Counts the given groups that are in more than one of train, val and test.
 
     Args:
         name: Of the check.
         source: Of the groups.
-        split: Which has them.
-        doubt: Why they may be no facts; empty where they are.
+        split: The split that has them.
+        doubt: Why the groups may not be patients; empty if they are.
     """
-    groups, parted, lacking = _parted(split)
-    told = f"{groups} groups ({source})"
-    if not parted and not lacking and not doubt:
-        return Check(name, PASS, f"{told} are each on one side")
-    if lacking:
-        told += f", {lacking} images have none"
-    finding = f"{NOT_ESTABLISHED}; {told}; {parted} groups are in more than one of train, val, test"
+    groups, crossing, ungrouped = _count_groups(split)
+    found = f"{groups} groups ({source})"
+    if not crossing and not ungrouped and not doubt:
+        return Check(name, PASS, f"{found} are each in a single set")
+    if ungrouped:
+        found += f", {ungrouped} images have none"
+    finding = (
+        f"{NOT_ESTABLISHED}; {found}; {crossing} groups are in more than one of train, val, test"
+    )
     finding += f"; {doubt}" if doubt else ""
-    fix = "split=grouped split.groups=given keeps groups on one side" if parted else _NAME
-    return Check(name, WARN, finding, fix, {"parted": parted, "ungrouped": lacking})
+    fix = "split=grouped split.groups=given keeps each group in a single set" if crossing else _NAME
+    return Check(
+        name, WARN, finding, fix, {"groups_in_several_sets": crossing, "ungrouped": ungrouped}
+    )
 
 
-def _parted(split: Split) -> tuple[int, int, int]:
-    """Numbers of groups, of those in more than one part, and of used images without a group."""
-    parts: dict[str, set[str]] = {}
-    lacking = 0
+def _count_groups(split: Split) -> tuple[int, int, int]:
+    """Numbers of groups, of groups in several subsets, and of used images without a group."""
+    subsets: dict[str, set[str]] = {}
+    ungrouped = 0
     for subset, group in zip(split.subsets, split.groups, strict=bool(split.groups)):
         if subset != "excluded" and group:
-            parts.setdefault(group, set()).add(subset)
-        lacking += subset != "excluded" and not group
-    return len(parts), sum(len(found) > 1 for found in parts.values()), lacking
+            subsets.setdefault(group, set()).add(subset)
+        ungrouped += subset != "excluded" and not group
+    return len(subsets), sum(len(found) > 1 for found in subsets.values()), ungrouped
 
 
 def check_slides(slides: Slides) -> Check:
-    """How sure the likely slides are, class by class."""
-    told = [
-        f"{name} {_sure(value)} ({value:.2f}{_turns(slides.strides[name])})"
+    """Checks how reliable the estimated slide groups are, by class."""
+    strengths = [
+        f"{name} {_strength(value)} ({value:.2f}{_sessions(slides.strides[name])})"
         for name, value in slides.certainty.items()
     ]
     counts = Counter(group.rpartition("/")[0] for group in dict.fromkeys(slides.groups))
     facts = {"groups": dict(counts), "strides": slides.strides, "certainty": slides.certainty}
-    unsure = min(slides.certainty.values()) < _PARTLY
+    weak = min(slides.certainty.values()) < _MODERATE
     return Check(
-        "likely slides",
-        WARN if unsure else PASS,
-        f"{len(set(slides.groups))} guessed from stain, light, overlaps and file order; "
-        f"order tells: {'; '.join(told)}",
-        "groups from a CSV are surer" if unsure else "",
+        "estimated slide groups",
+        WARN if weak else PASS,
+        f"{len(set(slides.groups))} groups estimated from stain, light, overlaps and file order; "
+        f"evidence for the order: {'; '.join(strengths)}",
+        "provide the groups in a CSV" if weak else "",
         facts,
     )
 
 
-_PARTLY, _CLEARLY = 0.15, 0.4
+_MODERATE, _STRONG = 0.15, 0.4
 
 
-def _sure(certainty: float) -> str:
-    return "clearly" if certainty >= _CLEARLY else "partly" if certainty >= _PARTLY else "hardly"
+def _strength(certainty: float) -> str:
+    return "strong" if certainty >= _STRONG else "moderate" if certainty >= _MODERATE else "weak"
 
 
-def _turns(stride: int) -> str:
-    return "" if stride == 1 else f", {stride} sittings numbered in turns"
+def _sessions(stride: int) -> str:
+    return "" if stride == 1 else f", {stride} interleaved acquisition sessions"

@@ -1,4 +1,4 @@
-"""Leaks: test images whose field was trained or chosen on."""
+"""Leaks: test images whose field is also in train or val."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bcd.evaluation.predictions import Prediction
 
 @dataclass(frozen=True)
 class Leaks:
-    """Test images that are, are copies of or overlap images of other parts.
+    """Test images that are in train or val too, are copies of images there, or overlap them.
 
     Attributes:
         tested: Number of test images.
         train: Indices of those that overlap an image in train.
-        val: Indices of those that overlap one in val; some may be in both.
+        val: Indices of those that overlap an image in val; an image can be in both.
     """
 
     tested: int
@@ -33,8 +33,8 @@ class Leaks:
         return sorted({*self.train, *self.val})
 
     @property
-    def told(self) -> str:
-        """The numbers in a few words."""
+    def summary(self) -> str:
+        """The counts as one sentence."""
         return (
             f"{len(self.all)} of {self.tested} test images overlap one in train or val "
             f"({len(self.train)} in train, {len(self.val)} in val)"
@@ -42,47 +42,48 @@ class Leaks:
 
 
 def find_leaks(
-    profile: DataProfile, trained: Sequence[int], chosen: Sequence[int], tested: Sequence[int]
+    profile: DataProfile, trained: Sequence[int], validated: Sequence[int], tested: Sequence[int]
 ) -> Leaks:
-    """Finds the test images whose field is in train or val too, by any share of their area.
+    """Finds the test images that overlap an image in train or val by any share of their area.
 
     Args:
-        profile: Of the catalog that the indices count in.
-        trained: Indices of the train part.
-        chosen: Indices of the val part.
-        tested: Indices of the test part.
+        profile: Of the catalog that the indices refer to.
+        trained: Indices of the train set.
+        validated: Indices of the val set.
+        tested: Indices of the test set.
     """
     train, val = (
-        tuple(int(i) for i in np.asarray(tested, np.int64)[profile.touching(part)[list(tested)]])
-        for part in (trained, chosen)
+        tuple(int(i) for i in np.asarray(tested, np.int64)[profile.touching(indices)[list(tested)]])
+        for indices in (trained, validated)
     )
     return Leaks(len(tested), train, val)
 
 
-def leak_figures(
+def leak_metrics(
     found: Leaks, tested: Sequence[int], predictions: Sequence[Prediction], catalog: Catalog
 ) -> dict[str, Any]:
-    """What `metrics.json` says of leaks.
+    """Metrics on leaks for `metrics.json`.
 
     Args:
         found: From `find_leaks`.
-        tested: Indices of the test part.
+        tested: Indices of the test set.
         predictions: Of the same images, in that order.
-        catalog: Names the classes.
+        catalog: Holds the classes.
 
     Returns:
-        `leaked`, a number of images, of which `leaked_train` overlap one in train and `leaked_val`
-        one in val; and `accuracy_without_leaked`, None if none is left.
+        `leaked`, the number of test images that overlap one in train or val; `leaked_train` and
+        `leaked_val`, the numbers for train and val alone; and `accuracy_without_leaked`, None if no
+        image is kept.
     """
-    left = set(tested) - set(found.all)
-    right = [
+    kept = set(tested) - set(found.all)
+    correct = [
         prediction.best is not None and catalog.classes[prediction.best] == prediction.label
         for index, prediction in zip(tested, predictions, strict=True)
-        if index in left
+        if index in kept
     ]
     return {
         "leaked": len(found.all),
         "leaked_train": len(found.train),
         "leaked_val": len(found.val),
-        "accuracy_without_leaked": float(np.mean(right)) if right else None,
+        "accuracy_without_leaked": float(np.mean(correct)) if correct else None,
     }

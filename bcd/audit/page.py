@@ -1,4 +1,4 @@
-"""`audit.html`: the audit for a person, with images of what it speaks of."""
+"""`audit.html`: the page of an audit, with images of what it found."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from bcd.audit.checks import Check, worst
-from bcd.audit.pairs import PARTED
-from bcd.audit.probes import Score, Unmeasured
+from bcd.audit.pairs import PAIRS_FIGURE
+from bcd.audit.probes import ProbeScore, SkippedProbe
 from bcd.data.catalog import Catalog
 from bcd.data.quality.profile import DataProfile
 from bcd.data.reading import read_image
 from bcd.data.splits.slide_groups import Slides
 from bcd.reporting.html import embed_png, heading, note, table, thumbnail, write_page
 
-_CLUSTERS, _MEMBERS = 200, 6  # shown
-_SLIDES, _OF_SLIDE = 40, 5
+_CLUSTERS, _MEMBERS = 200, 6  # most shown
+_GROUPS, _PER_GROUP = 40, 5
 
 
 def write_audit(
@@ -27,36 +27,38 @@ def write_audit(
     profile: DataProfile,
     slides: Slides,
     checks: Sequence[Check],
-    scores: Sequence[Score | Unmeasured],
+    scores: Sequence[ProbeScore | SkippedProbe],
 ) -> None:
     """Writes the page."""
     conflicts = [
         o for o in profile.overlaps if _label(catalog, o.first) != _label(catalog, o.second)
     ]
-    sheet = file.parent / "figures" / f"{PARTED}.png"
+    sheet = file.parent / "figures" / f"{PAIRS_FIGURE}.png"
     parts = [
         note(f"{catalog.root}: {len(catalog.images)} images. Verdict: {worst(checks)}."),
-        table(["", "looked at", "found", "fix"], check_rows(checks), figures=False),
-        heading("What the class can be told from"),
-        table(["seen", "split", "balanced accuracy", "accuracy", "n"], _score_rows(scores)),
-        heading("How the classes look"),
-        table(["class", "images", *_LOOKS], _statistics_rows(catalog, profile)),
+        table(["status", "check", "finding", "fix"], check_rows(checks), numeric=False),
+        heading("What predicts the class"),
+        table(["source", "split", "balanced accuracy", "accuracy", "n"], _score_rows(scores)),
+        heading("Image statistics by class"),
+        table(["class", "images", *_STATISTICS], _statistics_rows(catalog, profile)),
         heading("Label conflicts"),
         *(_pair(catalog, o.first, o.second) for o in conflicts[:_CLUSTERS]),
         *([] if conflicts else [note("None.")]),
-        heading("Pairs that the split parts"),
-        embed_png(sheet, "test beside train or val") if sheet.is_file() else note("None."),
-        heading("Images of one field"),
+        heading("Overlapping pairs across train, val and test"),
+        embed_png(sheet, "overlapping pairs of test and train or val")
+        if sheet.is_file()
+        else note("None."),
+        heading("Images of the same field"),
         note("All pairs are in pairs.csv."),
         *_clusters(catalog, profile),
-        heading("Likely slides"),
+        heading("Estimated slide groups"),
         *_slides(catalog, slides),
     ]
     write_page(file, "Audit", parts)
 
 
 def check_rows(checks: Sequence[Check]) -> list[list[str]]:
-    """Rows of a table: status, what was looked at, what was found, what fixes it."""
+    """Rows of a table: status, name, finding and fix."""
     return [[check.status, check.name, check.finding, check.fix] for check in checks]
 
 
@@ -64,17 +66,26 @@ def _label(catalog: Catalog, index: int) -> str:
     return catalog.classes[catalog.images[index].label]
 
 
-def _score_rows(scores: Sequence[Score | Unmeasured]) -> list[list[str]]:
+def _score_rows(scores: Sequence[ProbeScore | SkippedProbe]) -> list[list[str]]:
     rows = []
     for s in scores:
-        figures = ["not measured", "", ""]
-        if isinstance(s, Score):
-            figures = [f"{s.balanced_accuracy:.3f}", f"{s.accuracy:.3f}", str(s.n)]
-        rows.append([s.source, s.split, *figures])
+        cells = ["not measured", "", ""]
+        if isinstance(s, ProbeScore):
+            cells = [f"{s.balanced_accuracy:.3f}", f"{s.accuracy:.3f}", str(s.n)]
+        rows.append([s.source, s.split, *cells])
     return rows
 
 
-_LOOKS = ("width", "height", "kB", "brightness", "sharpness", "background red", "green", "blue")
+_STATISTICS = (
+    "width",
+    "height",
+    "kB",
+    "brightness",
+    "sharpness",
+    "background red",
+    "green",
+    "blue",
+)
 
 
 def _statistics_rows(catalog: Catalog, profile: DataProfile) -> list[list[str]]:
@@ -121,11 +132,11 @@ def _slides(catalog: Catalog, slides: Slides) -> Iterator[str]:
     members: dict[str, list[int]] = defaultdict(list)
     for index, group in enumerate(slides.groups):
         members[group].append(index)
-    largest = sorted(members, key=lambda group: (-len(members[group]), group))[:_SLIDES]
+    largest = sorted(members, key=lambda group: (-len(members[group]), group))[:_GROUPS]
     for group in sorted(largest):
         own = members[group]
-        few = [own[i] for i in np.linspace(0, len(own) - 1, min(_OF_SLIDE, len(own))).astype(int)]
+        few = [own[i] for i in np.linspace(0, len(own) - 1, min(_PER_GROUP, len(own))).astype(int)]
         images = "".join(_shown(catalog, i) for i in few)
         yield f"<div class=cluster>{note(f'{group}: {len(own)} images')}{images}</div>"
-    if len(members) > _SLIDES:
-        yield note(f"{len(members) - _SLIDES} smaller groups are not shown.")
+    if len(members) > _GROUPS:
+        yield note(f"{len(members) - _GROUPS} smaller groups are not shown.")

@@ -1,4 +1,4 @@
-"""Pairs of images that overlap, shown to a person: those that a split puts into different parts."""
+"""Pairs of overlapping images: all of them as CSV, and those that a split separates as a figure."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from bcd.data.splits.split import Split
 from bcd.reporting.figures import TILE, draw_tiles, save_figure
 
 
-def parted(profile: DataProfile, split: Split) -> list[Overlap]:
-    """Overlaps of which one image is in test and the other in train or val, the largest first."""
+def cross_set_pairs(profile: DataProfile, split: Split) -> list[Overlap]:
+    """Overlaps between test and train or val, largest first."""
     found = []
     for pair in profile.overlaps:
-        parts = {split.subsets[pair.first], split.subsets[pair.second]} - {"excluded"}
-        if len(parts) == 2 and "test" in parts:
+        subsets = {split.subsets[pair.first], split.subsets[pair.second]} - {"excluded"}
+        if len(subsets) == 2 and "test" in subsets:
             found.append(pair)
     return sorted(found, key=lambda pair: (-pair.share, pair.first, pair.second))
 
 
-PARTED = "parted_pairs"
+PAIRS_FIGURE = "cross_set_pairs"
 
 
-_MOST = 12  # pairs shown
+_MAX_PAIRS = 12
 
 
 def write_overlaps(folder: Path, catalog: Catalog, profile: DataProfile, split: Split) -> None:
-    """Writes `pairs.csv` and, where the split parts pairs, a contact sheet of some of them.
+    """Writes `pairs.csv` and, if the split separates pairs, a contact sheet of some of them.
 
-    The sheet, `figures/parted_pairs.png`, shows at most twelve pairs, from the largest overlap to
-    the least.
+    The sheet, `figures/cross_set_pairs.png`, shows at most twelve pairs, from the largest overlap
+    to the smallest.
     """
     write_pairs(folder / "pairs.csv", catalog, profile.overlaps)
-    pairs = parted(profile, split)
+    pairs = cross_set_pairs(profile, split)
     if not pairs:
         return
-    step = max(1, len(pairs) / _MOST)
-    shown = [pairs[int(number * step)] for number in range(min(_MOST, len(pairs)))]
+    step = max(1, len(pairs) / _MAX_PAIRS)
+    shown = [pairs[int(number * step)] for number in range(min(_MAX_PAIRS, len(pairs)))]
     tiles, titles = [], []
     for pair in shown:
         for index in (pair.first, pair.second):
@@ -47,4 +47,4 @@ def write_overlaps(folder: Path, catalog: Catalog, profile: DataProfile, split: 
             tiles.append(fit(read_image(catalog.root / path), TILE))
             titles.append(f"{Path(path).name}\n{split.subsets[index]}, {pair.share:.0%} shared")
     columns = 4 if len(shown) > 1 else 2
-    save_figure(draw_tiles(tiles, titles, columns), folder / "figures" / f"{PARTED}.png")
+    save_figure(draw_tiles(tiles, titles, columns), folder / "figures" / f"{PAIRS_FIGURE}.png")

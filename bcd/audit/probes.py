@@ -1,10 +1,8 @@
-"""Probes: how well a simple model tells the class from a source, on one split."""
+"""Probes: how well a simple model predicts the class from one source, on one split."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,30 +13,34 @@ from numpy.typing import NDArray
 from bcd.audit.sources import Values
 from bcd.data.catalog import Catalog
 from bcd.data.splits.split import Split
-from bcd.storage import cache_dir, write_text
+from bcd.storage import JsonCache
 
-_VERSION = 5  # raise it when the same looks give other scores
+CACHE = JsonCache("shortcuts")
+
+_VERSION = 5  # increase it when scores change for the same statistics
 _TREES = 100
-_WIDE = 64  # values from which on a source is one of pixels
-_MOST = 4000  # images that a forest learns from; more tell nothing new and take minutes
-_ENOUGH = 0.5  # share of each class's images, in train and in test, that must have values
-_RIDGE = 1e-3  # of the images' number: keeps quantiles that are nearly equal from cancelling out
+_PIXEL_WIDTH = 64  # sources with more values are taken to be pixels
+_MAX_IMAGES = 4000  # images that a forest is fitted on; more add nothing and take minutes
+_MIN_SHARE = (
+    0.5  # share of images of each class, in train and val and in test, that must have values
+)
+_RIDGE = 1e-3  # of the number of images; keeps nearly equal quantiles from cancelling out
 
 
 @dataclass(frozen=True)
-class Score:
-    """How well one source tells the class on the test part of one split.
+class ProbeScore:
+    """How well a probe predicts the class from a source on the test set of a split.
 
     Attributes:
-        source: What was looked at.
+        source: What the probe is given.
         split: Name of the split.
         balanced_accuracy: Mean recall over classes.
-        accuracy: Share of images that were told right.
-        best_class: The class that it tells best from the rest.
-        best_auroc: Area under the curve for it.
-        n: Test images.
+        accuracy: Share of correct predictions.
+        best_class: The class with the highest AUROC against the rest.
+        best_auroc: That AUROC.
+        n: Number of test images.
         chance: Balanced accuracy of guessing.
-        left_out: Further test images that the source has no values for.
+        left_out: Number of further test images without values for the source.
     """
 
     source: str
@@ -53,13 +55,13 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Unmeasured:
-    """A source that too few images have values for.
+class SkippedProbe:
+    """A probe that was skipped, as too few images have values for its source.
 
     Attributes:
-        source: What was looked at.
+        source: What the probe would be given.
         split: Name of the split.
-        reason: In one line of plain words.
+        reason: In one line.
     """
 
     source: str
@@ -67,35 +69,38 @@ class Unmeasured:
     reason: str
 
 
-def score(
+def score_probe(
     source: str, values: Values, catalog: Catalog, split: Split, name: str, linear: bool = False
-) -> Score | Unmeasured:
-    """Learns the class from values on train and val, and says how well that does on test.
+) -> ProbeScore | SkippedProbe:
+    """Fits a probe on train and val, and scores it on test.
 
     Args:
         source: Name of the values.
-        values: (n, d); images whose row is not finite are left out.
-        catalog: Gives the classes.
-        split: The parts.
+        values: (n, d); images with a row that is not finite are left out.
+        catalog: Holds the classes.
+        split: Of the images.
         name: Of the split.
-        linear: Whether a linear model learns (the head on frozen features), else a random forest.
+        linear: Whether the probe is logistic regression (as for frozen features), else a random
+            forest.
 
     Returns:
-        The score; `Unmeasured` where of some class fewer than half of the images have values, in
-        train and val or in test.
+        The score; `SkippedProbe` if fewer than half of the images of a class have values, in train
+        and val or in test.
     """
     labels = np.asarray(catalog.labels)
     finite = np.asarray(np.isfinite(values).all(axis=1))
-    learnt, test = learnt_from(split), np.asarray(split.indices("test"))
-    for part, indices in (("train and val", learnt), ("test", test)):
+    fitted, test = fit_indices(split), np.asarray(split.indices("test"))
+    for subset, indices in (("train and val", fitted), ("test", test)):
         for k in np.unique(labels[indices]):
             own = finite[indices[labels[indices] == k]]
-            if own.mean() < _ENOUGH:
-                reason = f"only {own.sum()} of {len(own)} {catalog.classes[k]} in {part} have any"
-                return Unmeasured(source, name, reason)
-    train, left = learnt[finite[learnt]], test[finite[test]]
-    if len(train) > _MOST:
-        train = np.sort(np.random.default_rng(0).choice(train, _MOST, replace=False))
+            if own.mean() < _MIN_SHARE:
+                reason = (
+                    f"only {own.sum()} of {len(own)} {catalog.classes[k]} in {subset} have values"
+                )
+                return SkippedProbe(source, name, reason)
+    train, left = fitted[finite[fitted]], test[finite[test]]
+    if len(train) > _MAX_IMAGES:
+        train = np.sort(np.random.default_rng(0).choice(train, _MAX_IMAGES, replace=False))
     model = _linear() if linear else _forest(values.shape[1])
     model.fit(values[train], labels[train])
     probabilities = np.zeros((len(left), len(catalog.classes)))
@@ -104,32 +109,32 @@ def score(
     return _scored(source, name, probabilities, labels[left], catalog.classes, out)
 
 
-def learnt_from(split: Split) -> NDArray[np.int64]:
-    """Indices of the images that probes learn from: train and val."""
+def fit_indices(split: Split) -> NDArray[np.int64]:
+    """Indices of the images that probes are fitted on: train and val."""
     return np.asarray([*split.indices("train"), *split.indices("val")], np.int64)
 
 
-def without_colour(features: Values, colours: Values, learnt: NDArray[np.int64]) -> Values:
-    """What a linear function of colours does not explain of each feature.
+def regress_out_colour(features: Values, colours: Values, fitted: NDArray[np.int64]) -> Values:
+    """Residuals of features after a linear regression on colours.
 
-    The function is a ridge regression on the images that are learnt from, and is taken off all.
-    Where colour tells the class, that takes from shape too what both tell; and what depends on
-    colour in other ways than linearly stays. So a low score does not prove that a network goes by
-    colour, only that it is not shown to know more.
+    The regression is a ridge regression (Hoerl and Kennard 1970), fitted on the given images and
+    applied to all. If colour predicts the class, it also removes what shape and colour have in
+    common, and it keeps any nonlinear dependence on colour. A low score therefore does not prove
+    that a network relies on colour; it only fails to show that the network knows more.
 
     Args:
         features: (n, channels).
         colours: Finite, (n, d).
-        learnt: Indices of the images to fit on; the others are not looked at.
+        fitted: Indices of the images to fit on.
 
     Returns:
         (n, channels).
     """
-    middle, spread = colours[learnt].mean(axis=0), colours[learnt].std(axis=0)
-    scaled = (colours - middle) / np.maximum(spread, 1e-6)
-    usual = features[learnt].mean(axis=0)
-    x, y = scaled[learnt].astype(np.float64), (features[learnt] - usual).astype(np.float64)
-    ridge = _RIDGE * len(learnt) * np.eye(x.shape[1])
+    mean, sd = colours[fitted].mean(axis=0), colours[fitted].std(axis=0)
+    scaled = (colours - mean) / np.maximum(sd, 1e-6)
+    usual = features[fitted].mean(axis=0)
+    x, y = scaled[fitted].astype(np.float64), (features[fitted] - usual).astype(np.float64)
+    ridge = _RIDGE * len(fitted) * np.eye(x.shape[1])
     slopes = np.linalg.solve(x.T @ x + ridge, x.T @ y)
     return np.asarray(features - usual - scaled @ slopes, np.float32)
 
@@ -141,21 +146,21 @@ def _scored(
     labels: NDArray[np.int64],
     classes: Sequence[str],
     left_out: int,
-) -> Score:
+) -> ProbeScore:
     from sklearn.metrics import roc_auc_score
 
-    right = probabilities.argmax(axis=1) == labels
+    correct = probabilities.argmax(axis=1) == labels
     present = np.unique(labels)
     areas = {
         int(k): float(roc_auc_score(labels == k, probabilities[:, k])) if len(present) > 1 else 0.5
         for k in present
     }
     best = max(areas, key=areas.__getitem__)
-    return Score(
+    return ProbeScore(
         source,
         split,
-        float(np.mean([right[labels == k].mean() for k in present])),
-        float(right.mean()),
+        float(np.mean([correct[labels == k].mean() for k in present])),
+        float(correct.mean()),
         classes[best],
         areas[best],
         len(labels),
@@ -165,13 +170,13 @@ def _scored(
 
 
 def _forest(width: int) -> Any:
-    """A random forest; on pixels half as many trees, whose limits are drawn instead of searched.
+    """A random forest (Breiman 2001), or extremely randomized trees (Geurts et al. 2006) on pixels.
 
-    That takes a quarter of the time there and tells the class about as well.
+    On pixels these take a quarter of the time and predict the class about as well.
     """
     from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
-    if width > _WIDE:
+    if width > _PIXEL_WIDTH:
         return ExtraTreesClassifier(_TREES // 2, n_jobs=-1, random_state=0)
     return RandomForestClassifier(_TREES, n_jobs=-1, random_state=0)
 
@@ -184,18 +189,16 @@ def _linear() -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
 
 
-def remembered(
-    catalog: Catalog, split: Split, source: str, compute: Callable[[], Score | Unmeasured]
-) -> Score | Unmeasured:
-    """A score, from memory where the same images were split the same way before."""
+def load_or_compute(
+    catalog: Catalog, split: Split, source: str, compute: Callable[[], ProbeScore | SkippedProbe]
+) -> ProbeScore | SkippedProbe:
+    """A score, from the cache if the same images were split in the same way before."""
     pairs = zip(catalog.images, split.subsets, strict=True)
     rows = [f"{image.sha256} {image.label} {subset}" for image, subset in pairs]
     text = "\n".join([str(_VERSION), source, *catalog.classes, *rows])
-    file = cache_dir() / "shortcuts" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        return Unmeasured(**stored) if "reason" in stored else Score(**stored)
-    made = compute()
-    with contextlib.suppress(OSError):  # without a memory the next run computes it again, no more
-        write_text(file, json.dumps(asdict(made)))
-    return made
+    stored = CACHE.load(text)
+    with contextlib.suppress(TypeError):  # nothing, or not what this version writes
+        return SkippedProbe(**stored) if "reason" in stored else ProbeScore(**stored)
+    computed = compute()
+    CACHE.save(text, f"{source}, {computed.split} split, of {catalog.root}", asdict(computed))
+    return computed

@@ -1,14 +1,16 @@
-"""The audit: can the data be trusted. In full as a program, and in short in every training run."""
+"""The full audit, as a command, and the brief one that is part of each training run."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from bcd.audit.checks import (
     FAIL,
+    PASS,
     Check,
     check_files,
     check_overlaps,
@@ -18,33 +20,36 @@ from bcd.audit.checks import (
 )
 from bcd.audit.page import check_rows, write_audit
 from bcd.audit.pairs import write_overlaps
-from bcd.audit.scores import all_scores
+from bcd.audit.probe_scores import all_scores, cached_score
 from bcd.audit.shortcuts import check_shortcuts
+from bcd.audit.sources import BRIEF_SOURCES
 from bcd.config.programs import AuditConfig
+from bcd.config.schema import DataConfig, SplitConfig
 from bcd.console import say
+from bcd.data.catalog import Catalog
 from bcd.data.load import load_catalog
-from bcd.data.quality.profile import profile_images
+from bcd.data.quality.profile import DataProfile, profile_images
 from bcd.data.splits.slide_groups import likely_slides
-from bcd.data.splits.split import make_split
+from bcd.data.splits.split import Split, make_split
 from bcd.run_folder import write_config, write_run_info
 from bcd.storage import write_text
 
 
 def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
-    """Audits the images and the split, and writes `audit.html`, `audit.json`, `pairs.csv`.
+    """Audits the images and the split, and writes `audit.html`, `audit.json` and `pairs.csv`.
 
     Args:
         cfg: Checked configuration.
 
     Returns:
-        The checks, and the exit status: 1 where `strict` is set and a check failed.
+        The checks, and the exit status: 1 if `strict` is set and a check failed.
 
     Raises:
-        BcdError: No images, or they cannot be split.
+        BcdError: There are no images, or they cannot be split.
     """
     started = time.time()
     run_dir = Path(cfg.run_dir).absolute()
-    catalog = load_catalog(cfg.data)
+    catalog = load_catalog(cfg.data, keep=cfg.model.input_size)
     profile = profile_images(catalog)
     split = make_split(catalog, cfg.split, profile)
     slides = likely_slides(catalog, profile, cfg.split.group_size)
@@ -75,3 +80,31 @@ def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
     say(f"verdict: {worst(checks)}")
     say(f"audit: {run_dir}  (open audit.html)")
     return checks, int(cfg.strict and worst(checks) == FAIL)
+
+
+def audit_training_run(
+    catalog: Catalog, split: Split, profile: DataProfile, cfg: SplitConfig, data: DataConfig
+) -> list[Check]:
+    """The brief audit of a training run: files, overlaps, leaks, separation, colour shortcuts.
+
+    Args:
+        catalog: The images.
+        split: Of the images.
+        profile: Of the images.
+        cfg: The `split` group.
+        data: The `data` group.
+    """
+    scores = [cached_score(name, catalog, profile, split, cfg.kind) for name in BRIEF_SOURCES]
+    return [
+        *check_files(catalog),
+        *check_overlaps(catalog, profile),
+        *check_split(catalog, split, cfg, profile, data),
+        *check_shortcuts(scores),
+    ]
+
+
+def verdict_line(checks: Sequence[Check]) -> str:
+    """The verdict of an audit in one line: the worst status and the findings behind it."""
+    verdict = worst(checks)
+    reasons = [f"{c.name}: {c.finding}" for c in checks if c.status == verdict != PASS]
+    return f"audit: {verdict}" + (f" ({'; '.join(reasons)})" if reasons else "")

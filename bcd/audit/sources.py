@@ -1,11 +1,11 @@
-"""Sources: what the class may be told from that is not the shape of cells.
+"""Sources of information other than the shape of cells from which the class may be predicted.
 
-Only the colours of the background see no cell, as far as one can be told from glass
-(`bcd.data.quality.background` says where not). Whole-image colours, thumbnails, borders
-and corners hold stained cells too, or pieces of them: what they tell is not of slide and camera
-alone. On drawn smears, whose background knows nothing of the cells, colours of the whole image
-predict how much of it is stained with an R2 of 0.90, the corner patches with one of 0.13, and the
-background with none (`python -m bench.background`).
+Only the colours of the background exclude all cells, as far as cells and background can be told
+apart (`bcd.data.quality.background` describes the limits). Whole-image colours, thumbnails, borders
+and corners contain stained cells too, or pieces of them, so they do not reflect slide and camera
+alone. On generated smears, whose background is independent of the cells, the colours of the whole
+image predict the stained area with an R2 of 0.90, the corner patches with one of 0.13, and the
+background not at all (`python -m bench.background`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ BACKGROUND = "colours of the background alone"
 COLOUR = "colour quantiles of the whole image"
 PATCHES = "mean colours of four corner patches"
 CORNER = "corner, "
-MASKED = CORNER + CORNERS[-1]  # what `data.mask_scale_bar` hides from the network
-IN_RUNS = (BACKGROUND, PATCHES, COLOUR)  # what every training run looks at
+MASKED = CORNER + CORNERS[-1]  # masked from the network by `data.mask_scale_bar`
+BRIEF_SOURCES = (BACKGROUND, PATCHES, COLOUR)  # probed by every training run
 
 
 def _file(statistics: ImageStatistics, catalog: Catalog) -> Values:
@@ -37,13 +37,13 @@ def _file(statistics: ImageStatistics, catalog: Catalog) -> Values:
 
 def _corner(number: int, statistics: ImageStatistics, _: Catalog) -> Values:
     corner = statistics.corners[:, number].astype(np.float32)
-    # A mark is dark on light or light on dark; how light the slide is is another question.
+    # A mark differs from its surroundings; the brightness of the slide must not matter.
     brightest = np.quantile(corner, 0.9, axis=1, keepdims=True)
     return np.asarray(corner - brightest, np.float32)
 
 
 SOURCES: dict[str, Callable[[ImageStatistics, Catalog], Values]] = {
-    BACKGROUND: lambda statistics, _: statistics.glass,
+    BACKGROUND: lambda statistics, _: statistics.background_quantiles,
     PATCHES: lambda statistics, _: statistics.patches,
     COLOUR: lambda statistics, _: statistics.quantiles,
     "border": lambda statistics, _: statistics.frame.astype(np.float32),
@@ -53,4 +53,4 @@ SOURCES: dict[str, Callable[[ImageStatistics, Catalog], Values]] = {
     "file size and JPEG tables": _file,
     **{CORNER + name: partial(_corner, number) for number, name in enumerate(CORNERS)},
 }
-"""Of n images, values (n, d); rows that are not numbers are of images without any."""
+"""Functions that give values (n, d) of n images; rows that are not finite have no values."""

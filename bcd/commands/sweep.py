@@ -21,5 +21,5 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="the folder of the sweep")
     asked = parser.parse_args()
     with quick_imports():
-        from bcd.sweeps.finalize import finalize_sweep
+        from bcd.sweeps.finalize_sweep import finalize_sweep
     return finalize_sweep(asked.folder.absolute(), test=False)

@@ -1,9 +1,9 @@
-"""Brings images of more than 8 bits to 8: by the depth the file names, else by its values.
+"""Reduces images of more than 8 bits to 8, by the depth that the file states, else by its values.
 
-Microscope cameras of 10, 12 or 14 bits write files of 16; taken as 16 bits they are nearly black.
-Where a file does not say how many bits are meant, the smallest usual depth that holds its largest
-value is. A bright-field image nearly reaches the end of its camera's range with its background;
-one that stays below half of it is made brighter than it was, by a power of two.
+Microscope cameras with 10, 12 or 14 bits write 16-bit files; read as 16 bits they are nearly black.
+If a file does not state its depth, the smallest common depth that holds its largest value is used.
+The background of a bright-field image nearly reaches the end of the camera's range; an image that
+stays below half of it becomes brighter than it was, by a power of two.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _MAX_SAMPLE = 258, 262, 281  # tags of TIFF
 
 
 def grey_to_8_bits(image: Image.Image, data: bytes) -> Image.Image:
-    """Brings a decoded grey image of mode I or I;16 to mode L.
+    """Converts a decoded grey image of mode I or I;16 to mode L.
 
     Raises:
         ImageError: It holds values below 0 or beyond 16 bits.
@@ -34,7 +34,7 @@ def grey_to_8_bits(image: Image.Image, data: bytes) -> Image.Image:
     if low < 0 or high > 0xFFFF:
         raise ImageError(f"unsupported pixel type (values {low} to {high}, beyond 16 bits)")
     grey = _upper_8(values, _depth(image, data, values, high))
-    if _tag(image, _PHOTOMETRIC) == 0:  # white is zero, which Pillow heeds for 8 bits only
+    if _tag(image, _PHOTOMETRIC) == 0:  # white is zero, which Pillow respects for 8 bits only
         grey = 255 - grey
     return Image.fromarray(grey)
 
@@ -43,7 +43,7 @@ def colour_to_8_bits(image: Image.Image, data: bytes) -> Image.Image:
     """Restores colours of less than 15 bits stored as 16, which Pillow decodes to nearly black.
 
     Returns:
-        An RGB or RGBA image; `image` itself where Pillow's upper bytes are right.
+        An RGB or RGBA image; `image` itself if Pillow's upper bytes are correct.
     """
     if not is_deep_colour(image, data) or image.mode not in ("RGB", "RGBA"):
         return image
@@ -67,10 +67,10 @@ def colour_to_8_bits(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _depth(image: Image.Image, data: bytes, values: NDArray[Any], high: int) -> int:
-    """How many bits of each value are meant."""
+    """Number of significant bits of each value."""
     stored = _significant_bits(data)
     if stored is not None and 8 <= stored <= 16:
-        # The standard has values moved up to the full 16 bits; some writers do not.
+        # The standard requires values scaled to the full 16 bits; some writers do not do this.
         moved = high >> stored or not (values & ((1 << 16 - stored) - 1)).any()
         return 16 if moved else stored
     said = _tag(image, _BITS_PER_SAMPLE)
@@ -98,7 +98,7 @@ def _tag(image: Image.Image, number: int) -> int | None:
 
 
 def _significant_bits(data: bytes) -> int | None:
-    """What the sBIT chunk of a PNG says, which stands before the pixels; None without one."""
+    """Significant bits by the sBIT chunk of a PNG, which precedes the pixels; None without one."""
     if data[:8] != b"\x89PNG\r\n\x1a\n":
         return None
     place = 8

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bcd.data.workspace import Workspace
+
 
 @dataclass(frozen=True)
 class ImageRecord:
@@ -19,8 +21,8 @@ class ImageRecord:
         sha256: Of the file's bytes.
         width: In pixels.
         height: In pixels.
-        group: Slide or patient; empty where unknown.
-        subset: Subset named by a CSV; empty where none is.
+        group: Slide or patient; empty if unknown.
+        subset: Subset from a CSV; empty if there is none.
     """
 
     path: str
@@ -43,15 +45,16 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Catalog:
-    """All that is known about the images of one data root.
+    """The images of one data root.
 
     Attributes:
         root: Folder that the paths are relative to.
         classes: Class names; an image's label is an index into them.
-        benign: Index of the class that is not cancer, None where no class is.
+        benign: Index of the class that is not cancer, None if there is no such class.
         images: Usable images, sorted by path.
         rejected: Files that were rejected.
-        checked: How it is known that the files are what is remembered of them.
+        checked: How it is known that the files are those that the cache describes.
+        kept: What the scan computed of the images that it read; None if it kept nothing.
     """
 
     root: Path
@@ -60,6 +63,7 @@ class Catalog:
     images: tuple[ImageRecord, ...]
     rejected: tuple[Rejected, ...]
     checked: str = field(default="", compare=False)
+    kept: Workspace | None = field(default=None, compare=False, repr=False)
 
     @property
     def labels(self) -> list[int]:
@@ -75,14 +79,14 @@ class Catalog:
         """sha256 over the images' hashes and classes; changes when any image does.
 
         Args:
-            indices: Of the images that it is about; None for all.
+            indices: Of the images to include; None for all.
         """
         asked = self.images if indices is None else [self.images[i] for i in indices]
         lines = sorted(f"{p.sha256} {self.classes[p.label]}" for p in asked)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def identity(self) -> dict[str, str]:
-        """Which images these are and how that is known, as `run.json` has it."""
+        """Which images these are and how that is known, as written to `run.json`."""
         return {
             "root": str(self.root),
             "fingerprint": self.fingerprint(),

@@ -1,4 +1,4 @@
-"""Feeds the trainer."""
+"""The Lightning data module."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class SmearDataModule(pl.LightningDataModule):
     """Batches of images and labels for each subset.
 
     A batch is (images, labels): uint8 (N, 3, size, size) in channels-last memory, int64 (N,).
-    Normalisation belongs to the model, so that whoever has a checkpoint has it too.
+    Normalisation is part of the model, so that a checkpoint includes it.
 
     Args:
         catalog: The images.
-        split: Who is train, val and test.
+        split: The train, val and test sets.
         data: The `data` group.
         augment: The `augment` group.
         size: Side of the images in pixels.
@@ -53,41 +53,42 @@ class SmearDataModule(pl.LightningDataModule):
             size,
             Augmenter(augment, seed),
             data.mask_scale_bar,
+            catalog.kept,
         )
-        # What is loaded from; another room may put a faster source of the same in its place.
+        # What is loaded from; may be replaced by a faster source of the same samples.
         self.source: ViewSource = self.images
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled views of the train part."""
+        """Shuffled views of the train set."""
         return self._loader("train", self.views)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the epoch that training goes on with (it is saved at an end)."""
+        """What a checkpoint stores: the next epoch (it is saved at the end of one)."""
         return {"next_epoch": self.trainer.current_epoch + 1 if self.trainer else 0}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the epoch after the saved one.
+        """Continues with the epoch after the saved one.
 
-        A resumed Trainer fetches its first batches before it tells the sampler which epoch it is.
+        A resumed Trainer fetches its first batches before it sets the sampler's epoch.
         """
         self._first_epoch = int(state_dict["next_epoch"])
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Plain images of the val part."""
+        """Unaugmented images of the val set."""
         return self.plain_loader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Plain images of the test part."""
+        """Unaugmented images of the test set."""
         return self.plain_loader("test")
 
     def first_views(self, most: int) -> DataLoader[Any]:
-        """The first view of images of the train part, evenly taken, so many at the most."""
+        """The first view of at most `most` evenly spaced images of the train set."""
         train = self.split.indices("train")
         keys: Any = [(i, 0) for i in train[:: -(-len(train) // most)]]
         return make_loader(self.source, keys, self.batch_size, self.num_workers)
 
     def plain_loader(self, subset: str) -> DataLoader[Any]:
-        """Plain images of a subset in the catalog's order."""
+        """Unaugmented images of a subset in the catalog's order."""
         return self._loader(subset, 0)
 
     def _loader(self, subset: str, views: int) -> DataLoader[Any]:
@@ -102,9 +103,9 @@ class SmearDataModule(pl.LightningDataModule):
         return make_loader(self.source, sampler, size // world, self.num_workers)
 
     def rows(self, step: int) -> int:
-        """How many images the batch of that number in an epoch of training has.
+        """Number of images in a training batch, by its number in the epoch.
 
-        Of several processes all together.
+        Counts the images of all processes.
         """
         count = len(self.split.indices("train"))
         return min(self.batch_size, count - step * self.batch_size)

@@ -1,4 +1,4 @@
-"""Fetches the published 3,242-image set where a data root does not exist yet."""
+"""Downloads the published 3,242-image set if a data root does not exist yet."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ PAGE = f"https://www.kaggle.com/datasets/{HANDLE}"
 
 
 def download(root: Path) -> None:
-    """Downloads the set with kagglehub (which draws a progress bar) and puts it at `root`.
+    """Downloads the set with kagglehub (which shows a progress bar) and moves it to `root`.
 
     Raises:
-        BcdError: No network, no room, or no permission; the line names the three ways out.
+        BcdError: No network, no disk space, or no permission; the message names three alternatives.
     """
     say(f"{root} does not exist: downloading the 3,242-image set ({PAGE}) to it")
     partial = root.with_name(f".{root.name}.download")
@@ -28,7 +28,7 @@ def download(root: Path) -> None:
         import kagglehub
 
         found = Path(kagglehub.dataset_download(HANDLE, output_dir=str(partial)))
-        if not found.is_relative_to(partial):  # hosted notebooks keep it in a place of their own
+        if not found.is_relative_to(partial):  # hosted notebooks keep it elsewhere
             found = Path(shutil.copytree(found, partial, dirs_exist_ok=True))
         found.replace(root)
     except Exception as error:
@@ -36,7 +36,7 @@ def download(root: Path) -> None:
         raise BcdError(
             f"data.root={root} does not exist and the download failed "
             f"({type(error).__name__}: {reason[:100]}): give data.root=<folder of class folders>, "
-            f"or unpack {PAGE} at {root}, or draw smears with data=generated"
+            f"or unpack {PAGE} at {root}, or generate smears with data=generated"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The order in which a class's files were probably taken: by path, numbers taken as numbers."""
+"""The order in which a class's images were probably taken: by path, numbers by value."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from bcd.data.catalog import Catalog
 
-MOST_TURNS = 6  # sittings that may be numbered in turns: every so many files the same one goes on
+MOST_TURNS = 6  # acquisition sessions that may be interleaved in the numbering of files
 
 
 def file_order(catalog: Catalog, label: int) -> NDArray[np.int64]:
-    """Indices of a class's images by path, the numbers in it taken as numbers."""
+    """Indices of a class's images by path, with numbers in numeric order."""
     chosen = [i for i, image in enumerate(catalog.images) if image.label == label]
     return np.asarray(sorted(chosen, key=lambda i: _natural(catalog.images[i].path)), np.int64)
 

@@ -1,4 +1,4 @@
-"""Gets the bytes of image files: regular files only, of bounded size, a bounded sum at a time."""
+"""Reads the bytes of image files: only regular files of bounded size, with bounded total memory."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ MAX_BYTES = 320_000_000
 
 
 class ImageError(Exception):
-    """A file that cannot serve as an image; the message is the reason, in a few words."""
+    """A file that cannot be used as an image; the message is the reason, in a few words."""
 
 
 class UnreadableError(ImageError):
-    """A file whose bytes cannot be had now: no permission, a failing disk; it may pass."""
+    """A file that cannot be read now (no permission, a failing disk); this may be temporary."""
 
 
 class Gate:
-    """Lets threads take amounts of something as long as their sum stays within a capacity.
+    """Lets threads acquire amounts as long as their sum stays within a capacity.
 
-    Whoever asks first is served first, so that a large amount is not kept waiting by small ones.
+    Requests are served in order, so that small amounts do not keep a large one waiting.
 
     Args:
-        capacity: Largest sum; whoever asks for more gets through alone.
+        capacity: Largest sum; a larger request is granted when nothing else is held.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -42,7 +42,7 @@ class Gate:
 
     @contextlib.contextmanager
     def taking(self, amount: int) -> Iterator[None]:
-        """Waits until there is room, and takes the amount for the length of the block."""
+        """Waits until there is room, and holds the amount while the block runs."""
         amount = min(amount, self._capacity)
         with self._turn, self._changed:
             self._changed.wait_for(lambda: self._free >= amount)
@@ -55,11 +55,11 @@ class Gate:
                 self._changed.notify_all()
 
 
-_BYTES = Gate(MAX_BYTES)  # of encoded files that threads of this process hold
+_BYTES = Gate(MAX_BYTES)  # of encoded files held by threads of this process
 
 
 def room_for(path: Path) -> contextlib.AbstractContextManager[None]:
-    """Waits until there is memory for a file's bytes; hold it while you hold them."""
+    """Waits until there is memory for a file's bytes; enter it before reading them."""
     try:
         return _BYTES.taking(path.stat().st_size)
     except OSError:
@@ -70,15 +70,15 @@ def read_bytes(path: Path) -> bytes:
     """Returns an image file's bytes.
 
     Raises:
-        ImageError: It is no image by its name, no regular file (a folder, a pipe, a device),
+        ImageError: It has no image suffix, is not a regular file (a folder, a pipe, a device), is
             empty or larger than `MAX_BYTES`, or cannot be read.
     """
     if path.suffix.lower() not in SUFFIXES:
         reason = folder_reason(path)
         raise ImageError(reason or f"not an image file (type '{path.suffix or path.name}')")
     try:
-        _refuse_irregular(path.stat().st_mode)  # to open a device may do something to it
-        # Should a pipe have taken the file's place since, opening does not wait for a writer.
+        _refuse_irregular(path.stat().st_mode)  # opening a device may have side effects
+        # If a pipe has replaced the file meanwhile, opening does not wait for a writer.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         with open(os.open(path, flags), "rb") as stream:  # noqa: PTH123  (of a descriptor)
             facts = os.fstat(stream.fileno())

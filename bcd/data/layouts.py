@@ -1,4 +1,4 @@
-"""Finds the class of every file under a folder or in a CSV, in the layouts people download."""
+"""Finds the class of every file below a folder or in a CSV, in the layouts in circulation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bcd.data.walk import Found, find_files, is_broken, is_folder
 from bcd.errors import BcdError, ConfigError
 from bcd.storage import written_path
 
-# The four classes as people read them, and in this order; hematogones are the benign look-alike.
+# Display names of the four classes, in this order; hematogones are benign cells that look similar.
 CANONICAL = ("Benign", "Early Pre-B", "Pre-B", "Pro-B")
 _ALIASES = {
     "benign": "Benign",
@@ -35,14 +35,14 @@ _SUBSET_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "t
 
 @dataclass(frozen=True)
 class Entry:
-    """One file that claims to be an image of a class.
+    """One file listed as an image of a class.
 
     Attributes:
-        path: Where it is.
-        class_name: Class as people read it.
-        group: Slide or patient, empty where unknown.
-        subset: Subset from a CSV, empty where none is given.
-        reason: Why it cannot serve, where that is known before it is looked at, else empty.
+        path: Of the file.
+        class_name: Display name of the class.
+        group: Slide or patient, empty if unknown.
+        subset: Subset from a CSV, empty if none is given.
+        reason: Why it is unusable, if this is known before it is read, else empty.
     """
 
     path: Path
@@ -53,12 +53,12 @@ class Entry:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is an image by its name."""
+    """Whether a file has the suffix of an image."""
     return Path(name).suffix.lower() in SUFFIXES
 
 
 def canonical_name(folder: str) -> str | None:
-    """Returns the class that a folder name of either published set stands for, else None."""
+    """Returns the class of a folder name used by either published set, else None."""
     plain = re.sub(r"\[.*?\]|\b(malignant|wbc)\b", "", folder.lower())
     return _ALIASES.get(re.sub(r"[^a-z]", "", plain))
 
@@ -72,14 +72,14 @@ def order_classes(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def benign_index(classes: Sequence[str], benign: str | None) -> int | None:
-    """Index of the class that is not cancer; None where there is none.
+    """Index of the class that is not cancer; None if there is none.
 
     Args:
         classes: Class names.
-        benign: `data.benign`. The default need not be there, since nobody asked for it.
+        benign: `data.benign`. The default value may be missing from the classes.
 
     Raises:
-        ConfigError: Another one is not there.
+        ConfigError: Any other value is missing from the classes.
     """
     from bcd.config.check import command_line, nearest
 
@@ -92,7 +92,7 @@ def benign_index(classes: Sequence[str], benign: str | None) -> int | None:
         return None
     raise ConfigError(
         f"data.benign={benign}: no such class; there are {', '.join(classes)}"
-        f"{nearest(benign, classes)} (data.benign=null where none is benign)"
+        f"{nearest(benign, classes)} (data.benign=null if none is benign)"
     )
 
 
@@ -101,7 +101,7 @@ def list_entries(root: Path, variant: str) -> tuple[Path, list[Entry]]:
 
     Args:
         root: Folder, or CSV with the columns path, class and optionally group and split.
-        variant: `original` or `segmented`; where both stand side by side, only this one is read.
+        variant: `original` or `segmented`; if both folders exist, only this one is read.
 
     Returns:
         The folder that paths are written relative to, and the entries sorted by path.
@@ -119,7 +119,7 @@ def list_entries(root: Path, variant: str) -> tuple[Path, list[Entry]]:
 
 
 def _listed(folder: Path) -> list[os.DirEntry[str]]:
-    """What stands in a folder that has to be read, by name."""
+    """Entries of a folder that must be readable, by name."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -130,7 +130,7 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
 def _subfolders(folder: Path) -> list[Path]:
     below = []
     for entry in _listed(folder):
-        if is_broken(entry) and not is_image(entry.name):  # perhaps it led to a class
+        if is_broken(entry) and not is_image(entry.name):  # it may have been a class
             raise BcdError(f"{entry.path} is a broken link: fix or remove it")
         if is_folder(entry) and not entry.name.startswith("."):
             below.append(folder / entry.name)
@@ -143,10 +143,10 @@ def _is_class(folder: Path) -> bool:
 
 
 def _descend(root: Path, variant: str) -> tuple[Path, list[Entry]]:
-    """Goes down through wrapping folders to the one that holds the class folders.
+    """Descends through wrapping folders to the one that contains the class folders.
 
     Returns:
-        That folder, and what stood on the way and is part of no class.
+        That folder, and the entries found on the way that belong to no class.
     """
     folder, beside = root, _beside(root)
     while True:
@@ -164,11 +164,11 @@ def _descend(root: Path, variant: str) -> tuple[Path, list[Entry]]:
 
 
 def _beside(folder: Path) -> list[Entry]:
-    """Images and hidden folders that stand where class folders do."""
+    """Images and hidden folders beside class folders."""
     found = []
     for entry in _listed(folder):
         if is_folder(entry) and entry.name.startswith("."):
-            found.append(Entry(folder / entry.name, "", reason="a hidden folder is no class"))
+            found.append(Entry(folder / entry.name, "", reason="a hidden folder is not a class"))
         elif is_image(entry.name) and not is_folder(entry):
             found.append(Entry(folder / entry.name, "", reason="stands beside the class folders"))
     return found
@@ -183,7 +183,7 @@ def _from_folders(base: Path) -> list[Entry]:
         )
     if not folders:
         raise BcdError(
-            f"{base} has no class folders: data.root wants one folder per class, or a CSV"
+            f"{base} has no class folders: data.root needs one folder per class, or a CSV"
         )
     names = _class_names(base, [folder.name for folder in folders])
     entries = []
@@ -204,11 +204,11 @@ def _hollow(folder: Path, found: Sequence[Found]) -> str:
 
 
 def _class_names(place: Path, names: Iterable[str]) -> dict[str, str]:
-    """The class that each name stands for, as people read it.
+    """Display name of the class that each name denotes.
 
     Raises:
-        BcdError: Two names differ in nothing but case, blanks or the way that accents are written,
-            or one cannot be written.
+        BcdError: Two names differ only in case, whitespace or the encoding of accents, or one is
+            not UTF-8.
     """
     own = list(dict.fromkeys(names))
     first: dict[str, str] = {}
@@ -239,7 +239,7 @@ def _from_csv(file: Path) -> list[Entry]:
     if missing:
         raise BcdError(
             f"{file} lacks the column {' and '.join(sorted(missing))}: "
-            "data.root wants a CSV with path, class and optionally group and split"
+            "data.root needs a CSV with path, class and optionally group and split"
         )
     if not rows:
         raise BcdError(f"{file} has no rows")
@@ -262,7 +262,7 @@ def _from_csv(file: Path) -> list[Entry]:
 
 
 def _file_of(folder: Path, text: str) -> Path:
-    """The file that a row names; with backslashes, as Windows writes it, where it is so."""
+    """The file named by a row; backslashes, as Windows writes them, are tried as separators."""
     path = folder / text
     if "\\" in text and not os.path.lexists(path):
         other = folder / text.replace("\\", "/")
@@ -275,7 +275,7 @@ def _check_rows(file: Path, rows: Sequence[dict[str, str]], paths: Sequence[Path
     for line, (row, path) in enumerate(zip(rows, paths, strict=True), start=2):
         if None in row:
             raise BcdError(
-                f"{file} line {line} has more cells than columns: put cells with commas into quotes"
+                f"{file} line {line} has more cells than columns: quote cells that contain commas"
             )
         same = first.setdefault(os.path.normpath(path), line)
         if same != line:

@@ -1,4 +1,4 @@
-"""Makes the catalog of a data root, and lists the files that predict is asked for."""
+"""Builds the catalog of a data root, and lists the input files of predict."""
 
 from __future__ import annotations
 
@@ -18,23 +18,27 @@ from bcd.errors import BcdError, ConfigError
 from bcd.storage import typed_path
 
 
-def load_catalog(cfg: DataConfig, classes: Sequence[str] | None = None) -> Catalog:
-    """Makes the catalog of `data.root`, generating or downloading the images where asked.
+def load_catalog(
+    cfg: DataConfig, classes: Sequence[str] | None = None, keep: int | None = None
+) -> Catalog:
+    """Builds the catalog of `data.root`, generating or downloading the images if configured.
 
     Args:
         cfg: The `data` group.
         classes: Class names of a trained model; the images' classes must be among them.
+        keep: Side of the network's input in pixels. New files are then measured and resized in the
+            same pass that checks them, so that later steps do not decode them again.
 
     Returns:
         The catalog.
 
     Raises:
-        BcdError: The root cannot be had, has no classes, or a class has no usable image.
+        BcdError: The root is not available, has no classes, or a class has no usable image.
     """
     root = provide_root(cfg)
     base, everything = list_entries(root, cfg.variant)
     entries = [entry for entry in everything if not entry.reason]
-    scan = scan_files([entry.path for entry in entries], root, cfg.min_size)
+    scan = scan_files([entry.path for entry in entries], root, cfg.min_size, keep)
     names = tuple(classes) if classes is not None else order_classes(e.class_name for e in entries)
     _check_classes(root, entries, scan.facts, names, trained=classes is not None)
     images: list[ImageRecord] = []
@@ -54,7 +58,7 @@ def load_catalog(cfg: DataConfig, classes: Sequence[str] | None = None) -> Catal
         images.append(ImageRecord(path, label, fact.sha256, *size, group, entry.subset))
     rejected.sort(key=lambda item: item.path)
     benign = benign_index(names, cfg.benign)
-    catalog = Catalog(base, names, benign, tuple(images), tuple(rejected), scan.how)
+    catalog = Catalog(base, names, benign, tuple(images), tuple(rejected), scan.how, scan.kept)
     if not cfg.drop_duplicates:
         return catalog
     from bcd.data.quality.profile import drop_duplicates
@@ -63,9 +67,9 @@ def load_catalog(cfg: DataConfig, classes: Sequence[str] | None = None) -> Catal
 
 
 def expand_inputs(inputs: Sequence[str]) -> list[Path]:
-    """Lists the files that predict is asked for: files, folders (searched deeply) and globs.
+    """Lists the input files of predict: files, folders (searched recursively) and globs.
 
-    Folders that could not be searched and broken links are among them; `folder_reason` says why.
+    Includes folders that could not be searched and broken links; `folder_reason` gives the reason.
 
     Raises:
         BcdError: One of them matches nothing.
@@ -87,7 +91,7 @@ def expand_inputs(inputs: Sequence[str]) -> list[Path]:
 
 
 def _matching(pattern: Path) -> list[Path]:
-    """Files that a glob names; brackets in folders that are there under that name stand as such."""
+    """Files that match a glob; brackets in the names of existing folders are taken literally."""
     import glob
 
     start = pattern

@@ -1,4 +1,4 @@
-"""Loaders: which views, in which order, on which process."""
+"""Loaders: which views are loaded, in which order, in which process."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from bcd.data.views import PLAIN, Key, Source
 class ViewSampler(Sampler[Key]):
     """Yields the keys of one epoch.
 
-    Keys rather than indices, so that workers, which never hear of epochs, make the right view.
-    Training draws view `epoch % views` in an order that depends on (seed, epoch) alone. Of several
-    processes each takes every `world`-th key, so that their batches together hold what a batch of
-    one process would. No image comes twice, but where the last batch has fewer images than
-    there are processes: those left over get its first one as a stand-in, to have as many batches.
-    Evaluation has no stand-ins.
+    Keys rather than indices, so that workers, which do not know the epoch, make the correct view.
+    Training uses view `epoch % views` in an order that depends only on (seed, epoch). Of several
+    processes each takes every `world`-th key, so that their batches together equal the batch of a
+    single process. No image is repeated, except if the last batch has fewer images than there are
+    processes: the remaining processes then get its first image, so that all have equally many
+    batches. Evaluation repeats no image.
 
     Args:
         indices: Images of the subset.
@@ -31,8 +31,8 @@ class ViewSampler(Sampler[Key]):
         seed: The run's seed.
         rank: Number of this process.
         world: Number of processes.
-        labels: Class of each of these images, where training is to draw the classes equally
-            often, images of rare ones more than once; None for each image once.
+        labels: Class of each of these images, if training is to draw the classes equally often,
+            with repeated images of rare classes; None to draw each image once.
         batch_size: Images in a batch of all processes together; a multiple of `world`.
     """
 
@@ -56,7 +56,7 @@ class ViewSampler(Sampler[Key]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this at the start of every epoch."""
+        """Sets the epoch; Lightning calls this at the start of every epoch."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ class ViewSampler(Sampler[Key]):
 
     @property
     def _stands_in(self) -> bool:
-        """Whether this process has none of the last batch in training."""
+        """Whether this process has no image of the last training batch."""
         return bool(self._views) and self._rank >= self._last
 
     def __iter__(self) -> Iterator[Key]:
@@ -87,7 +87,7 @@ class ViewSampler(Sampler[Key]):
 
 
 def _equal_shares(labels: Sequence[int]) -> Tensor:
-    """Chances of drawing each image (n,) by which all classes come equally often."""
+    """Weights (n,) with which all classes are drawn equally often."""
     given = torch.tensor(labels)
     return 1 / torch.bincount(given)[given].double()
 
@@ -98,18 +98,18 @@ def make_loader(
     """Makes a loader whose batches are the same for any number of workers.
 
     Args:
-        source: Gives a sample for each key of the sampler.
+        source: Returns a sample for each key of the sampler.
         sampler: Yields keys.
-        batch_size: Samples a batch.
-        num_workers: Worker processes; None for one a core, eight at most, none
-            for small sets. A source that is quick enough by itself gets none, nor does a process of
-            joblib, which runs beside others, and never are there more than may decode the largest
-            image at a time (`bcd.data.opening.MAX_PIXELS`).
+        batch_size: Samples per batch.
+        num_workers: Worker processes; None for one per core, at most eight, none for small sets. A
+            source that is fast enough gets none, nor does a process started by joblib, which runs
+            beside others. Their number is limited so that all may decode the largest image at the
+            same time (`bcd.data.opening.MAX_PIXELS`).
 
     Returns:
-        The loader. Its own generator keeps it from drawing on the global random state.
+        The loader. It has its own generator and does not use the global random state.
     """
-    # joblib starts processes in a way of its own, by which the source cannot be handed to workers.
+    # joblib's start method for processes does not allow passing the source to workers.
     of_joblib = multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods()
     if not source.wants_workers or of_joblib:
         num_workers = 0

@@ -1,4 +1,4 @@
-"""Opens encoded images; refuses before decoding what would take too much time or memory."""
+"""Opens encoded images; before decoding, rejects those that need too much time or memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from PIL import Image, UnidentifiedImageError
 
 from bcd.data.files import Gate, ImageError
 
-# A slide scan of more pixels is not a field of view. Pillow holds four bytes for each of them.
+# Larger images are slide scans, not fields of view. Pillow holds four bytes per pixel.
 MAX_PIXELS = 100_000_000
 
 # Other formats have parsers of their own, some of which start other programs (PostScript).
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 
-# Progressive JPEG and 16-bit colour take twice as much memory a pixel while they are decoded,
-# WebP three times; they count as so many more pixels.
+# Progressive JPEG and 16-bit colour need twice as much memory per pixel while they are decoded,
+# WebP three times as much; their pixels are counted with these factors.
 _PROGRESSIVE = _DEEP = 2
 _WEBP = 3
 
@@ -29,7 +29,7 @@ _MAX_SCANNED = 8 * MAX_PIXELS
 # Pillow makes a Python object of each number in a TIFF tag.
 _MAX_TAG_VALUES = 2_000_000
 
-PIXELS = Gate(MAX_PIXELS)  # that threads of this process decode at a time
+PIXELS = Gate(MAX_PIXELS)  # decoded at the same time by threads of this process
 
 
 @contextlib.contextmanager
@@ -39,14 +39,14 @@ def opened(data: bytes, min_size: int, gate: Gate = PIXELS) -> Iterator[Image.Im
     Args:
         data: A JPEG, PNG, BMP, TIFF or WebP file.
         min_size: Smallest accepted side in pixels.
-        gate: Bounds how many pixels are decoded at a time.
+        gate: Bounds how many pixels are decoded at the same time.
 
     Yields:
-        The image, not yet decoded; whatever is raised while the block lasts becomes a
-        `ImageError`, whichever exception a parser chooses for damage.
+        The image, not yet decoded. Any exception raised in the block becomes an `ImageError`, as
+        parsers raise various exceptions for damaged files.
     """
     try:
-        if size := _webp_size(data):  # Pillow makes room for two canvases as it opens one
+        if size := _webp_size(data):  # Pillow allocates two canvases when it opens one
             _refuse_size(size, min_size, _WEBP)
         elif data[:4] in _TIFF:
             check_tags(data)
@@ -88,10 +88,10 @@ def _factor(image: Image.Image, data: bytes) -> int:
 
 
 def _refuse_size(size: tuple[int, int], min_size: int, factor: int) -> int:
-    """Refuses what is too small or too large; returns how many pixels it counts as."""
+    """Rejects images that are too small or too large; returns how many pixels one counts as."""
     width, height = size
     if min(size) < min_size:
-        raise ImageError(f"too small ({width}x{height}, at least {min_size} wanted)")
+        raise ImageError(f"too small ({width}x{height}, at least {min_size} required)")
     if width * height * factor > MAX_PIXELS:
         raise ImageError(f"too large ({width}x{height})")
     return width * height * factor
@@ -104,7 +104,7 @@ def _refuse_scans(image: Image.Image, data: bytes) -> None:
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:
-    """Size of a WebP file's canvas; None where the header is of another kind."""
+    """Size of a WebP file's canvas; None if it has no WebP header."""
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
         return None
     kind = data[12:16]
@@ -127,7 +127,7 @@ _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 
 
 def check_tags(data: bytes) -> None:
-    """Refuses TIFF or EXIF data whose tags hold more than the data, or numbers without end.
+    """Rejects TIFF or EXIF data whose tags claim more than the data, or too many numbers.
 
     Pillow copies the content of every tag, and tags may all point at the same bytes.
     """

@@ -1,74 +1,106 @@
 """Reads many images on all cores.
 
-What is computed of an image in numpy holds the interpreter's lock much of the time, so threads
-leave cores idle. Images that are small and many are therefore read in forked processes; large ones
-in threads, which share one bound on the memory that is in flight (`bcd.data.files`).
+NumPy holds the interpreter lock for much of the work on an image, so threads leave cores idle. Many
+small images are therefore read in forked processes. Large images are read in threads, which share
+one bound on the memory in use (`bcd.data.files`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import TypeVar
 
 import cv2
 
 from bcd.data.catalog import Catalog
+from bcd.data.files import Gate, ImageError
 from bcd.errors import BcdError
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _SMALL = 1 << 20  # pixels
-_MANY = 512  # fewer are read before processes would have started
+_MANY = 512  # below this number of images, threads finish before processes have started
 _CHUNK = 16
-_FEW = 64  # images from which on a progress bar is worth its line
+_FEW = 64  # number of images above which a progress bar is shown
+
+
+class LargeImageError(ImageError):
+    """An image that is too large to be decoded in one of several processes."""
+
+
+class SmallOnly(Gate):
+    """A gate for processes, which cannot share one bound on memory: it refuses large images."""
+
+    def __init__(self) -> None:
+        super().__init__(_SMALL)
+
+    @contextlib.contextmanager
+    def taking(self, amount: int) -> Iterator[None]:
+        """Lets a small amount pass.
+
+        Raises:
+            LargeImageError: The amount is larger than what counts as a small image.
+        """
+        if amount > _SMALL:
+            raise LargeImageError("to be read in a thread")
+        yield
 
 
 def are_small(catalog: Catalog) -> bool:
-    """Whether no image of the catalog is so large that the memory for it must be shared."""
+    """Whether every image of the catalog is small enough to be read in processes."""
     return all(p.width * p.height <= _SMALL for p in catalog.images)
 
 
+def uses_processes(count: int) -> bool:
+    """Whether `read_each` reads this number of small images in processes."""
+    return count >= _MANY and sys.platform == "linux" and (os.cpu_count() or 1) > 1
+
+
 def read_each(
-    read: Callable[[Path, str], Result], paths: Mapping[str, Path], small: bool, what: str
+    read: Callable[[Item], Result], items: Sequence[Item], small: bool, what: str
 ) -> Iterator[Result]:
-    """Yields what `read` gives of each file, given by its sha256, in order.
+    """Yields the result of `read` for each item, in order.
 
     Args:
-        read: A function of a module, of a path and its sha256.
-        paths: The files.
-        small: That of `are_small`.
-        what: Is done, for the progress bar.
+        read: A function that can be pickled.
+        items: What it is called with.
+        small: Whether every image is small, so that processes may read them.
+        what: Description for the progress bar.
 
     Raises:
-        BcdError: That of `read`; or a process ended, as where memory is short.
+        BcdError: Raised by `read`, or because a process ended unexpectedly, for example when
+            memory ran out.
     """
     from bcd.console import track
 
-    cv2.setNumThreads(0)  # the images fill the cores
+    cv2.setNumThreads(0)  # one image per core already keeps all cores busy
     cores = os.cpu_count() or 1
-    if small and cores > 1 and len(paths) >= _MANY and sys.platform == "linux":
+    if small and uses_processes(len(items)):
         forking = multiprocessing.get_context("fork")
         with ProcessPoolExecutor(cores, forking, _ignore_interruptions) as processes:
-            found = processes.map(read, paths.values(), paths, chunksize=_CHUNK)
+            found = processes.map(read, items, chunksize=_CHUNK)
             try:
-                yield from track(found, what, len(paths))
+                yield from track(found, what, len(items))
             except BrokenProcessPool as error:
-                raise BcdError(f"{what}: a process ended early; is memory short?") from error
+                raise BcdError(
+                    f"{what}: a process ended unexpectedly; is there enough memory?"
+                ) from error
             finally:
                 processes.shutdown(wait=False, cancel_futures=True)
         return
     with ThreadPoolExecutor(cores) as threads:
-        found = threads.map(read, paths.values(), paths)
-        yield from track(found, what, len(paths)) if len(paths) > _FEW else found
+        found = threads.map(read, items)
+        yield from track(found, what, len(items)) if len(items) > _FEW else found
 
 
 def _ignore_interruptions() -> None:
-    """An interruption is for the parent, which ends these processes."""
+    """Leaves an interruption to the parent process, which ends these processes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Provides the data root: it is there, or it is drawn or downloaded where that was asked for."""
+"""Provides the data root: generates or downloads it if it does not exist and this is configured."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bcd.storage import typed_path
 
 
 def provide_root(cfg: DataConfig) -> Path:
-    """Returns the data root, generating or downloading the images where asked.
+    """Returns the data root, generating or downloading the images if configured.
 
-    They are downloaded where `data.download` is true, or where it is null and `data.root` is the
-    default, so that a mistyped root is an error and not another set of images.
+    They are downloaded if `data.download` is true, or if it is null and `data.root` is the default,
+    so that a mistyped root is an error instead of another set of images.
 
     Raises:
-        BcdError: It is not there, or cannot be looked at.
+        BcdError: It does not exist or cannot be read.
     """
     root = typed_path(cfg.root).absolute()
     if cfg.generate is not None:
@@ -62,7 +62,7 @@ def _download(root: Path, cfg: DataConfig) -> None:
 
 
 def _nearest(path: Path) -> str:
-    """Names what is there and most like a path that is not, where something is."""
+    """Suggests the existing path most similar to a missing one, if there is any."""
     known = path
     while not os.path.exists(known):  # noqa: PTH110  (never raises)
         known, last = known.parent, known.name

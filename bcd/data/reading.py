@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from bcd.config.schema import MOST_SIDE
 from bcd.data.bit_depth import colour_to_8_bits, grey_to_8_bits
 from bcd.data.files import Gate, ImageError, read_bytes, room_for
 from bcd.data.opening import PIXELS, check_tags, opened
+from bcd.errors import BcdError
 
-# Images of more pixels are read at half their width and height, which bounds the memory of all
-# that follows. Cameras of microscopes have fewer, so this changes nothing for ordinary images.
+# Larger images are read at half their width and height, which bounds the memory of later steps.
+# Microscope cameras have fewer pixels, so ordinary images are not affected.
 HALVED_ABOVE = 25_000_000
 
 
@@ -25,14 +28,14 @@ def read_image(path: Path, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[np
     """Reads one image.
 
     Greyscale becomes three equal channels, palettes and CMYK are converted, 16-bit values are
-    brought to 8 bits by the depth that is meant (`bcd.data.bit_depth`), transparency is laid on
-    white, and EXIF rotation is applied. An image of more than `HALVED_ABOVE`
-    pixels comes at half its width and height, averaged over 2 x 2 pixels.
+    brought to 8 bits by their actual depth (`bcd.data.bit_depth`), transparent pixels are composed
+    on white, and EXIF rotation is applied. An image of more than `HALVED_ABOVE` pixels is returned
+    at half its width and height, averaged over 2 x 2 pixels.
 
     Args:
         path: An image file of one of `SUFFIXES`.
         min_size: Smallest accepted side in pixels.
-        gate: Bounds how many pixels are decoded at a time.
+        gate: Bounds how many pixels are decoded at the same time.
 
     Returns:
         RGB pixels, shape (height, width, 3).
@@ -46,43 +49,72 @@ def read_image(path: Path, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[np
 
 def decode_image(data: bytes, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[np.uint8]:
     """Decodes an encoded image as `read_image` does, from memory."""
+    return decode(data, min_size, gate).pixels
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image and what its file says about it.
+
+    Attributes:
+        pixels: RGB, shape (height, width, 3), as `read_image` returns them.
+        size: Width and height in pixels as stored, before EXIF rotation and halving.
+        jpeg_tables: Sums of the luminance and the chrominance quantisation table; 0 if the file is
+            not a JPEG.
+    """
+
+    pixels: NDArray[np.uint8]
+    size: tuple[int, int]
+    jpeg_tables: tuple[int, int]
+
+
+def decode(data: bytes, min_size: int = 1, gate: Gate = PIXELS) -> Decoded:
+    """Decodes an encoded image to its end.
+
+    Raises:
+        ImageError: As in `read_image`.
+    """
     with opened(data, min_size, gate) as image:
         width, height = image.size
-        # No side gets shorter than what a network may take.
+        tables = getattr(image, "quantization", None) or {}
+        sums = sum(tables.get(0, ())), sum(tables.get(1, ()))
+        # No side becomes shorter than the largest input size of a network.
         half = width * height > HALVED_ABOVE and min(width, height) >= 2 * MOST_SIDE
-        if half:  # JPEG alone decodes to half the size at once
+        if half:  # only JPEG decodes directly to half the size
             image.draft(image.mode, (width // 2, height // 2))
         image.load()
         _refuse_unsupported(image)
         pixels = _to_array(_to_8_bits(image, data), 2 if half and image.size[0] == width else 1)
         turn = _turn(image)
-        return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+        upright = pixels if turn is None else np.ascontiguousarray(turn(pixels))
+        return Decoded(upright, (width, height), sums)
 
 
-def check_image(data: bytes, min_size: int) -> tuple[int, int]:
-    """Checks that an encoded image decodes to its end, as cheaply as its format allows.
+@dataclass(frozen=True)
+class ReadImage(Decoded):
+    """A decoded image together with the length of its file in bytes."""
 
-    Returns:
-        Width and height in pixels, as stored (before EXIF rotation).
+    length: int
+
+
+def read_verified(path: Path, sha256: str) -> ReadImage:
+    """Reads one image and checks that its bytes are the expected ones.
+
+    Args:
+        path: The file.
+        sha256: What the file's bytes hash to.
 
     Raises:
-        ImageError: As in `read_image`.
+        BcdError: The file cannot be read as an image, or its content has changed.
     """
-    with opened(data, min_size) as image:
-        size = image.size
-        # JPEG decodes at an eighth of the size many times faster and still meets a missing end.
-        image.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
-        image.load()
-        _refuse_unsupported(image)
-        _to_8_bits(image, data)
-        return size
-
-
-def jpeg_tables(data: bytes) -> tuple[int, int]:
-    """Sums of the luminance and the chrominance quantisation table; 0 where it is no JPEG."""
-    with opened(data, 1) as image:
-        tables = getattr(image, "quantization", None) or {}
-        return sum(tables.get(0, ())), sum(tables.get(1, ()))
+    try:
+        with room_for(path):
+            data = read_bytes(path)
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise BcdError(f"{path} has changed since the catalog was made; start again")
+            return ReadImage(**vars(decode(data)), length=len(data))
+    except ImageError as error:
+        raise BcdError(f"{path} {error}; start again") from error
 
 
 def fit(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -93,7 +125,7 @@ def fit(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
     resized: Any = image
     if height > size or width > size:
-        # First the longer side alone: OpenCV averages only where neither side grows.
+        # First only the side that shrinks: OpenCV averages only if neither side grows.
         least = (min(width, size), min(height, size))
         resized = cv2.resize(resized, least, interpolation=cv2.INTER_AREA)
     if height < size or width < size:
@@ -101,17 +133,17 @@ def fit(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.asarray(resized, dtype=np.uint8)
 
 
-# Share of the width and the height that a scale bar in the corner takes at the most.
+# Largest share of the width and the height that a scale bar in the corner takes.
 BAR_WIDTH, BAR_HEIGHT = 0.2, 0.13
 
 
 def mask_scale_bar(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Covers the bottom right corner with the mirror image of what stands left of it.
+    """Covers the bottom right corner with the mirror image of the area to its left.
 
-    It does so in every image, with a bar or without, so that the cover tells nothing either.
+    This is done in every image, with or without a bar, so that the cover carries no information.
 
     Args:
-        image: RGB, shape (height, width, 3); stays as it is.
+        image: RGB, shape (height, width, 3); not modified.
     """
     height, width = image.shape[:2]
     down, across = round(BAR_HEIGHT * height), round(BAR_WIDTH * width)
@@ -122,7 +154,7 @@ def mask_scale_bar(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def prepare(image: NDArray[np.uint8], size: int, mask: bool) -> NDArray[np.uint8]:
-    """Brings a decoded image to (size, size, 3) and covers its scale bar where asked."""
+    """Resizes a decoded image to (size, size, 3) and covers its scale bar if requested."""
     fitted = fit(image, size)
     return mask_scale_bar(fitted) if mask else fitted
 
@@ -131,7 +163,7 @@ _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa"}) |
     {"CMYK", "YCbCr", "LAB", "HSV", "I;16", "I;16B", "I;16L", "I"}
 )
 
-# How pixels are turned upright, by their EXIF orientation.
+# How pixels are rotated upright, by their EXIF orientation.
 _TURNS: dict[Any, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -142,11 +174,11 @@ _TURNS: dict[Any, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
 }
 
-_BAND = 4_000_000  # pixels that are converted at a time
+_BAND = 4_000_000  # pixels converted at a time
 
 
 def _refuse_unsupported(image: Image.Image) -> None:
-    """Refuses a loaded image whose values cannot be brought to 8 bits without guessing."""
+    """Rejects a loaded image whose values cannot be brought to 8 bits without guessing."""
     if image.mode not in _MODES:
         raise ImageError(f"unsupported pixel type '{image.mode}'")
 
@@ -158,7 +190,7 @@ def _to_8_bits(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None:
-    """How EXIF says the image is turned; where the EXIF data is damaged, it stays as stored."""
+    """How to rotate the image by its EXIF orientation; None if the EXIF data is damaged."""
     try:
         check_tags(image.info.get("exif", b"").removeprefix(b"Exif\0\0"))
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
@@ -167,7 +199,7 @@ def _turn(image: Image.Image) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]
 
 
 def _to_array(image: Image.Image, shrink: int) -> NDArray[np.uint8]:
-    """RGB pixels of an 8-bit image, shrunk by a whole number; band by band, to save memory."""
+    """RGB pixels of an 8-bit image, reduced by an integer factor, in bands to save memory."""
     width, height = image.size
     if shrink == 1 and width * height <= _BAND:
         return np.array(_to_rgb(image))
@@ -182,7 +214,7 @@ def _to_array(image: Image.Image, shrink: int) -> NDArray[np.uint8]:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Converts any Pillow mode of 8 bits to RGB without inventing colour."""
+    """Converts any 8-bit Pillow mode to RGB."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if "A" in image.mode.upper().replace("LAB", "") or "transparency" in image.info:

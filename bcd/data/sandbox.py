@@ -1,8 +1,9 @@
-"""Reads files that nothing is known of in processes of their own.
+"""Reads untrusted files in separate processes.
 
-A decoder may crash, hang or ask for any amount of memory; that ends the process that reads the one
-file, and the file becomes a reason like any other. Parent and reader talk through pipes: the parent
-sends a path, the reader asks for room for so many pixels, and after the answer sends the pixels.
+A decoder may crash, hang or request any amount of memory. That ends only the process that reads
+this file, and the file is rejected with a reason. Parent and reader communicate through pipes: the
+parent sends a path, the reader requests room for a number of pixels, and after the answer it sends
+the pixels.
 """
 
 from __future__ import annotations
@@ -30,22 +31,22 @@ from bcd.data.files import Gate, ImageError, room_for
 from bcd.data.opening import PIXELS
 from bcd.data.reading import prepare, read_image
 
-# Of processor time, so that a busy machine turns nothing away; MAX_PIXELS take two to three.
+# Of processor time, so that a busy machine rejects nothing; MAX_PIXELS take two to three.
 _DECODING_SECONDS = 4
-_WAITING_SECONDS = 20.0  # for an image on a busy machine, or where processor time has no bound
-_STARTING_SECONDS = 60.0  # of a process, and what a slow disk takes for a file
-_MEMORY = 850 << 20  # bytes that a reader may take beside what it starts with
+_WAITING_SECONDS = 20.0  # for an image on a busy machine, or if processor time cannot be limited
+_STARTING_SECONDS = 60.0  # for starting a process, and for a file on a slow disk
+_MEMORY = 850 << 20  # bytes that a reader may use in addition to what it starts with
 _MOST = 8  # readers
-_FILES_A_READER = 64  # fewer are not worth another process
+_FILES_A_READER = 64  # fewer files do not justify another process
 
-_SIGXCPU = getattr(signal, "SIGXCPU", 0)  # ends a process that has used up its time
+_SIGXCPU = getattr(signal, "SIGXCPU", 0)  # ends a process that has exceeded its time
 
 Answer = NDArray[np.uint8] | str  # pixels (size, size, 3), or why there are none
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """How images are wanted: side in pixels, and whether the scale bar is covered."""
+    """The requested format of images: side in pixels, and whether the scale bar is covered."""
 
     size: int
     mask: bool
@@ -58,18 +59,18 @@ class Wanted:
             return str(error)
         except MemoryError:
             return "cannot be decoded (takes too much memory)"
-        except Exception as error:  # whatever it is, it costs this file only
+        except Exception as error:  # any other error rejects only this file
             return f"cannot be decoded ({type(error).__name__})"
 
 
 def read_all(paths: Sequence[Path], wanted: Wanted, workers: int | None) -> Iterator[Answer]:
-    """Yields what each file holds, in order.
+    """Yields the content of each file, in order.
 
     Args:
         paths: The files.
-        wanted: How they are wanted.
-        workers: Processes that read; None for one a core, eight at most, fewer for few files; 0
-            reads in this process, which a crash of a decoder ends.
+        wanted: The requested format.
+        workers: Number of reading processes; None for one per core, at most eight, fewer for few
+            files; 0 reads in this process, which a crash of a decoder would end.
     """
     if workers == 0:
         yield from (wanted.read(path) for path in paths)
@@ -106,7 +107,7 @@ _SERVE = "from bcd.data.sandbox import serve; serve(*map(int, sys.argv[2:]))"
 
 
 class _Reader:
-    """One process that reads, started anew after each that ended."""
+    """One reading process, restarted whenever it ends."""
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
@@ -114,14 +115,14 @@ class _Reader:
         self._closed = False
 
     def read(self, path: Path) -> Answer:
-        """Reads a file; a second time where the process ended for a reason of its own."""
+        """Reads a file; tries a second time if the process ended unexpectedly."""
         answer = self._attempt(path)
         if answer is None and not self._closed:
             answer = self._attempt(path)
         return "cannot be decoded (the decoder crashed)" if answer is None else answer
 
     def _attempt(self, path: Path) -> Answer | None:
-        """What the process answers; None where it ends without an answer."""
+        """The answer of the process; None if it ends without one."""
         process = self._process or self._start()
         slow = threading.Event()
 
@@ -161,16 +162,16 @@ class _Reader:
             [sys.executable, "-c", _PATH + _SERVE, json.dumps(sys.path), *numbers],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # libraries print what they think of a file
+            stderr=subprocess.DEVNULL,  # libraries print warnings about files
             env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-            start_new_session=True,  # an interruption is for the parent, which ends the reader
+            start_new_session=True,  # only the parent handles an interruption, and ends the reader
         )
         if self._closed:
             self._process.kill()
         return self._process
 
     def close(self) -> None:
-        """Ends the process for good."""
+        """Ends the process permanently."""
         self._closed = True
         self._stop()
 
@@ -199,13 +200,13 @@ def _send(stream: IO[bytes], line: str) -> None:
 
 
 def _hear(stream: IO[bytes]) -> tuple[str, str]:
-    """A word and what belongs to it; raises ValueError where the other side has ended."""
+    """A word and its value; raises ValueError if the other side has ended."""
     word, value = json.loads(stream.readline())
     return str(word), str(value)
 
 
 class _Asking(Gate):
-    """The gate of a reader: asks the parent, who knows what the other readers hold."""
+    """The gate of a reader: asks the parent, which knows what the other readers hold."""
 
     def __init__(self, questions: IO[bytes], answers: IO[bytes]) -> None:
         super().__init__(0)
@@ -221,14 +222,14 @@ class _Asking(Gate):
 
 
 def serve(size: int, mask: int) -> None:
-    """What a reader does until its parent closes the pipe."""
+    """Runs a reader until its parent closes the pipe."""
     answers, questions = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a library that prints must not answer
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print must not reach the pipe
     _bound_memory()
     wanted = Wanted(size, bool(mask))
     gate = _Asking(questions, answers)
     for line in answers:
-        _bound_time()  # for opening too: a header may go on for ever
+        _bound_time()  # for opening too: a header may be endless
         answer = wanted.read(Path(json.loads(line)), gate)
         if isinstance(answer, str):
             _send(questions, json.dumps(("reason", answer)))
@@ -239,7 +240,7 @@ def serve(size: int, mask: int) -> None:
 
 
 def _bound_time() -> None:
-    """Gives this process some more seconds of processor time, where the system can do that."""
+    """Grants this process some more seconds of processor time, if the system supports limits."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -249,7 +250,7 @@ def _bound_time() -> None:
 
 
 def _bound_memory() -> None:
-    """Bounds this process's memory and leaves no core dumps, where the system can do that."""
+    """Limits this process's memory and disables core dumps, if the system supports it."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 

@@ -1,38 +1,53 @@
-"""Reads every file once (hash, size, does it decode?) and caches what it found."""
+"""Reads and decodes every file once, and caches what it found.
+
+In the same pass each new file is hashed, checked, measured (`bcd.data.quality.image_statistics`),
+searched for keypoints, and resized; a `Workspace` keeps what later steps of the run need.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bcd.data.files import SUFFIXES, ImageError, UnreadableError, read_bytes, room_for
-from bcd.data.reading import check_image
-from bcd.storage import cache_dir, digest, write_text
+from bcd.data.opening import PIXELS
+from bcd.data.parallel import LargeImageError, SmallOnly, read_each, uses_processes
+from bcd.data.quality import image_statistics, keypoints
+from bcd.data.reading import Decoded, decode, fit
+from bcd.data.workspace import Slots, Stamp, Workspace, file_stamp, pixels_part
+from bcd.storage import JsonCache
 
-_VERSION = 2
+CACHE = JsonCache("catalogs")
 
-# Bytes in all up to which every file is hashed in every run: a second or two.
+_VERSION = 3
+
+# Total size in bytes up to which every file is hashed in every run: a second or two.
 ALWAYS_HASHED = 500_000_000
 
-# Times of change are only so fine: a file that changed just before the look may change once more
-# without another time, so that what was seen is kept, but not believed unread. In nanoseconds.
+# File systems record times coarsely: a file that changed just before it was read may change again
+# and keep its time. What was found is cached, but the file is read again next time. In nanoseconds.
 _SETTLED = 2_000_000_000
+
+# Size in bytes up to which a file may be read in a process of its own: an uncompressed image of
+# 1024 x 1024 pixels is smaller.
+_SMALL_FILE = 4 << 20
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What one look at a file told: sha256 of its bytes, size in pixels, or why it is unusable.
+    """What is known of a file: sha256 of its bytes, size in pixels, or why it is unusable.
 
-    What is `passing` may be otherwise at the next look though the file has not changed. Where the
-    reason lies in the file's name or length, its bytes are not read and the sha256 is empty.
+    A result that is `passing` may differ next time although the file has not changed. If the file
+    is rejected because of its name or length, its bytes are not read and the sha256 is empty.
     """
 
     sha256: str = ""
@@ -44,92 +59,97 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Scan:
-    """What is known of files, in their order, and how it is known that they are unchanged."""
+    """What is known of files, in order.
+
+    Attributes:
+        facts: One for each file.
+        how: How it is known that the files are unchanged.
+        kept: What was computed of the files that were read; None if nothing was kept.
+    """
 
     facts: list[FileFacts]
     how: str
+    kept: Workspace | None = None
 
 
-def scan_files(paths: Sequence[Path], root: Path, min_size: int) -> Scan:
-    """Reads what is known of each file; files unchanged since the last scan come from the cache.
+def scan_files(paths: Sequence[Path], root: Path, min_size: int, keep: int | None = None) -> Scan:
+    """Reads each file that is new or has changed; what is known of the others is cached.
 
-    Whether a file is unchanged is told by the sha256 of its bytes. Only where the files have more
-    than `ALWAYS_HASHED` bytes in all, its size, times of modification and change, inode and device
-    must do. The time of change cannot be set back by what copies or unpacks files. A file system
-    without lasting inodes makes files look changed, and they are read again.
+    A file is unchanged if its bytes have the same sha256. Only if all files together have more than
+    `ALWAYS_HASHED` bytes, its size, times of modification and change, inode and device are compared
+    instead. Programs that copy or unpack files cannot set the time of change back. On a file system
+    without persistent inodes all files look changed, and they are read again.
 
     Args:
         paths: The files.
-        root: The data root, under whose name the memory is kept.
+        root: The data root, which is part of the cache key.
         min_size: Smallest accepted side in pixels.
+        keep: Side in pixels of the resized images that are kept for later steps, together with
+            image statistics and keypoints; None keeps nothing.
     """
-    memory_file = _memory_file(root, min_size)
-    memory = _load(memory_file)
+    key = f"{_VERSION} {min_size} {root}"
+    before = CACHE.load(key)
+    cached = before if isinstance(before, dict) else {}
     now = time.time_ns()
-    stamps = [_stamp(path) for path in paths]
-    facts, believed = _unchanged(paths, stamps, memory)
+    stamps = [file_stamp(path) for path in paths]
+    facts, trusted = _unchanged(paths, stamps, cached)
     todo = [i for i, fact in enumerate(facts) if fact is None]
+    kept = None
     if todo:
-        for i, fact in zip(todo, _look_at([paths[i] for i in todo], min_size), strict=True):
+        new = [(number, paths[i]) for number, i in enumerate(todo)]
+        sizes = [stamps[i][0] if stamps[i] else 0 for i in todo]
+        kept = None if keep is None else Workspace.create(len(todo), _parts(keep))
+        for i, fact in zip(todo, _read_all(new, sizes, min_size, kept), strict=True):
             facts[i] = fact
+            if kept is not None:
+                kept.stamp(paths[i], stamps[i])
     done = [fact for fact in facts if fact is not None]
-    _remember(memory_file, memory, paths, [_settled(s, now) for s in stamps], done)
-    return Scan(done, _how(sum(bool(fact.sha256) for fact in done), believed))
+    table = {
+        str(path): {"stamp": _settled(stamp, now), "facts": asdict(fact)}
+        for path, stamp, fact in zip(paths, stamps, done, strict=True)
+        if not fact.passing
+    }
+    if table != before:
+        CACHE.save(key, str(root), table)
+    return Scan(done, _how(sum(bool(fact.sha256) for fact in done), trusted), kept)
 
 
 def _unchanged(
-    paths: Sequence[Path], stamps: Sequence[list[int]], memory: dict[str, Any]
+    paths: Sequence[Path], stamps: Sequence[Stamp], cached: dict[str, Any]
 ) -> tuple[list[FileFacts | None], int]:
-    """What is remembered of unchanged files, None for others; and how many of them were unread."""
-    known = [_known(memory.get(str(p)), s) for p, s in zip(paths, stamps, strict=True)]
+    """Facts of unchanged files, None for others; and how many of them were not read."""
+    known = [_known(cached.get(str(p)), s) for p, s in zip(paths, stamps, strict=True)]
     sizes = [s[0] for p, s in zip(paths, stamps, strict=True) if s and _is_image(p)]
     hash_all = sum(sizes) <= ALWAYS_HASHED
     doubtful: dict[int, str] = {}
     for i, (path, fact) in enumerate(zip(paths, known, strict=True)):
         if fact is None or not fact.sha256:
             continue
-        if hash_all or memory[str(path)]["stamp"] != stamps[i]:
+        if hash_all or cached[str(path)]["stamp"] != list(stamps[i]):
             doubtful[i] = fact.sha256
     for i, sha256 in zip(doubtful, _hashes([paths[i] for i in doubtful]), strict=True):
         if sha256 != doubtful[i]:
             known[i] = None
-    believed = sum(bool(fact and fact.sha256) for fact in known)
-    return known, believed - sum(known[i] is not None for i in doubtful)
+    trusted = sum(bool(fact and fact.sha256) for fact in known)
+    return known, trusted - sum(known[i] is not None for i in doubtful)
 
 
-def _how(count: int, believed: int) -> str:
-    if not believed:
+def _how(count: int, trusted: int) -> str:
+    if not trusted:
         return f"content of all {count} files hashed in this run"
     return (
-        f"{believed} of {count} files taken from memory by size, inode and times (all files are "
-        f"more than {ALWAYS_HASHED / 1e6:.0f} MB), content of the other {count - believed} hashed "
+        f"{trusted} of {count} files recognised by size, inode and times (all files together have "
+        f"more than {ALWAYS_HASHED / 1e6:.0f} MB), content of the other {count - trusted} hashed "
         "in this run"
     )
 
 
-def _remember(
-    file: Path,
-    before: dict[str, Any],
-    paths: Sequence[Path],
-    stamps: Sequence[list[int]],
-    facts: Sequence[FileFacts],
-) -> None:
-    table = {
-        str(path): {"stamp": stamp, "facts": asdict(fact)}
-        for path, stamp, fact in zip(paths, stamps, facts, strict=True)
-        if not fact.passing
-    }
-    if table != before:
-        with contextlib.suppress(OSError):  # without a memory the next look takes longer, no more
-            write_text(file, json.dumps(table))
-
-
-def _known(entry: Any, stamp: list[int]) -> FileFacts | None:
-    """What is remembered of a file, unless its length alone shows that it has changed."""
+def _known(entry: Any, stamp: Stamp) -> FileFacts | None:
+    """The cached facts of a file, unless its length alone shows that it has changed."""
     try:
         fact = FileFacts(**entry["facts"])
         return fact if stamp and entry["stamp"][0] == stamp[0] else None
-    except (TypeError, LookupError):  # not there, or not as this version writes it
+    except (TypeError, LookupError):  # missing, or written by another version
         return None
 
 
@@ -138,7 +158,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _hashes(paths: Sequence[Path]) -> list[str]:
-    """sha256 of each file's bytes; empty where they cannot be had."""
+    """sha256 of each file's bytes; empty if it cannot be read."""
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         return list(pool.map(_hash, paths))
 
@@ -151,51 +171,79 @@ def _hash(path: Path) -> str:
         return ""
 
 
-def _look_at(paths: Sequence[Path], min_size: int) -> list[FileFacts]:
-    from bcd.console import track
+def _parts(side: int) -> dict[str, np.dtype[Any]]:
+    """What is kept of each image; the pixels come last, as not all of them may fit."""
+    return {
+        image_statistics.PART: image_statistics.ROW,
+        keypoints.PART: keypoints.ROW,
+        pixels_part(side): np.dtype((np.uint8, (side, side, 3))),
+    }
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        looked = pool.map(lambda path: _facts(path, min_size), paths)
-        return list(track(looked, "Looking at the images", len(paths)))
+
+def _read_all(
+    files: Sequence[tuple[int, Path]], sizes: Sequence[int], min_size: int, kept: Workspace | None
+) -> list[FileFacts]:
+    """Facts of each numbered file; what else is computed goes to the workspace.
+
+    Large images are read in threads, which share one bound on the memory in use.
+    """
+    found: dict[int, FileFacts] = {}
+    slots = None if kept is None else kept.slots
+
+    def read(chosen: Sequence[tuple[int, Path]], small: bool) -> None:
+        each = partial(_read, min_size=min_size, slots=slots, only_small=small)
+        results = read_each(each, chosen, small, "Reading the images")
+        for (number, _), result in zip(chosen, results, strict=True):
+            if result is None:  # a small file that holds a large image
+                continue
+            found[number], written = result
+            if kept is not None:
+                kept.add(number, found[number].sha256, written)
+
+    small = [file for file, size in zip(files, sizes, strict=True) if size <= _SMALL_FILE]
+    if uses_processes(len(small)):
+        read(small, True)
+    read([file for file in files if file[0] not in found], False)
+    return [found[number] for number, _ in files]
 
 
-def _facts(path: Path, min_size: int) -> FileFacts:
+def _read(
+    file: tuple[int, Path], min_size: int, slots: Slots | None, only_small: bool
+) -> tuple[FileFacts, list[str]] | None:
+    """Facts of a file, and the parts that were written; None for a large image, if unwanted."""
+    number, path = file
     sha256 = ""
     try:
         with room_for(path):
             data = read_bytes(path)
             sha256 = hashlib.sha256(data).hexdigest()
-            width, height = check_image(data, min_size)
+            image = decode(data, min_size, SmallOnly() if only_small else PIXELS)
+    except LargeImageError:
+        return None
     except ImageError as error:
-        return FileFacts(sha256, error=str(error), passing=isinstance(error, UnreadableError))
-    return FileFacts(sha256, width, height)
+        passing = isinstance(error, UnreadableError)
+        return FileFacts(sha256, error=str(error), passing=passing), []
+    written = [] if slots is None else _keep(image, len(data), number, slots)
+    return FileFacts(sha256, *image.size), written
 
 
-def _stamp(path: Path) -> list[int]:
-    """Size, times, inode and device; empty where they cannot be had."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return []
-    return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, facts.st_dev]
+def _keep(image: Decoded, length: int, number: int, slots: Slots) -> list[str]:
+    """Computes and writes the parts of an image; returns the names of those that were written."""
+    side = slots.parts[list(slots.parts)[-1]].shape[0]
+    fitted = fit(image.pixels, side)
+    usual = fitted if side == image_statistics.SIDE else fit(image.pixels, image_statistics.SIDE)
+    made = {
+        image_statistics.PART: image_statistics.measure(image, length, usual),
+        keypoints.PART: keypoints.keypoint_row(image.pixels),
+        pixels_part(side): fitted,
+    }
+    return [part for part, value in made.items() if slots.write(number, part, value)]
 
 
-def _settled(stamp: list[int], now: int) -> list[int]:
-    """A stamp as it is kept: the size alone, which is never believed, where it may deceive."""
+def _settled(stamp: Stamp, now: int) -> list[int]:
+    """A stamp as it is cached: the size alone, which is never trusted, if it is not reliable."""
     if not stamp:
         return []
-    # Windows has the time of creation where others have that of change; some have no inodes.
+    # Windows gives the time of creation instead of change; some file systems have no inodes.
     lasting = os.name == "posix" and stamp[3] != 0
-    return stamp if lasting and stamp[2] < now - _SETTLED else stamp[:1]
-
-
-def _memory_file(root: Path, min_size: int) -> Path:
-    return cache_dir() / "catalogs" / f"{digest(f'{_VERSION} {min_size} {root}')[:16]}.json"
-
-
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        table = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return table if isinstance(table, dict) else {}
+    return list(stamp if lasting and stamp[2] < now - _SETTLED else stamp[:1])

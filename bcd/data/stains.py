@@ -1,4 +1,4 @@
-"""Stain: an image as amounts of dyes, and the image that other amounts would give."""
+"""Stains: decomposes an image into amounts of dyes, and changes these amounts."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
 def restain(
     pixels: NDArray[np.uint8], scales: ArrayLike, shifts: ArrayLike = (0, 0, 0)
 ) -> NDArray[np.uint8]:
-    """Shows an image with other amounts of three dyes: each times its scale, plus its shift.
+    """Changes the amounts of three dyes in an image: each times its scale, plus its shift.
 
     The amounts of haematoxylin, eosin and DAB come from the optical density by colour
     deconvolution (Ruifrok and Johnston 2001). Smears are stained with azure and eosin; the first
-    two are near to them, and the third takes up what remains.
+    two dyes are close to them, and the third accounts for the rest.
 
     Args:
         pixels: RGB, (height, width, 3).
         scales: Of each dye's amount, (3,).
-        shifts: Added to each dye's amount everywhere, (3,); 1 is the density of a dye that leaves
-            1 / e of the light in all.
+        shifts: Added to each dye's amount everywhere, (3,); 1 is the density of a dye that
+            transmits 1 / e of the light in all channels together.
 
     Returns:
         New pixels of the same shape.
     """
-    # To amounts, changed, and back is one affine map of the density.
+    # Converting to amounts, changing them and converting back is one affine map of the density.
     matrix = np.linalg.inv(STAINS) @ np.diag(scales) @ STAINS
     offset = np.asarray(shifts, dtype=float) @ STAINS
     density: Any = cv2.transform(cv2.LUT(pixels, _DENSITY), np.column_stack([matrix.T, offset]))

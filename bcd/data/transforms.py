@@ -1,4 +1,4 @@
-"""Transforms for `augment.transforms` that albumentations does not have."""
+"""Transforms for `augment.transforms` that albumentations does not provide."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from bcd.data.stains import draw_jitter, restain
 
 
 class HedJitter(albumentations.ImageOnlyTransform):  # type: ignore[misc]
-    """Changes how much of each dye there is, at random (`bcd.data.stains`).
+    """Changes the amount of each dye at random (`bcd.data.stains`).
 
     Args:
-        strength: Amounts are multiplied by 1 ± strength and get ± strength added.
-        p: Share of views.
+        strength: Amounts are multiplied by up to 1 ± strength and shifted by up to ± strength.
+        p: Probability of applying it to a view.
     """
 
     def __init__(self, strength: float = 0.1, p: float = 0.5) -> None:
@@ -35,5 +35,5 @@ class HedJitter(albumentations.ImageOnlyTransform):  # type: ignore[misc]
         shifts: NDArray[np.float64],
         **_: Any,
     ) -> NDArray[np.uint8]:
-        """Pixels (height, width, 3), RGB, with other amounts of dye."""
+        """RGB pixels (height, width, 3) with the amounts of dye changed."""
         return restain(img, scales, shifts)

@@ -1,4 +1,4 @@
-"""Views: what training sees of an image. View v of image i depends on (seed, i, v) alone."""
+"""Views: augmented versions of an image. View v of image i depends only on (seed, i, v)."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from torch.utils.data import Dataset
 
 from bcd.config.schema import AugmentConfig
 from bcd.data.catalog import ImageRecord
-from bcd.data.reading import prepare, read_image
+from bcd.data.reading import mask_scale_bar, prepare, read_image, read_verified
+from bcd.data.workspace import Workspace, pixels_part
 
-# The image as it is, merely resized: what val, test and predict see.
+# The image without augmentation, only resized: used for val, test and predict.
 PLAIN = -1
 
-# A key names what a dataset is asked for: (index of the image, view).
+# A key identifies an item of a dataset: (index of the image, view).
 Key = tuple[int, int]
 
 
 class Augmenter:
     """Makes views with albumentations.
 
-    Albumentations hands one seed to every transform of a pipeline, so that whether an image is
-    flipped and how bright it becomes would hang together; here each transform has its own.
+    Albumentations gives one seed to every transform of a pipeline, so that the flip and the
+    brightness of an image would be correlated; here each transform has its own seed.
 
     Args:
-        cfg: The `augment` group; its transforms take and give uint8 RGB.
+        cfg: The `augment` group; its transforms take and return uint8 RGB.
         seed: The run's seed.
     """
 
@@ -42,11 +43,11 @@ class Augmenter:
 
     @property
     def changes(self) -> bool:
-        """Whether a view is anything but the image as it is."""
+        """Whether views differ from the image."""
         return bool(self.cfg.transforms)
 
     def check(self) -> None:
-        """Makes sure that the pipeline can be built, before other threads or processes do.
+        """Checks that the pipeline can be built, before other threads or processes build it.
 
         Raises:
             ConfigError: A transform or one of its arguments is unknown.
@@ -77,7 +78,7 @@ def _build(transforms: Sequence[Any]) -> Any:
 
     from bcd.config.check import instantiate
 
-    cv2.setNumThreads(0)  # the loaders' workers and the forward pass use the cores already
+    cv2.setNumThreads(0)  # the loaders' workers and the forward pass already use all cores
     import albumentations
 
     return albumentations.Compose([instantiate(node) for node in transforms])
@@ -86,13 +87,13 @@ def _build(transforms: Sequence[Any]) -> Any:
 def _seed_each(transform: Any, sequence: np.random.SeedSequence) -> None:
     import albumentations
 
-    # Only composes: the `transforms` of ColorJitter, for one, are mere functions.
+    # Only composed transforms have children: the `transforms` of ColorJitter are plain functions.
     children = transform.transforms if isinstance(transform, albumentations.BaseCompose) else []
     if not children:
         transform.set_random_seed(int(sequence.generate_state(1)[0]))
         return
     own, *inner = sequence.spawn(len(children) + 1)
-    # Composes draw too (which of their children to apply); set theirs without the children's.
+    # Composed transforms also draw random numbers (which children to apply), from their own seed.
     seed = int(own.generate_state(1)[0])
     transform.random_generator = np.random.default_rng(seed)
     transform.py_random.seed(seed)
@@ -104,8 +105,8 @@ class Source(Dataset[Any]):
     """What a loader loads from.
 
     Attributes:
-        wants_workers: Whether a sample takes so long that other processes should make it.
-        most_pixels: Of the largest image that a sample is made from; 0 where that is not known.
+        wants_workers: Whether making a sample takes long enough to use worker processes.
+        most_pixels: Pixels of the largest image that a sample is made from; 0 if unknown.
     """
 
     wants_workers = True
@@ -118,7 +119,7 @@ class Source(Dataset[Any]):
 
 
 class ViewSource(Source):
-    """Gives views by key, as the network takes them, with their labels."""
+    """Returns views by key, in the network's input format, with their labels."""
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         """A view and its label."""
@@ -136,10 +137,11 @@ class ImageViews(ViewSource):
 
     Args:
         root: Folder that the images' paths are relative to.
-        images: The images; a key's index counts in them.
+        images: The images; a key's index refers to them.
         size: Side of the result in pixels.
         augmenter: Makes the views.
         mask: Whether the corner with the scale bar is covered.
+        kept: Resized images that the scan kept; they are not decoded again.
     """
 
     def __init__(
@@ -149,30 +151,48 @@ class ImageViews(ViewSource):
         size: int,
         augmenter: Augmenter,
         mask: bool = False,
+        kept: Workspace | None = None,
     ) -> None:
         self.root = root
         self.images = images
         self.size = size
         self.augmenter = augmenter
         self.mask = mask
+        self.kept = kept
         self.most_pixels = max((p.width * p.height for p in images), default=0)
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def pixels(self, index: int) -> NDArray[np.uint8]:
-        """The decoded, resized image, shape (size, size, 3), RGB."""
-        return self.prepare(read_image(self.root / self.images[index].path))
+    def pixels(self, index: int, verify: bool = False) -> NDArray[np.uint8]:
+        """The decoded, resized image, shape (size, size, 3), RGB.
 
-    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A decoded image as the network takes it, but for views: resized, perhaps covered."""
-        return prepare(image, self.size, self.mask)
+        Args:
+            index: Of the image.
+            verify: Whether to check the file's sha256.
+
+        Raises:
+            ImageError: The file cannot be read, if `verify` is false.
+            BcdError: The file cannot be read or has changed, if `verify` is true.
+        """
+        image = self.images[index]
+        path = self.root / image.path
+        if self.kept is not None:
+            fitted = self.kept.get(path, image.sha256, pixels_part(self.size))
+            if fitted is not None:
+                return mask_scale_bar(fitted) if self.mask else fitted
+        pixels = read_verified(path, image.sha256).pixels if verify else read_image(path)
+        return prepare(pixels, self.size, self.mask)
 
     def view(self, pixels: NDArray[np.uint8], key: Key) -> NDArray[np.uint8]:
-        """A view of what `pixels` returned."""
+        """A view of the array that `pixels` returned."""
         return self.augmenter(pixels, self.images[key[0]].sha256, key[1])
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         """Pixels of a view, uint8 (size, size, 3), and the label."""
         view = self.view(self.pixels(key[0]), key)
         return torch.from_numpy(np.ascontiguousarray(view)), self.images[key[0]].label
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Other processes than forked ones have no access to the workspace."""
+        return {**vars(self), "kept": None}

@@ -1,4 +1,4 @@
-"""Finds every file below folders, through links too, and names what could not be searched."""
+"""Finds every file below folders, following links, and lists what could not be searched."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Identity = tuple[int, int]  # device and inode
 
 @dataclass(frozen=True)
 class Found:
-    """A file, or something that no file could be found in, with the reason."""
+    """A file, or something that could not be searched, with the reason."""
 
     path: Path
     reason: str = ""
@@ -21,15 +21,15 @@ class Found:
 def find_files(folders: Sequence[Path]) -> list[list[Found]]:
     """Finds the files below each folder.
 
-    Links to folders are followed, after all folders that are no links. No folder is searched twice:
-    not under another name, and not because a link leads back to a folder that holds it. Such
-    folders are named with the reason, as are broken links and folders that cannot be read.
+    Links to folders are followed, after all other folders. No folder is searched twice, whether it
+    has another name or a link leads back to a parent folder. Such folders are listed with the
+    reason, as are broken links and folders that cannot be read.
 
     Args:
-        folders: Where to search; the first that a file lies below gets it.
+        folders: Where to search; a file belongs to the first of them that contains it.
 
     Returns:
-        For each folder what was found, in no particular order.
+        What was found in each folder, in no particular order.
     """
     above = {own for folder in folders for own in _above(folder)}
     seen: dict[Identity, Path] = {}
@@ -66,7 +66,7 @@ def unread_folder(error: OSError) -> str:
 
 
 def folder_reason(path: Path) -> str:
-    """Why nothing below a folder was found; empty where the path is no folder, or a broken link."""
+    """Why nothing was found below a folder or broken link; empty if the path is neither."""
     if path.is_symlink() and not os.path.exists(path):  # noqa: PTH110  (never raises)
         return "a broken link"
     if not os.path.isdir(path):  # noqa: PTH112  (never raises)
@@ -79,7 +79,7 @@ def folder_reason(path: Path) -> str:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one; what cannot be told is none."""
+    """Whether an entry is a folder or a link to one; false if this cannot be determined."""
     try:
         return entry.is_dir()
     except OSError:
@@ -97,7 +97,7 @@ def _identity(folder: Path) -> Identity:
 
 
 def _above(folder: Path) -> list[Identity]:
-    """Of the folders that hold a folder, as far as they may be looked at."""
+    """Identities of the parent folders that are accessible."""
     found = []
     for parent in Path(os.path.realpath(folder)).parents:
         try:

@@ -1,1 +1,1 @@
-"""What a model's answers are worth: figures, tables, images, the report."""
+"""Evaluation: metrics, intervals, calibration, decision policy, robustness, comparison."""

@@ -1,4 +1,4 @@
-"""A network's answers to images, and probabilities; without torch."""
+"""Outputs of a network for images, and probabilities; without torch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bcd.errors import BcdError
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network says of n images.
+    """Outputs of a network for n images.
 
     Attributes:
         logits: (n, classes).
-        features: What its head was given, (n, d).
+        features: Input of the head, (n, d).
         labels: (n,).
     """
 
@@ -28,11 +28,11 @@ class Answers:
 
 
 def check_finite(answers: Answers, paths: Sequence[str] = ()) -> None:
-    """Makes sure that every answer is one: of NaN, the most probable class would be the first.
+    """Raises an error if any output is not finite: with NaN, argmax would return the first class.
 
     Args:
-        answers: To n images.
-        paths: Of these images, so that the first without an answer can be named.
+        answers: For n images.
+        paths: Of these images, so that the error can name the first one affected.
 
     Raises:
         BcdError: A logit or a feature is not finite.
@@ -41,10 +41,10 @@ def check_finite(answers: Answers, paths: Sequence[str] = ()) -> None:
     finite: NDArray[np.bool_] = np.all([np.isfinite(p).all(axis=1) for p in parts], axis=0)
     wrong = np.flatnonzero(~finite)
     if len(wrong):
-        first = f", the first to {paths[wrong[0]]}" if paths else ""
+        first = f", the first for {paths[wrong[0]]}" if paths else ""
         raise BcdError(
-            f"{len(wrong)} of {len(finite)} answers are not finite{first}: the weights are of no "
-            "use, perhaps training diverged (try a smaller optimizer.lr)"
+            f"{len(wrong)} of {len(finite)} outputs are not finite{first}: the weights are "
+            "unusable, perhaps because training diverged (try a smaller optimizer.lr)"
         )
 
 

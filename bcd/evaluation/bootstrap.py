@@ -1,4 +1,8 @@
-"""The cluster bootstrap: how much figures vary when whole groups are drawn with replacement."""
+"""The cluster bootstrap: how much metrics vary when whole groups are drawn with replacement.
+
+Davison and Hinkley, "Bootstrap methods and their application", 1997, section 3.8. Confidence limits
+are computed from it in `intervals`.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +18,18 @@ from bcd.data.splits.linking import named_apart
 Groups = Sequence[Any] | NDArray[Any]
 Floats = NDArray[np.float64]
 
-DRAWS = 2000  # the standard error then strays by some 1.6 % from that of endless draws
-_AT_ONCE = 2**19  # numbers in memory at a time, a few times over: 4 MB
+DRAWS = 2000  # the standard error then differs by about 1.6 % from that of infinitely many
+_AT_ONCE = 2**19  # values in memory at a time: 4 MB, a few times over
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """Images put together by what is drawn as one.
+    """Images grouped into clusters, which are resampled as a whole.
 
     Attributes:
-        times: (u,), how many clusters of the kind there are: clusters with the same counts can
-            stand for each other and are stored once, so that independent images are few kinds.
-        codes: (u, c), images of each code in a cluster of the kind.
+        times: (u,), number of clusters of each kind. Clusters with the same counts are
+            interchangeable and stored once, so independent images make few kinds.
+        codes: (u, c), number of images with each code in a cluster of the kind.
     """
 
     times: Floats
@@ -37,32 +41,32 @@ class Clusters:
         return float(self.times.sum())
 
     def effective(self, sizes: Floats) -> Floats:
-        """Number of clusters (...) of equal size that would be worth these sizes (u, ...)."""
+        """Effective number of clusters (...), given their sizes (u, ...) (Kish 1965)."""
         squared = np.tensordot(self.times, sizes**2, axes=1)
         total = np.tensordot(self.times, sizes, axes=1) ** 2
         return np.divide(total, squared, out=np.zeros_like(total), where=squared > 0)
 
-    def holders(self, sizes: Floats) -> Floats:
-        """Number of clusters (...) that add anything to sizes (u, ...)."""
-        held: Floats = np.tensordot(self.times, (sizes > 0).astype(np.float64), axes=1)
-        return held
+    def contributing(self, sizes: Floats) -> Floats:
+        """Number of clusters (...) whose size in sizes (u, ...) is not 0."""
+        contributors: Floats = np.tensordot(self.times, (sizes > 0).astype(np.float64), axes=1)
+        return contributors
 
     def draw(self, draws: int, seed: int, width: int = 1) -> Iterator[Floats]:
-        """Yields weights (some, u), `draws` rows in all: how often each kind was drawn.
+        """Yields weights (some, u), `draws` rows in total: how often each kind was drawn.
 
-        A row draws as many clusters as there are, each with the same chance.
+        Each row draws as many clusters as there are, all with the same probability.
 
         Args:
-            draws: How many.
-            seed: Of the draws.
-            width: Numbers that will be computed of each draw; decides how many come at a time.
+            draws: Number of bootstrap samples.
+            seed: Of the random draws.
+            width: Number of values computed from each sample; limits how many come at a time.
         """
         rng = np.random.default_rng(seed)
         kinds, count = len(self.times), int(self.count)
         rows = max(_AT_ONCE // max(kinds, width), 1)
         for start in range(0, draws, rows):
             m = min(rows, draws - start)
-            if kinds == count:  # ten times as fast where no two are alike
+            if kinds == count:  # ten times as fast if no two are interchangeable
                 drawn = rng.integers(kinds, size=(m, kinds)) + kinds * np.arange(m)[:, None]
                 weights = np.bincount(drawn.ravel(), minlength=m * kinds).reshape(m, kinds)
             else:
@@ -70,33 +74,33 @@ class Clusters:
             yield weights.astype(np.float64)
 
 
-def group_numbers(groups: Groups | None, n: int) -> NDArray[np.int64]:
-    """Numbers (n,), without gaps, of the groups (n,); each image its own where they are None.
+def group_ids(groups: Groups | None, n: int) -> NDArray[np.int64]:
+    """Consecutive group numbers (n,) of groups (n,); one per image if groups are None.
 
     Raises:
-        ValueError: There is no image, or not a group for each.
+        ValueError: There are no images, or `groups` has another length.
     """
     if n == 0 or (groups is not None and len(groups) != n):
-        raise ValueError("intervals want images, and a group for each or none at all")
+        raise ValueError("intervals need images, and a group for each image or no groups at all")
     if groups is None:
         return np.arange(n)
     numbers: NDArray[np.int64] = np.unique(np.asarray(groups), return_inverse=True)[1]
     return numbers
 
 
-def named_groups(names: Sequence[str]) -> list[str] | None:
-    """Groups of images, of which those without a name are their own; None if none has one."""
+def fill_group_names(names: Sequence[str]) -> list[str] | None:
+    """Gives each image without a group name its own group; None if no image has one."""
     return named_apart(names) if any(names) else None
 
 
-def joined_groups(namings: Sequence[Sequence[str]]) -> list[int] | None:
-    """Joins images that any of several namings puts together, and what these have in common.
+def join_groups(namings: Sequence[Sequence[str]]) -> list[int] | None:
+    """Joins images that share a group in any of several groupings, transitively.
 
     Args:
-        namings: Of the same n images each; an empty name says nothing.
+        namings: Group names of the same n images in each grouping; an empty name is no group.
 
     Returns:
-        Number of each image's connected component, (n,); None where no two are joined.
+        Number of each image's connected component, (n,); None if no two images are joined.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -113,7 +117,7 @@ def joined_groups(namings: Sequence[Sequence[str]]) -> list[int] | None:
 
 
 def effective_groups(groups: Groups | None) -> float | None:
-    """How many groups of equal size would be worth these; None where there are none."""
+    """Effective number of groups (Kish 1965); None without groups."""
     if groups is None:
         return None
     sizes = np.unique(groups, return_counts=True)[1]
@@ -121,20 +125,20 @@ def effective_groups(groups: Groups | None) -> float | None:
 
 
 def cluster(codes: NDArray[np.int64], c: int, groups: Groups | None) -> Clusters:
-    """Puts images together by group, or each for itself.
+    """Groups images into clusters, or makes each image its own cluster.
 
     Args:
-        codes: (n,), from 0 to c - 1, all that is known of each image.
+        codes: (n,), from 0 to c - 1; all that is known of each image.
         c: Number of codes.
-        groups: (n,), names of any kind; None where images are independent.
+        groups: (n,), names of any type; None if images are independent.
 
     Raises:
-        ValueError: There is no image, or not a group for each.
+        ValueError: There are no images, or `groups` has another length.
     """
-    places = group_numbers(groups, len(codes))
+    places = group_ids(groups, len(codes))
     if groups is None:
         found, times = np.unique(codes, return_counts=True)
-        # In the order of the rows below, so that groups of one image give the same draws.
+        # In the order of the rows below, so that groups of one image give the same samples.
         return Clusters(times[::-1].astype(np.float64), np.eye(c)[found[::-1]])
     g = int(places.max()) + 1
     counts = np.bincount(places * c + codes, minlength=g * c).reshape(g, c)
@@ -144,102 +148,106 @@ def cluster(codes: NDArray[np.int64], c: int, groups: Groups | None) -> Clusters
 
 def bootstrap(
     clusters: Clusters,
-    figures: Callable[[Floats], Mapping[str, Floats]],
+    metrics: Callable[[Floats], Mapping[str, Floats]],
     sizes: Mapping[str, Floats],
     draws: int,
     seed: int,
     width: int = 1,
 ) -> dict[str, Floats]:
-    """Computes figures of draws.
+    """Computes metrics of bootstrap samples.
 
-    A draw that has none of the images a figure is about says nothing about it; counted as 0, as
-    figures without a value are elsewhere, it would make groups of one class look far apart.
+    A sample without any image that a metric is about does not define it. Counted as 0, it would
+    make groups with a single class look very different.
 
     Args:
-        clusters: What is drawn.
-        figures: Maps weights (m, u) of the kinds to figures (m, ...) by name.
-        sizes: What each kind adds to the figures' denominators, by name: (u, ...) as the figure,
-            or with an axis more where it is a mean over that many classes.
-        draws: How many.
-        seed: Of the draws.
-        width: Numbers that `figures` computes of each draw; keeps memory small.
+        clusters: The clusters to resample.
+        metrics: Maps weights (m, u) of the kinds to metrics (m, ...) by name.
+        sizes: What each kind adds to the denominator of each metric, by name: (u, ...) like the
+            metric, or with one more axis if it is a mean over that many classes.
+        draws: Number of samples.
+        seed: Of the random draws.
+        width: Number of values that `metrics` computes from each sample; limits the memory used.
 
     Returns:
-        Figures (draws, ...) by name, NaN where a draw says nothing.
+        Metrics (draws, ...) by name, NaN where a sample does not define one.
     """
     parts: dict[str, list[Floats]] = {}
     for weights in clusters.draw(draws, seed, width):
-        for name, drawn in figures(weights).items():
+        for name, values in metrics(weights).items():
             size = sizes[name]
-            there: NDArray[np.bool_] = np.tensordot(weights, size, axes=1) > 0
-            there |= ~size.any(axis=0)
-            if there.ndim > drawn.ndim:
-                there = np.asarray(there.all(axis=-1))
-            parts.setdefault(name, []).append(np.where(there, drawn, np.nan))
+            defined: NDArray[np.bool_] = np.tensordot(weights, size, axes=1) > 0
+            defined |= ~size.any(axis=0)
+            if defined.ndim > values.ndim:
+                defined = np.asarray(defined.all(axis=-1))
+            parts.setdefault(name, []).append(np.where(defined, values, np.nan))
     return {name: np.concatenate(part) for name, part in parts.items()}
 
 
-def standard_error(clusters: Clusters, drawn: Floats, sizes: Floats) -> Floats:
-    """Standard error (...) of figures.
+def standard_error(clusters: Clusters, samples: Floats, sizes: Floats) -> Floats:
+    """Standard errors (...) of metrics.
 
-    Draws from c clusters vary by the factor (c - 1) / c too little, which matters for few; c counts
-    the clusters that have a say, for a mean over classes those of the class that has the fewest.
+    The variance over samples of c clusters is too small by the factor (c - 1) / c, which matters if
+    there are few. Here c counts the clusters that contribute to the metric; for a mean over
+    classes, those that contribute to the class with the fewest.
 
     Args:
-        clusters: What was drawn.
-        drawn: (draws, ...), what `bootstrap` gave.
-        sizes: As there.
+        clusters: The clusters that were resampled.
+        samples: (draws, ...), from `bootstrap`.
+        sizes: As for `bootstrap`.
 
     Returns:
-        NaN where only one cluster has a say, or no draw says anything.
+        NaN where a single cluster contributes, or where no sample defines the metric.
     """
-    held = clusters.holders(sizes)
-    if sizes.ndim > drawn.ndim:
-        held = np.where(held > 0, held, np.inf).min(axis=-1)
-    known = ~np.isnan(drawn)
+    contributors = clusters.contributing(sizes)
+    if sizes.ndim > samples.ndim:
+        contributors = np.where(contributors > 0, contributors, np.inf).min(axis=-1)
+    known = ~np.isnan(samples)
     count = np.maximum(known.sum(axis=0), 1)
-    mean = np.where(known, drawn, 0).sum(axis=0) / count
-    variance = np.where(known, (drawn - mean) ** 2, 0).sum(axis=0) / count
-    vague = (held < 2) | ~known.any(axis=0)
+    mean = np.where(known, samples, 0).sum(axis=0) / count
+    variance = np.where(known, (samples - mean) ** 2, 0).sum(axis=0) / count
+    undefined = (contributors < 2) | ~known.any(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        error: Floats = np.where(vague, np.nan, np.sqrt(variance * held / (held - 1)))
+        error: Floats = np.where(
+            undefined, np.nan, np.sqrt(variance * contributors / (contributors - 1))
+        )
     return error
 
 
-def freedoms(
-    clusters: Clusters, figures: Callable[[Floats], Mapping[str, Floats]], width: int = 1
+def degrees_of_freedom(
+    clusters: Clusters, metrics: Callable[[Floats], Mapping[str, Floats]], width: int = 1
 ) -> dict[str, Floats]:
-    """Degrees of freedom (...) of the figures' variances, by name, from how far each cluster pulls.
+    """Degrees of freedom (...) of the variances of metrics, by name.
 
-    Satterthwaite's: a variance that is estimated from c independent values of the kurtosis k is
-    worth 2 c / (k - 1) degrees. Where mistakes sit in one or two clusters, these alone decide the
-    variance, and few degrees are left. The values are the figures' changes where a cluster counts
-    half.
+    Satterthwaite's approximation ("An approximate distribution of estimates of variance
+    components", 1946): a variance estimated from c independent values with kurtosis k has
+    2 c / (k - 1) degrees of freedom. If the errors are concentrated in one or two clusters, these
+    alone determine the variance, and few degrees of freedom remain. The values are the influences
+    of the clusters: the change of a metric when a cluster's weight is halved.
 
     Args:
-        clusters: What is drawn.
-        figures: As in `bootstrap`.
-        width: Numbers that `figures` computes of each row of weights; keeps memory small.
+        clusters: The clusters to resample.
+        metrics: As for `bootstrap`.
+        width: Number of values that `metrics` computes from each row of weights; limits memory.
 
     Returns:
-        Infinity where each cluster is a single image: limits on the logit scale hold there.
+        Infinity if each cluster is a single image, for which limits on the logit scale hold.
     """
-    whole = figures(clusters.times[None])
+    whole = metrics(clusters.times[None])
     if clusters.codes.sum(axis=1).max() <= 1:
         return {name: np.full(value.shape[1:], np.inf) for name, value in whole.items()}
     rows, kinds = max(_AT_ONCE // max(len(clusters.times), width), 1), len(clusters.times)
     parts: dict[str, list[Floats]] = {}
     for start in range(0, kinds, rows):
         less = np.eye(kinds)[start : start + rows] / 2
-        for name, moved in figures(clusters.times - less).items():
-            parts.setdefault(name, []).append(moved - whole[name])
-    return {name: _freedom(clusters, np.concatenate(part)) for name, part in parts.items()}
+        for name, shifted in metrics(clusters.times - less).items():
+            parts.setdefault(name, []).append(shifted - whole[name])
+    return {name: _satterthwaite(clusters, np.concatenate(part)) for name, part in parts.items()}
 
 
-def _freedom(clusters: Clusters, pulls: Floats) -> Floats:
-    """Degrees of freedom (...) of a variance that is estimated from pulls (u, ...)."""
+def _satterthwaite(clusters: Clusters, influences: Floats) -> Floats:
+    """Degrees of freedom (...) of a variance estimated from influences (u, ...)."""
     c = clusters.count
-    squares = (pulls - np.tensordot(clusters.times, pulls, axes=1) / c) ** 2
+    squares = (influences - np.tensordot(clusters.times, influences, axes=1) / c) ** 2
     second, fourth = (np.tensordot(clusters.times, squares**k, axes=1) / c for k in (1, 2))
     with np.errstate(divide="ignore", invalid="ignore"):
         found: Floats = 2 * c * second**2 / np.maximum(fourth - second**2, 0)

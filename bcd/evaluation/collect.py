@@ -1,4 +1,4 @@
-"""Runs a network over a loader and keeps its answers."""
+"""Runs a network over a loader and collects its outputs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from bcd.models.network import SmearNetwork
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Returns the device of that name; `auto` is the first accelerator, else the CPU.
+    """Returns the device with the given name; `auto` is the first accelerator, else the CPU.
 
     Raises:
-        BcdError: There is no such device here.
+        BcdError: The device is not available on this machine.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -27,7 +27,7 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise BcdError(f"device={name} is not to be had here: try device=cpu") from error
+        raise BcdError(f"device={name} is not available on this machine: try device=cpu") from error
     return device
 
 
@@ -35,11 +35,11 @@ def choose_device(name: str = "auto") -> torch.device:
 def collect_answers(
     network: SmearNetwork, loader: DataLoader[Any], device: torch.device, description: str = ""
 ) -> Answers:
-    """Computes the answers to every image of a loader, in its order.
+    """Computes the outputs for all images of a loader, in its order.
 
     Args:
         network: Is put into eval mode.
-        loader: Gives (inputs, labels).
+        loader: Yields (inputs, labels).
         device: Where to compute.
         description: Text beside the progress bar; no bar if empty.
     """

@@ -1,15 +1,16 @@
-"""Sets of classes that hold the true one as often as promised, and what abstaining buys.
+"""Conformal prediction sets with guaranteed coverage, and selective accuracy.
 
-Split conformal prediction with the plainest score, the probability of the true class: of all
-scores that keep the promise over all images together, it gives the smallest sets. Scores that add
-up the classes in order (APS, RAPS) even out the coverage of easy and hard images, with larger
-sets.
+Split conformal prediction (Vovk, Gammerman and Shafer, "Algorithmic learning in a random world",
+2005) with the probability of the true class as score. Of all scores with the same marginal coverage
+it gives the smallest sets (Sadinle, Lei and Wasserman, "Least ambiguous set-valued classifiers with
+bounded error levels", 2019). Scores that add up the classes in order, APS (Romano et al. 2020) and
+RAPS (Angelopoulos et al. 2021), even out the coverage of easy and hard images with larger sets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,9 @@ from numpy.typing import NDArray
 from bcd.evaluation.bootstrap import Groups
 from bcd.evaluation.thresholds import Limit, lower_limit
 
-if TYPE_CHECKING:
-    pass
-
 Floats = NDArray[np.floating[Any]]
 
-_ROUNDING = 1e-9  # by so much a product may miss a whole number
+_ROUNDING = 1e-9  # tolerance for a product that should be an integer
 
 
 def conformal_threshold(
@@ -31,44 +29,44 @@ def conformal_threshold(
     coverage: float = 0.95,
     groups: Groups | None = None,
 ) -> Limit:
-    """Finds the probability from which on a class belongs to the set of a new image.
+    """Finds the lowest probability at which a class belongs to the prediction set of a new image.
 
-    Without groups it is the r-th smallest probability of a true class,
-    r = floor((n + 1) (1 - coverage)). A new image that is exchangeable with these n then has its
-    class in its set with a chance of 1 - r / (n + 1) or more; without ties, at most 1 / (n + 1)
-    above `coverage`. With groups, see `bcd.evaluation.thresholds`.
+    Without groups it is the r-th smallest probability of a true class, r = floor((n + 1)
+    (1 - coverage)). The set of a new image that is exchangeable with these n then contains its true
+    class with probability 1 - r / (n + 1) or more; without ties, at most 1 / (n + 1) above
+    `coverage`. For groups, see `bcd.evaluation.thresholds`.
 
     Args:
-        probabilities: (n, classes), n at least 1, of images the model was not trained on.
+        probabilities: (n, classes), n at least 1, of images that the model was not trained on.
         labels: (n,).
-        coverage: Wanted share of sets that hold the true class, between 0 and 1.
-        groups: (n,), what each image belongs to; None where each stands for itself.
+        coverage: Target share of sets that contain the true class, between 0 and 1.
+        groups: (n,), group of each image; None if images are independent.
 
     Returns:
-        The threshold, and the share of sets that may lack the true class: more than was wanted
-        where n or the number of groups is too small.
+        The threshold, and the share of sets that may miss the true class: larger than the target if
+        n or the number of groups is too small.
     """
     return lower_limit(probabilities[np.arange(len(labels)), labels], 1 - coverage, groups)
 
 
 def prediction_sets(probabilities: Floats, threshold: float) -> NDArray[np.bool_]:
-    """Which classes (n, classes) are in the set of each image.
+    """Which classes (n, classes) are in the prediction set of each image.
 
-    Where the model is right more often than was promised, some sets are empty: the image is like
-    no class as images of that class usually are.
+    If the model is more accurate than the target coverage, some sets are empty: the image is
+    atypical of all classes.
 
     Args:
         probabilities: (n, classes).
-        threshold: Of `conformal_threshold`.
+        threshold: From `conformal_threshold`.
     """
     sets: NDArray[np.bool_] = probabilities >= threshold
     return sets
 
 
-def set_figures(
+def set_metrics(
     sets: NDArray[np.bool_], labels: NDArray[np.int64], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """What sets are worth, as plain data.
+    """Coverage and size of prediction sets.
 
     Args:
         sets: (n, classes), n at least 1.
@@ -77,34 +75,37 @@ def set_figures(
 
     Returns:
         `coverage`, `coverage_by_class` (None for a class that does not occur), `mean_size` and
-        `single`, the share of sets with one class.
+        `singleton_share`, the share of sets with a single class.
     """
-    held = sets[np.arange(len(labels)), labels]
+    covered = sets[np.arange(len(labels)), labels]
     sizes = sets.sum(axis=1)
-    own = [held[labels == c] for c in range(len(classes))]
+    by_class = [covered[labels == c] for c in range(len(classes))]
     return {
-        "coverage": float(held.mean()),
+        "coverage": float(covered.mean()),
         "coverage_by_class": {
-            name: float(h.mean()) if len(h) else None for name, h in zip(classes, own, strict=True)
+            name: float(values.mean()) if len(values) else None
+            for name, values in zip(classes, by_class, strict=True)
         },
         "mean_size": float(sizes.mean()),
-        "single": float((sizes == 1).mean()),
+        "singleton_share": float((sizes == 1).mean()),
     }
 
 
 def risk_coverage(
     confidence: Floats, correct: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Share of mistakes among the surest images, for every number of them that is kept.
+    """Error rate among the most confident images, for each number of images kept.
 
-    Images that tie count with the mean of their block, so the order of the images is nothing.
+    The risk-coverage curve of El-Yaniv and Wiener, "On the foundations of noise-free selective
+    classification", 2010. Tied images get the mean error of their tie, so the order of the images
+    does not matter.
 
     Args:
-        confidence: (n,), higher is surer; n at least 1.
+        confidence: (n,), higher is more confident; n at least 1.
         correct: (n,).
 
     Returns:
-        Shares kept (n,), from 1 / n to 1, and shares of mistakes (n,).
+        Shares kept (n,), from 1 / n to 1, and error rates (n,).
     """
     _, block, sizes = np.unique(-confidence, return_inverse=True, return_counts=True)
     share = np.bincount(block, ~correct, minlength=len(sizes)) / sizes
@@ -112,8 +113,15 @@ def risk_coverage(
     return kept / len(confidence), np.repeat(share, sizes).cumsum() / kept
 
 
-def area_under_risk(risk: NDArray[np.float64]) -> float:
-    """Mean share of mistakes over all numbers of images kept; `risk` is `risk_coverage`'s."""
+def aurc(risk: NDArray[np.float64]) -> float:
+    """Area under the risk-coverage curve: the mean error rate over all numbers of images kept.
+
+    Geifman, Uziel and El-Yaniv, "Bias-reduced uncertainty estimation for deep neural classifiers",
+    2019.
+
+    Args:
+        risk: (n,), from `risk_coverage`.
+    """
     return float(risk.mean())
 
 
@@ -122,15 +130,15 @@ def selective_accuracy(
     correct: NDArray[np.bool_],
     coverages: Sequence[float] = (1.0, 0.98, 0.95, 0.9),
 ) -> dict[str, float]:
-    """Accuracy where only the surest images are decided, the others referred.
+    """Accuracy if only the most confident images are decided and the others are referred.
 
     Args:
-        confidence: (n,), higher is surer; n at least 1.
+        confidence: (n,), higher is more confident; n at least 1.
         correct: (n,).
         coverages: Shares to decide, above 0 and up to 1; rounded up to whole images.
 
     Returns:
-        By coverage as text, so that JSON keeps it.
+        By coverage as text, as JSON keys are text.
     """
     _, risk = risk_coverage(confidence, correct)
     kept = [max(int(np.ceil(c * len(risk) - _ROUNDING)), 1) for c in coverages]

@@ -1,7 +1,8 @@
-"""Changes of an image's pixels: light, colour, stain, focus, camera and storage, by strength.
+"""Corruptions of an image's pixels, by strength: light, colour, stain, focus, camera, compression.
 
-Each takes uint8 RGB of any height and width and gives a new array of the same shape; lengths are
-in pixels of the image given. What they need of chance comes from the generator handed in.
+Each takes uint8 RGB of any height and width and returns a new array of the same shape. Lengths are
+in pixels of the given image. Random draws come from the generator passed in. Suites of corruptions
+are in `corruption_suites`.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from bcd.data.stains import draw_jitter, restain
 Pixels = NDArray[np.uint8]
 Layer = NDArray[np.float32]
 
-# Red, green and blue in the brightness of a pixel (ITU-R BT.601), as in JPEG and in grey images.
+# Weights of red, green and blue in the brightness (ITU-R BT.601), as in JPEG and in grey images.
 _LUMA = (0.299, 0.587, 0.114)
 
-# CIE XYZ to linear sRGB (IEC 61966-2-1), and the light (kelvin) for which sRGB's white is white.
+# CIE XYZ to linear sRGB (IEC 61966-2-1), and the colour temperature (kelvin) of its white point.
 _TO_RGB = np.array(
     [(3.2406, -1.5372, -0.4986), (-0.9689, 1.8758, 0.0415), (0.0557, -0.2040, 1.0570)]
 )
@@ -29,7 +30,7 @@ DAYLIGHT = 6500.0
 
 
 def brightness(pixels: Pixels, factor: float) -> Pixels:
-    """Multiplies by a factor; what gets brighter than white is white."""
+    """Multiplies by a factor and clips at white."""
     return _mapped(pixels, np.arange(256) * factor)
 
 
@@ -46,33 +47,36 @@ def saturation(pixels: Pixels, factor: float) -> Pixels:
 
 
 def hue(pixels: Pixels, degrees: float) -> Pixels:
-    """Turns the hue (HSV) on the colour circle; from red towards green where above 0."""
-    # As floats: in bytes a step of hue is two degrees.
+    """Rotates the hue (HSV) by degrees; above 0 from red towards green."""
+    # As floats, because in bytes a step of hue is two degrees.
     layers = _layer(cv2.cvtColor(pixels.astype(np.float32), cv2.COLOR_RGB2HSV))
     layers[..., 0] = np.mod(layers[..., 0] + np.float32(degrees), np.float32(360))
     return _rounded(_layer(cv2.cvtColor(layers, cv2.COLOR_HSV2RGB)))
 
 
 def stain(pixels: Pixels, share: float, rng: np.random.Generator) -> Pixels:
-    """Makes each of three stains stronger or weaker by a share, at random which.
+    """Makes each of three stains stronger or weaker by a share; random signs decide which.
 
     Args:
         pixels: RGB, (height, width, 3).
-        share: Of each stain's amount, added or taken away; below 1.
+        share: Of each stain's amount, added or removed; below 1.
         rng: Draws the three signs.
     """
     return restain(pixels, 1 + share * rng.choice((-1.0, 1.0), 3))
 
 
 def hed_jitter(pixels: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
-    """Changes the three stains at random by up to `strength`, each times and plus (HED jitter)."""
+    """Changes the three stains at random by up to `strength`, multiplicatively and additively.
+
+    HED jitter (Tellez et al., "Whole-slide mitosis detection in H&E breast histology", 2018).
+    """
     return restain(pixels, *draw_jitter(strength, rng))
 
 
 def white_balance(pixels: Pixels, kelvin: float) -> Pixels:
-    """Shows the image in daylight of another colour, for a camera balanced for 6500 K.
+    """Renders the image in daylight of another colour, for a camera balanced for 6500 K.
 
-    Red and blue change, green stays, as in a camera's own correction: below 6500 K the image is
+    Red and blue change, green does not, as in a camera's own correction. Below 6500 K the image is
     warmer (redder), above it colder.
 
     Args:
@@ -88,25 +92,25 @@ def white_balance(pixels: Pixels, kelvin: float) -> Pixels:
 
 
 def defocus(pixels: Pixels, radius: float) -> Pixels:
-    """Spreads each point over a disc of that radius, as a lens out of focus does."""
+    """Convolves with a disc of that radius, as a lens out of focus does."""
     return _filtered(pixels, _disc(radius))
 
 
 def gaussian_blur(pixels: Pixels, sd: float) -> Pixels:
-    """Blurs with a Gaussian of that standard deviation, cut off at 5x5 pixels."""
+    """Blurs with a Gaussian of that standard deviation and a kernel of 5 x 5 pixels."""
     blurred = cv2.GaussianBlur(pixels, (5, 5), sd, borderType=cv2.BORDER_REFLECT_101)
     return _pixels(blurred)
 
 
 def motion_blur(pixels: Pixels, length: float, rng: np.random.Generator) -> Pixels:
-    """Spreads each point over a straight line of that length, in a direction drawn."""
+    """Convolves with a straight line of that length in a random direction."""
     angle = rng.uniform(0, np.pi)
     along = np.linspace(-0.5, 0.5, 8 * int(np.ceil(length)) + 1) * length
     return _filtered(pixels, _spread(along * np.cos(angle), along * np.sin(angle)))
 
 
 def jpeg(pixels: Pixels, quality: float) -> Pixels:
-    """Stores as JPEG (4:2:0) of a quality from 1 to 100, and reads it again."""
+    """Compresses as JPEG (4:2:0) with a quality from 1 to 100."""
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     _, code = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
     decoded: Any = cv2.imdecode(code, cv2.IMREAD_COLOR)
@@ -114,7 +118,7 @@ def jpeg(pixels: Pixels, quality: float) -> Pixels:
 
 
 def noise(pixels: Pixels, sd: float, rng: np.random.Generator) -> Pixels:
-    """Adds normal noise to each colour of each pixel; `sd` is a share of full brightness."""
+    """Adds normal noise to each channel of each pixel; `sd` is relative to full brightness."""
     grain = rng.standard_normal(pixels.shape, dtype=np.float32)
     grain *= np.float32(255 * sd)
     grain += pixels
@@ -122,16 +126,16 @@ def noise(pixels: Pixels, sd: float, rng: np.random.Generator) -> Pixels:
 
 
 def pixelation(pixels: Pixels, factor: float) -> Pixels:
-    """Averages squares of `factor` pixels a side, and shows them as squares."""
+    """Averages blocks of `factor` x `factor` pixels."""
     height, width = pixels.shape[:2]
     coarse = (max(1, round(width / factor)), max(1, round(height / factor)))
     small = cv2.resize(pixels, coarse, interpolation=cv2.INTER_AREA)
-    # Enlarging by area keeps the squares in place; INTER_NEAREST moves them by up to a pixel.
+    # INTER_AREA keeps the blocks in place; INTER_NEAREST moves them by up to a pixel.
     return _pixels(cv2.resize(small, (width, height), interpolation=cv2.INTER_AREA))
 
 
 def zoom(pixels: Pixels, factor: float) -> Pixels:
-    """Enlarges about the centre; where it shrinks, the border is a mirror."""
+    """Scales about the centre; a factor below 1 fills the border by reflection."""
     height, width = pixels.shape[:2]
     x, y = (1 - factor) * (width - 1) / 2, (1 - factor) * (height - 1) / 2
     matrix = np.array([(factor, 0, x), (0, factor, y)])
@@ -140,13 +144,13 @@ def zoom(pixels: Pixels, factor: float) -> Pixels:
 
 
 def _mapped(pixels: Pixels, levels: NDArray[np.floating[Any]]) -> Pixels:
-    """Replaces each value by `levels` (256,), or (256, 3) for each colour its own."""
+    """Maps each value by `levels` (256,), or by (256, 3) with one column per channel."""
     table = _rounded(levels.astype(np.float32))
     return _pixels(cv2.LUT(pixels, table.reshape(1, 256, -1)))
 
 
 def _rounded(values: Layer) -> Pixels:
-    """The nearest bytes to a layer of values, which is written over."""
+    """Rounds values to bytes, in place."""
     np.rint(values, out=values)
     return _pixels(np.clip(values, 0, 255, out=values))
 
@@ -184,8 +188,8 @@ def _disc(radius: float) -> Layer:
 def _spread(x: NDArray[np.float64], y: NDArray[np.float64]) -> Layer:
     """Kernel that averages the image over points (pixels from the centre).
 
-    Between pixels the image is taken to be bilinear, so that discs and lines of less than a
-    pixel blur a little rather than not at all.
+    Between pixels the image is interpolated bilinearly, so that discs and lines smaller than a
+    pixel blur a little instead of not at all.
     """
     reach = int(np.ceil(max(np.abs(x).max(), np.abs(y).max())))
     offsets = np.arange(-reach, reach + 1)

@@ -1,4 +1,4 @@
-"""The figures of a set of predictions, all from its confusion matrix and its probabilities."""
+"""Metrics of a set of predictions, from its confusion matrix and its probabilities."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.evaluation.calibration import SMALLEST, reliability
+from bcd.evaluation.calibration import MIN_PROBABILITY, reliability
 
-# The figures that stand in tables, in this order.
-HEADLINE = ("accuracy", "precision", "recall", "f1")
-# The figures of a class that it has only where there is an image of it.
-OF_CLASS = ("sensitivity_by_class", "precision_by_class")
+# The metrics shown in tables, in this order.
+HEADLINE_METRICS = ("accuracy", "precision", "recall", "f1")
+# Metrics by class that are undefined for a class without images.
+CLASS_METRICS = ("sensitivity_by_class", "precision_by_class")
 
 
 def confusion(
     labels: NDArray[np.int64], predictions: NDArray[np.int64], k: int
 ) -> NDArray[np.int64]:
-    """Confusion matrix (k, k): rows are true classes, columns predicted ones."""
+    """Confusion matrix (k, k): rows are true classes, columns are predicted classes."""
     return np.bincount(labels * k + predictions, minlength=k * k).reshape(k, k).astype(np.int64)
 
 
@@ -30,40 +30,40 @@ def compute_metrics(
     benign: int | None,
     prevalence: float | None = None,
 ) -> dict[str, Any]:
-    """Computes every figure of `metrics.json` for one set of images.
+    """Computes all metrics of `metrics.json` for a set of images.
 
-    Precision, recall and F1 are macro averages: plain means over the classes that occur. A class of
-    which there is no image has no sensitivity and no precision (None) and is left out of the
-    averages, where scikit-learn and torchmetrics would count 0 if it was predicted. The precision
-    of a class that occurs and is never predicted is None too, and counts as 0 in the average, as
-    there. Balanced accuracy is the mean recall. `mcc` is Matthews' correlation, 0 where there is
-    only one class or one is predicted, as in scikit-learn. `loss` is the mean
-    negative log-likelihood, `brier` the mean over images of the summed squared differences (0 to
-    2), `ece` the expected calibration error. `auroc` and `average_precision` set each class against
-    the rest, and are None where there is no image of the class or none of the rest; their means
-    leave such classes out. The clinical figures treat every class but the benign one as
-    malignant; they are None where there is no image to take them from, and predictive values
-    where nothing is called so.
+    Precision, recall and F1 are macro averages over the classes that occur. A class without images
+    has no sensitivity and no precision (None) and is left out of the averages, where scikit-learn
+    and torchmetrics count 0 if it was predicted. The precision of a class that occurs and is
+    never predicted is None too, and counts as 0 in the average, as in these libraries. Balanced
+    accuracy is the mean recall. `mcc` is Matthews' correlation coefficient (Matthews 1975), 0 if
+    there is a single class or a single one is predicted, as in scikit-learn. `loss` is the mean
+    negative log-likelihood, `brier` the mean over images of the summed squared differences (Brier
+    1950; 0 to 2), and `ece` the expected calibration error (Naeini et al. 2015). `auroc` and
+    `average_precision` compare each class with the rest; they are None if there is no image of the
+    class or none of the rest, and their means leave out such classes. The clinical metrics treat
+    all classes but the benign one as malignant. They are None if no image defines them, and
+    predictive values are None if no image is called so.
 
     Args:
         probabilities: (n, classes), rows sum to 1.
         labels: (n,), indices into `classes`.
         classes: Class names.
-        benign: Index of the benign class; without one there are no clinical figures.
-        prevalence: Share of malignant images for which to give the predictive values; None takes
-            the share in these images.
+        benign: Index of the benign class; None leaves out the clinical metrics.
+        prevalence: Share of malignant images for the predictive values; None uses the share in
+            these images.
 
     Returns:
-        Plain numbers, lists and dicts, ready for JSON.
+        Numbers, lists and dicts, ready for JSON.
     """
     predictions = probabilities.argmax(axis=1)
     matrix = confusion(labels, predictions, len(classes))
-    figures = matrix_figures(matrix)
-    for name in OF_CLASS:
-        figures[name] = np.where(matrix.sum(axis=1) > 0, figures[name], np.nan)
+    from_matrix = confusion_metrics(matrix)
+    for name in CLASS_METRICS:
+        from_matrix[name] = np.where(matrix.sum(axis=1) > 0, from_matrix[name], np.nan)
     metrics: dict[str, Any] = {
         name: _named(value, classes) if name.endswith("_by_class") else float(value)
-        for name, value in figures.items()
+        for name, value in from_matrix.items()
     }
     metrics |= {
         "loss": float(losses(probabilities, labels).mean()),
@@ -79,33 +79,33 @@ def compute_metrics(
     return metrics
 
 
-def matrix_figures(matrices: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
-    """Computes the figures that follow from confusion matrices alone.
+def confusion_metrics(matrices: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """Computes the metrics that follow from confusion matrices alone.
 
     Args:
         matrices: (..., k, k), counts or weights; rows are true classes.
 
     Returns:
-        Each of shape (...), or (..., k) where the name ends in `_by_class`; NaN where a ratio of a
+        Arrays of shape (...), or (..., k) if the name ends in `_by_class`; NaN if the ratio of a
         class has no denominator.
     """
     m = np.asarray(matrices, dtype=np.float64)
-    right = np.diagonal(m, axis1=-2, axis2=-1)
+    correct = np.diagonal(m, axis1=-2, axis2=-1)
     support, predicted, n = m.sum(axis=-1), m.sum(axis=-2), m.sum(axis=(-2, -1))
-    every = n[..., None]
-    recall, precision = _ratio(right, support), _ratio(right, predicted)
+    total = n[..., None]
+    recall, precision = _ratio(correct, support), _ratio(correct, predicted)
     counted = support > 0
-    chance = (support * predicted).sum(axis=-1)
+    expected = (support * predicted).sum(axis=-1)
     spread = (n**2 - (support**2).sum(axis=-1)) * (n**2 - (predicted**2).sum(axis=-1))
     return {
-        "accuracy": _ratio(right.sum(axis=-1), n),
+        "accuracy": _ratio(correct.sum(axis=-1), n),
         "balanced_accuracy": _mean(recall, counted),
         "precision": _mean(precision, counted),
         "recall": _mean(recall, counted),
-        "f1": _mean(_ratio(2 * right, support + predicted), counted),
-        "mcc": np.nan_to_num(_ratio(n * right.sum(axis=-1) - chance, np.sqrt(spread))),
+        "f1": _mean(_ratio(2 * correct, support + predicted), counted),
+        "mcc": np.nan_to_num(_ratio(n * correct.sum(axis=-1) - expected, np.sqrt(spread))),
         "sensitivity_by_class": recall,
-        "specificity_by_class": _ratio(every - support - predicted + right, every - support),
+        "specificity_by_class": _ratio(total - support - predicted + correct, total - support),
         "precision_by_class": precision,
     }
 
@@ -113,16 +113,16 @@ def matrix_figures(matrices: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
 def losses(
     probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Negative log-likelihood (n,) of each image, in nats; finite whatever was said."""
+    """Negative log-likelihood (n,) of each image, in nats; always finite."""
     chosen = probabilities[np.arange(len(labels)), labels]
-    loss: NDArray[np.float64] = -np.log(np.clip(chosen, SMALLEST, None))
+    loss: NDArray[np.float64] = -np.log(np.clip(chosen, MIN_PROBABILITY, None))
     return loss
 
 
 def brier_scores(
     probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Sum over the classes of the squared difference to the truth, (n,), between 0 and 2."""
+    """Squared distance of the probabilities to the true class, (n,), between 0 and 2."""
     truth = np.arange(probabilities.shape[1]) == labels[:, None]
     score: NDArray[np.float64] = ((probabilities - truth) ** 2).sum(axis=1)
     return score
@@ -134,7 +134,7 @@ def clinical_at_threshold(
     threshold: float,
     prevalence: float | None = None,
 ) -> dict[str, float | None]:
-    """Computes the clinical figures where `threshold` or more is called malignant.
+    """Computes the clinical metrics if images with `threshold` or more are called malignant.
 
     Args:
         p_malignant: (n,), between 0 and 1.
@@ -149,27 +149,29 @@ def clinical_at_threshold(
 
 
 def _clinical(
-    truth: NDArray[np.bool_], said: NDArray[np.bool_], prevalence: float | None
+    truth: NDArray[np.bool_], called: NDArray[np.bool_], prevalence: float | None
 ) -> dict[str, float | None]:
-    """Malignant against benign; the predictive values follow from the prevalence by Bayes.
+    """Malignant against benign; predictive values follow from the prevalence by Bayes' theorem.
 
-    Sensitivity is None without a malignant image, specificity without a benign one, and the
-    predictive values where either is, or where nothing is called malignant or benign.
+    Sensitivity is None without a malignant image, specificity without a benign one. The predictive
+    values are None if either is, or if no image is called malignant or benign, respectively.
     """
     share = float(_ratio(truth.sum(), len(truth))) if prevalence is None else float(prevalence)
-    sensitivity = float(said[truth].mean()) if truth.any() else None
-    specificity = float((~said)[~truth].mean()) if not truth.all() else None
-    given: dict[str, float | None] = {
+    sensitivity = float(called[truth].mean()) if truth.any() else None
+    specificity = float((~called)[~truth].mean()) if not truth.all() else None
+    rates: dict[str, float | None] = {
         "malignant_sensitivity": sensitivity,
         "malignant_specificity": specificity,
     }
     if sensitivity is None or specificity is None:
-        return {**given, "malignant_ppv": None, "malignant_npv": None, "prevalence": share}
-    found, cleared = sensitivity * share, specificity * (1 - share)
+        return {**rates, "malignant_ppv": None, "malignant_npv": None, "prevalence": share}
+    true_positive, true_negative = sensitivity * share, specificity * (1 - share)
     return {
-        **given,
-        "malignant_ppv": _known(_ratio(found, found + (1 - specificity) * (1 - share))),
-        "malignant_npv": _known(_ratio(cleared, cleared + (1 - sensitivity) * share)),
+        **rates,
+        "malignant_ppv": _known(
+            _ratio(true_positive, true_positive + (1 - specificity) * (1 - share))
+        ),
+        "malignant_npv": _known(_ratio(true_negative, true_negative + (1 - sensitivity) * share)),
         "prevalence": share,
     }
 
@@ -196,16 +198,16 @@ def _rankings(
     return found
 
 
-def _ratio(above: Any, below: Any) -> NDArray[np.float64]:
-    """Ratio, NaN where there is no denominator."""
-    above, below = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
-    nothing = np.full_like(above, np.nan)
-    ratio: NDArray[np.float64] = np.divide(above, below, out=nothing, where=below > 0)
+def _ratio(numerator: Any, denominator: Any) -> NDArray[np.float64]:
+    """Ratio; NaN if the denominator is 0."""
+    above, below = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    ratio: NDArray[np.float64] = np.full_like(above, np.nan)
+    np.divide(above, below, out=ratio, where=below > 0)
     return ratio
 
 
 def _mean(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Mean over the last axis of the values that count; NaN among them is 0."""
+    """Mean over the last axis of the values that count; NaN among them counts as 0."""
     return _ratio((np.nan_to_num(values) * counted).sum(axis=-1), counted.sum(axis=-1))
 
 

@@ -1,4 +1,4 @@
-"""`predictions.csv` and its JSON twin: one row an image, the same from train, eval and predict."""
+"""Rows of `predictions.csv` or `.json`, the same from train, eval and predict."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 
 from bcd.storage import write_csv, write_text, written_path
 
-# Why an image has no answer, or none that was decided on.
+# Reasons for a missing prediction, or for one without a decision.
 UNREADABLE, NOT_FINITE, UNCALIBRATED = "unreadable", "not finite", "uncalibrated"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said of one image.
+    """The prediction for one image.
 
     Attributes:
         path: Of the image.
-        label: Its true class; empty where unknown.
-        probabilities: One per class; empty where there is no answer.
-        error: Why it could not be read, else empty.
-        refer: All reasons why a person should look at it; empty where there is none.
-        malignant: Whether it is called malignant; None where that is not decided.
+        label: Its true class; empty if unknown.
+        probabilities: One per class; empty if there is no prediction.
+        error: Why the image could not be read; empty if it could.
+        refer: All reasons for referring the image to a person; empty if there is none.
+        malignant: Whether it is called malignant; None if that was not decided.
     """
 
     path: str
@@ -36,35 +36,63 @@ class Prediction:
 
     @property
     def best(self) -> int | None:
-        """Index of the most probable class, the first of equals; None without an answer."""
+        """Index of the most probable class, the first of ties; None without a prediction."""
         return max(range(len(self.probabilities)), key=self.probabilities.__getitem__, default=None)
 
 
-def columns(classes: Sequence[str]) -> list[str]:
-    """Columns of `predictions.csv`, in their order.
+@dataclass(frozen=True)
+class Mistake:
+    """A misclassified image.
 
-    `malignant` is what the decision policy's threshold says of the probability of malignancy, not
-    whether the most probable class is malignant. `refer` says whether a person should look at the
-    image, `reason` names all reasons why, joined by semicolons.
+    Attributes:
+        index: Of its prediction.
+        path: Of the image.
+        label: Its true class.
+        prediction: The predicted class.
+        probability: Of the predicted class.
+    """
+
+    index: int
+    path: str
+    label: str
+    prediction: str
+    probability: float
+
+
+def find_mistakes(predictions: Sequence[Prediction], classes: Sequence[str]) -> list[Mistake]:
+    """Finds predictions that differ from the label, most confident first."""
+    found = []
+    for index, p in enumerate(predictions):
+        if (best := p.best) is not None and classes[best] != p.label:
+            found.append(Mistake(index, p.path, p.label, classes[best], p.probabilities[best]))
+    return sorted(found, key=lambda mistake: -mistake.probability)
+
+
+def columns(classes: Sequence[str]) -> list[str]:
+    """Columns of `predictions.csv`, in order.
+
+    `malignant` compares the probability of malignancy with the decision policy's threshold; the
+    most probable class may differ. `refer` is whether the image is referred to a person, and
+    `reason` lists all reasons, separated by semicolons.
     """
     probabilities = [f"p_{name}" for name in classes]
-    said = ["path", "label", "prediction", "probability", *probabilities]
-    return [*said, "malignant", "refer", "reason", "error"]
+    leading = ["path", "label", "prediction", "probability", *probabilities]
+    return [*leading, "malignant", "refer", "reason", "error"]
 
 
 def prediction_record(p: Prediction, classes: Sequence[str]) -> dict[str, Any]:
-    """Turns a prediction into a record with `columns`; None where something is not known.
+    """Converts a prediction to a record with `columns`; None where a value is unknown.
 
-    An image without an answer has no prediction, and is referred.
+    An image without a prediction is referred.
     """
     best = p.best
-    given = p.probabilities or (None,) * len(classes)
+    each = p.probabilities or (None,) * len(classes)
     values = (
         written_path(p.path),
         p.label,
         "" if best is None else classes[best],
         None if best is None else p.probabilities[best],
-        *given,
+        *each,
         p.malignant,
         bool(p.refer) or best is None,
         "; ".join(p.refer or (UNREADABLE,) * (best is None)),
@@ -74,14 +102,14 @@ def prediction_record(p: Prediction, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def prediction_cells(p: Prediction, classes: Sequence[str]) -> list[str]:
-    """Turns a prediction into a row of `predictions.csv`."""
+    """Converts a prediction to a row of `predictions.csv`."""
     return [_cell(value) for value in prediction_record(p, classes).values()]
 
 
 def write_predictions(
     file: Path, predictions: Sequence[Prediction], classes: Sequence[str]
 ) -> None:
-    """Writes records as CSV, or as a JSON list where the file's name ends in .json."""
+    """Writes records as CSV, or as a JSON list if the file's name ends in .json."""
     if file.suffix.lower() == ".json":
         records = [prediction_record(p, classes) for p in predictions]
         write_text(file, json.dumps(records, indent=1) + "\n")

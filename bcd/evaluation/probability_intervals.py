@@ -1,7 +1,9 @@
-"""Confidence intervals of the figures that need probabilities, by the bootstrap of `intervals`.
+"""Confidence intervals of AUROC, average precision, loss and Brier score.
 
-Areas are computed anew in every draw from how often each image was drawn. With 3,000 images,
-four classes and 2,000 draws that takes some 0.3 seconds, and grows with images times draws.
+The method is described in `intervals`; the metrics of the confusion matrix are in
+`confusion_intervals`. The areas are computed anew for each bootstrap sample from how often each
+image was drawn. With 3,000 images, four classes and 2,000 samples this takes about 0.3 seconds, and
+it grows with images times samples.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from bcd.evaluation.bootstrap import (
     Floats,
     Groups,
     bootstrap,
-    freedoms,
-    group_numbers,
+    degrees_of_freedom,
+    group_ids,
 )
-from bcd.evaluation.calibration import SMALLEST
+from bcd.evaluation.calibration import MIN_PROBABILITY
 from bcd.evaluation.intervals import Interval, limits
 from bcd.evaluation.metrics import brier_scores, losses
 
@@ -39,72 +41,73 @@ def probability_intervals(
 ) -> dict[str, Any]:
     """Intervals of AUROC, average precision, loss and Brier score.
 
-    How often they hold the truth in simulated data sets is tabled in docs/promises.md. The expected
-    calibration error has none: noise alone lifts it, in every draw again, so an interval around it
-    would never hold the error of a calibrated model. See `chance_level`.
+    docs/promises.md tabulates how often they contain the true value in simulated data sets. The
+    expected calibration error has no interval: noise alone increases it, in each sample again, so
+    an interval around it would never contain the error of a calibrated model. See
+    `calibration.calibrated_error_level`.
 
     Args:
         probabilities: (n, classes), rows sum to 1.
         labels: (n,), indices into `classes`.
         classes: Class names.
-        groups: (n,), what each image belongs to; None where images are independent.
-        level: Of confidence, between 0 and 1.
-        draws: Of the bootstrap.
-        seed: Of the draws.
+        groups: (n,), group of each image; None if images are independent.
+        level: Confidence level, between 0 and 1.
+        draws: Number of bootstrap samples.
+        seed: Of the bootstrap.
 
     Returns:
-        By the names of `compute_metrics`: (low, high), or a dict of them by class; None where the
-        figure is None.
+        (low, high) by the names of `compute_metrics`, or a dict of them by class; None where the
+        metric is None.
 
     Raises:
-        ValueError: There is no image, or not a group for each.
+        ValueError: There are no images, or `groups` has another length.
     """
-    places = group_numbers(groups, len(labels))
+    places = group_ids(groups, len(labels))
     g, k = int(places.max()) + 1, len(classes)
     by_class = np.bincount(places * k + labels, minlength=g * k).reshape(g, k).astype(np.float64)
     clusters, every = Clusters(np.ones(g), by_class), by_class.sum(axis=1)
-    # Images of a class and the others: an area wants both.
+    # Images of a class and all others: an area needs both.
     sides = np.stack([by_class, every[:, None] - by_class], axis=-1)
     ranked = np.flatnonzero(sides.any(axis=0).all(axis=-1)).tolist()
     sums = _sums(probabilities, labels, places, g)
-    areas = [areas_of(probabilities[:, c], labels == c, places) for c in ranked]
+    areas = [prepare_areas(probabilities[:, c], labels == c, places) for c in ranked]
 
-    def figures(weights: Floats) -> dict[str, Floats]:
+    def metrics(weights: Floats) -> dict[str, Floats]:
         return _averages(weights, sums, every) | _areas(weights, areas)
 
     sizes = dict.fromkeys(("loss", "brier"), every)
     for name in ("auroc", "average_precision") if areas else ():
         sizes |= {name: sides[:, ranked].reshape(g, -1), f"{name}_by_class": sides[:, ranked]}
-    drawn = bootstrap(clusters, figures, sizes, draws, seed, width=len(labels))
-    freedom = freedoms(clusters, figures, width=len(labels))
-    highest = {"loss": -float(np.log(SMALLEST)), "brier": 2.0}
+    samples = bootstrap(clusters, metrics, sizes, draws, seed, width=len(labels))
+    df = degrees_of_freedom(clusters, metrics, width=len(labels))
+    highest = {"loss": -float(np.log(MIN_PROBABILITY)), "brier": 2.0}
     pairs: dict[str, list[Interval]] = {}
-    for name, values in figures(clusters.times[None]).items():
+    for name, values in metrics(clusters.times[None]).items():
         span = (0.0, highest.get(name, 1.0))
-        given = (values[0], drawn[name], sizes[name], freedom[name])
-        low, high = limits(clusters, *given, level, span)
+        inputs = (values[0], samples[name], sizes[name], df[name])
+        low, high = limits(clusters, *inputs, level, span)
         pairs[name] = list(zip(low.ravel().tolist(), high.ravel().tolist(), strict=True))
     return _named(pairs, classes, [classes[c] for c in ranked])
 
 
-def areas_of(
+def prepare_areas(
     scores: NDArray[np.floating[Any]], truth: NDArray[np.bool_], places: NDArray[np.int64]
 ) -> Areas:
-    """Prepares the areas under the ROC curve and under precision over recall for many draws.
+    """Prepares the areas under the ROC and precision-recall curves for many bootstrap samples.
 
     Args:
         scores: (n,).
-        truth: (n,), some true and some not.
-        places: (n,), number of each image's group.
+        truth: (n,), with both values.
+        places: (n,), group number of each image.
 
     Returns:
-        Maps how often each group was drawn, (m, groups), to both areas (m,). Ties count half in the
-        first and are one threshold in the second, as in scikit-learn. NaN where nothing that is
-        true was drawn, or nothing that is not.
+        A function that maps how often each group was drawn, (m, groups), to both areas (m,). As in
+        scikit-learn, ties count half in the first area and are one threshold in the second. NaN
+        where no positive image was drawn, or no negative one.
     """
     order = np.argsort(-scores, kind="stable")
     owners, keys, true = places[order], -scores[order], np.flatnonzero(truth[order])
-    # Where the threshold of each true image begins and ends, among all and among the true ones.
+    # Where the ties of each positive image begin and end, among all and among positive images.
     first, last = (np.searchsorted(keys, keys[true], side) for side in _SIDES)
     true_first, true_last = (np.searchsorted(keys[true], keys[true], side) for side in _SIDES)
 
@@ -140,7 +143,7 @@ def _areas(weights: Floats, areas: Sequence[Areas]) -> dict[str, Floats]:
     if not areas:
         return {}
     pairs = [area(weights) for area in areas]
-    roc, precision = (np.stack(figures, axis=1) for figures in zip(*pairs, strict=True))
+    roc, precision = (np.stack(values, axis=1) for values in zip(*pairs, strict=True))
     return {
         "auroc": roc.mean(axis=1),
         "auroc_by_class": roc,
@@ -157,11 +160,11 @@ def _sums(
 ) -> Floats:
     """What each group adds to loss and Brier score, (g, 2)."""
     each = (losses(probabilities, labels), brier_scores(probabilities, labels))
-    return np.column_stack([np.bincount(places, figure, minlength=g) for figure in each])
+    return np.column_stack([np.bincount(places, values, minlength=g) for values in each])
 
 
 def _averages(weights: Floats, sums: Floats, every: Floats) -> dict[str, Floats]:
-    """Loss and Brier score (m,) of draws."""
+    """Loss and Brier score (m,) of bootstrap samples."""
     drawn, n = weights @ sums, weights @ every
     return {"loss": drawn[:, 0] / n, "brier": drawn[:, 1] / n}
 
@@ -169,7 +172,7 @@ def _averages(weights: Floats, sums: Floats, every: Floats) -> dict[str, Floats]
 def _named(
     pairs: dict[str, list[Interval]], classes: Sequence[str], ranked: Sequence[str]
 ) -> dict[str, Any]:
-    """Intervals by name and class; None for areas that are not there."""
+    """Intervals by name and class; None for areas that are undefined."""
     found: dict[str, Any] = {name: pairs[name][0] for name in ("loss", "brier")}
     for name in ("auroc", "average_precision"):
         by_class: dict[str, Interval | None] = dict.fromkeys(classes)

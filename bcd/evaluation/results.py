@@ -1,4 +1,4 @@
-"""Evaluates answers to images of a catalog, and writes what came out."""
+"""Computes all metrics of a network's outputs for images of a catalog."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ from numpy.typing import NDArray
 
 from bcd.data.catalog import Catalog
 from bcd.evaluation.answers import Answers, check_finite, softmax
-from bcd.evaluation.bootstrap import effective_groups, named_groups
-from bcd.evaluation.calibration import chance_level, debiased_error, reliability
+from bcd.evaluation.bootstrap import effective_groups, fill_group_names
+from bcd.evaluation.calibration import (
+    Reliability,
+    calibrated_error_level,
+    debiased_calibration_error,
+    reliability,
+)
 from bcd.evaluation.conformal import (
-    area_under_risk,
+    aurc,
     prediction_sets,
     risk_coverage,
     selective_accuracy,
-    set_figures,
+    set_metrics,
 )
+from bcd.evaluation.confusion_intervals import confusion_intervals
 from bcd.evaluation.decision import DecisionPolicy, Decisions, count_reasons, p_malignant, referred
-from bcd.evaluation.intervals import confusion_intervals, wilson
+from bcd.evaluation.intervals import wilson
 from bcd.evaluation.metrics import clinical_at_threshold, compute_metrics, losses
 from bcd.evaluation.predictions import Prediction
 from bcd.evaluation.probability_intervals import probability_intervals
@@ -31,13 +37,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Result:
-    """What came out on one set of images.
+    """Metrics and predictions for a set of images.
 
     Attributes:
-        metrics: The figures, ready for JSON.
+        metrics: All metrics, ready for JSON.
         predictions: Of each image.
-        uncalibrated: Probabilities before the temperature, (n, classes).
-        probabilities: After it, (n, classes).
+        uncalibrated: Probabilities before temperature scaling, (n, classes).
+        probabilities: Probabilities after it, (n, classes).
         labels: (n,).
     """
 
@@ -46,6 +52,18 @@ class Result:
     uncalibrated: Floats
     probabilities: Floats
     labels: NDArray[np.int64]
+
+    @property
+    def reliability(self) -> tuple[Reliability, Reliability]:
+        """Reliability before and after temperature scaling."""
+        before = reliability(self.uncalibrated, self.labels)
+        return before, reliability(self.probabilities, self.labels)
+
+    @property
+    def risk_coverage(self) -> tuple[Floats, Floats]:
+        """Shares kept and error rates, from `conformal.risk_coverage`."""
+        correct = self.probabilities.argmax(axis=1) == self.labels
+        return risk_coverage(self.probabilities.max(axis=1), correct)
 
 
 def evaluate(
@@ -56,36 +74,36 @@ def evaluate(
     groups: Sequence[str] = (),
     intervals: bool = True,
 ) -> Result:
-    """Judges answers and computes every figure of them.
+    """Applies the decision policy to outputs and computes all metrics.
 
     Args:
-        answers: To the images of `indices`, in that order.
+        answers: Outputs for the images of `indices`, in that order.
         policy: Calibrates and refers.
-        catalog: Names the images and classes.
+        catalog: Holds the images and classes.
         indices: Of the images, in the catalog.
-        groups: What each image belongs to; intervals are over groups where there are any.
-        intervals: Whether to give them; to images that something was chosen on they mean nothing.
+        groups: Group of each image; intervals are over groups if there are any.
+        intervals: Whether to compute them; they are meaningless on images used for selection.
 
     Raises:
-        BcdError: An answer is not finite.
+        BcdError: An output is not finite.
     """
     check_finite(answers, [catalog.images[i].path for i in indices])
     decisions = policy.answer(answers.logits, answers.features)
     probabilities = decisions.probabilities
     uncalibrated = softmax(np.asarray(answers.logits, np.float64))
     labels, classes, benign = answers.labels, catalog.classes, catalog.benign
-    named = named_groups(groups) if groups else None
+    named = fill_group_names(groups) if groups else None
     metrics = compute_metrics(probabilities, labels, classes, benign, policy.prevalence)
     metrics |= {
         "calibrated": policy.calibrated,
-        "ece_debiased": debiased_error(probabilities, labels),
-        "ece_chance": chance_level(probabilities)._asdict(),
+        "ece_debiased": debiased_calibration_error(probabilities, labels),
+        "ece_if_calibrated": calibrated_error_level(probabilities)._asdict(),
         "ece_uncalibrated": reliability(uncalibrated, labels).ece,
         "loss_uncalibrated": float(losses(uncalibrated, labels).mean()),
-        **_abstention(decisions, labels),
+        **_referral_metrics(decisions, labels),
     }
     if policy.calibrated:
-        metrics |= _decided(policy, decisions, labels, catalog, named, intervals)
+        metrics |= _decision_metrics(policy, decisions, labels, catalog, named, intervals)
     if intervals:
         metrics |= _intervals(probabilities, labels, catalog, named, policy.prevalence)
     predictions = tuple(
@@ -102,43 +120,43 @@ def _intervals(
     groups: list[str] | None,
     prevalence: float | None,
 ) -> dict[str, Any]:
-    """95 % intervals as `<figure>_ci`, and that of accuracy were images independent."""
+    """95 % intervals as `<metric>_ci`, and that of accuracy for independent images."""
     predictions = probabilities.argmax(axis=1)
     classes, benign = catalog.classes, catalog.benign
     found = {
         **confusion_intervals(labels, predictions, classes, benign, groups, prevalence=prevalence),
         **probability_intervals(probabilities, labels, catalog.classes, groups),
     }
-    right = int((predictions == labels).sum())
+    correct = int((predictions == labels).sum())
     return {
-        **{f"{name}_ci": _listed(value) for name, value in found.items()},
-        "accuracy_ci_wilson_iid": list(wilson(right, len(labels))),
-        "groups": None if groups is None else len(set(groups)),
+        **{f"{name}_ci": _as_lists(value) for name, value in found.items()},
+        "accuracy_ci_wilson_iid": list(wilson(correct, len(labels))),
+        "n_groups": None if groups is None else len(set(groups)),
         "effective_groups": effective_groups(groups),
     }
 
 
-def _listed(value: Any) -> Any:
+def _as_lists(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _listed(inner) for name, inner in value.items()}
+        return {name: _as_lists(inner) for name, inner in value.items()}
     return None if value is None else [float(limit) for limit in value]
 
 
-def _abstention(decisions: Decisions, labels: NDArray[np.int64]) -> dict[str, Any]:
-    """Figures of what is referred, and of what abstaining would buy."""
+def _referral_metrics(decisions: Decisions, labels: NDArray[np.int64]) -> dict[str, Any]:
+    """Metrics of referral and of selective prediction."""
     confidence = decisions.probabilities.max(axis=1)
-    right = decisions.probabilities.argmax(axis=1) == labels
-    away = referred(decisions.reasons)
+    correct = decisions.probabilities.argmax(axis=1) == labels
+    is_referred = referred(decisions.reasons)
     return {
-        "referred": float(away.mean()),
-        "referred_for": count_reasons(decisions.reasons),
-        "accuracy_decided": float(right[~away].mean()) if not away.all() else None,
-        "selective_accuracy": selective_accuracy(confidence, right),
-        "area_under_risk": area_under_risk(risk_coverage(confidence, right)[1]),
+        "referred": float(is_referred.mean()),
+        "referral_reasons": count_reasons(decisions.reasons),
+        "accuracy_decided": float(correct[~is_referred].mean()) if not is_referred.all() else None,
+        "selective_accuracy": selective_accuracy(confidence, correct),
+        "aurc": aurc(risk_coverage(confidence, correct)[1]),
     }
 
 
-def _decided(
+def _decision_metrics(
     policy: DecisionPolicy,
     decisions: Decisions,
     labels: NDArray[np.int64],
@@ -146,38 +164,38 @@ def _decided(
     groups: list[str] | None,
     intervals: bool,
 ) -> dict[str, Any]:
-    """Figures of prediction sets and of the threshold for malignancy, beside what was promised."""
-    sets = prediction_sets(decisions.probabilities, policy.set_from)
-    about = {"by_groups": policy.by_groups, "about": policy.about}
+    """Metrics of prediction sets and of the malignancy threshold, and their guarantees."""
+    sets = prediction_sets(decisions.probabilities, policy.set_threshold)
+    scope = {"by_groups": policy.by_groups, "population": policy.population}
     found: dict[str, Any] = {
-        "sets": {
-            "wanted": policy.coverage,
-            "promised": policy.covered,
-            "promised_from": policy.units,
-            **about,
-            **set_figures(sets, labels, catalog.classes),
+        "prediction_sets": {
+            "target_coverage": policy.target_coverage,
+            "guaranteed_coverage": policy.guaranteed_coverage,
+            "n_units": policy.n_units,
+            **scope,
+            **set_metrics(sets, labels, catalog.classes),
         }
     }
-    said = policy.malignant(decisions.probabilities)
-    if policy.benign is None or policy.malignant_from is None or said is None:
+    called = policy.malignant(decisions.probabilities)
+    if policy.benign is None or policy.malignant_threshold is None or called is None:
         return found
-    ill = labels != policy.benign
+    truth = labels != policy.benign
     found["at_threshold"] = {
-        "wanted_sensitivity": policy.sensitivity,
-        "promised_sensitivity": policy.sensitivity_kept,
+        "target_sensitivity": policy.target_sensitivity,
+        "guaranteed_sensitivity": policy.guaranteed_sensitivity,
         "confidence": policy.confidence,
-        "promised_from": policy.malignant_units,
-        **about,
+        "n_units": policy.n_malignant_units,
+        **scope,
         **clinical_at_threshold(
-            p_malignant(decisions.probabilities, policy.benign), ill, policy.malignant_from,
+            p_malignant(decisions.probabilities, policy.benign), truth, policy.malignant_threshold,
             policy.prevalence,
         ),
     }  # fmt: skip
     if intervals:
-        two = confusion_intervals(
-            ill.astype(np.int64), said.astype(np.int64), ("benign", "malignant"), 0, groups,
+        ci = confusion_intervals(
+            truth.astype(np.int64), called.astype(np.int64), ("benign", "malignant"), 0, groups,
             prevalence=policy.prevalence,
         )  # fmt: skip
         for name in ("sensitivity", "specificity", "ppv", "npv"):
-            found["at_threshold"][f"malignant_{name}_ci"] = _listed(two[f"malignant_{name}"])
+            found["at_threshold"][f"malignant_{name}_ci"] = _as_lists(ci[f"malignant_{name}"])
     return found

@@ -1,17 +1,24 @@
-"""What other light, stain, focus and files do to a model's answers: in short, and in full."""
+"""Robustness: metrics of a network under corruptions of its images.
+
+Every training run calls `brief_robustness`; `evaluate_suite` evaluates one of the suites in
+`corruption_suites`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from bcd.config.schema import FeaturesConfig, ModelConfig
+from bcd.console import track
 from bcd.data.catalog import Catalog
 from bcd.data.loading import make_loader
 from bcd.data.views import PLAIN, ImageViews
@@ -19,21 +26,21 @@ from bcd.errors import BcdError
 from bcd.evaluation.answers import check_finite
 from bcd.evaluation.calibration import reliability
 from bcd.evaluation.collect import collect_answers
-from bcd.evaluation.decision import DecisionPolicy, referred
-from bcd.evaluation.robustness_suite import (
-    CorruptedViews,
+from bcd.evaluation.corruption_suites import (
+    Corruption,
     CorruptionAugmenter,
     corruption_suite,
-    robustness_table,
-    run_corruptions,
 )
+from bcd.evaluation.corruptions import Pixels
+from bcd.evaluation.decision import DecisionPolicy, referred
+from bcd.evaluation.metrics import confusion, confusion_metrics
 from bcd.features.cached import Need, feed
 from bcd.features.engines import make_engine, with_engine
 from bcd.models.network import FrozenPrefix, SmearNetwork
 
-# What every training run tries on some of its test images, unasked.
-_SHORT = (("grey", 0.0), ("jpeg", 30.0), ("gaussian blur", 1.5))
-_FEW = 100  # images
+# Corruptions that every training run evaluates.
+_BRIEF = (("grey", 0.0), ("jpeg", 30.0), ("gaussian blur", 1.5))
+_BRIEF_IMAGES = 100
 
 Rows = list[dict[str, Any]]
 
@@ -48,45 +55,48 @@ def brief_robustness(
     mask: bool,
     device: torch.device,
 ) -> Rows:
-    """Tries three corruptions on a hundred evenly spaced test images, through the bank if possible.
+    """Evaluates three corruptions on a hundred evenly spaced test images.
 
     Args:
         network: Trained.
-        policy: Decided on val.
-        catalog: The images.
-        indices: Of the test part.
+        policy: Fitted on val.
+        catalog: Holds the images.
+        indices: Of the test set.
         model: The `model` group.
-        features: The `features` group.
-        mask: Whether the corner with the scale bar is covered.
+        features: The `features` group; a feature bank is used if the network allows it.
+        mask: Whether the corner with the scale bar is masked.
         device: Where to compute.
 
     Returns:
         As `robustness_table`.
 
     Raises:
-        BcdError: An answer is not finite.
+        BcdError: An output is not finite.
     """
     some = [
-        indices[i] for i in np.linspace(0, len(indices) - 1, min(_FEW, len(indices))).astype(int)
+        indices[i]
+        for i in np.linspace(0, len(indices) - 1, min(_BRIEF_IMAGES, len(indices))).astype(int)
     ]
-    augmenter = CorruptionAugmenter(_SHORT)
-    source = ImageViews(catalog.root, catalog.images, model.input_size, augmenter, mask)
-    versions = (PLAIN, *range(len(_SHORT)))
-    # Activations in front of trained blocks would take more room than time.
+    augmenter = CorruptionAugmenter(_BRIEF)
+    source = ImageViews(
+        catalog.root, catalog.images, model.input_size, augmenter, mask, catalog.kept
+    )
+    versions = (PLAIN, *range(len(_BRIEF)))
+    # Caching activations in front of trained blocks would cost more storage than it saves time.
     pooled = replace(features, bank=features.bank and network.prefix.pooled)
     needs = [Need(some, (PLAIN,)), Need(some, versions[1:])]
-    with feed(pooled, model, network, source, needs, device) as fed:
+    with feed(pooled, model, network, source, needs, device) as cached:
         keys: Any = [(index, version) for version in versions for index in some]
-        answers = collect_answers(network, make_loader(fed, keys, 16, None), device)
+        answers = collect_answers(network, make_loader(cached, keys, 16, None), device)
     check_finite(answers)
     decisions = policy.answer(answers.logits, answers.features)
     probabilities = decisions.probabilities
     shape, labels = (len(versions), len(some)), answers.labels[: len(some)]
-    away = referred(decisions.reasons).reshape(shape)
-    return robustness_table(augmenter.suite, probabilities.reshape(*shape, -1), labels, _ece, away)
+    is_referred = referred(decisions.reasons).reshape(shape)
+    return robustness_table(augmenter.suite, probabilities.reshape(*shape, -1), labels, is_referred)
 
 
-def full_robustness(
+def evaluate_suite(
     name: str,
     network: SmearNetwork,
     policy: DecisionPolicy,
@@ -95,14 +105,14 @@ def full_robustness(
     engine: str,
     device: torch.device,
 ) -> Rows:
-    """Runs a suite of corruptions on images, each decoded once.
+    """Evaluates a suite of corruptions on images, each of which is decoded once.
 
     Args:
         name: Of the suite.
         network: Trained.
         policy: Of its checkpoint.
         source: The images.
-        indices: Of those wanted.
+        indices: Of the images to evaluate.
         engine: As `features.engine`.
         device: Where to compute.
 
@@ -110,33 +120,143 @@ def full_robustness(
         As `robustness_table`.
 
     Raises:
-        BcdError: An answer is not finite.
+        BcdError: An output is not finite.
     """
     suite = corruption_suite(name)
     blocks = nn.Sequential(*network.prefix.blocks, *network.trunk)
     mean, std = (network.prefix.get_buffer(n).flatten().tolist() for n in ("mean", "std"))
     frozen = FrozenPrefix(blocks, True, mean, std)
-    made = with_engine(engine, device, lambda n: make_engine(n, frozen, source.size, device))
+    compute_engine = with_engine(
+        engine, device, lambda n: make_engine(n, frozen, source.size, device)
+    )
     head = network.head.cpu().eval()
 
     @torch.inference_mode()
     def forward(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits, and in the last column how unlike the training images each is."""
-        features = made.forward(images)
+        """Logits, with the out-of-distribution score in the last column."""
+        features = compute_engine.forward(images)
         logits = head(torch.from_numpy(features)).numpy()
-        apart = policy.ood_score(features)[:, None]
-        return np.concatenate([logits, apart], axis=1, dtype=np.float32)
+        score = policy.ood_score(features)[:, None]
+        return np.concatenate([logits, score], axis=1, dtype=np.float32)
 
     corrupted = CorruptedViews(source, indices, suite)
-    batch = max(made.batch, 8)
-    values, labels = run_corruptions(corrupted, forward, made.threads, batch, "Corrupted images")
+    batch = max(compute_engine.batch, 8)
+    values, labels = run_corruptions(
+        corrupted, forward, compute_engine.threads, batch, "Corrupted images"
+    )
     if not np.isfinite(values).all():
-        raise BcdError("answers to corrupted images are not finite: the weights are of no use")
+        raise BcdError("outputs for corrupted images are not finite: the weights are unusable")
     probabilities = np.stack([policy.probabilities(v[:, :-1]) for v in values])
     pairs = zip(probabilities, values[:, :, -1], strict=True)
-    away = np.stack([referred(policy.reasons(p, apart)) for p, apart in pairs])
-    return robustness_table(suite, probabilities, labels, _ece, away)
+    is_referred = np.stack([referred(policy.reasons(p, score)) for p, score in pairs])
+    return robustness_table(suite, probabilities, labels, is_referred)
 
 
-def _ece(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float:
-    return reliability(probabilities, labels).ece
+class CorruptedViews:
+    """Images under all corruptions, each decoded once; version 0 is the uncorrupted image.
+
+    Args:
+        views: Decodes the images.
+        indices: Of the images, in `views`.
+        suite: The corruptions.
+    """
+
+    def __init__(
+        self, views: ImageViews, indices: Sequence[int], suite: Sequence[Corruption]
+    ) -> None:
+        self._views = views
+        self._indices = list(indices)
+        self._suite = tuple(suite)
+
+    @property
+    def versions(self) -> int:
+        """Number of network inputs per image: one more than there are corruptions."""
+        return 1 + len(self._suite)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, number: int) -> tuple[Pixels, int]:
+        """All versions of an image, uint8 (versions, size, size, 3), and its label."""
+        index = self._indices[number]
+        image, pixels = self._views.images[index], self._views.pixels(index)
+        made = [pixels, *(corruption.apply(pixels, image.sha256) for corruption in self._suite)]
+        return np.stack(made), image.label
+
+
+def run_corruptions(
+    source: CorruptedViews,
+    forward: Callable[[Pixels], NDArray[np.float32]],
+    threads: int = 1,
+    batch: int = 8,
+    description: str = "",
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Computes the outputs for all versions of all images, several images in parallel.
+
+    Args:
+        source: The images and corruptions.
+        forward: Maps inputs uint8 (N, size, size, 3) to outputs (N, k), such as logits; called
+            from `threads` threads in parallel, as an engine allows.
+        threads: Number of images in parallel; with several, each call has one thread of torch.
+        batch: Largest number of inputs per call.
+        description: Text beside the progress bar; no bar if empty.
+
+    Returns:
+        Outputs (versions, images, k) and labels (images,).
+    """
+
+    def answer(number: int) -> tuple[NDArray[np.float32], int]:
+        parts, label = source[number]
+        starts = range(0, len(parts), batch)
+        return np.concatenate([forward(parts[i : i + batch]) for i in starts]), label
+
+    cv2.setNumThreads(0)  # the images already occupy all cores
+    torch_threads = torch.get_num_threads()
+    share = (1 if threads > 1 else torch_threads,)
+    with ThreadPoolExecutor(threads, "corruptions", torch.set_num_threads, share) as pool:
+        try:
+            done: Iterable[Any] = pool.map(answer, range(len(source)))
+            done = track(done, description, len(source)) if description else done
+            logits, labels = zip(*done, strict=True)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            torch.set_num_threads(torch_threads)
+    return np.stack(logits, axis=1), np.array(labels, dtype=np.int64)
+
+
+def robustness_table(
+    suite: Sequence[Corruption],
+    probabilities: NDArray[np.floating[Any]],
+    labels: NDArray[np.int64],
+    refer: NDArray[np.bool_] | None = None,
+) -> list[dict[str, Any]]:
+    """Computes metrics under each corruption, as `metrics.json` defines them.
+
+    Args:
+        suite: The corruptions.
+        probabilities: (1 + corruptions, n, classes), uncorrupted images first.
+        labels: (n,).
+        refer: (1 + corruptions, n): which images are referred to a person; None if undecided. The
+            metrics are over all images, referred or not.
+
+    Returns:
+        A row for the uncorrupted images (kind `none`) and one for each corruption, ready for JSON:
+        kind, strength, accuracy, balanced_accuracy, ece, referred (share; None if undecided), n.
+    """
+    names = [("none", ""), *((corruption.kind, corruption.strength_label) for corruption in suite)]
+    rows: list[dict[str, Any]] = []
+    for number, ((kind, strength), values) in enumerate(zip(names, probabilities, strict=True)):
+        matrix = confusion(labels, values.argmax(axis=1), values.shape[1])
+        metrics = confusion_metrics(matrix)
+        rows.append(
+            {
+                "kind": kind,
+                "strength": strength,
+                "accuracy": float(metrics["accuracy"]),
+                "balanced_accuracy": float(metrics["balanced_accuracy"]),
+                "ece": reliability(values, labels).ece,
+                "referred": None if refer is None else float(refer[number].mean()),
+                "n": len(labels),
+            }
+        )
+    return rows

@@ -1,1 +1,1 @@
-"""The feature bank: what the frozen prefix gives is computed once, kept, and fed ever after."""
+"""Cached features: the output of the frozen prefix is computed once and reused."""

@@ -1,4 +1,4 @@
-"""The bank: a folder of shards that holds the features of one cache key, whoever asked for them."""
+"""The feature bank: a folder of shards that holds the features of one cache key."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Bank:
 
     Attributes:
         folder: Where its shards are.
-        shards: Those that were whole when `load` looked.
+        shards: Those that `load` found undamaged.
     """
 
     folder: Path
@@ -44,7 +44,7 @@ class Bank:
         return cls(banks_dir() / cache_key.key)
 
     def load(self) -> list[Shard]:
-        """Reads which shards there are and checks each; returns those that are damaged."""
+        """Lists the shards and checks each; returns the damaged ones."""
         found = read_shards(self.folder)
         whole = [shard.is_whole() for shard in found]
         self.shards = [s for s, ok in zip(found, whole, strict=True) if ok]
@@ -53,10 +53,10 @@ class Bank:
     def missing(
         self, images: Sequence[str], views: Sequence[int]
     ) -> dict[tuple[int, ...], list[str]]:
-        """Says what is wanting of these images in these views.
+        """Finds the features of these images and views that are missing.
 
         Returns:
-            By the views that they lack: images, each once, in the order given.
+            The images by the views they lack, each image once, in the order given.
         """
         held: dict[int, set[str]] = {view: set() for view in views}
         for shard in self.shards:
@@ -71,12 +71,12 @@ class Bank:
 
     @contextlib.contextmanager
     def locked(self, cache_key: CacheKey | None = None) -> Iterator[None]:
-        """For the length of the block this process alone writes to the bank; waits for its turn.
+        """Locks the bank for writing while the block runs; waits while another process holds it.
 
-        The system lets go of the lock when the process ends, however it ends.
+        The operating system releases the lock when the process ends, also if it is killed.
 
         Args:
-            cache_key: Stands in the folder from then on, for people.
+            cache_key: Written to the folder, for people to read.
         """
         import filelock
 
@@ -96,7 +96,7 @@ class Bank:
             lock.release()
             raise BcdError(
                 f"feature bank: {self.folder} cannot be written ({error.strerror}): set BCD_CACHE "
-                "to another folder, or say features=off"
+                "to another folder, or set features=off"
             ) from error
         try:
             yield
@@ -109,18 +109,18 @@ class Bank:
 
 
 class Rows:
-    """Finds and hands out rows of a bank.
+    """Reads rows of a bank.
 
     Args:
-        bank: Loaded, and holding every image in every view asked for.
-        images: sha256 of the images; a row is asked for by place in this list.
+        bank: Loaded, and holding every requested view of every image.
+        images: sha256 of the images; rows are requested by position in this list.
         views: Numbers of the views.
     """
 
     def __init__(self, bank: Bank, images: Sequence[str], views: Sequence[int]) -> None:
         self._shards = bank.shards
         self._column = {view: number for number, view in enumerate(views)}
-        # Which shard holds an image's view, and at which place; small at any number of images.
+        # Shard that holds an image's view, and the row in it; small for any number of images.
         self._where = np.full((len(images), len(views), 2), -1, np.int32)
         numbers: dict[str, list[int]] = {}
         for number, image in enumerate(images):
@@ -134,7 +134,7 @@ class Rows:
         self._handed_out = 0
 
     def get(self, image: int, view: int) -> NDArray[Any]:
-        """The features of a view of the image at that place, a copy, of the stored type."""
+        """The features of a view of the image at that position: a copy, of the stored type."""
         place, row = self._where[image, self._column[view]]
         shard = self._shards[place]
         features = self._mapped.get(place)
@@ -151,12 +151,12 @@ def _open(shard: Shard) -> NDArray[Any]:
         return shard.open()
     except (OSError, ValueError) as error:
         raise BcdError(
-            f"feature bank: {shard.file} went away while it was in use; start the run again"
+            f"feature bank: {shard.file} was removed while it was in use; start the run again"
         ) from error
 
 
 def all_banks() -> Iterator[Bank]:
-    """Every bank there is, by name."""
+    """All banks, by name."""
     folder = banks_dir()
     for place in sorted(folder.iterdir()) if folder.is_dir() else ():
         if (place / "cache_key.json").is_file():

@@ -1,4 +1,4 @@
-"""Cache keys: all that a feature depends on besides its image. Another cache key, another bank."""
+"""Cache keys: everything a feature depends on besides its image. Each key has its own bank."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bcd.config.schema import AugmentConfig, ModelConfig
 from bcd.errors import BcdError
 from bcd.models.network import FrozenPrefix
 
-# Raised whenever the code that decodes, resizes, draws views or stores changes its output.
+# Increase it whenever the code that decodes, resizes, draws views or stores changes its output.
 FORMAT = 1
 
 
@@ -38,14 +38,14 @@ class CacheKey:
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     def text(self) -> str:
-        """The facts as they stand in the bank's folder."""
+        """The facts as written to the bank's folder."""
         return json.dumps(self.facts, indent=1, sort_keys=True) + "\n"
 
 
 def plain_key(
     model: ModelConfig, prefix: FrozenPrefix, engine: str, dtype: str, mask: bool
 ) -> CacheKey:
-    """CacheKey for images that are merely resized; it depends on no seed and no augmentation.
+    """Cache key for resized images; it does not depend on the seed or the augmentation.
 
     Args:
         model: The `model` group.
@@ -56,7 +56,7 @@ def plain_key(
     """
     # Torch exports the network for the other engines.
     packages = ["pillow", "opencv-python-headless", "numpy", "torch"]
-    # What layers of a library do is not all seen in their structure.
+    # The structure of a library's layers does not determine everything they compute.
     packages += sorted({network.library for network in model.branches() or [model]})
     return CacheKey(
         {
@@ -75,7 +75,7 @@ def plain_key(
 
 
 def view_key(plain: CacheKey, augment: AugmentConfig, seed: int) -> CacheKey:
-    """CacheKey for views drawn with a seed; how many there are changes none of them."""
+    """Cache key for random views; their number does not affect any of them."""
     drawn = {
         "transforms": augment.transforms,
         "seed": seed,
@@ -88,7 +88,7 @@ def view_key(plain: CacheKey, augment: AugmentConfig, seed: int) -> CacheKey:
 def _sources(value: Any) -> Iterator[tuple[str, str]]:
     """Modules of the transforms that are not albumentations' own, with sha256 of their files.
 
-    Those of their bases too, and of functions that Hydra looks up; not what these modules import.
+    Includes their base classes and functions that Hydra looks up, but not what modules import.
     """
     if isinstance(value, Mapping):
         if "_target_" in value:
@@ -110,7 +110,7 @@ def _modules(target: Any) -> Iterator[tuple[str, str]]:
                 source = Path(inspect.getfile(part)).read_bytes()
             except (OSError, TypeError) as error:
                 raise BcdError(
-                    f"augment.transforms: no file of {name} to tell its version"
+                    f"augment.transforms: {name} has no source file to identify its version"
                 ) from error
             yield name, hashlib.sha256(source).hexdigest()
 

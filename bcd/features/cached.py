@@ -1,4 +1,4 @@
-"""Feeding: puts a bank between batches and classifier, so that neither notices."""
+"""Cached features: replaces images by features from a bank, transparently for the classifier."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bcd.models.network import SmearNetwork
 
 @dataclass(frozen=True)
 class Need:
-    """Images (indices in the catalog) and the views that will be asked for of each."""
+    """Images (indices in the catalog) and the views that will be requested of each."""
 
     indices: Sequence[int]
     views: Sequence[int]
@@ -35,8 +35,8 @@ class BankedViews(ViewSource):
 
     Args:
         images: A key's index counts in them.
-        plain: Rows of the images as they are; None if none is asked for.
-        drawn: Rows of views; None where all views are the image as it is.
+        plain: Rows of the unaugmented images; None if none is requested.
+        drawn: Rows of random views; None if there is no augmentation.
     """
 
     wants_workers = False
@@ -63,7 +63,7 @@ class BankedViews(ViewSource):
 
     @staticmethod
     def collate(samples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
-        """Stacks samples into features (N, ...), channels last where they are maps."""
+        """Stacks samples into features (N, ...), channels last if they are feature maps."""
         features = torch.stack([sample[0] for sample in samples])
         if features.ndim == 4:
             features = features.contiguous(memory_format=torch.channels_last)
@@ -79,18 +79,18 @@ def feed(
     needs: Sequence[Need],
     device: torch.device,
 ) -> Iterator[ViewSource]:
-    """Feeds a network from a bank for the length of the block, where that can be done.
+    """Feeds a network from a bank while the block runs, if it has a frozen prefix.
 
     Args:
         cfg: The `features` group.
-        model: The `model` group that the network was made of.
-        network: Its frozen prefix hands on what the bank feeds it, while the block lasts.
+        model: The `model` group that the network was built from.
+        network: Its frozen prefix passes on what the bank feeds it, while the block runs.
         source: The images.
-        needs: What will be asked for.
+        needs: The images and views that will be requested.
         device: Where the network will run.
 
     Yields:
-        The source to load from: the bank's, or `source` itself if there is nothing to bank.
+        The source to load from: the bank's, or `source` itself if nothing is frozen or cached.
 
     Raises:
         BcdError: The bank cannot be built.
@@ -105,7 +105,7 @@ def feed(
     threads = torch.get_num_threads()
     network.prefix.fed_outputs = True
     if network.prefix.pooled:
-        torch.set_num_threads(1)  # a head's sums are so small that threads only wait for threads
+        torch.set_num_threads(1)  # a head's computations are too small to be split among threads
     try:
         yield banked
     finally:
@@ -115,7 +115,7 @@ def feed(
 
 @dataclass(frozen=True)
 class _Order:
-    """What is asked of one bank."""
+    """What is requested of one bank."""
 
     cache_key: CacheKey
     bank: Bank
@@ -123,7 +123,7 @@ class _Order:
     views: tuple[int, ...]
 
     def works(self, images: Sequence[ImageRecord]) -> list[Work]:
-        """What the bank lacks of it."""
+        """What the bank lacks."""
         first: dict[str, int] = {}
         for index in self.indices:
             first.setdefault(images[index].sha256, index)
@@ -150,10 +150,10 @@ def _fill(
     for order in orders:
         order.bank.load()
     if any(order.works(images) for order in orders):
-        # Before a bank is begun: not every engine can run every network.
+        # Before a bank is created: not every engine can run every network.
         made = make_engine(engine, prefix, source.size, device)
         with contextlib.ExitStack() as stack:
-            # In one order for all processes, so that no two wait for each other.
+            # In the same order in all processes, so that no two wait for each other.
             for order in sorted(orders, key=lambda order: order.cache_key.key):
                 stack.enter_context(order.bank.locked(order.cache_key))
                 _remove_damaged(order.bank)
@@ -166,7 +166,7 @@ def _fill(
 
 
 def _orders(plain: CacheKey, source: ImageViews, needs: Sequence[Need]) -> list[_Order]:
-    """One order a bank: images as they are in one, drawn views in another."""
+    """One order per bank: one for unaugmented images, one for random views."""
     changes = source.augmenter.changes
     drawn = [need for need in needs if changes and tuple(need.views) != (PLAIN,)]
     as_is = sorted({i for need in needs if need not in drawn for i in need.indices})
@@ -183,7 +183,7 @@ def _orders(plain: CacheKey, source: ImageViews, needs: Sequence[Need]) -> list[
 
 def _remove_damaged(bank: Bank) -> None:
     for shard in bank.load():
-        say(f"feature bank: {shard.file.name} is damaged (wrong checksum); making it again")
+        say(f"feature bank: {shard.file.name} is damaged (wrong checksum); computing it again")
         try:
             shard.remove()
         except OSError as error:

@@ -36,11 +36,11 @@ class Engine:
     """A way to run a prefix.
 
     Attributes:
-        name: With its version and precision; what a bank's key holds of it.
+        name: With its version and precision, as in a bank's cache key.
         forward: Maps images uint8 (N, size, size, 3) to float32 (N, ...). May be called from
-            `threads` threads at once.
-        threads: How many calls at once keep the machine busy.
-        batch: Images a call.
+            `threads` threads at the same time.
+        threads: Number of simultaneous calls that keeps the machine busy.
+        batch: Images per call.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Engine:
 
 
 def choose_engine(name: str, device: torch.device) -> str:
-    """Returns the engine that `features.engine` means on a device.
+    """Returns the engine that `features.engine` selects on a device.
 
     Raises:
         BcdError: It is not installed.
@@ -59,23 +59,23 @@ def choose_engine(name: str, device: torch.device) -> str:
         return "onnxruntime" if device.type == "cpu" else "torch"
     if find_spec(name) is None:
         raise BcdError(
-            f"features.engine={name} needs the package {name}: pip install {name}, or say "
+            f"features.engine={name} needs the package {name}: pip install {name}, or set "
             "features.engine=auto"
         )
     return name
 
 
 def engine_label(name: str, device: torch.device) -> str:
-    """What a bank's key holds of an engine: two that may differ in a bit have two labels."""
+    """Label of an engine in a cache key: engines whose results may differ have different labels."""
     if name == "torch":
         return f"torch {version('torch')} {device.type} float32"
     return f"{name} {version(name)} cpu float32"
 
 
 def with_engine(asked: str, device: torch.device, use: Callable[[str], T]) -> T:
-    """Calls `use` with the engine that `features.engine` means, by name.
+    """Calls `use` with the name of the engine that `features.engine` selects.
 
-    Where `auto` chose one that cannot run the network, says so and calls it again with torch.
+    If `auto` chose one that cannot run the network, reports it and calls `use` with torch.
 
     Raises:
         BcdError: As `use` does, or the engine is not installed.
@@ -85,8 +85,8 @@ def with_engine(asked: str, device: torch.device, use: Callable[[str], T]) -> T:
         return use(name)
     except EngineError as error:
         if asked != "auto":
-            raise BcdError(f"features.engine={error}: say features.engine=torch") from error
-        say(f"features.engine=auto: {error}; taking torch")
+            raise BcdError(f"features.engine={error}: set features.engine=torch") from error
+        say(f"features.engine=auto: {error}; using torch instead")
         return use("torch")
 
 
@@ -95,7 +95,7 @@ def make_engine(name: str, prefix: FrozenPrefix, size: int, device: torch.device
 
     Args:
         name: As `choose_engine` returned it.
-        prefix: Stays as it is.
+        prefix: Not modified.
         size: Side of the images in pixels.
         device: For torch; the others run on the CPU.
 
@@ -114,7 +114,7 @@ def make_engine(name: str, prefix: FrozenPrefix, size: int, device: torch.device
 
 
 class _Extractor(nn.Module):
-    """A prefix with BatchNorm folded into the convolutions, fed images with channels last."""
+    """A prefix with BatchNorm folded into the convolutions; takes images with channels last."""
 
     def __init__(self, prefix: FrozenPrefix) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class _Extractor(nn.Module):
 def fold_batchnorm(module: nn.Module) -> None:
     """Folds each BatchNorm in eval mode that follows a convolution in a sequence into it.
 
-    Only torch's own two: a class made from them may do more, as timm's BatchNorm with ReLU does.
+    Only torch's own classes: a subclass may do more, as timm's BatchNorm with ReLU does.
     """
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -178,7 +178,7 @@ def _export(module: nn.Module, size: int) -> bytes:
             output_names=["features"],
             dynamic_axes={"images": {0: "n"}, "features": {0: "n"}},
             dynamo=False,
-            # What cannot be exported onnxruntime refuses, in a line; else the graph is printed.
+            # onnxruntime then rejects what cannot be exported, in one line; torch prints the graph.
             operator_export_type=torch.onnx.OperatorExportTypes.ONNX_FALLTHROUGH,
         )
     return stream.getvalue()
@@ -186,7 +186,7 @@ def _export(module: nn.Module, size: int) -> bytes:
 
 @contextlib.contextmanager
 def _plain_attention() -> Iterator[None]:
-    """Has attention computed in steps that can be exported, not in one call of its own."""
+    """Computes attention in steps that can be exported, instead of in one fused call."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -198,9 +198,9 @@ def _plain_attention() -> Iterator[None]:
 def _onnxruntime(label: str, module: nn.Module, size: int) -> Engine:
     import onnxruntime
 
-    onnxruntime.disable_telemetry_events()  # what Windows' builds do without asking a variable
+    onnxruntime.disable_telemetry_events()  # Windows builds send them whatever the environment says
     options = onnxruntime.SessionOptions()
-    # One thread a call and as many calls as cores: no call waits for another's slowest thread,
+    # One thread per call and as many calls as cores: no call waits for another's slowest thread,
     # and decoding fills the gaps.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

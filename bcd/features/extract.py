@@ -1,9 +1,8 @@
-"""Extraction: decodes each image once, draws its views, runs the prefix, fills the shards."""
+"""Extraction: takes each image once, draws its views, runs the prefix and fills the shards."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import shutil
 import threading
 import time
@@ -18,26 +17,24 @@ import torch
 from numpy.typing import NDArray
 
 from bcd.console import say, track
-from bcd.data.files import ImageError, read_bytes, room_for
-from bcd.data.reading import decode_image
 from bcd.data.views import Augmenter, ImageViews
 from bcd.errors import BcdError
 from bcd.features.bank import Bank
 from bcd.features.engines import Engine
 from bcd.features.shards import write_shard
 
-_SHARD_BYTES = 8 << 20  # what a kill loses at most, and what stays in memory while it is filled
+_SHARD_BYTES = 8 << 20  # at most this is lost if the process is killed, or held in memory
 _SHARD_IMAGES = 256
 
 
 @dataclass(frozen=True)
 class Work:
-    """Images whose features are wanting.
+    """Images whose features are missing.
 
     Attributes:
-        bank: Where they go; locked by this process.
+        bank: Where they are written; locked by this process.
         indices: Of the images, in the catalog.
-        views: Of each of them.
+        views: Of each image.
     """
 
     bank: Bank
@@ -46,7 +43,7 @@ class Work:
 
     @property
     def rows(self) -> int:
-        """How many features that is."""
+        """Number of features."""
         return len(self.indices) * len(self.views)
 
 
@@ -66,10 +63,10 @@ class Extractor:
         self._own = threading.local()
 
     def run(self, works: Sequence[Work]) -> None:
-        """Fills the banks, shard by shard in a fixed order, so that it can go on after a kill.
+        """Fills the banks, shard by shard in a fixed order, so that it can continue after a kill.
 
         Raises:
-            BcdError: An image changed or the disk is full; finished shards stay.
+            BcdError: An image has changed or the disk is full; finished shards are kept.
         """
         import cv2
 
@@ -90,11 +87,11 @@ class Extractor:
 
     def _start_thread(self) -> None:
         if self._engine.threads > 1:
-            torch.set_num_threads(1)  # the images fill the cores
+            torch.set_num_threads(1)  # one image per core already keeps all cores busy
         self._own.augmenter = copy.copy(self._source.augmenter)
 
     def _announce(self, works: Sequence[Work], total: int) -> int:
-        """Says how much it will be and how long it will take; returns the bytes of a feature."""
+        """Reports the amount of data and the expected time; returns the bytes of a feature."""
         probe = next(work for work in works if work.rows)
         self._own.augmenter = copy.copy(self._source.augmenter)
         some = probe.indices[:4]
@@ -108,7 +105,7 @@ class Extractor:
         say(
             f"feature bank: {total} views of {images} images, {total * row_bytes / 1e6:.0f} MB "
             f"in {folder.parent}, about {seconds / self._engine.threads:.0f} s "
-            f"({self._engine.name}); once, later runs take them from there"
+            f"({self._engine.name}); one-off, later runs reuse it"
         )
         free = shutil.disk_usage(folder).free
         if free < total * row_bytes:
@@ -126,7 +123,7 @@ class Extractor:
     def _in_order(
         self, pool: ThreadPoolExecutor, jobs: Sequence[_Job]
     ) -> Iterator[tuple[_Job, NDArray[Any]]]:
-        """Runs jobs a little ahead of what has been taken, and yields them in order."""
+        """Runs jobs slightly ahead of their consumer, and yields results in order."""
         ahead: deque[tuple[_Job, Future[NDArray[Any]]]] = deque()
         for job in jobs:
             ahead.append((job, pool.submit(self._compute, job.indices, job.shard.work.views)))
@@ -141,10 +138,10 @@ class Extractor:
         size, batch = self._source.size, self._engine.batch
         buffer = np.empty((batch, size, size, 3), np.uint8)
         outputs: list[NDArray[np.float32]] = []
-        places: list[int] = []  # which output is a view's
+        places: list[int] = []  # output of each view
         filled = count = 0
         for index in indices:
-            # Views that chance left alike, an eighth with the paper's transforms, run once.
+            # Equal views, an eighth of them with the paper's transforms, run once.
             drawn: dict[bytes, int] = {}
             for pixels in self._draw(index, views):
                 places.append(drawn.setdefault(pixels.tobytes(), count))
@@ -163,16 +160,7 @@ class Extractor:
     def _draw(self, index: int, views: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
         image = self._source.images[index]
         augmenter: Augmenter = self._own.augmenter
-        try:
-            with room_for(self._source.root / image.path):
-                data = read_bytes(self._source.root / image.path)
-                pixels = self._source.prepare(decode_image(data))
-                sha256 = hashlib.sha256(data).hexdigest()
-                del data
-        except ImageError as error:
-            raise BcdError(f"{image.path} {error}; start the run again") from error
-        if sha256 != image.sha256:
-            raise BcdError(f"{image.path} has changed while the run went on; start it again")
+        pixels = self._source.pixels(index, verify=True)
         for view in views:
             yield augmenter(pixels, image.sha256, view)
 
@@ -181,7 +169,7 @@ class Extractor:
             stored = features.astype(self._dtype)
         if not np.isfinite(stored).all():
             wider = "features.dtype=float32" if np.isfinite(features).all() else "features=off"
-            raise BcdError(f"the frozen network gives numbers beyond {self._dtype}: say {wider}")
+            raise BcdError(f"the frozen network gives numbers beyond {self._dtype}: set {wider}")
         return stored
 
     def _keep(self, job: _Job, features: NDArray[Any]) -> None:
@@ -212,7 +200,7 @@ class _Filling:
 
 @dataclass(frozen=True)
 class _Job:
-    """A few images of a shard, from the `first` on."""
+    """A few images of a shard, starting with number `first`."""
 
     shard: _Filling
     first: int
@@ -225,6 +213,6 @@ class _Job:
 
 def _disk_full(folder: object, reason: str) -> BcdError:
     return BcdError(
-        f"feature bank: cannot write to {folder} ({reason}); make room (bcd features "
-        "list) or set BCD_CACHE to another disk, and start again: it goes on where it was"
+        f"feature bank: cannot write to {folder} ({reason}); make room (bcd cache "
+        "list) or set BCD_CACHE to another disk, and start again: it continues where it stopped"
     )

@@ -1,4 +1,4 @@
-"""Shards: the files of a bank. Each holds some images' features and can check itself."""
+"""Shards: the files of a bank. Each holds the features of some images and a checksum."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from bcd.storage import replacing
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard on disk: `<name>.npy` with the features, `<name>.json` with what they are of.
+    """A shard on disk: `<name>.npy` with the features, `<name>.json` with their images and views.
 
-    The json is written last, so a shard that has one was finished.
+    The JSON file is written last, so a shard that has one is complete.
 
     Attributes:
         file: The features, shape (images, views, ...).
@@ -34,7 +34,7 @@ class Shard:
     checksum: str
 
     def is_whole(self) -> bool:
-        """Says whether the shard is still what was written."""
+        """Whether the shard is still what was written."""
         if self.file.stem != shard_name(self.images, self.views):
             return False
         digest = hashlib.sha256()
@@ -52,13 +52,13 @@ class Shard:
         return np.asarray(mapped)
 
     def remove(self) -> None:
-        """Deletes it; first what makes it count."""
+        """Deletes the shard, starting with the file that marks it as complete."""
         self.file.with_suffix(".json").unlink(missing_ok=True)
         self.file.unlink(missing_ok=True)
 
 
 def shard_name(images: Sequence[str], views: Sequence[int]) -> str:
-    """A shard's name follows from what is in it, so that building it again gives the same file."""
+    """A shard's name follows from its content, so that building it again gives the same file."""
     text = f"{list(views)} {' '.join(images)}"
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
@@ -66,7 +66,7 @@ def shard_name(images: Sequence[str], views: Sequence[int]) -> str:
 def write_shard(
     folder: Path, images: Sequence[str], views: Sequence[int], features: NDArray[Any]
 ) -> Shard:
-    """Writes a shard so that after a kill at any moment it is there whole or not at all.
+    """Writes a shard so that it is complete or absent, even if the process is killed.
 
     Args:
         folder: Of the bank.
@@ -75,7 +75,7 @@ def write_shard(
         features: Shape (images, views, ...).
 
     Raises:
-        OSError: The disk is full, or not to be written.
+        OSError: The disk is full or cannot be written.
     """
     file = folder / f"{shard_name(images, views)}.npy"
     digest = hashlib.sha256()
@@ -90,7 +90,7 @@ def write_shard(
 
 
 def read_shards(folder: Path) -> list[Shard]:
-    """Lists the finished shards of a bank, by name; a json that cannot be read counts for none."""
+    """Lists the complete shards of a bank, by name; those with an unreadable JSON are left out."""
     shards = []
     for file in sorted(folder.glob("*.json")):
         try:
@@ -103,7 +103,7 @@ def read_shards(folder: Path) -> list[Shard]:
 
 
 class _Tee:
-    """Writes to a stream and a digest at once."""
+    """Writes to a stream and a digest at the same time."""
 
     def __init__(self, stream: Any, digest: Any) -> None:
         self._stream = stream

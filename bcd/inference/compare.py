@@ -16,8 +16,8 @@ from bcd.data.quality.profile import profile_images
 from bcd.data.splits.grouping import hang_together
 from bcd.data.splits.split import recorded_indices
 from bcd.errors import BcdError
-from bcd.evaluation.bootstrap import joined_groups
-from bcd.evaluation.model_comparison import Comparison, compare_results
+from bcd.evaluation.bootstrap import join_groups
+from bcd.evaluation.comparison import Comparison, compare_results
 from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
 from bcd.inference.evaluate import count_trained, data_config, evaluate_images, warn_of_relabelled
 from bcd.reporting.comparison import show_comparison, write_comparison
@@ -42,7 +42,7 @@ def compare_checkpoints(cfg: CompareConfig) -> Comparison:
     (network_a, a), (network_b, b) = (load_checkpoint(file, cfg.uncalibrated) for file in files)
     _check_classes(a, b)
     first, second = (cfg.of(ckpt) for ckpt in cfg.ckpts)
-    catalog = load_catalog(data_config(first, a), a.classes)
+    catalog = load_catalog(data_config(first, a), a.classes, a.input_size)
     indices = _choose(catalog, a, b, cfg.subset or ("test" if cfg.data.root is None else "all"))
     for name, card in (("a", a), ("b", b)):
         _warn_of_trained(name, count_trained(catalog, card, indices), len(indices))
@@ -137,7 +137,7 @@ def shared_groups(
     of_own = {p.group for p, *names in zip(images, *recorded, strict=True) if not any(names)}
     own = [p.group if p.group in of_own else "" for p in images]
     namings = [*recorded, own, [p.sha256 for p in images]]
-    return joined_groups([*namings, _overlapping(catalog, cards, indices)])
+    return join_groups([*namings, _overlapping(catalog, cards, indices)])
 
 
 def _overlapping(catalog: Catalog, cards: tuple[Card, Card], indices: Sequence[int]) -> list[str]:

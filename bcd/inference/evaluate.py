@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bcd.audit.leaks import find_leaks, leak_figures
+from bcd.audit.leaks import find_leaks, leak_metrics
 from bcd.config.compose import with_defaults
 from bcd.config.programs import EvalConfig
 from bcd.config.schema import AugmentConfig, DataConfig, FeaturesConfig, ModelConfig
@@ -21,13 +21,17 @@ from bcd.data.views import PLAIN, Augmenter, ImageViews
 from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device, collect_answers
 from bcd.evaluation.decision import DecisionPolicy
-from bcd.evaluation.intervals import few_groups_line
 from bcd.evaluation.results import Result, evaluate
 from bcd.features.cached import Need, feed
 from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
 from bcd.models.network import SmearNetwork
-from bcd.reporting.promises import promise_lines
-from bcd.reporting.results import absent_line, metric_rows, write_results
+from bcd.reporting.guarantees import guarantee_lines
+from bcd.reporting.results import (
+    absent_classes_note,
+    few_groups_warning,
+    metric_rows,
+    write_results,
+)
 from bcd.run_folder import write_config, write_run_info
 from bcd.storage import typed_path
 
@@ -78,7 +82,8 @@ def _groups(catalog: Catalog, card: Card, indices: Sequence[int]) -> list[str]:
 
 def _images(catalog: Catalog, card: Card) -> ImageViews:
     augmenter = Augmenter(with_defaults(AugmentConfig), 0)
-    return ImageViews(catalog.root, catalog.images, card.input_size, augmenter, card.mask_scale_bar)
+    mask = card.mask_scale_bar
+    return ImageViews(catalog.root, catalog.images, card.input_size, augmenter, mask, catalog.kept)
 
 
 def _is_own(cfg: EvalConfig, card: Card) -> bool:
@@ -155,7 +160,7 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     started = time.time()
     checkpoint = find_checkpoint(cfg.ckpt)
     network, card = load_checkpoint(checkpoint, cfg.uncalibrated)
-    catalog = load_catalog(data_config(cfg, card), card.classes)
+    catalog = load_catalog(data_config(cfg, card), card.classes, card.input_size)
     subset = cfg.subset or ("test" if _is_own(cfg, card) else "all")
     indices = _choose(catalog, card, subset)
     _warn_of_trained(catalog, card, indices, subset)
@@ -164,7 +169,7 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     if subset == "test":
         trained, chosen = (recorded_indices(catalog, card.split[p]) for p in ("train", "val"))
         found = find_leaks(profile_images(catalog), trained, chosen, indices)
-        result.metrics.update(leak_figures(found, indices, result.predictions, catalog))
+        result.metrics.update(leak_metrics(found, indices, result.predictions, catalog))
     results = {subset: result}
     run_dir = Path(cfg.run_dir).absolute()
     write_config(run_dir, cfg)
@@ -179,11 +184,11 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
         rejected=[vars(item) for item in catalog.rejected],
     )
     show_table(f"{checkpoint.name} on {catalog.root}", ["figure", *results], metric_rows(results))
-    if line := absent_line(result.metrics):
+    if line := absent_classes_note(result.metrics):
         say(f"warning: {line}")
-    if line := few_groups_line(result.metrics):
+    if line := few_groups_warning(result.metrics):
         say(f"warning: {line}")
-    for line in promise_lines(DecisionPolicy.from_plain(card.policy)):
+    for line in guarantee_lines(DecisionPolicy.from_plain(card.policy)):
         say(line)
     if catalog.rejected:
         say(f"rejected: {len(catalog.rejected)} files, listed in run.json")
@@ -200,10 +205,10 @@ def _measure_robustness(
     run_dir: Path,
 ) -> None:
     """Runs the suite of corruptions on the same images, writes and shows its table."""
-    from bcd.evaluation.robustness import full_robustness
+    from bcd.evaluation.robustness import evaluate_suite
     from bcd.reporting.robustness import ROBUSTNESS_HEADER, robustness_rows, write_robustness
 
-    rows = full_robustness(
+    rows = evaluate_suite(
         str(cfg.corruptions),
         network,
         DecisionPolicy.from_plain(card.policy),

@@ -1,1 +1,1 @@
-"""Rendering only: HTML, Markdown and figures of what was computed elsewhere."""
+"""Rendering of results as HTML, Markdown, figures and tables; computes nothing itself."""

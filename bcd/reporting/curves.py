@@ -1,4 +1,4 @@
-"""Curves of probabilities: reliability, and risk against coverage."""
+"""Figures of probabilities: reliability diagram and risk-coverage curve."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from bcd.evaluation.calibration import Reliability
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def draw_reliability(before: Reliability, after: Reliability) -> Figure:
@@ -20,29 +18,29 @@ def draw_reliability(before: Reliability, after: Reliability) -> Figure:
     from bcd.reporting.figures import new_figure
 
     figure = new_figure(8, 4, (0.6, 0.5, 0.2, 0.4))
-    for number, (name, given) in enumerate((("before", before), ("after", after)), start=1):
+    for number, (name, data) in enumerate((("before", before), ("after", after)), start=1):
         axes = figure.add_subplot(1, 2, number)
-        full = given.counts > 0
-        widths = np.diff(given.edges)[full]
+        filled = data.counts > 0
+        widths = np.diff(data.edges)[filled]
         axes.bar(
-            given.edges[:-1][full], given.accuracy[full], widths, align="edge", alpha=0.4, ec="C0"
+            data.edges[:-1][filled], data.accuracy[filled], widths, align="edge", alpha=0.4, ec="C0"
         )
-        axes.plot(given.confidence[full], given.accuracy[full], "o", color="C0", markersize=4)
+        axes.plot(data.confidence[filled], data.accuracy[filled], "o", color="C0", markersize=4)
         axes.plot((0, 1), (0, 1), "--", color="grey")
-        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="probability", ylabel="share right")
-        axes.set_title(f"{name} calibration, ECE = {given.ece:.4f}")
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy")
+        axes.set_title(f"{name} calibration, ECE = {data.ece:.4f}")
     return figure
 
 
 def draw_risk_coverage(
     coverage: NDArray[np.float64], risk: NDArray[np.float64], title: str
 ) -> Figure:
-    """Draws the share of mistakes over the share of images that are decided.
+    """Draws the error rate over the share of images decided.
 
     Args:
-        coverage: (n,), of `risk_coverage`.
-        risk: (n,), likewise.
-        title: Stands above.
+        coverage: (n,), from `risk_coverage`.
+        risk: (n,), from `risk_coverage`.
+        title: Of the figure.
     """
     from matplotlib.ticker import PercentFormatter
 
@@ -51,7 +49,7 @@ def draw_risk_coverage(
     figure = new_figure(5, 3.4, (0.95, 0.5, 0.25, 0.4))
     axes = figure.add_subplot()
     axes.step(coverage, risk, where="mid")
-    axes.set(xlim=(0, 1), ylim=(0, None), xlabel="share decided", ylabel="share wrong of these")
+    axes.set(xlim=(0, 1), ylim=(0, None), xlabel="share of images decided", ylabel="error rate")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.3)

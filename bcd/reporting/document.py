@@ -1,4 +1,4 @@
-"""Documents: titled sections of paragraphs, tables and figures, as a web page or as Markdown."""
+"""Documents of titled sections with paragraphs, tables and figures, as HTML or Markdown."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from bcd.storage import write_text
 
 @dataclass(frozen=True)
 class Table:
-    """Names of the columns and rows of cells; `figures` where all but the first hold numbers."""
+    """Column names and rows of cells; `numeric` if all but the first column hold numbers."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
-    figures: bool = True
+    numeric: bool = True
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG in the run's folder `figures`, left out where it is not there."""
+    """A PNG in the folder `figures` of a run; left out if the file does not exist."""
 
     name: str
     title: str
@@ -32,20 +32,20 @@ Block = str | Table | Figure
 
 @dataclass(frozen=True)
 class Section:
-    """A title and what stands below it."""
+    """A title and its content."""
 
     title: str
     blocks: Sequence[Block]
 
 
 def write_html(file: Path, title: str, sections: Iterable[Section]) -> None:
-    """Writes a page in one file; figures are taken from the folder `figures` beside it."""
+    """Writes a self-contained page; figures are read from the folder `figures` beside it."""
     parts = []
     for section in sections:
         parts.append(heading(section.title))
         for block in section.blocks:
             if isinstance(block, Table):
-                parts.append(table(block.header, block.rows, block.figures))
+                parts.append(table(block.header, block.rows, block.numeric))
             elif isinstance(block, Figure):
                 image = file.parent / "figures" / f"{block.name}.png"
                 if image.is_file():
@@ -56,7 +56,7 @@ def write_html(file: Path, title: str, sections: Iterable[Section]) -> None:
 
 
 def write_markdown(file: Path, title: str, sections: Iterable[Section]) -> None:
-    """Writes the same as Markdown, without figures."""
+    """Writes Markdown, without figures."""
     lines = [f"# {title}"]
     for section in sections:
         lines += ["", f"## {section.title}"]
@@ -69,6 +69,6 @@ def write_markdown(file: Path, title: str, sections: Iterable[Section]) -> None:
 
 
 def _markdown_table(block: Table) -> list[str]:
-    rule = ["---", *("---:" if block.figures else "---" for _ in block.header[1:])]
+    rule = ["---", *("---:" if block.numeric else "---" for _ in block.header[1:])]
     rows = [block.header, rule, *block.rows]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]

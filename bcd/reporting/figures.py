@@ -1,10 +1,10 @@
-"""Images of results: confusion matrix, curves over the epochs, the worst mistakes."""
+"""Figures of results: confusion matrix, training curves, misclassified images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bcd.evaluation.predictions import Prediction
+    from bcd.evaluation.predictions import Mistake
 
 DPI = 120
 
@@ -24,13 +24,13 @@ DPI = 120
 def new_figure(
     width: float, height: float, margins: tuple[float, float, float, float] | None = None
 ) -> Figure:
-    """An empty figure without pyplot's global state.
+    """Creates an empty figure without pyplot's global state.
 
     Args:
         width: In inches.
         height: In inches.
-        margins: Left, bottom, right and top in inches; None lets matplotlib find them, which takes
-            longer than drawing.
+        margins: Left, bottom, right and top in inches; None lets matplotlib determine them, which
+            takes longer than drawing.
     """
     from matplotlib.figure import Figure
 
@@ -45,18 +45,18 @@ def new_figure(
 
 
 def save_figure(figure: Figure, file: Path) -> None:
-    """Writes a PNG in one move."""
+    """Writes a PNG; the file is replaced atomically."""
     with replacing(file) as stream:
         figure.savefig(stream, format="png", pil_kwargs={"compress_level": 3})
 
 
 def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
-    """Draws counts, shaded by the share of the true class.
+    """Draws a confusion matrix with counts, shaded by the share of the true class.
 
     Args:
         matrix: (k, k); rows are true classes.
         classes: Class names.
-        title: Stands above.
+        title: Of the figure.
     """
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -65,7 +65,7 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], titl
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ticks = range(len(classes))
-    # Names are no formulas, though they may hold dollar signs.
+    # Names may contain dollar signs, which are not formulas.
     axes.set_xticks(ticks, classes, rotation=30, ha="right", parse_math=False)
     axes.set_yticks(ticks, classes, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true")
@@ -78,15 +78,15 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], titl
 
 
 def draw_curves(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Draws loss and accuracy of train and val over the epochs."""
+    """Draws loss and accuracy on train and val over the epochs."""
     from matplotlib.ticker import MaxNLocator
 
     figure = new_figure(8, 3.4, (0.75, 0.5, 0.2, 0.4))
     for number, name in enumerate(("loss", "accuracy"), start=1):
         axes: Axes = figure.add_subplot(1, 2, number)
-        for part in ("train", "val"):
-            values = [epoch.get(f"{part}/{name}", np.nan) for epoch in history]
-            axes.plot(range(1, len(values) + 1), values, marker="o", label=part)
+        for subset in ("train", "val"):
+            values = [epoch.get(f"{subset}/{name}", np.nan) for epoch in history]
+            axes.plot(range(1, len(values) + 1), values, marker="o", label=subset)
         axes.set(xlabel="epoch", title=name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
@@ -95,43 +95,40 @@ def draw_curves(history: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def draw_mistakes(
-    predictions: Sequence[Prediction],
-    classes: Sequence[str],
-    pixels: Callable[[int], NDArray[np.uint8]],
-    most: int = 12,
+    mistakes: Sequence[Mistake], pixels: Callable[[int], NDArray[np.uint8]], most: int = 12
 ) -> Figure | None:
-    """Shows the images that were wrong with the highest probability.
+    """Draws misclassified images.
 
     Args:
-        predictions: Of the evaluated images.
-        classes: Class names.
-        pixels: Gives the pixels of the i-th prediction's image.
-        most: How many to show.
+        mistakes: As returned by `find_mistakes`.
+        pixels: Maps the index of a prediction to the pixels of its image.
+        most: Largest number of images shown.
 
     Returns:
-        The figure, None if nothing was wrong.
+        The figure; None if there is no mistake.
     """
-    wrong = _mistakes(predictions, classes)[:most]
-    if not wrong:
+    shown = mistakes[:most]
+    if not shown:
         return None
-    tiles, titles = [], []
-    for index, said, probability in wrong:
-        name, label = written_path(Path(predictions[index].path).name), predictions[index].label
-        tiles.append(fit(pixels(index), TILE))
-        titles.append(f"{name}\nis {label}\nsaid {said} ({probability:.0%})")
-    return draw_tiles(tiles, titles, min(4, len(wrong)))
+    titles = [
+        f"{written_path(Path(m.path).name)}\nis {m.label}\npredicted {m.prediction} "
+        f"({m.probability:.0%})"
+        for m in shown
+    ]
+    tiles = [fit(pixels(m.index), TILE) for m in shown]
+    return draw_tiles(tiles, titles, min(4, len(shown)))
 
 
 TILE, _GAP, _TITLE = 224, 12, 62  # pixels
 
 
 def draw_tiles(tiles: Sequence[NDArray[np.uint8]], titles: Sequence[str], columns: int) -> Figure:
-    """Draws images in a grid, as one image: an axes for each would take seconds.
+    """Draws images in a grid as a single image, because one axes per image would take seconds.
 
     Args:
         tiles: RGB, shape (224, 224, 3).
-        titles: Up to three lines for above each.
-        columns: Images in a row.
+        titles: Up to three lines above each image.
+        columns: Number of images per row.
     """
     from matplotlib.figure import Figure
 
@@ -150,15 +147,3 @@ def draw_tiles(tiles: Sequence[NDArray[np.uint8]], titles: Sequence[str], column
     axes.imshow(canvas, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
     return figure
-
-
-def _mistakes(
-    predictions: Sequence[Prediction], classes: Sequence[str]
-) -> list[tuple[int, str, float]]:
-    """Index, predicted class and its probability of each wrong prediction, surest first."""
-    found: list[tuple[int, str, float]] = []
-    for index, prediction in enumerate(predictions):
-        best: Any = int(np.argmax(prediction.probabilities))
-        if classes[best] != prediction.label:
-            found.append((index, classes[best], prediction.probabilities[best]))
-    return sorted(found, key=lambda item: -item[2])

@@ -1,4 +1,4 @@
-"""Results as files, tables and lines."""
+"""Results of a run as files, tables and sentences."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from typing import Any
 
 from bcd.data.catalog import Catalog
 from bcd.data.reading import read_image
-from bcd.evaluation.calibration import reliability
-from bcd.evaluation.conformal import (
-    risk_coverage,
-)
-from bcd.evaluation.metrics import HEADLINE
-from bcd.evaluation.predictions import write_predictions
+from bcd.evaluation.intervals import FEW_GROUPS, WORST_COVERAGE_FEW_GROUPS
+from bcd.evaluation.metrics import HEADLINE_METRICS
+from bcd.evaluation.predictions import find_mistakes, write_predictions
 from bcd.evaluation.results import Result
 from bcd.reporting.curves import draw_reliability, draw_risk_coverage
 from bcd.reporting.figures import draw_confusion, draw_mistakes, save_figure
@@ -22,7 +19,13 @@ from bcd.storage import write_text
 
 
 def write_results(run_dir: Path, catalog: Catalog, results: Mapping[str, Result]) -> None:
-    """Writes `metrics.json`, and of the last part named the predictions and figures."""
+    """Writes `metrics.json`, and predictions and figures of the last set named.
+
+    Args:
+        run_dir: Folder of the run.
+        catalog: Holds the images.
+        results: By the name of the set, such as `val` and `test`.
+    """
     metrics = {name: result.metrics for name, result in results.items()}
     write_text(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     name, result = list(results.items())[-1]
@@ -31,22 +34,15 @@ def write_results(run_dir: Path, catalog: Catalog, results: Mapping[str, Result]
     title = f"{name}, n = {result.metrics['n']}"
     figure = draw_confusion(result.metrics["confusion"], catalog.classes, title)
     save_figure(figure, figures / "confusion_matrix.png")
-    before = reliability(result.uncalibrated, result.labels)
-    after = reliability(result.probabilities, result.labels)
-    save_figure(draw_reliability(before, after), figures / "reliability.png")
-    right = result.probabilities.argmax(axis=1) == result.labels
-    curve = risk_coverage(result.probabilities.max(axis=1), right)
-    save_figure(draw_risk_coverage(*curve, title), figures / "risk_coverage.png")
-    mistakes = draw_mistakes(
-        result.predictions,
-        catalog.classes,
-        lambda i: read_image(catalog.root / result.predictions[i].path),
-    )
-    if mistakes is not None:
-        save_figure(mistakes, figures / "mistakes.png")
+    save_figure(draw_reliability(*result.reliability), figures / "reliability.png")
+    save_figure(draw_risk_coverage(*result.risk_coverage, title), figures / "risk_coverage.png")
+    mistakes = find_mistakes(result.predictions, catalog.classes)
+    drawn = draw_mistakes(mistakes, lambda i: read_image(catalog.root / result.predictions[i].path))
+    if drawn is not None:
+        save_figure(drawn, figures / "mistakes.png")
 
 
-# The figures in tables beside the headline, where a part has them, with what they are called.
+# Further metrics in tables, where a set has them, and their titles.
 _MORE = {
     "at_threshold.malignant_sensitivity": "malignant sensitivity",
     "at_threshold.malignant_specificity": "malignant specificity",
@@ -54,17 +50,17 @@ _MORE = {
     "malignant_specificity": "malignant specificity, most probable class",
     "ece": "ece",
     "ece_debiased": "ece, debiased",
-    "ece_chance.mean": "ece by chance alone, mean",
-    "ece_chance.quantile_95": "ece by chance alone, 95 % quantile",
-    "accuracy_without_leaked": "accuracy without leaked",
+    "ece_if_calibrated.mean": "ece of a calibrated model, mean",
+    "ece_if_calibrated.quantile_95": "ece of a calibrated model, 95 % quantile",
+    "accuracy_without_leaked": "accuracy without leaked images",
     "referred": "referred",
-    "accuracy_decided": "accuracy decided",
+    "accuracy_decided": "accuracy on decided images",
 }
 
 
 def metric_rows(results: Mapping[str, Result]) -> list[list[str]]:
-    """Rows for a table: a figure's name, then its value on each part, with its 95 % interval."""
-    rows = [[name, *_cells(results, name)] for name in HEADLINE]
+    """Rows for a table: name of a metric, then its value with 95 % interval on each set."""
+    rows = [[name, *_cells(results, name)] for name in HEADLINE_METRICS]
     more = [[title, *_cells(results, name)] for name, title in _MORE.items()]
     rows += [row for row in more if any(row[1:])]
     rows.append(["images", *_cells(results, "n")])
@@ -73,32 +69,49 @@ def metric_rows(results: Mapping[str, Result]) -> list[list[str]]:
     return rows
 
 
-def absent_line(metrics: Mapping[str, Any]) -> str:
-    """Which classes there is no image of, and what that means; empty where all occur."""
+def absent_classes_note(metrics: Mapping[str, Any]) -> str:
+    """States which classes have no image, and what follows; empty if all occur."""
     absent = [name for name, count in metrics["n_by_class"].items() if not count]
     if not absent:
         return ""
     return (
-        f"no image of {', '.join(absent)}: macro averages are over the other "
+        f"no images of {', '.join(absent)}: macro averages are over the other "
         f"{len(metrics['n_by_class']) - len(absent)} classes"
     )
 
 
-def _cells(results: Mapping[str, Result], name: str) -> list[str]:
-    """A figure of each part, empty where a part has none."""
-    return [figure_text(result.metrics, name) for result in results.values()]
-
-
-def figure_text(metrics: Mapping[str, Any], name: str) -> str:
-    """A figure with its interval, as in `0.9790 [0.966, 0.988]`; empty where there is none.
+def few_groups_warning(metrics: Mapping[str, Any]) -> str:
+    """Warns of intervals over few groups; empty if there are enough, or none.
 
     Args:
-        metrics: The figures.
-        name: Of the figure; behind a dot, of one within another.
+        metrics: With `n_groups` and `effective_groups`, if they have intervals.
+    """
+    effective = metrics.get("effective_groups")
+    if effective is None or effective >= FEW_GROUPS:
+        return ""
+    return (
+        f"{metrics['n_groups']} groups correspond to {effective:.1f} groups of equal size. With so "
+        "few, intervals are too narrow if groups differ strongly: in simulations, 95 % intervals "
+        "of the accuracy contained the true value in as few as "
+        f"{100 * WORST_COVERAGE_FEW_GROUPS:.0f} % of cases."
+    )
+
+
+def _cells(results: Mapping[str, Result], name: str) -> list[str]:
+    """A metric on each set, empty where it is missing."""
+    return [metric_text(result.metrics, name) for result in results.values()]
+
+
+def metric_text(metrics: Mapping[str, Any], name: str) -> str:
+    """A metric with its interval, as in `0.9790 [0.966, 0.988]`; empty if it is missing.
+
+    Args:
+        metrics: The metrics.
+        name: Of the metric; `outer.inner` for a nested one.
     """
     outer, _, inner = name.partition(".")
     if inner:
-        return figure_text(metrics.get(outer) or {}, inner)
+        return metric_text(metrics.get(outer) or {}, inner)
     value, interval = metrics.get(name), metrics.get(f"{name}_ci")
     if value is None:
         return ""
@@ -107,12 +120,12 @@ def figure_text(metrics: Mapping[str, Any], name: str) -> str:
 
 
 def calibration_line(metrics: Mapping[str, Any]) -> str:
-    """Tells the expected calibration error on test beside what chance alone would show."""
-    chance = metrics["ece_chance"]
+    """States the expected calibration error on test and that of a calibrated model."""
+    chance = metrics["ece_if_calibrated"]
     return (
-        f"Expected calibration error on test {metrics['ece_uncalibrated']:.4f} before, "
-        f"{metrics['ece']:.4f} after; debiased {metrics['ece_debiased']:.4f}. With as many "
-        "independent images and these confidences, a perfectly calibrated model would show "
-        f"{chance['mean']:.4f} on average and stay below {chance['quantile_95']:.4f} in 95 % of "
-        "cases."
+        f"Expected calibration error on test: {metrics['ece_uncalibrated']:.4f} before temperature "
+        f"scaling, {metrics['ece']:.4f} after, {metrics['ece_debiased']:.4f} debiased. A perfectly "
+        "calibrated model with the same confidences on the same number of independent images "
+        f"would show {chance['mean']:.4f} on average and less than {chance['quantile_95']:.4f} "
+        "in 95 % of cases."
     )

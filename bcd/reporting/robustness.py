@@ -1,4 +1,4 @@
-"""Images of corruptions: how accuracy goes with strength, and what each corruption looks like."""
+"""Figure and table of metrics under corruptions."""
 
 from __future__ import annotations
 
@@ -7,39 +7,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bcd.data.reading import fit
 from bcd.evaluation.robustness import Rows
-from bcd.reporting.figures import draw_tiles, new_figure, save_figure
+from bcd.reporting.figures import new_figure, save_figure
 from bcd.storage import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bcd.evaluation.robustness_suite import Corruption
-
 _COLUMNS = 5
 
 
 def draw_robustness(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draws accuracy against strength, a panel a kind; dashed is the accuracy without a corruption.
+    """Draws accuracy over strength, one panel per kind; dashed is the accuracy without corruption.
 
     Args:
-        rows: As `robustness_table` gives them, the images as they are first.
+        rows: As returned by `robustness_table`, uncorrupted images first.
     """
     plain, *corrupted = rows
     kinds = list(dict.fromkeys(row["kind"] for row in corrupted))
     lines = -(-len(kinds) // _COLUMNS)
     figure = new_figure(2.1 * _COLUMNS, 2.0 * lines + 0.2)
-    # One scale for all panels, from the full tenth below the lowest.
+    # One scale for all panels, starting at the tenth below the lowest accuracy.
     lowest = np.floor(10 * min(row["accuracy"] for row in rows) - 1e-9) / 10
     for number, kind in enumerate(kinds):
         axes: Axes = figure.add_subplot(lines, _COLUMNS, number + 1)
         some = [row for row in corrupted if row["kind"] == kind]
         places, values = range(len(some)), [row["accuracy"] for row in some]
-        # No line from point to point: between two of opposite sign lies no corruption at all.
+        # No line between points: between two of opposite sign there is no corruption at all.
         axes.vlines(places, plain["accuracy"], values, linewidth=1.5, alpha=0.5)
         axes.plot(places, values, marker="o", markersize=4, linestyle="none")
         axes.axhline(plain["accuracy"], color="black", linestyle="--", linewidth=0.8)
@@ -53,26 +49,6 @@ def draw_robustness(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def draw_examples(
-    pixels: NDArray[np.uint8], suite: Sequence[Corruption], sha256: str = "", columns: int = 7
-) -> Figure:
-    """Shows one image as it is and under each corruption.
-
-    Args:
-        pixels: RGB, (height, width, 3); corrupted at 224 pixels, as it is shown.
-        suite: The corruptions.
-        sha256: Of the image, for what corruptions draw.
-        columns: Images in a row.
-    """
-    image = fit(pixels, 224)
-    tiles = [image, *(corruption.apply(image, sha256) for corruption in suite)]
-    titles = [
-        "as it is",
-        *(f"{corruption.kind}\n{corruption.strength_label}" for corruption in suite),
-    ]
-    return draw_tiles(tiles, titles, columns)
-
-
 def write_robustness(run_dir: Path, rows: Rows) -> None:
     """Writes `robustness.csv` and `figures/robustness.png`."""
     write_csv(run_dir / "robustness.csv", list(rows[0]), [list(row.values()) for row in rows])
@@ -83,7 +59,7 @@ def robustness_rows(rows: Rows) -> list[list[str]]:
     """Rows for a table with `ROBUSTNESS_HEADER`."""
     return [
         [
-            f"{row['kind']} {row['strength']}".strip() if row["kind"] != "none" else "as they are",
+            f"{row['kind']} {row['strength']}".strip() if row["kind"] != "none" else "uncorrupted",
             *(f"{row[name]:.3f}" for name in ("accuracy", "balanced_accuracy", "ece", "referred")),
             str(row["n"]),
         ]

@@ -1,1 +1,1 @@
-"""Sweeps: trials grouped into configurations, compared with the best, and ranked in a table."""
+"""Sweeps: trials grouped into configurations, ranked on val and compared with the best."""

@@ -1,4 +1,4 @@
-"""Hydra's callback at the end of a multirun. Light to import: every run of train.py imports it."""
+"""Hydra callback for multiruns. It must import quickly, as every run of train.py imports it."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from omegaconf import DictConfig
 
 
 class Leaderboard(Callback):
-    """Ends a multirun in its leaderboard.
+    """Prints where the sweep is, and writes its leaderboard at the end.
 
     Args:
-        default: Whether to run the configuration without what is searched for as well.
+        default: Whether to also run the configuration without the values searched over.
     """
 
     def __init__(self, default: bool = False) -> None:
         self._default = default
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Says where the sweep is, and how to go on with it whatever happens."""
+        """Prints the sweep folder and how to resume the sweep."""
         from bcd.console import say
 
         sweep = config.hydra.sweep.dir
-        say(f"sweep folder: {sweep}  (to go on later: the same command, hydra.sweep.dir={sweep})")
+        say(f"sweep folder: {sweep}  (to resume: the same command with hydra.sweep.dir={sweep})")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Ranks the trials, tests the best, and writes the leaderboard.
+        """Ranks the trials, tests the best configuration, and writes the leaderboard.
 
-        Hydra would turn what is raised into a warning, so errors are told here.
+        Hydra would turn exceptions into warnings, so errors are printed here.
         """
         from bcd.cli.app import OUTCOME, tell, unforeseen
         from bcd.errors import BcdError
-        from bcd.sweeps.finalize import finalize_sweep, run_default
+        from bcd.sweeps.finalize_sweep import finalize_sweep, run_default
 
         sweep = Path(config.hydra.sweep.dir).absolute()
         try:

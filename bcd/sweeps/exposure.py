@@ -1,4 +1,4 @@
-"""Which test images a ranking has seen, as they are val or train in runs with another split."""
+"""Test exposure: test images that the ranking used, being in val or train of other runs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from bcd.sweeps.trials import Trial
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Test images of the best configuration's runs, and what they are in other runs.
+class Exposure:
+    """Test images of the best configuration's runs, and their use in other runs.
 
     Attributes:
-        tested: Number of different test images.
-        val: How many of them are val in a run that was ranked.
-        train: How many of them are train in one.
+        tested: Number of distinct test images.
+        val: How many of them are in val of a run that was ranked.
+        train: How many of them are in train of a run that was ranked.
         configurations: Number of configurations that were ranked.
     """
 
@@ -28,58 +28,58 @@ class Seen:
 
     @property
     def differs(self) -> bool:
-        """Whether runs were split differently, so that images changed parts."""
+        """Whether the runs were split differently."""
         return bool(self.val or self.train)
 
 
-def find_seen(
+def find_exposure(
     sweep: Path, winners: Sequence[Trial], ranked: Sequence[Trial], configurations: int
-) -> Seen:
-    """Counts, from the runs' `split.csv`, the best configuration's test images that others used.
+) -> Exposure:
+    """Counts the best configuration's test images that other runs used, from their `split.csv`.
 
     Args:
         sweep: Folder of the sweep.
         winners: Finished runs of the best configuration.
         ranked: Finished runs of all configurations.
-        configurations: Number of configurations that have any.
+        configurations: Number of configurations with finished runs.
     """
-    parts = {trial.name: read_parts(sweep / trial.name) for trial in ranked}
-    tested = set[str]().union(*(parts[trial.name]["test"] for trial in winners))
+    subsets = {trial.name: read_subsets(sweep / trial.name) for trial in ranked}
+    tested = set[str]().union(*(subsets[trial.name]["test"] for trial in winners))
     val, train = (
-        sum(any(image in own[part] for own in parts.values()) for image in tested)
-        for part in ("val", "train")
+        sum(any(image in own[subset] for own in subsets.values()) for image in tested)
+        for subset in ("val", "train")
     )
-    return Seen(len(tested), val, train, configurations)
+    return Exposure(len(tested), val, train, configurations)
 
 
-def read_parts(run: Path) -> dict[str, set[str]]:
+def read_subsets(run: Path) -> dict[str, set[str]]:
     """Images of train, val and test by content and path, from a run's `split.csv`."""
-    parts: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
+    subsets: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
     with (run / "split.csv").open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
-            if row["subset"] in parts:
-                parts[row["subset"]].add(f"{row['sha256']} {row['path']}")
-    return parts
+            if row["subset"] in subsets:
+                subsets[row["subset"]].add(f"{row['sha256']} {row['path']}")
+    return subsets
 
 
-def seen_text(seen: Seen | None) -> str:
-    """What was seen, in a sentence; empty where all runs share a split."""
-    if seen is None or not seen.differs:
+def exposure_text(exposure: Exposure | None) -> str:
+    """The exposure in one sentence; empty if all runs have the same split."""
+    if exposure is None or not exposure.differs:
         return ""
-    if seen.configurations < 2:
+    if exposure.configurations < 2:
         return (
-            f"the runs were split differently: of their {seen.tested} different test images "
-            f"{seen.val} are val and {seen.train} are train in another run; with one configuration "
-            "nothing was chosen by them"
+            f"the runs have different splits: of their {exposure.tested} distinct test images, "
+            f"{exposure.val} are in val and {exposure.train} in train of another run; with a "
+            "single configuration, nothing was selected with them"
         )
-    n = f"the best configuration's {seen.tested} different test images"
-    if not seen.val:
+    n = f"the best configuration's {exposure.tested} distinct test images"
+    if not exposure.val:
         return (
-            f"the runs were split differently: of {n} none is val in another run, but {seen.train} "
-            "are train in one"
+            f"the runs have different splits: of {n}, none is in val of another run, but "
+            f"{exposure.train} are in train of one"
         )
     return (
-        f"the ranking has seen test images of other splits: of {n} {seen.val} are val in another "
-        f"run, by which configurations were ranked, and {seen.train} are train in one; the figures "
-        "on test may flatter the best configuration"
+        f"the ranking used test images: of {n}, {exposure.val} are in val of another run, on "
+        f"which configurations were ranked, and {exposure.train} are in train of one; the test "
+        "metrics of the best configuration may be too high"
     )

@@ -1,4 +1,4 @@
-"""The leaderboard: `leaderboard.csv`, `trials.csv` and `leaderboard.html` of a sweep."""
+"""The leaderboard of a sweep: `leaderboard.csv`, `trials.csv` and `leaderboard.html`."""
 
 from __future__ import annotations
 
@@ -13,37 +13,39 @@ from bcd.evaluation.intervals import Interval
 from bcd.reporting.document import Block, Figure, Section, Table, write_html
 from bcd.reporting.figures import save_figure
 from bcd.storage import write_csv
-from bcd.sweeps.configurations import SAME, WORSE, Row, spread
-from bcd.sweeps.exposure import Seen, seen_text
-from bcd.sweeps.figure import draw_board
+from bcd.sweeps.exposure import Exposure, exposure_text
+from bcd.sweeps.leaderboard_figure import draw_board
+from bcd.sweeps.ranking import INDISTINGUISHABLE, WORSE, Row, spread
 from bcd.sweeps.trials import DONE
 
 _HEADER = ("configuration", "rank", "runs", "mean ± sd", "pooled, 95 %", "minus best", "verdict")
 SHORT_HEADER = ("configuration", "runs", "val accuracy", "minus best", "verdict")
-_SHORT = {SAME: "not distinguishable", WORSE: "worse"}
+_SHORT_VERDICTS = {INDISTINGUISHABLE: "not distinguishable", WORSE: "worse"}
 
 _CSV = (
-    "rank", "configuration", "trials", "done", "val_accuracy_mean", "val_accuracy_sd",
-    "val_accuracy_pooled", "val_accuracy_low", "val_accuracy_high", "val_answers", "difference",
-    "difference_low", "difference_high", "compared_on", "p", "verdict", "test_accuracy_mean",
+    "rank", "configuration", "n_trials", "n_done", "val_accuracy_mean", "val_accuracy_sd",
+    "val_accuracy_pooled", "val_accuracy_low", "val_accuracy_high", "n_val_predictions",
+    "difference", "difference_low", "difference_high", "n_compared", "p_value", "verdict",
+    "test_accuracy_mean",
     "test_accuracy_sd", "seconds", "reason", "overrides",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Board:
-    """All that a leaderboard tells.
+    """Everything that a leaderboard shows.
 
     Attributes:
         rows: The configurations, best first.
-        tests: Figures of the test part of the winner's trials, by trial.
-        pooled: Share of right answers on test of all of these, its interval, and their number.
-        default: The configuration without what was searched for, where there is one.
-        command: Gives the winner again.
-        tested_too: Labels of other configurations that were tested, as they won before the sweep
-            was widened.
-        seen: What the ranking saw of the best configuration's test images; None without a best.
-        later: Number of trials that came to an end after a run of the winner had been tested.
+        tests: Test metrics of the best configuration's trials, by trial.
+        pooled: Share of correct predictions on test over all of these, its interval, and their
+            number.
+        default: The configuration without the values searched over, if there is one.
+        command: Reproduces the best configuration.
+        tested_too: Labels of other configurations that were tested, because they were the best
+            before the sweep was extended.
+        exposure: Test images of the best configuration that the ranking used; None without a best.
+        later: Number of trials that finished after a run of the best configuration was tested.
     """
 
     rows: Sequence[Row]
@@ -52,19 +54,19 @@ class Board:
     default: Row | None
     command: str
     tested_too: Sequence[str] = ()
-    seen: Seen | None = None
+    exposure: Exposure | None = None
     later: int = 0
 
 
 def short_rows(rows: Sequence[Row]) -> list[list[str]]:
-    """Rows for a terminal, with `SHORT_HEADER`; `minus best` is in points of accuracy."""
+    """Rows for the terminal, with `SHORT_HEADER`; differences are in percentage points."""
     return [
         [
             row.configuration.label,
             f"{len(row.configuration.done)}/{len(row.configuration.trials)}",
             _mean_text(row.mean, row.sd),
-            "" if row.against is None else _difference_text(row),
-            _SHORT.get(row.verdict, row.verdict),
+            "" if row.versus_best is None else _difference_text(row),
+            _SHORT_VERDICTS.get(row.verdict, row.verdict),
         ]
         for row in rows
     ]
@@ -78,7 +80,7 @@ def _board_rows(rows: Sequence[Row]) -> list[list[str]]:
             f"{len(row.configuration.done)}/{len(row.configuration.trials)}",
             _mean_text(row.mean, row.sd),
             "" if row.interval is None else _interval_text(row.pooled, row.interval),
-            "" if row.against is None else _difference_text(row),
+            "" if row.versus_best is None else _difference_text(row),
             f"{row.verdict} ({row.configuration.reason})"
             if row.configuration.reason
             else row.verdict,
@@ -98,73 +100,73 @@ def _interval_text(value: float, interval: Interval) -> str:
 
 
 def _difference_text(row: Row) -> str:
-    assert row.against is not None
-    value, low, high = row.against.difference, row.against.low, row.against.high
+    assert row.versus_best is not None
+    value, low, high = row.versus_best.difference, row.versus_best.low, row.versus_best.high
     return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def headline(board: Board) -> list[str]:
-    """What came out, in a few plain sentences."""
+    """The results in a few sentences."""
     first = board.rows[0]
     if first.interval is None:
-        return ["no trial came to an end"]
-    told = [
+        return ["no trial finished"]
+    lines = [
         f"best on val: {first.configuration.label}, accuracy "
         f"{_mean_text(first.mean, first.sd)} (n = {first.n})"
     ]
     verdicts = [row.verdict for row in board.rows[1:] if row.interval is not None]
     if verdicts:
-        same, worse = verdicts.count(SAME), verdicts.count(WORSE)
-        told.append(
+        same, worse = verdicts.count(INDISTINGUISHABLE), verdicts.count(WORSE)
+        lines.append(
             f"other configurations: {worse} worse than it, {same} not distinguishable from it"
         )
         if max(len(row.configuration.done) for row in board.rows) < 2:
-            told.append(
-                "one run a configuration: whether the order holds when trained again is not known; "
-                "seed=0,1,2 would tell"
+            lines.append(
+                "one run per configuration, so the order may change when training is repeated; "
+                "seed=0,1,2 would show"
             )
     if board.default is not None:
-        told.append(_against_default(first, board.default))
+        lines.append(_versus_default(first, board.default))
     if board.pooled is not None:
         mean, sd = spread([test["accuracy"] for test in board.tests.values()])
         share, interval, n = board.pooled
         pooled = f"pooled {_interval_text(share, interval)} (n = {n})"
-        told.append(f"the best on test: accuracy {_mean_text(mean, sd)}, {pooled}")
+        lines.append(f"the best on test: accuracy {_mean_text(mean, sd)}, {pooled}")
     if board.pooled is not None or board.tested_too:
-        told.append(_tested_text(board))
-    return [*told, *filter(None, [seen_text(board.seen)])]
+        lines.append(_tested_text(board))
+    return [*lines, *filter(None, [exposure_text(board.exposure)])]
 
 
 def _tested_text(board: Board) -> str:
     tested = len(board.tested_too) + (board.pooled is not None)
     if not board.tested_too and board.later:
         return (
-            "the best configuration alone was tested, but the sweep was widened: "
-            f"{board.later} of its trials were made after that"
+            "only the best configuration was tested, but the sweep was extended: "
+            f"{board.later} of its trials finished after that"
         )
     if not board.tested_too:
-        if board.seen is not None and board.seen.differs:
-            return "the best configuration alone was tested, after the ranking"
-        return "the test part was used for the best configuration alone, after the ranking"
+        if board.exposure is not None and board.exposure.differs:
+            return "only the best configuration was tested, after the ranking"
+        return "the test set was used for the best configuration only, after the ranking"
     return (
-        f"the test part was used for {tested} configurations, as the sweep was widened: also for "
-        f"{'; '.join(board.tested_too)}"
+        f"the test set was used for {tested} configurations, because the sweep was extended: also "
+        f"for {'; '.join(board.tested_too)}"
     )
 
 
-def _against_default(first: Row, default: Row) -> str:
+def _versus_default(first: Row, default: Row) -> str:
     if default is first:
-        return "searching did not improve on the default: nothing found has a higher val accuracy"
-    if default.against is None:
-        return "the default cannot be compared: it did not come to an end"
-    gain = f"by {0 - 100 * default.against.difference:.1f} points of val accuracy"
+        return "the search did not improve on the default: no val accuracy is higher"
+    if default.versus_best is None:
+        return "the default cannot be compared: it did not finish"
+    gain = f"by {0 - 100 * default.versus_best.difference:.1f} percentage points of val accuracy"
     if default.verdict == WORSE:
-        return f"searching improved on the default {gain}"
-    return f"searching did not demonstrably improve on the default: ahead {gain}, within chance"
+        return f"the search improved on the default {gain}"
+    return f"the search did not significantly improve on the default: higher {gain}"
 
 
 def write_board(sweep: Path, board: Board) -> None:
-    """Writes the tables, the image and the page into a sweep's folder."""
+    """Writes the tables, the figure and the page into a sweep's folder."""
     write_csv(sweep / "leaderboard.csv", _CSV, [_csv_row(i, board) for i in range(len(board.rows))])
     write_csv(sweep / "trials.csv", _TRIALS, _trial_rows(board))
     save_figure(draw_board(board.rows), sweep / "figures" / "leaderboard.png")
@@ -177,11 +179,11 @@ def _csv_row(place: int, board: Board) -> list[object]:
         board.tests[t.name]["accuracy"] for t in row.configuration.done if t.name in board.tests
     ]
     mean, sd = spread(tests) if tests and place == 0 else (None, None)
-    against = row.against
+    versus = row.versus_best
     cells: list[object] = [
         place + 1, row.configuration.label, len(row.configuration.trials),
         len(row.configuration.done), row.mean, row.sd, row.pooled, *(row.interval or (None, None)),
-        row.n, *((against.difference, against.low, against.high, against.n, against.p) if against
+        row.n, *((versus.difference, versus.low, versus.high, versus.n, versus.p_value) if versus
           else (None,) * 5),
         row.verdict, mean, sd, row.configuration.seconds, row.configuration.reason,
         " ".join(row.configuration.overrides),
@@ -197,7 +199,7 @@ def _cell(value: object) -> object:
 
 _TRIALS = (
     "trial", "configuration", "seed", "split_seed", "fold", "status", "val_accuracy", "val_loss",
-    "n", "test_accuracy", "seconds", "reason",
+    "n_val", "test_accuracy", "seconds", "reason",
 )  # fmt: skip
 
 
@@ -229,12 +231,12 @@ def _sections(board: Board) -> list[Section]:
                 ),
             ],
         ),
-        Section("How to read this", list(_READING)),
+        Section("How to read this table", list(_READING)),
     ]
     if board.pooled is not None:
-        sections.append(Section("The best one on test", _test_blocks(board)))
+        sections.append(Section("Best configuration on test", _test_blocks(board)))
     if board.command:
-        sections.append(Section("The best one again", [board.command]))
+        sections.append(Section("Reproduce the best configuration", [board.command]))
     return [*sections, Section("Trials", [_trial_table(board)])]
 
 
@@ -260,18 +262,17 @@ def _trial_table(board: Board) -> Table:
                     f"{trial.status}: {trial.reason}" if trial.reason else trial.status,
                 ]
             )
-    return Table(header, rows, figures=False)
+    return Table(header, rows, numeric=False)
 
 
 _READING = (
-    "A configuration is what its trials have in common; trials that differ in seed, split.seed or "
-    "fold are its runs. Mean and standard deviation are over runs. Pooled is the share of right "
-    "answers of all runs; its interval is a cluster bootstrap over images, or clusters of them "
-    "where known.",
-    "Minus best is in points of accuracy on the images that both answered in the same run, with "
-    "a paired interval that is corrected for the number of configurations and for the best having "
-    "been picked from these same answers. Where 0 lies within, nothing shows that the "
-    "configuration is worse.",
+    "Trials that differ only in seed, split.seed or fold are runs of one configuration. Mean and "
+    "standard deviation are over runs. Pooled is the share of correct predictions over all runs; "
+    "its interval is a cluster bootstrap over images, or over clusters of images if known.",
+    "Minus best is the difference in accuracy, in percentage points, on the images that both "
+    "predicted in the same run. Its paired interval is adjusted for the number of configurations "
+    "and for the selection of the best on the same predictions. If it contains 0, there is no "
+    "evidence that the configuration is worse.",
 )
 
 
@@ -285,4 +286,4 @@ def _test_blocks(board: Board) -> list[Block]:
     rows.append(["accuracy, pooled", _interval_text(share, interval)])
     runs = "one run" if len(board.tests) == 1 else f"{len(board.tests)} runs, mean ± sd"
     reports = "; ".join(f"{name}/report.html" for name in board.tests)
-    return [Table(["", runs], rows), f"{n} answers, all in predictions.csv. Reports: {reports}"]
+    return [Table(["", runs], rows), f"{n} predictions, all in predictions.csv. Reports: {reports}"]

@@ -1,4 +1,4 @@
-"""A trial: one run of a sweep, trained but not tested, that leaves a record whatever happens."""
+"""A trial: one run of a sweep, trained but not tested, which always leaves a record."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bcd.storage import write_text
 DONE, FAILED, UNFINISHED = "done", "failed", "unfinished"
 WORST = 0.0  # score of a trial that failed
 
-# What a former try in the same folder may have left, and a new one would not replace.
+# Files of an earlier attempt in the same folder that a new attempt would not replace.
 _LEFT = (
     "events.out.tfevents.*",
     "metrics.json",
@@ -38,22 +38,22 @@ _LEFT = (
 
 @dataclass(frozen=True)
 class Trial:
-    """What is known of a trial.
+    """The record of a trial.
 
     Attributes:
         name: Of its folder.
-        key: Hash of its configuration; the same again is the same trial.
-        overrides: What its command line changes, as `key=value`.
-        status: `done`, `failed` or `unfinished` (it runs, or was killed).
-        reason: Why it failed, in a line.
-        seconds: That it took.
+        key: Hash of its configuration; trials with the same key are the same trial.
+        overrides: Its overrides, as `key=value`.
+        status: `done`, `failed` or `unfinished` (running or killed).
+        reason: Why it failed, in one line.
+        seconds: Its duration.
         run: Its seed, the split's seed and the fold.
         accuracy: On val.
         loss: On val, the mean negative log-likelihood.
-        n: Images of val.
-        best: Its best checkpoint, relative to its folder; empty where none is kept.
+        n: Number of val images.
+        best: Its best checkpoint, relative to its folder; empty if none was saved.
         steps: Of its optimizer.
-        history: Figures of each epoch.
+        history: Metrics of each epoch.
     """
 
     name: str
@@ -72,19 +72,19 @@ class Trial:
 
     @property
     def score(self) -> float:
-        """What a search is to maximise: val accuracy; among equals the lower loss is better.
+        """The value that a search maximises: val accuracy, with ties broken by the lower loss.
 
-        The loss adds less than one image more would: exp(-loss), the geometric mean of the
-        probabilities of the true classes, lies between 0 and 1.
+        The loss contributes less than one image would: exp(-loss), the geometric mean of the
+        probabilities of the true classes, is between 0 and 1.
         """
         if self.status != DONE:
             return WORST
-        sure = math.exp(-self.loss) if self.loss >= 0 else 0.0
-        return self.accuracy + sure / (self.n + 1)
+        fit = math.exp(-self.loss) if self.loss >= 0 else 0.0
+        return self.accuracy + fit / (self.n + 1)
 
 
 def read_trials(sweep: Path) -> list[Trial]:
-    """The trials whose records are in the folders of a sweep, in the order of their numbers."""
+    """Reads the trials recorded in a sweep's folder, in the order of their numbers."""
     found = []
     for file in sweep.glob(f"*/{RECORD}"):
         plain = json.loads(file.read_text(encoding="utf-8"))
@@ -95,23 +95,23 @@ def read_trials(sweep: Path) -> list[Trial]:
 
 
 def run_trial(cfg: DictConfig, sweep: Path, name: str, overrides: Sequence[str]) -> float:
-    """Trains one trial, unless the sweep's folder has it already.
+    """Trains one trial, unless it was already trained in the sweep's folder.
 
     Args:
-        cfg: As Hydra composed it; `run_dir` is replaced.
+        cfg: As composed by Hydra; `run_dir` is replaced.
         sweep: Folder of the sweep.
         name: Of the trial's folder, unless another trial has it.
-        overrides: What the command line changes.
+        overrides: Of the command line.
 
     Returns:
-        The score, `WORST` where it failed: nothing but an interruption is raised.
+        The score, or `WORST` if the trial failed: only interruptions are raised.
     """
-    # Not resolved: what is interpolated follows from the rest, and the folder is no part of it.
+    # Not resolved: interpolated values follow from the rest, and the folder must not count.
     key = hashlib.sha256(OmegaConf.to_yaml(cfg).encode()).hexdigest()
     known = read_trials(sweep)
     same = next((t for t in known if t.key == key), None)
     if same is not None and same.status == DONE:
-        say(f"trial {same.name}: done before")
+        say(f"trial {same.name}: already done")
         _drop_if_empty(sweep / name)
         return same.score
     if same is not None:
@@ -129,15 +129,15 @@ def run_trial(cfg: DictConfig, sweep: Path, name: str, overrides: Sequence[str])
         done = replace(trial, status=FAILED, reason=_reason(error, folder))
     done = replace(done, seconds=round(time.time() - started, 2))
     _write(folder, done)
-    figures = f"val accuracy {done.accuracy:.4f}, loss {done.loss:.4f}, {done.seconds:.1f} s"
-    say(f"trial {name}: {figures if done.status == DONE else 'failed: ' + done.reason}")
+    summary = f"val accuracy {done.accuracy:.4f}, loss {done.loss:.4f}, {done.seconds:.1f} s"
+    say(f"trial {name}: {summary if done.status == DONE else 'failed: ' + done.reason}")
     return done.score
 
 
 def _train(cfg: DictConfig, folder: Path, trial: Trial) -> Trial:
     cfg = cfg.copy()
     cfg.run_dir = str(folder.absolute())
-    with quick_imports():  # not before: what is done already needs none of it
+    with quick_imports():  # only here, because a finished trial needs no imports
         checked = check_config(cfg, TrainConfig)
         from bcd.training.run import best_checkpoint, train
     result = train(checked, tested=False)
@@ -158,7 +158,7 @@ def _train(cfg: DictConfig, folder: Path, trial: Trial) -> Trial:
 
 
 def _reason(error: Exception, folder: Path) -> str:
-    """Why a trial failed, in a line; where that was not foreseen the traceback is kept."""
+    """Why a trial failed, in one line; the traceback of an unexpected error is saved."""
     if known := foreseen(error):
         if known.status == 130:
             raise KeyboardInterrupt from error

@@ -1,4 +1,4 @@
-"""The winner of a sweep, as `leaderboard.json` names it."""
+"""The best configuration of a sweep, as recorded in `leaderboard.json`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def write_winner(
 
     Args:
         sweep: The folder.
-        ranked: All trials that the ranking knows.
-        winners: The best configuration's; none where no trial came to an end.
-        tested: As `read_tested` gives it.
+        ranked: All trials that were ranked.
+        winners: Those of the best configuration; none if no trial finished.
+        tested: As returned by `read_tested`.
     """
     best = max(winners, key=lambda trial: trial.score, default=None)
     kept = {
@@ -41,7 +41,7 @@ def write_winner(
 
 
 def read_tested(sweep: Path) -> dict[str, int]:
-    """Of trials that were tested, how many had come to an end by then; empty where unknown."""
+    """By tested trial, the number of trials finished at that time; empty if unknown."""
     try:
         known = json.loads((sweep / BOARD).read_text(encoding="utf-8"))["tested"]
         return {str(name): int(count) for name, count in known.items()}

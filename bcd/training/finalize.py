@@ -12,9 +12,9 @@ import lightning.pytorch as pl
 import torch
 
 from bcd.audit.checks import Check, worst
-from bcd.audit.leaks import find_leaks, leak_figures
+from bcd.audit.leaks import find_leaks, leak_metrics
 from bcd.audit.pairs import write_overlaps
-from bcd.audit.short import audit_run
+from bcd.audit.run import audit_training_run
 from bcd.config.training import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.datamodule import SmearDataModule
@@ -23,7 +23,7 @@ from bcd.data.reading import read_image
 from bcd.data.splits.split import Split
 from bcd.evaluation.collect import collect_answers
 from bcd.evaluation.decision import DecisionPolicy, fit_policy
-from bcd.evaluation.ood import MOST
+from bcd.evaluation.ood import MAX_IMAGES
 from bcd.evaluation.results import Result, evaluate
 from bcd.evaluation.robustness import Rows, brief_robustness
 from bcd.evaluation.thresholds import find_scope
@@ -98,7 +98,7 @@ def evaluate_best(
         )
         for part in parts
     }
-    trained = collect_answers(network, datamodule.first_views(MOST), device).features
+    trained = collect_answers(network, datamodule.first_views(MAX_IMAGES), device).features
     kind, split = run.cfg.split.kind, run.split
     scope = find_scope(kind, split.clusters_of("val"), split.clusters_of("train"))
     policy = fit_policy(run.cfg.decision, answers["val"], trained, run.catalog.benign, scope)
@@ -129,8 +129,8 @@ def finalize(
     cfg, tested = run.cfg, run.split.indices("test")
     found = find_leaks(run.profile, run.split.indices("train"), run.split.indices("val"), tested)
     test = results["test"]
-    test.metrics.update(leak_figures(found, tested, test.predictions, run.catalog))
-    checks = audit_run(run.catalog, run.split, run.profile, cfg.split, cfg.data)
+    test.metrics.update(leak_metrics(found, tested, test.predictions, run.catalog))
+    checks = audit_training_run(run.catalog, run.split, run.profile, cfg.split, cfg.data)
     masked = cfg.data.mask_scale_bar
     corrupted = brief_robustness(
         network, policy, run.catalog, tested, cfg.model, cfg.features, masked, device

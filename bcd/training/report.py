@@ -15,23 +15,22 @@ from typing import Any
 
 from bcd.audit.checks import NOT_ESTABLISHED, Check
 from bcd.audit.page import check_rows
-from bcd.audit.pairs import PARTED
+from bcd.audit.pairs import PAIRS_FIGURE
 from bcd.audit.shortcuts import shortcut_lines
 from bcd.config.training import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.splits.split import SUBSETS, Split
 from bcd.evaluation.decision import DecisionPolicy
-from bcd.evaluation.intervals import few_groups_line
 from bcd.evaluation.results import Result
 from bcd.evaluation.robustness import Rows
 from bcd.reporting.document import Block, Figure, Section, Table, write_html, write_markdown
-from bcd.reporting.promises import (
-    chosen_on_val,
-    referral_line,
-    sets_line,
-    threshold_line,
+from bcd.reporting.guarantees import (
+    referral_rules,
+    sets_guarantee,
+    threshold_guarantee,
+    val_reuse_note,
 )
-from bcd.reporting.results import calibration_line, figure_text, metric_rows
+from bcd.reporting.results import calibration_line, few_groups_warning, metric_rows, metric_text
 from bcd.reporting.robustness import ROBUSTNESS_HEADER, robustness_rows
 from bcd.training.provenance import how_chosen, how_split, val_chose_epoch
 
@@ -113,7 +112,7 @@ def _data(facts: Facts) -> Section:
     blocks: list[Block] = [flow, Table(["class", *SUBSETS], rows)]
     if catalog.rejected:
         reasons = [[r.path, r.class_name, r.reason] for r in catalog.rejected]
-        blocks.append(Table(["file", "class", "rejected because"], reasons, figures=False))
+        blocks.append(Table(["file", "class", "rejected because"], reasons, numeric=False))
     return Section("Data flow", blocks)
 
 
@@ -123,15 +122,15 @@ def _separation(facts: Facts) -> Section:
     leaks = (
         f"{test['leaked']} of {test['n']} test images overlap one in train or val "
         f"({test['leaked_train']} in train, {test['leaked_val']} in val); "
-        f"accuracy {figure_text(test, 'accuracy')} with them, "
-        f"{figure_text(test, 'accuracy_without_leaked') or 'nothing left'} without."
+        f"accuracy {metric_text(test, 'accuracy')} with them, "
+        f"{metric_text(test, 'accuracy_without_leaked') or 'nothing left'} without."
     )
     return Section(
         "Separation and leaks",
         [
             f"{how_split(facts.cfg.split)}. {leaks}",
-            Table(["", "looked at", "found", "fix"], rows, False),
-            Figure(PARTED, "pairs that the split parts"),
+            Table(["status", "check", "finding", "fix"], rows, numeric=False),
+            Figure(PAIRS_FIGURE, "overlapping pairs across train, val and test"),
         ],
     )
 
@@ -156,12 +155,12 @@ def _model(facts: Facts) -> Section:
     chosen = f"{how_chosen(cfg)} {facts.tested} {kept}"
     return Section(
         "Model",
-        [Table(["", ""], rows, figures=False), chosen, Figure("curves", "loss and accuracy")],
+        [Table(["", ""], rows, numeric=False), chosen, Figure("curves", "loss and accuracy")],
     )
 
 
 def _results(facts: Facts) -> Section:
-    test, groups = facts.test, facts.test["groups"]
+    test, groups = facts.test, facts.test["n_groups"]
     low, high = test["accuracy_ci_wilson_iid"]
     over = "images, as no groups are known and none overlap"
     if groups is not None:
@@ -169,7 +168,7 @@ def _results(facts: Facts) -> Section:
     intervals = (
         f"In brackets 95 % intervals: cluster bootstrap over {over}. Were images independent, "
         f"Wilson's interval of the accuracy would be [{low:.3f}, {high:.3f}]. Precision, recall "
-        f"and F1 are macro averages. {few_groups_line(test)}".rstrip()
+        f"and F1 are macro averages. {few_groups_warning(test)}".rstrip()
     )
     rows = []
     for name in facts.catalog.classes:
@@ -178,7 +177,7 @@ def _results(facts: Facts) -> Section:
             value = test[f"{figure}_by_class"][name]
             interval = test[f"{figure}_by_class_ci"][name]
             pair = {"x": value, "x_ci": interval}
-            cells.append(figure_text(pair, "x") or "undefined")
+            cells.append(metric_text(pair, "x") or "undefined")
         rows.append([name, *cells])
     more = ("balanced_accuracy", "mcc", "auroc", "average_precision", "brier", "loss")
     return Section(
@@ -189,7 +188,7 @@ def _results(facts: Facts) -> Section:
             Table(["class", "n", "sensitivity", "specificity", "precision", "AUROC"], rows),
             Table(
                 ["figure, test", "value"],
-                [[name.replace("_", " "), figure_text(test, name)] for name in more],
+                [[name.replace("_", " "), metric_text(test, name)] for name in more],
             ),
         ],
     )
@@ -197,7 +196,7 @@ def _results(facts: Facts) -> Section:
 
 def _shortcuts(facts: Facts) -> Section:
     name = "balanced_accuracy"
-    reached = (facts.test[name], figure_text(facts.test, name))
+    reached = (facts.test[name], metric_text(facts.test, name))
     more = "More sources, and another split beside this one: bcd audit"
     return Section("Shortcuts", [*shortcut_lines(facts.checks, *reached), more])
 
@@ -207,7 +206,7 @@ def _calibration(facts: Facts) -> Section:
     text = (
         f"Temperature {facts.policy.temperature:.3f}, fitted on val (n = "
         f"{facts.results['val'].metrics['n']}). {calibration_line(test)} Negative log-likelihood "
-        f"{test['loss_uncalibrated']:.4f} before, {figure_text(test, 'loss')} after."
+        f"{test['loss_uncalibrated']:.4f} before, {metric_text(test, 'loss')} after."
     )
     return Section("Calibration", [text, Figure("reliability", "reliability on test")])
 
@@ -221,11 +220,11 @@ def _threshold(facts: Facts) -> list[Section]:
     rows = [
         [
             "most probable class",
-            *(figure_text(test, f"malignant_{name}") for name in names),
+            *(metric_text(test, f"malignant_{name}") for name in names),
         ],
         [
             f"malignant from {at['threshold']:.4g} on",
-            *(figure_text(at, f"malignant_{name}") for name in names),
+            *(metric_text(at, f"malignant_{name}") for name in names),
         ],
     ]
     text = (
@@ -234,23 +233,25 @@ def _threshold(facts: Facts) -> list[Section]:
         f"images of {at['prevalence']:.1%}."
     )
     header = ["malignant against benign", "sensitivity", "specificity", "PPV", "NPV"]
-    promise, chosen = threshold_line(facts.policy), chosen_on_val(val_chose_epoch(facts.cfg))
+    promise, chosen = threshold_guarantee(facts.policy), val_reuse_note(val_chose_epoch(facts.cfg))
     return [Section("Threshold", [Table(header, rows), text, promise, chosen])]
 
 
 def _abstention(facts: Facts) -> Section:
     test, policy = facts.test, facts.policy
-    reasons = ", ".join(f"{count} {name}" for name, count in test["referred_for"].items()) or "none"
-    decided = figure_text(test, "accuracy_decided") or "nothing decided"
-    sets = test["sets"]
+    reasons = (
+        ", ".join(f"{count} {name}" for name, count in test["referral_reasons"].items()) or "none"
+    )
+    decided = metric_text(test, "accuracy_decided") or "nothing decided"
+    sets = test["prediction_sets"]
     rows = [[f"{float(c):.0%}", f"{v:.4f}"] for c, v in test["selective_accuracy"].items()]
     return Section(
         "When it should hold its tongue",
         [
             f"Referred to a person: {test['referred']:.1%} of {test['n']} ({reasons}); accuracy on "
-            f"the {1 - test['referred']:.1%} decided: {decided}. {referral_line(policy)}",
+            f"the {1 - test['referred']:.1%} decided: {decided}. {referral_rules(policy)}",
             f"Prediction sets, on test: {sets['coverage']:.1%} hold the true class; "
-            f"{sets['mean_size']:.2f} classes on average. {sets_line(policy)}",
+            f"{sets['mean_size']:.2f} classes on average. {sets_guarantee(policy)}",
             Table(["decided, surest first", "accuracy"], rows),
             Figure("risk_coverage", "mistakes against the share decided"),
         ],
@@ -264,7 +265,7 @@ def _corruption(facts: Facts) -> Section:
         [
             f"{n} of the test images as other slides, cameras and files would show them:",
             Table(list(ROBUSTNESS_HEADER), robustness_rows(facts.corruptions)),
-            "The whole suite: python eval.py ckpt=<this run> corruption=standard",
+            "The whole suite: python eval.py ckpt=<this run> corruptions=standard",
         ],
     )
 

@@ -192,7 +192,7 @@ def _set_up(cfg: TrainConfig) -> _Ready:
         logging.getLogger(f"lightning.{room}").setLevel(logging.WARNING)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     check_backbone(cfg.model)  # before images are looked through for minutes
-    catalog = load_catalog(cfg.data)
+    catalog = load_catalog(cfg.data, keep=cfg.model.input_size)
     profile = profile_images(catalog)
     split = make_split(catalog, cfg.split, profile)
     warnings = setting_warnings(cfg, catalog, command_line())

@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from bcd.audit.short import verdict_line
+from bcd.audit.run import verdict_line
 from bcd.console import command, say, short, show_table
 from bcd.data.splits.split import far_from_share
-from bcd.evaluation.intervals import few_groups_line
-from bcd.reporting.promises import promise_lines
-from bcd.reporting.results import metric_rows
+from bcd.reporting.guarantees import guarantee_lines
+from bcd.reporting.results import few_groups_warning, metric_rows
 from bcd.training.finalize import Outcome, Run
 
 
@@ -40,9 +39,9 @@ def tell_run(folder: Path, outcome: Outcome, best: Path | None, warnings: Sequen
     """
     results = outcome.results
     show_table("Results, with 95 % intervals", ["figure", *results], metric_rows(results))
-    if line := few_groups_line(results["test"].metrics):
+    if line := few_groups_warning(results["test"].metrics):
         say(f"warning: {line}")
-    for line in promise_lines(outcome.policy):
+    for line in guarantee_lines(outcome.policy):
         say(line)
     say(verdict_line(outcome.checks))
     hardest = min(outcome.corruptions[1:], key=lambda row: float(row["accuracy"]))

@@ -1,4 +1,4 @@
-"""Planted faults are found and little else is; every run carries the audit's verdict."""
+"""Planted faults are found and little else is; every run has an audit verdict."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import pytest
 from numpy.typing import NDArray
 
 from bcd.audit.run import audit
-from bcd.audit.shortcuts import DECOLOURED, NETWORK
-from bcd.audit.sources import BACKGROUND, COLOUR, IN_RUNS, PATCHES
+from bcd.audit.shortcuts import NETWORK, WITHOUT_COLOUR
+from bcd.audit.sources import BACKGROUND, BRIEF_SOURCES, COLOUR, PATCHES
 from bcd.data.reading import mask_scale_bar, read_image
 from bcd.data.synthetic.smears import CLASS_NAMES, generate
 from tests.helpers.harness import SMALL, audit_config, script, verb
 
 Pixels = NDArray[np.uint8]
-COUNT = 480
+COUNT = 320
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,12 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("drawn") / "smears"
     generate(root, count=COUNT, slides=6, size=112)
     return root
+
+
+@pytest.fixture(autouse=True)
+def _few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forests of 40 trees instead of 100: planted shortcuts are strong enough for them."""
+    monkeypatch.setattr("bcd.audit.probes._TREES", 40)
 
 
 @pytest.fixture
@@ -61,7 +67,7 @@ def brightened(image: Pixels) -> Pixels:
 
 
 def plant(root: Path) -> dict[str, dict[str, str]]:
-    """Plants copies; by kind, the path of each copy with that of its original."""
+    """Plants copies; returns, by kind, the path of each copy and of its original."""
     files = sorted(root.rglob("*.png"))
     chosen = iter(np.random.default_rng(0).choice(len(files), 110, replace=False))
     changes: dict[str, Callable[[Pixels], Pixels]] = {
@@ -102,11 +108,11 @@ def test_planted_copies_are_found_and_nothing_else(smears: Path, tmp_path: Path)
     assert len(found & every) / len(found) >= 0.95
     conflicts = checks["label conflicts"]
     assert conflicts["status"] == "FAIL"
-    told = {frozenset((p["first"], p["second"])) for p in conflicts["facts"]["pairs"]}
-    assert told == {frozenset(pair) for pair in planted["other class"].items()}
+    reported = {frozenset((p["first"], p["second"])) for p in conflicts["facts"]["pairs"]}
+    assert reported == {frozenset(pair) for pair in planted["other class"].items()}
     rejected = {item["path"] for item in checks["files"]["facts"]["rejected"]}
     assert {Path(path).name for path in rejected} == {f"truncated-{n}.png" for n in range(5)}
-    odd = set(checks["sizes"]["facts"]["odd"])
+    odd = set(checks["image sizes"]["facts"]["unusual"])
     assert odd == set(planted["resized"])
     # A random split parts some of the pairs; each such test image is a leak.
     with (tmp_path / "audit" / "split.csv").open(newline="") as stream:
@@ -122,7 +128,7 @@ def test_planted_copies_are_found_and_nothing_else(smears: Path, tmp_path: Path)
     assert checks["leaks"]["status"] == "FAIL"
     page = (tmp_path / "audit" / "audit.html").read_text()
     assert page.count("data:image/jpeg;base64,") > 50
-    assert (tmp_path / "audit" / "figures" / "parted_pairs.png").is_file()
+    assert (tmp_path / "audit" / "figures" / "cross_set_pairs.png").is_file()
     assert "data:image/png;base64," in page
 
 
@@ -134,16 +140,14 @@ def shortcuts(checks: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def test_clean_smears_pass_what_colour_corner_and_border_could_tell(
-    smears: Path, tmp_path: Path
-) -> None:
+def test_clean_smears_pass_the_shortcut_checks(smears: Path, tmp_path: Path) -> None:
     checks, status = run_audit(smears, tmp_path, "strict=true")
-    told = shortcuts(checks)
-    for name, found in told.items():
+    reported = shortcuts(checks)
+    for name, found in reported.items():
         if name.startswith("corner") or name in (BACKGROUND, PATCHES, "border"):
             assert found == "PASS", (name, checks[f"shortcut: {name}"]["finding"])
     duplicates = ("exact duplicates", "near duplicates", "overlaps")
-    for name in ("files", "sizes", *duplicates, "label conflicts"):
+    for name in ("files", "image sizes", *duplicates, "label conflicts"):
         assert checks[name]["status"] == "PASS"
     assert checks["leaks"]["facts"]["leaked"] == []
     assert "patient-level separation: not established" in checks["separation"]["finding"]
@@ -162,16 +166,16 @@ def marked(image: Pixels) -> Pixels:
     return image
 
 
-def test_a_mark_in_the_corner_of_a_class_is_found_and_can_be_covered(
+def test_a_mark_in_the_corner_of_a_class_is_found_and_can_be_masked(
     smears: Path, tmp_path: Path
 ) -> None:
     change_class(smears, "Pre-B", marked)
     checks, status = run_audit(smears, tmp_path, "strict=true")
-    told = shortcuts(checks)
-    assert told["corner, bottom right"] == "FAIL"
-    assert [name for name in told if name.startswith("corner") and told[name] != "PASS"] == [
-        "corner, bottom right"
-    ]
+    reported = shortcuts(checks)
+    assert reported["corner, bottom right"] == "FAIL"
+    assert [
+        name for name in reported if name.startswith("corner") and reported[name] != "PASS"
+    ] == ["corner, bottom right"]
     corner = checks["shortcut: corner, bottom right"]
     assert corner["fix"] == "data.mask_scale_bar=true"
     assert {score["best_class"] for score in corner["facts"]["scores"]} == {"Pre-B"}
@@ -181,7 +185,9 @@ def test_a_mark_in_the_corner_of_a_class_is_found_and_can_be_covered(
 
 
 def test_the_cover_hides_the_mark_to_the_last_pixel(drawn: Path) -> None:
-    for file in sorted(drawn.rglob("*.png"))[:20]:
+    files = sorted(drawn.rglob("*.png"))[:20]
+    assert files
+    for file in files:
         image = read_image(file)
         np.testing.assert_array_equal(mask_scale_bar(marked(image)), mask_scale_bar(image))
         changed = (mask_scale_bar(image) != image).any(axis=2)
@@ -194,12 +200,14 @@ def test_a_tint_of_a_class_is_found(smears: Path, tmp_path: Path) -> None:
         return np.asarray(image * np.array([1.0, 0.96, 0.9]), np.uint8)
 
     change_class(smears, "Pro-B", tinted)
-    told = shortcuts(run_audit(smears, tmp_path)[0])
-    assert told[BACKGROUND] == told[PATCHES] == told[COLOUR] == "FAIL"
-    assert {told[name] for name in told if name.startswith("corner")} == {"PASS"}
+    reported = shortcuts(run_audit(smears, tmp_path)[0])
+    assert reported[BACKGROUND] == reported[PATCHES] == reported[COLOUR] == "FAIL"
+    assert {reported[name] for name in reported if name.startswith("corner")} == {"PASS"}
 
 
-def test_given_groups_on_one_side_are_patient_level(smears: Path, tmp_path: Path) -> None:
+def test_given_groups_in_single_sets_are_patient_level_separation(
+    smears: Path, tmp_path: Path
+) -> None:
     pattern = "'data.group_pattern=\"(slide..)\"'".strip("'")
     checks, _ = run_audit(smears, tmp_path, pattern, "split=grouped")
     assert checks["separation"]["status"] == "PASS"
@@ -209,19 +217,20 @@ def test_given_groups_on_one_side_are_patient_level(smears: Path, tmp_path: Path
     assert [score["split"] for score in scores] == ["grouped", "stratified"]
 
 
-def test_the_program_ends_with_a_verdict_and_strict_with_a_status(
-    smears: Path, tmp_path: Path
-) -> None:
+def test_the_program_ends_with_a_verdict_and_strict_with_a_status(tmp_path: Path) -> None:
+    smears = tmp_path / "smears"
+    generate(smears, count=120, slides=6, size=64)
     change_class(smears, "Pre-B", marked)
     words = [f"data.root={smears}", f"hydra.run.dir={tmp_path}/run", "model=cnn"]
+    words += ["split.group_size=10"]
     done = verb("audit", *words, "strict=true")
     assert done.returncode == 1, done.stderr
     assert "verdict: FAIL" in done.stderr
     assert "the network" in (tmp_path / "run" / "audit.html").read_text()
     found = json.loads((tmp_path / "run" / "audit.json").read_text())
-    told = {(score["source"], score["split"]) for score in found["network"]}
+    reported = {(score["source"], score["split"]) for score in found["network"]}
     splits = ("stratified", "grouped")
-    assert told == {(name, split) for name in (NETWORK, DECOLOURED) for split in splits}
+    assert reported == {(name, split) for name in (NETWORK, WITHOUT_COLOUR) for split in splits}
     wrong = verb("audit", *words, "netwrok=false")
     assert wrong.returncode == 2
     assert "did you mean 'network'" in wrong.stderr
@@ -246,18 +255,18 @@ def test_a_run_reports_its_leaks_and_eval_repeats_them(tmp_path: Path) -> None:
         subset = {Path(row["path"]).name: row["subset"] for row in csv.DictReader(stream)}
     with (run / "predictions.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    twin = {f"copy{n}.png": file.name for n, file in enumerate(files[::3])}
-    twin |= {original: copy for copy, original in twin.items()}
-    free = [r for r in rows if subset.get(twin.get(Path(r["path"]).name, ""), "test") == "test"]
+    partner = {f"copy{n}.png": file.name for n, file in enumerate(files[::3])}
+    partner |= {original: copy for copy, original in partner.items()}
+    free = [r for r in rows if subset.get(partner.get(Path(r["path"]).name, ""), "test") == "test"]
     assert test["leaked"] == len(rows) - len(free) > 0
     right = [row["prediction"] == row["label"] for row in free]
     assert test["accuracy_without_leaked"] == pytest.approx(np.mean(right))
     report = (run / "report.html").read_text()
     assert "Separation and leaks" in report
     checks = json.loads((run / "audit.json").read_text())["checks"]
-    told = {check["name"]: check["finding"] for check in checks}
-    for source in IN_RUNS:
-        assert "balanced" in told[f"shortcut: {source}"]
+    reported = {check["name"]: check["finding"] for check in checks}
+    for source in BRIEF_SOURCES:
+        assert "balanced" in reported[f"shortcut: {source}"]
         assert source.capitalize() in report
     assert "without seeing a cell" in report or "not above chance" in report
     assert "class=FAIL" in report

@@ -1,4 +1,4 @@
-"""What the audit says of overlaps, shares and separation follows from images and split."""
+"""Findings of the audit match the images and the split."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.helpers.noise import made_up_catalog
 
 
 def chained(catalog: Catalog, length: int) -> DataProfile:
-    """The first images overlap one after the other, the first two the least."""
+    """The first images overlap consecutively, the first two the least."""
     pairs = tuple(Overlap(i, i + 1, "overlap", 0.9, 0, 0, 0.2 + i / 100) for i in range(length))
     statistics = made_up_statistics(np.zeros(len(catalog.images), np.int64), 1.0, 0)
     return profiled(statistics, pairs)
@@ -38,20 +38,20 @@ def split_checks(
 
 
 @pytest.mark.parametrize("length", [3, 30])
-def test_what_a_split_by_slides_keeps_together_is_counted(length: int) -> None:
+def test_pairs_kept_together_by_a_split_by_slides_are_counted(length: int) -> None:
     catalog = made_up_catalog([40, 40])
     profile = chained(catalog, length)
     cut = len(link(np.arange(80), np.asarray(catalog.labels), profile.overlaps)[1])
     assert (cut > 0) == (length == 30)
     fix = by_name(check_overlaps(catalog, profile))["overlaps"].fix
-    assert (f"keeps all but {cut} of {length} on one side" in fix) == (cut > 0)
-    assert ("keeps them on one side" in fix) == (cut == 0)
+    assert (f"keeps all but {cut} of {length} in the same set" in fix) == (cut > 0)
+    assert ("keeps them in the same set" in fix) == (cut == 0)
     none = by_name(check_overlaps(catalog, chained(catalog, 0)))
-    assert none["overlaps"].finding == "no other pair was found to share a field"
+    assert none["overlaps"].finding == "no other pair shares part of a field"
     assert {check.fix for check in none.values()} == {""}
 
 
-def test_leaks_of_a_split_that_cut_chains_are_not_fixed_by_the_same_split() -> None:
+def test_the_fix_for_leaks_is_not_the_split_that_caused_them() -> None:
     catalog = made_up_catalog([40, 40])
     split = Split(tuple(("train", "test")[i % 2] for i in range(80)), ("g",) * 80)
     for cfg in (
@@ -68,7 +68,7 @@ def test_leaks_of_a_split_that_cut_chains_are_not_fixed_by_the_same_split() -> N
 
 
 @pytest.mark.parametrize("groups", ["auto", "blocks"])
-def test_guessed_groups_in_more_than_one_part_are_counted(groups: str) -> None:
+def test_estimated_groups_in_several_sets_are_counted(groups: str) -> None:
     catalog = made_up_catalog([12, 12])
     cfg = with_defaults(SplitConfig, kind="grouped", groups=groups)
     names = tuple(f"g{i // 4}" for i in range(24))
@@ -81,14 +81,14 @@ def test_guessed_groups_in_more_than_one_part_are_counted(groups: str) -> None:
     assert "1 of them in more than one of train, val, test" in finding
 
 
-def test_shares_are_told_as_they_are() -> None:
+def test_class_shares_are_reported() -> None:
     catalog = made_up_catalog([10, 10])
     split = Split(tuple("test" if i in (0, 1, 2, 10) else "train" for i in range(20)))
-    check = split_checks(catalog, split, with_defaults(SplitConfig, kind="csv"))["shares"]
+    check = split_checks(catalog, split, with_defaults(SplitConfig, kind="csv"))["class shares"]
     assert check.status == "PASS"  # a CSV asks for no share
-    assert check.finding == "test holds 30% of class0, 10% of class1"
+    assert check.finding == "test has 30% of class0, 10% of class1"
     none = replace(split, subsets=("test", *["train"] * 19))
-    check = split_checks(catalog, none, with_defaults(SplitConfig, kind="csv"))["shares"]
+    check = split_checks(catalog, none, with_defaults(SplitConfig, kind="csv"))["class shares"]
     assert check.status == "WARN"
-    assert "no image of class1" in check.finding
+    assert "no images of class1" in check.finding
     assert "split.seed" not in check.fix

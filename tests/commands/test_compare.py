@@ -18,7 +18,7 @@ from bcd.config.programs import CompareConfig, EvalDataConfig
 from bcd.data.splits.split import sha256_of
 from bcd.data.synthetic.smears import generate
 from bcd.errors import BcdError, ConfigError
-from bcd.evaluation.model_comparison import Comparison
+from bcd.evaluation.comparison import Comparison
 from bcd.inference.compare import compare_checkpoints
 from bcd.training.run import train
 from tests.helpers.fields import cut, draw_large
@@ -67,7 +67,8 @@ def altered(trained: Path, run: str, file: Path, change: Change) -> Path:
 def few(groups: int) -> str:
     """Two of all the ways in which the signs of groups can fall are the farthest from even."""
     return (
-        f"warning: over {groups} groups p is never below {2 / 2**groups:.3g}, however they differ"
+        f"warning: with {groups} groups, p cannot be below {2 / 2**groups:.3g}, however large "
+        "the difference"
     )
 
 
@@ -89,12 +90,12 @@ def test_the_command_line_repeats_the_reported_figures(trained: Path, tmp_path: 
     assert differ  # else this test shows nothing
     found = json.loads((out / "comparison.json").read_text())
     assert found["n"] == len(a)
-    assert found["groups"] == len({Path(path).name.split("-")[0] for path in a})
+    assert found["n_groups"] == len({Path(path).name.split("-")[0] for path in a})
     gain = (len(right["b"]) - len(right["a"])) / len(a)
-    assert found["difference"]["accuracy"]["value"] == pytest.approx(gain)
+    assert found["differences"]["accuracy"]["value"] == pytest.approx(gain)
     f1s = [json.loads((trained / n / "metrics.json").read_text())["test"]["f1"] for n in "ab"]
-    assert found["difference"]["f1"]["value"] == pytest.approx(f1s[1] - f1s[0])
-    assert found["right"]["only a"] == len(right["a"] - right["b"])
+    assert found["differences"]["f1"]["value"] == pytest.approx(f1s[1] - f1s[0])
+    assert found["correct"]["only a"] == len(right["a"] - right["b"])
     assert found["verdict"] in done.stderr
     rows = read(out / "disagreements.csv")
     assert {row["path"] for row in rows} == set(differ)
@@ -104,7 +105,7 @@ def test_the_command_line_repeats_the_reported_figures(trained: Path, tmp_path: 
         assert float(row["probability_b"]) == pytest.approx(float(b[path]["probability"]), abs=2e-6)
         assert row["group"] == Path(path).name.split("-")[0]
         winners = [name for name in "ab" if path in right[name]]
-        assert row["right"] == (winners[0] if winners else "neither")
+        assert row["correct"] == (winners[0] if winners else "neither")
     least = [min(float(row["probability_a"]), float(row["probability_b"])) for row in rows]
     assert least == sorted(least, reverse=True)
     assert (out / "figures" / "disagreements.png").is_file()
@@ -131,7 +132,7 @@ def test_a_model_does_not_differ_from_itself_with_classes_in_another_order(
         assert set(found.differences.values()) == {(0.0, 0.0, 0.0)}
         assert found.metrics["a"]["f1"] == found.metrics["b"]["f1"] > 0
         assert found.metrics["a"]["malignant_ppv"] == found.metrics["b"]["malignant_ppv"]
-        assert found.p == 1.0
+        assert found.p_value == 1.0
         assert found.disagreements == [] == read(tmp_path / "out" / "disagreements.csv")
         assert found.verdict.startswith("not distinguishable")
         assert not (tmp_path / "out" / "figures").exists()
@@ -154,7 +155,7 @@ def test_only_common_test_images_are_compared(
     told = capsys.readouterr().err
     assert f"{n - 3} images are in the test part of both checkpoints (a {n}, b {n - 3})" in told
     assert warnings(told) == [few(4)]
-    assert sum(part.right.values()) == n - 3
+    assert sum(part.correct.values()) == n - 3
 
 
 def test_the_error_without_common_images_names_the_options(trained: Path, tmp_path: Path) -> None:
@@ -189,7 +190,7 @@ def test_all_of_another_folder_is_compared_with_a_warning_about_training_images(
     generate(tmp_path / "new", count=20, slides=2, size=48, seed=5)
     found = compared(trained / "a", trained / "b", tmp_path / "out", tmp_path / "new")
     assert found.metrics["a"]["n"] == 20
-    assert found.groups == 2
+    assert found.n_groups == 2
     assert warnings(capsys.readouterr().err) == [few(2)]
     other = altered(trained, "b", tmp_path / "other.ckpt", forget)
     found = compared(trained / "a", other, tmp_path / "out", trained / "images")
@@ -216,12 +217,12 @@ def test_groups_that_the_runs_recorded_are_joined(trained: Path, tmp_path: Path)
     a = altered(trained, "a", tmp_path / "a.ckpt", grouped(test[:3], test[3:5]))
     b = altered(trained, "b", tmp_path / "b.ckpt", grouped(test[5:7], test[2:4]))
     found = compared(a, b, tmp_path / "out")
-    assert found.groups == len(test) - 5  # 0 to 4 by way of 2 and 3, 5 and 6
+    assert found.n_groups == len(test) - 5  # 0 to 4 by way of 2 and 3, 5 and 6
     told = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert told["test"] == "random signs of groups"
+    assert told["test"] == "sign-flip test over groups"
     plain = [altered(trained, n, tmp_path / f"plain-{n}.ckpt", grouped()) for n in "ab"]
     alone = compared(plain[0], plain[1], tmp_path / "alone")
-    assert alone.groups is None
+    assert alone.n_groups is None
 
 
 def test_images_of_another_folder_that_overlap_are_one_group(trained: Path, tmp_path: Path) -> None:
@@ -231,7 +232,7 @@ def test_images_of_another_folder_that_overlap_are_one_group(trained: Path, tmp_
     write_image(root / "Benign" / "field.png", field)
     write_image(root / "Benign" / "beside.png", beside)
     found = compared(trained / "a", trained / "b", tmp_path / "out", root)
-    assert (found.metrics["a"]["n"], found.metrics["a"]["groups"], found.groups) == (8, 7, 7)
+    assert (found.metrics["a"]["n"], found.metrics["a"]["n_groups"], found.n_groups) == (8, 7, 7)
 
 
 def test_other_classes_are_an_error_in_one_line(trained: Path, tmp_path: Path) -> None:

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +20,7 @@ from bcd.data.load import expand_inputs, load_catalog
 from bcd.data.scan import FileFacts
 from bcd.data.splits.split import make_split
 from bcd.errors import BcdError, ConfigError
-from bcd.storage import cache_dir
+from bcd.storage import JsonCache, cache_dir
 from tests.helpers.noise import noise, write_classes, write_image
 
 
@@ -39,22 +39,26 @@ def load(root: Path, **settings: object) -> Catalog:
     return load_catalog(with_defaults(DataConfig, root=str(root), **settings))
 
 
-def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A list that fills with the names of the files that are looked at from now on."""
+def files_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A list that fills with the names of the files that are read and decoded from now on."""
     names: list[str] = []
-    look = scan._look_at
+    read = scan._read_all
 
-    def count(paths: Sequence[Path], min_size: int) -> list[FileFacts]:
-        names.extend(path.name for path in paths)
-        return look(paths, min_size)
+    def count(files: Sequence[tuple[int, Path]], *others: Any) -> list[FileFacts]:
+        names.extend(path.name for _, path in files)
+        return read(files, *others)
 
-    monkeypatch.setattr(scan, "_look_at", count)
+    monkeypatch.setattr(scan, "_read_all", count)
     return names
 
 
-def memory_file(cache: Path) -> Path:
+def cache_file(cache: Path) -> Path:
     (file,) = (cache / "catalogs").iterdir()
     return file
+
+
+def cached(cache: Path) -> Any:
+    return scan.CACHE.read(cache_file(cache))[1]
 
 
 def test_a_catalog_tells_path_hash_and_size_of_each_image(tmp_path: Path) -> None:
@@ -89,7 +93,7 @@ def test_rejected_files_are_listed_with_reasons_and_excluded(root: Path) -> None
     assert reasons["a/empty.jpg"] == "empty file"
     assert "'.txt'" in reasons["a/notes.txt"]
     assert "truncated" in reasons["b/half.png"]
-    assert "too small (20x20, at least 30 wanted)" in reasons["b/tiny.png"]
+    assert "too small (20x20, at least 30 required)" in reasons["b/tiny.png"]
     assert catalog.counts() == {"a": 4, "b": 4}
 
     file = root.parent / "split.csv"
@@ -132,63 +136,73 @@ def test_groups_come_from_the_path(tmp_path: Path) -> None:
         load(tmp_path, group_pattern="(")
 
 
-def test_unchanged_files_are_not_looked_at_again(
+def test_unchanged_files_are_not_read_again(
     root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (root / "a" / "notes.txt").write_text("text")
     (root / "a" / "empty.png").write_bytes(b"")
     first = load(root)
-    looked = looked_at(monkeypatch)
+    read = files_read(monkeypatch)
     assert load(root) == first
-    assert looked == []
+    assert read == []
     assert load(root, min_size=39).images == first.images
-    assert len(looked) == 10  # another smallest size is another question
+    assert len(read) == 10  # another smallest size is another question
 
 
-def test_changed_files_are_looked_at_again_and_deleted_ones_vanish(
+def test_changed_files_are_read_again_and_deleted_ones_vanish(
     root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = load(root)
-    looked = looked_at(monkeypatch)
+    read = files_read(monkeypatch)
     data = (root / "b" / "003.png").read_bytes()
     write_image(root / "a" / "000.png", noise(seed=77, size=44))
     os.utime(root / "a" / "001.png")  # as it was, but for its time
     (root / "b" / "003.png").unlink()
     (root / "b" / "new.png").write_bytes(data)
     second = load(root)
-    assert sorted(looked) == ["000.png", "new.png"]
+    assert sorted(read) == ["000.png", "new.png"]
     assert second.images[0].sha256 != first.images[0].sha256
     assert (second.images[0].width, second.images[0].height) == (44, 44)
     assert second.images[1] == first.images[1]
     assert [p.path for p in second.images[-2:]] == ["b/002.png", "b/new.png"]
-    assert str(root / "b" / "003.png") not in json.loads(memory_file(cache).read_text())
+    assert str(root / "b" / "003.png") not in cached(cache)
 
 
-@pytest.mark.parametrize("damage", ["cut", "not json", "list", "odd entries", "bytes"])
-def test_a_damaged_memory_is_forgotten(damage: str, root: Path, cache: Path) -> None:
+@pytest.mark.parametrize(
+    "damage", ["cut", "not json", "list", "odd entries", "bytes", "other content"]
+)
+def test_a_damaged_cache_is_ignored(
+    damage: str, root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = load(root)
-    file = memory_file(cache)
+    file = cache_file(cache)
     good = file.read_bytes()
-    table = json.loads(good)
+    table = cached(cache)
     odd = [7, [], None, {"stamp": []}, {"stamp": 1, "facts": {}}, {"facts": {"depth": 1}}, "text"]
     stamps = [{**entry, "facts": {"depth": 1}} for entry in table.values()]
     written = {
         "cut": good[: len(good) // 2],
         "not json": b"",
         "list": b"[]",
-        "odd entries": json.dumps(dict(zip(table, odd + stamps, strict=False))).encode(),
         "bytes": b"\xff\xfe\x00",
+        "other content": good.replace(b'"width": 40', b'"width": 41'),
     }
-    file.write_bytes(written[damage])
+    if damage == "odd entries":
+        with monkeypatch.context() as patch:
+            patch.setattr(JsonCache, "file", lambda *_: file)
+            scan.CACHE.save("", str(root), dict(zip(table, odd + stamps, strict=False)))
+    else:
+        file.write_bytes(written[damage])
+    assert file.read_bytes() != good
     assert load(root) == first
     assert file.read_bytes() == good
 
 
-def test_a_file_that_could_not_be_read_for_a_while_is_looked_at_again(
+def test_a_file_that_could_not_be_read_for_a_while_is_read_again(
     root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = load(root)
-    memory_file(cache).unlink()
+    cache_file(cache).unlink()
     real = os.open
 
     def refuse(path: Path, *others: int) -> int:
@@ -228,7 +242,7 @@ def test_threads_and_processes_at_once_do_no_harm(root: Path, cache: Path) -> No
         told = [process.communicate()[0].strip() for process in (one, two)]
     assert all(catalog == catalogs[0] for catalog in catalogs)
     assert told == [catalogs[0].fingerprint()] * 2
-    assert len(json.loads(memory_file(cache).read_text())) == len(catalogs[0].images)
+    assert len(cached(cache)) == len(catalogs[0].images)
 
 
 def test_inputs_are_files_folders_and_globs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def test_hostile_files_are_rows_in_bounded_time_and_memory(ckpt: Path, tmp_path:
     output = tmp_path / "rows.csv"
     words = ["predict", str(ckpt), str(tmp_path / "in"), str(output)]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "fuzzing.py"), *words],
+        [sys.executable, str(ROOT / "tests" / "helpers" / "fuzzing.py"), *words],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

@@ -209,7 +209,7 @@ def test_files_that_are_no_csv_are_errors(tmp_path: Path) -> None:
         assert str(file) in str(error.value)
 
 
-def test_files_of_a_csv_that_are_not_there_are_turned_away(tmp_path: Path) -> None:
+def test_files_of_a_csv_that_do_not_exist_are_rejected(tmp_path: Path) -> None:
     write_classes(tmp_path, ("x", "y"), count=1)
     rows = ("x/000.png,a", "y/000.png,b", "y/gone.png,b")
     catalog = load(write_table(tmp_path / "t.csv", "path,class", *rows))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -216,4 +215,3 @@ def test_batches_of_all_processes_together_are_those_of_one(world: int, count: i
 def test_all_four_classes_are_fed(smears: Catalog, split: Split) -> None:
     labels = torch.cat([labels for _, labels in module(smears, split).train_dataloader()])
     assert sorted(set(labels.tolist())) == list(range(len(FOUR)))
-    assert isinstance(smears.root, Path)

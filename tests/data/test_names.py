@@ -18,7 +18,7 @@ from bcd.data.load import load_catalog
 from bcd.data.splits.split import make_split
 from bcd.inference.predict import predict
 from bcd.storage import written_path
-from bcd.sweeps.finalize import finalize_sweep
+from bcd.sweeps.finalize_sweep import finalize_sweep
 from bcd.sweeps.trials import run_trial
 from bcd.training.run import train
 from tests.helpers.harness import CONF, SMALL, predict_config, train_config

@@ -12,20 +12,24 @@ from bcd.data import parallel
 from bcd.data.parallel import read_each
 from bcd.errors import BcdError
 
-PATHS = {f"{number:03}": Path(f"{number}.png") for number in range(200)}
+PATHS = [(Path(f"{number}.png"), f"{number:03}") for number in range(200)]
 
 
-def where(path: Path, sha256: str) -> tuple[str, str, int]:
-    return path.name, sha256, os.getpid()
+File = tuple[Path, str]
 
 
-def refuse(path: Path, sha256: str) -> str:
+def where(file: File) -> tuple[Path, str, int]:
+    return *file, os.getpid()
+
+
+def refuse(file: File) -> str:
+    path, sha256 = file
     if path.name == "150.png":
         raise BcdError(f"{path} has changed", 2)
     return sha256
 
 
-def end(path: Path, sha256: str) -> str:
+def end(file: File) -> str:
     os._exit(9)
 
 
@@ -37,7 +41,7 @@ def _few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("small", [True, False])
 def test_each_is_given_in_order(small: bool) -> None:
     found = list(read_each(where, PATHS, small, "Reading"))
-    assert [(name, sha256) for name, sha256, _ in found] == [(p.name, s) for s, p in PATHS.items()]
+    assert [(path, sha256) for path, sha256, _ in found] == PATHS
     others = {number for _, _, number in found} - {os.getpid()}
     forked = small and sys.platform == "linux" and (os.cpu_count() or 1) > 1
     assert bool(others) == forked
@@ -51,8 +55,8 @@ def test_a_refusal_comes_through_with_its_status(small: bool) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
-def test_a_process_that_ends_is_told() -> None:
+def test_a_process_that_ends_is_reported() -> None:
     if (os.cpu_count() or 1) == 1:
         pytest.skip("one core reads in threads")
-    with pytest.raises(BcdError, match="a process ended early"):
+    with pytest.raises(BcdError, match="a process ended unexpectedly"):
         list(read_each(end, PATHS, True, "Reading"))

@@ -8,7 +8,7 @@ from bcd.data.reading import fit
 from tests.helpers.noise import noise
 
 
-def test_a_image_of_the_wanted_size_stays_as_it_is() -> None:
+def test_an_image_of_the_wanted_size_stays_as_it_is() -> None:
     image = noise(seed=0, size=40)
     assert fit(image, 40) is image
 

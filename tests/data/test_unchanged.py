@@ -1,4 +1,4 @@
-"""Whether files are what is remembered of them, and how that is known."""
+"""Whether files are unchanged since the last scan, and how that is known."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bcd.data import scan
 from bcd.data.catalog import Catalog
 from bcd.data.load import load_catalog
 from bcd.data.quality.image_statistics import image_statistics
+from bcd.data.workspace import file_stamp
 from bcd.errors import BcdError
 from tests.helpers.noise import noise, write_classes, write_image
 
@@ -33,7 +34,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are too large to be hashed every time, and a change is old enough to be believed."""
+    """Files are too large to be hashed in every run, and changes are old enough to be trusted."""
     monkeypatch.setattr(scan, "ALWAYS_HASHED", 0)
     monkeypatch.setattr(scan, "_SETTLED", -time.time_ns())
 
@@ -81,17 +82,17 @@ def test_they_are_noticed_without_reading_all(change: object, root: Path) -> Non
     assert before.checked == "content of all 6 files hashed in this run"
     again = load(root)
     assert again == before
-    assert again.checked.startswith("6 of 6 files taken from memory by size, inode and times")
+    assert again.checked.startswith("6 of 6 files recognised by size, inode and times")
     assert callable(change)
     change(root)
     after = load(root)
     assert after.fingerprint() != before.fingerprint()
     known = 4 if change is swap else 5
-    assert after.checked.startswith(f"{known} of 6 files taken from memory")
+    assert after.checked.startswith(f"{known} of 6 files recognised")
     assert f"content of the other {6 - known} hashed" in after.checked
 
 
-def test_a_change_just_before_the_look_is_not_believed_later(
+def test_a_change_just_before_the_scan_is_not_trusted_later(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan, "ALWAYS_HASHED", 0)
@@ -100,18 +101,18 @@ def test_a_change_just_before_the_look_is_not_believed_later(
 
 
 @pytest.mark.usefixtures("trusting")
-def test_inodes_that_do_not_last_cost_reading_and_no_more(
+def test_changing_inodes_only_cause_files_to_be_read_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = load(root)
-    stamp = scan._stamp
-    monkeypatch.setattr(scan, "_stamp", lambda p: [*stamp(p)[:3], hash((p, 1)), stamp(p)[4]])
+    stamp = file_stamp
+    monkeypatch.setattr(scan, "file_stamp", lambda p: (*stamp(p)[:3], hash((p, 1)), stamp(p)[4]))
     after = load(root)
     assert after == before
     assert after.checked == "content of all 6 files hashed in this run"
 
 
-def test_looks_of_a_file_that_was_replaced_meanwhile_are_not_kept(root: Path) -> None:
+def test_statistics_of_a_replaced_file_are_not_cached(root: Path) -> None:
     catalog = load(root)
     swap(root)
     with pytest.raises(BcdError, match=r"a/0\.bmp has changed since the catalog was made"):
@@ -122,5 +123,5 @@ def test_looks_of_a_file_that_was_replaced_meanwhile_are_not_kept(root: Path) ->
 
 def test_unchanged_files_are_decoded_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(write_classes(root, ("c",)))
-    monkeypatch.setattr(scan, "check_image", None)
+    monkeypatch.setattr(scan, "decode", None)
     assert load(root) == first

@@ -202,7 +202,7 @@ def test_images_that_belong_to_no_class_are_named(root: Path) -> None:
     catalog = load(root)
     assert catalog.counts() == {"a": 5, "b": 2}
     assert reasons(catalog) == {
-        ".thumbs": "a hidden folder is no class",
+        ".thumbs": "a hidden folder is not a class",
         "loose.PNG": "stands beside the class folders",
     }
 

@@ -1,4 +1,4 @@
-"""Temperature and calibration error, against torch, torchmetrics and cases made by hand."""
+"""Temperature and calibration error, compared with torch, torchmetrics and manual examples."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from bcd.evaluation.answers import softmax
 from bcd.evaluation.calibration import (
     TEMPERATURES,
-    chance_level,
-    debiased_error,
+    calibrated_error_level,
+    debiased_calibration_error,
     fit_temperature,
     reliability,
 )
@@ -20,19 +20,19 @@ from bcd.reporting.curves import draw_reliability
 
 
 def honest(n: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Logits, and labels drawn with just the probabilities they give."""
+    """Logits, and labels drawn with the probabilities that they give."""
     rng = np.random.default_rng(seed)
     logits = 2 * rng.normal(size=(n, 4))
     return logits, (softmax(logits).cumsum(axis=1) < rng.random((n, 1))).sum(axis=1)
 
 
 @pytest.mark.parametrize("factor", [0.25, 1.0, 3.0, 12.0])
-def test_a_large_val_undoes_a_factor_on_the_logits(factor: float) -> None:
+def test_a_large_val_recovers_the_temperature(factor: float) -> None:
     logits, labels = honest(20_000)
     assert fit_temperature(factor * logits, labels) == pytest.approx(factor, rel=0.05)
 
 
-def test_the_fewer_independent_images_the_nearer_to_1() -> None:
+def test_the_temperature_is_closer_to_1_with_fewer_independent_images() -> None:
     logits, labels = honest(400, seed=1)
     for factor in (0.4, 2.5):
         found = [fit_temperature(logits * factor, labels, n) for n in (1e6, 400, 40, 4, 0)]
@@ -66,7 +66,7 @@ def test_the_calibration_error_is_that_of_torchmetrics() -> None:
     assert reliability(probabilities, labels).ece == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_bins_hold_what_belongs_there() -> None:
+def test_images_are_assigned_to_the_correct_bins() -> None:
     sure = np.array([[1.0, 0.0], [0.9, 0.1], [0.4, 0.6], [0.45, 0.55]])
     given = reliability(sure, np.array([0, 1, 1, 0]), bins=10)
     assert given.edges == pytest.approx(np.arange(11) / 10)
@@ -76,7 +76,7 @@ def test_bins_hold_what_belongs_there() -> None:
     assert given.ece == pytest.approx((2 * 0.075 + 0.9 + 0.0) / 4)
 
 
-def test_calibration_is_drawn_before_and_after() -> None:
+def test_reliability_is_drawn_before_and_after_calibration() -> None:
     logits, labels = honest(500)
     before, after = (reliability(softmax(t * logits), labels) for t in (4.0, 1.0))
     figure = draw_reliability(before, after)
@@ -88,12 +88,12 @@ def test_calibration_is_drawn_before_and_after() -> None:
     ]
 
 
-def test_the_chance_level_depends_on_the_confidences_alone() -> None:
+def test_the_level_of_a_calibrated_model_depends_on_the_confidences_alone() -> None:
     sure, unsure = np.tile([1.0, 0.0], (50, 1)), np.tile([0.5, 0.5], (50, 1))
-    assert chance_level(sure) == (0.0, 0.0)
-    mean = chance_level(unsure, draws=4000).mean
+    assert calibrated_error_level(sure) == (0.0, 0.0)
+    mean = calibrated_error_level(unsure, draws=4000).mean
     binomial = np.abs(np.random.default_rng(1).binomial(50, 0.5, 100_000) / 50 - 0.5).mean()
     assert mean == pytest.approx(binomial, rel=0.05)
-    assert chance_level(unsure) == chance_level(unsure[::-1])
-    assert debiased_error(sure, np.zeros(50, int)) == 0.0
-    assert debiased_error(sure, np.ones(50, int)) == pytest.approx(1.0)
+    assert calibrated_error_level(unsure) == calibrated_error_level(unsure[::-1])
+    assert debiased_calibration_error(sure, np.zeros(50, int)) == 0.0
+    assert debiased_calibration_error(sure, np.ones(50, int)) == pytest.approx(1.0)

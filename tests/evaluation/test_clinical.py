@@ -1,4 +1,4 @@
-"""Figures of ranking, of probabilities and of malignant against benign."""
+"""Ranking metrics, probability metrics and clinical metrics."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_figures_of_ranking_and_probabilities_are_those_of_scikit_learn(case: An
     assert given["brier"] == pytest.approx(((probabilities - truth) ** 2).sum() / len(labels))
 
 
-def test_a_class_that_is_absent_or_alone_has_no_area(case: Any) -> None:
+def test_a_class_that_is_absent_or_the_only_one_has_no_area(case: Any) -> None:
     probabilities, labels = case
     some = compute_metrics(probabilities[labels > 1], labels[labels > 1], CLASSES, 0)
     assert some["auroc_by_class"]["Benign"] is None
@@ -53,13 +53,13 @@ def test_a_class_that_is_absent_or_alone_has_no_area(case: Any) -> None:
     assert alone["mcc"] == 0.0  # as in scikit-learn
 
 
-def test_predictive_values_are_counted_where_no_prevalence_is_given(case: Any) -> None:
+def test_predictive_values_use_the_observed_prevalence_by_default(case: Any) -> None:
     probabilities, labels = case
     given = compute_metrics(probabilities, labels, CLASSES, 0)
-    ill, said = labels != 0, probabilities.argmax(axis=1) != 0
+    ill, predicted = labels != 0, probabilities.argmax(axis=1) != 0
     assert given["prevalence"] == pytest.approx(ill.mean())
-    assert given["malignant_ppv"] == pytest.approx(sk.precision_score(ill, said))
-    assert given["malignant_npv"] == pytest.approx(sk.precision_score(~ill, ~said))
+    assert given["malignant_ppv"] == pytest.approx(sk.precision_score(ill, predicted))
+    assert given["malignant_npv"] == pytest.approx(sk.precision_score(~ill, ~predicted))
 
 
 def test_predictive_values_follow_the_prevalence() -> None:
@@ -80,7 +80,7 @@ def test_predictive_values_follow_the_prevalence() -> None:
 
 
 @pytest.mark.parametrize("ill", [True, False])
-def test_a_figure_is_none_where_there_is_no_image_to_take_it_from(ill: bool) -> None:
+def test_a_metric_is_none_if_no_image_defines_it(ill: bool) -> None:
     given = clinical_at_threshold(np.array([0.9, 0.1]), np.array([ill, ill]), 0.5, prevalence=0.2)
     known, unknown = ("sensitivity", "specificity") if ill else ("specificity", "sensitivity")
     assert given[f"malignant_{known}"] == 0.5

@@ -1,4 +1,4 @@
-"""Sets that keep their promise, and accuracy over what is decided."""
+"""Prediction sets keep their guarantee; selective accuracy."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from bcd.evaluation.answers import softmax
 from bcd.evaluation.conformal import (
-    area_under_risk,
+    aurc,
     conformal_threshold,
     prediction_sets,
     risk_coverage,
     selective_accuracy,
-    set_figures,
+    set_metrics,
 )
 from bcd.reporting.curves import draw_risk_coverage
 
@@ -40,7 +40,7 @@ def test_the_threshold_has_the_correction_for_few_images() -> None:
     assert few == pytest.approx((p[1], 1 / 19, 18))
 
 
-def test_groups_count_as_one_each_however_many_images_they_have() -> None:
+def test_each_group_has_the_same_weight_regardless_of_its_size() -> None:
     rng = np.random.default_rng(2)
     probabilities, labels = drawn(rng, 300)
     own = probabilities[np.arange(300), labels]
@@ -55,28 +55,28 @@ def test_groups_count_as_one_each_however_many_images_they_have() -> None:
     assert few == pytest.approx((own.min(), 1 / 5, 4))
 
 
-def test_a_set_holds_what_is_probable_enough_and_may_be_empty() -> None:
+def test_a_set_contains_the_probable_classes_and_can_be_empty() -> None:
     sets = prediction_sets(np.array([[0.4, 0.3, 0.3], [0.0, 1.0, 0.0]]), 0.35)
     assert sets.tolist() == [[True, False, False], [False, True, False]]
     assert prediction_sets(np.array([[0.4, 0.3, 0.3]]), 0.5).tolist() == [[False] * 3]
 
 
-def test_figures_of_sets() -> None:
+def test_metrics_of_sets() -> None:
     sets = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1]], bool)
-    given = set_figures(sets, np.array([0, 1, 0]), CLASSES)
+    given = set_metrics(sets, np.array([0, 1, 0]), CLASSES)
     assert given == {
         "coverage": pytest.approx(2 / 3),
         "coverage_by_class": {"Benign": 0.5, "Early": 1.0, "Pre": None, "Pro": None},
         "mean_size": pytest.approx(5 / 3),
-        "single": pytest.approx(1 / 3),
+        "singleton_share": pytest.approx(1 / 3),
     }
 
 
-def test_the_surest_are_kept_first() -> None:
+def test_the_most_confident_images_are_kept_first() -> None:
     coverage, risk = risk_coverage(np.array([0.5, 0.9, 0.7, 0.8]), np.array([0, 1, 0, 1], bool))
     assert coverage == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert risk == pytest.approx([0, 0, 1 / 3, 1 / 2])
-    assert area_under_risk(risk) == pytest.approx((1 / 3 + 1 / 2) / 4)
+    assert aurc(risk) == pytest.approx((1 / 3 + 1 / 2) / 4)
 
 
 def test_ties_do_not_depend_on_the_order() -> None:
@@ -89,14 +89,14 @@ def test_ties_do_not_depend_on_the_order() -> None:
     assert risk_coverage(np.ones(50), correct)[1] == pytest.approx(np.full(50, (~correct).mean()))
 
 
-def test_accuracy_over_what_is_decided() -> None:
+def test_accuracy_on_decided_images() -> None:
     confidence = np.arange(100) / 100
     correct = confidence >= 0.05  # the five least sure are wrong
     given = selective_accuracy(confidence, correct)
     assert given == pytest.approx({"1": 0.95, "0.98": 95 / 98, "0.95": 1.0, "0.9": 1.0})
 
 
-def test_the_curve_is_drawn() -> None:
+def test_the_risk_coverage_curve_is_drawn() -> None:
     rng = np.random.default_rng(4)
     curve = risk_coverage(rng.random(300), rng.random(300) < 0.9)
     figure = draw_risk_coverage(*curve, title="costs $5")

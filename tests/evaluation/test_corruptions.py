@@ -1,4 +1,4 @@
-"""What each change of pixels does, against what its name and unit promise."""
+"""Each corruption does what its name and unit state."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def point(size: int = 41) -> Pixels:
 
 
 def spread(pixels: Pixels) -> NDArray[np.float64]:
-    """Variances of the light along its main directions, smaller first, in square pixels."""
+    """Variances of the intensity along its principal axes, smaller first, in square pixels."""
     weights = pixels[..., 0].astype(float)
     y, x = np.indices(weights.shape)
     covariance = np.cov(np.stack([x.ravel(), y.ravel()]), aweights=weights.ravel(), ddof=0)
@@ -56,13 +56,13 @@ NOTHING: dict[str, Callable[[Pixels], Pixels]] = {
 
 
 @pytest.mark.parametrize("kind", NOTHING)
-def test_no_strength_is_no_change_whatever_the_colours(kind: str) -> None:
+def test_strength_zero_changes_nothing_for_any_colour(kind: str) -> None:
     anything = rng().integers(0, 256, (45, 62, 3), dtype=np.uint8)
     for pixels in (anything, smear()):
         np.testing.assert_array_equal(NOTHING[kind](pixels), pixels)
 
 
-def test_brightness_multiplies_and_stops_at_white() -> None:
+def test_brightness_multiplies_and_clips_at_white() -> None:
     assert d.brightness(one_colour(100, 50, 240), 1.2)[0, 0].tolist() == [120, 60, 255]
 
 
@@ -83,7 +83,7 @@ def test_without_saturation_the_channels_are_equal_and_as_bright() -> None:
 
 
 @pytest.mark.parametrize("degrees", [-30, -10, 10, 30])
-def test_a_turn_of_hue_keeps_value_and_saturation(degrees: float) -> None:
+def test_rotating_the_hue_keeps_value_and_saturation(degrees: float) -> None:
     turned, pixels = d.hue(smear(), degrees), smear()
     np.testing.assert_allclose(turned.max(2), pixels.max(2), atol=1)
     np.testing.assert_allclose(turned.min(2), pixels.min(2), atol=1)
@@ -97,7 +97,7 @@ def test_hue_is_counted_from_red_by_green_to_blue() -> None:
 
 
 @pytest.mark.parametrize("vector", [(0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78)])
-def test_a_stain_by_itself_keeps_its_colour_and_changes_its_amount(
+def test_a_single_stain_keeps_its_colour_and_changes_its_amount(
     vector: tuple[float, float, float],
 ) -> None:
     def stained(amount: float) -> NDArray[np.float64]:
@@ -113,7 +113,7 @@ def test_a_stain_by_itself_keeps_its_colour_and_changes_its_amount(
     assert seen == {True, False}
 
 
-def test_empty_glass_takes_no_stain() -> None:
+def test_stain_does_not_change_the_background() -> None:
     assert (d.stain(one_colour(255, 255, 255), 0.2, rng()) == 255).all()
 
 
@@ -136,7 +136,7 @@ def test_white_balance_follows_the_tabled_illuminants(
 
 
 @pytest.mark.parametrize("radius", [2, 3, 4])
-def test_defocus_makes_a_disc_of_a_point(radius: float) -> None:
+def test_defocus_turns_a_point_into_a_disc(radius: float) -> None:
     shown = d.defocus(point(), radius)
     assert shown.sum(dtype=int) == pytest.approx(3 * 255, rel=0.15)  # rounding to bytes
     np.testing.assert_allclose(spread(shown), radius**2 / 4, rtol=0.12, atol=0.2)
@@ -155,7 +155,7 @@ def test_the_gaussian_reaches_two_pixels() -> None:
     assert shown[20, 21] / shown[20, 20] == pytest.approx(np.exp(-1 / 4.5), abs=0.05)
 
 
-def test_motion_makes_a_line_of_a_point_in_every_direction() -> None:
+def test_motion_blur_turns_a_point_into_a_line_in_every_direction() -> None:
     angles = []
     for seed in range(12):
         shown = d.motion_blur(point(), 9, rng(seed))
@@ -173,7 +173,7 @@ def test_jpeg_keeps_colours_apart_and_loses_detail() -> None:
     assert not np.array_equal(d.jpeg(smear(), 50), smear())
 
 
-def test_noise_has_the_deviation_asked_for_and_no_mean() -> None:
+def test_noise_has_the_requested_deviation_and_zero_mean() -> None:
     grain = d.noise(one_colour(128, 128, 128, size=96), 0.05, rng()) - 128.0
     assert grain.std() == pytest.approx(0.05 * 255, rel=0.03)
     assert abs(grain.mean()) < 0.3

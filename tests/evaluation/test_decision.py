@@ -1,4 +1,4 @@
-"""What is decided on val: temperature, sets, thresholds, and what goes to a person."""
+"""What is fitted on val: temperature, sets, thresholds and referral."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from bcd.evaluation.decision import (
     Reasons,
     fit_policy,
 )
-from bcd.evaluation.ood import find_subspace
+from bcd.evaluation.ood import fit_subspace
 from bcd.evaluation.predictions import NOT_FINITE, UNCALIBRATED, UNREADABLE
-from bcd.evaluation.thresholds import Scope, kept_rank, lower_limit, sensitive_threshold
+from bcd.evaluation.thresholds import Scope, lower_limit, threshold_for_sensitivity, threshold_rank
 
 BENIGN = 0
 
 
 def answers(n: int, seed: int, sharpness: float = 1.0) -> Answers:
-    """Answers that are right as often as `softmax(logits / sharpness)` says.
+    """Outputs that are correct with the probabilities `softmax(logits / sharpness)`.
 
     Features lie in a ten-dimensional subspace of 160 dimensions, with a little noise.
     """
@@ -52,7 +52,7 @@ def decisions(cfg: DecisionConfig | None = None, sharpness: float = 3.0) -> Deci
     )
 
 
-def test_overconfident_answers_are_calibrated_and_sets_hold_what_they_promise() -> None:
+def test_overconfident_outputs_are_calibrated_and_sets_keep_their_guarantee() -> None:
     policy = decisions()
     assert policy.temperature == pytest.approx(3, rel=0.15)
     test = answers(4000, 3, 3.0)
@@ -60,25 +60,25 @@ def test_overconfident_answers_are_calibrated_and_sets_hold_what_they_promise() 
     probabilities = policy.answer(test.logits, test.features).probabilities
     after = reliability(probabilities, test.labels).ece
     assert after < 0.03 < before
-    sets = prediction_sets(probabilities, policy.set_from)
+    sets = prediction_sets(probabilities, policy.set_threshold)
     assert sets[np.arange(len(test.labels)), test.labels].mean() == pytest.approx(0.95, abs=0.02)
 
 
-def test_the_threshold_is_the_one_that_val_can_promise() -> None:
+def test_the_threshold_is_the_one_that_val_can_guarantee() -> None:
     val = answers(1500, 2, 3.0)
     ill = val.labels != BENIGN
     for wanted, confidence in ((0.9, 0.9), (0.9, 0.99), (0.995, 0.9)):
         policy = decisions(with_defaults(DecisionConfig, sensitivity=wanted, confidence=confidence))
         scores = np.sort(1 - policy.probabilities(val.logits)[ill, BENIGN])
-        rank = kept_rank(int(ill.sum()), wanted, confidence)
+        rank = threshold_rank(int(ill.sum()), wanted, confidence)
         assert rank > 0
-        assert policy.malignant_from == scores[rank - 1]
-        assert (policy.sensitivity_kept, policy.malignant_units) == (wanted, ill.sum())
+        assert policy.malignant_threshold == scores[rank - 1]
+        assert (policy.guaranteed_sensitivity, policy.n_malignant_units) == (wanted, ill.sum())
     policy = decisions(with_defaults(DecisionConfig, sensitivity=0.9999))
-    assert policy.malignant_from == scores[0]
-    assert policy.sensitivity_kept == pytest.approx(0.1 ** (1 / ill.sum()))
+    assert policy.malignant_threshold == scores[0]
+    assert policy.guaranteed_sensitivity == pytest.approx(0.1 ** (1 / ill.sum()))
     no_benign = fit_policy(with_defaults(DecisionConfig), val, answers(600, 1).features, None)
-    assert no_benign.malignant_from is None
+    assert no_benign.malignant_threshold is None
     assert no_benign.answer(val.logits, val.features).malignant == [None] * 1500
 
 
@@ -88,19 +88,19 @@ def test_groups_count_as_one_each_in_every_limit() -> None:
     cfg = with_defaults(DecisionConfig, sensitivity=0.9, low_confidence=0.1, ood=0.04, coverage=0.9)
     alone = fit_policy(cfg, val, trained, BENIGN)
     grouped = fit_policy(cfg, val, trained, BENIGN, Scope(groups, "new slides"))
-    assert (alone.units, grouped.units, grouped.malignant_units) == (1500, 50, 50)
+    assert (alone.n_units, grouped.n_units, grouped.n_malignant_units) == (1500, 50, 50)
     assert (alone.by_groups, grouped.by_groups) == (False, True)
     # What is usual is what nearly all of 50 groups hold, not what nearly all of 1500 images do.
     p = grouped.probabilities(val.logits)
-    found = sensitive_threshold(1 - p[:, BENIGN], val.labels != BENIGN, 0.9, 0.9)
-    assert grouped.malignant_from is not None and grouped.malignant_from < found.threshold
-    assert grouped.set_from < conformal_threshold(p, val.labels, 0.9).value
-    assert grouped.unsure_below < lower_limit(p.max(axis=1), 0.1).value
+    found = threshold_for_sensitivity(1 - p[:, BENIGN], val.labels != BENIGN, 0.9, 0.9)
+    assert grouped.malignant_threshold is not None and grouped.malignant_threshold < found.threshold
+    assert grouped.set_threshold < conformal_threshold(p, val.labels, 0.9).value
+    assert grouped.confidence_threshold < lower_limit(p.max(axis=1), 0.1).value
     assert grouped.subspace is not None and alone.subspace is not None
     assert grouped.subspace.limit > alone.subspace.limit
 
 
-def test_at_most_as_many_are_referred_on_average_as_was_asked_for() -> None:
+def test_the_requested_share_is_referred_on_average() -> None:
     trained, cfg = (
         answers(600, 1).features,
         with_defaults(DecisionConfig, low_confidence=0.1, ood=0.05),
@@ -119,7 +119,7 @@ def reasons(policy: DecisionPolicy, logits: list[float], features: np.ndarray) -
     return policy.answer(np.array([logits], np.float32), features).reasons[0]
 
 
-def test_each_reason_is_named_and_all_that_hold_are() -> None:
+def test_all_reasons_that_apply_are_named() -> None:
     policy, familiar = decisions(), answers(1, 4, 3.0).features
     strange = familiar * 0 + 50
     flat, sure = [0.0] * 4, [0.0, 90.0, 0.0, 0.0]
@@ -133,23 +133,25 @@ def test_each_reason_is_named_and_all_that_hold_are() -> None:
     assert reasons(DecisionPolicy.from_plain(None), sure, strange) == (UNCALIBRATED,)
 
 
-def test_the_threshold_decides_and_the_most_probable_class_is_heard() -> None:
+def test_the_threshold_decides_and_disagreement_with_the_most_probable_class_is_a_reason() -> None:
     features = np.zeros((3, 160), np.float32)
     logits = np.log(np.array([[0.6, 0.4], [0.8, 0.2], [0.1, 0.9]]))
-    given = DecisionPolicy(malignant_from=0.3, benign=0).answer(logits, features)
+    given = DecisionPolicy(malignant_threshold=0.3, benign=0).answer(logits, features)
     assert given.malignant == [True, False, True]
     assert given.reasons == [(DISAGREES,), (), ()]
-    strict = DecisionPolicy(malignant_from=0.95, benign=0).answer(logits, features)
+    strict = DecisionPolicy(malignant_threshold=0.95, benign=0).answer(logits, features)
     assert strict.malignant == [False, False, False]
     assert strict.reasons == [(), (), (DISAGREES,)]
-    said = given.prediction(0, "a.png", "Benign")
-    assert (said.malignant, said.best, said.refer) == (True, 0, (DISAGREES,))
+    predicted = given.prediction(0, "a.png", "Benign")
+    assert (predicted.malignant, predicted.best, predicted.refer) == (True, 0, (DISAGREES,))
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["logits", "features"])
 @pytest.mark.parametrize("subspace", [True, False])
-def test_what_is_not_finite_is_no_answer(wrong: float, where: str, subspace: bool) -> None:
+def test_outputs_that_are_not_finite_give_no_prediction(
+    wrong: float, where: str, subspace: bool
+) -> None:
     policy, test = decisions(), answers(3, 4, 3.0)
     if not subspace:
         policy = replace(policy, subspace=None)
@@ -157,15 +159,15 @@ def test_what_is_not_finite_is_no_answer(wrong: float, where: str, subspace: boo
     getattr(test, where)[1, 2] = wrong
     given = policy.answer(test.logits, test.features)
     assert given.reasons[1] == (NOT_FINITE,)
-    said = given.prediction(1, "a.png")
-    assert (said.probabilities, said.best, said.malignant) == ((), None, None)
+    predicted = given.prediction(1, "a.png")
+    assert (predicted.probabilities, predicted.best, predicted.malignant) == ((), None, None)
     for other in (0, 2):
         assert given.prediction(other, "b.png") == expected.prediction(other, "b.png")
-    with pytest.raises(BcdError, match="1 of 3 answers are not finite"):
+    with pytest.raises(BcdError, match="1 of 3 outputs are not finite"):
         fit_policy(with_defaults(DecisionConfig), test, answers(600, 1).features, BENIGN)
 
 
-def test_training_features_that_are_not_finite_decide_nothing() -> None:
+def test_training_features_that_are_not_finite_are_an_error() -> None:
     trained = answers(600, 1).features
     trained[7, 7] = np.nan
     with pytest.raises(BcdError, match="features of training images are not finite"):
@@ -182,7 +184,7 @@ def test_a_policy_without_decisions_refers_everything_and_calls_nothing_malignan
     assert decisions().unread("a", "gone").refer == (UNREADABLE,)
 
 
-def test_nothing_is_referred_for_what_is_switched_off() -> None:
+def test_a_disabled_rule_refers_nothing() -> None:
     policy, test = (
         decisions(with_defaults(DecisionConfig, low_confidence=0, ood=0)),
         answers(300, 6, 3.0),
@@ -191,7 +193,7 @@ def test_nothing_is_referred_for_what_is_switched_off() -> None:
     assert {name for why in given.reasons for name in why} <= {DISAGREES}
 
 
-def test_it_survives_a_checkpoint_that_runs_no_code(tmp_path: Path) -> None:
+def test_the_policy_survives_a_weights_only_checkpoint(tmp_path: Path) -> None:
     policy, test = decisions(), answers(300, 6, 3.0)
     torch.save({"policy": policy.to_plain()}, tmp_path / "a.pt")
     plain = torch.load(tmp_path / "a.pt", weights_only=True)["policy"]
@@ -202,18 +204,18 @@ def test_it_survives_a_checkpoint_that_runs_no_code(tmp_path: Path) -> None:
     assert replace(again, subspace=None) == replace(policy, subspace=None)
 
 
-def test_the_subspace_is_the_same_twice_and_absent_without_features() -> None:
+def test_the_subspace_is_deterministic_and_absent_without_features() -> None:
     features = answers(600, 1).features
-    first, second = find_subspace(features), find_subspace(features)
+    first, second = fit_subspace(features), fit_subspace(features)
     assert first is not None and second is not None
     np.testing.assert_array_equal(first.basis, second.basis)
     np.testing.assert_allclose(first.basis @ first.basis.T, np.eye(len(first.basis)), atol=1e-4)
     assert np.median(first.distance(features)) < 3  # the noise is 0.1 in 150 directions
-    assert find_subspace(np.zeros((0, 160), np.float32)) is None
-    assert find_subspace(np.zeros((40, 4), np.float32)) is None
+    assert fit_subspace(np.zeros((0, 160), np.float32)) is None
+    assert fit_subspace(np.zeros((40, 4), np.float32)) is None
 
 
-def test_wrong_wishes_are_wrong_use() -> None:
+def test_invalid_values_of_the_decision_group_are_rejected() -> None:
     wrongs = (
         {"coverage": 1.0},
         {"sensitivity": 1.5},

@@ -1,4 +1,4 @@
-"""Figures, report and results as they stand in a run folder."""
+"""Metrics, figures and results as written to a run folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bcd.data.loading import ViewSampler, make_loader
 from bcd.data.views import Augmenter, ImageViews
 from bcd.evaluation.collect import collect_answers
 from bcd.evaluation.decision import DecisionPolicy
-from bcd.evaluation.predictions import Prediction
+from bcd.evaluation.predictions import Prediction, find_mistakes
 from bcd.evaluation.results import Result, evaluate
 from bcd.models.network import SmearNetwork
 from bcd.reporting.figures import (
@@ -44,7 +44,7 @@ COLOURS = {"Benign": 4, "Lymphoma": 3, "Myeloma": 2}
 
 
 class Colours(nn.Module):
-    """A network that knows the noise images: the logits are the mean of each colour."""
+    """A network for noise images whose logits are the mean of each colour."""
 
     def __init__(self, turn: bool = False) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def evaluated(
 
 
 def turned_around() -> nn.Module:
-    """Calls Benign what is Myeloma and Myeloma what is Benign."""
+    """Predicts Benign for Myeloma and Myeloma for Benign."""
     return Colours(turn=True)
 
 
@@ -95,7 +95,7 @@ def texts(figure: Any) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
-def test_rendered_figures_are_arrays_and_leave_pyplot_alone() -> None:
+def test_figures_do_not_touch_pyplot() -> None:
     import matplotlib.pyplot as plt
 
     before = plt.get_fignums()
@@ -127,7 +127,7 @@ def test_the_confusion_matrix_shows_counts_and_shares_of_the_true_class() -> Non
     assert axes.get_title() == "test, n = 12"
 
 
-def test_the_curves_show_every_epoch_of_both_parts() -> None:
+def test_the_curves_show_every_epoch_of_train_and_val() -> None:
     history = [{"train/loss": 3.0 - i, "val/loss": 2.0, "val/accuracy": i / 3} for i in range(3)]
     figure = draw_curves(history)
     loss, accuracy = figure.axes
@@ -137,7 +137,7 @@ def test_the_curves_show_every_epoch_of_both_parts() -> None:
     assert np.asarray(loss.lines[0].get_xdata()).tolist() == [1, 2, 3]
 
 
-def test_mistakes_are_shown_surest_first_and_only_they_are_read() -> None:
+def test_mistakes_are_shown_most_confident_first_and_only_they_are_read() -> None:
     sure = [0.6, 0.9, 0.8, 0.7]
     wrong = [Prediction(f"{i}.png", "a", (1 - p, p)) for i, p in enumerate(sure)]
     right = Prediction("right.png", "b", (0.0, 1.0))
@@ -147,21 +147,20 @@ def test_mistakes_are_shown_surest_first_and_only_they_are_read() -> None:
         read.append(index)
         return noise(index)
 
-    assert draw_mistakes([right, right], "ab", pixels) is None
+    assert draw_mistakes(find_mistakes([right, right], "ab"), pixels) is None
     assert read == []
-    figure = draw_mistakes([right, *wrong], "ab", pixels, most=3)
+    figure = draw_mistakes(find_mistakes([right, *wrong], "ab"), pixels, most=3)
     assert figure is not None
     assert shows_something(to_array(figure))
     assert read == [2, 3, 4]
     titles = [text.get_text() for text in figure.axes[0].texts]
-    assert titles == [f"{i}.png\nis a\nsaid b ({sure[i]:.0%})" for i in (1, 2, 3)]
+    assert titles == [f"{i}.png\nis a\npredicted b ({sure[i]:.0%})" for i in (1, 2, 3)]
 
 
-def test_names_that_look_like_formulas_are_drawn_as_they_are(tmp_path: Path) -> None:
+def test_names_that_look_like_formulas_are_drawn_literally(tmp_path: Path) -> None:
     odd = "$a_$_{$.png"
-    wrong = draw_mistakes(
-        [Prediction(odd, "$x$", (0.0, 1.0))], ("$x$", "$\\y$"), lambda _: noise(0)
-    )
+    mistakes = find_mistakes([Prediction(odd, "$x$", (0.0, 1.0))], ("$x$", "$\\y$"))
+    wrong = draw_mistakes(mistakes, lambda _: noise(0))
     matrix = draw_confusion([[1, 0], [0, 1]], ("$x$", "$\\y$"), "$\\t$")
     for figure in (wrong, matrix):
         assert figure is not None
@@ -203,7 +202,7 @@ def test_each_prediction_is_of_the_image_it_names(catalog: Catalog, indices: lis
         assert sum(prediction.probabilities) == pytest.approx(1)
 
 
-def test_of_the_last_part_predictions_and_figures_are_written(
+def test_predictions_and_figures_of_the_last_set_are_written(
     catalog: Catalog, tmp_path: Path
 ) -> None:
     results = {
@@ -232,6 +231,8 @@ def test_predictive_values_lie_in_intervals_for_the_same_prevalence(catalog: Cat
     assert 0 < low < found["malignant_ppv"] < high < 0.1
 
 
-def test_where_nothing_is_wrong_no_mistakes_are_drawn(catalog: Catalog, tmp_path: Path) -> None:
+def test_without_mistakes_no_figure_of_mistakes_is_written(
+    catalog: Catalog, tmp_path: Path
+) -> None:
     write_results(tmp_path, catalog, {"test": evaluated(catalog, [0, 5], Colours())})
     assert "mistakes.png" not in {file.name for file in (tmp_path / "figures").iterdir()}

@@ -1,4 +1,4 @@
-"""The figures against scikit-learn and torchmetrics, on plain and on awkward predictions."""
+"""Metrics compared with scikit-learn and torchmetrics, on typical and unusual predictions."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError
 from bcd.evaluation.answers import softmax
 from bcd.evaluation.collect import choose_device, collect_answers
-from bcd.evaluation.metrics import HEADLINE, compute_metrics, confusion
+from bcd.evaluation.metrics import HEADLINE_METRICS, compute_metrics, confusion
 from bcd.models.backbones.build import Backbone
 from bcd.models.classifier import epoch_scores
 from bcd.models.network import SmearNetwork
-from bcd.reporting.results import absent_line
+from bcd.reporting.results import absent_classes_note
 
 CLASSES = ("Benign", "Early Pre-B", "Pre-B", "Pro-B")
 
@@ -30,7 +30,7 @@ Case = tuple[NDArray[np.float64], NDArray[np.int64]]
 
 
 def drawn(seed: int, n: int, shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4)) -> Case:
-    """Logits that are often right, and labels of which some classes are rarer than others."""
+    """Logits that are often correct, and labels with some classes rarer than others."""
     rng = np.random.default_rng(seed)
     labels = rng.choice(len(CLASSES), size=n, p=shares).astype(np.int64)
     logits = rng.normal(size=(n, len(CLASSES)))
@@ -38,7 +38,7 @@ def drawn(seed: int, n: int, shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4)) -
     return logits, labels
 
 
-def said(labels: list[int], predictions: list[int]) -> Case:
+def certain(labels: list[int], predictions: list[int]) -> Case:
     return np.eye(len(CLASSES))[predictions] * 5.0, np.array(labels, dtype=np.int64)
 
 
@@ -48,14 +48,14 @@ CASES: dict[str, Case] = {
     "a class is absent": drawn(2, 60, (0.5, 0.0, 0.3, 0.2)),
     "two classes are absent": drawn(3, 40, (0.0, 0.0, 0.5, 0.5)),
     "one class only": drawn(4, 30, (0.0, 0.0, 1.0, 0.0)),
-    "never predicted": said([0, 1, 2, 3, 3, 2, 0], [0, 1, 1, 3, 1, 0, 0]),
-    "absent and never predicted": said([0, 1, 1, 0], [0, 0, 1, 0]),
-    "perfect": said([0, 1, 2, 3, 3], [0, 1, 2, 3, 3]),
-    "all wrong": said([0, 1, 2, 3, 3], [1, 2, 3, 0, 0]),
-    "one, right": said([2], [2]),
-    "one, wrong": said([0], [3]),
-    "benign only": said([0, 0, 0], [0, 2, 0]),
-    "malignant only": said([1, 2, 3], [0, 2, 1]),
+    "never predicted": certain([0, 1, 2, 3, 3, 2, 0], [0, 1, 1, 3, 1, 0, 0]),
+    "absent and never predicted": certain([0, 1, 1, 0], [0, 0, 1, 0]),
+    "perfect": certain([0, 1, 2, 3, 3], [0, 1, 2, 3, 3]),
+    "all wrong": certain([0, 1, 2, 3, 3], [1, 2, 3, 0, 0]),
+    "one, right": certain([2], [2]),
+    "one, wrong": certain([0], [3]),
+    "benign only": certain([0, 0, 0], [0, 2, 0]),
+    "malignant only": certain([1, 2, 3], [0, 2, 1]),
 }
 
 
@@ -126,19 +126,21 @@ def test_without_a_benign_class_there_is_no_clinical_pair() -> None:
 
 def test_a_class_without_images_is_left_out_rather_than_wrong() -> None:
     labels, predictions = [0, 0, 1, 1], [0, 3, 1, 1]
-    given = computed(said(labels, predictions))
+    given = computed(certain(labels, predictions))
     assert given["sensitivity_by_class"] == {
         "Benign": 0.5, "Early Pre-B": 1.0, "Pre-B": None, "Pro-B": None
     }  # fmt: skip
     assert given["precision_by_class"]["Pro-B"] is None  # predicted, but there is none
     assert given["recall"] == given["balanced_accuracy"] == pytest.approx(0.75)
     assert given["precision"] == pytest.approx(1.0)
-    never = computed(said([0, 0, 1, 1], [0, 0, 0, 0]))
+    never = computed(certain([0, 0, 1, 1], [0, 0, 0, 0]))
     assert never["precision_by_class"]["Early Pre-B"] is None
     assert never["precision"] == pytest.approx((0.5 + 0) / 2)
     assert never["malignant_ppv"] is None and never["malignant_npv"] == pytest.approx(0.5)
-    assert "no image of Pre-B, Pro-B: macro averages are over the other 2" in absent_line(given)
-    assert absent_line(computed(CASES["perfect"])) == ""
+    assert "no images of Pre-B, Pro-B: macro averages are over the other 2" in absent_classes_note(
+        given
+    )
+    assert absent_classes_note(computed(CASES["perfect"])) == ""
 
 
 ALL_THERE = [name for name, case in CASES.items() if len(set(case[1].tolist())) == len(CLASSES)]
@@ -151,7 +153,7 @@ def test_training_logs_the_figures_that_the_evaluation_reports(case: Case) -> No
     for at in range(0, len(case[1]), 3):  # batches, of which the last is smaller
         scores.update(torch.tensor(case[0][at : at + 3]), torch.tensor(case[1][at : at + 3]))
     logged = {name: float(value) for name, value in scores.compute().items()}
-    assert logged == pytest.approx({name: given[name] for name in HEADLINE}, abs=1e-6)
+    assert logged == pytest.approx({name: given[name] for name in HEADLINE_METRICS}, abs=1e-6)
 
 
 def test_the_loss_is_cross_entropy(case: Case) -> None:
@@ -159,7 +161,7 @@ def test_the_loss_is_cross_entropy(case: Case) -> None:
     assert computed(case)["loss"] == pytest.approx(float(expected))
 
 
-def test_certainty_of_the_wrong_leaves_the_loss_finite() -> None:
+def test_the_loss_is_finite_for_a_confident_error() -> None:
     given = compute_metrics(np.eye(4)[[1]], np.array([0]), CLASSES, 0)
     assert 10 < given["loss"] < float("inf")
 
@@ -169,13 +171,13 @@ def test_figures_are_plain_data_without_nan(case: Case) -> None:
     assert json.loads(json.dumps(given, allow_nan=False)) == given
 
 
-def test_the_confusion_matrix_has_a_row_a_true_class() -> None:
+def test_the_confusion_matrix_has_one_row_per_true_class() -> None:
     labels, predictions = np.array([0, 0, 2]), np.array([1, 1, 0])
     assert confusion(labels, predictions, 3)[0, 1] == 2
     assert confusion(labels, predictions, 3)[2, 0] == 1
 
 
-def test_softmax_is_that_of_torch_and_bears_any_logits() -> None:
+def test_softmax_equals_that_of_torch_for_any_logits() -> None:
     rng = np.random.default_rng(0)
     for scale in (1.0, 50.0, 1e4):
         logits = (rng.normal(size=(20, 4)) * scale).astype(np.float32)
@@ -201,7 +203,7 @@ def test_logits_are_gathered_in_order_from_a_network_in_eval_mode() -> None:
     assert answers.labels.tolist() == labels.tolist()
 
 
-def test_a_device_that_is_not_there_is_an_error_that_names_one_that_is() -> None:
+def test_an_unavailable_device_is_an_error_that_suggests_another() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     for name in ("cuda:77", "abacus"):
         with pytest.raises(BcdError, match=f"device={name}.*device=cpu"):

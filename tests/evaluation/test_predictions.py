@@ -1,4 +1,4 @@
-"""`predictions.csv` and its JSON twin, read back by others' readers."""
+"""`predictions.csv` and `.json`, read back with standard readers."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ def test_there_is_one_header_and_a_row_for_each_image_in_order(tmp_path: Path) -
     assert [row["path"] for row in read(file)] == [row.path for row in ROWS]
 
 
-def test_a_image_is_named_and_called_and_its_probabilities_told(
+def test_a_row_has_the_path_the_prediction_and_all_probabilities(
     table: list[dict[str, str]],
 ) -> None:
     for row, given in zip(ROWS[:3], table, strict=False):
-        told = [float(given[f"p_{name}"]) for name in CLASSES]
-        assert told == pytest.approx(row.probabilities, abs=1e-6)
+        reported = [float(given[f"p_{name}"]) for name in CLASSES]
+        assert reported == pytest.approx(row.probabilities, abs=1e-6)
         assert given["label"] == row.label
         assert given["prediction"] == CLASSES[row.probabilities.index(max(row.probabilities))]
-        assert float(given["probability"]) == max(told)
+        assert float(given["probability"]) == max(reported)
         assert given["malignant"] == {True: "true", False: "false", None: ""}[row.malignant]
         assert (given["refer"], given["reason"], given["error"]) == ("false", "", "")
 
 
-def test_a_image_that_could_not_be_read_has_a_reason_and_is_referred(
+def test_an_unreadable_image_has_a_reason_and_is_referred(
     table: list[dict[str, str]],
 ) -> None:
     row = table[3]
@@ -72,32 +72,32 @@ def test_a_image_that_could_not_be_read_has_a_reason_and_is_referred(
     assert {row[name] for name in empty} == {""}
 
 
-def test_all_reasons_are_told(table: list[dict[str, str]]) -> None:
+def test_all_reasons_are_listed(table: list[dict[str, str]]) -> None:
     reasons = "low confidence; threshold disagrees"
     assert (table[4]["refer"], table[4]["reason"]) == ("true", reasons)
 
 
-def test_an_answer_that_is_not_finite_is_none(table: list[dict[str, str]]) -> None:
+def test_a_prediction_that_is_not_finite_is_empty(table: list[dict[str, str]]) -> None:
     row = table[5]
     assert (row["refer"], row["reason"], row["error"]) == ("true", "not finite", "")
     empty = ["prediction", "probability", "malignant", *(f"p_{n}" for n in CLASSES)]
     assert {row[name] for name in empty} == {""}
 
 
-def test_no_answer_without_a_reason_is_referred_as_unreadable() -> None:
+def test_a_missing_prediction_without_a_reason_is_referred_as_unreadable() -> None:
     record = prediction_record(Prediction("a.png", "", (), "gone"), CLASSES)
     assert (record["refer"], record["reason"]) == (True, "unreadable")
 
 
 @pytest.mark.parametrize("name", ["p.json", "P.JSON"])
-def test_json_tells_the_same_with_types(name: str, tmp_path: Path) -> None:
+def test_json_has_the_same_values_with_types(name: str, tmp_path: Path) -> None:
     write_predictions(tmp_path / name, ROWS, CLASSES)
     records = json.loads((tmp_path / name).read_text(encoding="utf-8"))
     assert [",".join(record) for record in records] == [HEADER] * len(ROWS)
     assert [record["path"] for record in records] == [row.path for row in ROWS]
     for row, record in zip(ROWS, records, strict=True):
-        told = [record[f"p_{n}"] for n in CLASSES]
-        assert told == ([*row.probabilities] if row.probabilities else [None] * 3)
+        reported = [record[f"p_{n}"] for n in CLASSES]
+        assert reported == ([*row.probabilities] if row.probabilities else [None] * 3)
         assert record["probability"] == max(row.probabilities, default=None)
         assert record["malignant"] is row.malignant
         assert record["refer"] is bool(row.refer)
@@ -117,9 +117,7 @@ def test_csv_and_json_agree(table: list[dict[str, str]], tmp_path: Path) -> None
 
 @pytest.mark.skipif(os.name != "posix", reason="file names are bytes on POSIX only")
 @pytest.mark.parametrize("name", ["p.csv", "p.json"])
-def test_a_file_name_that_is_no_utf8_does_not_cost_the_others_their_rows(
-    name: str, tmp_path: Path
-) -> None:
+def test_a_file_name_that_is_not_utf8_does_not_affect_other_rows(name: str, tmp_path: Path) -> None:
     odd = b"Pr\xfcfung.png".decode("utf-8", "surrogateescape")  # as Linux hands such names over
     write_predictions(tmp_path / name, [Prediction(odd, "", (1.0, 0.0, 0.0)), *ROWS], CLASSES)
     text = (tmp_path / name).read_bytes().decode("utf-8")
@@ -129,7 +127,7 @@ def test_a_file_name_that_is_no_utf8_does_not_cost_the_others_their_rows(
 
 
 @pytest.mark.parametrize("name", ["p.csv", "p.json"])
-def test_a_failure_leaves_what_was_there_and_nothing_half_written(
+def test_a_failure_keeps_the_previous_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Promises of limits that were chosen on val, over many simulated vals."""
+"""Thresholds and limits chosen on val, and their guarantees."""
 
 from __future__ import annotations
 
@@ -11,57 +11,60 @@ from scipy import stats
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.thresholds import (
     find_scope,
-    kept_rank,
     lower_limit,
-    sensitive_threshold,
-    units_wanted,
+    threshold_for_sensitivity,
+    threshold_rank,
+    units_needed,
 )
-from bcd.reporting.promises import referral_line, threshold_line
+from bcd.reporting.guarantees import referral_rules, threshold_guarantee
 
 CONFIDENCE = 0.9
 # So many of 500 vals may miss where each misses with a chance of 10 %: one test in 10,000 has more.
 
 
-def test_the_largest_rank_is_taken_that_keeps_the_promise() -> None:
+def test_the_rank_is_the_largest_that_keeps_the_guarantee() -> None:
     for n in (20, 145, 459, 460, 777, 1000):
         for wanted in (0.9, 0.995, 1.0):
-            rank = kept_rank(n, wanted, CONFIDENCE)
+            rank = threshold_rank(n, wanted, CONFIDENCE)
             # The share of the scores above the k-th lowest of n is distributed as Beta(n+1-k, k).
             chances = stats.beta.cdf(wanted, n + 1 - np.arange(1, n + 1), np.arange(1, n + 1))
             assert rank == int((chances <= 1 - CONFIDENCE).sum())
-    assert (kept_rank(459, 0.995, CONFIDENCE), kept_rank(460, 0.995, CONFIDENCE)) == (0, 1)
-    assert units_wanted(0.995, CONFIDENCE) == 460
-    assert units_wanted(1.0, CONFIDENCE) is None
+    assert (threshold_rank(459, 0.995, CONFIDENCE), threshold_rank(460, 0.995, CONFIDENCE)) == (
+        0,
+        1,
+    )
+    assert units_needed(0.995, CONFIDENCE) == 460
+    assert units_needed(1.0, CONFIDENCE) is None
 
 
-def test_a_val_too_small_promises_what_it_supports_and_an_empty_one_nothing() -> None:
+def test_a_small_val_guarantees_what_it_supports_and_an_empty_one_nothing() -> None:
     scores, ill = np.linspace(0.2, 0.9, 30), np.arange(30) >= 5
-    found = sensitive_threshold(scores, ill, 0.995, CONFIDENCE)
-    assert (found.threshold, found.units) == (scores[5], 25)
-    assert found.promised == pytest.approx(0.1 ** (1 / 25))
-    assert sensitive_threshold(scores, ~ill & ill, 0.995, CONFIDENCE) == (0.0, 0.0, 0)
+    found = threshold_for_sensitivity(scores, ill, 0.995, CONFIDENCE)
+    assert (found.threshold, found.n_units) == (scores[5], 25)
+    assert found.guaranteed == pytest.approx(0.1 ** (1 / 25))
+    assert threshold_for_sensitivity(scores, ~ill & ill, 0.995, CONFIDENCE) == (0.0, 0.0, 0)
 
 
-def test_a_val_too_small_finds_no_less_than_the_most_probable_class() -> None:
+def test_the_threshold_of_a_small_val_is_at_most_one_half() -> None:
     scores, ill = np.linspace(0.7, 0.9, 30), np.ones(30, bool)
-    found = sensitive_threshold(scores, ill, 0.995, CONFIDENCE)
-    assert (found.threshold, found.units) == (0.5, 30)
+    found = threshold_for_sensitivity(scores, ill, 0.995, CONFIDENCE)
+    assert (found.threshold, found.n_units) == (0.5, 30)
     # Where val is large enough for what is wanted, that decides.
-    assert sensitive_threshold(scores, ill, 0.9, CONFIDENCE).threshold == scores[0]
+    assert threshold_for_sensitivity(scores, ill, 0.9, CONFIDENCE).threshold == scores[0]
 
 
 def test_ties_are_all_called_malignant() -> None:
     scores = np.repeat([0.1, 0.5, 0.9], (1, 900, 99))
-    found = sensitive_threshold(scores, np.ones(1000, bool), 0.9, CONFIDENCE)
+    found = threshold_for_sensitivity(scores, np.ones(1000, bool), 0.9, CONFIDENCE)
     assert found.threshold == 0.5
 
 
-def test_only_malignant_images_of_a_group_and_groups_with_some_count() -> None:
+def test_only_groups_with_malignant_images_count() -> None:
     scores = np.array([0.01, 0.4, 0.3, 0.8, 0.02])
     ill = np.array([False, True, True, True, False])
-    found = sensitive_threshold(scores, ill, 0.5, CONFIDENCE, ["a", "a", "b", "b", "c"])
-    assert (found.threshold, found.units) == (0.3, 2)
-    assert found.promised == pytest.approx(0.1**0.5)
+    found = threshold_for_sensitivity(scores, ill, 0.5, CONFIDENCE, ["a", "a", "b", "b", "c"])
+    assert (found.threshold, found.n_units) == (0.3, 2)
+    assert found.guaranteed == pytest.approx(0.1**0.5)
 
 
 def test_groups_of_one_image_count_as_images() -> None:
@@ -72,33 +75,42 @@ def test_groups_of_one_image_count_as_images() -> None:
         assert alone.value == np.sort(scores)[int(share * 134) - 1]
 
 
-def test_what_promises_are_about_follows_from_the_split() -> None:
+def test_the_population_of_guarantees_follows_from_the_split() -> None:
     val, train = ["a", "", "b", "a"], ["c", "", "d"]
     for kind in ("stratified", "kfold"):
         assert find_scope(kind, val, train).groups is None
-        assert "not new slides" in find_scope(kind, val, train).about
+        assert "not to new slides" in find_scope(kind, val, train).population
     for kind, about in (
         ("grouped", "new group"),
         ("csv", "new group"),
-        ("blocked", "next to each"),
+        ("blocked", "adjacent in file order"),
     ):
         scope = find_scope(kind, val, train)
         assert scope.groups is not None
         assert len(set(scope.groups)) == 3  # the one without a name stands for itself
-        assert about in scope.about
+        assert about in scope.population
         assert find_scope(kind, ["", ""], train).groups is None
     # One of two groups is known to training; the blocks of a contiguous val are cut all the time.
-    assert "1 of which were trained on" in find_scope("csv", val, [*train, "a"]).about
-    assert "new" not in find_scope("blocked", val, train).about
+    assert (
+        "1 of which also have images in train" in find_scope("csv", val, [*train, "a"]).population
+    )
+    assert "new" not in find_scope("blocked", val, train).population
 
 
-def test_no_promise_is_rounded_up_and_no_limit_told_that_is_not_there() -> None:
-    policy = DecisionPolicy(malignant_from=0.3, benign=0, confidence=0.9996, sensitivity=0.9996,
-                  sensitivity_kept=0.1, malignant_units=1, unsure_below=-np.inf)  # fmt: skip
-    assert "a confidence of 99.9%" in threshold_line(policy)
-    assert "99.96% wanted" in threshold_line(policy)
-    assert "inf" not in referral_line(policy)
-    assert "below" not in referral_line(policy)
-    assert "disagree" in referral_line(policy)
-    assert "below 0.400" in referral_line(replace(policy, unsure_below=0.4))
-    assert "disagree" not in referral_line(replace(policy, malignant_from=None))
+def test_no_guarantee_is_rounded_up_and_no_missing_limit_is_mentioned() -> None:
+    policy = DecisionPolicy(
+        malignant_threshold=0.3,
+        benign=0,
+        confidence=0.9996,
+        target_sensitivity=0.9996,
+        guaranteed_sensitivity=0.1,
+        n_malignant_units=1,
+        confidence_threshold=-np.inf,
+    )
+    assert "with confidence 99.9%" in threshold_guarantee(policy)
+    assert "the target of 99.96% would need" in threshold_guarantee(policy)
+    assert "inf" not in referral_rules(policy)
+    assert "below" not in referral_rules(policy)
+    assert "disagree" in referral_rules(policy)
+    assert "below 0.400" in referral_rules(replace(policy, confidence_threshold=0.4))
+    assert "disagree" not in referral_rules(replace(policy, malignant_threshold=None))

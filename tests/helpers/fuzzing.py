@@ -1,7 +1,7 @@
 """Hostile image files: mutations of valid ones, and the kinds that cost others their rows.
 
-`python tests/fuzzing.py predict <checkpoint> <folder> <output>` predicts a folder and prints, as
-JSON, what it took.
+`python tests/helpers/fuzzing.py predict <checkpoint> <folder> <output>` predicts a folder and
+prints the time and memory it took as JSON.
 """
 
 from __future__ import annotations

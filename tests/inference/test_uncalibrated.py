@@ -146,8 +146,8 @@ def test_what_is_allowed_says_in_every_row_that_it_is_uncalibrated(
     assert unread["reason"] == "unreadable; uncalibrated"
     test = json.loads((tmp_path / "eval" / "metrics.json").read_text())["test"]
     assert test["calibrated"] is False
-    assert (test["referred"], test["referred_for"]) == (1.0, {"uncalibrated": test["n"]})
-    assert not {"sets", "at_threshold"} & test.keys()
+    assert (test["referred"], test["referral_reasons"]) == (1.0, {"uncalibrated": test["n"]})
+    assert not {"prediction_sets", "at_threshold"} & test.keys()
     compares(str(killed), tmp_path / "compare", True)
     found = json.loads((tmp_path / "compare" / "comparison.json").read_text())
     assert [found[name]["metrics"]["calibrated"] for name in "ab"] == [False, False]
@@ -166,12 +166,12 @@ def test_a_diverged_network_gives_no_class(diverged: Path, tmp_path: Path) -> No
 def test_a_policy_that_lacks_a_decision_is_refused_not_filled_in(
     trained: Path, tmp_path: Path
 ) -> None:
-    run = spoil(trained, tmp_path / "run", lambda c: c["card"]["policy"].pop("malignant_from"))
+    run = spoil(trained, tmp_path / "run", lambda c: c["card"]["policy"].pop("malignant_threshold"))
     with pytest.raises(BcdError, match="not a checkpoint that train"):
         predicts(str(run), tmp_path / "out", False)
 
 
-@pytest.mark.parametrize("name", ["temperature", "malignant_from"])
+@pytest.mark.parametrize("name", ["temperature", "malignant_threshold"])
 def test_a_policy_whose_numbers_are_none_is_refused(
     name: str, trained: Path, tmp_path: Path
 ) -> None:
@@ -185,7 +185,7 @@ def test_a_policy_whose_numbers_are_none_is_refused(
 def test_figures_of_answers_that_are_not_finite_are_refused(
     program: Program, diverged: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(BcdError, match=r"\d+ of \d+ answers are not finite, the first to \S+png"):
+    with pytest.raises(BcdError, match=r"\d+ of \d+ outputs are not finite, the first for \S+png"):
         program(str(diverged), tmp_path / "out", False)
     assert not (tmp_path / "out").exists()
 

@@ -1,4 +1,4 @@
-"""Runs that end badly say what docs/failures.md says, with that status, and leave what it says."""
+"""Failed runs print what docs/failures.md documents, with that status, and leave those files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def documented(row: str) -> tuple[str, list[str]]:
 
 
 def fails(row: str, *words: str, cwd: Path) -> str:
-    """Starts a program that must end as the table says; returns its last line."""
+    """Starts a program that must fail as documented; returns its error line."""
     status, lines = documented(row)
     done = script(*words, cwd=cwd, prepare=give_up_rights)
     assert str(done.returncode) == status, done.stderr
@@ -44,17 +44,17 @@ def left_in(folder: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with images and a run that has ended."""
+    """A folder with images and a finished run."""
     folder = tmp_path_factory.mktemp("failures")
     generate(folder / "images", count=48, slides=4, size=48, seed=0, progress=False)
-    there = [word for word in SMALL if "generate" not in word]  # no longer drawn by the run
+    there = [word for word in SMALL if "generate" not in word]  # images exist already
     train(train_config(folder / "run", *there, "logger=none", f"data.root={folder / 'images'}"))
     return folder
 
 
 @pytest.fixture
 def own(trained: Path, tmp_path: Path) -> Path:
-    """Images and run to be spoilt."""
+    """Images and a run that a test may damage."""
     shutil.copytree(trained, tmp_path / "own")
     return tmp_path / "own"
 
@@ -63,15 +63,15 @@ def own(trained: Path, tmp_path: Path) -> Path:
     ("row", "words", "left"),
     [
         ("training diverges", ("optimizer=sgd", "optimizer.lr=3e38"), NEW_RUN),
-        ("training is to have no epochs", ("trainer.max_epochs=0",), set()),
+        ("training is configured with no epochs", ("trainer.max_epochs=0",), set()),
         (
-            "no batch is left to train on (`trainer.limit_train_batches=0`)",
+            "there is no batch to train on (`trainer.limit_train_batches=0`)",
             ("trainer.limit_train_batches=0",),
             NEW_RUN,
         ),
     ],
 )
-def test_settings_that_end_training(
+def test_settings_that_training_refuses(
     row: str, words: tuple[str, ...], left: set[str], trained: Path, tmp_path: Path
 ) -> None:
     small = [word.removeprefix("+") for word in SMALL]
@@ -81,12 +81,12 @@ def test_settings_that_end_training(
 
 
 @pytest.mark.parametrize("closed", ["Benign", "."])
-def test_a_class_that_may_not_be_read(closed: str, own: Path, tmp_path: Path) -> None:
+def test_a_class_folder_that_cannot_be_read(closed: str, own: Path, tmp_path: Path) -> None:
     place = own / "images" / closed
     place.chmod(0)
     try:
         line = fails(
-            "a class folder or the data root may not be read",
+            "a class folder or the data root cannot be read",
             "train.py", f"data.root={own / 'images'}", cwd=tmp_path,
         )  # fmt: skip
     finally:
@@ -120,13 +120,13 @@ def test_a_checkpoint_without_a_policy(
 
 
 def replace_one(images: Path) -> None:
-    """Puts another image in the place of the first, which looks the same to a listing."""
+    """Replaces the first image by another; the file names stay the same."""
     first, second, *_ = sorted((images / "Pro-B").iterdir())
     first.write_bytes(second.read_bytes() + b"\0")
 
 
 def exchange(images: Path, run: Path) -> None:
-    """Exchanges two images of the test part between their classes."""
+    """Exchanges two images of the test set between their classes."""
     rows = [line.split(",") for line in (run / "split.csv").read_text().splitlines()]
     test = {row[1]: images / row[0] for row in rows if row[-1] == "test"}
     one, two, free = test["Pro-B"], test["Benign"], images.parent / "free"
@@ -151,12 +151,12 @@ def test_a_run_is_not_resumed_with_other_images(how: str, own: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("how", ["replaced or removed", "exchanged between classes"])
-def test_eval_says_so_where_images_are_others(
+def test_eval_warns_about_changed_images(
     how: str, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [f"ckpt={own / 'run'}", f"data.root={own / 'images'}", "subset=test"]
     status, (line, *_) = documented(
-        f"eval, and images of the test part were {how} since"
+        f"eval, and images of the test set were {how} since"
         if how == "replaced or removed"
         else f"eval, and images were {how} since"
     )

@@ -125,7 +125,7 @@ def test_the_run_says_what_its_figures_are_worth(paper: tuple[Path, str]) -> Non
     assert abs(test["accuracy"] - test["accuracy_without_leaked"]) < 0.02
     assert test["accuracy_ci"][0] > 0.95
     assert test["ece"] < 0.03
-    assert 0.9 < test["sets"]["coverage"] < 0.99
+    assert 0.9 < test["prediction_sets"]["coverage"] < 0.99
     assert "accuracy under grey" not in said
     (corruption,) = [line for line in said.splitlines() if line.startswith("corruption: ")]
     assert float(corruption.split()[2]) < 0.9  # the frozen recipe goes by colour

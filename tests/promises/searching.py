@@ -1,4 +1,4 @@
-"""Searches the worlds in which the interval of accuracy holds the truth least often."""
+"""Searches for the simulated worlds in which the interval of accuracy has the lowest coverage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bcd.evaluation.bootstrap import Clusters, bootstrap, freedoms
+from bcd.evaluation.bootstrap import Clusters, bootstrap, degrees_of_freedom
 from bcd.evaluation.intervals import limits
 from tests.promises.worlds import Floats, World, easiness, sizes
 
@@ -19,7 +19,7 @@ IMAGES = (200, 736, 2000)
 
 
 class Found(NamedTuple):
-    """Coverage and mean width of the interval; coverage of the draws' percentiles."""
+    """Coverage and mean width of the interval; coverage of the bootstrap percentiles."""
 
     world: World
     covered: float
@@ -45,7 +45,7 @@ def covered(world: World, draws: int, seed: int = 0) -> Found:
             return {"accuracy": (weights @ hits) / (weights @ every)}
 
         drawn = bootstrap(clusters, figures, {"accuracy": every}, 400, 0)["accuracy"]
-        freedom = freedoms(clusters, figures)["accuracy"]
+        freedom = degrees_of_freedom(clusters, figures)["accuracy"]
         value = figures(clusters.times[None])["accuracy"][0]
         low, high = (float(x) for x in limits(clusters, value, drawn, every, freedom))
         held.append(low <= truth <= high)
@@ -79,6 +79,8 @@ def search(draws: int) -> str:
         every += found
     lines.append("\nWorst:\n")
     for x in sorted(every, key=lambda x: x.covered)[:8]:
-        again = covered(x.world, 4 * draws, seed=1)  # the worst of many is worst by chance too
+        again = covered(
+            x.world, 4 * draws, seed=1
+        )  # the worst of many is partly the worst by chance
         lines.append(f"- {x.covered:.3f}, again {again.covered:.3f}: {x.world}")
     return "\n".join(lines)

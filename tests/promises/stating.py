@@ -1,4 +1,4 @@
-"""How a promise is stated, measured and decisions: in one way for all of them."""
+"""How promises are stated, measured and compared with what was measured."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, SupportsFloat
 
-# How many times as many simulations as in the suite; `python -m tests.promises --times` sets it.
+# Factor on the number of simulations in the test suite; `python -m tests.promises --times` sets it.
 TIMES = int(os.environ.get("BCD_PROMISES_TIMES", "1"))
-_STRAY = 3.0  # standard deviations by which a simulated rate may stray by chance
+_SIGMAS = 3.0  # standard deviations by which a simulated rate may differ by chance
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class Promise:
     """A rate that is promised.
 
     Attributes:
-        text: What is promised.
-        made: Files that say so.
+        text: The promise.
+        made: Files that state it.
         rate: Between 0 and 1.
-        bound: On which side of it the truth may be.
+        bound: On which side of it the true rate may be.
     """
 
     text: str
@@ -30,7 +30,7 @@ class Promise:
 
 
 class Measured(NamedTuple):
-    """A row of the table: a promise, one of its cases, and what came out."""
+    """A row of the table: a promise, one of its cases, and the measured rate."""
 
     text: str
     made: str
@@ -45,11 +45,11 @@ Check = Callable[[Promise, str, SupportsFloat, float, int], None]
 
 
 def repeated(draws: int) -> int:
-    """How many simulations to run where the suite runs `draws`."""
+    """Number of simulations to run where the test suite runs `draws`."""
     return draws * TIMES
 
 
-def policy(
+def compare_rate(
     promise: Promise, case: str, measured: float, tolerance: float, draws: int
 ) -> tuple[Measured, bool]:
     """Compares a measured rate with the promised one.
@@ -57,16 +57,16 @@ def policy(
     Args:
         promise: The promise.
         case: What was simulated.
-        measured: The rate found.
-        tolerance: By how much the truth is known to miss the promise in this case, at most.
-        draws: Simulations; what so few may stray by chance is allowed on top.
+        measured: The measured rate.
+        tolerance: By how much the true rate is known to miss the promise in this case, at most.
+        draws: Number of simulations; their random error is allowed in addition.
 
     Returns:
         The row, and whether the promise holds.
     """
-    room = tolerance + _STRAY * (promise.rate * (1 - promise.rate) / draws) ** 0.5
-    low = promise.rate - room if promise.bound != "at most" else 0.0
-    high = promise.rate + room if promise.bound != "at least" else 1.0
+    slack = tolerance + _SIGMAS * (promise.rate * (1 - promise.rate) / draws) ** 0.5
+    low = promise.rate - slack if promise.bound != "at most" else 0.0
+    high = promise.rate + slack if promise.bound != "at least" else 1.0
     limits = {
         "at least": f"≥ {low:.3f}",
         "at most": f"≤ {high:.3f}",
@@ -85,7 +85,7 @@ def policy(
 
 
 def table(rows: list[Any]) -> str:
-    """The rows as a table in Markdown, the cases of a promise together."""
+    """The rows as a Markdown table, grouped by promise."""
     measured = [Measured(*row) for row in rows]
     order = list(dict.fromkeys((row.text, row.made) for row in measured))
     lines = [
@@ -93,11 +93,11 @@ def table(rows: list[Any]) -> str:
         "|---|---|---|---|---:|---|---:|",
     ]
     for promise in order:
-        told = promise
+        shown = promise
         for row in (row for row in measured if (row.text, row.made) == promise):
             lines.append(
-                f"| {told[0]} | {told[1]} | {row.case} | {row.promised} | {row.measured:.3f} "
+                f"| {shown[0]} | {shown[1]} | {row.case} | {row.promised} | {row.measured:.3f} "
                 f"| {row.limit} | {row.draws:,} |"
             )
-            told = ("", "")
+            shown = ("", "")
     return "\n".join(lines)

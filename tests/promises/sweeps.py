@@ -11,19 +11,19 @@ from scipy.stats import norm
 
 @dataclass(frozen=True)
 class World:
-    """How simulated configurations behave.
+    """Parameters of simulated configurations.
 
     Attributes:
-        configurations: How many.
-        runs: Seeds of each.
-        images: On val in each run.
+        configurations: Number of configurations.
+        runs: Number of seeds of each.
+        images: Number of val images in each run.
         accuracy: Of a configuration.
-        better: By how much more the first is right.
-        own: Share of the variance that a configuration has for itself; the rest is how hard an
-            image is, which all configurations share.
-        wander: Standard deviation of a whole run, which training again would change.
+        better: By how much the accuracy of the first is higher.
+        own: Share of the variance that is specific to a configuration; the rest is the
+            difficulty of an image, which all configurations share.
+        wander: Standard deviation of a whole run, which repeated training would change.
         slide: Share of the shared variance that images of a slide have in common; 0: no slides.
-        slides: How many, of unequal size.
+        slides: Number of slides, of unequal size.
     """
 
     configurations: int = 9
@@ -37,19 +37,19 @@ class World:
     slides: int = 40
 
     def __str__(self) -> str:
-        told = f"{self.configurations} configurations, {self.runs} x {self.images} images"
-        told += f", accuracy {self.accuracy:g}"
+        text = f"{self.configurations} configurations, {self.runs} x {self.images} images"
+        text += f", accuracy {self.accuracy:g}"
         if self.better:
-            told += f" and {self.accuracy + self.better:g}"
-        told += f", own {self.own:g}" if self.own != World.own else ""
-        told += f", runs stray {self.wander:g}" if self.wander else ""
-        return told + (f", {self.slides} unequal slides ({self.slide:g})" if self.slide else "")
+            text += f" and {self.accuracy + self.better:g}"
+        text += f", own {self.own:g}" if self.own != World.own else ""
+        text += f", runs vary by {self.wander:g}" if self.wander else ""
+        return text + (f", {self.slides} unequal slides ({self.slide:g})" if self.slide else "")
 
 
 def simulate(
     world: World, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Who was right (configurations, answers), what each answer is about, and its run."""
+    """Correctness (configurations, predictions), and the cluster and run of each prediction."""
     n = world.runs * world.images
     runs = np.repeat(np.arange(world.runs), world.images)
     clusters = np.arange(n)

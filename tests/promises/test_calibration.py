@@ -1,4 +1,4 @@
-"""What is said of the calibration error is true of models whose calibration is known."""
+"""The calibration error of simulated models whose calibration is known."""
 
 from __future__ import annotations
 
@@ -6,32 +6,37 @@ import numpy as np
 import pytest
 
 from bcd.evaluation.answers import softmax
-from bcd.evaluation.calibration import chance_level, debiased_error, fit_temperature, reliability
+from bcd.evaluation.calibration import (
+    calibrated_error_level,
+    debiased_calibration_error,
+    fit_temperature,
+    reliability,
+)
 from bcd.evaluation.metrics import losses
 from tests.promises.stating import Check, Promise, repeated
 from tests.promises.worlds import Floats, Numbers, easiness
 
 BEYOND = Promise(
-    "the calibration error of a calibrated model exceeds its chance level (95 % quantile)",
+    "the calibration error of a calibrated model exceeds its error level (95 % quantile)",
     "architecture.md, calibration.py, report", 0.05, "about",
 )  # fmt: skip
 
 
 def honest(n: int, seed: int = 0) -> tuple[Floats, Numbers]:
-    """Logits, and labels drawn with just the probabilities they give."""
+    """Logits, and labels drawn with the probabilities that they give."""
     rng = np.random.default_rng(seed)
     logits = 2 * rng.normal(size=(n, 4))
     return logits, (softmax(logits).cumsum(axis=1) < rng.random((n, 1))).sum(axis=1)
 
 
 @pytest.mark.parametrize("n", [150, 700])
-def test_calibrated_models_and_their_chance_level(n: int, check: Check) -> None:
+def test_the_error_level_of_calibrated_models(n: int, check: Check) -> None:
     draws = repeated(300)
     measured, level, beyond = [], [], []
     for seed in range(draws):
         logits, labels = honest(n, seed=seed)
         probabilities = softmax(logits)
-        chance = chance_level(probabilities, draws=200)
+        chance = calibrated_error_level(probabilities, draws=200)
         measured.append(reliability(probabilities, labels).ece)
         level.append(chance.mean)
         beyond.append(measured[-1] > chance.quantile_95)
@@ -39,32 +44,30 @@ def test_calibrated_models_and_their_chance_level(n: int, check: Check) -> None:
     assert np.mean(level) == pytest.approx(np.mean(measured), rel=0.05)
 
 
-def test_on_few_slides_that_differ_the_chance_level_is_too_low(check: Check) -> None:
+def test_the_error_level_is_too_low_for_few_slides_that_differ(check: Check) -> None:
     # Calibrated over all slides, but right more often on some than on others.
     rng, draws, beyond = np.random.default_rng(0), repeated(100), 0
     for _ in range(draws):
         right = rng.random(600) < easiness(rng, 12, [0.9], 0.2)[np.repeat(np.arange(12), 50), 0]
         probabilities = np.tile([0.9, 0.1], (600, 1))
         error = reliability(probabilities, (~right).astype(np.int64)).ece
-        beyond += error > chance_level(probabilities, draws=200).quantile_95
+        beyond += error > calibrated_error_level(probabilities, draws=200).quantile_95
     promise = Promise(
-        "on few slides that differ, a calibrated model exceeds its chance level far more often",
+        "on few slides that differ, a calibrated model exceeds its error level far more often",
         "architecture.md, calibration.py", 0.3,
     )  # fmt: skip
     check(promise, "600 on 12 slides, accuracy 0.9, ICC 0.2", beyond / draws, 0.0, draws)
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.5, 2.5])
-def test_the_debiased_error_is_nearer_the_truth_than_the_measured_one(
-    factor: float, check: Check
-) -> None:
+def test_the_debiased_error_is_closer_to_the_true_one(factor: float, check: Check) -> None:
     logits, labels = honest(200_000, seed=1)
     probabilities = softmax(factor * logits)
     truth = reliability(probabilities, labels).ece
     draws = repeated(200)
     parts = [slice(start, start + 150) for start in range(0, 150 * min(draws, 1300), 150)]
     measured = np.array([reliability(probabilities[p], labels[p]).ece for p in parts])
-    debiased = np.array([debiased_error(probabilities[p], labels[p]) for p in parts])
+    debiased = np.array([debiased_calibration_error(probabilities[p], labels[p]) for p in parts])
     promise = Promise(
         "the debiased calibration error lies between 0 and the measured one", "calibration.py", 1.0
     )
@@ -77,7 +80,7 @@ def test_the_debiased_error_is_nearer_the_truth_than_the_measured_one(
         assert debiased.mean() == pytest.approx(truth, abs=0.025)
 
 
-def test_small_vals_calibrate_others_better_than_the_likelihood_alone() -> None:
+def test_the_prior_improves_calibration_on_small_val_sets() -> None:
     def mean_loss(temperature: float) -> float:
         return float(losses(softmax(logits[30:] / temperature), labels[30:]).mean())
 

@@ -1,24 +1,26 @@
-"""Of two models that are right equally often, one is seldom called better."""
+"""One of two equally accurate models is rarely called better."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from bcd.evaluation.comparison import paired_interval, paired_p, verdict
+from bcd.evaluation.paired_tests import paired_interval, paired_p_value, verdict
 from tests.promises.stating import Check, Promise, repeated
 from tests.promises.worlds import Floats, Numbers, World, easiness, sizes
 
 K = 4
 FALSE = Promise(
-    "of two models that are right equally often, one is called better", "README, comparison.py",
+    "one of two equally accurate models is called better", "README, paired_tests.py",
     0.05, "at most",
 )  # fmt: skip
-P = Promise("the p-value of two equal models is below 0.05", "comparison.py", 0.05, "at most")
+P = Promise("the p-value of two equal models is below 0.05", "paired_tests.py", 0.05, "at most")
 ZERO = Promise(
-    "the paired 95 % interval of accuracy holds the difference", "README, comparison.py", 0.95
+    "the paired 95 % interval of accuracy contains the difference", "README, paired_tests.py", 0.95
 )
-F1 = Promise("the paired 95 % interval of macro F1 holds the difference", "comparison.py", 0.95)
+F1 = Promise(
+    "the paired 95 % interval of macro F1 contains the difference", "paired_tests.py", 0.95
+)
 # The worlds, ICC of the second model (None: as the first), and by how much each promise is missed:
 # false claims, p-values, intervals of accuracy and macro F1.
 CASES = [
@@ -35,7 +37,7 @@ CASES = [
 def right_of(
     rng: np.random.Generator, world: World, owners: Numbers | None, shared: Floats, icc: float
 ) -> Floats:
-    """How likely one model is right on each image; half of that is what both find hard."""
+    """Probability that one model is correct on each image; half of its variance is shared."""
     if owners is None or world.groups is None:
         return np.full(len(shared), world.accuracy)
     return np.asarray(easiness(rng, world.groups, [world.accuracy], icc)[owners, 0])
@@ -44,18 +46,18 @@ def right_of(
 def compared(
     rng: np.random.Generator, world: World, other: float | None
 ) -> tuple[bool, bool, bool, bool]:
-    """Whether one is called better, p is below 0.05, and the intervals hold 0, for two equals."""
+    """For two equal models: whether one is called better, p < 0.05, and the intervals contain 0."""
     owners = None if world.groups is None else np.repeat(np.arange(world.groups), sizes(rng, world))
     n = world.images if owners is None else len(owners)
     labels, luck = np.arange(n) % K, rng.random(n)
-    said = []
+    predicted = []
     for icc in (world.icc, world.icc if other is None else other):
         # Four in ten images are as hard for one model as for the other.
         own = np.where(rng.random(n) < 0.4, luck, rng.random(n))
         right = own < right_of(rng, world, owners, luck, icc)
-        said.append(np.where(right, labels, (labels + rng.integers(1, K, n)) % K))
-    found = paired_interval(labels, said[0], said[1], K, owners, draws=300)
-    p = paired_p(said[1] == labels, said[0] == labels, owners, draws=999)
+        predicted.append(np.where(right, labels, (labels + rng.integers(1, K, n)) % K))
+    found = paired_interval(labels, predicted[0], predicted[1], K, owners, draws=300)
+    p = paired_p_value(predicted[1] == labels, predicted[0] == labels, owners, draws=999)
     claimed = not verdict(found["accuracy"], p).startswith("not distinguishable")
     held = [found[name].low <= 0 <= found[name].high for name in ("accuracy", "f1")]
     return claimed, p < 0.05, held[0], held[1]
@@ -72,7 +74,7 @@ def test_equal_models(
         check(promise, case, float(rate), missed, draws)
 
 
-def test_over_images_equal_models_on_few_slides_would_be_called_different() -> None:
+def test_ignoring_groups_would_call_equal_models_different() -> None:
     rng, world, wrong = np.random.default_rng(0), World(0.9, groups=19), 0
     for _ in range(60):
         owners = np.repeat(np.arange(19), sizes(rng, world))
@@ -80,7 +82,9 @@ def test_over_images_equal_models_on_few_slides_would_be_called_different() -> N
         a, b = (
             rng.random(len(owners)) < easiness(rng, 19, [0.9], world.icc)[owners, 0] for _ in "ab"
         )
-        said = [np.where(right, labels, (labels + 1) % K) for right in (a, b)]
-        interval = paired_interval(labels, said[0], said[1], K, None, draws=300)["accuracy"]
-        wrong += not verdict(interval, paired_p(b, a)).startswith("not distinguishable")
+        predicted = [np.where(right, labels, (labels + 1) % K) for right in (a, b)]
+        interval = paired_interval(labels, predicted[0], predicted[1], K, None, draws=300)[
+            "accuracy"
+        ]
+        wrong += not verdict(interval, paired_p_value(b, a)).startswith("not distinguishable")
     assert wrong > 15

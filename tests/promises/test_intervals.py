@@ -1,4 +1,4 @@
-"""Intervals of single figures hold the truth as often as they say."""
+"""Coverage of intervals of single metrics."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from bcd.evaluation.intervals import confusion_intervals, moved, wilson
-from bcd.evaluation.metrics import matrix_figures
+from bcd.evaluation.confusion_intervals import at_prevalence, confusion_intervals
+from bcd.evaluation.intervals import wilson
+from bcd.evaluation.metrics import confusion_metrics
 from tests.promises.stating import Check, Promise, repeated
 from tests.promises.worlds import CLASSES, World, answers, true_matrix
 
@@ -35,7 +36,7 @@ SHORT = {
 
 def truths(accuracy: float) -> dict[str, float]:
     matrix = true_matrix(accuracy)
-    found = {n: float(v) for n, v in matrix_figures(matrix).items() if v.ndim == 0}
+    found = {n: float(v) for n, v in confusion_metrics(matrix).items() if v.ndim == 0}
     ill, called = matrix[1:].sum(), matrix[:, 1:].sum()
     both = matrix[1:, 1:].sum()
     found |= {
@@ -45,8 +46,8 @@ def truths(accuracy: float) -> dict[str, float]:
         "npv_found": matrix[0, 0] / (1 - called),
     }
     return found | {
-        "malignant_ppv": moved(found["ppv_found"], ill, PREVALENCE),
-        "malignant_npv": moved(found["npv_found"], 1 - ill, 1 - PREVALENCE),
+        "malignant_ppv": at_prevalence(found["ppv_found"], ill, PREVALENCE),
+        "malignant_npv": at_prevalence(found["npv_found"], 1 - ill, 1 - PREVALENCE),
     }
 
 
@@ -63,19 +64,22 @@ def test_intervals_of_a_confusion_matrix(world: World, check: Check) -> None:
         for name, before in (("ppv", ill), ("npv", 1 - ill)):
             after = PREVALENCE if name == "ppv" else 1 - PREVALENCE
             low, high = given[f"malignant_{name}"]
-            given[f"{name}_found"] = moved(low, after, before), moved(high, after, before)
+            given[f"{name}_found"] = (
+                at_prevalence(low, after, before),
+                at_prevalence(high, after, before),
+            )
         for name, value in truth.items():
             if name in given:
                 held[name].append(given[name][0] <= value <= given[name][1])
     for (text, names), short in zip(FIGURES.items(), SHORT[world], strict=True):
-        promise = Promise(f"the 95 % interval of {text} holds the truth", MADE, 0.95)
+        promise = Promise(f"the 95 % interval of {text} contains the true value", MADE, 0.95)
         worst = min(float(np.mean(held[name])) for name in names)
         check(promise, str(world), worst, short, draws)
 
 
 def test_wilsons_interval_of_independent_images(check: Check) -> None:
     rng, draws = np.random.default_rng(0), repeated(20_000)
-    promise = Promise("Wilson's 95 % interval, were images independent", "report", 0.95, "about")
+    promise = Promise("Wilson's 95 % interval for independent images", "report", 0.95, "about")
     for n, accuracy in ((736, 0.92), (736, 0.98), (60, 0.9)):
         right, times = np.unique(rng.binomial(n, accuracy, draws), return_counts=True)
         limits = [wilson(int(r), n) for r in right]

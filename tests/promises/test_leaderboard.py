@@ -1,4 +1,4 @@
-"""What is said of configurations is right often enough, where the truth about them is known."""
+"""Error rates of verdicts on configurations whose true accuracy is known."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from bcd.sweeps.ranking import Against, against_best, best_of
+from bcd.sweeps.multiple_comparisons import VersusBest, compare_with_best, find_best
 from tests.promises.stating import Check, Promise, repeated
 from tests.promises.sweeps import World, simulate
 
 SWEEPS = 120
 CLAIMED = Promise(
-    "of equal configurations, any is called worse than the best", "README, sweeps.md, ranking.py",
-    0.05, "at most",
-)  # fmt: skip
+    "any of several equal configurations is called worse than the best",
+    "README, sweeps.md, multiple_comparisons.py",
+    0.05,
+    "at most",
+)
 FOUND = Promise(
     "a configuration better by 3 points is ranked first and all others are called worse",
-    "ranking.py", 0.8,
+    "multiple_comparisons.py", 0.8,
 )  # fmt: skip
 HELD = Promise(
-    "the 95 % intervals of the distances from the best hold, all at once",
+    "the 95 % intervals of all differences from the best contain the true values",
     "sweeps.md, leaderboard", 0.95,
 )  # fmt: skip
 BEST = 0.03
@@ -30,22 +32,22 @@ BEST = 0.03
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Threads wait for threads where matrices are as small as these."""
+    """Limits threads, which only slow down such small matrices."""
     with threadpool_limits(1):
         yield
 
 
-def boards(world: World, draws: int) -> Iterator[tuple[int, list[Against | None]]]:
-    """The best configuration of each simulated sweep, and how the others compare with it."""
+def boards(world: World, draws: int) -> Iterator[tuple[int, list[VersusBest | None]]]:
+    """The best configuration of each simulated sweep, and the comparisons with it."""
     rng = np.random.default_rng(0)
     for _ in range(draws):
         right, clusters, runs = simulate(world, rng)
-        best = best_of(right, np.zeros(len(right)))
-        yield best, against_best(right, best, clusters, runs, draws=1000)
+        best = find_best(right, np.zeros(len(right)))
+        yield best, compare_with_best(right, best, clusters, runs, draws=1000)
 
 
-def worse(found: list[Against | None]) -> list[bool]:
-    return [a is not None and a.p < 0.05 for a in found]
+def worse(found: list[VersusBest | None]) -> list[bool]:
+    return [a is not None and a.p_value < 0.05 for a in found]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def worse(found: list[Against | None]) -> list[bool]:
     ],
     ids=str,
 )
-def test_of_equal_configurations_few_are_called_worse(
+def test_equal_configurations_are_rarely_called_worse(
     world: World, missed: float, check: Check
 ) -> None:
     draws = repeated(SWEEPS)

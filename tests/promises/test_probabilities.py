@@ -1,4 +1,4 @@
-"""Intervals of the figures that need probabilities hold the truth as often as they say."""
+"""Coverage of intervals of metrics that need probabilities."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MADE = "report, probability_intervals.py"
 
 
 def sample(rng: np.random.Generator, world: World) -> tuple[Floats, Numbers, Numbers | None]:
-    """Probabilities that are too sure of themselves, labels and groups, which differ in skill."""
+    """Overconfident probabilities, labels and groups, which differ in accuracy."""
     owners = None if world.groups is None else np.repeat(np.arange(world.groups), sizes(rng, world))
     n = world.images if owners is None else len(owners)
     skill = 1.5 if owners is None else 1.5 + 0.5 * rng.normal(size=world.groups)[owners]
@@ -38,8 +38,8 @@ def test_intervals_of_probabilities(groups: int | None, short: float, check: Che
         given = probability_intervals(probabilities, labels, CLASSES, owners, draws=300)
         held.append([given[n][0] <= truth[n] <= given[n][1] for n in NAMES])
     promise = Promise(
-        "the 95 % intervals of AUROC, average precision, loss and Brier score hold the truth "
-        "(worst of the four)", MADE, 0.95,
+        "the 95 % intervals of AUROC, average precision, loss and Brier score contain the true "
+        "value (worst of the four)", MADE, 0.95,
     )  # fmt: skip
     case = "600 independent" if groups is None else f"600 in {groups} unequal groups"
     check(promise, case, float(np.mean(held, axis=0).min()), short, draws)

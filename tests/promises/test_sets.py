@@ -1,4 +1,4 @@
-"""Prediction sets hold the true class as often as promised."""
+"""Prediction sets contain the true class as often as guaranteed."""
 
 from __future__ import annotations
 

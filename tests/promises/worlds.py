@@ -1,4 +1,4 @@
-"""Answers of a classifier whose truth is known, on images of groups that are few and differ."""
+"""Predictions with a known accuracy, on images of few groups that differ."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class World:
-    """Where images come from, and how often a classifier is right on them.
+    """Distribution of images, and the accuracy of a classifier on them.
 
     Attributes:
         accuracy: Over all groups.
-        groups: How many; None: each image is independent.
-        icc: Correlation of being right within a group: a group's accuracies follow the beta
+        groups: Number of groups; None: images are independent.
+        icc: Correlation of correctness within a group: group accuracies follow the beta
             distribution with variance icc * accuracy * (1 - accuracy).
         uneven: Standard deviation of the logarithm of a group's size.
-        images: Give or take.
+        images: Approximate number of images.
     """
 
     accuracy: float = 0.9
@@ -46,7 +46,7 @@ class World:
 
 
 class Answers(NamedTuple):
-    """Truth (n,), what is said (n,), and the groups (n,) if there are any."""
+    """Labels (n,), predictions (n,), and groups (n,) if there are any."""
 
     labels: Numbers
     predictions: Numbers
@@ -64,7 +64,7 @@ def sizes(rng: np.random.Generator, world: World) -> Numbers:
 def easiness(
     rng: np.random.Generator, count: int, means: Floats | list[float], icc: float
 ) -> Floats:
-    """Accuracies (count, len(means)) of groups; a group is easy or hard in all of them alike."""
+    """Accuracies (count, len(means)) of groups; an easy group is easy in all of them."""
     means = np.asarray(means, np.float64)
     if icc == 0:
         return np.tile(means, (count, 1))
@@ -80,14 +80,14 @@ def class_accuracies(accuracy: float) -> Floats:
 
 
 def true_matrix(accuracy: float) -> Floats:
-    """Share of all images that are of a class (rows) and called a class (columns)."""
+    """Share of all images by true class (rows) and predicted class (columns)."""
     right, k = class_accuracies(accuracy), len(SHARES)
     off = (1 - np.eye(k)) * ((1 - right) / (k - 1))[:, None]
     return np.asarray(SHARES[:, None] * (off + np.diag(right)))
 
 
 def answers(rng: np.random.Generator, world: World) -> Answers:
-    """Draws images and answers; images of a group share their class mix and difficulty."""
+    """Draws labels and predictions; images of a group share their class mix and difficulty."""
     k, n = len(SHARES), world.images
     if world.groups is None:
         owners, mix = None, np.tile(SHARES, (n, 1))

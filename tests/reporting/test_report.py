@@ -1,4 +1,4 @@
-"""The report and the model card of a real run on drawn smears."""
+"""The report and the model card of a run on generated smears."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ def test(run: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def sections(run: Path) -> list[str]:
-    """Titles of the run's report; so small a run is no better than guessing, and says so first."""
+    """Titles of the report; warnings come first, as so small a run is no better than guessing."""
     (warning,) = json.loads((run / "run.json").read_text())["warnings"]
     assert "that of guessing" in warning
     return ["Warnings", *SECTIONS]
 
 
-def test_it_answers_what_checklists_ask_in_their_order(run: Path, sections: list[str]) -> None:
+def test_the_report_follows_the_order_of_checklists(run: Path, sections: list[str]) -> None:
     page = Page((run / "report.html").read_text(encoding="utf-8"))
     assert page.headings == sections
     assert "Not a medical device" in page.text
@@ -91,7 +91,7 @@ def test_it_answers_what_checklists_ask_in_their_order(run: Path, sections: list
     assert "see no cell" not in page.text
 
 
-def test_every_headline_figure_stands_with_its_interval(run: Path, test: dict[str, Any]) -> None:
+def test_every_headline_metric_has_its_interval(run: Path, test: dict[str, Any]) -> None:
     page = Page((run / "report.html").read_text(encoding="utf-8"))
     for name in ("accuracy", "precision", "recall", "f1", "malignant sensitivity"):
         key = name.replace(" ", "_")
@@ -99,22 +99,26 @@ def test_every_headline_figure_stands_with_its_interval(run: Path, test: dict[st
         assert low <= test[key] <= high
         cell = page.cells[page.cells.index(name) + 2]
         assert cell == f"{test[key]:.4f} [{low:.3f}, {high:.3f}]"
-    assert test["groups"] == 4  # the drawn slides; images of one are not independent
+    assert test["n_groups"] == 4  # the drawn slides; images of one are not independent
     assert "cluster bootstrap over 4 groups" in page.text
-    assert f"4 groups are worth {test['effective_groups']:.1f} of equal size" in page.text
+    assert (
+        f"4 groups correspond to {test['effective_groups']:.1f} groups of equal size" in page.text
+    )
 
 
-def test_the_calibration_error_stands_beside_chance(run: Path, test: dict[str, Any]) -> None:
+def test_the_calibration_error_is_compared_with_that_of_a_calibrated_model(
+    run: Path, test: dict[str, Any]
+) -> None:
     assert "ece_ci" not in test
     assert 0 <= test["ece_debiased"] <= test["ece"]
-    chance = test["ece_chance"]
+    chance = test["ece_if_calibrated"]
     assert 0 < chance["mean"] < chance["quantile_95"]
     page = (run / "report.html").read_text()
     for figure in (test["ece_debiased"], *chance.values()):
         assert f" {figure:.4f}" in page.partition("Calibration</h2>")[2].partition("<h2")[0]
 
 
-def test_it_fetches_nothing_and_shows_each_figure_once(run: Path) -> None:
+def test_the_report_is_self_contained_and_shows_each_figure_once(run: Path) -> None:
     text = (run / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert not re.search(r"url\(|@import|<script|<link|<iframe", text)
@@ -123,7 +127,7 @@ def test_it_fetches_nothing_and_shows_each_figure_once(run: Path) -> None:
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
 
 
-def test_the_model_card_tells_the_same(
+def test_the_model_card_has_the_same_content(
     run: Path, test: dict[str, Any], sections: list[str]
 ) -> None:
     card = (run / "model_card.md").read_text(encoding="utf-8")
@@ -133,9 +137,9 @@ def test_the_model_card_tells_the_same(
     assert "grey full" in card
 
 
-def test_corruptions_stand_beside_the_headline_unasked(run: Path) -> None:
+def test_the_report_has_corruptions_by_default(run: Path) -> None:
     page = Page((run / "report.html").read_text(encoding="utf-8"))
-    at = page.cells.index("as they are")
+    at = page.cells.index("uncorrupted")
     assert page.cells[at + 6 :: 6][:3] == [
         "grey full",
         "jpeg quality 30",
@@ -143,7 +147,7 @@ def test_corruptions_stand_beside_the_headline_unasked(run: Path) -> None:
     ]
 
 
-def test_text_from_outside_is_never_markup(tmp_path: Path) -> None:
+def test_external_text_is_escaped(tmp_path: Path) -> None:
     odd = '<img src=x onerror="alert(1)">|a&lt;b'
     sections = [Section(odd, [odd, Table([odd, "b"], [[odd, "1"]])])]
     write_html(tmp_path / "a.html", odd, sections)
@@ -162,12 +166,12 @@ BROWSER = next(
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
-def test_a_browser_opens_it_without_a_request_or_a_complaint(run: Path, tmp_path: Path) -> None:
+def test_a_browser_opens_the_report_without_requests_or_errors(run: Path, tmp_path: Path) -> None:
     check_in_browser(run / "report.html", tmp_path)
 
 
 def check_in_browser(report: Path, tmp_path: Path) -> None:
-    """Opens a page in headless Chromium; no request may leave, and every image must be drawn."""
+    """Opens a page in headless Chromium; there must be no request, and all images must be shown."""
     probe = (
         "<script>addEventListener('load', () => { const broken = [...document.images]"
         ".filter(i => !i.complete || !i.naturalWidth).length;"

@@ -1,4 +1,4 @@
-"""Sentences of reports and audits follow from what was done, whatever that was."""
+"""Sentences of reports and audits match the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bcd.config.schema import DataConfig, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.splits.split import make_split, other_split
 from bcd.errors import BcdError
-from bcd.reporting.promises import chosen_on_val
+from bcd.reporting.guarantees import val_reuse_note
 from bcd.training.provenance import how_chosen, how_split, val_chose_epoch
 from tests.data.splits.test_slide_groups import made_up_statistics, profiled
 from tests.helpers.harness import train_config
@@ -24,7 +24,7 @@ LAST = "that of the last epoch; val did not choose it"
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told", "by_val"),
+    ("overrides", "reported", "by_val"),
     [
         ("experiment=paper", "was chosen on val, by val/loss (min).", True),
         ("experiment=finetune", LAST, False),
@@ -42,18 +42,18 @@ LAST = "that of the last epoch; val did not choose it"
         ("trainer.max_epochs=1 +trainer.val_check_interval=0.5", "was chosen on val", True),
     ],
 )
-def test_what_chose_the_checkpoint_is_told(
-    overrides: str, told: str, by_val: bool, tmp_path: Path
+def test_the_selection_of_the_checkpoint_is_stated(
+    overrides: str, reported: str, by_val: bool, tmp_path: Path
 ) -> None:
     cfg = train_config(tmp_path, *overrides.split())
-    assert told in how_chosen(cfg)
+    assert reported in how_chosen(cfg)
     assert ("chosen on val" in how_chosen(cfg)) <= by_val
     assert val_chose_epoch(cfg) == by_val
-    assert ("chose the epoch" in chosen_on_val(by_val)) == by_val
+    assert ("The epoch and the temperature" in val_reuse_note(by_val)) == by_val
 
 
 def patients(parts: int) -> Catalog:
-    """Two classes of 12, whose CSV names patients; each is in so many of train, val and test."""
+    """Two classes of 12, whose CSV names patients; each is in that many of train, val and test."""
     catalog = made_up_catalog([12, 12])
     names = ("train", "val", "test")
     images = []
@@ -71,14 +71,14 @@ def separation(catalog: Catalog, cfg: SplitConfig) -> Check:
     return next(check for check in checks if check.name == "separation")
 
 
-def test_a_csv_that_keeps_patients_on_one_side_is_told_so() -> None:
+def test_a_csv_that_separates_patients_passes() -> None:
     check = separation(patients(1), with_defaults(SplitConfig, kind="csv"))
     assert check.status == "PASS"
-    assert "6 groups (the CSV's column 'group') are each on one side" in check.finding
+    assert "6 groups (the CSV's column 'group') are each in a single set" in check.finding
 
 
 @pytest.mark.parametrize("kind", ["csv", "stratified"])
-def test_patients_that_a_split_parts_are_counted(kind: str) -> None:
+def test_patients_in_several_sets_are_counted(kind: str) -> None:
     catalog, cfg = patients(3), with_defaults(SplitConfig, kind=kind)
     split = make_split(catalog, cfg)
     parts: dict[str, set[str]] = {}
@@ -92,16 +92,18 @@ def test_patients_that_a_split_parts_are_counted(kind: str) -> None:
     assert f"{count} groups are in more than one of train, val, test" in check.finding
 
 
-def test_a_csv_without_patients_says_that_none_are_known() -> None:
+def test_a_csv_without_patients_states_that_none_are_known() -> None:
     catalog = patients(1)
     images = tuple(replace(image, group="") for image in catalog.images)
     check = separation(replace(catalog, images=images), with_defaults(SplitConfig, kind="csv"))
     assert check.status == "WARN"
-    assert "no groups are known, so one slide may be on both sides" in check.finding
+    assert (
+        "no groups are known, so images of one slide may be in both train and test" in check.finding
+    )
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told", "seeded"),
+    ("overrides", "reported", "seeded"),
     [
         ("split=stratified split.seed=7", "split=stratified, split.seed 7", True),
         ("split=grouped split.groups=auto", "split=grouped split.groups=auto, split.seed 0", True),
@@ -112,17 +114,17 @@ def test_a_csv_without_patients_says_that_none_are_known() -> None:
         ("split=csv", "split=csv, by the column split of data.root", False),
     ],
 )
-def test_a_split_is_told_by_the_keys_that_decided_it(
-    overrides: str, told: str, seeded: bool, tmp_path: Path
+def test_a_split_is_described_by_the_keys_that_determine_it(
+    overrides: str, reported: str, seeded: bool, tmp_path: Path
 ) -> None:
     cfg = train_config(tmp_path, *overrides.split()).split
-    assert how_split(cfg) == told
+    assert how_split(cfg) == reported
     assert ("split.seed" in other_split(cfg)) == seeded
     idle = [f"split.{key}" for key in cfg.unread() if key != "file"]
     assert not [key for key in idle if key in other_split(cfg).replace(",", "").split()]
 
 
-def test_a_csv_that_lacks_a_class_is_not_told_to_change_the_seed() -> None:
+def test_changing_the_seed_is_not_suggested_for_a_csv_without_a_class() -> None:
     catalog = patients(1)
     images = tuple(replace(p, subset="train" if p.label else p.subset) for p in catalog.images)
     with pytest.raises(BcdError, match="has no image of class 'class1': give other values in"):

@@ -1,4 +1,4 @@
-"""Trials and what a sweep makes of them, in this process."""
+"""Trials and the leaderboard of a sweep, in this process."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ import bcd.training.run
 from bcd.data.splits.split import Split
 from bcd.errors import BcdError
 from bcd.run_folder import RECORD
-from bcd.sweeps.configurations import BEST, NOTHING, SAME, fold, rank, read_right
-from bcd.sweeps.finalize import finalize_sweep, reproducing
+from bcd.sweeps.configurations import group_trials
+from bcd.sweeps.finalize_sweep import finalize_sweep, reproduce_command
+from bcd.sweeps.ranking import BEST, INDISTINGUISHABLE, NONE_FINISHED, rank, read_correct
 from bcd.sweeps.trials import DONE, FAILED, UNFINISHED, WORST, Trial, read_trials, run_trial
 from tests.helpers.harness import CONF, SMALL, assert_same_figures, train_config
 from tests.helpers.noise import made_up_catalog
@@ -52,7 +53,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_configurations_are_folded_over_seeds(sweep: Path) -> None:
+def test_trials_are_grouped_over_seeds(sweep: Path) -> None:
     rows = table(sweep)
     trials = {trial.name: trial for trial in read_trials(sweep)}
     assert {row["configuration"] for row in rows} == {"dropout=0", "dropout=0.5"}
@@ -68,11 +69,11 @@ def test_configurations_are_folded_over_seeds(sweep: Path) -> None:
         assert float(row["val_accuracy_mean"]) == pytest.approx(statistics.mean(shares), abs=1e-6)
         assert float(row["val_accuracy_sd"]) == pytest.approx(statistics.stdev(shares), abs=1e-6)
         assert float(row["val_accuracy_pooled"]) == pytest.approx(np.mean(right), abs=1e-6)
-        assert int(row["val_answers"]) == len(right)
+        assert int(row["n_val_predictions"]) == len(right)
         assert float(row["val_accuracy_low"]) < np.mean(right) < float(row["val_accuracy_high"])
 
 
-def test_only_the_winner_is_tested_and_its_runs_are_as_if_run_alone(
+def test_only_the_best_is_tested_and_its_runs_equal_single_runs(
     sweep: Path, tmp_path: Path
 ) -> None:
     winners = [row["trial"] for row in table(sweep, "trials.csv") if row["test_accuracy"]]
@@ -99,19 +100,19 @@ def test_only_the_winner_is_tested_and_its_runs_are_as_if_run_alone(
     assert f"pooled</td><td>{share:.4f} [" in (sweep / "leaderboard.html").read_text()
 
 
-def test_the_page_has_the_table_a_described_image_and_the_command(sweep: Path) -> None:
+def test_the_page_has_the_table_a_figure_with_alt_text_and_the_command(sweep: Path) -> None:
     page = (sweep / "leaderboard.html").read_text()
     rows = table(sweep)
     assert "http" not in page and "<script" not in page
     assert all(row["configuration"] in page and row["verdict"] in page for row in rows)
     assert '<img alt="Val accuracy of each configuration' in page
-    command = reproducing(rank(sweep, fold(read_trials(sweep)))[0])
+    command = reproduce_command(rank(sweep, group_trials(read_trials(sweep)))[0])
     assert command.startswith("bcd train -m ") and command.endswith(" seed=0,1")
     assert rows[0]["overrides"].split()[-2] in command
     assert command.split(" seed")[0] in page
 
 
-def test_tensorboard_has_every_trial_with_its_final_figures(sweep: Path) -> None:
+def test_tensorboard_has_every_trial_with_its_final_metrics(sweep: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -130,7 +131,7 @@ def test_tensorboard_has_every_trial_with_its_final_figures(sweep: Path) -> None
         assert ("final/test_accuracy" in events.Tags()["scalars"]) == bool(tested[trial.name])
 
 
-def test_seeds_can_be_summed_up_by_the_benchmark_as_before(
+def test_the_benchmark_summarizes_the_seeds_of_a_sweep(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from bench.seeds import main
@@ -140,7 +141,7 @@ def test_seeds_can_be_summed_up_by_the_benchmark_as_before(
     assert "| mean ± sd |" in capsys.readouterr().out
 
 
-def test_a_crash_is_a_row_and_only_the_missing_trial_runs_again(
+def test_a_crash_is_a_row_and_only_the_failed_trial_is_rerun(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "images").symlink_to(sweep.parent / "images")
@@ -172,11 +173,11 @@ def test_a_crash_is_a_row_and_only_the_missing_trial_runs_again(
     assert (again[0], again[2]) == (scores[0], scores[2])
     assert finalize_sweep(folder) == 0
     assert not (folder / "1" / "traceback.txt").exists()
-    assert "done before" in capsys.readouterr().err
+    assert "already done" in capsys.readouterr().err
 
 
 def record(folder: Path, trial: Trial, groups: str = "") -> None:
-    """Writes what a trial leaves that its leaderboard reads."""
+    """Writes the files of a trial that the leaderboard reads."""
     own = folder / trial.name
     own.mkdir(parents=True)
     plain = {**vars(trial), "run": list(trial.run)}
@@ -185,8 +186,8 @@ def record(folder: Path, trial: Trial, groups: str = "") -> None:
     right = round(trial.accuracy * trial.n)
     rows = "".join(f"{p},{groups},{p},val\n" for p in paths)
     (own / "split.csv").write_text("path,cluster,sha256,subset\n" + rows)
-    said = "".join(f"{p},a,{'a' if i < right else 'b'}\n" for i, p in enumerate(paths))
-    (own / "predictions_val.csv").write_text("path,label,prediction\n" + said)
+    predicted = "".join(f"{p},a,{'a' if i < right else 'b'}\n" for i, p in enumerate(paths))
+    (own / "predictions_val.csv").write_text("path,label,prediction\n" + predicted)
 
 
 def trial(name: str, overrides: str, run: int, accuracy: float, **more: Any) -> Trial:
@@ -194,7 +195,7 @@ def trial(name: str, overrides: str, run: int, accuracy: float, **more: Any) -> 
     return Trial(name, name, tuple(overrides.split()), run=(run, run, 0), **given)
 
 
-def test_a_configuration_that_lacks_runs_cannot_win(tmp_path: Path) -> None:
+def test_a_configuration_with_missing_runs_cannot_be_the_best(tmp_path: Path) -> None:
     made = [
         trial("0", "a=1 seed=0", 0, 0.9), trial("1", "a=1 seed=1", 1, 0.8),
         trial("2", "a=2 seed=0", 0, 0.99), trial("3", "a=2 seed=1", 1, 0.0, status=FAILED),
@@ -202,12 +203,12 @@ def test_a_configuration_that_lacks_runs_cannot_win(tmp_path: Path) -> None:
     ]  # fmt: skip
     for one in made:
         record(tmp_path, one)
-    rows = rank(tmp_path, fold(read_trials(tmp_path)))
+    rows = rank(tmp_path, group_trials(read_trials(tmp_path)))
     assert [row.configuration.label for row in rows] == ["a=1", "a=2", "a=3"]
-    assert [row.verdict for row in rows][::2] == [BEST, NOTHING]
-    against = rows[1].against
-    assert against is not None and against.n == 100
-    assert against.difference == pytest.approx(0.09)  # on the run that both have
+    assert [row.verdict for row in rows][::2] == [BEST, NONE_FINISHED]
+    versus = rows[1].versus_best
+    assert versus is not None and versus.n == 100
+    assert versus.difference == pytest.approx(0.09)  # on the run that both have
 
 
 def test_images_that_overlap_are_one_cluster_of_a_trial(tmp_path: Path) -> None:
@@ -215,23 +216,23 @@ def test_images_that_overlap_are_one_cluster_of_a_trial(tmp_path: Path) -> None:
     clusters = ("pair", "pair", "", "", "")
     Split(("val",) * 5, clusters=clusters).write(tmp_path / "split.csv", catalog)
     paths = [image.path for image in catalog.images]
-    said = "".join(f"{path},a,a\n" for path in paths)
-    (tmp_path / "predictions_val.csv").write_text("path,label,prediction\n" + said)
-    told = read_right(tmp_path, "predictions_val.csv")
-    assert told[paths[0]][0] == told[paths[1]][0]
-    assert len({group for group, _ in told.values()}) == 4
+    predicted = "".join(f"{path},a,a\n" for path in paths)
+    (tmp_path / "predictions_val.csv").write_text("path,label,prediction\n" + predicted)
+    reported = read_correct(tmp_path, "predictions_val.csv")
+    assert reported[paths[0]][0] == reported[paths[1]][0]
+    assert len({group for group, _ in reported.values()}) == 4
 
 
-def test_equals_are_not_told_apart_and_the_lower_loss_stands_first(tmp_path: Path) -> None:
+def test_ties_are_not_distinguishable_and_the_lower_loss_comes_first(tmp_path: Path) -> None:
     record(tmp_path, trial("0", "a=1", 0, 0.9, loss=0.3))
     record(tmp_path, trial("1", "a=2", 0, 0.9, loss=0.2))
     record(tmp_path, trial("2", "a=3", 0, 0.4))
-    rows = rank(tmp_path, fold(read_trials(tmp_path)))
+    rows = rank(tmp_path, group_trials(read_trials(tmp_path)))
     assert [row.configuration.label for row in rows] == ["a=2", "a=1", "a=3"]
-    assert [row.verdict for row in rows] == [BEST, SAME, "worse than the best"]
+    assert [row.verdict for row in rows] == [BEST, INDISTINGUISHABLE, "worse than the best"]
 
 
-def test_a_score_counts_images_first_and_the_loss_only_between_equals() -> None:
+def test_the_loss_only_breaks_ties_of_the_score() -> None:
     scores = [
         trial("0", "", 0, accuracy, loss=loss).score
         for accuracy, loss in [(0.90, 0.9), (0.90, 0.1), (0.91, 5.0), (0.91, float("nan"))]
@@ -240,7 +241,7 @@ def test_a_score_counts_images_first_and_the_loss_only_between_equals() -> None:
     assert trial("0", "", 0, 0.9, status=FAILED).score == WORST
 
 
-def test_trials_are_known_by_their_configuration_not_by_their_number(
+def test_trials_are_identified_by_their_configuration_not_by_their_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(cfg: object, tested: bool) -> None:
@@ -259,7 +260,7 @@ def test_trials_are_known_by_their_configuration_not_by_their_number(
     assert "seed=2" in found[other].overrides and other.startswith("1-")
 
 
-def test_an_interruption_ends_the_sweep_and_leaves_the_trial_to_be_done(
+def test_an_interruption_ends_the_sweep_and_leaves_the_trial_unfinished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(cfg: object, tested: bool) -> None:

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
-import lightning.pytorch as pl
 import pytest
 import torch
 
@@ -279,4 +278,3 @@ def test_no_callback_hides_the_watch(images: Path, tmp_path: Path) -> None:
     result = run(images, tmp_path / "run", "trainer.max_epochs=1")
     order = [type(callback).__name__ for callback in result.trainer.callbacks]  # type: ignore[attr-defined]
     assert order.index("LossWatch") < order.index("ModelCheckpoint")
-    assert isinstance(result.trainer, pl.Trainer)

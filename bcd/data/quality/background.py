@@ -1,20 +1,26 @@
-"""The empty glass of a smear: its colours, from pixels that lie in no cell and near none.
+"""The background of a smear: its colours, from pixels that are neither in a cell nor near one.
 
-What the colours of the whole image say is in part how much of it is stained: cells colour it.
-Here red and white cells, platelets and debris are masked with a wide margin first, so that only
-light, glass and stain left on it remain. How much is masked, and where, must not show either:
+The colours of the whole image depend on how much of it is stained, since cells colour it. Here red
+and white cells, platelets and debris are masked first, with a wide margin, so that only the light,
+the slide and the stain left on it remain. The result must not reveal how much was masked, or where:
 
-- only colours are given, of `SAMPLE` pixels whatever number is left, so that neither a count nor
-  the smaller noise of a larger sample tells how much was masked;
-- the pixels are chosen by one fixed order of places, the same in all images;
-- the border of the image (a cell beyond it may cast its halo into it) and the corner of the
+- It consists of the colours of `SAMPLE` pixels, however many are left, so that neither a count nor
+  the lower noise of a larger sample shows how much was masked.
+- The pixels are chosen in one fixed order of positions, which is the same in all images.
+- The border of the image, where a cell outside the image may cast a halo, and the corner of the
   scale bar are left out of every image.
 
-What remains is that pixels of a crowded field lie closer together than those of an empty one. Where
-fewer than `SAMPLE` are left, or what is left is no lighter than what is masked (no bright field, or
-cells cut out on black), or much of the image is lighter still (a cell that fills it was taken for
-the glass), no colours are given. What cannot be told from glass is taken for it: cells fainter than
-`_APART`, and in a field without any glass a sheet of even cells.
+One dependence remains: pixels of a crowded field lie closer together than those of an empty one. No
+colours are returned in three cases: fewer than `SAMPLE` pixels are left; the pixels left are no
+lighter than the masked ones (the image is not bright-field, or cells were cut out on black); or
+much of the image is lighter than the background (a cell that fills the image was taken for it).
+Whatever looks like background is treated as such: cells fainter than `_APART`, and a uniform sheet
+of cells in a field without any background.
+
+Uneven light is modelled as a quadratic surface fitted to the background by iteratively reweighted
+least squares with weights of 0 and 1, as in retrospective shading correction (Likar et al., J
+Microsc 2000;197:285). Masking is by colour difference to that surface, not by Otsu's threshold,
+which depends on the number of cells.
 """
 
 from __future__ import annotations
@@ -27,17 +33,17 @@ from numpy.typing import NDArray
 
 from bcd.data.reading import BAR_HEIGHT, BAR_WIDTH
 
-SAMPLE = 64  # pixels whose colours are looked at
+SAMPLE = 64  # pixels whose colours are used
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
-_SIDE = 112  # pixels that the image is brought to: averaging lowers its noise
+_SIDE = 112  # pixels to which the image is reduced: averaging lowers its noise
 _STEP = 4  # the light is fitted on every fourth pixel of every fourth row
-_BLOCKS = 4  # by four: in each, the brightest pixels are first taken for glass
+_BLOCKS = 4  # by four: in each, the brightest pixels are the first estimate of the background
 _BRIGHTEST = 0.15
 _FITS = 4
-_APART = 10  # grey values from the glass, in any channel, from which on a pixel is no glass
-_LIGHTER = 0.03  # share of the image that is lighter than glass, from which on it is none
-_MARGIN = 3  # pixels of 112 around what is no glass, twice as many of 224
+_APART = 10  # difference in any channel, in grey values, above which a pixel is not background
+_LIGHTER = 0.03  # share of pixels lighter than the background above which the fit is rejected
+_MARGIN = 3  # pixels of 112 around what is not background, twice as many of 224
 
 
 def _quadratic(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -65,19 +71,19 @@ _ALWAYS = _always_masked()
 def background_colours(
     image: NDArray[np.uint8],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Quantiles of the colours of the empty glass, and the share of the image that is stained.
+    """Quantiles of the colours of the background, and the share of the image that is stained.
 
     Args:
         image: RGB, (224, 224, 3).
 
     Returns:
         Five quantiles of each channel over `SAMPLE` pixels far from any cell, float32 (15,), 0 to
-        255, not a number where there are none to give; and the share of all pixels that are no
-        glass, float32 (), which is no part of the colours.
+        255, NaN if no colours can be given; and the share of all pixels that are not background,
+        float32 (), which is not part of the colours.
     """
     small = np.asarray(cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.uint8)
-    glass: Any = _TERMS.reshape(-1, 6) @ _fit_light(small)
-    above = small.astype(np.float32) - glass.reshape(_SIDE, _SIDE, 3)
+    background: Any = _TERMS.reshape(-1, 6) @ _fit_light(small)
+    above = small.astype(np.float32) - background.reshape(_SIDE, _SIDE, 3)
     apart = np.abs(above)
     stained = np.maximum(np.maximum(apart[..., 0], apart[..., 1]), apart[..., 2]) > _APART
     lighter = np.minimum(np.minimum(above[..., 0], above[..., 1]), above[..., 2]) > _APART
@@ -86,18 +92,18 @@ def background_colours(
     places = _ORDER[wide.ravel()[_ORDER] == 0][:SAMPLE]
     share = np.asarray(mask.mean(), np.float32)
     colours = np.sort(small.reshape(-1, 3)[places], axis=0)
-    no_glass = (lighter & (_ALWAYS == 0)).mean() > _LIGHTER
-    if len(places) < SAMPLE or no_glass or not _lighter(colours, small[mask > 0]):
+    misfitted = (lighter & (_ALWAYS == 0)).mean() > _LIGHTER
+    if len(places) < SAMPLE or misfitted or not _lighter(colours, small[mask > 0]):
         return np.full(3 * len(QUANTILES), np.nan, np.float32), share
     chosen = [round(q * (SAMPLE - 1)) for q in QUANTILES]
     return colours[chosen].ravel().astype(np.float32), share
 
 
 def _fit_light(small: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Fits each channel of the glass by a quadratic of the place, (6, 3): light is uneven.
+    """Fits each channel of the background by a quadratic surface, (6, 3), since light is uneven.
 
-    It begins with the brightest pixels of each part of the image and goes on with whatever is
-    near the last fit, so that how many cells there are moves it little.
+    It starts with the brightest pixels of each part of the image and continues with all pixels near
+    the previous fit, so that the number of cells has little influence.
     """
     few = small[::_STEP, ::_STEP].astype(np.float32)
     light, side = few.sum(axis=2), len(few) // _BLOCKS
@@ -116,5 +122,5 @@ def _fit_light(small: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(found, np.float32)
 
 
-def _lighter(glass: NDArray[np.uint8], cells: NDArray[np.uint8]) -> bool:
-    return not len(cells) or bool(glass.mean() > cells.mean())
+def _lighter(background: NDArray[np.uint8], cells: NDArray[np.uint8]) -> bool:
+    return not len(cells) or bool(background.mean() > cells.mean())

@@ -1,8 +1,7 @@
-"""ImageStatistics: what one glance at an image tells. Each image is read once.
+"""Image statistics: simple measurements of each image, cached by the sha256 of its file.
 
-The audit asks of these whether two files show the same field, which images come from one slide,
-and how well the class can be told from colour, corners and files. They are kept by the file's
-sha256.
+The audit uses them to find files with the same pixels, to estimate which images come from one
+slide, and to test how well colour, corners and file properties alone predict the class.
 """
 
 from __future__ import annotations
@@ -10,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.data.catalog import Catalog
-from bcd.data.files import ImageError, read_bytes, room_for
 from bcd.data.parallel import are_small, read_each
-from bcd.data.quality.background import background_colours
-from bcd.data.reading import BAR_WIDTH, decode_image, fit, jpeg_tables
-from bcd.errors import BcdError
-from bcd.storage import cache_dir, digest, replacing
+from bcd.data.quality.background import QUANTILES, background_colours
+from bcd.data.reading import BAR_WIDTH, Decoded, fit, read_verified
+from bcd.storage import cache_dir, digest, replacing, written_path
 
-_VERSION = 5  # raise it when the same image gives other numbers
+_VERSION = 5  # increase it when the same image gives other numbers
 
-SIDE = 224  # pixels that every image is brought to first
+SIDE = 224  # pixels to which every image is resized first
 GREY = 32
 TINY = 16
 _CORNER, _CORNER_SHARE = 12, 0.2
@@ -40,36 +38,37 @@ _QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """What is known of n images, in the catalog's order.
+    """Statistics of n images, in the catalog's order.
 
     Attributes:
-        pixels: sha256 of the decoded pixels, uint8 (n, 32); the same for files that differ only in
+        pixels: sha256 of the decoded pixels, uint8 (n, 32); equal for files that differ only in
             their headers or in a lossless format.
-        grey: The field in 32 x 32 grey values, uint8 (n, 32, 32).
-        tiny: The same in colour, uint8 (n, 16, 16, 3).
+        grey: The image resized to 32 x 32 grey values, uint8 (n, 32, 32).
+        tiny: The image resized to 16 x 16 in colour, uint8 (n, 16, 16, 3).
         quantiles: Seven quantiles of each colour channel, float32 (n, 21), 0 to 255.
-        glass: Five quantiles of each colour channel over pixels far from any cell, float32 (n, 15),
-            not a number where too few are left (`bcd.data.quality.background`).
-        stained: Share of the image that is no empty glass, float32 (n,).
-        patches: Mean colour of a patch of 12 pixels a side in each corner, float32 (n, 12); at the
-            bottom right it lies beside the place of the scale bar.
+        background_quantiles: Five quantiles of each colour channel over pixels far from any cell,
+            float32 (n, 15); NaN where too few are left (`bcd.data.quality.background`).
+        stained: Share of the image that is not background, float32 (n,).
+        patches: Mean colour of a 12 x 12 pixel patch in each corner, float32 (n, 12); at the bottom
+            right it lies beside the place of the scale bar.
         background: Median colour of the brightest fifth, float32 (n, 3).
         middle: Median colour of the middle fifth, mostly red cells, float32 (n, 3).
         dark: Median colour of the darkest twentieth, mostly nuclei, float32 (n, 3).
         corners: The four corners (top left, top right, bottom left, bottom right) in grey, uint8
             (n, 4, 144).
-        frame: Mean colour along the four sides, eight places each, uint8 (n, 96).
-        encoding: Bytes of the file, bytes a pixel and the sums of both JPEG tables (0 where none),
-            float32 (n, 4).
+        frame: Mean colour along the four sides, at eight places each, uint8 (n, 96).
+        encoding: Bytes of the file, bytes per pixel and the sums of both JPEG quantisation tables
+            (0 if it is not a JPEG), float32 (n, 4).
         brightness: Mean grey value, float32 (n,).
-        sharpness: Standard deviation of the Laplacian, grey values, float32 (n,).
+        sharpness: Standard deviation of the Laplacian in grey values, float32 (n,); its square is
+            the variance of the Laplacian (Pech-Pacheco et al., ICPR 2000).
     """
 
     pixels: NDArray[np.uint8]
     grey: NDArray[np.uint8]
     tiny: NDArray[np.uint8]
     quantiles: NDArray[np.float32]
-    glass: NDArray[np.float32]
+    background_quantiles: NDArray[np.float32]
     stained: NDArray[np.float32]
     patches: NDArray[np.float32]
     background: NDArray[np.float32]
@@ -82,8 +81,31 @@ class ImageStatistics:
     sharpness: NDArray[np.float32]
 
 
-Row = dict[str, NDArray[Any]]
+Fields = dict[str, NDArray[Any]]
 Columns = dict[str, NDArray[Any]]
+
+# The statistics of one image.
+ROW = np.dtype(
+    [
+        ("pixels", np.uint8, (32,)),
+        ("grey", np.uint8, (GREY, GREY)),
+        ("tiny", np.uint8, (TINY, TINY, 3)),
+        ("quantiles", np.float32, (3 * len(_QUANTILES),)),
+        ("background_quantiles", np.float32, (3 * len(QUANTILES),)),
+        ("stained", np.float32),
+        ("patches", np.float32, (12,)),
+        ("background", np.float32, (3,)),
+        ("middle", np.float32, (3,)),
+        ("dark", np.float32, (3,)),
+        ("corners", np.uint8, (4, _CORNER**2)),
+        ("frame", np.uint8, (96,)),
+        ("encoding", np.float32, (4,)),
+        ("brightness", np.float32),
+        ("sharpness", np.float32),
+    ]
+)
+PART = "statistics"  # name of a row in a workspace
+FOLDER = "statistics"  # of the cache
 _NAMES = tuple(f.name for f in fields(ImageStatistics))
 
 
@@ -91,9 +113,9 @@ def image_statistics(catalog: Catalog) -> ImageStatistics:
     """Measures every image of a catalog; images measured before come from the cache.
 
     Raises:
-        BcdError: An image has changed or gone since the catalog was made.
+        BcdError: An image has changed or is missing since the catalog was made.
     """
-    file = _memory_file(catalog.root)
+    file = _cache_file(catalog.root)
     place, columns = _load(file)
     names = [image.sha256 for image in catalog.images]
     new: dict[str, Path] = {}
@@ -101,66 +123,86 @@ def image_statistics(catalog: Catalog) -> ImageStatistics:
         if name not in place:
             new.setdefault(name, catalog.root / image.path)
     if new:
-        rows = read_each(_look, new, are_small(catalog), "Auditing the images")
-        columns = _joined(columns, rows, len(place), len(new))
+        columns = _extended(columns, len(place), new, catalog)
         place |= {name: len(place) + number for number, name in enumerate(new)}
-        with contextlib.suppress(OSError):  # without a memory the next run looks again, no more
+        with contextlib.suppress(OSError):  # without a cache the next run only takes longer
             keys = np.stack([np.frombuffer(bytes.fromhex(name), np.uint8) for name in place])
+            root = np.asarray(written_path(str(catalog.root)))
             with replacing(file) as stream:
-                np.savez(stream, sha256=keys, **columns)  # type: ignore[arg-type]
+                np.savez(stream, root=root, sha256=keys, **columns)  # type: ignore[arg-type]
     taken = [place[name] for name in names]
     if taken != list(range(len(place))):
         columns = {n: column[taken] for n, column in columns.items()}
     return ImageStatistics(**columns)
 
 
-def _joined(old: Columns, rows: Iterator[Row], before: int, more: int) -> Columns:
-    """Columns with rows added; each row is let go as soon as it is copied."""
+def _extended(old: Columns, before: int, new: Mapping[str, Path], catalog: Catalog) -> Columns:
+    """Columns with rows added for new images, given by their sha256.
+
+    Rows that the scan kept are copied one by one, as all rows together may be large.
+    """
     columns: Columns = {}
-    for number, row in enumerate(rows, start=before):
-        for name, value in row.items():
-            if name not in columns:
-                columns[name] = np.empty((before + more, *value.shape), value.dtype)
-                columns[name][:before] = old.get(name, 0)
-            columns[name][number] = value
+    for name in _NAMES:
+        kind, shape = ROW[name].base, ROW[name].shape
+        columns[name] = np.empty((before + len(new), *shape), kind)
+        columns[name][:before] = old.get(name, 0)
+
+    def put(number: int, row: NDArray[Any]) -> None:
+        for name, column in columns.items():
+            column[number] = row[name]
+
+    unread: dict[int, tuple[Path, str]] = {}
+    for number, (name, path) in enumerate(new.items(), start=before):
+        row = None if catalog.kept is None else catalog.kept.get(path, name, PART)
+        if row is None:
+            unread[number] = path, name
+        else:
+            put(number, row)
+    if unread:
+        rows = read_each(_read, list(unread.values()), are_small(catalog), "Measuring the images")
+        for number, row in zip(unread, rows, strict=True):
+            put(number, row)
     return columns
 
 
-def _look(path: Path, sha256: str) -> Row:
-    try:
-        with room_for(path):
-            data = read_bytes(path)
-            image = decode_image(data)
-            length, tables = len(data), jpeg_tables(data)
-            found = hashlib.sha256(data).hexdigest()
-            del data
-    except ImageError as error:
-        raise BcdError(f"{path} {error}; start again") from error
-    if found != sha256:  # it is kept under this name
-        raise BcdError(f"{path} has changed since the catalog was made; start again")
-    height, width = image.shape[:2]
-    content = hashlib.sha256(f"{image.shape}".encode())
-    content.update(np.ascontiguousarray(image).data)
-    pixels = content.digest()
-    numbers = (length, length / (width * height), *tables)
-    return {
-        "pixels": np.frombuffer(pixels, np.uint8),
-        "encoding": np.asarray(numbers, np.float32),
-        **describe(fit(image, SIDE)),
-    }
+def _read(file: tuple[Path, str]) -> NDArray[Any]:
+    image = read_verified(*file)
+    return measure(image, image.length, fit(image.pixels, SIDE))
 
 
-def describe(image: NDArray[np.uint8]) -> Row:
+def measure(image: Decoded, length: int, fitted: NDArray[np.uint8]) -> NDArray[Any]:
+    """Measures one image.
+
+    Args:
+        image: As decoded.
+        length: Bytes of its file.
+        fitted: Its pixels, resized to (224, 224, 3).
+
+    Returns:
+        A row of type `ROW`, shape ().
+    """
+    height, width = image.pixels.shape[:2]
+    content = hashlib.sha256(f"{image.pixels.shape}".encode())
+    content.update(np.ascontiguousarray(image.pixels).data)
+    row = np.zeros((), ROW)
+    row["pixels"] = np.frombuffer(content.digest(), np.uint8)
+    row["encoding"] = (length, length / (width * height), *image.jpeg_tables)
+    for name, value in describe(fitted).items():
+        row[name] = value
+    return row
+
+
+def describe(image: NDArray[np.uint8]) -> Fields:
     """The fields of `ImageStatistics` that follow from one image's pixels (224, 224, 3)."""
     grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
     small = cv2.resize(image, (GREY, GREY), interpolation=cv2.INTER_AREA)
     background, middle, dark = _tones(image)
-    glass, stained = background_colours(image)
+    background_quantiles, stained = background_colours(image)
     return {
         "grey": cv2.resize(grey, (GREY, GREY), interpolation=cv2.INTER_AREA),
         "tiny": cv2.resize(small, (TINY, TINY), interpolation=cv2.INTER_AREA),
         "quantiles": _quantiles(image),
-        "glass": glass,
+        "background_quantiles": background_quantiles,
         "stained": stained,
         "patches": _patches(image),
         "background": background,
@@ -206,7 +248,7 @@ def _corners(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _patches(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Mean colours of four patches; where `mask_scale_bar` mirrors, of what it would put there."""
+    """Mean colours of four patches; at the bottom right, of what `mask_scale_bar` would mirror."""
     near, far = slice(None, _PATCH), slice(-_PATCH, None)
     beside = SIDE - 2 * round(BAR_WIDTH * SIDE)
     places = ((near, near), (near, far), (far, near), (far, slice(beside, beside + _PATCH)))
@@ -226,18 +268,33 @@ def _frame(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.stack(means).ravel().astype(np.uint8)
 
 
-def _memory_file(root: Path) -> Path:
-    return cache_dir() / "statistics" / f"{digest(f'{_VERSION} {root}')[:16]}.npz"
+def _cache_file(root: Path) -> Path:
+    return cache_dir() / FOLDER / f"{digest(f'{_VERSION} {root}')[:16]}.npz"
 
 
 def _load(file: Path) -> tuple[dict[str, int], Columns]:
-    """Row of each image that was looked at, and the columns; nothing where they are damaged."""
+    """Row of each image that was measured, and the columns; nothing if they are damaged."""
+    try:
+        _, keys, columns = read_cache(file)
+    except (OSError, ValueError):
+        return {}, {}
+    return {key: number for number, key in enumerate(keys)}, columns
+
+
+def read_cache(file: Path) -> tuple[str, list[str], Columns]:
+    """Reads a cache file: the data root, the sha256 of each image, and the columns.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is damaged (numpy checks each array's CRC-32), or of another version.
+    """
     try:
         with np.load(file, allow_pickle=False) as stored:
             columns = {name: stored[name] for name in _NAMES}
             keys = [bytes(key).hex() for key in stored["sha256"]]
-    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile):
-        return {}, {}
-    if any(len(column) != len(keys) for column in columns.values()):
-        return {}, {}
-    return {key: number for number, key in enumerate(keys)}, columns
+            root = str(stored["root"])
+    except (LookupError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(str(error)) from error
+    if any(column.shape != (len(keys), *ROW[name].shape) for name, column in columns.items()):
+        raise ValueError("columns of unequal length")
+    return root, keys, columns

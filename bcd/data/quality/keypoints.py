@@ -1,40 +1,40 @@
-"""Keypoints: local features by which two images of one field are laid over each other.
+"""Keypoints: local features by which two images of one field are registered.
 
-SIFT on a small grey version of each image. Positions are in shares of the image's longer side, so
-images of any size can be compared; descriptors are compressed by a principal component analysis
-that knows what mirroring does to them.
+SIFT (Lowe, Int J Comput Vis 2004;60:91) on a small grey version of each image. Positions are in
+shares of the image's longer side, so images of any size can be compared. Descriptors are compressed
+by a principal component analysis (as PCA-SIFT; Ke and Sukthankar, CVPR 2004) whose axes are even or
+odd under mirroring.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.data.files import ImageError, read_bytes, room_for
 from bcd.data.parallel import read_each
-from bcd.data.reading import BAR_HEIGHT, BAR_WIDTH, decode_image
-from bcd.errors import BcdError
+from bcd.data.reading import BAR_HEIGHT, BAR_WIDTH, read_verified
+from bcd.data.workspace import Workspace
 
-MOST = 128  # keypoints an image, the strongest
+MOST = 128  # keypoints per image, the strongest
 VIEW = 64  # longer side, in pixels, of the grey version that overlaps are correlated on
 
-_SIDE = 112  # longer side, in pixels, that keypoints are looked for on; SIFT doubles it
+_SIDE = 112  # longer side, in pixels, on which keypoints are searched for; SIFT doubles it
 _CONTRAST, _EDGE, _SIGMA = 0.01, 12.0, 1.6  # of SIFT
-_FAINT = 16  # grey values between the darkest and the brightest: with less nothing is shown
-_LENGTH = 32  # numbers a descriptor after compression
-_SAMPLE = 20_000  # descriptors that the compression is learnt from
+_FAINT = 16  # grey values between the darkest and the brightest; a smaller range is not stretched
+_LENGTH = 32  # numbers per descriptor after compression
+_SAMPLE = 20_000  # descriptors on which the compression is fitted
 _CHUNK = 1024
 
 
 @dataclass(frozen=True)
 class Keypoints:
-    """Keypoints of n images, k each at the most; what an image has fewer is zero.
+    """Keypoints of n images, at most k each, padded with zeros.
 
     Attributes:
         count: Keypoints of each image, (n,).
@@ -55,24 +55,54 @@ class Keypoints:
     views: NDArray[np.uint8]
 
 
-def find_keypoints(paths: Mapping[str, Path], small: bool) -> Keypoints:
+# The keypoints of one image: how many there are, and the fields of `describe_image`.
+ROW = np.dtype(
+    [
+        ("count", np.int64),
+        ("place", np.complex64, (MOST,)),
+        ("angle", np.float32, (MOST,)),
+        ("descriptors", np.uint8, (MOST, 128)),
+        ("extent", np.float32, (2,)),
+        ("view", np.uint8, (VIEW, VIEW)),
+    ]
+)
+PART = "keypoints"  # name of a row in a workspace
+
+
+def find_keypoints(
+    files: Mapping[str, Path], small: bool, kept: Workspace | None = None
+) -> Keypoints:
     """Finds the keypoints of each image, given by its sha256, in order.
 
     Args:
-        paths: The images.
-        small: Whether none is large (`bcd.data.parallel`).
+        files: The images.
+        small: Whether every image is small (`bcd.data.parallel`).
+        kept: Rows that the scan found.
 
     Raises:
-        BcdError: An image has changed or gone.
+        BcdError: An image has changed or is missing.
     """
-    n = len(paths)
+    n = len(files)
     count = np.zeros(n, np.int64)
     place, angle = np.zeros((n, MOST), np.complex64), np.zeros((n, MOST), np.float32)
     raw = np.zeros((n, MOST, 128), np.uint8)
     extent, views = np.zeros((n, 2), np.float32), np.zeros((n, VIEW, VIEW), np.uint8)
-    for i, one in enumerate(read_each(_read, paths, small, "Finding keypoints")):
-        k = count[i] = len(one[0])
-        place[i, :k], angle[i, :k], raw[i, :k], extent[i], views[i] = one
+    columns: tuple[NDArray[Any], ...] = (count, place, angle, raw, extent, views)
+
+    def put(number: int, row: NDArray[Any]) -> None:
+        for name, column in zip(ROW.names or (), columns, strict=True):
+            column[number] = row[name]
+
+    unread: dict[int, tuple[Path, str]] = {}
+    for number, (sha256, path) in enumerate(files.items()):
+        row = None if kept is None else kept.get(path, sha256, PART)
+        if row is None:
+            unread[number] = path, sha256
+        else:
+            put(number, row)
+    rows = read_each(_read, list(unread.values()), small, "Finding keypoints")
+    for number, row in zip(unread, rows, strict=True):
+        put(number, row)
     k = max(int(count.max(initial=0)), 1)
     descriptors, mirror = _compressed(raw[:, :k], count)
     return Keypoints(
@@ -80,18 +110,18 @@ def find_keypoints(paths: Mapping[str, Path], small: bool) -> Keypoints:
     )
 
 
-def _read(path: Path, sha256: str) -> tuple[NDArray[np.generic], ...]:
-    try:
-        with room_for(path):
-            data = read_bytes(path)
-            image = decode_image(data)
-            found = hashlib.sha256(data).hexdigest()
-            del data
-    except ImageError as error:
-        raise BcdError(f"{path} {error}; start again") from error
-    if found != sha256:  # its overlaps are kept under this name
-        raise BcdError(f"{path} has changed since the catalog was made; start again")
-    return describe_image(image)
+def _read(file: tuple[Path, str]) -> NDArray[Any]:
+    return keypoint_row(read_verified(*file).pixels)
+
+
+def keypoint_row(image: NDArray[np.uint8]) -> NDArray[Any]:
+    """Finds the keypoints of one image (height, width, 3); returns a row of type `ROW`."""
+    row: NDArray[Any] = np.zeros((), ROW)
+    place, angle, descriptors, extent, view = describe_image(image)
+    k = len(place)
+    row["count"], row["extent"], row["view"] = k, extent, view
+    row["place"][:k], row["angle"][:k], row["descriptors"][:k] = place, angle, descriptors
+    return row
 
 
 def describe_image(image: NDArray[np.uint8]) -> tuple[NDArray[np.generic], ...]:
@@ -105,10 +135,10 @@ def describe_image(image: NDArray[np.uint8]) -> tuple[NDArray[np.generic], ...]:
     view[: small.shape[0], : small.shape[1]] = small
     grey = _resized(grey, min(1.0, _SIDE / longer))
     shown = np.full(grey.shape, 255, np.uint8)
-    # A scale bar is the same in all images; what is masked is masked in all of them.
+    # A scale bar looks the same in all images, so its corner is masked in all of them.
     bar = round(BAR_HEIGHT * grey.shape[0]), round(BAR_WIDTH * grey.shape[1])
     shown[grey.shape[0] - bar[0] :, grey.shape[1] - bar[1] :] = 0
-    # An instance holds buffers, so threads cannot share one; making it costs nothing.
+    # An instance holds buffers, so threads cannot share one; creating it is cheap.
     sift = cv2.SIFT.create(MOST, 3, _CONTRAST, _EDGE, _SIGMA)
     points, descriptors = sift.detectAndCompute(grey, shown)
     if descriptors is None or not len(points):
@@ -122,7 +152,7 @@ def describe_image(image: NDArray[np.uint8]) -> tuple[NDArray[np.generic], ...]:
 
 
 def _stretched(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Brings dark and bright to the same values, so that exposure does not decide what is seen."""
+    """Stretches the grey values between the 1 % and 99 % quantiles, to compensate for exposure."""
     low, high = np.percentile(grey[::4, ::4], (1, 99))
     values = (np.arange(256) - low) * (255 / max(high - low, _FAINT))
     return np.asarray(cv2.LUT(grey, values.clip(0, 255).astype(np.uint8)), np.uint8)
@@ -134,8 +164,8 @@ def _resized(grey: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(grey, size, interpolation=how), np.uint8)
 
 
-# Where each of the 4 x 4 x 8 numbers of a descriptor goes when the image is mirrored: SIFT's rows
-# lie across the keypoint's orientation, and its angles are counted from there.
+# Permutation of the 4 x 4 x 8 numbers of a descriptor when the image is mirrored: SIFT's rows lie
+# across the keypoint's orientation, and its angles are measured from it.
 _MIRROR = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel()
 
 
@@ -145,7 +175,7 @@ def _compressed(
     """Descriptors (n, k, 32) of length 1, and the sign of each number under mirroring.
 
     The sample holds each descriptor and its mirror image, so principal axes are even or odd under
-    mirroring, and a mirrored descriptor is the same numbers with some signs changed.
+    mirroring: mirroring a descriptor only changes the sign of some of its numbers.
     """
     n, k, _ = raw.shape
     there = np.arange(k) < count[:, None]
@@ -162,7 +192,7 @@ def _compressed(
 
 
 def _rooted(raw: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """RootSIFT (Arandjelovic and Zisserman, 2012): distances weigh large numbers less."""
+    """RootSIFT (Arandjelovic and Zisserman, CVPR 2012): large numbers weigh less in distances."""
     values = raw.astype(np.float32)
     values /= np.maximum(values.sum(axis=1, keepdims=True), 1)
     return np.asarray(np.sqrt(values), np.float32)
@@ -179,7 +209,7 @@ def _axes(
     covariance = (both - mean).T @ (both - mean)
     swap = np.eye(128)[_MIRROR]
     found: list[tuple[float, float, NDArray[np.float64]]] = []
-    for sign in (1.0, -1.0):  # even axes and odd ones apart, each exact
+    for sign in (1.0, -1.0):  # even and odd axes separately, so that each is exactly even or odd
         half = (np.eye(128) + sign * swap) / 2
         values, vectors = np.linalg.eigh(half @ covariance @ half)
         found += [(value, sign, axis) for value, axis in zip(values, vectors.T, strict=True)]

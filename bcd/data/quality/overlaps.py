@@ -1,12 +1,12 @@
-"""Overlaps: pairs of images that show one field of one slide, whole or in part.
+"""Overlaps: pairs of images that show the same field of one slide, entirely or in part.
 
-Copies are found by their content; of what is left, pairs that are worth it are registered.
+Copies are found by their content. Among the remaining images, candidate pairs are retrieved
+(`retrieval`) and registered (`registration`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,20 +23,22 @@ from bcd.data.quality.image_statistics import ImageStatistics
 from bcd.data.quality.keypoints import Keypoints, find_keypoints
 from bcd.data.quality.registration import Registration, register
 from bcd.data.quality.retrieval import Candidates, find_candidates, find_more
-from bcd.storage import cache_dir, digest, write_csv, write_text
+from bcd.storage import JsonCache, write_csv
 
-_VERSION = 4  # raise it when the same images give other overlaps
+CACHE = JsonCache("overlaps")
+
+_VERSION = 4  # increase it when the same images give other overlaps
 
 KINDS = ("bytes", "pixels", "near", "overlap")
 COPIES = KINDS[:2]
 
-# Share of the area from which on two images of one field are near duplicates: one adds little to
-# the other. Below it they are two images that overlap.
+# Shared area from which two images of one field count as near duplicates, since one adds little to
+# the other. With less they count as overlapping images.
 DUPLICATE_SHARE = 0.8
 
-_CHUNK = 32  # pairs that are registered at a time: their products fit into the cache
-_ROUNDS = 4  # in which more is tried of images that overlap many
-_MANY = 200  # chunks from which on a progress bar is worth its line
+_CHUNK = 32  # pairs registered at a time, so that their matrices fit into the processor's cache
+_ROUNDS = 4  # of further candidates for images that overlap many others
+_MANY = 200  # number of chunks above which a progress bar is shown
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,11 @@ class Overlap:
         first: Index in the catalog.
         second: Likewise, larger.
         kind: `bytes`: the same file; `pixels`: the same decoded pixels; `near`: near duplicates,
-            each of which shows `DUPLICATE_SHARE` of the other one's area or more; `overlap`: less
+            each of which shows at least `DUPLICATE_SHARE` of the other's area; `overlap`: less
             than that.
-        score: Normalised cross-correlation of both where they overlap, 1 at the most.
-        dx: How far the second image's centre lies to the right of the first one's, in shares of
-            the first one's longer side.
+        score: Normalised cross-correlation of both where they overlap, at most 1.
+        dx: How far the second image's centre lies to the right of the first image's, in shares of
+            the first image's longer side.
         dy: Likewise, downwards.
         share: Share of the first image's area that the second one shows.
     """
@@ -65,15 +67,15 @@ class Overlap:
     share: float = 1.0
 
 
-def find_overlaps(catalog: Catalog, look: Callable[[], ImageStatistics]) -> list[Overlap]:
-    """Finds the pairs of images that show one field; remembers them.
+def find_overlaps(catalog: Catalog, load: Callable[[], ImageStatistics]) -> list[Overlap]:
+    """Finds the pairs of images that show the same field; caches them.
 
-    Of more than two images that are the same to the byte or pixel, each is paired with the first,
-    and that one stands for all of them when it is compared with others.
+    If more than two images have the same bytes or pixels, each is paired with the first, which
+    represents all of them in comparisons with other images.
 
     Args:
         catalog: The images.
-        look: Gives the looks of the same; asked only where the overlaps are not remembered.
+        load: Returns the statistics of the same images; called only if no overlaps are cached.
 
     Returns:
         Pairs, by their indices, in order.
@@ -82,25 +84,25 @@ def find_overlaps(catalog: Catalog, look: Callable[[], ImageStatistics]) -> list
         BcdError: An image has changed or gone since the catalog was made.
     """
     rows = [f"{p.sha256} {p.label} {p.path}" for p in catalog.images]
-    text = "\n".join([str(_VERSION), *rows])  # the path too, which gives the file order
-    file = cache_dir() / "overlaps" / f"{digest(text)[:16]}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return [Overlap(*row) for row in json.loads(file.read_text(encoding="utf-8"))]
+    text = "\n".join([str(_VERSION), *rows])  # including the path, which determines the file order
+    cached = CACHE.load(text)
+    with contextlib.suppress(TypeError):  # nothing, or not what this version writes
+        return [Overlap(*row) for row in cached]
     from threadpoolctl import threadpool_limits
 
-    found, different = _copies(catalog, look())
-    # One thread a sum: their number must not decide how it is rounded. Pairs fill the cores, and
-    # their products are so small that the threads of one would only wait for each other.
+    found, different = _copies(catalog, load())
+    # One thread per matrix product, as the number of threads must not change the rounding. Pairs
+    # are processed in parallel, and their products are too small to be split among threads.
     with threadpool_limits(1):
         found += _registered(catalog, different)
     found.sort(key=lambda pair: (pair.first, pair.second))
-    with contextlib.suppress(OSError):  # without a memory the next run looks again, no more
-        write_text(file, json.dumps([astuple(pair) for pair in found]))
+    about = f"{len(found)} pairs among {len(catalog.images)} images of {catalog.root}"
+    CACHE.save(text, about, [astuple(pair) for pair in found])
     return found
 
 
 def _copies(catalog: Catalog, statistics: ImageStatistics) -> tuple[list[Overlap], list[int]]:
-    """Pairs that are the same, and one image of each set of the same."""
+    """Pairs of copies, and one image of each set of copies."""
     found: list[Overlap] = []
     names = [image.sha256 for image in catalog.images]
     different = list(range(len(names)))
@@ -117,9 +119,9 @@ def _copies(catalog: Catalog, statistics: ImageStatistics) -> tuple[list[Overlap
 
 
 def _registered(catalog: Catalog, indices: Sequence[int]) -> Iterator[Overlap]:
-    """Pairs of different images that overlap; `indices` are the catalog's, ascending."""
+    """Pairs of different images that overlap; `indices` refer to the catalog and ascend."""
     files = {catalog.images[i].sha256: catalog.root / catalog.images[i].path for i in indices}
-    points = find_keypoints(files, are_small(catalog))
+    points = find_keypoints(files, are_small(catalog), catalog.kept)
     place = {index: number for number, index in enumerate(indices)}
     orders = [
         np.asarray([place[i] for i in file_order(catalog, label) if i in place], np.int64)
@@ -143,16 +145,16 @@ def _registered(catalog: Catalog, indices: Sequence[int]) -> Iterator[Overlap]:
 
 
 def _laid(points: Keypoints, tried: Candidates) -> dict[tuple[int, int], tuple[bool, Registration]]:
-    """Pairs that show one field: whether one is mirrored, and how the second lies."""
+    """Pairs that show one field: whether one is mirrored, and their registration."""
     chunks = [slice(start, start + _CHUNK) for start in range(0, len(tried.first), _CHUNK)]
 
-    def policy(chunk: slice) -> list[tuple[int, Registration]]:
+    def register_chunk(chunk: slice) -> list[tuple[int, Registration]]:
         pairs = tried.first[chunk], tried.second[chunk], tried.mirrored[chunk]
         return [(chunk.start + n, laid) for n, laid in register(points, *pairs) if laid.holds]
 
     best: dict[tuple[int, int], tuple[bool, Registration]] = {}
-    for found in _each(policy, chunks):
-        for place, laid in found:  # a field may be laid over its neighbour mirrored and as it is
+    for found in _each(register_chunk, chunks):
+        for place, laid in found:  # a pair may register both mirrored and as it is
             pair = int(tried.first[place]), int(tried.second[place])
             known = best.setdefault(pair, (bool(tried.mirrored[place]), laid))
             if laid.score > known[1].score:
@@ -161,18 +163,18 @@ def _laid(points: Keypoints, tried: Candidates) -> dict[tuple[int, int], tuple[b
 
 
 def _each(
-    policy: Callable[[slice], list[tuple[int, Registration]]], chunks: Sequence[slice]
+    register_chunk: Callable[[slice], list[tuple[int, Registration]]], chunks: Sequence[slice]
 ) -> Iterator[list[tuple[int, Registration]]]:
     from bcd.console import track
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        decisions = pool.map(policy, chunks)
+        found = pool.map(register_chunk, chunks)
         many = len(chunks) > _MANY
-        yield from track(decisions, "Registering pairs", len(chunks)) if many else decisions
+        yield from track(found, "Registering pairs", len(chunks)) if many else found
 
 
 def components(count: int, pairs: Sequence[Overlap]) -> NDArray[np.int64]:
-    """Numbers the sets of images that hang together by overlaps, (count,)."""
+    """Numbers the connected components of images linked by overlaps, (count,)."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

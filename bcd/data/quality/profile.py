@@ -1,4 +1,4 @@
-"""The profile of a catalog: how its images look, and which of them show the same field."""
+"""The data profile of a catalog: statistics of its images, and which show the same field."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from bcd.data.quality.overlaps import COPIES, Overlap, components, find_overlaps
 
 @dataclass(frozen=True)
 class DataProfile:
-    """What was seen of a catalog's images, in its order.
+    """What is known of a catalog's images, in its order.
 
     Attributes:
         count: Number of images.
         overlaps: Pairs that show the same field, whole or in part.
-        look: Gives the looks; they are read when asked for and not kept, as few need them.
+        load: Returns the image statistics; they are read on demand and not kept in memory.
     """
 
     count: int
     overlaps: tuple[Overlap, ...]
-    look: Callable[[], ImageStatistics]
+    load: Callable[[], ImageStatistics]
 
     @property
     def statistics(self) -> ImageStatistics:
-        """How the images look."""
-        return self.look()
+        """Statistics of the images."""
+        return self.load()
 
     @property
     def components(self) -> NDArray[np.int64]:
-        """Number of each image's set of images that hang together by overlaps, (n,)."""
+        """Number of each image's connected component by overlaps, (n,)."""
         return components(self.count, self.overlaps)
 
     @property
     def duplicates(self) -> NDArray[np.int64]:
-        """Number of each image's set of copies and near duplicates, (n,)."""
+        """Number of each image's connected component by copies and near duplicates, (n,)."""
         return components(self.count, [o for o in self.overlaps if o.kind != "overlap"])
 
     def touching(self, indices: Sequence[int]) -> NDArray[np.bool_]:
-        """Which images are among some, are copies of one or overlap one directly, (n,).
+        """Which images are among the given ones, are copies of one or overlap one directly, (n,).
 
         Copies of an image overlap whatever it overlaps.
         """
@@ -60,7 +60,7 @@ class DataProfile:
         return np.asarray(touched[copies])
 
     def sets(self) -> list[list[int]]:
-        """Indices of each set of images that hang together by overlaps, single ones too."""
+        """Indices of each connected component by overlaps, including single images."""
         return _members(self.components)
 
 
@@ -72,13 +72,13 @@ def _members(numbers: NDArray[np.int64]) -> list[list[int]]:
 
 
 def profile_images(catalog: Catalog) -> DataProfile:
-    """Profiles every image of a catalog; cached by content, so a second call reads two files.
+    """Profiles every image of a catalog; the result is cached by the images' content.
 
     Raises:
-        BcdError: An image has changed or gone since the catalog was made.
+        BcdError: An image has changed or is missing since the catalog was made.
     """
-    look = partial(image_statistics, catalog)
-    return DataProfile(len(catalog.images), tuple(find_overlaps(catalog, look)), look)
+    load = partial(image_statistics, catalog)
+    return DataProfile(len(catalog.images), tuple(find_overlaps(catalog, load)), load)
 
 
 _TWO_CLASSES = "shows a field that stands under another class too"
@@ -86,20 +86,20 @@ _SHOWN = "shows the field of"
 
 
 def was_dropped(item: Rejected) -> bool:
-    """Whether a file was left out by `drop_duplicates`, and is not unusable."""
+    """Whether a file was left out by `drop_duplicates`, rather than being unusable."""
     return item.reason.startswith((_TWO_CLASSES, _SHOWN))
 
 
 def drop_duplicates(catalog: Catalog) -> Catalog:
-    """Rejects each image that is a near duplicate of one before it, by path, that stays.
+    """Rejects each image that is a near duplicate of an earlier image, by path, that is kept.
 
-    Near duplicates each share `DUPLICATE_SHARE` of their area or more. Where one is like the next
-    and that like another, as where a stage moved on step by step, what is left has no two near
-    duplicates, but is more than one. Of a set that hangs together so and stands under two classes
-    none stays: which class is right nobody can tell.
+    Near duplicates share at least `DUPLICATE_SHARE` of their area. In a chain of near duplicates,
+    as from a stage that moved step by step, several images are kept, no two of which are near
+    duplicates. If the images of such a chain are listed under two classes, none is kept, because
+    nobody can tell which class is correct.
 
     Raises:
-        BcdError: An image has changed or gone since the catalog was made.
+        BcdError: An image has changed or is missing since the catalog was made.
     """
     reasons: dict[int, str] = {}
     profile = profile_images(catalog)
@@ -113,7 +113,7 @@ def drop_duplicates(catalog: Catalog) -> Catalog:
             a, b = int(copies[pair.first]), int(copies[pair.second])
             near[a].add(b)
             near[b].add(a)
-    kept_of: dict[int, int] = {}  # copies, and which of them stays
+    kept_of: dict[int, int] = {}  # number of a set of copies, and which of them is kept
     for i in range(profile.count):
         if i in reasons:
             continue

@@ -1,7 +1,10 @@
-"""Registration: lays one image over another by their keypoints, and says how well they agree there.
+"""Registration: aligns two images by their keypoints and measures how well they agree.
 
-Descriptors that are each other's nearest give tentative matches; the similarity transform that most
-of them agree on is found, and the images are then compared pixel by pixel where they overlap.
+Descriptors that are each other's nearest neighbours and pass the ratio test (Lowe, Int J Comput Vis
+2004;60:91) give tentative matches. The similarity transform that most of them agree on is found as
+in RANSAC (Fischler and Bolles, Commun ACM 1981;24:381), except that all pairs of the clearest
+matches are tried instead of random ones. The images are then compared where they overlap by the
+normalised cross-correlation of their pixels.
 """
 
 from __future__ import annotations
@@ -17,36 +20,36 @@ from numpy.typing import NDArray
 from bcd.data.quality.keypoints import VIEW, Keypoints
 from bcd.data.reading import BAR_HEIGHT, BAR_WIDTH
 
-# Below either limit two images are held for different fields. Chosen on drawn fields and on pairs
-# of real smears of different classes, which cannot show one field (docs/architecture.md).
+# Below either limit two images count as different fields. Chosen on generated fields and on pairs
+# of real smears of different classes, which cannot show the same field (docs/architecture.md).
 LEAST_INLIERS = 5
 LEAST_SCORE = 0.7
 
-_RATIO = 0.81  # of squared distances: the nearest descriptor against the second nearest
-_STEPS = 24  # of orientation; matches of one rotation lie in three neighbouring ones
-_BEST = 48  # tentative matches, the clearest, that may propose a transform
-_APART = 0.09  # shares of the side: two matches nearer than that say little of rotation
-_NEAR = 0.022  # shares of the side: a match that lands this near agrees
+_RATIO = 0.81  # of squared distances to the nearest and the second nearest descriptor
+_STEPS = 24  # bins of orientation; matches of one rotation lie in three neighbouring bins
+_BEST = 48  # number of clearest tentative matches that may propose a transform
+_APART = 0.09  # shares of the side: two matches nearer than that determine no rotation
+_NEAR = 0.022  # shares of the side: a match within this distance is an inlier
 _SCALES = (0.75, 1.33)
-_TURNED = 0.9  # cosine of the angle by which a keypoint may turn otherwise than its image
-_MANY = 10  # inliers from which on sides may be scaled apart
-_FINE, _COARSE = 0.57, 3.4  # pixels of a view: what is finer or coarser is not compared
+_TURNED = 0.9  # cosine of the largest angle between a keypoint's and its image's rotation
+_MANY = 10  # inliers from which an affine transform is fitted
+_FINE, _COARSE = 0.57, 3.4  # pixels of a view: finer or coarser structures are not compared
 _BAR, _SHOWN = 128, 255  # values of a mask
 
 
 @dataclass(frozen=True)
 class Registration:
-    """How an image lies over another.
+    """How one image is aligned with another.
 
     Attributes:
-        score: Correlation of both where they overlap, -1 to 1, after uneven light is taken out.
-        inliers: Matches that agree on the transform.
-        dx: How far the second image's centre lies to the right of the first one's, in shares of
-            the first one's longer side.
+        score: Correlation of both where they overlap, -1 to 1, after uneven light is removed.
+        inliers: Number of matches that agree with the transform.
+        dx: How far the second image's centre lies to the right of the first image's, in shares of
+            the first image's longer side.
         dy: Likewise, downwards.
         overlap: Share of the first image's area that the second one shows.
-        least: That, or the share of the second image's area that the first one shows, where it is
-            smaller, as the second image shows more of the field.
+        least: The smaller of `overlap` and the share of the second image's area that the first one
+            shows.
     """
 
     score: float
@@ -58,7 +61,7 @@ class Registration:
 
     @property
     def holds(self) -> bool:
-        """Whether both show one field."""
+        """Whether both images show the same field."""
         return self.inliers >= LEAST_INLIERS and self.score >= LEAST_SCORE
 
 
@@ -74,10 +77,10 @@ def register(
         points: Of the images.
         first: Index of each pair's first image, (p,).
         second: Likewise, of its second.
-        mirrored: Whether the first is mirrored before the second is laid over it, (p,).
+        mirrored: Whether the first image is mirrored before it is aligned with the second, (p,).
 
     Yields:
-        The place in `first` of each pair for which a transform was found, and that transform.
+        The position in `first` of each pair for which a transform was found, and that transform.
     """
     pair, a, b = _matches(points, first, second, mirrored)
     mirror = mirrored[pair]
@@ -106,19 +109,19 @@ def _matches(
     second: NDArray[np.int64],
     mirrored: NDArray[np.bool_],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Tentative matches: place of the pair, ascending; keypoint of its first and of its second.
+    """Tentative matches: position of the pair, ascending; keypoint in its first and second image.
 
-    Of pairs with fewer than `LEAST_INLIERS` matches of one rotation none is given; of the others
-    those of that rotation, the clearest first.
+    Pairs with fewer than `LEAST_INLIERS` matches of one rotation are left out. Of other pairs, the
+    matches of that rotation are returned, the clearest first.
     """
-    images, place = np.unique(first, return_inverse=True)  # many pairs have one first image
+    images, place = np.unique(first, return_inverse=True)  # many pairs share their first image
     k = max(1, int(points.count[[*images, *second]].max()))
     ours = points.descriptors[images, :k].astype(np.float32)[place]
     ours[mirrored] *= points.mirror
     alike = ours @ points.descriptors[second, :k].astype(np.float32).transpose(0, 2, 1)
     nearest = alike.argmax(axis=2)
     best = np.take_along_axis(alike, nearest[:, :, None], axis=2)[:, :, 0]
-    # The largest of a column is found far sooner than where it stands.
+    # Finding the maximum of a column is much faster than finding its position.
     mutual = best == np.take_along_axis(alike.max(axis=1), nearest, axis=1)
     there = (np.arange(k) < points.count[first, None]) & (nearest < points.count[second, None])
     np.put_along_axis(alike, nearest[:, :, None], -2.0, axis=2)
@@ -139,7 +142,7 @@ def _matches(
 
 @cache
 def _couples(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Every two of so many matches: the first of each two, ascending, and the second."""
+    """All pairs of `count` matches: the first of each pair, ascending, and the second."""
     return np.triu_indices(count, 1)
 
 
@@ -150,14 +153,15 @@ def _proposals(
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.complex64]]:
-    """The similarities that every two of the clearest matches of a pair propose.
+    """The similarity transforms proposed by every two of the clearest matches of a pair of images.
 
-    Matches of pair n are those from `starts[n]` to `ends[n]`. As all twos are tried, the answer
-    does not depend on chance. Those of all pairs are made at once: most pairs have none that
-    rotates and scales as their keypoints do.
+    Matches of pair n are those from `starts[n]` to `ends[n]`. All combinations are tried, so the
+    result is deterministic. They are computed for all pairs at once, because most pairs have none
+    whose rotation and scale agree with those of their keypoints.
 
     Returns:
-        The match that stays where it is, ascending, and rotation and scale as a complex number.
+        The match that each proposal maps exactly, ascending, and rotation and scale as a complex
+        number.
     """
     couples = [_couples(min(int(count), _BEST)) for count in ends - starts]
     if not couples:
@@ -180,12 +184,12 @@ def _transform(
     p: NDArray[np.int64],
     z: NDArray[np.complex64],
 ) -> tuple[NDArray[np.float64], int] | None:
-    """The affine matrix (2, 3) that most matches agree on, and how many do; None where too few.
+    """The affine matrix (2, 3) with most inliers, and their number; None if there are too few.
 
     Args:
         at: Places of one pair's matches in the first image.
         to: Likewise, in the second.
-        p: Match that each proposal keeps in its place.
+        p: Match that each proposal maps exactly.
         z: Rotation and scale of each proposal.
     """
     agree = np.abs(z[:, None] * (at - at[p, None]) + to[p, None] - to) < _NEAR
@@ -209,7 +213,7 @@ def _transform(
 def _affine(
     at: NDArray[np.complex64], to: NDArray[np.complex64], inside: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], int] | None:
-    """An affine matrix that more matches agree on: a copy's sides may have been scaled apart."""
+    """An affine matrix with more inliers: a copy may have another aspect ratio."""
     if inside.sum() < _MANY:
         return None
     start = int(inside.sum())
@@ -229,7 +233,7 @@ def _affine(
 def _compared(
     points: Keypoints, i: int, j: int, mirror: bool, matrix: NDArray[np.float64], inliers: int
 ) -> Registration:
-    """Correlates the images where they overlap; `matrix` leads from the first to the second."""
+    """Correlates the images where they overlap; `matrix` maps the first to the second."""
     ours, own = _view(points, i)
     theirs, other = _view(points, j)
     if mirror:
@@ -252,7 +256,7 @@ def _compared(
 
 
 def _view(points: Keypoints, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """An image's view, and of which of its pixels it may be known that they show the field."""
+    """An image's view, and a mask of the pixels that show the field (not the scale bar)."""
     width, height = np.maximum(np.rint(VIEW * points.extent[index]).astype(int), 1)
     shown = np.full((height, width), _SHOWN, np.uint8)
     shown[height - round(BAR_HEIGHT * height) :, width - round(BAR_WIDTH * width) :] = _BAR
@@ -262,7 +266,7 @@ def _view(points: Keypoints, index: int) -> tuple[NDArray[np.uint8], NDArray[np.
 def _correlation(
     first: NDArray[np.uint8], second: NDArray[np.uint8], mask: NDArray[np.float32]
 ) -> float:
-    """Normalised cross-correlation of what is neither grain nor uneven light, -1 to 1."""
+    """Normalised cross-correlation after band-pass filtering, -1 to 1."""
     if mask.sum() < 2:
         return -1.0
     around = cv2.GaussianBlur(mask, (0, 0), _COARSE) + 1e-6

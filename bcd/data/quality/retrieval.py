@@ -1,9 +1,12 @@
-"""Retrieval: which pairs of images are worth registering, without trying all of them.
+"""Retrieval: finds candidate pairs of images to register, without trying all pairs.
 
-Every keypoint is a visual word, by the nearest of 256 centres in either half of its descriptor. Two
-images are alike as they share rare words whose orientations differ by one and the same rotation; an
-inverted file gives those most alike, turned and mirrored ones too. Neighbours in file order are
-tried whatever they look like, as fields are photographed one beside the other.
+Every keypoint is a visual word, and an inverted file finds the images that share most words (Sivic
+and Zisserman, ICCV 2003). A word is the nearest of 256 centres in either half of the descriptor,
+which gives 65,536 words from two small codebooks (Babenko and Lempitsky, CVPR 2012). Shared words
+weigh more the rarer they are (inverse document frequency; Spaerck Jones, J Doc 1972;28:11), and
+count only if their orientations differ by one common rotation (weak geometric consistency; Jegou et
+al., ECCV 2008). Rotated and mirrored images are found too. Neighbours in file order are always
+candidates, as fields are photographed one beside the other.
 """
 
 from __future__ import annotations
@@ -20,14 +23,14 @@ from numpy.typing import NDArray
 from bcd.data.file_order import MOST_TURNS
 from bcd.data.quality.keypoints import Keypoints
 
-_ALL = 64  # images up to which every pair is tried
-_ALIKE = 6  # images most alike that are tried for each
-_MORE = 32  # images that are tried besides, in a round, for one that overlaps as many or more
+_ALL = 64  # number of images up to which every pair is tried
+_ALIKE = 6  # most similar images that are tried for each image
+_MORE = 32  # further images per round, for an image that overlaps at least `_ALIKE` others
 _CENTRES, _SAMPLE, _ROUNDS = 256, 30_000, 10
-_COMMON = 400  # images: a word that more of them have tells little and costs most
-_TURNS = 12  # orientations that a word may have, and rotations that are tried
-_CHUNK = 64  # images that are looked up at a time
-_WORD_CHUNK = 2048  # keypoints whose distances to all centres fit into the cache
+_COMMON = 400  # images: a word in more of them is ignored, as it is costly and tells little
+_TURNS = 12  # bins of a word's orientation, and rotations that are tried
+_CHUNK = 64  # images searched for at a time
+_WORD_CHUNK = 2048  # keypoints whose distances to all centres fit into the processor's cache
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,14 @@ class Candidates:
 
 
 def find_candidates(points: Keypoints, orders: Sequence[NDArray[np.int64]]) -> Candidates:
-    """Finds the pairs that are worth registering.
+    """Finds the pairs to register.
 
     Args:
         points: Keypoints of n images.
         orders: Indices of the images of each class in file order.
 
     Returns:
-        No more than a fixed number for each image, unless there are few images.
+        A bounded number of pairs for each image; all pairs if there are few images.
     """
     n = len(points.count)
     if n <= _ALL:
@@ -62,10 +65,10 @@ def find_candidates(points: Keypoints, orders: Sequence[NDArray[np.int64]]) -> C
 
 
 def find_more(n: int, found: Candidates, tried: Candidates) -> Candidates:
-    """Finds pairs that overlap a third image both, and have not been registered.
+    """Finds pairs of images that both overlap a third image and have not been registered.
 
-    Where many images show one field, those most alike to one are not all that overlap it. So this
-    is for images that overlap at least as many others as are tried for each.
+    If many images show one field, an image overlaps more of them than its most similar ones. This
+    applies to images that overlap at least `_ALIKE` others.
 
     Args:
         n: Number of images.
@@ -73,8 +76,7 @@ def find_more(n: int, found: Candidates, tried: Candidates) -> Candidates:
         tried: Pairs that were registered.
 
     Returns:
-        For each such image the pairs that have most images in common that overlap both, no more
-        than a fixed number.
+        For each such image at most `_MORE` pairs, those with most overlapping images in common.
     """
     from scipy.sparse import csr_array, triu
 
@@ -82,7 +84,7 @@ def find_more(n: int, found: Candidates, tried: Candidates) -> Candidates:
     sign = np.tile(np.where(found.mirrored, -1.0, 1.0), 2)
     linked, signed = (csr_array((v, tuple(ends)), shape=(n, n)) for v in (np.abs(sign), sign))
     many = np.bincount(ends[0], minlength=n) >= _ALIKE
-    # Mirrored is what is mirrored against an image that is not, or the other way round.
+    # A pair is mirrored if exactly one of its images is mirrored against the third image.
     every, balance = linked @ linked, signed @ signed
     ways = [triu(every + balance, 1).tocoo(), triu(every - balance, 1).tocoo()]
     common = np.concatenate([way.data for way in ways])
@@ -105,20 +107,20 @@ Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]
 
 
 def _neighbours(orders: Sequence[NDArray[np.int64]]) -> list[Pairs]:
-    """Files at most as far apart as the next one of the same sitting may be."""
+    """Files no further apart than two consecutive files of one of several interleaved sessions."""
     steps = [(order[:-s], order[s:]) for order in orders for s in range(1, MOST_TURNS + 1)]
     return [(a, b, np.zeros(len(a), np.bool_)) for a, b in steps]
 
 
 def _alike(points: Keypoints) -> Pairs:
-    """Each image with those that share most words with it."""
+    """Each image with the images that share most words with it."""
     n, k = points.place.shape
     owner, which = np.nonzero(np.arange(k) < points.count[:, None])
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         plain, mirrored = _words(points, owner, which, pool)
         angle = points.angle[owner, which]
         rarity = _rarity(owner, plain, n)
-        # In the inverted file each word has the two orientations nearest to its own.
+        # In the inverted file each word has the two orientation bins nearest to its own.
         step = angle * (_TURNS / (2 * np.pi))
         beside = np.where(step % 1 < 0.5, step - 1, step + 1)
         both = np.concatenate([step, beside])
@@ -136,7 +138,7 @@ def _alike(points: Keypoints) -> Pairs:
 
 
 def _rarity(owner: NDArray[np.int64], word: NDArray[np.int64], n: int) -> NDArray[np.float32]:
-    """What each word weighs: the logarithm of how rare images are that have it; 0 where common."""
+    """Weight of each word: its inverse document frequency, 0 for common words."""
     seen = np.sort(owner * np.int64(_CENTRES**2) + word)
     seen = seen[np.diff(seen, prepend=-1) > 0] % _CENTRES**2
     frequency = np.bincount(seen, minlength=_CENTRES**2)
@@ -150,7 +152,7 @@ def _asked(
     mirrored: NDArray[np.int64],
     angle: NDArray[np.float32],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Rows, words and orientations of images as they are, row 2 * i, and mirrored, 2 * i + 1."""
+    """Rows, words and orientations of images, in row 2 * i, and of mirrored ones, in 2 * i + 1."""
     seen = np.concatenate([angle, np.float32(np.pi) - angle]) * np.float32(_TURNS / (2 * np.pi))
     return np.concatenate([2 * row, 2 * row + 1]), np.concatenate([plain, mirrored]), seen
 
@@ -172,7 +174,7 @@ def _table(
     step: NDArray[np.floating[Any]],
     rarity: NDArray[np.float32],
 ) -> Any:
-    """Sparse (rows, words x orientations): how much each word with its orientation weighs."""
+    """Sparse (rows, words x orientations): weight of each word with its orientation."""
     from scipy.sparse import csr_array
 
     column = word * _TURNS + np.floor(step).astype(np.int64) % _TURNS
@@ -185,7 +187,7 @@ def _table(
 
 
 def _most(shared: Any, start: int, stop: int) -> list[Pairs]:
-    """Of images `start` to `stop`, whose rows are `shared`, those most alike to each."""
+    """The images most similar to each of images `start` to `stop`, whose rows are `shared`."""
     found: list[Pairs] = []
     per = 2 * _TURNS
     for image in range(start, stop):
@@ -193,8 +195,8 @@ def _most(shared: Any, start: int, stop: int) -> list[Pairs]:
         own = slice(rows[0], rows[-1])
         weight, other = shared.data[own].copy(), shared.indices[own]
         weight[other == image] = 0
-        many = min(len(weight), _ALIKE * 6)  # one image may be alike under several rotations
-        near = np.flatnonzero(weight > weight.max(initial=0) / 2)  # usually enough, and few
+        many = min(len(weight), _ALIKE * 6)  # an image may be similar under several rotations
+        near = np.flatnonzero(weight > weight.max(initial=0) / 2)  # usually few, and enough
         if len(near) < many:
             near = np.arange(len(weight))
         top = near[np.argpartition(-weight[near], many - 1)[:many]] if many else near

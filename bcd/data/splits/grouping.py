@@ -1,4 +1,4 @@
-"""Splits that keep together what belongs together: slides, overlaps, neighbours in file order."""
+"""Splits that keep related images together: slides, overlaps, neighbours in file order."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from bcd.errors import BcdError
 
 Indices = NDArray[np.int64]
 
-_NEAR = 0.01  # of a class's share: near enough to stop looking for a better choice of groups
+_NEAR = 0.01  # deviation from a class's share at which the search for better groups stops
 _TRIES = 100
 
 
 def name_groups(catalog: Catalog, cfg: SplitConfig, profile: DataProfile | None) -> tuple[str, ...]:
-    """Names the group of each image as `split.groups` says.
+    """Names the group of each image, as configured by `split.groups`.
 
     Raises:
-        BcdError: Groups are to be given, and an image has none.
+        BcdError: `split.groups` is `given`, and an image has no group.
     """
     if cfg.groups == "auto":
         assert profile is not None
@@ -37,15 +37,15 @@ def name_groups(catalog: Catalog, cfg: SplitConfig, profile: DataProfile | None)
     missing = sum(not name for name in names)
     if missing:
         raise BcdError(
-            f"split=grouped wants a group for each image, {missing} of {len(names)} have none: "
+            f"split=grouped requires a group for each image, {missing} of {len(names)} have none: "
             "set data.group_pattern=<regular expression on the path>, give data.root a CSV with a "
-            "column 'group', or say split.groups=auto (likely slides) or split.groups=blocks"
+            "column 'group', or set split.groups=auto (estimated slides) or split.groups=blocks"
         )
     return names
 
 
 def name_blocks(catalog: Catalog, size: int) -> tuple[str, ...]:
-    """Runs of `size` neighbours in file order; a short rest belongs to the last run."""
+    """Runs of `size` neighbours in file order; a short remainder belongs to the last run."""
     names = [""] * len(catalog.images)
     for label, name in enumerate(catalog.classes):
         order = file_order(catalog, label)
@@ -56,9 +56,9 @@ def name_blocks(catalog: Catalog, size: int) -> tuple[str, ...]:
 
 
 def settled_blocks(catalog: Catalog, size: int, profile: DataProfile | None) -> tuple[str, ...]:
-    """Blocks by name, where each set of images that overlap is moved as a whole into one of them.
+    """Blocks by name; each set of overlapping images is moved as a whole into one block.
 
-    Where blocks end is a convention, that images overlap is seen.
+    The boundaries of blocks are arbitrary, whereas overlaps are observed.
     """
     names = name_blocks(catalog, size)
     if profile is None:
@@ -72,12 +72,12 @@ def settled_blocks(catalog: Catalog, size: int, profile: DataProfile | None) -> 
 def hang_together(
     names: Sequence[str], labels: Sequence[int], profile: DataProfile | None
 ) -> tuple[Indices, list[Overlap]]:
-    """What must not be parted: groups, joined where images of both overlap.
+    """Sets of images that must not be split: groups, joined where their images overlap.
 
     Args:
-        names: Group of each image; one without a name is a group of its own.
-        labels: Class of each.
-        profile: Of the images; None where overlaps are not known.
+        names: Group of each image; an image without a name is a group of its own.
+        labels: Class of each image.
+        profile: Of the images; None if overlaps are unknown.
 
     Returns:
         Number of each image's set, (n,), and the overlaps that were cut to keep sets small.
@@ -92,11 +92,11 @@ def hang_together(
 def part_groups(
     indices: Indices, labels: Indices, groups: Indices, share: float, seed: int
 ) -> tuple[Indices, Indices]:
-    """Divides indices into (the rest, about a share of each class), groups kept whole.
+    """Divides indices into (the rest, about a share of each class), without splitting groups.
 
-    Sets of classes that no group links are chosen apart. Groups are taken one by one while each
-    brings the classes nearer to the share, in several orders drawn with the seed, until every
-    class is near enough; else the best is taken.
+    Sets of classes that are not linked by a group are handled separately. Groups are added one by
+    one while each brings the classes closer to the share, in several random orders, until every
+    class is close enough; otherwise the best choice is used.
     """
     tables, found = _tables(indices, labels, groups)
     generator = np.random.default_rng(seed)
@@ -116,7 +116,7 @@ def _tables(indices: Indices, labels: Indices, groups: Indices) -> tuple[Indices
 
 
 def _linked(present: NDArray[np.bool_]) -> list[Indices]:
-    """Rows of (groups, classes) by the sets of classes that hang together."""
+    """Rows of (groups, classes) by sets of classes that are linked by groups."""
     from scipy.sparse.csgraph import connected_components
 
     links = present.T.astype(np.int64) @ present
@@ -127,19 +127,19 @@ def _linked(present: NDArray[np.bool_]) -> list[Indices]:
 def _choose(
     tables: Indices, share: float, generator: np.random.Generator, rows: Indices
 ) -> list[int]:
-    """The rows of one set of classes that come nearest to the share; never all of them."""
+    """The rows of one set of classes that come closest to the share; never all of them."""
     total = tables.sum(axis=0)
     goal, scale = share * total, np.maximum(total, 1)
     best: tuple[float, list[int]] = (np.inf, [])
     possible = total > 0
     for attempt in range(_TRIES):
         order = generator.permutation(len(tables))
-        if attempt % 2 == 0:  # large ones first leave small ones to fill the rest
+        if attempt % 2 == 0:  # large groups first, so that small ones fill the rest
             sizes = tables.sum(axis=1)
             order = order[np.argsort([-int(sizes[i]).bit_length() for i in order], kind="stable")]
         taken = _take(tables[order], goal, scale)
         have = tables[order[taken]].sum(axis=0)
-        # A part without a class serves nobody, be the others as near as they may.
+        # A set that lacks a class is useless, however close the other classes are.
         far = (
             np.abs((have - goal) / scale).max() + (possible & ~((have > 0) & (have < total))).sum()
         )
@@ -166,10 +166,10 @@ def _take(tables: Indices, goal: NDArray[np.float64], scale: Indices) -> list[in
 def part_blocks(catalog: Catalog, cfg: SplitConfig, profile: DataProfile | None) -> list[str]:
     """Subsets by contiguous blocks of each class's file order.
 
-    The test part is one block: fold `split.fold` of `split.folds`, or `split.test` of the class at
-    a place that the seed decides. Val is the block next to it on its longer side. Between any two
-    parts `split.embargo` files are left out, and so is whatever overlaps an image of a part that
-    counts more (test before val before train).
+    The test set is one block: fold `split.fold` of `split.folds`, or a share `split.test` of the
+    class at a random position. The val set is the adjacent block on the longer side. Between any
+    two sets `split.embargo` files are left out. Images that overlap one of a set with precedence
+    (test before val before train) are left out too.
     """
     subsets = ["excluded"] * len(catalog.images)
     generator = np.random.default_rng(cfg.seed)
@@ -186,7 +186,7 @@ def part_blocks(catalog: Catalog, cfg: SplitConfig, profile: DataProfile | None)
 def _spans(
     n: int, cfg: SplitConfig, generator: np.random.Generator
 ) -> list[tuple[str, tuple[int, int]]]:
-    """(part, (start, stop)) of each block of a class of n files."""
+    """(subset, (start, stop)) of each block of a class of n files."""
     if cfg.folds is None:
         start = int(generator.integers(0, n - round(cfg.test * n) + 1))
         stop = start + round(cfg.test * n)
@@ -194,7 +194,7 @@ def _spans(
         start, stop = (cfg.fold * n // cfg.folds, (cfg.fold + 1) * n // cfg.folds)
     gap = cfg.embargo
     val = max(1, round(cfg.val * (n - (stop - start))))
-    if n - stop >= start:  # val stands behind the test part, else in front of it
+    if n - stop >= start:  # val follows the test set, else precedes it
         first = stop + gap
         after = [("val", (first, first + val)), ("train", (first + val + gap, n))]
         return [("train", (0, start - gap)), ("test", (start, stop)), *after]

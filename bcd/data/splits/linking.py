@@ -1,7 +1,8 @@
-"""Linking: which images belong together, by groups and by overlaps, in sets that a split can use.
+"""Linking: joins images into sets by groups and by overlaps, small enough for a split.
 
-Overlaps chain: one image overlaps the next, that one another, until a whole class hangs together.
-Such sets are cut where the overlap is least.
+Overlaps form chains: one image overlaps the next, which overlaps another, until a whole class is
+connected. Such sets are cut where the overlap is smallest (single-linkage clustering, as Kruskal's
+algorithm with a limit on the size of a set).
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from bcd.data.quality.overlaps import COPIES, Overlap
 
 Indices = NDArray[np.int64]
 
-# Of a class: a set of images that overlaps would make larger than the usual test part is cut, as it
-# could stand nowhere but in train.
+# Share of a class: a larger set of overlapping images than the usual test set is cut, as it could
+# only be in train.
 LARGEST = 0.3
-_FEW = 5  # images of a class: a set no larger is not cut, however small the class
+_FEW = 5  # images: a set of at most this size is not cut, however small the class
 
 
 def named_apart(names: Sequence[str]) -> list[str]:
@@ -29,9 +30,9 @@ def named_apart(names: Sequence[str]) -> list[str]:
 def link(
     groups: Indices, labels: Indices, pairs: Sequence[Overlap], largest: float = LARGEST
 ) -> tuple[Indices, list[Overlap]]:
-    """Joins groups that overlap, the strongest overlaps first, while no set grows too large.
+    """Joins overlapping groups, largest overlaps first, as long as no set becomes too large.
 
-    Groups are never cut, however large they are, and copies never parted.
+    Groups are never cut, however large they are, and copies are never separated.
 
     Args:
         groups: Number of each image's group, (n,).
@@ -40,7 +41,7 @@ def link(
         largest: Share of a class that a set may hold.
 
     Returns:
-        Number of each image's set, (n,), and the overlaps that were cut: both images are in
+        Number of each image's set, (n,), and the overlaps that were cut, whose images are in
         different sets.
     """
     sets = np.unique(groups, return_inverse=True)[1].astype(np.int64)
@@ -73,7 +74,7 @@ def settle(groups: Indices, sets: Indices) -> Indices:
     sets = np.unique(sets, return_inverse=True)[1]
     count = int(groups.max(initial=0)) + 1
     both, times = np.unique(sets * count + groups, return_counts=True)
-    order = np.lexsort((both, -times))  # of groups that hold as many the first
+    order = np.lexsort((both, -times))  # of equally large groups the first
     _, first = np.unique(both[order] // count, return_index=True)
     kept = (both[order] % count)[first]
     return np.asarray(kept[sets], np.int64)

@@ -1,8 +1,8 @@
-"""Likely slides: which images were probably taken in one sitting, where nobody wrote it down.
+"""Estimated slide groups: images probably taken in one acquisition session, if none is recorded.
 
-Images of a slide share its stain and light, and cameras number files in the order they are taken.
-Where several sittings were numbered in turns (every second or third file is of one), the stride is
-found first. None of this proves that two groups are two patients.
+Images of a slide share its stain and light, and cameras number files in the order of acquisition.
+If several sessions are interleaved (every second or third file belongs to one), the stride is
+estimated first. None of this proves that two groups are two patients.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from bcd.data.quality.profile import DataProfile
 from bcd.data.splits.linking import link, settle
 
 _STRIDES = range(1, MOST_TURNS + 1)
-_RUN = 12  # images of a run that are joined by file order before looks alone decide
-_LEAST = 8  # groups of a class, however small: with fewer no three parts can be made of them
-_ORDERED = 0.15  # least certainty at which file order is listened to
+_RUN = 12  # images per run joined by file order, before only image statistics decide
+_LEAST = 8  # groups per class, however small, so that three sets can be made of them
+_ORDERED = 0.15  # smallest certainty at which file order is used
 
 
 @dataclass(frozen=True)
 class Slides:
-    """Likely slides of a catalog.
+    """Estimated slide groups of a catalog.
 
     Attributes:
-        groups: Name of each image's likely slide; a slide has images of one class only.
-        strides: By class: every so many files the same sitting goes on.
-        certainty: By class: how much of the difference in stain and light between images is
-            absent between neighbours in file order; 0 where order tells nothing, 1 at the most.
+        groups: Name of each image's estimated slide; a slide has images of one class only.
+        strides: By class: number of interleaved sessions; files of one are this far apart.
+        certainty: By class: by how much neighbours in file order differ less in stain and light
+            than any two images; 0 if order is uninformative, at most 1.
     """
 
     groups: tuple[str, ...]
@@ -46,7 +46,7 @@ def likely_slides(catalog: Catalog, profile: DataProfile, size: int) -> Slides:
     Args:
         catalog: The images.
         profile: Of the same.
-        size: Images aimed at in a group, on average.
+        size: Intended average number of images in a group.
     """
     labels = np.asarray(catalog.labels, np.int64)
     joined = link(np.arange(len(labels)), labels, profile.overlaps)[0]
@@ -66,7 +66,7 @@ def likely_slides(catalog: Catalog, profile: DataProfile, size: int) -> Slides:
 
 
 def _standardised(statistics: ImageStatistics, order: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Light, and hue and strength of both stains, (n, 11), each of unit spread."""
+    """Light, and hue and strength of both stains, (n, 11), each with unit variance."""
     parts = [statistics.background[order].astype(np.float64)]
     for tone in (statistics.middle, statistics.dark):
         density = np.log((statistics.background[order] + 1.0) / (tone[order] + 1.0))
@@ -77,10 +77,10 @@ def _standardised(statistics: ImageStatistics, order: NDArray[np.int64]) -> NDAr
 
 
 def _stride(look: NDArray[np.float64]) -> tuple[int, float]:
-    """The stride at which neighbours are most alike, and how much more than any two images.
+    """The stride at which neighbours are most similar, and how much more than any two images.
 
-    This is one less von Neumann's ratio of mean square successive difference to variance, which
-    is near 1 where order means nothing.
+    This is one minus half of von Neumann's ratio of the mean square successive difference to the
+    variance (Ann Math Stat 1941;12:367); half of that ratio is near 1 if order is uninformative.
     """
     best = (1, 0.0)
     for stride in _STRIDES:
@@ -88,7 +88,7 @@ def _stride(look: NDArray[np.float64]) -> tuple[int, float]:
             break
         steps = look[stride:] - look[:-stride]
         certainty = 1 - float(np.square(steps).mean() / 2)
-        if certainty > best[1] + 0.02:  # a larger stride wants a reason
+        if certainty > best[1] + 0.02:  # prefer smaller strides
             best = (stride, round(certainty, 3))
     return best
 
@@ -100,20 +100,20 @@ def _group(
 
     Args:
         look: Of each image, (n, d).
-        count: Groups wanted.
-        stride: Of the sittings that take turns; 0 leaves order out.
-        joined: Number of each image's set of overlapping ones, (n,): they lie on one slide.
+        count: Number of groups.
+        stride: Number of interleaved sessions; 0 ignores file order.
+        joined: Number of each image's set of overlapping images, (n,), which lie on one slide.
     """
     n = len(look)
     if count < 2 or n < 3:
         return np.zeros(n, np.int64)
-    # Where runs end is a guess, that images overlap is seen: the guess gives way.
+    # The ends of runs are estimated, whereas overlaps are observed, so overlaps take precedence.
     runs = settle(_runs(look, stride), joined) if stride else joined
     runs = np.unique(runs, return_inverse=True)[1].astype(np.int64)
     means = np.stack([look[runs == run].mean(axis=0) for run in range(runs.max() + 1)])
     if len(means) <= count:
         return runs
-    # Sittings that look alike are joined: rather two slides in one group than one in two.
+    # Similar sessions are joined: better two slides in one group than one slide in two groups.
     from sklearn.cluster import KMeans
 
     alike = KMeans(count, n_init=4, random_state=0).fit(means, sample_weight=np.bincount(runs))
@@ -121,7 +121,7 @@ def _group(
 
 
 def _runs(look: NDArray[np.float64], stride: int) -> NDArray[np.int64]:
-    """Cuts each of the sequences that take turns where stain or light jump."""
+    """Cuts each interleaved sequence where stain or light jump (Ward, JASA 1963;58:236)."""
     from scipy.sparse import diags_array
 
     runs = np.zeros(len(look), np.int64)

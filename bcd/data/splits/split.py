@@ -1,4 +1,4 @@
-"""Decides which image is train, val or test."""
+"""Assigns each image to the train, val or test set."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Split:
 
     Attributes:
         subsets: One of `SUBSETS` for each image, in the catalog's order.
-        groups: Slide, patient or block of each image; empty where unknown.
-        clusters: What each image's errors may have in common with others: its group, joined where
-            images overlap. The bootstrap draws these. Empty for an image of its own.
-        cut: Number of overlaps that were cut, as they would have made a cluster too large.
+        groups: Slide, patient or block of each image; empty if unknown.
+        clusters: Set of images whose errors may be correlated: the image's group, joined with
+            others where images overlap. The bootstrap resamples clusters. Empty for a single image.
+        cut: Number of overlaps that were cut because they would have made a cluster too large.
     """
 
     subsets: tuple[str, ...]
@@ -44,7 +44,7 @@ class Split:
     cut: int = 0
 
     def indices(self, subset: str) -> list[int]:
-        """Indices of a subset's images, ascending; `all` is every image not excluded."""
+        """Indices of a subset's images, ascending; `all` means every image that is not excluded."""
         if subset == "all":
             return [i for i, s in enumerate(self.subsets) if s != "excluded"]
         return [i for i, s in enumerate(self.subsets) if s == subset]
@@ -54,7 +54,7 @@ class Split:
         return [self.clusters[i] if self.clusters else "" for i in self.indices(subset)]
 
     def hashes(self, catalog: Catalog) -> dict[str, list[str]]:
-        """`<sha256> <class>` of each subset's images, as often as there are copies of one."""
+        """`<sha256> <class>` of each subset's images, repeated for copies of a file."""
         return {
             subset: [_recorded(catalog, i) for i in self.indices(subset)] for subset in SUBSETS[:3]
         }
@@ -75,18 +75,19 @@ class Split:
 
 
 def make_split(catalog: Catalog, cfg: SplitConfig, profile: DataProfile | None = None) -> Split:
-    """Splits a catalog as the `split` group says.
+    """Splits a catalog as configured by the `split` group.
 
     Args:
         catalog: The images.
         cfg: `split.test` is a share of all images, `split.val` of what is left for training.
-        profile: Of the same images; without one overlaps are not known, and may be parted.
+        profile: Of the same images; without it overlaps are unknown, and overlapping images may be
+            in different sets.
 
     Returns:
-        The split; every class is in train, val and test.
+        The split; each of train, val and test contains every class.
 
     Raises:
-        BcdError: A class is too small, or groups or a subset are wanting.
+        BcdError: A class is too small, or groups or a subset are missing.
     """
     labels = np.array(catalog.labels)
     groups = tuple(image.group for image in catalog.images)
@@ -110,7 +111,7 @@ def make_split(catalog: Catalog, cfg: SplitConfig, profile: DataProfile | None =
 
 
 def name_clusters(together: np.ndarray, catalog: Catalog, groups: Sequence[str]) -> tuple[str, ...]:
-    """Names clusters by the group or path of their first image; one of its own keeps its group."""
+    """Names clusters by the group or path of their first image; a single image keeps its group."""
     sizes, names = Counter(together.tolist()), dict[int, str]()
     for image, number, group in zip(catalog.images, together.tolist(), groups, strict=True):
         names.setdefault(number, group or (image.path if sizes[number] > 1 else ""))
@@ -131,7 +132,7 @@ def _by_chance(labels: np.ndarray, together: np.ndarray | None, cfg: SplitConfig
 
 
 def far_from_share(catalog: Catalog, split: Split, cfg: SplitConfig) -> list[str]:
-    """Says of which classes the test part holds more or less than was asked for, by 3 points."""
+    """Lists classes whose share in the test set is over 3 points from the configured one."""
     if cfg.kind == "csv":
         return []
     wanted = 1 / cfg.folds if cfg.folds and cfg.kind in FOLDED else cfg.test
@@ -139,7 +140,7 @@ def far_from_share(catalog: Catalog, split: Split, cfg: SplitConfig) -> list[str
     said = []
     for label, (name, count) in enumerate(catalog.counts().items()):
         share = tested[label] / count
-        # Of a small class no whole number of images may come within three points.
+        # For a small class, no whole number of images may be within three points.
         if abs(share - wanted) > max(_FAR, 1 / count):
             said.append(f"test holds {share:.0%} of {name}, not {wanted:.0%}")
     return said
@@ -151,12 +152,12 @@ _FAR = 0.03
 def recorded_indices(catalog: Catalog, recorded: Sequence[str]) -> list[int]:
     """Finds images by sha256, each as often as its hash is listed.
 
-    Copies of one file may stand in different subsets and under different classes: those of the
-    recorded class are taken first, another only where a recorded image has another class now.
+    Copies of one file may be in different subsets and classes. Copies of the recorded class are
+    taken first, others only if a recorded image now has another class.
 
     Args:
         catalog: The images.
-        recorded: As `Split.hashes` lists a subset's.
+        recorded: Images of a subset, as listed by `Split.hashes`.
 
     Returns:
         Their indices, ascending.
@@ -192,7 +193,7 @@ def sha256_of(recorded: str) -> str:
 def _part(
     indices: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Divides indices into (the rest, a share of them), stratified, groups kept whole."""
+    """Divides indices into (the rest, a share of them), stratified, without splitting groups."""
     if groups is not None:
         return part_groups(indices, labels, groups, share, seed)
     from sklearn.model_selection import train_test_split
@@ -205,11 +206,11 @@ def _part(
         )
     except ValueError as error:
         raise BcdError(
-            f"{count} of {len(indices)} images cannot be set aside so that each of {classes} "
-            "classes is on both sides: change split.test, split.val or split.folds, or give more "
+            f"{count} of {len(indices)} images cannot be held out so that each of {classes} "
+            "classes is on both sides: change split.test, split.val or split.folds, or add "
             "images"
         ) from error
-    # A class too rare for its share to round to an image gets one all the same.
+    # A class too rare for its share to round to one image still gets one.
     absent = sorted(set(labels[rest]) - set(labels[part]))
     moved = [rest[labels[rest] == label][0] for label in absent]
     return np.setdiff1d(rest, moved), np.union1d(part, moved).astype(indices.dtype)
@@ -228,13 +229,13 @@ def _fold(
 
 
 def _from_csv(catalog: Catalog, file: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Subsets and groups named by a CSV of split.csv's form, or by the catalog's own CSV."""
+    """Subsets and groups from a CSV in the format of split.csv, or from the catalog's own CSV."""
     if file is None:
         groups = tuple(image.group for image in catalog.images)
         subsets = np.array([p.subset for p in catalog.images], dtype=object)
         if not any(subsets):
             raise BcdError(
-                "split=csv wants split.file=<a split.csv>, or a data.root CSV with a column 'split'"
+                "split=csv needs split.file=<a split.csv>, or a data.root CSV with a column 'split'"
             )
         source = "column 'split'"
     else:
@@ -255,12 +256,12 @@ def _check_sizes(catalog: Catalog, cfg: SplitConfig) -> None:
         if count < least:
             raise BcdError(
                 f"class '{name}' has {count} usable image{'s' * (count != 1)} in {catalog.root}: "
-                f"split={cfg.kind} wants {least} or more of each class"
+                f"split={cfg.kind} requires at least {least} of each class"
             )
 
 
 def other_split(cfg: SplitConfig) -> str:
-    """What may be changed so that the parts hold other images; only what the split heeds."""
+    """Settings to change for a different split; only those that this kind of split uses."""
     if cfg.kind == "csv":
         return "another split.file" if cfg.file else "other values in the CSV's column 'split'"
     keys = cfg.read_of("seed", "test", "val", "fold", "group_size", "embargo")
@@ -274,5 +275,5 @@ def _check_classes(catalog: Catalog, split: Split, cfg: SplitConfig) -> None:
         absent = [name for i, name in enumerate(catalog.classes) if i not in present]
         if absent:
             raise BcdError(
-                f"the {subset} part has no image of class '{absent[0]}': give {other_split(cfg)}"
+                f"the {subset} set has no image of class '{absent[0]}': give {other_split(cfg)}"
             )

@@ -1,4 +1,4 @@
-"""Reads which subset and group each image is in from a CSV of the form of split.csv."""
+"""Reads the subset and group of each image from a CSV in the format of split.csv."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from bcd.storage import written_path
 
 
 class Place(NamedTuple):
-    """What a file says of an image: its subset and its group, either may be empty."""
+    """Subset and group of an image in a file; either may be empty."""
 
     subset: str = ""
     group: str = ""
 
 
 def read_places(catalog: Catalog, file: Path) -> list[Place]:
-    """Matches rows to images by path, and where a path is not known by sha256.
+    """Matches rows to images by path, or by sha256 if the path is unknown.
 
     Args:
         catalog: The images.
         file: CSV with the columns path and subset, and optionally group and sha256.
 
     Returns:
-        The place of each image; empty where the file does not name it. Where the file names no
-        group, it is the catalog's.
+        The place of each image; empty if the file does not list it. Without a group in the file,
+        the catalog's group is used.
 
     Raises:
         ConfigError: The file cannot be opened.
-        BcdError: It is no such CSV, lists one path in two subsets or groups, names none of the
-            images, or names another group than the catalog.
+        BcdError: It is not such a CSV, lists one path in two subsets or groups, lists none of the
+            images, or gives an image another group than the catalog.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
@@ -45,10 +45,10 @@ def read_places(catalog: Catalog, file: Path) -> list[Place]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise BcdError(f"split.file={file}: not a CSV in UTF-8") from error
     if not rows or not {"path", "subset"} <= set(rows[0]):
-        raise BcdError(f"split.file={file}: wants the columns path and subset")
+        raise BcdError(f"split.file={file}: requires the columns path and subset")
     by_path: dict[str, Place] = {}
     for line, row in enumerate(rows, start=2):
-        row["path"] = normpath(row["path"] or "")  # one path in two spellings is one path
+        row["path"] = normpath(row["path"] or "")  # different spellings of one path
         place = Place(row["subset"], row.get("group") or "")
         before = by_path.setdefault(row["path"], place)
         for name, now, then in zip(Place._fields, place, before, strict=True):
@@ -73,12 +73,12 @@ def read_places(catalog: Catalog, file: Path) -> list[Place]:
 
 
 def _with_groups(catalog: Catalog, file: Path, places: Sequence[Place]) -> list[Place]:
-    """Adds the catalog's groups; to follow either of two that differ would part the other's."""
+    """Adds the catalog's groups; if both differ, following one would split the other's groups."""
     for image, place in zip(catalog.images, places, strict=True):
         if place.group and image.group and place.group != image.group:
             raise BcdError(
-                f"split.file={file}: {image.path} is of group '{place.group}' there, but of "
-                f"'{image.group}' by data.root or data.group_pattern; leave one of the two out"
+                f"split.file={file}: {image.path} is in group '{place.group}' there, but in "
+                f"'{image.group}' by data.root or data.group_pattern; remove one of the two"
             )
     return [
         place._replace(group=place.group or image.group)
@@ -87,7 +87,7 @@ def _with_groups(catalog: Catalog, file: Path, places: Sequence[Place]) -> list[
 
 
 def _next(places: list[Place]) -> Place:
-    """Takes the next of a hash's places; the last serves for any further copy of the file."""
+    """Takes the next place of a hash; the last one is used for any further copies of the file."""
     if not places:
         return Place()
     return places.pop(0) if len(places) > 1 else places[0]

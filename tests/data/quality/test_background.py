@@ -1,4 +1,4 @@
-"""The colours of the background are those of empty glass, and know nothing of the cells."""
+"""The colours of the background are those of background, and know nothing of the cells."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Pixels = NDArray[np.uint8]
 
 
 def drawn(number: int) -> Pixels:
-    """A smear whose slide, and with it light and glass, tells nothing of its cells."""
+    """A smear whose slide, and with it light and background, says nothing of its cells."""
     return draw_smear(CLASS_NAMES[number % 4], slide=number // 4 % 40, index=number)
 
 
@@ -48,19 +48,20 @@ def test_the_background_does_not_tell_how_much_is_stained_and_the_whole_image_do
     stained = np.asarray([cells(image).mean() for image in images])
     statistics = [describe(photographed(image)) for image in images]
     found = {
-        n: np.stack([look[n] for look in statistics]) for n in ("quantiles", "patches", "glass")
+        n: np.stack([look[n] for look in statistics])
+        for n in ("quantiles", "patches", "background_quantiles")
     }
-    seen = np.isfinite(found["glass"]).all(axis=1)
+    seen = np.isfinite(found["background_quantiles"]).all(axis=1)
     assert seen.mean() > 0.97
     assert explained(found["quantiles"], stained) > 0.6
     assert explained(found["patches"], stained) < 0.3
-    assert explained(found["glass"][seen], stained[seen]) < 0.1
+    assert explained(found["background_quantiles"][seen], stained[seen]) < 0.1
     # The share that is masked is known, and kept apart from the colours.
     masked = np.stack([look["stained"] for look in statistics])
     assert np.corrcoef(masked, stained)[0, 1] > 0.8
 
 
-def test_colours_are_those_of_the_glass_in_uneven_light() -> None:
+def test_colours_are_those_of_the_background_in_uneven_light() -> None:
     for number in range(12):
         image = drawn(number)
         shade = np.linspace(1, 0.9, 224)[None, :, None]
@@ -83,7 +84,7 @@ def test_a_halo_around_cells_does_not_reach_the_colours() -> None:
         np.testing.assert_allclose(after, before, atol=2)
 
 
-def test_more_cells_on_the_same_glass_change_nothing() -> None:
+def test_more_cells_on_the_same_background_change_nothing() -> None:
     rng = np.random.default_rng(0)
     glass = np.clip(rng.normal([235, 230, 240], 2, (224, 224, 3)), 0, 255).astype(np.uint8)
     found, shares = [], []
@@ -109,7 +110,7 @@ def full(image: Pixels) -> Pixels:
 
 
 def one_cell(image: Pixels) -> Pixels:
-    """One cell that leaves but the corners free, where the glass is."""
+    """One cell that leaves but the corners free, where the background is."""
     cv2.circle(image, (112, 112), 118, (200, 140, 190), -1)
     cv2.circle(image, (112, 112), 50, (110, 60, 150), -1)
     return image

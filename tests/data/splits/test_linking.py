@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from bcd.audit.leaks import find_leaks
-from bcd.audit.pairs import parted
+from bcd.audit.pairs import cross_set_pairs
 from bcd.config.compose import with_defaults
 from bcd.config.schema import SplitConfig
 from bcd.data.quality.overlaps import Overlap
@@ -89,7 +89,7 @@ def test_what_a_cut_chain_leaks_is_counted() -> None:
         assert split.cut > 0
         assert set(found.all) == leaking(split, profile)
         assert 0 < len(found.all) <= 2 * split.cut
-        assert len(parted(profile, split)) <= split.cut
+        assert len(cross_set_pairs(profile, split)) <= split.cut
     blocked = make_split(catalog, with_defaults(SplitConfig, kind="blocked", embargo=2), profile)
     assert leaking(blocked, profile) == set()
 
@@ -103,7 +103,7 @@ def test_leaks_into_train_and_val_are_counted_apart() -> None:
     profile = profiled(made_up_statistics(np.zeros(8, np.int64), 1, 0), pairs)
     found = find_leaks(profile, [0, 1, 2], [3], [4, 5, 6, 7])
     assert (found.train, found.val, found.all) == ((4, 5), (5,), [4, 5])
-    assert found.told == "2 of 4 test images overlap one in train or val (2 in train, 1 in val)"
+    assert found.summary == "2 of 4 test images overlap one in train or val (2 in train, 1 in val)"
 
 
 def test_images_that_overlap_are_one_cluster_of_a_random_split() -> None:

@@ -21,7 +21,7 @@ def test_the_copy_of_the_recorded_class_is_taken() -> None:
         assert other in recorded_indices(catalog, recorded["train"])
 
 
-def test_a_image_that_changed_its_class_is_still_found() -> None:
+def test_an_image_that_changed_its_class_is_still_found() -> None:
     catalog = made_up_catalog([3, 3])
     recorded = Split(("test",) * 6).hashes(catalog)["test"]
     relabelled = tuple(replace(p, label=1 - p.label) for p in catalog.images)

@@ -32,7 +32,16 @@ def made_up_statistics(slide: np.ndarray, spread: float, seed: int) -> ImageStat
         "middle": tones(130, 190),
         "dark": tones(60, 120),
     }
-    names = ("pixels", "grey", "tiny", "quantiles", "glass", "stained", "patches", "corners")
+    names = (
+        "pixels",
+        "grey",
+        "tiny",
+        "quantiles",
+        "background_quantiles",
+        "stained",
+        "patches",
+        "corners",
+    )
     columns |= dict.fromkeys(
         (*names, "frame", "encoding", "brightness", "sharpness"), np.zeros((count, 1))
     )
@@ -55,7 +64,7 @@ def in_sittings(turns: int, seed: int, count: int = 240, slides: int = 6) -> np.
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
-def test_sittings_that_take_turns_are_told_apart(turns: int) -> None:
+def test_interleaved_sessions_are_separated(turns: int) -> None:
     for seed in range(5):
         slide = in_sittings(turns, seed)
         catalog = made_up_catalog([len(slide)])
@@ -66,7 +75,7 @@ def test_sittings_that_take_turns_are_told_apart(turns: int) -> None:
         assert adjusted_rand_score(slide, found.groups) > 0.8
 
 
-def test_order_without_meaning_is_not_believed() -> None:
+def test_an_uninformative_order_is_ignored() -> None:
     for seed in range(10):
         slide = np.random.default_rng(seed).integers(0, 6, 240)
         catalog = made_up_catalog([240])
@@ -76,7 +85,7 @@ def test_order_without_meaning_is_not_believed() -> None:
         assert adjusted_rand_score(slide, found.groups) > 0.5
 
 
-def test_overlaps_are_on_one_likely_slide_and_classes_on_none() -> None:
+def test_overlaps_are_on_one_estimated_slide_and_classes_on_none() -> None:
     slide = in_sittings(1, 0)
     catalog = made_up_catalog([120, 120])
     statistics = made_up_statistics(slide, 6, 0)

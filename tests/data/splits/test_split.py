@@ -155,7 +155,7 @@ def test_grouped_wants_a_group_for_each_image() -> None:
 
 def test_too_few_groups_are_an_error_that_names_the_part() -> None:
     catalog = made_up_catalog([20, 20], ["s1", "s2"] * 20)
-    with pytest.raises(BcdError, match="the val part has no image of class"):
+    with pytest.raises(BcdError, match="the val set has no image of class"):
         make_split(catalog, with_defaults(SplitConfig, kind="grouped", test=0.5))
 
 
@@ -257,7 +257,7 @@ def test_a_catalog_may_bring_its_own_subsets() -> None:
     own = [replace(p, subset=s) for p, s in zip(catalog.images, subsets, strict=True)]
     split = make_split(replace(catalog, images=tuple(own)), with_defaults(SplitConfig, kind="csv"))
     assert split.subsets == tuple(s or "excluded" for s in subsets)
-    with pytest.raises(BcdError, match=r"split=csv wants split\.file="):
+    with pytest.raises(BcdError, match=r"split=csv needs split\.file="):
         make_split(catalog, with_defaults(SplitConfig, kind="csv"))
     odd = tuple(replace(p, subset="tset") for p in own)
     with pytest.raises(BcdError, match=r"unknown subset 'tset'; known are train, val, test"):
@@ -268,14 +268,14 @@ def test_a_catalog_may_bring_its_own_subsets() -> None:
     ("content", "message"),
     [
         (b"path,subset\nclass0/0000.png,tset\n", "unknown subset 'tset'"),
-        (b"path,class\nclass0/0000.png,a\n", "wants the columns path and subset"),
-        (b"", "wants the columns path and subset"),
+        (b"path,class\nclass0/0000.png,a\n", "requires the columns path and subset"),
+        (b"", "requires the columns path and subset"),
         (
             b"path,subset\na.png,train\na.png,test\n",
             "line 3: a.png is in subset 'test', but in 'train' on",
         ),
         (b"path,subset\nelsewhere.png,train\n", "none of its images is in"),
-        (b"path,subset\nclass0/0000.png,train\n", "train part has no image of class 'class1'"),
+        (b"path,subset\nclass0/0000.png,train\n", "train set has no image of class 'class1'"),
         (b"\x89PNG\r\n\x1a\n\xff\xfe", "not a CSV"),
     ],
 )

@@ -88,8 +88,8 @@ def test_where_a_split_file_names_no_group_the_images_own_serves(tmp_path: Path)
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ([*GROUPS[:-1], "q"], r"class1/0023\.png is of group 'q' there, but of 'p5-3' by data"),
-        ([f"other {g}" for g in GROUPS], "is of group 'other p0-0' there"),
+        ([*GROUPS[:-1], "q"], r"class1/0023\.png is in group 'q' there, but in 'p5-3' by data"),
+        ([f"other {g}" for g in GROUPS], "is in group 'other p0-0' there"),
     ],
 )
 def test_groups_that_contradict_those_of_the_images_are_refused(
@@ -134,4 +134,4 @@ def test_groups_of_a_split_file_do_not_establish_that_patients_are_apart(
     assert check.finding.startswith(NOT_ESTABLISHED)
     count = len(set(groups))
     assert f"{count} groups (split.file's column 'group'); {parted} groups are in" in check.finding
-    assert "does not say whether they are patients or likely slides" in check.finding
+    assert "does not say whether they are patients or estimated slide groups" in check.finding

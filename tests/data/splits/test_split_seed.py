@@ -12,16 +12,17 @@ from hydra import compose, initialize_config_dir
 from bcd.cli.overrides import unknown_key
 from bcd.config.compose import with_defaults
 from bcd.config.schema import SplitConfig
-from bcd.sweeps.configurations import fold, rank
-from bcd.sweeps.exposure import Seen, find_seen, seen_text
-from bcd.sweeps.finalize import finalize_sweep, reproducing
+from bcd.sweeps.configurations import group_trials
+from bcd.sweeps.exposure import Exposure, exposure_text, find_exposure
+from bcd.sweeps.finalize_sweep import finalize_sweep, reproduce_command
+from bcd.sweeps.ranking import rank
 from bcd.sweeps.trials import Trial, read_trials, run_trial
-from bench.seeds import Seeds, count_parts, spreads, varied
+from bench.seeds import Seeds, count_test_sets, spreads, varied
 from tests.helpers.harness import CONF, SMALL, audit_config, train_config
 from tests.sweeps.test_sweeps import record, trial
 
 KINDS = sorted(file.stem for file in (CONF / "split").glob("*.yaml"))
-SEEN = "ranking has seen test images of other splits"
+SEEN = "ranking used test images"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -73,7 +74,7 @@ def test_runs_that_differ_in_seed_share_the_split(by_seed: Path, by_split: Path)
         assert parts(by_split / "0")[part] != parts(by_split / "1")[part]
 
 
-def test_a_ranking_over_splits_says_what_it_has_seen(
+def test_a_ranking_over_splits_states_its_exposure(
     by_split: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert finalize_sweep(by_split) == 0
@@ -82,11 +83,11 @@ def test_a_ranking_over_splits_says_what_it_has_seen(
     tested = runs[0]["test"] | runs[1]["test"]
     val, train = (tested & (runs[0][part] | runs[1][part]) for part in ("val", "train"))
     assert val and train
-    n = f"the best configuration's {len(tested)} different test images"
-    told = f"{SEEN}: of {n} {len(val)} are val in another run"
-    assert f"the {told}" in said and f"and {len(train)} are train in one" in said
+    n = f"the best configuration's {len(tested)} distinct test images"
+    told = f"{SEEN}: of {n}, {len(val)} are in val of another run"
+    assert f"the {told}" in said and f"and {len(train)} are in train of one" in said
     assert told in unescape((by_split / "leaderboard.html").read_text())
-    assert "used for the best configuration alone" not in said
+    assert "used for the best configuration only" not in said
     reports = [
         (file.parent / "report.html").read_text() for file in by_split.glob("*/metrics.json")
     ]
@@ -103,14 +104,14 @@ def test_a_ranking_over_one_split_says_nothing_of_the_kind(
     assert finalize_sweep(by_seed) == 0
     said = capsys.readouterr().err
     assert "split" not in said.partition("best on val")[2]
-    assert "the test part was used for the best configuration alone, after the ranking" in said
+    assert "the test set was used for the best configuration only, after the ranking" in said
     for text in [said, *(file.read_text() for file in by_seed.glob("**/*.html"))]:
-        assert SEEN not in text and "split differently" not in text
+        assert SEEN not in text and "different splits" not in text
 
 
 def test_the_benchmark_counts_different_test_parts(by_split: Path, by_seed: Path) -> None:
-    assert count_parts([by_seed / "0", by_seed / "1"]) == "one test part"
-    assert count_parts([by_split / name for name in "0123"]) == "2 different test parts"
+    assert count_test_sets([by_seed / "0", by_seed / "1"]) == "one test set"
+    assert count_test_sets([by_split / name for name in "0123"]) == "2 different test sets"
 
 
 def leave_split(folder: Path, one: Trial, test: set[int], val: set[int]) -> None:
@@ -126,37 +127,37 @@ def leave_split(folder: Path, one: Trial, test: set[int], val: set[int]) -> None
         (
             [{3}, {0}],
             2,
-            f"{SEEN}: of the best configuration's 6 different test images 2 are val in another",
+            f"{SEEN}: of the best configuration's 6 distinct test images, 2 are in val of another",
         ),
         (
             [{9}, {8}],
             2,
-            "of the best configuration's 6 different test images none is val in another",
+            "of the best configuration's 6 distinct test images, none is in val of another",
         ),
-        ([{3}, {0}], 1, "of their 6 different test images 2 are val and 4 are train in another"),
+        ([{3}, {0}], 1, "of their 6 distinct test images, 2 are in val and 4 in train of another"),
     ],
 )
-def test_what_was_seen_is_counted(
+def test_exposure_is_counted(
     val: list[set[int]], configurations: int, told: str, tmp_path: Path
 ) -> None:
     """Runs 0 and 1 of the best configuration test 0, 1, 2 and 3, 4, 5."""
     runs = [trial(str(number), f"split.seed={number}", number, 0.9, n=12) for number in range(2)]
     for number, one in enumerate(runs):
         leave_split(tmp_path, one, {3 * number, 3 * number + 1, 3 * number + 2}, val[number])
-    seen = find_seen(tmp_path, runs, runs, configurations)
+    seen = find_exposure(tmp_path, runs, runs, configurations)
     others = sum(3 - len(v & t) for v, t in zip(val, ({3, 4, 5}, {0, 1, 2}), strict=True))
     hidden = 6 - others
-    assert seen == Seen(6, hidden, others, configurations)
-    assert told in seen_text(seen)
+    assert seen == Exposure(6, hidden, others, configurations)
+    assert told in exposure_text(seen)
 
 
-def test_runs_that_share_a_split_have_seen_nothing(tmp_path: Path) -> None:
+def test_runs_with_the_same_split_have_no_exposure(tmp_path: Path) -> None:
     runs = [trial(str(number), f"seed={number}", number, 0.9, n=12) for number in range(2)]
     for one in runs:
         leave_split(tmp_path, one, {0, 1}, {2, 3})
-    seen = find_seen(tmp_path, runs, runs, 2)
-    assert seen == Seen(2, 0, 0, 2)
-    assert seen_text(seen) == seen_text(None) == ""
+    seen = find_exposure(tmp_path, runs, runs, 2)
+    assert seen == Exposure(2, 0, 0, 2)
+    assert exposure_text(seen) == exposure_text(None) == ""
 
 
 def test_both_seeds_can_move_together(tmp_path: Path) -> None:
@@ -165,9 +166,9 @@ def test_both_seeds_can_move_together(tmp_path: Path) -> None:
             f"model.dropout=0 split.seed={number} seed=$\\{{split.seed\\}}"  # as Hydra writes it
         )
         record(tmp_path, trial(str(number), words, number, 0.9))
-    (row,) = rank(tmp_path, fold(read_trials(tmp_path)))
+    (row,) = rank(tmp_path, group_trials(read_trials(tmp_path)))
     assert len(row.configuration.done) == 2
-    assert reproducing(row).endswith(" split.seed=0,1 'seed=${split.seed}'")
+    assert reproduce_command(row).endswith(" split.seed=0,1 'seed=${split.seed}'")
 
 
 def test_the_benchmark_says_which_seed_varied() -> None:

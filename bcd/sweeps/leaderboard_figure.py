@@ -1,4 +1,4 @@
-"""The image of a leaderboard: an interval a configuration, and where in the search they lie."""
+"""The figure of a leaderboard: an interval per configuration, and parallel coordinates."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bcd.reporting.figures import new_figure
-from bcd.sweeps.configurations import BEST, SAME, WORSE, Row, key_of
+from bcd.sweeps.configurations import key_of
+from bcd.sweeps.ranking import BEST, INDISTINGUISHABLE, WORSE, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MOST = 40  # configurations shown; a leaderboard has its end in the table
+_MOST = 40  # configurations shown; the table shows all
 _PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}
-_COLOURS = {BEST: "#1a7f37", SAME: "#0969da", WORSE: "#8c959f"}
+_COLOURS = {BEST: "#1a7f37", INDISTINGUISHABLE: "#0969da", WORSE: "#8c959f"}
 
 
 def draw_board(rows: Sequence[Row]) -> Figure:
     """Draws the configurations of a leaderboard.
 
     Left, best first: pooled accuracy on val with its interval, and a dot for each run. Right: a
-    line a configuration through what was set, up to the accuracy it reached.
+    line per configuration through its values, up to its accuracy.
     """
     shown = [row for row in rows if row.interval is not None][:_MOST]
     keys = _varied(shown)
@@ -50,7 +51,7 @@ def _intervals(axes: Axes, rows: Sequence[Row]) -> None:
     labels = [row.configuration.label for row in rows]
     axes.set_yticks(range(len(rows)), [_cut(t) for t in labels], fontsize=8, parse_math=False)
     axes.invert_yaxis()
-    axes.set(xlabel="accuracy on val, 95 % interval; dots are runs")
+    axes.set(xlabel="accuracy on val with 95 % interval; dots are runs")
     axes.grid(axis="x", alpha=0.3)
     if rows:
         axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
@@ -74,7 +75,7 @@ def _values(row: Row) -> dict[str, str]:
 
 
 def _parallel(axes: Axes, rows: Sequence[Row], keys: Sequence[str]) -> None:
-    """Parallel coordinates: an axis a key, each from its lowest to its highest value."""
+    """Parallel coordinates: one axis per key, from its lowest to its highest value."""
     from matplotlib import colormaps
 
     heights = [_heights([_values(row).get(key) for row in rows], axes, x)
@@ -93,11 +94,11 @@ def _parallel(axes: Axes, rows: Sequence[Row], keys: Sequence[str]) -> None:
         axes.axvline(x, color="#ccc", zorder=0)
     axes.set_yticks([])
     axes.set_xlim(-0.3, len(keys) + 0.5)
-    axes.set_title("what was set, best in bold", fontsize=9)
+    axes.set_title("values searched over; the best in bold", fontsize=9)
 
 
 def _heights(values: Sequence[str | None], axes: Axes, x: int) -> np.ndarray:
-    """Heights (n,) between 0 and 1; numbers in their order, evenly where there are few."""
+    """Heights (n,) between 0 and 1; numbers to scale, or evenly spaced if there are few."""
     names = sorted({v for v in values if v is not None}, key=lambda v: (_number(v), v))
     numbers = np.array([_number(v) for v in names])
     if len(names) <= 8 or not np.isfinite(numbers).all():
@@ -105,8 +106,8 @@ def _heights(values: Sequence[str | None], axes: Axes, x: int) -> np.ndarray:
     else:
         scaled = np.log(numbers) if numbers.min() > 0 and numbers[-1] > 20 * numbers[0] else numbers
         at = (scaled - scaled[0]) / (scaled[-1] - scaled[0])
-    told = range(len(names)) if len(names) <= 8 else (0, len(names) - 1)
-    for i in told:
+    labelled = range(len(names)) if len(names) <= 8 else (0, len(names) - 1)
+    for i in labelled:
         text = names[i] if len(names[i]) < 12 else f"{numbers[i]:.3g}"
         axes.text(
             x + 0.03, at[i], text, fontsize=8, va="center", parse_math=False, bbox=_PLATE, zorder=9

@@ -1,0 +1,95 @@
+"""Sentences on what a decision policy guarantees, for the terminal and the report."""
+
+from __future__ import annotations
+
+import math
+
+from bcd.evaluation.decision import DecisionPolicy
+from bcd.evaluation.thresholds import units_needed
+
+
+def val_reuse_note(epoch: bool) -> str:
+    """States what else val was used for, and what that means for the guarantees.
+
+    Args:
+        epoch: Whether the epoch was selected on val.
+    """
+    if not epoch:
+        return (
+            "The temperature was also fitted on val, so the guarantees hold strictly only for a "
+            "temperature fixed beforehand."
+        )
+    return (
+        "The epoch and the temperature were also selected on val, so the guarantees hold strictly "
+        "only for an epoch and a temperature fixed beforehand. In simulations with five epochs to "
+        "select from, up to 15 % of val sets missed the target where 10 % were allowed."
+    )
+
+
+def guarantee_lines(policy: DecisionPolicy) -> list[str]:
+    """The guarantees of the threshold and the prediction sets, one line each, or a warning."""
+    if not policy.calibrated:
+        return ["warning: uncalibrated: no decision policy was fitted, so every image is referred"]
+    return [line for line in (threshold_guarantee(policy), sets_guarantee(policy)) if line]
+
+
+def threshold_guarantee(policy: DecisionPolicy) -> str:
+    """The guarantee of the threshold for malignancy; empty if there is no threshold."""
+    if policy.malignant_threshold is None:
+        return ""
+    if policy.n_malignant_units == 0:
+        return (
+            "Threshold: val has no malignant image, so every image is called malignant, without a "
+            "guarantee."
+        )
+    units = _counted(policy.n_malignant_units, "malignant", policy.by_groups)
+    line = (
+        f"Threshold: an image is called malignant from a probability of "
+        f"{policy.malignant_threshold:.4g}; sensitivity at least "
+        f"{_at_least(policy.guaranteed_sensitivity)} with confidence "
+        f"{_at_least(policy.confidence)} (from {units} of val"
+    )
+    if policy.guaranteed_sensitivity < policy.target_sensitivity:
+        needed = units_needed(policy.target_sensitivity, policy.confidence)
+        enough = "cannot be guaranteed" if needed is None else f"would need {needed}"
+        line += f"; the target of {policy.target_sensitivity * 100:.4g}% {enough}"
+    return f"{line}). Applies to {policy.population}."
+
+
+def sets_guarantee(policy: DecisionPolicy) -> str:
+    """The guarantee of the prediction sets."""
+    units = _counted(policy.n_units, "", policy.by_groups)
+    missed = policy.guaranteed_coverage < policy.target_coverage - 1e-9
+    target = f"; the target is {policy.target_coverage:.1%}" if missed else ""
+    return (
+        f"Prediction sets: at least {_at_least(policy.guaranteed_coverage)} contain the true "
+        f"class, on average over val sets (from {units} of val{target}). Applies to "
+        f"{policy.population}."
+    )
+
+
+def referral_rules(policy: DecisionPolicy) -> str:
+    """States when an image is referred, with the limits fitted on val."""
+    rules = []
+    if math.isfinite(policy.confidence_threshold):
+        rules.append(f"its highest probability is below {policy.confidence_threshold:.3f}")
+    if policy.subspace is not None and math.isfinite(policy.subspace.limit):
+        rules.append("its features are out of distribution")
+    if policy.malignant_threshold is not None:
+        rules.append("the threshold and the most probable class disagree")
+    if not rules:
+        return "Only images without a usable prediction are referred."
+    return (
+        f"An image is referred if {', or if '.join(rules)}; it can have several reasons. Limits "
+        "were fitted on val."
+    )
+
+
+def _at_least(share: float) -> str:
+    """A share in percent, rounded down: a guarantee must not be rounded up."""
+    return f"{math.floor(share * 1000 + 1e-6) / 10:.1f}%"
+
+
+def _counted(n: int, kind: str, by_groups: bool) -> str:
+    name = f"{kind} {'group' if by_groups else 'image'}".strip()
+    return f"{n} {name}" + ("" if n == 1 else "s")
