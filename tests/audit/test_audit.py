@@ -219,10 +219,10 @@ def test_given_groups_in_single_sets_are_patient_level_separation(
 
 def test_the_program_ends_with_a_verdict_and_strict_with_a_status(tmp_path: Path) -> None:
     smears = tmp_path / "smears"
-    generate(smears, count=120, slides=6, size=64)
+    generate(smears, count=240, slides=6, size=64)
     change_class(smears, "Pre-B", marked)
     words = [f"data.root={smears}", f"hydra.run.dir={tmp_path}/run", "model=cnn"]
-    words += ["split.group_size=10"]
+    words += ["split.group_size=20"]
     done = verb("audit", *words, "strict=true")
     assert done.returncode == 1, done.stderr
     assert "verdict: FAIL" in done.stderr

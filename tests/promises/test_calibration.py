@@ -18,7 +18,7 @@ from tests.promises.worlds import Floats, Numbers, easiness
 
 BEYOND = Promise(
     "the calibration error of a calibrated model exceeds its error level (95 % quantile)",
-    "architecture.md, calibration.py, report", 0.05, "about",
+    "statistics.md, calibration.py, report", 0.05, "about",
 )  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def test_the_error_level_is_too_low_for_few_slides_that_differ(check: Check) -> 
         beyond += error > calibrated_error_level(probabilities, draws=200).quantile_95
     promise = Promise(
         "on few slides that differ, a calibrated model exceeds its error level far more often",
-        "architecture.md, calibration.py", 0.3,
+        "statistics.md, calibration.py", 0.3,
     )  # fmt: skip
     check(promise, "600 on 12 slides, accuracy 0.9, ICC 0.2", beyond / draws, 0.0, draws)
 

@@ -13,7 +13,7 @@ from bcd.evaluation.metrics import confusion_metrics
 from tests.promises.stating import Check, Promise, repeated
 from tests.promises.worlds import CLASSES, World, answers, true_matrix
 
-MADE = "README, architecture.md, intervals.py, report"
+MADE = "README, statistics.md, intervals.py, report"
 FIGURES = {
     "accuracy": ("accuracy",),
     "balanced accuracy, macro F1, MCC": ("balanced_accuracy", "f1", "mcc"),

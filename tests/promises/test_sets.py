@@ -10,7 +10,7 @@ from bcd.evaluation.conformal import conformal_threshold, prediction_sets
 from tests.promises.stating import Check, Promise, repeated
 from tests.promises.worlds import SHARES, Floats, Numbers
 
-MADE = "architecture.md, conformal.py, run's output"
+MADE = "statistics.md, conformal.py, run's output"
 
 
 def drawn(rng: np.random.Generator, n: int, skill: Floats | float = 0.5) -> tuple[Floats, Numbers]:

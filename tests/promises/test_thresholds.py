@@ -17,11 +17,11 @@ HARDNESS = (0.5, 3.0)  # how hard slides are follows the beta distribution
 SIZES = ("any", "hard ones are large", "hard ones are small")
 MISSED = Promise(
     "a threshold misses the sensitivity guaranteed with a confidence of 90 %",
-    "architecture.md, thresholds.py, run's output", 0.1, "at most",
+    "statistics.md, thresholds.py, run's output", 0.1, "at most",
 )  # fmt: skip
 AFTER = Promise(
     "the same if val also selected the temperature and one of five epochs",
-    "architecture.md, guarantees.py, report", 0.15, "at most",
+    "statistics.md, guarantees.py, report", 0.15, "at most",
 )  # fmt: skip
 
 

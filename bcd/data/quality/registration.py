@@ -21,7 +21,7 @@ from bcd.data.quality.keypoints import VIEW, Keypoints
 from bcd.data.reading import BAR_HEIGHT, BAR_WIDTH
 
 # Below either limit two images count as different fields. Chosen on generated fields and on pairs
-# of real smears of different classes, which cannot show the same field (docs/architecture.md).
+# of real smears of different classes, which cannot show the same field (docs/statistics.md).
 LEAST_INLIERS = 5
 LEAST_SCORE = 0.7
 
