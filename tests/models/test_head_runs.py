@@ -164,7 +164,7 @@ def test_the_command_line_fits_a_head_without_messages_of_lightning(
     assert "Warning" not in done.stderr
     assert "training_step" not in done.stderr
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["n"] > 0
-    wrong = script("train.py", *words, "head=svm", "head.trees=3")
+    wrong = script("train.py", *words, "head=svm", "head.tree=3")
     assert wrong.returncode == 2
     (line,) = error_lines(wrong)
-    assert "head.trees" in line
+    assert "head.tree" in line
