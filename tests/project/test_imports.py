@@ -19,7 +19,7 @@ LAYERS: dict[str, str] = {
     "console": "",
     "run_folder": "errors storage",
     "config": "errors storage",
-    "cli": "errors storage config",
+    "cli": "errors storage console config",
     "data": "errors storage console config",
     "models": "errors storage console config",
     "features": "errors storage console config data models",
@@ -34,9 +34,11 @@ LAYERS: dict[str, str] = {
         "reporting audit inference"
     ),
     "sweeps": "errors storage console run_folder config cli evaluation reporting training",
-    "commands": "errors console config cli models features audit inference training sweeps",
+    "commands": (
+        "errors storage console config cli data models features audit inference training sweeps"
+    ),
     "__main__": "config cli",
-    "__init__": "config",
+    "__init__": "config inference",
 }
 MAX_LINES = 300
 MAX_ROOT_MODULES = 6
