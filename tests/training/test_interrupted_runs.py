@@ -165,9 +165,9 @@ def test_the_search_for_a_rate_sees_more_views_than_the_run_has_epochs(
     ("override", "part"),
     [
         ("trainer.max_epochs=0", r"trainer\.max_epochs=0: nothing would be trained"),
-        ("trainer.max_epochs=-2", "give 1 or more, or -1 for no limit"),
+        ("trainer.max_epochs=-2", "set 1 or more, or -1 for no limit"),
         ("optimizer.lr=0", r"optimizer\.lr=0: nothing would be learnt"),
-        ("trainer.check_val_every_n_epoch=3", "val is never asked in 2 epochs"),
+        ("trainer.check_val_every_n_epoch=3", "val is never evaluated in 2 epochs"),
     ],
 )
 def test_what_would_train_nothing_is_wrong_use(
