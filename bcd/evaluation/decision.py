@@ -71,8 +71,7 @@ class DecisionPolicy:
         set_threshold: Probability from which a class is in the prediction set.
         target_coverage: Requested share of prediction sets that contain the true class.
         guaranteed_coverage: Share that val is large enough to guarantee.
-        malignant_threshold: Probability from which an image is called malignant; None without a
-            benign class.
+        malignant_threshold: Probability from which an image is called malignant, or None.
         benign: Index of the benign class; None if there is none.
         target_sensitivity: Requested sensitivity at that threshold.
         confidence: Requested confidence of the guarantee.

@@ -278,7 +278,7 @@ def test_what_onnxruntime_cannot_run_goes_to_torch_in_one_line(
     monkeypatch.setattr("bcd.features.engines._onnxruntime", refuse)
     network, model = small_network()
     source = make_source(folder, list_images(folder))
-    reason = r"engine=onnxruntime cannot run this network \(no operator Foo\): say \S+torch$"
+    reason = r"engine=onnxruntime cannot run this network \(no operator Foo\): set \S+torch$"
     with pytest.raises(BcdError, match=reason):
         fill(source, network, model, engine="onnxruntime")
     given = fill(source, network, model, engine="auto")

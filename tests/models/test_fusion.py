@@ -107,9 +107,9 @@ def test_a_bank_is_another_for_other_networks_orders_and_normalisations() -> Non
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"backbones": None}, "model.backbones: say model=hybrid"),
-        ({"backbone": "mobilenet_v2"}, "model.backbones: say model=hybrid"),
-        ({"backbone": "cnn", "backbones": None, "weights": ["a"]}, "a list is for model=hybrid"),
+        ({"backbones": None}, "model.backbones: set model=hybrid"),
+        ({"backbone": "mobilenet_v2"}, "model.backbones: set model=hybrid"),
+        ({"backbone": "cnn", "backbones": None, "weights": ["a"]}, "a list needs model=hybrid"),
         ({"weights": "/w.pth"}, "give imagenet, null or a list of 2"),
         ({"weights": [None]}, "give imagenet, null or a list of 2"),
         ({"backbones": ["keras/a"]}, "model.library=keras: choose torchvision or timm"),

@@ -19,7 +19,7 @@ LAYERS: dict[str, str] = {
     "console": "",
     "run_folder": "errors storage",
     "config": "errors storage",
-    "cli": "errors storage config",
+    "cli": "errors storage console config",
     "data": "errors storage console config",
     "models": "errors storage console config",
     "features": "errors storage console config data models",
@@ -36,7 +36,7 @@ LAYERS: dict[str, str] = {
     "sweeps": "errors storage console run_folder config cli evaluation reporting training",
     "commands": "errors console config cli models features audit inference training sweeps",
     "__main__": "config cli",
-    "__init__": "config",
+    "__init__": "config inference",
 }
 MAX_LINES = 300
 MAX_ROOT_MODULES = 6
