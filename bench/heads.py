@@ -1,4 +1,4 @@
-"""Leaderboard of the heads: each trained on the same splits with the same feature bank.
+"""Compares all heads, each trained on the same splits with the same cached features.
 
 python -m bench.heads <folder of class folders> [--weights <file>] [--set split=grouped …]
 """

@@ -1,4 +1,4 @@
-"""The paper's run, whole process from start to test figures, by every road.
+"""Times the paper's run in several implementations, from process start to test figures.
 
 python -m bench.paper <folder of class folders> [--weights <file>]
 """
@@ -19,14 +19,16 @@ Runs = dict[str, Callable[[], Timed]]
 
 
 def main() -> None:
-    """Runs what was asked for and prints a table in Markdown."""
+    """Runs each implementation and prints a table in Markdown."""
     parser = argparse.ArgumentParser(prog="python -m bench.paper", description=__doc__)
     parser.add_argument("data", help="folder of class folders")
     parser.add_argument("--weights", default="imagenet", help="ImageNet weights of MobileNetV2")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--keras", metavar="PYTHON", help="an interpreter that has TensorFlow")
     parser.add_argument("--engine", default="auto", help="as features.engine")
-    parser.add_argument("--no-plain", action="store_true", help="leave the slow roads out")
+    parser.add_argument(
+        "--no-plain", action="store_true", help="leave out the slow implementations"
+    )
     asked = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="bench_paper_"))
     print(f"{machine()}; logs in {work}", flush=True)
@@ -37,14 +39,14 @@ def main() -> None:
         flush=True,
     )
     times: dict[str, Timed] = {}
-    for name, run in _roads(asked, work).items():
+    for name, run in _implementations(asked, work).items():
         times[name] = run()
         print(f"{name}: {times[name].seconds:.1f} s", flush=True)
     _table(times, work)
     shutil.rmtree(work / "cache")
 
 
-def _roads(asked: argparse.Namespace, work: Path) -> Runs:
+def _implementations(asked: argparse.Namespace, work: Path) -> Runs:
     settings = [
         "experiment=paper",
         f"data.root={asked.data}",
@@ -62,28 +64,28 @@ def _roads(asked: argparse.Namespace, work: Path) -> Runs:
     plain += ["--epochs", str(asked.epochs)]
     if asked.weights != "imagenet":
         plain += ["--weights", asked.weights]
-    roads: Runs = {}
+    runs: Runs = {}
     if not asked.no_plain:
-        roads["plain Lightning loop"] = lambda: run_timed(plain, work / "plain.log")
+        runs["plain Lightning loop"] = lambda: run_timed(plain, work / "plain.log")
     if asked.keras:
         keras = [asked.keras, "bench/keras_loop.py", asked.data, "--epochs", str(asked.epochs)]
-        roads["Keras"] = lambda: run_timed(keras, work / "keras.log")
+        runs["Keras"] = lambda: run_timed(keras, work / "keras.log")
     if not asked.no_plain:
-        roads["bcd, features=off"] = ours("off", "features=off")
-    # The catalog is made by whichever comes first; forgotten, so that cold is cold.
-    roads["bcd, bank cold"] = lambda: _forgetting(work / "cache", ours("cold"))
-    roads["bcd, bank warm"] = ours("warm")
-    return roads
+        runs["bcd, features=off"] = ours("off", "features=off")
+    # The first run of bcd fills the cache; it is removed so that the cold run starts cold.
+    runs["bcd, bank cold"] = lambda: _without_cache(work / "cache", ours("cold"))
+    runs["bcd, bank warm"] = ours("warm")
+    return runs
 
 
-def _forgetting(cache: Path, run: Callable[[], Timed]) -> Timed:
+def _without_cache(cache: Path, run: Callable[[], Timed]) -> Timed:
     shutil.rmtree(cache, ignore_errors=True)
     return run()
 
 
 def _table(times: dict[str, Timed], work: Path) -> None:
     first = next(iter(times.values())).seconds
-    print(f"\n| road | seconds | {next(iter(times))} = 1 | peak memory, MB | test accuracy |")
+    print(f"\n| run | seconds | {next(iter(times))} = 1 | peak memory, MB | test accuracy |")
     print("|---|---:|---:|---:|---:|")
     for name, timed in times.items():
         file = work / name.split()[-1].replace("features=", "") / "metrics.json"

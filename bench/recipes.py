@@ -1,4 +1,4 @@
-"""Recipes on the same splits: as they are, and under the changes of the suite `brief`.
+"""Compares recipes on the same splits, on original images and under the corruptions `brief`.
 
 python -m bench.recipes <folder of class folders> [--weights <file>]
 """
@@ -20,7 +20,7 @@ Row = dict[str, float]
 
 
 def main() -> None:
-    """Trains and corruptions each recipe on each split; prints a table in Markdown."""
+    """Trains each recipe on each split, evaluates corruptions, and prints a table in Markdown."""
     parser = argparse.ArgumentParser(prog="python -m bench.recipes", description=__doc__)
     parser.add_argument("data", help="folder of class folders")
     parser.add_argument("--weights", default="imagenet", help="ImageNet weights of MobileNetV2")
@@ -28,7 +28,7 @@ def main() -> None:
         "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of split and training, together"
     )
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
-    parser.add_argument("--work", type=Path, help="folder of the runs; what is there is not redone")
+    parser.add_argument("--work", type=Path, help="folder of the runs; existing ones are reused")
     asked = parser.parse_args()
     work = asked.work or Path(tempfile.mkdtemp(prefix="bench_recipes_"))
     print(f"{machine()}; runs in {work}", flush=True)
@@ -48,14 +48,14 @@ def main() -> None:
 
 
 def _measure(folder: Path, settings: Sequence[str]) -> Row:
-    """Accuracy by change, and the seconds that training took."""
+    """Accuracy by corruption, and the seconds that training took."""
     corruptions = folder / "corruptions" / "robustness.csv"
     if not corruptions.is_file():
         train = [sys.executable, "train.py", *settings, f"run_dir={folder}"]
         seconds = run_timed(train, folder.with_suffix(".log")).seconds
         (folder / "seconds.txt").write_text(f"{seconds}\n")
         ckpt = folder / "checkpoints" / "best.ckpt"
-        corruption = [sys.executable, "eval.py", f"ckpt={ckpt}", "corruption=brief"]
+        corruption = [sys.executable, "eval.py", f"ckpt={ckpt}", "corruptions=brief"]
         run_timed(
             [*corruption, f"run_dir={corruptions.parent}"], folder.with_suffix(".corruption.log")
         )
@@ -66,7 +66,7 @@ def _measure(folder: Path, settings: Sequence[str]) -> Row:
     clean = found.pop("none")
     worst = min(found.values())
     seconds = float((folder / "seconds.txt").read_text())
-    return {"as they are": clean, **found, "worst": worst, "n": int(rows[0]["n"]), "s": seconds}
+    return {"original": clean, **found, "worst": worst, "n": int(rows[0]["n"]), "s": seconds}
 
 
 def _table(tables: dict[str, list[Row]]) -> None:

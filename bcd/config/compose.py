@@ -70,8 +70,9 @@ def with_defaults(schema: type[Schema], **values: Any) -> Schema:
     hints = typing.get_type_hints(schema)
     made = {}
     for name, value in {**read_defaults(*_FILES[schema]), **values}.items():
-        nested = isinstance(value, dict) and dataclasses.is_dataclass(hints.get(name))
-        made[name] = hints[name](**value) if nested else value
+        options = (hints.get(name), *typing.get_args(hints.get(name)))
+        inner: Any = next((o for o in options if dataclasses.is_dataclass(o)), None)
+        made[name] = inner(**value) if inner is not None and isinstance(value, dict) else value
     return schema(**made)
 
 

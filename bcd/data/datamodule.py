@@ -1,69 +1,157 @@
-"""The Lightning data module."""
+"""The LightningDataModule: loads the train, val and test sets."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader
 
-from bcd.config.schema import AugmentConfig, DataConfig
+from bcd.config.compose import with_defaults
+from bcd.config.schema import AugmentConfig, DataConfig, SplitConfig
 from bcd.data.catalog import Catalog
+from bcd.data.load import load_catalog
 from bcd.data.loading import ViewSampler, make_loader
-from bcd.data.splits.split import Split
+from bcd.data.quality.profile import profile_images
+from bcd.data.splits.split import Split, make_split
 from bcd.data.views import Augmenter, ImageViews, ViewSource
 
 
 class SmearDataModule(pl.LightningDataModule):
-    """Batches of images and labels for each subset.
+    """Batches of images and labels of the train, val and test sets.
 
     A batch is (images, labels): uint8 (N, 3, size, size) in channels-last memory, int64 (N,).
-    Normalisation is part of the model, so that a checkpoint includes it.
+    Normalization is part of the model, so that a checkpoint contains it.
+
+    `SmearDataModule.load_from_checkpoint` builds the module that a checkpoint was trained with. The
+    groups may be given as mappings; missing keys have the defaults of `conf/`.
 
     Args:
-        catalog: The images.
-        split: The train, val and test sets.
         data: The `data` group.
-        augment: The `augment` group.
-        size: Side of the images in pixels.
-        seed: The run's seed.
+        split: The `split` group; None for its defaults.
+        augment: The `augment` group; None for no augmentation.
+        size: Height and width of the images in pixels.
+        seed: Seed of the order and of the augmentation of training images.
+        catalog: The images; None to have `setup` read them from `data.root`.
+        subsets: Which image is in which set; None to have `setup` split the catalog.
+
+    Attributes:
+        catalog: The images; set by `setup` where it was not given.
+        split: Which image is in which set; likewise.
+        images: All images by key, decoded, resized and augmented; likewise.
+        source: Where loaders read from: `images`, or a faster source of the same samples.
+        views: Number of different augmented views of an image.
     """
+
+    catalog: Catalog
+    split: Split
+    images: ImageViews
+    source: ViewSource
 
     def __init__(
         self,
-        catalog: Catalog,
-        split: Split,
-        data: DataConfig,
-        augment: AugmentConfig,
-        size: int,
-        seed: int,
+        data: DataConfig | Mapping[str, Any],
+        split: SplitConfig | Mapping[str, Any] | None = None,
+        augment: AugmentConfig | Mapping[str, Any] | None = None,
+        size: int = 224,
+        seed: int = 0,
+        *,
+        catalog: Catalog | None = None,
+        subsets: Split | None = None,
     ) -> None:
         super().__init__()
-        self.catalog = catalog
-        self.split = split
-        self.views = augment.views
-        self.seed = seed
-        self.batch_size = data.batch_size
-        self.num_workers = data.num_workers
-        self.balanced = data.balanced
-        self._first_epoch = 0
-        self.images = ImageViews(
-            catalog.root,
-            catalog.images,
-            size,
-            Augmenter(augment, seed),
-            data.mask_scale_bar,
-            catalog.kept,
+        self._data = data if isinstance(data, DataConfig) else with_defaults(DataConfig, **data)
+        self._split = (
+            split if isinstance(split, SplitConfig) else with_defaults(SplitConfig, **(split or {}))
         )
-        # What is loaded from; may be replaced by a faster source of the same samples.
-        self.source: ViewSource = self.images
+        self._augment = (
+            augment
+            if isinstance(augment, AugmentConfig)
+            else with_defaults(AugmentConfig, **(augment or {}))
+        )
+        self.save_hyperparameters(
+            {
+                "data": asdict(self._data),
+                "split": asdict(self._split),
+                "augment": asdict(self._augment),
+                "size": size,
+                "seed": seed,
+            },
+            logger=False,
+        )
+        self._size = size
+        self.seed = seed
+        # Without transforms all views are the image itself.
+        self.views = self._augment.views if self._augment.transforms else 1
+        self.batch_size = self._data.batch_size
+        self._first_epoch = 0
+        self._ready = catalog is not None and subsets is not None
+        if catalog is not None and subsets is not None:
+            self._use(catalog, subsets)
+
+    def prepare_data(self) -> None:
+        """Downloads or generates the images where the `data` group asks for it, and caches facts.
+
+        Raises:
+            BcdError: The images are not available.
+        """
+        if not self._ready:
+            load_catalog(self._data, keep=self._size)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the catalog and splits it, once; all stages share both.
+
+        Args:
+            stage: Lightning's name of the stage; ignored.
+
+        Raises:
+            BcdError: The images are not available, or cannot be split as asked.
+        """
+        if self._ready:
+            return
+        catalog = load_catalog(self._data, keep=self._size)
+        self._use(catalog, make_split(catalog, self._split, profile_images(catalog)))
+
+    def _use(self, catalog: Catalog, subsets: Split) -> None:
+        self.catalog, self.split = catalog, subsets
+        augmenter = Augmenter(self._augment, self.seed)
+        mask = self._data.mask_scale_bar
+        self.images = ImageViews(
+            catalog.root, catalog.images, self._size, augmenter, mask, catalog.kept
+        )
+        self.source = self.images
+        self._ready = True
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled views of the train set."""
+        """Augmented views of the train set, in an order that depends on seed and epoch."""
         return self._loader("train", self.views)
 
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Plain images of the val set."""
+        return self.plain_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Plain images of the test set."""
+        return self.plain_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Plain images of the test set, in the same order."""
+        return self.plain_loader("test")
+
+    def plain_loader(self, subset: str) -> DataLoader[Any]:
+        """Plain images of a subset in the catalog's order."""
+        return self._loader(subset, 0)
+
+    def first_views(self, most: int) -> DataLoader[Any]:
+        """The first view of at most `most` images of the train set, evenly spaced."""
+        train = self.split.indices("train")
+        keys: Any = [(i, 0) for i in train[:: -(-len(train) // most)]]
+        return make_loader(self.source, keys, self.batch_size, self._data.num_workers)
+
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint stores: the next epoch (it is saved at the end of one)."""
+        """What a checkpoint stores: the next epoch, as checkpoints are saved at an epoch's end."""
         return {"next_epoch": self.trainer.current_epoch + 1 if self.trainer else 0}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -73,39 +161,18 @@ class SmearDataModule(pl.LightningDataModule):
         """
         self._first_epoch = int(state_dict["next_epoch"])
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Unaugmented images of the val set."""
-        return self.plain_loader("val")
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        """Unaugmented images of the test set."""
-        return self.plain_loader("test")
-
-    def first_views(self, most: int) -> DataLoader[Any]:
-        """The first view of at most `most` evenly spaced images of the train set."""
-        train = self.split.indices("train")
-        keys: Any = [(i, 0) for i in train[:: -(-len(train) // most)]]
-        return make_loader(self.source, keys, self.batch_size, self.num_workers)
-
-    def plain_loader(self, subset: str) -> DataLoader[Any]:
-        """Unaugmented images of a subset in the catalog's order."""
-        return self._loader(subset, 0)
-
     def _loader(self, subset: str, views: int) -> DataLoader[Any]:
         rank = self.trainer.global_rank if self.trainer else 0
         world = self.trainer.world_size if self.trainer else 1
         indices = self.split.indices(subset)
         size = self.batch_size  # of all processes together
         labels = [self.catalog.images[i].label for i in indices]
-        drawn = labels if views and self.balanced else None
-        sampler = ViewSampler(indices, views, self.seed, rank, world, drawn, size)
+        balanced = labels if views and self._data.balanced else None
+        sampler = ViewSampler(indices, views, self.seed, rank, world, balanced, size)
         sampler.set_epoch(self._first_epoch)
-        return make_loader(self.source, sampler, size // world, self.num_workers)
+        return make_loader(self.source, sampler, size // world, self._data.num_workers)
 
     def rows(self, step: int) -> int:
-        """Number of images in a training batch, by its number in the epoch.
-
-        Counts the images of all processes.
-        """
+        """Number of images in training batch `step` of an epoch, over all processes."""
         count = len(self.split.indices("train"))
         return min(self.batch_size, count - step * self.batch_size)

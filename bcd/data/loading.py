@@ -1,4 +1,4 @@
-"""Loaders: which views are loaded, in which order, in which process."""
+"""Loaders: which views, in which order, on which process."""
 
 from __future__ import annotations
 
@@ -16,24 +16,28 @@ from bcd.data.views import PLAIN, Key, Source
 
 
 class ViewSampler(Sampler[Key]):
-    """Yields the keys of one epoch.
+    """Yields the keys (image, view) of one epoch.
 
-    Keys rather than indices, so that workers, which do not know the epoch, make the correct view.
-    Training uses view `epoch % views` in an order that depends only on (seed, epoch). Of several
-    processes each takes every `world`-th key, so that their batches together equal the batch of a
-    single process. No image is repeated, except if the last batch has fewer images than there are
-    processes: the remaining processes then get its first image, so that all have equally many
-    batches. Evaluation repeats no image.
+    It yields keys rather than indices because worker processes do not know the epoch. Epoch e
+    yields view `e % views` of every image, in an order that depends on (seed, epoch) alone.
+
+    Of several processes each takes every `world`-th key, so that their batches together are the
+    batch of a single process. Where the last batch has fewer images than there are processes, the
+    processes without one get its first image as a placeholder, so that all make the same number
+    of steps. Evaluation has no placeholders.
 
     Args:
         indices: Images of the subset.
         views: Number of different views; 0 for plain images in their order.
         seed: The run's seed.
-        rank: Number of this process.
+        rank: Rank of this process.
         world: Number of processes.
-        labels: Class of each of these images, if training is to draw the classes equally often,
-            with repeated images of rare classes; None to draw each image once.
+        labels: Class of each of these images, to sample the classes equally often and images of
+            rare classes more than once; None to yield each image once.
         batch_size: Images in a batch of all processes together; a multiple of `world`.
+
+    Attributes:
+        views: Number of different views.
     """
 
     def __init__(
@@ -48,7 +52,7 @@ class ViewSampler(Sampler[Key]):
     ) -> None:
         self._last = (len(indices) - 1) % batch_size + 1  # images in the last batch
         self._indices = list(indices)
-        self._views = views
+        self.views = views
         self._seed = seed
         self._rank = rank
         self._world = world
@@ -56,22 +60,22 @@ class ViewSampler(Sampler[Key]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch; Lightning calls this at the start of every epoch."""
+        """Sets the epoch; Lightning calls this at the start of each."""
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(range(self._rank, len(self._indices), self._world)) + self._stands_in
+        return len(range(self._rank, len(self._indices), self._world)) + self._has_placeholder
 
     @property
-    def _stands_in(self) -> bool:
+    def _has_placeholder(self) -> bool:
         """Whether this process has no image of the last training batch."""
-        return bool(self._views) and self._rank >= self._last
+        return bool(self.views) and self._rank >= self._last
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._keys())
 
     def _keys(self) -> list[Key]:
-        if not self._views:
+        if not self.views:
             return [(i, PLAIN) for i in self._indices[self._rank :: self._world]]
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
         count = len(self._indices)
@@ -80,14 +84,14 @@ class ViewSampler(Sampler[Key]):
         else:
             order = torch.multinomial(self._shares, count, True, generator=generator).tolist()
         mine = order[self._rank :: self._world]
-        if self._stands_in:
+        if self._has_placeholder:
             mine.append(order[-self._last])
-        view = self._epoch % self._views
+        view = self._epoch % self.views
         return [(self._indices[i], view) for i in mine]
 
 
 def _equal_shares(labels: Sequence[int]) -> Tensor:
-    """Weights (n,) with which all classes are drawn equally often."""
+    """Sampling weights (n,) of images by which all classes are drawn equally often."""
     given = torch.tensor(labels)
     return 1 / torch.bincount(given)[given].double()
 
@@ -98,18 +102,18 @@ def make_loader(
     """Makes a loader whose batches are the same for any number of workers.
 
     Args:
-        source: Returns a sample for each key of the sampler.
+        source: Gives a sample for each key of the sampler.
         sampler: Yields keys.
         batch_size: Samples per batch.
-        num_workers: Worker processes; None for one per core, at most eight, none for small sets. A
-            source that is fast enough gets none, nor does a process started by joblib, which runs
-            beside others. Their number is limited so that all may decode the largest image at the
-            same time (`bcd.data.opening.MAX_PIXELS`).
+        num_workers: Worker processes. None chooses one per core, at most eight, and none for small
+            sets. There are none for a source that needs none and in processes of joblib, and
+            never more than may decode the largest image at the same time
+            (`bcd.data.opening.MAX_PIXELS`).
 
     Returns:
-        The loader. It has its own generator and does not use the global random state.
+        The loader. It has its own generator, so it leaves the global random state alone.
     """
-    # joblib's start method for processes does not allow passing the source to workers.
+    # joblib starts processes in its own way, in which the source cannot be passed to workers.
     of_joblib = multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods()
     if not source.wants_workers or of_joblib:
         num_workers = 0

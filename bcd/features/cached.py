@@ -103,13 +103,13 @@ def feed(
         cfg.engine, device, lambda engine: _fill(cfg, engine, model, network, source, needs, device)
     )
     threads = torch.get_num_threads()
-    network.prefix.fed_outputs = True
+    network.prefix.skipped = True
     if network.prefix.pooled:
         torch.set_num_threads(1)  # a head's computations are too small to be split among threads
     try:
         yield banked
     finally:
-        network.prefix.fed_outputs = False
+        network.prefix.skipped = False
         torch.set_num_threads(threads)
 
 

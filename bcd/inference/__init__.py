@@ -1,1 +1,1 @@
-"""From a checkpoint to answers: needs the file and the images, nothing of the training run."""
+"""Evaluation, comparison and prediction with checkpoints, without the training run."""

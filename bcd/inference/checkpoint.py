@@ -1,4 +1,4 @@
-"""Checkpoints that describe themselves: plain data with a card."""
+"""Self-describing checkpoints: plain data with a card."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ CARD_VERSION = 4
 
 @dataclass
 class Card:
-    """What a checkpoint says of itself.
+    """What a checkpoint records about itself.
 
     Attributes:
         classes: Class names; index i of the output is `classes[i]`.
         benign: Index of the class that is not cancer, None where there is none.
-        input_size: Side of the images in pixels.
+        input_size: Height and width of the images in pixels.
         mean: Per channel, for values between 0 and 1; RGB.
         std: Per channel.
         interpolation: How images are resized.
-        mask_scale_bar: Whether the corner with the scale bar is covered.
-        data_root: Where the images of the run were.
-        split: `<sha256> <class>` of the images of train, val and test.
+        mask_scale_bar: Whether the corner with the scale bar is masked.
+        data_root: Folder of the images at the time of the run.
+        split: `<sha256> <class>` of each image of train, val and test.
         fingerprint: sha256 over these images and their classes.
         config: The resolved configuration of the run.
-        versions: Of Python and the packages that matter.
-        val_metrics: Figures on the val part at the epoch that was saved.
-        groups: Cluster of images, by sha256, as `Split.clusters`; not of those of their own.
-        policy: Temperature, thresholds, what they promise and what training images are like, as
-            `DecisionPolicy` writes it; None before the end of training, when it is decided on val.
-        version: Of the card's form.
+        versions: Of Python and the packages that results depend on.
+        val_metrics: Figures on the val set at the epoch that was saved.
+        groups: Cluster of each image by sha256, as `Split.clusters`; without single images.
+        policy: The decision policy as `DecisionPolicy.to_plain` writes it: temperature, thresholds,
+            their guarantees, and what training images are like. None until it is fitted on val at
+            the end of training.
+        version: Version of the card's format.
     """
 
     classes: list[str]
@@ -63,24 +64,24 @@ class Card:
     policy: dict[str, Any] | None = None
     version: int = CARD_VERSION
 
-    def sha256s(self, *parts: str) -> set[str]:
-        """Of the images of some parts of the split; of all where none is named."""
-        return {sha256_of(one) for part in parts or self.split for one in self.split[part]}
+    def sha256s(self, *subsets: str) -> set[str]:
+        """sha256 of the images of some subsets; of all subsets where none is given."""
+        return {sha256_of(one) for name in subsets or self.split for one in self.split[name]}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as it goes into the checkpoint."""
+        """Plain data, as the checkpoint stores it."""
         return asdict(self)
 
 
 def find_checkpoint(text: str) -> Path:
-    """Finds the checkpoint that `ckpt=` means.
+    """Finds the checkpoint that `ckpt=` refers to.
 
     Args:
-        text: A checkpoint, a run folder (its best.ckpt), a sweep (its winner's) or a folder of
-            runs (the newest one's; where that is a trial of a sweep, the sweep's winner's).
+        text: A checkpoint, a run folder (its best.ckpt), a sweep (that of its winner) or a folder
+            of runs (that of the newest; where it is a trial of a sweep, that of the winner).
 
     Raises:
-        BcdError: There is none, or a sweep that does not say which trial won.
+        BcdError: There is none, or a sweep that was not ranked.
     """
     path = typed_path(text).absolute()
     if path.is_file():
@@ -99,7 +100,7 @@ def find_checkpoint(text: str) -> Path:
 
 
 def read_content(file: Path) -> dict[str, Any]:
-    """What a checkpoint holds, as plain data; runs no code from the file."""
+    """The content of a checkpoint as plain data; runs no code from the file."""
     content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     return content
 
@@ -112,12 +113,12 @@ def network_state(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def save_content(content: dict[str, Any], file: Path) -> None:
-    """Writes a checkpoint in one move.
+    """Writes a checkpoint atomically.
 
     Raises:
-        OSError: The disk is full, or not to be written; what stood at `file` still stands there.
+        OSError: The disk is full or not writable; an existing file is left unchanged.
     """
-    # Into memory first: where torch writes to the disk itself, it hides what the disk says.
+    # Into memory first: when torch writes to the disk, it hides the reason of a failure.
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with replacing(file) as stream:
@@ -125,7 +126,7 @@ def save_content(content: dict[str, Any], file: Path) -> None:
 
 
 def write_policy(file: Path, content: dict[str, Any], policy: dict[str, Any]) -> None:
-    """Writes a checkpoint again with what was decided on val in its card, in one move."""
+    """Rewrites a checkpoint atomically, with the decision policy in its card."""
     content["card"]["policy"] = policy
     save_content(content, file)
 
@@ -135,12 +136,12 @@ def load_checkpoint(file: Path, uncalibrated: bool = False) -> tuple[SmearNetwor
 
     Args:
         file: The checkpoint.
-        uncalibrated: Whether one without a decision policy will do, whose answers were never
+        uncalibrated: Whether to accept one without a decision policy, whose probabilities are not
             calibrated.
 
     Raises:
-        BcdError: Not a checkpoint of this project, of another version of its card, or without a
-            policy.
+        BcdError: Not a checkpoint of this project, one with another version of the card, or one
+            without a policy.
     """
     try:
         content = read_content(file)
@@ -166,8 +167,8 @@ def load_checkpoint(file: Path, uncalibrated: bool = False) -> tuple[SmearNetwor
         ) from error
     if card.policy is None and not uncalibrated:
         raise BcdError(
-            f"ckpt={file}: uncalibrated: nothing was decided on val about its answers (its run did "
-            "not end, or it is not the best epoch's): give best.ckpt of a run that ended, or "
-            "uncalibrated=true to have every image answered and referred"
+            f"ckpt={file}: uncalibrated: it has no decision policy (its run did not end, or it is "
+            "not the best epoch's): give best.ckpt of a run that ended, or uncalibrated=true to "
+            "predict every image and refer it"
         )
     return network.eval().to(memory_format=torch.channels_last), card

@@ -1,4 +1,4 @@
-"""Compares two checkpoints on the same images, and says whether one is better."""
+"""Compares two checkpoints on the same images and decides whether one is better."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from bcd.run_folder import write_run_info
 
 
 def compare_checkpoints(cfg: CompareConfig) -> Comparison:
-    """Compares two checkpoints and writes figures, a verdict and where they disagree.
+    """Compares two checkpoints and writes figures, a verdict and their disagreements.
 
-    Without `data.root` the images are those of the first one's run that are in the recorded test
-    part of both, found by sha256. With one, all of its images.
+    Without `data.root` it compares on the images of the first run that are in the recorded test
+    sets of both, found by sha256; with it, on all images there.
 
     Args:
         cfg: Checked configuration.
 
     Raises:
-        BcdError: No checkpoint, one without a decision policy, other classes, no images that both
-            can be compared on, or answers that are not finite.
+        BcdError: A checkpoint is missing or has no decision policy, the classes differ, there are
+            no images to compare on, or answers are not finite.
     """
     started = time.time()
     files = [find_checkpoint(ckpt) for ckpt in cfg.ckpts]
@@ -70,13 +70,13 @@ def compare_checkpoints(cfg: CompareConfig) -> Comparison:
 def _check_classes(a: Card, b: Card) -> None:
     if set(a.classes) != set(b.classes):
         raise BcdError(
-            f"a knows {', '.join(a.classes)}, b knows {', '.join(b.classes)}: only models of the "
-            "same classes can be compared"
+            f"a has the classes {', '.join(a.classes)}, b has {', '.join(b.classes)}: only models "
+            "with the same classes can be compared"
         )
 
 
 def _in_the_order_of(catalog: Catalog, classes: Sequence[str]) -> Catalog:
-    """The same images with classes in another order."""
+    """The same images with the classes in another order."""
     labels = [classes.index(name) for name in catalog.classes]
     images = tuple(replace(p, label=labels[p.label]) for p in catalog.images)
     benign = None if catalog.benign is None else labels[catalog.benign]
@@ -89,17 +89,17 @@ def _choose(catalog: Catalog, a: Card, b: Card, subset: str) -> list[int]:
     shared = list((Counter(a.split["test"]) & Counter(b.split["test"])).elements())
     if not shared:
         raise BcdError(
-            "no image is in the test part of both checkpoints: give data.root=<images that "
+            "no image is in the test sets of both checkpoints: give data.root=<images that "
             "neither was trained on>"
         )
     indices = recorded_indices(catalog, shared)
     if not indices:
         raise BcdError(
-            f"none of the {len(shared)} images in the test part of both checkpoints is in "
+            f"none of the {len(shared)} images in the test sets of both checkpoints is in "
             f"{catalog.root}: give data.root=<where they are> and subset=test"
         )
     say(
-        f"{len(indices)} images are in the test part of both checkpoints "
+        f"{len(indices)} images are in the test sets of both checkpoints "
         f"(a {len(a.split['test'])}, b {len(b.split['test'])})"
     )
     if len(indices) < len(shared):
@@ -111,26 +111,26 @@ def _warn_of_trained(name: str, count: int, n: int) -> None:
     if count:
         say(
             f"warning: {name} was trained or chosen on {count} of {n} images (same sha256): "
-            "the comparison flatters it"
+            "the comparison is biased in its favor"
         )
 
 
 def shared_groups(
     catalog: Catalog, cards: tuple[Card, Card], indices: Sequence[int]
 ) -> list[int] | None:
-    """Number of each image's group, where the groups that both runs recorded are joined.
+    """Number of each image's group, joining the groups that both runs recorded.
 
-    An image that neither run recorded in a group is in the catalog's, with all others that the
-    catalog has there; copies are in one group. Where neither run knows all the images, those that
-    overlap are in one too.
+    An image for which neither run recorded a group is in the catalog's group, together with all
+    other images of that group. Copies are in the same group. Where neither run has all of the
+    images, overlapping images are in the same group too.
 
     Args:
         catalog: The images.
-        cards: Of the two checkpoints.
-        indices: Of the images compared, in the catalog.
+        cards: Those of the two checkpoints.
+        indices: Indices in the catalog of the images to compare.
 
     Returns:
-        (n,), in the order of `indices`; None where no two images are in one group.
+        Numbers (n,) in the order of `indices`; None where all groups are single images.
     """
     images = [catalog.images[i] for i in indices]
     recorded = [[card.groups.get(p.sha256, "") for p in images] for card in cards]
@@ -141,7 +141,7 @@ def shared_groups(
 
 
 def _overlapping(catalog: Catalog, cards: tuple[Card, Card], indices: Sequence[int]) -> list[str]:
-    """Set of each image by overlaps within the catalog; empty where a run's groups have them."""
+    """Set of overlapping images that each is in; empty where a run's groups include overlaps."""
     for card in cards:
         known = card.sha256s()
         if all(catalog.images[i].sha256 in known for i in indices):

@@ -44,15 +44,15 @@ def evaluate_images(
     indices: Sequence[int],
     name: str,
 ) -> Result:
-    """Evaluates a network on some images, by way of the feature bank where it can be used.
+    """Evaluates a network on some images, with cached features where possible.
 
     Args:
         cfg: Checked configuration.
-        network: From `load_checkpoint`.
-        card: Likewise.
-        catalog: With the card's classes.
-        indices: Of the images, in the catalog.
-        name: Of these images, for the progress bar.
+        network: The network from `load_checkpoint`.
+        card: The card from `load_checkpoint`.
+        catalog: The images, with the card's classes.
+        indices: Indices in the catalog of the images to evaluate.
+        name: Name of these images for the progress bar; `train` and `val` get no intervals.
     """
     batch = cfg.data.batch_size or int(card.config["data"]["batch_size"])
     source = _images(catalog, card)
@@ -68,9 +68,9 @@ def evaluate_images(
 
 
 def _groups(catalog: Catalog, card: Card, indices: Sequence[int]) -> list[str]:
-    """What each image belongs to: as recorded by the run.
+    """Group of each image, as recorded by the run.
 
-    Where there are others, as the catalog has it, joined where images of this catalog overlap.
+    Other images have the catalog's group, joined where images of this catalog overlap.
     """
     names = [card.groups.get(image.sha256, image.group) for image in catalog.images]
     recorded = card.sha256s()
@@ -87,30 +87,32 @@ def _images(catalog: Catalog, card: Card) -> ImageViews:
 
 
 def _is_own(cfg: EvalConfig, card: Card) -> bool:
-    """Whether the images are those of the training run."""
+    """Whether `data.root` is that of the training run."""
     root = cfg.data.root
     return root is None or typed_path(root).resolve() == Path(card.data_root).resolve()
 
 
 def data_config(cfg: EvalConfig, card: Card) -> DataConfig:
-    """The run's `data` group with what was asked for on top.
+    """The run's `data` group with the overrides of this evaluation.
 
     Raises:
         BcdError: The images are not there.
     """
     recorded = dict(card.config["data"])
-    recorded["generate"] = None  # the images are there by now, or they are not
+    recorded["generate"] = None  # the run generated the images
     own = _is_own(cfg, card)
     root = typed_path(card.data_root if own or cfg.data.root is None else cfg.data.root)
     if not root.exists():
         if not own:
-            raise BcdError(f"images are not at {root}: give data.root=<where they are>")
+            raise BcdError(f"there are no images at {root}: give data.root=<where they are>")
         raise BcdError(
             f"the run's images are not at {root}: give data.root=<where they are> and "
             f"subset={cfg.subset or 'test'}"
         )
     recorded["root"] = str(root)
-    recorded["drop_duplicates"] = recorded["drop_duplicates"] and own  # else all that is there
+    recorded["drop_duplicates"] = (
+        recorded["drop_duplicates"] and own
+    )  # elsewhere all images are evaluated
     if cfg.data.variant is not None:
         if own and cfg.data.variant != recorded["variant"]:
             say(f"warning: trained on {recorded['variant']} images, now {cfg.data.variant}")
@@ -119,19 +121,19 @@ def data_config(cfg: EvalConfig, card: Card) -> DataConfig:
 
 
 def _features_config(cfg: EvalConfig, card: Card) -> FeaturesConfig:
-    """The run's `features` group with what was asked for on top."""
+    """The run's `features` group with the overrides of this evaluation."""
     asked = {name: value for name, value in vars(cfg.features).items() if value is not None}
     return FeaturesConfig(**{**card.config["features"], **asked})
 
 
 def warn_of_relabelled(catalog: Catalog, card: Card) -> None:
-    """Says so where all images of the run are there, but not all are of the same class."""
+    """Warns where all images of the run are there, but some have another class."""
     recorded = [image for part in card.split.values() for image in part]
     found = recorded_indices(catalog, recorded)
     if len(found) == len(recorded) and catalog.fingerprint(found) != card.fingerprint:
         say(
-            f"warning: images in {catalog.root} are of other classes than in the run, and the "
-            "figures are about these"
+            f"warning: images in {catalog.root} have other classes than in the run; the figures "
+            "use the present ones"
         )
 
 
@@ -144,18 +146,18 @@ def count_trained(catalog: Catalog, card: Card, indices: Sequence[int]) -> int:
 def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     """Evaluates a checkpoint and writes metrics, predictions and figures.
 
-    Without `data.root`, the images of the training run are taken and of them the recorded test
-    part, found again by sha256. With another one, all of its images.
+    Without `data.root` it evaluates the recorded test set of the training run, found by sha256;
+    with another root, all images there.
 
     Args:
         cfg: Checked configuration.
 
     Returns:
-        The result by the name of the part.
+        The result by the name of the subset.
 
     Raises:
-        BcdError: No checkpoint, none with a decision policy, no images, or answers that are not
-            finite.
+        BcdError: The checkpoint is missing or has no decision policy, there are no images, or
+            answers are not finite.
     """
     started = time.time()
     checkpoint = find_checkpoint(cfg.ckpt)
@@ -204,7 +206,7 @@ def _measure_robustness(
     indices: Sequence[int],
     run_dir: Path,
 ) -> None:
-    """Runs the suite of corruptions on the same images, writes and shows its table."""
+    """Evaluates the same images under a suite of corruptions; writes and prints the table."""
     from bcd.evaluation.robustness import evaluate_suite
     from bcd.reporting.robustness import ROBUSTNESS_HEADER, robustness_rows, write_robustness
 
@@ -228,8 +230,8 @@ def _choose(catalog: Catalog, card: Card, subset: str) -> list[int]:
     missing = len(card.split[subset]) - len(indices)
     if not indices:
         raise BcdError(
-            f"none of the run's {subset} images is in {catalog.root}: say subset=all to evaluate "
-            "everything there"
+            f"none of the run's {subset} images is in {catalog.root}: set subset=all to evaluate "
+            "all images there"
         )
     if missing:
         say(f"warning: {missing} of the run's {subset} images are not in {catalog.root}")
@@ -241,5 +243,5 @@ def _warn_of_trained(catalog: Catalog, card: Card, indices: Sequence[int], subse
     if count and subset in ("test", "all"):
         say(
             f"warning: {count} of {len(indices)} images were trained or chosen on (same sha256): "
-            "the figures flatter the model"
+            "the figures are too optimistic"
         )

@@ -1,4 +1,4 @@
-"""Writes predictions as they come, so that whatever happens costs no row that is made."""
+"""Writes predictions as they are made, so that a failure loses none of them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from bcd.storage import GrowingFile, csv_line
 class RowWriter:
     """Rows of `predictions.csv`, or a JSON list where the file's name ends in .json.
 
-    They grow in a file beside it, which takes its name at the end. Where the block raises, the rows
-    so far stay in that file, and the person is told where; of JSON too they are a whole list.
+    Rows are appended to a file beside it, which is renamed at the end. If the block raises, the
+    rows so far remain in that file and its path is printed; JSON is a complete list even then.
 
     Args:
-        file: Where the rows go at the end; its folder is made.
+        file: The file to write; its folder is created.
 
     Raises:
-        BcdError: The file cannot be written, which is tried at the start.
+        BcdError: The file cannot be written. This is checked at the start.
     """
 
     def __init__(self, file: Path) -> None:
@@ -41,12 +41,12 @@ class RowWriter:
         return self
 
     def begin(self, classes: Sequence[str]) -> None:
-        """Writes what stands before the rows, with the names of the classes."""
+        """Writes the header, with the names of the classes."""
         self._classes = classes
         self._append("[" if self._json else csv_line(columns(classes)))
 
     def write(self, predictions: Sequence[Prediction]) -> None:
-        """Adds rows; they are in the file when this returns."""
+        """Appends rows; they are in the file when this returns."""
         if self._json:
             records = [json.dumps(prediction_record(p, self._classes)) for p in predictions]
             text = ",\n".join(records)

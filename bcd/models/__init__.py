@@ -1,1 +1,1 @@
-"""Networks: the backbones, and the classifier that wraps one."""
+"""The network (backbone and head), and the LightningModule that trains it."""

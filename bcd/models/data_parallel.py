@@ -1,4 +1,9 @@
-"""Sharing a step's batch out to several processes, so that together they do what one would do."""
+"""Data parallel training whose result is that of a single process.
+
+The batch of all processes together is the global batch. Each process works on its own rows of it.
+Dropout, BatchNorm and the mean of the loss are computed so that the processes together do what one
+process would do with the global batch.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +15,16 @@ from torch.nn import functional
 
 
 @dataclass(frozen=True)
-class Share:
-    """Which rows of a step's batch a process works on: every `world`-th from row `rank` on.
+class BatchShard:
+    """The rows of the global batch that a process works on: every `world`-th from `rank` on.
 
-    Where a batch has fewer rows than there are processes, those left over work on a stand-in that
-    counts for nothing, because all have to take each step.
+    All processes must make every step. Where a batch has fewer rows than there are processes, the
+    processes without one work on a placeholder row, which counts for nothing.
 
     Attributes:
-        rank: Number of the process.
+        rank: Rank of the process.
         world: Number of processes.
-        rows: Of the batch of all processes together.
+        rows: Number of rows of the global batch.
     """
 
     rank: int
@@ -28,46 +33,46 @@ class Share:
 
     @property
     def count(self) -> int:
-        """How many rows the process has; 0 where it has a stand-in."""
+        """Number of rows of this process; 0 where it has a placeholder."""
         return len(range(self.rank, self.rows, self.world))
 
     def of(self, whole: Tensor) -> Tensor:
-        """The process's rows of a tensor (rows, ...); for a stand-in any row."""
+        """This process's rows of a tensor (rows, ...); the first row as a placeholder."""
         return whole[self.rank :: self.world] if self.count else whole[:1]
 
 
-class SharedDropout(nn.Dropout):
-    """Dropout of vectors that leaves out of a row what it would in one process.
+class GlobalDropout(nn.Dropout):
+    """Dropout of vectors that drops from each row what it would in a single process.
 
-    All processes draw for the whole batch, from random states that are alike, and take their rows.
+    All processes draw the mask of the global batch from the same random state and take their rows.
 
     Attributes:
-        share: Of the step; None in one process.
+        shard: Of the current step; None in a single process.
     """
 
-    share: Share | None = None
+    shard: BatchShard | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, features) to the same shape."""
-        if self.share is None or not self.training or not self.p:
+        if self.shard is None or not self.training or not self.p:
             return super().forward(x)
-        whole = torch.ones(self.share.rows, *x.shape[1:], dtype=x.dtype, device=x.device)
-        return x * self.share.of(functional.dropout(whole, self.p))
+        whole = torch.ones(self.shard.rows, *x.shape[1:], dtype=x.dtype, device=x.device)
+        return x * self.shard.of(functional.dropout(whole, self.p))
 
 
-class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """BatchNorm whose statistics in training are those of the whole batch, exactly.
+class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """BatchNorm whose statistics in training are exactly those of the global batch.
 
-    torch's SyncBatchNorm wants a GPU, and counts a stand-in.
+    torch's SyncBatchNorm requires a GPU and would count placeholder rows.
 
     Args:
-        norm: Whose parameters and buffers it takes over.
+        norm: The layer whose parameters and buffers it takes over.
 
     Attributes:
-        share: Of the step.
+        shard: Of the current step.
     """
 
-    share: Share
+    shard: BatchShard
 
     def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
         affine, tracks = norm.affine, norm.track_running_stats
@@ -83,18 +88,18 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         if not self.training:
             return super().forward(input)
         x = input.float()
-        mine = x[: self.share.count]
+        local = x[: self.shard.count]
         dims, shape = [0, *range(2, x.ndim)], (1, -1, *[1] * (x.ndim - 2))
-        count = x[0, 0].numel() * self.share.rows
-        mean = summed(mine.sum(dims)) / count
-        variance = summed((mine - mean.view(shape)).square().sum(dims)) / count
-        self._remember(mean.detach(), variance.detach() * count / max(count - 1, 1))
+        count = x[0, 0].numel() * self.shard.rows
+        mean = sum_over_processes(local.sum(dims)) / count
+        variance = sum_over_processes((local - mean.view(shape)).square().sum(dims)) / count
+        self._update_statistics(mean.detach(), variance.detach() * count / max(count - 1, 1))
         x = (x - mean.view(shape)) * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             x = x * self.weight.view(shape) + self.bias.view(shape)
         return x.to(input.dtype)
 
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_statistics(self, mean: Tensor, variance: Tensor) -> None:
         if not self.track_running_stats:
             return
         assert self.running_mean is not None and self.running_var is not None
@@ -105,37 +110,37 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.running_var.lerp_(variance, new)
 
 
-def share_norms(module: nn.Module) -> None:
-    """Puts a `SharedBatchNorm` in the place of each of torch's BatchNorms inside a module."""
+# Subclasses may do more; timm's, for example, include the ReLU.
+CONVERTIBLE_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, GlobalBatchNorm)
+
+
+def convert_batchnorm(module: nn.Module) -> None:
+    """Replaces each of torch's BatchNorm layers inside a module by a `GlobalBatchNorm`."""
     for name, child in module.named_children():
-        if type(child) in PLAIN_NORMS:
+        if type(child) in CONVERTIBLE_NORMS:
             assert isinstance(child, nn.modules.batchnorm._BatchNorm)
-            setattr(module, name, SharedBatchNorm(child))
+            setattr(module, name, GlobalBatchNorm(child))
         else:
-            share_norms(child)
+            convert_batchnorm(child)
 
 
-# Classes made from these may do more; timm's does the ReLU too.
-PLAIN_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, SharedBatchNorm)
-
-
-def summed(mine: Tensor) -> Tensor:
-    """The sum of a tensor over all processes; gradients go back to each of them."""
+def sum_over_processes(local: Tensor) -> Tensor:
+    """The sum of a tensor over all processes; gradients flow back to each of them."""
     from torch.distributed.nn.functional import all_reduce
 
-    total: Tensor = all_reduce(mine)  # type: ignore[no-untyped-call]
+    total: Tensor = all_reduce(local)  # type: ignore[no-untyped-call]
     return total
 
 
-def weighed(loss: Tensor, weight: Tensor | float, share: Share) -> Tensor:
-    """A process's mean loss, weighed so that the mean over processes is that of the whole batch.
+def scale_loss(loss: Tensor, weight: Tensor | float, shard: BatchShard) -> Tensor:
+    """Scales a process's mean loss so that the mean over processes is that of the global batch.
 
     Args:
         loss: Mean over the process's rows.
         weight: Sum of the weights of these rows in that mean.
-        share: Of the step.
+        shard: Of the current step.
     """
-    mine = torch.as_tensor(weight, dtype=loss.dtype, device=loss.device) * bool(share.count)
-    total = mine.detach().clone()
+    local = torch.as_tensor(weight, dtype=loss.dtype, device=loss.device) * bool(shard.count)
+    total = local.detach().clone()
     torch.distributed.all_reduce(total)
-    return loss * (mine * share.world / total)
+    return loss * (local * shard.world / total)

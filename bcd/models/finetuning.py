@@ -1,4 +1,4 @@
-"""Fine-tuning: learning rates by depth, a warmed-up schedule, and mixing of training samples."""
+"""Fine-tuning: learning rates by depth, a schedule with warm-up, and mixing of training samples."""
 
 from __future__ import annotations
 
@@ -6,16 +6,58 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from bcd.config.check import FILLED_IN, instantiate
 from bcd.config.schema import AugmentConfig, ModelConfig
 from bcd.errors import ConfigError
 from bcd.models.network import SmearNetwork
 
 
+def make_optimizers(
+    network: SmearNetwork,
+    model: ModelConfig,
+    optimizer: Mapping[str, Any],
+    scheduler: Mapping[str, Any],
+    trainer: pl.Trainer,
+) -> Any:
+    """Makes the optimizer of what is trained, and its scheduler, as Lightning expects them.
+
+    The scheduler steps after every batch; `ReduceLROnPlateau` steps after every validation, by its
+    loss.
+
+    Args:
+        network: Its head and trained blocks are optimized.
+        model: The `model` group.
+        optimizer: The `optimizer` group.
+        scheduler: The `scheduler` group; empty for a constant rate.
+        trainer: Gives the number of steps.
+
+    Raises:
+        ConfigError: The optimizer has no learning rate.
+    """
+    made = instantiate(optimizer, params=parameter_groups(network, model, learning_rate(optimizer)))
+    if not scheduler:
+        return made
+    steps = int(trainer.estimated_stepping_batches)
+    filled: dict[str, Any] = {
+        name: steps for name in FILLED_IN if scheduler.get(name, steps) is None
+    }
+    if "max_lr" in scheduler:  # a single value would give all groups the same rate
+        highest = parameter_groups(network, model, scheduler["max_lr"])
+        filled["max_lr"] = [group["lr"] for group in highest]
+    schedule = instantiate({**scheduler, **filled}, optimizer=made)
+    when: dict[str, Any] = {"interval": "step"}
+    if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        epochs = trainer.check_val_every_n_epoch or 1
+        when = {"interval": "epoch", "frequency": epochs, "monitor": "val/loss"}
+    return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, **when}}
+
+
 def learning_rate(optimizer: Mapping[str, Any]) -> float:
-    """The learning rate of the `optimizer` group; where it has none, the default of its class.
+    """The learning rate of the `optimizer` group, or the default of its class.
 
     Raises:
         ConfigError: There is neither.
@@ -31,13 +73,13 @@ def learning_rate(optimizer: Mapping[str, Any]) -> float:
 
 
 def parameter_groups(network: SmearNetwork, cfg: ModelConfig, lr: float) -> list[dict[str, Any]]:
-    """Groups what is trained by how fast it is to learn.
+    """Groups the trained parameters by learning rate.
 
     Args:
-        network: Its head and its trained blocks are grouped; what is frozen is left out.
+        network: Its head and its trained blocks are grouped; frozen blocks are left out.
         cfg: `backbone_lr` is the last trained block's learning rate as a share of the head's, and
             each block before it has `depth_decay` times that of the next.
-        lr: Of the head.
+        lr: Learning rate of the head.
 
     Returns:
         For an optimizer: the head first, then the trained blocks from the last to the first.
@@ -60,12 +102,12 @@ def parameter_groups(network: SmearNetwork, cfg: ModelConfig, lr: float) -> list
 def warmup_cosine(
     optimizer: torch.optim.Optimizer, total_steps: int, warmup: float = 0.1, final: float = 0.0
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """Rises evenly to each group's own learning rate, then falls along a half cosine.
+    """Warms up linearly to each group's learning rate, then decays along a half cosine.
 
     Args:
-        optimizer: Whose groups' learning rates are the highest ones.
-        total_steps: Of the run.
-        warmup: Share of the steps for rising; 0 to 0.9.
+        optimizer: The learning rates of its groups are the highest ones.
+        total_steps: Number of steps of the run.
+        warmup: Share of the steps for warming up; 0 to 0.9.
         final: Learning rate at the end.
 
     Raises:
@@ -83,12 +125,12 @@ def warmup_cosine(
 
 
 class Mixer:
-    """Mixes training samples and their labels, where the trained part begins.
+    """Mixes training samples and their labels in front of the first trained block.
 
-    That is in front of the first trained block, on images where all is trained and else on
-    activations, so that a run with the feature bank and one without mix the same. One of mixup
-    (Zhang et al., arXiv:1710.09412) and cutmix (Yun et al., arXiv:1905.04899) is drawn for each
-    batch where both are wanted; torchvision does it.
+    Where all is trained it mixes images, else activations, so that runs with and without the
+    feature bank mix the same. Where both mixup (Zhang et al., arXiv:1710.09412) and cutmix (Yun et
+    al., arXiv:1905.04899) are configured, one of them is drawn for each batch. Both are
+    torchvision's.
 
     Args:
         cfg: `mixup` and `cutmix`: alpha of the Beta distribution of the share; 0 for none.
@@ -99,7 +141,7 @@ class Mixer:
         self._ways: list[nn.Module] = []
         self._cuts = bool(cfg.cutmix)
         if not (cfg.mixup or cfg.cutmix):
-            return  # the import takes time that most runs need not spend
+            return  # most runs need not spend time on the import
         from torchvision.transforms import v2
 
         if cfg.mixup:
@@ -112,20 +154,20 @@ class Mixer:
 
         Args:
             x: Images or activations (N, C, H, W), tokens (N, T, C) or features (N, C).
-            labels: Of classes, (N,).
+            labels: Class of each sample, (N,).
 
         Returns:
-            The mixed batch in the same shape, and shares of the classes (N, classes); labels as
-            they are where nothing is to be mixed.
+            The mixed batch in the same shape, and shares of the classes (N, classes); without
+            mixing, the labels themselves.
 
         Raises:
-            ConfigError: Cutmix of something that is no image.
+            ConfigError: Cutmix of something that is not a map.
         """
         if not self._ways:
             return x, labels
         if self._cuts and x.ndim != 4:
             raise ConfigError(
-                "augment.cutmix: the trained part begins behind the last map; say "
+                "augment.cutmix: what is trained takes no maps; set "
                 "model.unfreeze=1 or more, or augment.mixup instead"
             )
         way = self._ways[int(torch.randint(len(self._ways), ()))]

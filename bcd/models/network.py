@@ -1,4 +1,4 @@
-"""The network: normalisation, a frozen prefix, trained blocks, pooling and a head."""
+"""The network: normalization, a frozen prefix, trained blocks, pooling and a head."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from bcd.config.schema import ModelConfig
 from bcd.errors import ConfigError
 from bcd.models.backbones.blocks import pool
 from bcd.models.backbones.build import Backbone
-from bcd.models.data_parallel import SharedDropout
+from bcd.models.data_parallel import GlobalDropout
 from bcd.models.heads.factory import make_head
 
 
 class FrozenPrefix(nn.Module):
-    """The part of the network that is never trained: normalisation and the first blocks.
+    """The part of the network that is never trained: normalization and the first blocks.
 
-    Its parameters want no gradient and its BatchNorm stays in eval mode whatever mode the network
-    is put into, so that its output depends on the images alone.
+    Its parameters require no gradient, and its BatchNorm layers stay in eval mode in whatever mode
+    the network is, so that its output depends on the images alone.
 
     Args:
         blocks: The frozen blocks; may be empty.
-        pooled: Whether to pool the last block's output, as where nothing after it is trained.
+        pooled: Whether to pool the output of the last block, as where no block is trained.
         mean: Per channel, for values between 0 and 1.
         std: Per channel.
 
     Attributes:
-        fed_outputs: Set where its inputs are outputs that it gave before; it hands them on.
+        skipped: Set while its inputs are cached outputs; it returns them unchanged.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class FrozenPrefix(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.blocks = blocks
         self.pooled = pooled
-        self.fed_outputs = False
+        self.skipped = False
         self.requires_grad_(False)
         self.train(False)
 
@@ -53,9 +53,9 @@ class FrozenPrefix(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps images uint8 (N, 3, H, W) to activations, (N, C) if pooled.
 
-        Activations are maps (N, C, h, w), or inside a transformer tokens (N, T, C).
+        Activations are maps (N, C, h, w), or tokens (N, T, C) within a transformer.
         """
-        if self.fed_outputs:
+        if self.skipped:
             return x
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         x = (x.to(mean.dtype) - 255 * mean) / (255 * std)
@@ -64,7 +64,7 @@ class FrozenPrefix(nn.Module):
 
 
 def freeze_statistics(part: nn.Module) -> None:
-    """Makes BatchNorm layers use their statistics and leave them as they are."""
+    """Makes BatchNorm layers use their running statistics without updating them."""
     for module in part.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.train(False)
@@ -74,7 +74,7 @@ class SmearNetwork(nn.Module):
     """From images to logits.
 
     Args:
-        backbone: Its blocks, and what they want and give.
+        backbone: Its blocks, with their normalization and number of features.
         classes: Number of classes.
         cfg: The `model` group.
         head: The `head` group; None for a linear head.
@@ -88,29 +88,29 @@ class SmearNetwork(nn.Module):
         trained = len(blocks) if cfg.unfreeze == "all" else int(cfg.unfreeze)
         if trained > len(blocks):
             raise ConfigError(
-                f"model.unfreeze={trained}: {cfg.title} has {len(blocks)} blocks (or say all)"
+                f"model.unfreeze={trained}: {cfg.title} has {len(blocks)} blocks (or set all)"
             )
         cut = len(blocks) - trained
         self.prefix = FrozenPrefix(blocks[:cut], not trained, backbone.mean, backbone.std)
         self.trunk = blocks[cut:]
-        self.dropout = SharedDropout(cfg.dropout)
+        self.dropout = GlobalDropout(cfg.dropout)
         self.head = make_head(backbone.features, classes, head or with_defaults(HeadConfig))
-        self._norms_follow = cfg.batchnorm == "trained"
+        self._trains_norms = cfg.batchnorm == "trained"
         self.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> SmearNetwork:
-        """Sets the mode; BatchNorm of trained blocks follows only where it is itself trained."""
+        """Sets the mode; BatchNorm in trained blocks follows only if `model.batchnorm=trained`."""
         super().train(mode)
-        if not self._norms_follow:
+        if not self._trains_norms:
             freeze_statistics(self.trunk)
         return self
 
     def embed(self, x: Tensor) -> Tensor:
-        """Maps images uint8 (N, 3, H, W) to what the head is given, (N, features)."""
+        """Maps images uint8 (N, 3, H, W) to the input of the head, (N, features)."""
         return self._embed_rest(self.prefix(x))
 
     def answer(self, x: Tensor) -> Tensor:
-        """Maps what the frozen prefix gives to logits (N, classes)."""
+        """Maps the output of the frozen prefix to logits (N, classes)."""
         logits: Tensor = self.head(self.dropout(self._embed_rest(x)))
         return logits
 

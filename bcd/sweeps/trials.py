@@ -139,7 +139,8 @@ def _train(cfg: DictConfig, folder: Path, trial: Trial) -> Trial:
     cfg.run_dir = str(folder.absolute())
     with quick_imports():  # only here, because a finished trial needs no imports
         checked = check_config(cfg, TrainConfig)
-        from bcd.training.run import best_checkpoint, train
+        from bcd.training.fit import best_checkpoint
+        from bcd.training.run import train
     result = train(checked, tested=False)
     assert result is not None, "a trial runs in one process"
     best = best_checkpoint(result.trainer)

@@ -1,4 +1,8 @@
-"""Several processes that train together, and leave the test to the first of them."""
+"""Training in several processes, after which the first one alone evaluates.
+
+Lightning's launcher starts the processes. `DistributedBatches` connects them, `distributed` ends
+them when training is done or when one of them fails.
+"""
 
 from __future__ import annotations
 
@@ -21,54 +25,57 @@ from torch import nn
 
 from bcd.config.training import TrainConfig
 from bcd.errors import BcdError, ConfigError
-from bcd.models.data_parallel import PLAIN_NORMS
+from bcd.models.data_parallel import CONVERTIBLE_NORMS
 from bcd.models.network import SmearNetwork
 from bcd.training.divergence import DivergedError
 
 # Folder in which the processes of one machine find each other.
-_MEETING = "BCD_MEETING"
+_RENDEZVOUS = "BCD_RENDEZVOUS"
 _INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
-# What is set for the processes that are started; the next time Lightning would think that a cluster
-# started them.
-_SET = (
+# Environment variables for the processes that are started. They are restored afterwards, or
+# Lightning would assume the next time that a cluster started this process.
+_ENVIRONMENT = (
     *("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"),
-    *(_MEETING, *_INTERFACES),
+    *(_RENDEZVOUS, *_INTERFACES),
 )
 
 
-class SharedBatches(DDPStrategy):
-    """Distributed data parallel training in which all processes together do what one would do.
+class DistributedBatches(DDPStrategy):
+    """Distributed data parallel training with the result of a single process.
 
-    A batch is shared out to the processes; losses are weighed by what each has of it.
+    Each global batch is divided among the processes, and their losses are weighted by their
+    number of images (`bcd.models.data_parallel`).
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        # Buffers are the same everywhere; to send them would want as many val batches of everyone.
+        # Buffers are equal everywhere. Broadcasting them would require that all processes have the
+        # same number of val batches.
         super().__init__(**{"broadcast_buffers": False, **kwargs})
 
     def setup_distributed(self) -> None:
         """Connects the processes; those of one machine over its loopback interface alone."""
-        meeting = os.environ.get(_MEETING)
-        if meeting is not None:
-            # torch's own way listens on all interfaces and asks a name server for the addresses.
+        rendezvous = os.environ.get(_RENDEZVOUS)
+        if rendezvous is not None:
+            # torch's default listens on all interfaces and resolves addresses by a name server.
             self.set_world_ranks()
             self._process_group_backend = self._get_process_group_backend()
             torch.distributed.init_process_group(
                 self._process_group_backend,
-                init_method=(Path(meeting) / "store").as_uri(),
+                init_method=(Path(rendezvous) / "store").as_uri(),
                 rank=self.global_rank,
                 world_size=self.world_size,
                 timeout=self._timeout,
                 device_id=None if self.root_device.type == "cpu" else self.root_device,
             )
-        super().setup_distributed()  # finds them connected
+        super().setup_distributed()  # does not connect them again
 
 
-class SameChance(pl.Callback):
-    """Starts training from the random state that there was when this was made.
+class RestoreRandomState(pl.Callback):
+    """Starts training from the random state at the time this callback was made.
 
-    Lightning seeds anew where there are several processes; these would draw otherwise than one.
+    Lightning seeds anew where there are several processes, which would then draw other random
+    numbers than a single process.
     """
 
     def __init__(self) -> None:
@@ -82,94 +89,96 @@ class SameChance(pl.Callback):
 def check_processes(
     cfg: TrainConfig, trainer: pl.Trainer, network: SmearNetwork, tested: bool, val: int
 ) -> None:
-    """Refuses what several processes cannot do together.
+    """Refuses what several processes cannot do.
 
     Args:
         cfg: The configuration.
-        trainer: Knows how many processes there are.
-        network: That is to be trained.
+        trainer: Knows the number of processes.
+        network: The network to train.
         tested: False for a trial of a multirun.
-        val: Number of images of val.
+        val: Number of images of the val set.
 
     Raises:
-        ConfigError: One of them was asked for.
+        ConfigError: The configuration asks for it.
     """
     world = trainer.world_size
     if world == 1:
         return
-    said, one = f"trainer.devices={trainer.num_devices}", "say trainer=default trainer.devices=1"
+    key, single = f"trainer.devices={trainer.num_devices}", "set trainer=default trainer.devices=1"
     if cfg.head.fitted:
-        raise ConfigError(f"{said}: head={cfg.head.kind} is fitted in one process; {one}")
-    if not isinstance(trainer.strategy, SharedBatches):
-        raise ConfigError(f"{said}: several processes want trainer=ddp {said}")
+        raise ConfigError(f"{key}: head={cfg.head.kind} is fitted in one process; {single}")
+    if not isinstance(trainer.strategy, DistributedBatches):
+        raise ConfigError(f"{key}: several processes require trainer=ddp {key}")
     if not tested:
-        raise ConfigError(f"{said}: a trial of a multirun is one process; {one}")
+        raise ConfigError(f"{key}: a trial of a multirun is one process; {single}")
     if cfg.lr_find:
-        raise ConfigError(f"{said}: lr_find=true looks in one process; {one}")
+        raise ConfigError(f"{key}: lr_find=true runs in one process; {single}")
     if cfg.data.batch_size % world:
         raise ConfigError(
-            f"data.batch_size={cfg.data.batch_size}: {world} processes share it out; "
-            f"say a multiple of {world}"
+            f"data.batch_size={cfg.data.batch_size}: {world} processes divide each batch; "
+            f"give a multiple of {world}"
         )
     norms = [m for m in network.trunk.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if cfg.model.batchnorm == "trained" and any(type(norm) not in PLAIN_NORMS for norm in norms):
+    convertible = all(type(norm) in CONVERTIBLE_NORMS for norm in norms)
+    if cfg.model.batchnorm == "trained" and not convertible:
         raise ConfigError(
-            f"{said}: model.batchnorm=trained works for torch's BatchNorm, which {cfg.model.title} "
-            f"has not; say model.batchnorm=frozen, or {one}"
+            f"{key}: model.batchnorm=trained requires torch's BatchNorm, which {cfg.model.title} "
+            f"does not use; set model.batchnorm=frozen, or {single}"
         )
     if val < world:
-        raise ConfigError(f"{said}: val has {val} images, fewer than there are processes")
+        raise ConfigError(f"{key}: val has {val} images, fewer than there are processes")
 
 
 @contextlib.contextmanager
-def together(trainer: pl.Trainer) -> Iterator[None]:
-    """While it lasts the processes train; it ends when the others have been let go.
+def distributed(trainer: pl.Trainer) -> Iterator[None]:
+    """Within the block the processes train; afterwards the first one continues alone.
 
-    Where one fails, none goes on.
+    If one process fails, all of them end. Does nothing in a single process.
 
     Raises:
-        BcdError: Another process failed, which has said why.
-        SystemExit: On another process than the first, which has to say that it was interrupted or
-            diverged.
+        BcdError: Another process failed; it has printed why.
+        SystemExit: On a process other than the first, when training diverged or was interrupted;
+            the first one reports it.
     """
-    if not isinstance(trainer.strategy, SharedBatches):
+    if not isinstance(trainer.strategy, DistributedBatches):
         yield
         return
-    before = {name: os.environ.get(name) for name in _SET}
-    meeting = _meet_on_loopback(trainer)
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    rendezvous = _rendezvous_on_loopback(trainer)
     try:
         yield
     except BaseException as error:
         if not trainer.is_global_zero:
             if isinstance(error, DivergedError):
-                sys.exit(error.status)  # the first process says it, as an interruption
+                sys.exit(error.status)  # the first process reports it
             if isinstance(error, BcdError) and error.status == 130:
                 sys.exit(130)
             raise
-        status = _end(_others(trainer))
+        status = _end(_started_processes(trainer))
         if isinstance(error, BcdError) or not isinstance(error, Exception) or not status:
             raise
-        raise BcdError("another process failed; its line stands above", status) from error
+        raise BcdError("another process failed; its error is printed above", status) from error
     finally:
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-        if meeting is not None:
-            shutil.rmtree(meeting, ignore_errors=True)
+        if rendezvous is not None:
+            shutil.rmtree(rendezvous, ignore_errors=True)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    for process in _others(trainer):
+    for process in _started_processes(trainer):
         process.wait()
 
 
-def _meet_on_loopback(trainer: pl.Trainer) -> str | None:
-    """Has the processes that this one is to start talk within the machine; returns their folder.
+def _rendezvous_on_loopback(trainer: pl.Trainer) -> str | None:
+    """Has the processes communicate within this machine; returns the folder where they meet.
 
-    None where a cluster starts them, which knows its network, or where they are told already.
+    None where a cluster starts the processes, which knows its network, or where this process was
+    started with the folder already.
     """
     strategy = trainer.strategy
-    assert isinstance(strategy, SharedBatches)
+    assert isinstance(strategy, DistributedBatches)
     cluster = strategy.cluster_environment
     if not isinstance(cluster, LightningEnvironment) or cluster.creates_processes_externally:
         return None
@@ -177,21 +186,21 @@ def _meet_on_loopback(trainer: pl.Trainer) -> str | None:
     if strategy.num_nodes > 1 or loopback is None:
         return None
     os.environ.update(dict.fromkeys(_INTERFACES, loopback))
-    os.environ["MASTER_PORT"] = "0"  # unused; Lightning would look for a free one on all interfaces
-    os.environ[_MEETING] = tempfile.mkdtemp(prefix="bcd-")
-    return os.environ[_MEETING]
+    os.environ["MASTER_PORT"] = "0"  # unused; Lightning would search for one on all interfaces
+    os.environ[_RENDEZVOUS] = tempfile.mkdtemp(prefix="bcd-")
+    return os.environ[_RENDEZVOUS]
 
 
-def _others(trainer: pl.Trainer) -> list[Popen[bytes]]:
-    """The processes that this one started, as its launcher keeps them."""
+def _started_processes(trainer: pl.Trainer) -> list[Popen[bytes]]:
+    """The processes that this one started, as its launcher stores them."""
     return getattr(trainer.strategy.launcher, "procs", [])
 
 
 def _end(processes: list[Popen[bytes]]) -> int:
-    """Ends processes; returns the status of one that had failed by itself, 0 if none had."""
+    """Ends processes; returns the status of one that failed by itself, 0 if none did."""
     status = 0
     waited = [*processes]
-    processes.clear()  # or Lightning, which watches this list, kills this process over one of them
+    processes.clear()  # or Lightning, which monitors this list, kills this process as well
     for process in waited:
         try:
             status = status or process.wait(1)

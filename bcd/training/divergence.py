@@ -1,4 +1,4 @@
-"""Ends training at the first loss that is not finite."""
+"""Stops training at the first loss that is not finite."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch import Tensor
 
 from bcd.errors import BcdError
 
-# Batches between two looks at the losses where a look has to wait for a GPU or other processes.
-_APART = 16
+# Batches between two checks of the losses where a check waits for a GPU or other processes.
+_INTERVAL = 16
 
 
 class DivergedError(BcdError):
-    """Training diverged; of several processes all raise it."""
+    """Training diverged; all processes raise it."""
 
 
-class LossWatch(pl.Callback):
-    """Ends training at the first loss that is not finite, and saves no weights that are not.
+class DivergenceCheck(pl.Callback):
+    """Stops training at the first loss that is not finite, and keeps such weights from being saved.
 
-    On the CPU every batch is looked at. Where a look costs time, losses are kept and looked at
-    every few batches, and before anything is validated or saved. It must follow a callback that
-    averages weights, since it checks what that one saves.
+    On the CPU every loss is checked. Where a check costs time, losses are collected and checked
+    every few batches, and before anything is validated or saved. This callback must come after one
+    that averages weights, because it checks what is saved.
 
     Attributes:
-        batches: How many were trained on.
+        batches: Number of batches that were trained on.
     """
 
     def __init__(self) -> None:
@@ -44,25 +44,25 @@ class LossWatch(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Checks the loss, or keeps it for later."""
+        """Checks the loss, or collects it for later."""
         self.batches += 1
         if not isinstance(outputs, Mapping) or "loss" not in outputs:
-            return  # a fitted head has none
+            return
         self._losses.append((trainer.global_step, outputs["loss"]))
         quick = pl_module.device.type == "cpu" and trainer.world_size == 1
-        if quick or len(self._losses) >= _APART:
-            self._look(trainer)
+        if quick or len(self._losses) >= _INTERVAL:
+            self._check(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Checks what was kept before val is asked."""
-        self._look(trainer)
+        """Checks the collected losses before validation."""
+        self._check(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Checks what was kept before a checkpoint is saved."""
-        self._look(trainer)
+        """Checks the collected losses before a checkpoint is saved."""
+        self._check(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Checks the loss on val before a checkpoint is saved."""
+        """Checks the val loss before a checkpoint is saved."""
         loss = trainer.callback_metrics.get("val/loss")
         if loss is not None and not trainer.sanity_checking and not math.isfinite(loss):
             raise _diverged(trainer, f"the loss on val is {float(loss)}", trainer.global_step)
@@ -75,12 +75,12 @@ class LossWatch(pl.Callback):
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 raise _diverged(trainer, f"{name} is not finite", trainer.global_step)
 
-    def _look(self, trainer: pl.Trainer) -> None:
+    def _check(self, trainer: pl.Trainer) -> None:
         kept, self._losses = self._losses, []
         if not kept:
             return
         finite = torch.stack([loss.detach() for _, loss in kept]).isfinite().tolist()
-        # One process tells the others, which would wait for it otherwise.
+        # All processes must stop together, or the others would wait for this one.
         if not trainer.strategy.reduce_boolean_decision(not all(finite), all=False):
             return
         step, loss = kept[finite.index(False)] if not all(finite) else (kept[-1][0], None)
@@ -89,11 +89,13 @@ class LossWatch(pl.Callback):
 
 
 def _diverged(trainer: pl.Trainer, what: str, step: int) -> DivergedError:
-    """The line for a run that diverged: where, at which rate, what to try, what is kept."""
-    rate, fix = "", "look at the images and weights"
+    """The error of a run that diverged: where, at which rate, what to try, what is kept."""
+    rate, fix = "", "check the images and weights"
     if trainer.optimizers:
         rate = f", learning rate {trainer.optimizers[0].param_groups[0]['lr']:.3g}"
-        fix = "try a smaller optimizer.lr (lr_find=true draws which) or trainer.gradient_clip_val=1"
+        fix = (
+            "try a smaller optimizer.lr (lr_find=true suggests one) or trainer.gradient_clip_val=1"
+        )
         if not str(trainer.precision).startswith("32"):
             fix += " or trainer.precision=32-true"
     paths = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]

@@ -1,4 +1,4 @@
-"""The end of a training run: policies and tests its best checkpoint, and writes the run folder."""
+"""The end of a training run: evaluates its best checkpoint and writes the run folder."""
 
 from __future__ import annotations
 
@@ -15,12 +15,8 @@ from bcd.audit.checks import Check, worst
 from bcd.audit.leaks import find_leaks, leak_metrics
 from bcd.audit.pairs import write_overlaps
 from bcd.audit.run import audit_training_run
-from bcd.config.training import TrainConfig
-from bcd.data.catalog import Catalog
 from bcd.data.datamodule import SmearDataModule
-from bcd.data.quality.profile import DataProfile
 from bcd.data.reading import read_image
-from bcd.data.splits.split import Split
 from bcd.evaluation.collect import collect_answers
 from bcd.evaluation.decision import DecisionPolicy, fit_policy
 from bcd.evaluation.ood import MAX_IMAGES
@@ -32,31 +28,15 @@ from bcd.models.network import SmearNetwork
 from bcd.reporting.figures import draw_curves, save_figure
 from bcd.reporting.results import write_results
 from bcd.storage import write_text
+from bcd.training.build import Run
 from bcd.training.report import Facts, write_report
-from bcd.training.warnings import loss_warnings
 
 Loggers = Sequence[pl.loggers.Logger]
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a training run works on, and what its settings are to be warned of."""
-
-    cfg: TrainConfig
-    folder: Path
-    catalog: Catalog
-    profile: DataProfile
-    split: Split
-    warnings: Sequence[str] = ()
-
-    def all_warnings(self, history: Sequence[Mapping[str, float]]) -> list[str]:
-        """Those that only the figures of the epochs can give are among them."""
-        return [*self.warnings, *loss_warnings(self.cfg, len(self.catalog.classes), history)]
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """Results on val and test, the decision policy, the audit's checks, and brief robustness."""
+    """Results on val and test, decision policy, audit checks, and robustness to corruptions."""
 
     results: dict[str, Result]
     policy: DecisionPolicy
@@ -70,18 +50,21 @@ def evaluate_best(
     datamodule: SmearDataModule,
     best: Path | None,
     device: torch.device,
-    parts: Sequence[str] = ("val", "test"),
+    subsets: Sequence[str] = ("val", "test"),
 ) -> tuple[DecisionPolicy, dict[str, Result]]:
-    """Decides on val what to make of answers, then evaluates val and test, on one device.
+    """Fits the decision policy on val, then evaluates val and test.
 
     Args:
         run: The run.
-        network: Gets the best checkpoint's weights.
+        network: Gets the weights of the best checkpoint.
         datamodule: Gives the images.
         best: The checkpoint that was kept as best, which gets the decision policy; None where none
             was kept.
         device: Where to compute.
-        parts: What is evaluated; val alone where the test part must stay untouched.
+        subsets: What to evaluate; val alone where the test set must stay untouched.
+
+    Returns:
+        The policy, and the results by subset.
 
     Raises:
         BcdError: An answer is not finite.
@@ -90,13 +73,13 @@ def evaluate_best(
     if content is not None:
         network.load_state_dict(network_state(content))
     answers = {
-        part: collect_answers(
+        subset: collect_answers(
             network,
-            datamodule.plain_loader(part),
+            datamodule.plain_loader(subset),
             device,
-            f"Evaluating {part}" if "test" in parts else "",
+            f"Evaluating {subset}" if "test" in subsets else "",
         )
-        for part in parts
+        for subset in subsets
     }
     trained = collect_answers(network, datamodule.first_views(MAX_IMAGES), device).features
     kind, split = run.cfg.split.kind, run.split
@@ -105,15 +88,15 @@ def evaluate_best(
     if best is not None and content is not None:
         write_policy(best, content, policy.to_plain())
     results = {
-        part: evaluate(
+        subset: evaluate(
             given,
             policy,
             run.catalog,
-            run.split.indices(part),
-            run.split.clusters_of(part),
-            intervals=part == "test",
+            split.indices(subset),
+            split.clusters_of(subset),
+            intervals=subset == "test",
         )
-        for part, given in answers.items()
+        for subset, given in answers.items()
     }
     return policy, results
 
@@ -125,7 +108,7 @@ def finalize(
     results: dict[str, Result],
     device: torch.device,
 ) -> Outcome:
-    """Adds leaks, the audit, and how corruptions change the answers."""
+    """Adds the test images that overlap others, the audit, and the effect of corruptions."""
     cfg, tested = run.cfg, run.split.indices("test")
     found = find_leaks(run.profile, run.split.indices("train"), run.split.indices("val"), tested)
     test = results["test"]
@@ -146,15 +129,15 @@ def write_run(
     loggers: Loggers,
     tested: str,
 ) -> None:
-    """Writes figures, report and loggers' last words.
+    """Writes figures and report, and logs the test figures.
 
     Args:
         run: The run.
-        outcome: What came of it.
+        outcome: Its results.
         history: Figures of each epoch.
-        step: Steps of the optimizer that were made; what is logged is logged there.
-        loggers: The trainer's.
-        tested: What the report says of the use of the test part.
+        step: Number of optimizer steps, at which the test figures are logged.
+        loggers: Those of the trainer.
+        tested: What the report says about the use of the test set.
     """
     folder = run.folder
     write_results(folder, run.catalog, outcome.results)

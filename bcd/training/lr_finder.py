@@ -1,10 +1,11 @@
-"""Draws the loss against the learning rate, to choose one by (`python train.py lr_find=true`)."""
+"""Learning rate range test: plots the loss against the learning rate (`lr_find=true`)."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,34 +13,32 @@ import lightning.pytorch as pl
 import numpy as np
 
 from bcd.config.check import instantiate
-from bcd.config.training import TrainConfig
 from bcd.console import say
 from bcd.data.datamodule import SmearDataModule
 from bcd.errors import BcdError
 from bcd.models.classifier import SmearClassifier
 from bcd.reporting.figures import new_figure, save_figure
 from bcd.storage import write_text
-from bcd.training.finalize import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 120
 _MEMORY = 0.9  # share of the smoothed loss that the next step keeps
-_REACH = 8  # steps to either side between which the loss is seen to fall
-_LOST = 4.0  # times the lowest loss, where there is nothing more to see
+_REACH = 8  # steps before and after, between which the slope of the loss is measured
+_LOST = 4.0  # times the lowest loss, at which the search stops
 
 
 class RangeTest(pl.Callback):
-    """Raises the learning rate evenly on a log scale while training, and notes the loss.
+    """Raises the learning rate evenly on a log scale while training, and records the loss.
 
     The rate is that of the head; each block keeps its share of it. Lightning's own finder gives all
-    groups one rate, ends with `max_epochs` and looks for the steepest fall on a linear scale, which
-    is nearly always at the lowest rates.
+    groups the same rate, ends with `max_epochs` and suggests the steepest slope on a linear scale,
+    which is nearly always at the lowest rates.
 
     Attributes:
-        rates: Of the head, one a step.
-        losses: Smoothed, one a step.
+        rates: Learning rate of the head at each step.
+        losses: Smoothed loss at each step.
     """
 
     def __init__(self) -> None:
@@ -49,7 +48,7 @@ class RangeTest(pl.Callback):
         self._mean = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Notes what share of the head's rate each group has."""
+        """Records the share of the head's rate that each group has."""
         groups = trainer.optimizers[0].param_groups
         self._shares = [group["lr"] / groups[0]["lr"] for group in groups]
 
@@ -71,7 +70,7 @@ class RangeTest(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Notes the loss, and stops where it is lost; of batches added up it takes the last."""
+        """Records the loss, and stops when it diverges; of accumulated batches it uses the last."""
         if trainer.global_step == len(self.losses):
             return
         loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
@@ -80,50 +79,60 @@ class RangeTest(pl.Callback):
         trainer.should_stop = not self.losses[-1] < _LOST * min(self.losses)
 
     def steepest(self) -> float:
-        """The rate at which the loss falls fastest, on a log scale.
+        """The rate at which the loss decreases fastest, on a log scale.
 
         Raises:
-            BcdError: It falls nowhere.
+            BcdError: It decreases nowhere.
         """
         losses = np.nan_to_num(np.array(self.losses), nan=np.inf)
-        # From a step before to one after, far apart: single batches are easy or hard by chance.
+        # Between steps far apart, because single batches are easy or hard by chance.
         falls = losses[2 * _REACH :] - losses[: -2 * _REACH]
         falls[:_REACH] = 0  # the first means are of few batches
         if not len(falls) or falls.min() >= 0:
-            raise BcdError("lr_find: the loss falls at no rate; look at the images and weights")
+            raise BcdError(
+                "lr_find: the loss did not decrease at any learning rate; check images and weights"
+            )
         return self.rates[int(np.argmin(falls)) + _REACH]
 
 
-def epochs_of_search(run: Run) -> int:
-    """How many epochs the steps take at most; each may ask for another view of the images."""
-    batches = math.ceil(len(run.split.indices("train")) / run.cfg.data.batch_size)
-    together = int(run.cfg.trainer.get("accumulate_grad_batches", 1))
-    return math.ceil(STEPS * together / batches) + 1
+def epochs_of_search(images: int, batch_size: int, trainer: Mapping[str, Any]) -> int:
+    """The largest number of epochs that the search takes.
+
+    Args:
+        images: Number of images of the train set.
+        batch_size: Images per batch.
+        trainer: The `trainer` group.
+    """
+    accumulated = int(trainer.get("accumulate_grad_batches", 1))
+    return math.ceil(STEPS * accumulated / math.ceil(images / batch_size)) + 1
 
 
 def find_learning_rate(
-    cfg: TrainConfig, classifier: SmearClassifier, datamodule: SmearDataModule, folder: Path
+    trainer: Mapping[str, Any],
+    classifier: SmearClassifier,
+    datamodule: SmearDataModule,
+    folder: Path,
 ) -> None:
-    """Trains for a few steps while the learning rate rises, and throws the weights away.
+    """Trains for a few steps while the learning rate rises, and discards the weights.
 
-    Writes `learning_rate.csv` and `figures/learning_rate.png`, and says where the loss falls
-    fastest.
+    Writes `learning_rate.csv` and `figures/learning_rate.png`, and prints the rate at which the
+    loss decreases fastest.
 
     Args:
-        cfg: The configuration; of the trainer the number of steps is its own.
-        classifier: Is trained.
-        datamodule: Gives the train part.
-        folder: Where the results go.
+        trainer: The `trainer` group; the number of steps is the search's own.
+        classifier: The model, which is trained.
+        datamodule: Gives the train set.
+        folder: The run folder.
 
     Raises:
-        BcdError: The loss falls nowhere.
+        BcdError: The loss does not decrease at any rate.
     """
     test = RangeTest()
     settings = {"max_epochs": -1, "max_steps": STEPS, "limit_val_batches": 0, "logger": False}
     settings |= {"enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = instantiate({**cfg.trainer, **settings}, callbacks=[test])
-    trainer.fit(classifier, datamodule)
-    if not trainer.is_global_zero:
+    searcher = instantiate({**trainer, **settings}, callbacks=[test])
+    searcher.fit(classifier, datamodule)
+    if not searcher.is_global_zero:
         return
     best = test.steepest()
     table = io.StringIO()
@@ -131,7 +140,7 @@ def find_learning_rate(
     csv.writer(table).writerows([("lr", "loss"), *rows])
     write_text(folder / "learning_rate.csv", table.getvalue())
     save_figure(_draw(rows, best), folder / "figures" / "learning_rate.png")
-    say(f"the loss falls fastest at optimizer.lr={best:.1e}; more is seldom better")
+    say(f"the loss decreases fastest at optimizer.lr={best:.1e}; a higher rate is rarely better")
     say(f"curve: {folder / 'figures' / 'learning_rate.png'}")
 
 
@@ -139,7 +148,7 @@ def _draw(rows: list[tuple[float, float]], best: float) -> Figure:
     figure = new_figure(6, 3.6)
     axes = figure.add_subplot()
     axes.plot(*zip(*rows, strict=True))
-    axes.axvline(best, color="tab:red", linestyle="--", label=f"falls fastest at {best:.1e}")
+    axes.axvline(best, color="tab:red", linestyle="--", label=f"steepest at {best:.1e}")
     axes.set(xscale="log", xlabel="learning rate of the head", ylabel="loss, smoothed")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -1,4 +1,4 @@
-"""What chose the weights that a run keeps, and how its test part was used, in words."""
+"""How the weights that a run keeps were chosen, and how its test set was used, in words."""
 
 from __future__ import annotations
 
@@ -7,34 +7,37 @@ from bcd.config.training import TrainConfig, target_of
 
 
 def val_chose_epoch(cfg: TrainConfig) -> bool:
-    """Whether val had a say in which epoch's weights were kept, or in when training stopped."""
+    """Whether val influenced which epoch's weights were kept, or when training stopped."""
     nodes = (_keeper(cfg), *_stoppers(cfg))
-    return not _validated_once(cfg) and any(_monitors_val(node) for node in nodes)
+    several = not cfg.head.fitted and not _validated_once(cfg)
+    return several and any(_monitors_val(node) for node in nodes)
 
 
 def how_chosen(cfg: TrainConfig) -> str:
     """How the kept checkpoint was chosen, in a sentence or two."""
     keeper = _keeper(cfg)
     monitor, mode = keeper.get("monitor"), keeper.get("mode", "min")
+    if cfg.head.fitted:
+        return "The head was fitted once, so there was no epoch to choose."
     if _validated_once(cfg) and cfg.trainer.get("max_epochs") == 1:
-        return "There was one epoch, and so none to choose."
+        return "There was only one epoch, so none was chosen."
     if not keeper:
         told = "No checkpoint was kept: the weights are those of the last epoch."
     elif monitor is None or (monitor in ("epoch", "step") and mode == "max"):
         told = "The checkpoint is that of the last epoch; val did not choose it."
     elif _monitors_val(keeper) and _validated_once(cfg):
-        told = "The checkpoint is that of the one validation; val chose no epoch."
+        told = "The checkpoint is that of the only validation; val did not choose it."
     elif _monitors_val(keeper):
         told = f"The checkpoint was chosen on val, by {monitor} ({mode})."
     else:
         told = f"The checkpoint was chosen by {monitor} ({mode}), not on val."
     if any(_monitors_val(node) for node in _stoppers(cfg)) and not _validated_once(cfg):
-        told += " Val had a say in when training stopped."
+        told += " Val influenced when training stopped."
     return told
 
 
 def how_split(cfg: SplitConfig) -> str:
-    """How images were shared out, by the keys that decided it."""
+    """How images were split, by the keys that decided it."""
     told = f"split={cfg.kind}"
     if cfg.kind == "csv":
         return f"{told}, by {cfg.file or 'the column split of data.root'}"
@@ -46,17 +49,19 @@ def how_split(cfg: SplitConfig) -> str:
 
 
 def how_tested(before: bool) -> str:
-    """How a single run used its test part; what others did with the same images is not recorded.
+    """How a single run used its test set; other uses of the same images are not recorded.
 
     Args:
-        before: Whether the run had been tested before, and went on.
+        before: Whether the run had been tested before it was resumed.
     """
     used = (
-        "The run had been tested before it went on, so this is not the first use of its test part."
+        "It had been tested before it was resumed, so this is not the first use of its test set."
         if before
-        else "The run evaluated its test part once, after training."
+        else "The run evaluated its test set once, after training."
     )
-    return f"{used} Whether other runs or eval.py were tested on these images is not recorded."
+    return (
+        f"{used} Whether these images were used to test other runs, or by eval.py, is not recorded."
+    )
 
 
 def _validated_once(cfg: TrainConfig) -> bool:
@@ -67,7 +72,7 @@ def _validated_once(cfg: TrainConfig) -> bool:
 
 
 def _keeper(cfg: TrainConfig) -> dict[str, object]:
-    """The callback whose checkpoint is taken: the first that keeps any; empty where none does."""
+    """The callback whose checkpoint is used: the first one; empty where there is none."""
     return next(iter(_of_class(cfg, "ModelCheckpoint")), {})
 
 

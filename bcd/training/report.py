@@ -1,6 +1,6 @@
-"""The report and the model card of a run: the same facts, in the order that readers ask for them.
+"""The report and the model card of a run.
 
-The order follows what checklists for clinical prediction and imaging models want to see (CLAIM,
+The order follows checklists for clinical prediction and imaging models (CLAIM,
 TRIPOD+AI, STARD-AI): use, data flow, separation, model, results, shortcuts, calibration, threshold,
 abstention, corruption, failures, limits.
 """
@@ -37,7 +37,7 @@ from bcd.training.provenance import how_chosen, how_split, val_chose_epoch
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is told of a run."""
+    """The facts that a report presents."""
 
     cfg: TrainConfig
     catalog: Catalog
@@ -52,27 +52,17 @@ class Facts:
 
     @property
     def test(self) -> dict[str, Any]:
-        """Figures of the test part."""
+        """Figures of the test set."""
         return self.results["test"].metrics
 
 
 def write_report(folder: Path, facts: Facts) -> None:
     """Writes `report.html` and `model_card.md` of a run whose figures are in `folder/figures`."""
     sections = [
-        *_warnings(facts),
-        _use(facts),
-        _data(facts),
-        _separation(facts),
-        _model(facts),
-        _results(facts),
-        _shortcuts(facts),
-        _calibration(facts),
-        *_threshold(facts),
-        _abstention(facts),
-        _corruption(facts),
-        _failures(facts),
-        _limits(facts),
-    ]
+        *_warnings(facts), _use(facts), _data(facts), _separation(facts), _model(facts),
+        _results(facts), _shortcuts(facts), _calibration(facts), *_threshold(facts),
+        _abstention(facts), _corruption(facts), _failures(facts), _limits(facts),
+    ]  # fmt: skip
     write_html(folder / "report.html", facts.cfg.name, sections)
     write_markdown(folder / "model_card.md", f"Model card: {facts.cfg.name}", sections)
 
@@ -86,10 +76,10 @@ def _use(facts: Facts) -> Section:
     return Section(
         "Intended use",
         [
-            f"Sorts a microscope image into {classes}. For research and teaching. Not a medical "
-            "device: no diagnosis may rest on it.",
-            "It knows these classes only, and answers with one of them or refers the image to a "
-            "person; it cannot tell that something else is wrong.",
+            f"Classifies microscope images as {classes}. For research and teaching only. It is not "
+            "a medical device and must not be used for diagnosis.",
+            "It assigns each image to one of these classes or refers it to a person. It cannot "
+            "recognize other findings.",
         ],
     )
 
@@ -136,23 +126,28 @@ def _separation(facts: Facts) -> Section:
 
 
 def _model(facts: Facts) -> Section:
-    cfg, views = facts.cfg, min(facts.cfg.augment.views, facts.epochs)
+    cfg, views = facts.cfg, facts.cfg.augment.views
+    epochs = f"{facts.epochs}, batches of {cfg.data.batch_size}"
+    if cfg.head.fitted:
+        epochs = "none: the head is fitted once, on all views"
+    else:
+        views = min(views, facts.epochs)
     optimizer = str(cfg.optimizer.get("_target_", "")).rpartition(".")[2]
     blocks = cfg.model.unfreeze if cfg.model.unfreeze_from < facts.epochs else 0
     trained = f"the head and {blocks} blocks" if blocks else "the head"
-    learnt = f"{optimizer}, learning rate {cfg.optimizer.get('lr')}"
+    optimized = f"{optimizer}, learning rate {cfg.optimizer.get('lr')}"
     rows = [
         ["backbone", f"{cfg.model.title}, weights {cfg.model.weights}"],
         ["head", cfg.head.kind],
         ["trained", trained],
         ["images", f"{cfg.model.input_size} pixels a side"],
-        ["optimizer", "none: scikit-learn fits the head" if cfg.head.fitted else learnt],
-        ["epochs", f"{facts.epochs}, batches of {cfg.data.batch_size}"],
+        ["optimizer", "none: scikit-learn fits the head" if cfg.head.fitted else optimized],
+        ["epochs", epochs],
         ["views", f"{views} of each image, {len(cfg.augment.transforms)} transforms"],
-        ["seed", f"{cfg.seed}, of training alone"],
+        ["seed", f"{cfg.seed} (training; the split has its own)"],
     ]
-    kept = "config.yaml and run.json hold every setting, the versions and the command."
-    chosen = f"{how_chosen(cfg)} {facts.tested} {kept}"
+    recorded = "config.yaml and run.json record all settings, versions and the command."
+    chosen = f"{how_chosen(cfg)} {facts.tested} {recorded}"
     return Section(
         "Model",
         [Table(["", ""], rows, numeric=False), chosen, Figure("curves", "loss and accuracy")],
@@ -162,13 +157,13 @@ def _model(facts: Facts) -> Section:
 def _results(facts: Facts) -> Section:
     test, groups = facts.test, facts.test["n_groups"]
     low, high = test["accuracy_ci_wilson_iid"]
-    over = "images, as no groups are known and none overlap"
+    over = "images, because no groups are known and no images overlap"
     if groups is not None:
         over = f"{groups} groups, joined where images overlap"
     intervals = (
-        f"In brackets 95 % intervals: cluster bootstrap over {over}. Were images independent, "
-        f"Wilson's interval of the accuracy would be [{low:.3f}, {high:.3f}]. Precision, recall "
-        f"and F1 are macro averages. {few_groups_warning(test)}".rstrip()
+        f"Brackets show 95 % intervals by a cluster bootstrap over {over}. If images were "
+        f"independent, Wilson's interval of the accuracy would be [{low:.3f}, {high:.3f}]. "
+        f"Precision, recall and F1 are macro averages. {few_groups_warning(test)}".rstrip()
     )
     rows = []
     for name in facts.catalog.classes:
@@ -197,7 +192,7 @@ def _results(facts: Facts) -> Section:
 def _shortcuts(facts: Facts) -> Section:
     name = "balanced_accuracy"
     reached = (facts.test[name], metric_text(facts.test, name))
-    more = "More sources, and another split beside this one: bcd audit"
+    more = "bcd audit checks more sources, and compares with another split."
     return Section("Shortcuts", [*shortcut_lines(facts.checks, *reached), more])
 
 
@@ -223,14 +218,14 @@ def _threshold(facts: Facts) -> list[Section]:
             *(metric_text(test, f"malignant_{name}") for name in names),
         ],
         [
-            f"malignant from {at['threshold']:.4g} on",
+            f"malignant from probability {at['threshold']:.4g}",
             *(metric_text(at, f"malignant_{name}") for name in names),
         ],
     ]
     text = (
-        "The threshold decides what predictions.csv calls malignant; where the most probable class "
-        "says otherwise, the image is referred. Predictive values are for a share of malignant "
-        f"images of {at['prevalence']:.1%}."
+        "The threshold decides which images predictions.csv marks as malignant. Where the most "
+        "probable class disagrees, the image is referred. Predictive values assume that "
+        f"{at['prevalence']:.1%} of images are malignant."
     )
     header = ["malignant against benign", "sensitivity", "specificity", "PPV", "NPV"]
     promise, chosen = threshold_guarantee(facts.policy), val_reuse_note(val_chose_epoch(facts.cfg))
@@ -246,14 +241,15 @@ def _abstention(facts: Facts) -> Section:
     sets = test["prediction_sets"]
     rows = [[f"{float(c):.0%}", f"{v:.4f}"] for c, v in test["selective_accuracy"].items()]
     return Section(
-        "When it should hold its tongue",
+        "Abstention and referral",
         [
-            f"Referred to a person: {test['referred']:.1%} of {test['n']} ({reasons}); accuracy on "
-            f"the {1 - test['referred']:.1%} decided: {decided}. {referral_rules(policy)}",
-            f"Prediction sets, on test: {sets['coverage']:.1%} hold the true class; "
+            f"{test['referred']:.1%} of {test['n']} images are referred to a person ({reasons}). "
+            f"Accuracy on the other {1 - test['referred']:.1%}: {decided}. "
+            f"{referral_rules(policy)}",
+            f"Prediction sets on test: {sets['coverage']:.1%} contain the true class. They have "
             f"{sets['mean_size']:.2f} classes on average. {sets_guarantee(policy)}",
-            Table(["decided, surest first", "accuracy"], rows),
-            Figure("risk_coverage", "mistakes against the share decided"),
+            Table(["share decided, most confident first", "accuracy"], rows),
+            Figure("risk_coverage", "error rate against the share decided"),
         ],
     )
 
@@ -263,9 +259,9 @@ def _corruption(facts: Facts) -> Section:
     return Section(
         "Corruption",
         [
-            f"{n} of the test images as other slides, cameras and files would show them:",
+            f"{n} of the test images, changed as other stains, cameras and files would:",
             Table(list(ROBUSTNESS_HEADER), robustness_rows(facts.corruptions)),
-            "The whole suite: python eval.py ckpt=<this run> corruptions=standard",
+            "The whole suite: bcd eval ckpt=<this run> corruptions=standard",
         ],
     )
 
@@ -275,10 +271,12 @@ def _failures(facts: Facts) -> Section:
     wrong = Counter((p.label, classes[p.best]) for p in predictions if p.best is not None)
     pairs = [(pair, count) for pair, count in wrong.most_common() if pair[0] != pair[1]][:6]
     rows = [[label, said, str(count)] for (label, said), count in pairs]
-    blocks: list[Block] = [Table(["is", "said", "images"], rows)] if rows else ["None on test."]
+    blocks: list[Block] = (
+        [Table(["true class", "predicted", "images"], rows)] if rows else ["None on test."]
+    )
     blocks += [
         Figure("confusion_matrix", "confusion matrix"),
-        Figure("mistakes", "the surest mistakes"),
+        Figure("mistakes", "the most confident errors"),
     ]
     return Section("Failures", blocks)
 
@@ -286,12 +284,12 @@ def _failures(facts: Facts) -> Section:
 def _limits(facts: Facts) -> Section:
     separated = not any(NOT_ESTABLISHED in check.finding for check in facts.checks)
     blocks: list[Block] = [
-        "The figures hold for images like these: of the same laboratories, microscopes, stains "
-        "and selection. Where those differ, expect less, and see Corruption.",
+        "The figures apply to images like these: from the same laboratories, microscopes and "
+        "stains, selected in the same way. Elsewhere expect lower ones; see Corruption.",
     ]
     if not separated:
         blocks.append(
-            f"{NOT_ESTABLISHED.capitalize()}. Images of one patient may stand on both sides of "
-            "the split, so the figures may flatter the model on new patients."
+            f"{NOT_ESTABLISHED.capitalize()}. Images of one patient may be in both train and test, "
+            "so the figures may be too optimistic for new patients."
         )
     return Section("Limits", blocks)

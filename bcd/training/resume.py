@@ -1,8 +1,8 @@
-"""Going on with a run that was interrupted, in its own folder and with its own configuration."""
+"""Resuming an interrupted run, in its own folder and with its own configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,15 @@ from bcd.errors import BcdError, ConfigError
 from bcd.inference.checkpoint import read_content
 from bcd.run_folder import RECORD
 
-# What a resumed run may have otherwise than the run had; all else is in the checkpoint's weights,
-# in its optimizer's state, or decides which images were trained on.
-_FREE = {"name", "run_dir", "resume", "lr_find", "trainer", "callbacks", "logger", "policy"}
+# Keys that may differ from those of the run. All others are reflected in the checkpoint's weights
+# or optimizer state, or decide which images were trained on.
+_FREE = {"name", "run_dir", "resume", "lr_find", "trainer", "callbacks", "logger", "decision"}
 _FREE |= {"features", "data.root", "data.num_workers"}
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """A checkpoint to go on from, its run's folder, its content, and how `resume=` named it."""
+    """A checkpoint to continue from, its run folder, its content, and the value of `resume`."""
 
     file: Path
     folder: Path
@@ -42,39 +42,41 @@ class Resumed:
 
 
 def find_resumed(resume: str) -> Resumed:
-    """Finds what `resume=` names, a run folder or a checkpoint in it.
+    """Finds the checkpoint that `resume` means: a run folder's last one, or a file.
 
     Raises:
-        BcdError: There is nothing to go on from.
+        BcdError: There is no such checkpoint.
     """
     file = checkpoint_to_resume(resume)
     if file is None:
         raise BcdError(
-            f"resume={resume}: nothing to go on from; give a run folder with checkpoints/last.ckpt"
+            f"resume={resume}: nothing to resume from; give a run folder with checkpoints/last.ckpt"
         )
     try:
         content = read_content(file)
         plain = content["card"]["config"]
         ready = isinstance(plain, dict) and "history" in content and "epoch" in content
     except Exception as error:
-        raise BcdError(f"resume={resume}: {file} is no checkpoint of train.py") from error
+        raise BcdError(
+            f"resume={resume}: {file} is not a checkpoint that train.py wrote"
+        ) from error
     if not ready:
-        raise BcdError(f"resume={resume}: {file} was written by an older version; train anew")
+        raise BcdError(f"resume={resume}: {file} was written by an older version; start a new run")
     return Resumed(file, file.parent.parent, content, resume)
 
 
 def resumed_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """The run's own configuration, with what the command line changes.
+    """The run's own configuration, with the changes of the command line.
 
     Args:
         cfg: As Hydra composed it, with `resume`.
-        overrides: The command line's, without Hydra's own.
+        overrides: Those of the command line, without Hydra's own.
 
     Returns:
         That configuration; `cfg` itself where an experiment is named, which sets many keys.
 
     Raises:
-        BcdError: There is nothing to go on from.
+        BcdError: There is nothing to resume from.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -92,14 +94,13 @@ def resumed_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
             parent.pop(key.rpartition(".")[2], None)
         elif key != "sweep":
             OmegaConf.update(merged, key, OmegaConf.select(cfg, key), merge=False, force_add=True)
-    _validate_at_the_end(merged, resumed.config["trainer"])
     if "run_dir" not in (override.key_or_group for override in parsed):
         merged.run_dir = new
     return merged
 
 
 def _moved(value: Any, old: str, new: str) -> Any:
-    """The same plain value, with paths in one folder as paths in another."""
+    """The same plain value, with paths in folder `old` as paths in folder `new`."""
     if isinstance(value, dict):
         return {name: _moved(inner, old, new) for name, inner in value.items()}
     if isinstance(value, list):
@@ -109,25 +110,18 @@ def _moved(value: Any, old: str, new: str) -> Any:
     return value
 
 
-def _validate_at_the_end(merged: DictConfig, before: Mapping[str, Any]) -> None:
-    """Where val was to be asked after the last epoch alone, it is after the new last one."""
-    same = before.get("check_val_every_n_epoch") == before.get("max_epochs") != 1
-    if same and merged.trainer.get("check_val_every_n_epoch") == before.get("max_epochs"):
-        merged.trainer.check_val_every_n_epoch = merged.trainer.get("max_epochs")
-
-
 def check_resumed(cfg: TrainConfig, resumed: Resumed) -> None:
-    """Refuses to go on where nothing is left to do or where another run is wanted.
+    """Refuses to resume where nothing is left to do or where the configuration differs.
 
     Raises:
-        BcdError: All epochs are trained and tested; or the configuration is another one.
+        BcdError: All epochs are trained and tested, or the configuration is another one.
     """
     _check_folder(cfg, resumed)
     changes = _differences(asdict(cfg), resumed.config)
     if changes:
         key, value, before = changes[0]
         raise ConfigError(
-            f"{key}={value}: the run that resume={resumed.given} goes on with has {before}; "
+            f"{key}={value}: the run of resume={resumed.given} has {before}; "
             "leave it out, or start a new run"
         )
     epochs, before = (c.get("max_epochs") for c in (cfg.trainer, resumed.config["trainer"]))
@@ -138,8 +132,14 @@ def check_resumed(cfg: TrainConfig, resumed: Resumed) -> None:
             "leave it out, or start a new run"
         )
     done = int(resumed.content["epoch"]) + 1
-    # A run that ended after its last epoch, but before its test, still has that left.
-    if epochs and 0 < epochs <= done and (resumed.folder / "metrics.json").is_file():
+    if not (resumed.folder / "metrics.json").is_file():
+        return  # the test at least is left
+    if cfg.head.fitted:
+        raise BcdError(
+            f"resume={resumed.given}: nothing left to do: head={cfg.head.kind} was fitted and "
+            "tested; start a new run"
+        )
+    if epochs and 0 < epochs <= done:
         raise BcdError(
             f"resume={resumed.given}: nothing left to train: the run has {done} of {epochs} "
             "epochs; raise trainer.max_epochs"
@@ -149,25 +149,25 @@ def check_resumed(cfg: TrainConfig, resumed: Resumed) -> None:
 def _check_folder(cfg: TrainConfig, resumed: Resumed) -> None:
     if Path(cfg.run_dir).absolute() != resumed.folder:
         raise ConfigError(
-            f"run_dir={cfg.run_dir}: a resumed run goes on in its own folder, {resumed.folder}; "
-            "leave it out"
+            f"run_dir={cfg.run_dir}: a resumed run continues in its own folder, "
+            f"{resumed.folder}; leave it out"
         )
     if (resumed.folder / RECORD).exists():
         raise BcdError(
-            f"resume={resumed.given}: a trial of a sweep: its leaderboard would not be true then; "
+            f"resume={resumed.given}: a trial of a sweep, whose leaderboard would become wrong; "
             f"start the sweep with other values, or resume a copy without {RECORD}"
         )
 
 
 def _differences(given: Any, before: Any, key: str = "") -> list[tuple[str, Any, Any]]:
-    """Keys that are not free and whose values differ: key, value, value before."""
+    """Keys whose values must not differ but do: key, value, value before."""
     if key in _FREE:
         return []
     if isinstance(given, dict) and isinstance(before, dict):
         start = f"{key}." if key else ""
         found = []
         for name in {**given, **before}:
-            # A group that the run did not know yet is as it is by default.
+            # A group that did not exist at the time of the run has its defaults.
             if name in before or key:
                 found += _differences(given.get(name), before.get(name), f"{start}{name}")
         return found
@@ -175,10 +175,10 @@ def _differences(given: Any, before: Any, key: str = "") -> list[tuple[str, Any,
 
 
 def check_images(resumed: Resumed, catalog: Catalog, split: Split) -> None:
-    """Refuses to go on with other images: one of test may have been trained on.
+    """Refuses to resume with other images: a test image may have been trained on.
 
     Raises:
-        BcdError: The parts do not hold the same images, or these are not of the same classes.
+        BcdError: The sets do not contain the same images, or images have other classes.
     """
     card = resumed.content["card"]
     before, now = card["split"], split.hashes(catalog)
@@ -186,23 +186,23 @@ def check_images(resumed: Resumed, catalog: Catalog, split: Split) -> None:
         changed = len(set(map(sha256_of, hashes)) ^ set(map(sha256_of, before.get(part, ()))))
         if changed:
             raise BcdError(
-                f"resume={resumed.given}: {changed} images of {part} came or went since the run "
-                f"began; put those in {catalog.root} back, or start a new run"
+                f"resume={resumed.given}: {changed} images of {part} were added or removed since "
+                f"the run began; restore those in {catalog.root}, or start a new run"
             )
     if catalog.fingerprint(split.indices("all")) != card["fingerprint"]:
         raise BcdError(
-            f"resume={resumed.given}: images in {catalog.root} are of other classes than when "
-            "the run began; put them back, or start a new run"
+            f"resume={resumed.given}: images in {catalog.root} have other classes than when "
+            "the run began; restore them, or start a new run"
         )
 
 
-class InPlace(pl.Callback):
-    """Tells callbacks that keep checkpoints where these are now, if the run folder was moved."""
+class RelocateCheckpoints(pl.Callback):
+    """Corrects the paths of checkpoints in the callbacks' states if the run folder was moved."""
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Corrects their states, which are loaded next."""
+        """Corrects the states, which are loaded next."""
         for callback in trainer.checkpoint_callbacks:
             state = checkpoint["callbacks"].get(callback.state_key)
             if state is None:

@@ -1,4 +1,4 @@
-"""What a run should be warned of: settings without effect, and training that taught nothing."""
+"""Warnings about a run: settings without effect, and training without progress."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ _OF_GRADIENTS = (
     "model.depth_decay",
     "trainer.accumulate_grad_batches",
     "trainer.gradient_clip_val",
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "trainer.check_val_every_n_epoch",
 )
 _OF_BLOCKS = (
     "model.batchnorm",
@@ -37,10 +40,10 @@ def setting_warnings(cfg: TrainConfig, catalog: Catalog, given: Mapping[str, str
     Args:
         cfg: The configuration.
         catalog: The images.
-        given: What the command line sets, as it is written, by key.
+        given: The arguments of the command line by key, verbatim.
 
     Returns:
-        A line each.
+        One line for each.
     """
     lines = [
         f"{text} has no effect: {reason}"
@@ -50,16 +53,16 @@ def setting_warnings(cfg: TrainConfig, catalog: Catalog, given: Mapping[str, str
     ]
     if catalog.benign is None and cfg.data.benign is not None:
         lines.append(
-            f"no class is '{cfg.data.benign}', so there are no clinical figures; say which one is "
-            f"not cancer with data.benign, of {', '.join(catalog.classes)}, or data.benign=null"
+            f"no class is '{cfg.data.benign}', so there are no clinical figures; set data.benign "
+            f"to the one that is not cancer, of {', '.join(catalog.classes)}, or to null"
         )
     if cfg.trainer.get("fast_dev_run"):
-        lines.append("trainer.fast_dev_run: hardly anything is trained, and no checkpoint is kept")
+        lines.append("trainer.fast_dev_run: only one batch is trained, and no checkpoint is kept")
     return lines + list(_too_late(cfg))
 
 
 def _without_effect(cfg: TrainConfig, catalog: Catalog) -> Iterator[tuple[Sequence[str], str]]:
-    """Keys that nothing reads in this configuration, and why."""
+    """Keys without effect in this configuration, and why."""
     head, model = cfg.head, cfg.model
     if head.fitted:
         yield _OF_GRADIENTS, f"head={head.kind} is fitted, not trained by gradient"
@@ -83,27 +86,28 @@ def _without_effect(cfg: TrainConfig, catalog: Catalog) -> Iterator[tuple[Sequen
 
 
 def _too_late(cfg: TrainConfig) -> Iterator[str]:
-    """What would come after the last epoch."""
-    epochs = cfg.trainer.get("max_epochs") or -1
+    """Settings that would take effect only after the last epoch."""
+    epochs = 1 if cfg.head.fitted else cfg.trainer.get("max_epochs") or -1
     if epochs < 0:
         return
     start = cfg.model.unfreeze_from
     if cfg.model.unfreeze != 0 and start >= epochs:
         yield f"model.unfreeze_from={start}: no block is trained in {epochs} epochs"
-    validations = epochs // (cfg.trainer.get("check_val_every_n_epoch") or 1)
+    every = 1 if cfg.head.fitted else cfg.trainer.get("check_val_every_n_epoch") or 1
+    validations = epochs // every
     for name, node in cfg.callbacks.items():
         patience = node.get("patience", 3) if target_of(node).endswith("EarlyStopping") else -1
         if patience + 1 >= validations and patience >= 0:
             yield (
-                f"callbacks.{name}.patience={patience}: nothing can be stopped early in "
-                f"{epochs} epochs"
+                f"callbacks.{name}.patience={patience}: training cannot stop early in "
+                f"{epochs} epoch{'s' * (epochs != 1)}"
             )
 
 
 def loss_warnings(
     cfg: TrainConfig, classes: int, history: Sequence[Mapping[str, float]]
 ) -> list[str]:
-    """Warns of a run in which nothing was learnt.
+    """Warns of a run whose loss did not decrease.
 
     Args:
         cfg: The configuration.
@@ -111,7 +115,7 @@ def loss_warnings(
         history: Figures of each epoch.
 
     Returns:
-        A line each.
+        One line for each.
     """
     if cfg.trainer.get("fast_dev_run"):
         return []
@@ -120,16 +124,15 @@ def loss_warnings(
     trained, val = (
         [epoch[name] for epoch in history if name in epoch] for name in (minimised, "val/loss")
     )
-    # A fitted head that knows its images by heart has nothing to gain on them.
-    if not cfg.head.fitted and len(trained) > 1 and min(trained[1:]) >= trained[0]:
+    if len(trained) > 1 and min(trained[1:]) >= trained[0]:
         lines.append(
-            f"the loss on train never fell: {trained[0]:.4g} in the first epoch, "
-            f"{min(trained[1:]):.4g} at best later; try another optimizer.lr (lr_find=true draws "
-            "which)"
+            f"the loss on train did not decrease: {trained[0]:.4g} in the first epoch, "
+            f"{min(trained[1:]):.4g} at best later; try another optimizer.lr (lr_find=true "
+            "suggests one)"
         )
     if val and min(val) >= math.log(classes):
         lines.append(
-            f"the loss on val never fell below {math.log(classes):.4g}, that of guessing: "
+            f"the loss on val was never below {math.log(classes):.4g}, the loss of guessing: "
             f"{min(val):.4g} at best"
         )
     return lines

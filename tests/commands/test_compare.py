@@ -153,7 +153,7 @@ def test_only_common_test_images_are_compared(
     n = whole.metrics["a"]["n"]
     assert part.metrics["a"]["n"] == part.metrics["b"]["n"] == n - 3
     told = capsys.readouterr().err
-    assert f"{n - 3} images are in the test part of both checkpoints (a {n}, b {n - 3})" in told
+    assert f"{n - 3} images are in the test sets of both checkpoints (a {n}, b {n - 3})" in told
     assert warnings(told) == [few(4)]
     assert sum(part.correct.values()) == n - 3
 
@@ -163,7 +163,7 @@ def test_the_error_without_common_images_names_the_options(trained: Path, tmp_pa
         content["card"]["split"]["test"] = ["0" * 64]
 
     other = altered(trained, "b", tmp_path / "other.ckpt", forget)
-    with pytest.raises(BcdError, match=r"no image is in the test part of both.*data\.root="):
+    with pytest.raises(BcdError, match=r"no image is in the test sets of both.*data\.root="):
         compared(trained / "a", other, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -244,7 +244,7 @@ def test_other_classes_are_an_error_in_one_line(trained: Path, tmp_path: Path) -
                   f"hydra.run.dir={tmp_path / 'out'}")  # fmt: skip
     (line,) = error_lines(done)
     assert done.returncode == 1
-    assert "a knows Benign" in line and "b knows Healthy" in line and "same classes" in line
+    assert "a has the classes Benign" in line and "b has Healthy" in line and "same classes" in line
     assert not (tmp_path / "out").exists()
 
 

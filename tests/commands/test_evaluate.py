@@ -216,7 +216,7 @@ def test_the_error_for_moved_images_names_the_option(
 
 
 def test_another_root_that_does_not_exist_is_named(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(BcdError, match=r"images are not at .*nosuch: give data\.root="):
+    with pytest.raises(BcdError, match=r"there are no images at .*nosuch: give data\.root="):
         evaluated(trained, tmp_path, root=str(tmp_path / "nosuch"))
 
 

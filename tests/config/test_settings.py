@@ -165,7 +165,7 @@ def test_a_setting_with_effect_is_no_warning(
     ("overrides", "part"),
     [
         (("model.unfreeze=1", "model.unfreeze_from=2"), "no block is trained in 2 epochs"),
-        (("callbacks=[default,early_stopping]",), "nothing can be stopped early in 2 epochs"),
+        (("callbacks=[default,early_stopping]",), "training cannot stop early in 2 epochs"),
     ],
 )
 def test_a_setting_for_after_the_last_epoch_is_a_warning(

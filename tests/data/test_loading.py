@@ -17,7 +17,7 @@ from bcd.data.loading import ViewSampler
 from bcd.data.reading import fit, read_image
 from bcd.data.splits.split import Split, make_split
 from bcd.data.views import PLAIN
-from bcd.models.data_parallel import Share
+from bcd.models.data_parallel import BatchShard
 from tests.data.test_views import CONFIGS
 from tests.helpers.noise import FOUR, write_classes
 
@@ -36,11 +36,18 @@ def split(smears: Catalog) -> Split:
     return make_split(smears, with_defaults(SplitConfig))
 
 
+def made(
+    smears: Catalog, split: Split, data: DataConfig, augment: str, size: int, seed: int = 0
+) -> SmearDataModule:
+    augmented = CONFIGS[augment]
+    return SmearDataModule(data, None, augmented, size, seed, catalog=smears, subsets=split)
+
+
 def module(
     smears: Catalog, split: Split, workers: int = 0, seed: int = 0, augment: str = "strong"
 ) -> SmearDataModule:
     data = with_defaults(DataConfig, batch_size=4, num_workers=workers)
-    return SmearDataModule(smears, split, data, CONFIGS[augment], size=32, seed=seed)
+    return made(smears, split, data, augment, 32, seed)
 
 
 def epochs(loader: DataLoader[tuple[Tensor, Tensor]], count: int) -> list[Batches]:
@@ -118,7 +125,7 @@ def test_plain_loaders_give_the_resized_images_in_order(
 @pytest.mark.filterwarnings("error")
 def test_images_of_the_wanted_size_need_no_resizing(smears: Catalog, split: Split) -> None:
     data = with_defaults(DataConfig, batch_size=64, num_workers=0)
-    dm = SmearDataModule(smears, split, data, CONFIGS["strong"], size=40, seed=0)
+    dm = made(smears, split, data, "strong", 40)
     (batch,) = list(dm.test_dataloader())
     first = read_image(smears.root / smears.images[split.indices("test")[0]].path)
     np.testing.assert_array_equal(batch[0][0].permute(1, 2, 0).numpy(), first)
@@ -152,7 +159,7 @@ def test_small_sets_are_read_without_workers_and_larger_ones_with(
     monkeypatch.setattr("os.cpu_count", lambda: 3)
     for batch_size, workers in ((64, 0), (1, 3)):
         data = with_defaults(DataConfig, batch_size=batch_size, num_workers=None)
-        dm = SmearDataModule(smears, split, data, CONFIGS["none"], size=32, seed=0)
+        dm = made(smears, split, data, "none", 32)
         assert dm.train_dataloader().num_workers == workers
 
 
@@ -205,7 +212,7 @@ def test_batches_of_all_processes_together_are_those_of_one(world: int, count: i
             expected = keys[step * whole : (step + 1) * whole]
             batches = [part[step * each : (step + 1) * each] for part in parts]
             counted = [
-                batch[: Share(rank, world, len(expected)).count]
+                batch[: BatchShard(rank, world, len(expected)).count]
                 for rank, batch in enumerate(batches)
             ]
             assert sorted(itertools.chain(*counted)) == sorted(expected)

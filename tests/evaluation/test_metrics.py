@@ -20,8 +20,8 @@ from bcd.evaluation.answers import softmax
 from bcd.evaluation.collect import choose_device, collect_answers
 from bcd.evaluation.metrics import HEADLINE_METRICS, compute_metrics, confusion
 from bcd.models.backbones.build import Backbone
-from bcd.models.classifier import epoch_scores
 from bcd.models.network import SmearNetwork
+from bcd.models.scores import epoch_scores
 from bcd.reporting.results import absent_classes_note
 
 CLASSES = ("Benign", "Early Pre-B", "Pre-B", "Pro-B")

@@ -99,7 +99,7 @@ def test_without_a_bank_or_anything_frozen_images_are_fed(
     needs = [Need([0], (PLAIN,))]
     with feed(with_defaults(FeaturesConfig, bank=bank), model, network, source, needs, CPU) as fed:
         assert fed is source
-        assert not network.prefix.fed_outputs
+        assert not network.prefix.skipped
 
 
 def test_a_second_run_computes_nothing(folder: Path, computed: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Two processes that share a batch out do with it what one process does."""
+"""Two processes that divide a batch compute what a single process computes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
-from bcd.models.data_parallel import Share, SharedBatchNorm, SharedDropout, share_norms, weighed
+from bcd.models.data_parallel import (
+    BatchShard,
+    GlobalBatchNorm,
+    GlobalDropout,
+    convert_batchnorm,
+    scale_loss,
+)
 
 WORLD = 2
 
@@ -18,7 +24,7 @@ WORLD = 2
 def small_network(momentum: float | None) -> nn.Sequential:
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(4, momentum=momentum)
-    layers = [nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.Flatten(), SharedDropout(0.3)]
+    layers = [nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.Flatten(), GlobalDropout(0.3)]
     return nn.Sequential(*layers, nn.Linear(4 * 36, 3))
 
 
@@ -37,21 +43,21 @@ def state(network: nn.Module) -> dict[str, Tensor]:
 
 
 def work(rank: int, folder: str, rows: int, weighted: bool, momentum: float | None) -> None:
-    """One of two processes: a step on its share of the batch."""
+    """One of two processes: a step on its rows of the batch."""
     torch.set_num_threads(1)
     group = f"file://{folder}/group"
     torch.distributed.init_process_group("gloo", init_method=group, rank=rank, world_size=WORLD)
-    network, share = small_network(momentum), Share(rank, WORLD, rows)
-    share_norms(network)
+    network, shard = small_network(momentum), BatchShard(rank, WORLD, rows)
+    convert_batchnorm(network)
     for module in network.modules():
-        if isinstance(module, SharedBatchNorm | SharedDropout):
-            module.share = share
-    x, labels = (share.of(whole) for whole in batch(rows))
+        if isinstance(module, GlobalBatchNorm | GlobalDropout):
+            module.shard = shard
+    x, labels = (shard.of(whole) for whole in batch(rows))
     ddp = nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
     torch.manual_seed(1)
     loss = loss_of(weighted)
     weight = loss.weight[labels].sum() if loss.weight is not None else len(labels)
-    torch.autograd.backward(weighed(loss(ddp(x), labels), weight, share))
+    torch.autograd.backward(scale_loss(loss(ddp(x), labels), weight, shard))
     torch.save(state(network), f"{folder}/{rank}")
     torch.distributed.destroy_process_group()
 
@@ -77,9 +83,9 @@ def test_gradients_and_statistics_are_those_of_the_whole_batch(
             torch.testing.assert_close(found[name], value, atol=2e-6, rtol=1e-5, msg=name)
 
 
-def test_processes_that_all_have_rows_share_every_row_out() -> None:
+def test_processes_together_have_every_row_once() -> None:
     whole = torch.arange(7)
-    parts = [Share(rank, 3, 7).of(whole).tolist() for rank in range(3)]
+    parts = [BatchShard(rank, 3, 7).of(whole).tolist() for rank in range(3)]
     assert sorted(itertools.chain(*parts)) == whole.tolist()
-    assert [Share(rank, 3, 7).count for rank in range(3)] == [len(part) for part in parts]
-    assert Share(2, 3, 2).count == 0 and len(Share(2, 3, 2).of(whole[:2])) == 1
+    assert [BatchShard(rank, 3, 7).count for rank in range(3)] == [len(part) for part in parts]
+    assert BatchShard(2, 3, 2).count == 0 and len(BatchShard(2, 3, 2).of(whole[:2])) == 1

@@ -1,4 +1,4 @@
-"""Several networks side by side: each as it is alone, one vector, one head."""
+"""Feature fusion: each network computes what it computes alone; one vector, one head."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_bank_is_another_for_other_networks_orders_and_normalisations() -> Non
         ({"backbones": ["keras/a"]}, "model.library=keras: choose torchvision or timm"),
         ({"backbones": ["cnn", "resnet19"]}, "model.backbone=resnet19: choose .*'resnet18'"),
         ({"backbones": ["cnn", "timm/test_vti"]}, "timm has no network of that name.*'test_vit"),
-        ({"backbones": ["cnn", "inception_v3"]}, "input_size=64: inception_v3 wants 75 or more"),
+        ({"backbones": ["cnn", "inception_v3"]}, "input_size=64: inception_v3 requires 75 or more"),
     ],
 )
 def test_what_cannot_stand_side_by_side_is_one_line(settings: Any, line: str) -> None:

@@ -1,4 +1,4 @@
-"""Every head on the whole road: train, eval, predict."""
+"""Every head through train, eval and predict."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from bcd.config.head import FITTED_HEADS
-from bcd.errors import ConfigError
+from bcd.errors import BcdError, ConfigError
 from bcd.inference.checkpoint import load_checkpoint
 from bcd.inference.evaluate import evaluate_checkpoint
 from bcd.inference.predict import predict
+from bcd.models.classifier import SmearClassifier
 from bcd.models.heads.scikit_learn import SvmHead
 from bcd.training.run import TrainResult, train
 from tests.helpers.harness import (
@@ -68,38 +69,64 @@ def test_eval_repeats_the_run_and_predict_its_answers(
             assert float(row[column]) == pytest.approx(float(predicted[name][column]), abs=2e-3)
 
 
-def test_history_has_train_and_val_of_the_epoch_that_fits(images: Path, tmp_path: Path) -> None:
-    once = run(images, tmp_path / "once", "head=logreg").classifier.history
-    assert once[0] == {}
-    assert {"train/loss", "train/f1", "val/loss", "val/f1"} <= set(once[1])
-    each = ("head=logreg", "trainer.check_val_every_n_epoch=1")
-    every = run(images, tmp_path / "each", *each).classifier.history
-    assert all({"train/loss", "val/loss"} <= set(epoch) for epoch in every)
-    assert every[1] == once[1]  # both on both views
-    assert every[0]["val/loss"] != every[1]["val/loss"]
+def test_the_history_has_one_entry_of_train_and_val(images: Path, tmp_path: Path) -> None:
+    result = run(images, tmp_path / "run", "head=logreg", "trainer.max_epochs=7")
+    (figures,) = result.classifier.history
+    parts = {f"{part}/{name}" for part in ("train", "val") for name in ("loss", "accuracy", "f1")}
+    assert parts <= set(figures)
+    assert figures["val/accuracy"] == pytest.approx(result.metrics["val"]["accuracy"])
+    assert result.trainer.current_epoch == 0
+    card = load_checkpoint(tmp_path / "run/checkpoints/best.ckpt")[1]
+    assert card.val_metrics["loss"] == figures["val/loss"]
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "<td>epochs</td><td>none: the head is fitted once" in report
+    assert "<td>views</td><td>5 of each image" in report
 
 
-def test_views_that_are_the_same_add_nothing(
+def test_a_head_is_fitted_on_all_different_views(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    each = ("head=knn", "augment=none", "trainer.check_val_every_n_epoch=1")
-    result = run(images, tmp_path / "run", *each)
+    result = run(images, tmp_path / "none", "head=knn", "augment=none", "augment.views=2")
     trained = len(result.datamodule.split.indices("train"))
-    assert capsys.readouterr().err.count(f"fitted on {trained} views") == 1
-    assert len(head_of(tmp_path / "run/checkpoints/last.ckpt")["labels"]) == trained
-    run(images, tmp_path / "two", "head=knn", "augment.views=2", "trainer.max_epochs=3")
+    assert capsys.readouterr().err.count(f"fitted on {trained} views") == 1  # they are all the same
+    assert len(head_of(tmp_path / "none/checkpoints/last.ckpt")["labels"]) == trained
+    run(images, tmp_path / "two", "head=knn", "augment.views=2", "trainer.max_epochs=1")
     assert len(head_of(tmp_path / "two/checkpoints/last.ckpt")["labels"]) == 2 * trained
 
 
+def test_loggers_get_the_figures_of_train_val_and_test(images: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = run(images, tmp_path / "run", "head=logreg", "logger=tensorboard")
+    events = EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    for name in ("train/loss", "train/f1", "val/loss", "val/f1"):
+        (event,) = events.Scalars(name)
+        assert event.value == pytest.approx(result.classifier.history[0][name])
+    assert events.Scalars("test/f1")[0].value == pytest.approx(result.metrics["test"]["f1"])
+
+
+def test_an_interrupted_validation_leaves_nothing_to_resume(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SmearClassifier, "validation_step", stop)
+    with pytest.raises(BcdError, match="nothing was saved yet: start again") as caught:
+        run(images, tmp_path / "run", "head=svm")
+    assert caught.value.status == 130
+
+
 def test_the_seed_decides_what_a_forest_draws(images: Path, tmp_path: Path) -> None:
-    fixed = ("head=forest", "augment=none", "trainer.max_epochs=1")
+    fixed = ("head=forest", "augment=none")
     for name, seed in (("a", 0), ("c", 1)):
         run(images, tmp_path / name, *fixed, f"seed={seed}")
     a, c = (head_of(tmp_path / n / "checkpoints/last.ckpt")["threshold"] for n in "ac")
     assert a.shape != c.shape or not torch.equal(a, c)
 
 
-def test_without_validation_the_head_is_fitted_at_the_end(images: Path, tmp_path: Path) -> None:
+def test_without_validation_the_head_is_fitted_as_well(images: Path, tmp_path: Path) -> None:
     result = run(images, tmp_path / "run", "head=svm", "+trainer.limit_val_batches=0")
     head = result.classifier.network.head
     assert isinstance(head, SvmHead)
@@ -108,7 +135,7 @@ def test_without_validation_the_head_is_fitted_at_the_end(images: Path, tmp_path
 
 
 def test_balanced_weights_reach_the_estimator(images: Path, tmp_path: Path) -> None:
-    once = ("head=logreg", "trainer.max_epochs=1")
+    once = ("head=logreg", "augment=none")
     for name, weights in (("plain", "null"), ("balanced", "balanced")):
         run(
             images,
@@ -128,7 +155,7 @@ def test_more_than_one_process_is_an_error_in_one_line(images: Path, tmp_path: P
         run(images, tmp_path / "run", "head=svm", "trainer.devices=2")
 
 
-def test_the_command_line_fits_a_head_without_a_word_of_lightning(
+def test_the_command_line_fits_a_head_without_messages_of_lightning(
     images: Path, tmp_path: Path
 ) -> None:
     words = [*SMALL, *FROZEN, f"data.root={images}", f"hydra.run.dir={tmp_path / 'run'}"]

@@ -166,7 +166,7 @@ def test_a_class_without_images_is_never_said(kind: str) -> None:
 @pytest.mark.parametrize("kind", FITTED_HEADS)
 def test_one_class_alone_is_an_error_in_one_line(kind: str) -> None:
     features, labels = drawn(0, 20)
-    with pytest.raises(BcdError, match=f"head={kind}: fitting wants images of two classes"):
+    with pytest.raises(BcdError, match=f"head={kind}: fitting requires images of at least two"):
         fitted(with_defaults(HeadConfig, kind=kind), features, labels * 0)
 
 

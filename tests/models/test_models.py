@@ -186,7 +186,7 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(network.eval()(x), expected)
     assert torch.equal(plain.train()(x), expected)
     features = network.prefix(x)
-    network.train().prefix.fed_outputs = True
+    network.train().prefix.skipped = True
     assert not torch.equal(network(features), network(features))
     mean = network(features.repeat(4000, 1)).view(4000, *expected.shape).mean(0)
     torch.testing.assert_close(mean, expected, rtol=0.05, atol=0.01)
@@ -199,9 +199,9 @@ def test_a_prefix_that_is_fed_its_outputs_hands_them_on(unfreeze: int | str) -> 
     expected, outputs = network(x), network.prefix(x)
     assert outputs.ndim == (2 if unfreeze == 0 else 4)
     assert not outputs.requires_grad
-    network.prefix.fed_outputs = True
+    network.prefix.skipped = True
     assert torch.equal(network(outputs), expected)
-    network.prefix.fed_outputs = False
+    network.prefix.skipped = False
     assert torch.equal(network(x), expected)
 
 
@@ -223,7 +223,7 @@ def test_class_weights_enter_the_loss_as_a_weighted_mean() -> None:
 
 def test_balanced_weights_are_those_of_scikit_learn_on_the_train_part() -> None:
     from bcd.data.splits.split import Split
-    from bcd.training.run import _class_weights
+    from bcd.training.build import _class_weights
 
     catalog = made_up_catalog((9, 5, 14))
     parts = np.where(np.arange(28) % 4 < 3, "train", "test")

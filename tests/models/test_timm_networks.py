@@ -16,9 +16,9 @@ from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.features.cache_key import plain_key
 from bcd.features.engines import make_engine
-from bcd.models.backbones.build import build_backbone, check_backbone, empty_backbone, normalisation
+from bcd.models.backbones.build import build_backbone, check_backbone, empty_backbone, normalization
 from bcd.models.backbones.timm import End
-from bcd.models.backbones.tracing import watch
+from bcd.models.backbones.tracing import trace
 from bcd.models.network import SmearNetwork
 from tests.models.test_models import images, lively
 
@@ -141,16 +141,16 @@ class Sequence(nn.Module):
 @pytest.mark.parametrize("kind", ["in place", "beside", "twice", "sum"])
 def test_a_step_outside_of_layers_is_noticed(kind: str) -> None:
     with torch.device("meta"):
-        assert watch(Sequence("plain"), 32).links == ("one", "two")
-        layout = watch(Sequence(kind), 32)
+        assert trace(Sequence("plain"), 32).links == ("one", "two")
+        layout = trace(Sequence(kind), 32)
     assert (layout.links, layout.features) == ((), 4)
 
 
 def test_images_are_normalised_as_each_networks_weights_want() -> None:
     for name in ("mobilenetv1_100", "resnet10t", "mobilevit_xxs"):
         published = timm.get_pretrained_cfg(name)
-        assert normalisation(config(name)) == (list(published.mean), list(published.std))
-    assert normalisation(config("mobilenetv1_100"))[0] == [0.5] * 3
+        assert normalization(config(name)) == (list(published.mean), list(published.std))
+    assert normalization(config("mobilenetv1_100"))[0] == [0.5] * 3
 
 
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])
@@ -227,8 +227,8 @@ def test_downloaded_weights_arrive_whole(monkeypatch: pytest.MonkeyPatch, tmp_pa
     [("mobilenetv1_10", 64, "timm has no network of that name; did you mean 'mobilenetv1_100'"),
      ("convnext_tiny_in22k", 64, "timm has no network of that name; did you mean 'convnext_tiny"),
      ("resnet18.a4_in1k", 64, "timm has no network of that name; did you mean 'resnet18.a"),
-     ("test_vit", 100, "input_size=100: test_vit cannot work on that.*multiple of 16.*160 pixels"),
-     ("inception_v3", 64, "input_size=64: inception_v3 cannot work on that.*299 pixels")],
+     ("test_vit", 100, "input_size=100: test_vit does not accept it.*multiple of 16.*160 pixels"),
+     ("inception_v3", 64, "input_size=64: inception_v3 does not accept it.*299 pixels")],
 )  # fmt: skip
 def test_what_timm_cannot_do_is_told_before_anything_is_built(
     name: str, pixels: int, line: str
@@ -247,7 +247,7 @@ def test_the_size_of_its_own_weights_serves_whatever_it_leaves_over() -> None:
     check_backbone(
         with_defaults(ModelConfig, backbone=name, weights=None, input_size=384, library="timm")
     )
-    with pytest.raises(ConfigError, match="a multiple of 14 is wanted"):
+    with pytest.raises(ConfigError, match="it must be a multiple of 14"):
         check_backbone(
             with_defaults(ModelConfig, backbone=name, weights=None, input_size=400, library="timm")
         )
@@ -260,7 +260,7 @@ def test_without_timm_the_line_says_how_to_get_it(
         monkeypatch.setattr(f"{place}.find_spec", lambda name: None)
     every = {name: cfg for name, cfg in shipped().items() if name in ("cnn", "mobilenetv1", "timm")}
     monkeypatch.setattr("bcd.commands.models.shipped", lambda: every)
-    with pytest.raises(ConfigError, match=r"test_vit is a network of timm: pip install timm"):
+    with pytest.raises(ConfigError, match=r"model.library=timm requires pip install timm"):
         check_backbone(config("test_vit"))
     assert main([]) == 0
     listed = capsys.readouterr().err

@@ -17,7 +17,7 @@ from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.inference.checkpoint import find_checkpoint, load_checkpoint
 from bcd.models.backbones.blocks import KINDS, pool
-from bcd.models.backbones.build import BACKBONES, build_backbone, empty_backbone, normalisation
+from bcd.models.backbones.build import BACKBONES, build_backbone, empty_backbone, normalization
 from bcd.models.backbones.torchvision import published, resized_positions
 from bcd.models.network import SmearNetwork
 from bcd.training.run import train
@@ -100,7 +100,7 @@ def test_weights_of_another_image_size_serve_a_transformer(tmp_path: Path) -> No
 def test_a_size_that_a_network_cannot_take_is_one_line(
     backbone: str, pixels: int, wanted: str
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"input_size={pixels}: {backbone} wants {wanted}"):
+    with pytest.raises(ConfigError, match=rf"input_size={pixels}: {backbone} requires {wanted}"):
         build_backbone(
             with_defaults(ModelConfig, backbone=backbone, weights=None, input_size=pixels)
         )
@@ -108,7 +108,9 @@ def test_a_size_that_a_network_cannot_take_is_one_line(
 
 @pytest.mark.parametrize("name", ["swin_t", "maxvit_t", "mnasnet1_0"])
 def test_a_network_of_another_structure_names_the_kinds_that_work(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"model\.backbone={name}: a \w+ cannot") as caught:
+    with pytest.raises(
+        ConfigError, match=rf"model\.backbone={name}: networks of the kind \w+ are not"
+    ) as caught:
         build_backbone(with_defaults(ModelConfig, backbone=name, weights=None))
     assert all(kind in str(caught.value) for kind in KINDS)
 
@@ -139,11 +141,11 @@ def test_images_are_normalised_as_each_networks_weights_want() -> None:
         expected = (transforms.mean, transforms.std)
         if name == "inception_v3":  # whose forward turns ImageNet's into these
             expected = ([0.5] * 3, [0.5] * 3)
-        assert normalisation(cfg) == expected
+        assert normalization(cfg) == expected
         network = SmearNetwork(empty_backbone(cfg), 2, cfg)
         for kind, values in zip(("mean", "std"), expected, strict=True):
             assert network.prefix.get_buffer(kind).flatten().tolist() == pytest.approx(values)
-    assert normalisation(with_defaults(ModelConfig, backbone="efficientnet_v2_l"))[0] == [0.5] * 3
+    assert normalization(with_defaults(ModelConfig, backbone="efficientnet_v2_l"))[0] == [0.5] * 3
 
 
 def test_a_network_that_cannot_serve_is_told_before_images_are_looked_at(tmp_path: Path) -> None:

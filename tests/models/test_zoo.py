@@ -17,7 +17,7 @@ from bcd.config.compose import with_defaults
 from bcd.config.schema import ModelConfig
 from bcd.features.engines import make_engine
 from bcd.models.backbones.blocks import cut
-from bcd.models.backbones.build import BACKBONES, build_backbone, normalisation
+from bcd.models.backbones.build import BACKBONES, build_backbone, normalization
 from bcd.models.network import FrozenPrefix, SmearNetwork
 from tests.models.test_models import images, lively, normalised
 
@@ -169,7 +169,7 @@ def test_others_of_torchvision_give_their_own_features_too(name: str) -> None:
         own_network(name),
         with_defaults(ModelConfig, backbone=name, weights=None, input_size=64),
     )
-    mean, std = normalisation(cfg)
+    mean, std = normalization(cfg)
     blocks, features = cut(own)
     prefix = FrozenPrefix(blocks, True, mean, std)
     x = images(2)

@@ -25,7 +25,7 @@ SECTIONS = [
     "Shortcuts",
     "Calibration",
     "Threshold",
-    "When it should hold its tongue",
+    "Abstention and referral",
     "Corruption",
     "Failures",
     "Limits",
@@ -87,7 +87,7 @@ def test_the_report_follows_the_order_of_checklists(run: Path, sections: list[st
     assert page.headings == sections
     assert "Not a medical device" in page.text
     assert "The checkpoint was chosen on val, by val/loss (min)." in page.text
-    assert "The run evaluated its test part once, after training." in page.text
+    assert "The run evaluated its test set once, after training." in page.text
     assert "see no cell" not in page.text
 
 

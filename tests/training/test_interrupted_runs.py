@@ -16,7 +16,7 @@ from bcd.config.training import TrainConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.inference.checkpoint import load_checkpoint
 from bcd.models.classifier import SmearClassifier
-from bcd.training.divergence import LossWatch
+from bcd.training.divergence import DivergenceCheck
 from bcd.training.run import TrainResult, train
 from bcd.training.warnings import loss_warnings
 from tests.helpers.harness import SMALL, error_lines, script, train_config
@@ -68,14 +68,14 @@ def test_a_diverged_run_ends_in_one_line_and_keeps_no_checkpoint(
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
-def watched() -> tuple[LossWatch, Any]:
+def watched() -> tuple[DivergenceCheck, Any]:
     """The watch, and a trainer on another device than the CPU, where it looks seldom."""
     strategy = SimpleNamespace(reduce_boolean_decision=lambda found, all: found)
     trainer = SimpleNamespace(
         strategy=strategy, world_size=1, optimizers=[], checkpoint_callbacks=[], current_epoch=3,
         precision="32-true", global_step=0,
     )  # fmt: skip
-    return LossWatch(), trainer
+    return DivergenceCheck(), trainer
 
 
 def test_losses_looked_at_together_name_the_first_that_is_not_finite() -> None:
@@ -190,11 +190,11 @@ def test_a_loss_that_never_falls_is_told_and_written(
     run(images, tmp_path / "run", "optimizer=sgd", "optimizer.lr=1e-30", "model.dropout=0",
         "augment=none")  # fmt: skip
     said = capsys.readouterr().err
-    assert "warning: the loss on train never fell" in said
+    assert "warning: the loss on train did not decrease" in said
     info = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert any("never fell" in line for line in info["warnings"])
-    assert "the loss on train never fell" in (tmp_path / "run" / "report.html").read_text()
-    assert "the loss on train never fell" in (tmp_path / "run" / "model_card.md").read_text()
+    assert any("did not decrease" in line for line in info["warnings"])
+    assert "the loss on train did not decrease" in (tmp_path / "run" / "report.html").read_text()
+    assert "the loss on train did not decrease" in (tmp_path / "run" / "model_card.md").read_text()
 
 
 def test_a_run_that_learns_is_not_warned_of(images: Path, tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_fast_dev_run_comes_to_an_end_and_says_what_it_is_worth(
 ) -> None:
     run(images, tmp_path / "run", "+trainer.fast_dev_run=true")
     said = capsys.readouterr().err
-    assert "warning: trainer.fast_dev_run: hardly anything is trained" in said
+    assert "warning: trainer.fast_dev_run: only one batch is trained" in said
     assert "ckpt=" not in said
     assert checkpoints(tmp_path / "run") == []
 
@@ -277,4 +277,4 @@ def test_an_argument_of_a_named_class_needs_no_plus(images: Path, tmp_path: Path
 def test_no_callback_hides_the_watch(images: Path, tmp_path: Path) -> None:
     result = run(images, tmp_path / "run", "trainer.max_epochs=1")
     order = [type(callback).__name__ for callback in result.trainer.callbacks]  # type: ignore[attr-defined]
-    assert order.index("LossWatch") < order.index("ModelCheckpoint")
+    assert order.index("DivergenceCheck") < order.index("ModelCheckpoint")

@@ -62,8 +62,6 @@ def states(run_dir: Path, name: str) -> dict[str, torch.Tensor]:
     [
         ("model.dropout=0.5", "augment.mixup=0.4"),  # draws by chance in every batch
         ("scheduler=warmup_cosine", "callbacks=[default,ema]"),
-        ("head=forest", "model.unfreeze=0", "trainer.check_val_every_n_epoch=1"),
-        ("head=svm", "model.unfreeze=0"),
     ],
 )
 @pytest.mark.parametrize("epoch", [1, 2])
@@ -127,16 +125,34 @@ def test_a_run_that_was_killed_before_its_test_is_tested(images: Path, tmp_path:
     assert (tmp_path / "run" / "report.html").read_text() == report
 
 
+def test_a_fitted_run_that_was_killed_before_its_test_is_tested(
+    images: Path, tmp_path: Path
+) -> None:
+    words, folder = ("logger=none", "head=forest", "model.unfreeze=0"), tmp_path / "run"
+    whole = run(images, folder, *words)
+    before = {name: states(folder, name) for name in ("best", "last")}
+    with pytest.raises(BcdError, match="head=forest was fitted and tested"):
+        run(images, folder, *words, f"resume={folder}")
+    for name in ("metrics.json", "report.html", "run.json", "predictions.csv"):
+        (folder / name).unlink()
+    rest = run(images, folder, *words, f"resume={folder}")
+    assert rest.metrics == whole.metrics
+    assert rest.classifier.history == whole.classifier.history
+    for name, expected in before.items():
+        found = states(folder, name)
+        assert all(torch.equal(value, found[key]) for key, value in expected.items())
+
+
 def test_more_epochs_go_on_where_a_run_ended(images: Path, tmp_path: Path) -> None:
     whole = run(images, tmp_path / "whole", *COMMON)
     run(images, tmp_path / "part", *COMMON, "trainer.max_epochs=2")
     report = tmp_path / "part" / "report.html"
-    assert "The run evaluated its test part once" in report.read_text()
+    assert "The run evaluated its test set once" in report.read_text()
     assert "<td>epochs</td><td>2, batches" in report.read_text()
     rest = run(images, tmp_path / "part", *COMMON, f"resume={tmp_path / 'part'}")
     assert rest.metrics == whole.metrics
-    assert "not the first use of its test part" in report.read_text()
-    assert "test part once" not in report.read_text()
+    assert "not the first use of its test set" in report.read_text()
+    assert "test set once" not in report.read_text()
 
 
 @pytest.mark.parametrize(
@@ -225,7 +241,7 @@ def test_resume_alone_suffices_on_the_command_line(finished: Path, tmp_path: Pat
     assert "nothing left to train: the run has 3 of 3 epochs" in line
     nowhere = script("train.py", f"resume={tmp_path}/none", cwd=tmp_path)
     assert nowhere.returncode == 1
-    assert "nothing to go on from" in error_lines(nowhere)[0]
+    assert "nothing to resume from" in error_lines(nowhere)[0]
     assert not any((tmp_path / "outputs").rglob("*.*"))
 
 
@@ -236,7 +252,7 @@ def test_a_trial_of_a_sweep_is_not_resumed_alone(finished: Path, tmp_path: Path)
     before = (own / "checkpoints" / "best.ckpt").read_bytes()
     done = script("train.py", f"resume={own}", "trainer.max_epochs=4", cwd=tmp_path)
     assert done.returncode == 1
-    assert "leaderboard would not be true then" in error_lines(done)[0]
+    assert "leaderboard would become wrong" in error_lines(done)[0]
     assert (own / "checkpoints" / "best.ckpt").read_bytes() == before
 
 

@@ -1,4 +1,4 @@
-"""Cuts torchvision's networks into blocks that give what stands in front of their classifiers."""
+"""Cuts torchvision's networks into blocks that compute the input of their classifiers."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from torch import Tensor, nn
 
 
 def cut(network: Any) -> tuple[nn.Sequential, int]:
-    """Cuts a network of one of the `KINDS` into blocks, and leaves its classifier out.
+    """Cuts a network of one of the `KINDS` into blocks, without its classifier.
 
     Args:
-        network: Shares its modules with the blocks.
+        network: The network; the blocks share its modules.
 
     Returns:
-        Blocks to be run one after the other, and the number of features. The last block gives maps
-        (N, features, h, w) that are to be pooled by global averaging, or vectors (N, features).
+        Blocks to be run in sequence, and the number of features. The last block returns maps
+        (N, features, h, w), for global average pooling, or vectors (N, features).
     """
     kind = type(network).__name__
     return grouped(KINDS[kind](network)), _FEATURES.get(kind) or _features_of(network)
 
 
 def grouped(layers: Iterable[nn.Module]) -> nn.Sequential:
-    """Gathers layers into blocks worth training: what has no weights, or norms, joins the last."""
+    """Groups layers into blocks: norms and layers without weights join the block before."""
     blocks: list[list[nn.Module]] = []
     for layer in layers:
-        if blocks and not _worth_training(layer):
+        if blocks and not _has_weights(layer):
             blocks[-1].append(layer)
         else:
             blocks.append([layer])
     return nn.Sequential(*(b[0] if len(b) == 1 else nn.Sequential(*b) for b in blocks))
 
 
-def _worth_training(layer: nn.Module) -> bool:
+def _has_weights(layer: nn.Module) -> bool:
     parts = (part for part in layer.modules() if not isinstance(part, _NORMS))
     return any(True for part in parts for _ in part.parameters(recurse=False))
 
@@ -48,10 +48,10 @@ def pool(x: Tensor) -> Tensor:
 
 
 class Tokens(nn.Module):
-    """First block of a vision transformer: patches and the class token, each with its position.
+    """First block of a vision transformer: patches and class token with their positions.
 
     Args:
-        network: Whose projection, class token and table of positions these are.
+        network: Its projection, class token and position embeddings are used.
     """
 
     def __init__(self, network: Any) -> None:
@@ -69,10 +69,10 @@ class Tokens(nn.Module):
 
 
 class ClassToken(nn.Module):
-    """End of a vision transformer: of all tokens (N, tokens, features) the first, (N, features)."""
+    """Last layer of a vision transformer: (N, tokens, features) to the first, (N, features)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Takes the class token."""
+        """Returns the class token."""
         return x[:, 0]
 
 
@@ -85,7 +85,7 @@ def _dense(network: Any) -> list[nn.Module]:
 
 
 def _convnext(network: Any) -> list[nn.Module]:
-    # Its last norm stands behind the pooling, which does not commute with it.
+    # Its last norm follows the pooling and does not commute with it.
     norm, flatten = network.classifier[:2]
     return [*network.features, network.avgpool, norm, flatten]
 
@@ -105,7 +105,7 @@ def _transformer(network: Any) -> list[nn.Module]:
     return [Tokens(network), *encoder.layers, encoder.ln, ClassToken()]
 
 
-# By the name of torchvision's class, so that it need not be imported.
+# By the class name in torchvision, so that importing this module does not import torchvision.
 KINDS: dict[str, Callable[[Any], list[nn.Module]]] = {
     "AlexNet": _features,
     "ConvNeXt": _convnext,
@@ -123,7 +123,7 @@ KINDS: dict[str, Callable[[Any], list[nn.Module]]] = {
     "VisionTransformer": _transformer,
 }
 
-# Where a classifier does not begin with a linear layer on pooled features.
+# For classifiers that do not begin with a linear layer on pooled features.
 _FEATURES = {"AlexNet": 256, "SqueezeNet": 512, "VGG": 512}
 
 

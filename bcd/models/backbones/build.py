@@ -1,4 +1,4 @@
-"""The backbones: networks cut into blocks, so that any number of the last can be trained."""
+"""Backbones: networks cut into blocks, so that any number of last blocks can be trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.models.backbones.blocks import cut
-from bcd.models.backbones.fusion import Branch, SideBySide
+from bcd.models.backbones.fusion import Branch, FeatureFusion
 from bcd.models.backbones.timm import TimmNetwork, find_timm
 from bcd.models.backbones.torchvision import Published, adapted, published
 from bcd.models.backbones.weights import download_state, load_needed, misfit, read_state
@@ -20,7 +20,7 @@ from bcd.storage import typed_path
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Those that have a file in conf/model; others of torchvision serve too.
+# Those with a file in conf/model; other classifiers of torchvision work as well.
 BACKBONES = (
     "mobilenet_v2",
     "mobilenet_v3_large",
@@ -42,9 +42,9 @@ class Backbone:
 
     Attributes:
         blocks: In order; the last gives maps (N, features, h, w) or vectors (N, features).
-        features: How many numbers an image comes to after pooling.
-        mean: What is taken off each channel, of values between 0 and 1.
-        std: By what it is divided then.
+        features: Length of the feature vector after pooling.
+        mean: Subtracted from each channel, for values between 0 and 1.
+        std: Divides each channel afterwards.
     """
 
     blocks: nn.Sequential
@@ -62,10 +62,10 @@ def build_backbone(cfg: ModelConfig) -> Backbone:
             side a list of these.
 
     Raises:
-        BcdError: The weights cannot be had or do not fit; never falls back to random ones.
+        BcdError: The weights are not available or do not fit; there is no fallback to random ones.
     """
     if branches := cfg.branches():
-        return _beside([build_backbone(branch) for branch in branches])
+        return _fuse([build_backbone(branch) for branch in branches])
     known = find_backbone(cfg)
     assert not isinstance(cfg.weights, list)
     if isinstance(known, TimmNetwork):
@@ -80,9 +80,9 @@ def build_backbone(cfg: ModelConfig) -> Backbone:
 
 
 def empty_backbone(cfg: ModelConfig) -> Backbone:
-    """Builds a backbone's structure, without numbers: on the meta device, wherever that serves."""
+    """Builds a backbone without weights, on the meta device where possible."""
     if branches := cfg.branches():
-        return _beside([empty_backbone(branch) for branch in branches])
+        return _fuse([empty_backbone(branch) for branch in branches])
     known = find_backbone(cfg)
     if isinstance(known, TimmNetwork):
         return Backbone(*known.empty(cfg.input_size), known.mean, known.std)
@@ -90,7 +90,7 @@ def empty_backbone(cfg: ModelConfig) -> Backbone:
 
 
 def check_backbone(cfg: ModelConfig) -> None:
-    """Makes sure that there are such networks, and that they take images of `input_size`.
+    """Checks that the networks exist and accept images of `input_size`.
 
     Raises:
         ConfigError: As `find_backbone`.
@@ -100,11 +100,11 @@ def check_backbone(cfg: ModelConfig) -> None:
 
 
 def find_backbone(cfg: ModelConfig) -> Published | TimmNetwork | None:
-    """Finds what is known of the one backbone that is asked for; None for the project's own.
+    """Finds a single backbone in its library; None for the project's own network.
 
     Raises:
-        ConfigError: There is none of that name, it cannot be cut into blocks, images of
-            `input_size` are none for it, or its library is not installed.
+        ConfigError: There is none of that name, it cannot be cut into blocks, it does not accept
+            images of `input_size`, or its library is not installed.
     """
     name = cfg.backbone
     known: Published | TimmNetwork | None = None
@@ -127,21 +127,21 @@ def find_backbone(cfg: ModelConfig) -> Published | TimmNetwork | None:
     return known
 
 
-def normalisation(cfg: ModelConfig) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation, per channel, that the backbone's weights want."""
-    if cfg.backbones is not None:  # each normalises for itself
-        return list(SideBySide.MEAN), list(SideBySide.STD)
+def normalization(cfg: ModelConfig) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation, per channel, that the backbone's weights require."""
+    if cfg.backbones is not None:  # each branch has its own
+        return list(FeatureFusion.MEAN), list(FeatureFusion.STD)
     known = find_backbone(cfg)
     if known is None:
         return list(IMAGENET_MEAN), list(IMAGENET_STD)
     return list(known.mean), list(known.std)
 
 
-def _beside(backbones: Sequence[Backbone]) -> Backbone:
+def _fuse(backbones: Sequence[Backbone]) -> Backbone:
     branches = [Branch(b.blocks, b.mean, b.std) for b in backbones]
     features = sum(b.features for b in backbones)
-    blocks = nn.Sequential(SideBySide(branches))
-    return Backbone(blocks, features, SideBySide.MEAN, SideBySide.STD)
+    blocks = nn.Sequential(FeatureFusion(branches))
+    return Backbone(blocks, features, FeatureFusion.MEAN, FeatureFusion.STD)
 
 
 def _load_weights(
@@ -176,7 +176,7 @@ def _plain_cnn() -> nn.Sequential:
 
     def block(before: int, after: int, kernel: int, stride: int) -> nn.Sequential:
         convolution = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
-        # Only the first block strides; pooling after full-size convolutions learns far faster.
+        # Only the first block has a stride; pooling after full-size convolutions trains far faster.
         pooling = nn.MaxPool2d(2) if stride == 1 else nn.Identity()
         return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True), pooling)
 

@@ -1,4 +1,4 @@
-"""Several networks side by side, whose features are one vector."""
+"""Feature fusion: several networks whose features are concatenated."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bcd.models.backbones.blocks import pool
 
 
 class Branch(nn.Module):
-    """One of the networks, from images to its own vector.
+    """One of the networks, from images to its feature vector.
 
     Args:
-        blocks: The last gives maps or vectors.
-        mean: Per channel, for values between 0 and 1; lies in checkpoints, like `std`.
+        blocks: Its blocks; the last one returns maps or vectors.
+        mean: Per channel, for values between 0 and 1; part of checkpoints, like `std`.
         std: Per channel.
     """
 
@@ -30,15 +30,15 @@ class Branch(nn.Module):
         return pool(self.blocks((x - self.get_buffer("mean")) / self.get_buffer("std")))
 
 
-class SideBySide(nn.Module):
-    """A block of networks that are all given the same images.
+class FeatureFusion(nn.Module):
+    """A block of networks that all get the same images.
 
     Args:
-        branches: Their vectors are joined in this order.
+        branches: The networks; their vectors are concatenated in this order.
 
     Attributes:
-        MEAN: What is to be taken off images in front of it: nothing.
-        STD: By what they are to be divided: nothing.
+        MEAN: Mean of a normalization that changes nothing, as each branch has its own.
+        STD: Standard deviation of that normalization.
     """
 
     MEAN = (0.0, 0.0, 0.0)

@@ -1,4 +1,4 @@
-"""timm's networks by name: what is known of each, how it is made and cut into blocks."""
+"""timm's networks: finds them by name, builds them and cuts them into blocks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from bcd.config.check import first_line
 from bcd.errors import BcdError, ConfigError
 from bcd.models.backbones.blocks import grouped
-from bcd.models.backbones.tracing import POSITIONS, Layout, watch
+from bcd.models.backbones.tracing import POSITIONS, Layout, trace
 from bcd.models.backbones.weights import misfit, read_state
 from bcd.storage import typed_path
 
 
 @dataclass(frozen=True)
 class TimmNetwork:
-    """What timm knows of a network without building it.
+    """What timm knows about a network without building it.
 
     Attributes:
         name: As timm registers it, with or without the tag of its weights.
@@ -45,19 +45,19 @@ class TimmNetwork:
 
     @property
     def top1(self) -> None:
-        """Unknown: no accuracies come with timm."""
+        """Unknown: timm ships no accuracies."""
         return
 
     @property
     def side(self) -> int:
-        """Of the images that its weights were tested with, in pixels."""
+        """Height and width of the images that its weights were tested with, in pixels."""
         return int((self.published.test_input_size or self.published.input_size)[-1])
 
     def check(self, size: int) -> None:
-        """Makes sure that it can work on images of that many pixels a side.
+        """Checks that it accepts images of `size` x `size` pixels.
 
         Raises:
-            ConfigError: It cannot.
+            ConfigError: It does not.
         """
         self._layout(size)
 
@@ -69,11 +69,11 @@ class TimmNetwork:
             size: Side of the images in pixels.
 
         Returns:
-            Blocks to be run one after the other, of which the last gives maps or vectors, and the
-            number of features.
+            Blocks to be run in sequence, of which the last returns maps or vectors, and the number
+            of features.
 
         Raises:
-            BcdError: The weights cannot be had or do not fit.
+            BcdError: The weights are not available or do not fit.
         """
         layout = self._layout(size)
         if weights is None:
@@ -85,17 +85,17 @@ class TimmNetwork:
         return _cut(self._without_classifier(network), layout), layout.features
 
     def empty(self, size: int) -> tuple[nn.Sequential, int]:
-        """The same blocks without numbers, on the meta device where nothing speaks against it."""
+        """The same blocks without weights, on the meta device where possible."""
         layout = self._layout(size)
         with torch.device("meta"):
             network = self._make(size)
-        # What is in no state dict would stay without numbers.
+        # Buffers that are not in the state dict would stay without values.
         if any(module._non_persistent_buffers_set for module in network.modules()):
             network = self._make(size)
         return _cut(self._without_classifier(network), layout), layout.features
 
     def _layout(self, size: int) -> Layout:
-        return _watched(self.name, size)
+        return _traced(self.name, size)
 
     def _make(self, size: int, **settings: Any) -> Any:
         import timm
@@ -107,21 +107,21 @@ class TimmNetwork:
     def _download(self, size: int) -> Any:
         if not self.published.has_weights:
             raise ConfigError(
-                f"model.weights=imagenet: timm has none for {self.name}; give model.weights=null"
+                f"model.weights=imagenet: timm has none for {self.name}; set model.weights=null"
             )
-        # It says each time that it tries again; what came of it is told below.
+        # It logs every retry; the final error is reported below.
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         try:
             return self._make(size, pretrained=True)
         except Exception as error:
             raise BcdError(
                 f"ImageNet weights of {self.name} could not be downloaded ({_reason(error)}): "
-                f"fetch {self._address()} elsewhere and give model.weights=<its path>; "
+                f"download {self._address()} elsewhere and give model.weights=<its path>; "
                 "model.weights=null trains from random ones"
             ) from error
 
     def _address(self) -> str:
-        """Where its weights are published."""
+        """The address of its weights."""
         from huggingface_hub import hf_hub_url
 
         if self.published.hf_hub_id is None:
@@ -132,7 +132,7 @@ class TimmNetwork:
     def _fill(self, size: int, weights: str) -> Any:
         state = read_state(typed_path(weights))
         try:
-            # Through timm, which knows older forms of its state dicts, and stretches positions.
+            # By timm, which converts older state dicts and resizes position embeddings.
             return self._make(size, pretrained=True, pretrained_cfg_overlay={"state_dict": state})
         except Exception as error:
             reason = misfit(error) if isinstance(error, RuntimeError) else _reason(error)
@@ -147,20 +147,20 @@ class TimmNetwork:
 
 
 def find_timm(name: str) -> TimmNetwork:
-    """Finds a network of timm by its name, which may end in the tag of its weights.
+    """Finds a network of timm by its name, optionally with the tag of its weights.
 
     Raises:
-        ConfigError: timm is not installed, or has none of that name.
+        ConfigError: timm is not installed, or has no network of that name.
     """
     if find_spec("timm") is None:
-        raise ConfigError(f"model.backbone={name} is a network of timm: pip install timm")
+        raise ConfigError(f"model.backbone={name}: model.library=timm requires pip install timm")
     import timm
 
     plain, _, tag = name.partition(".")
     tags = timm.list_pretrained(f"{plain}.*") if tag else []
     known = timm.is_model(plain) and (not tag or name in tags)
     published = timm.get_pretrained_cfg(name) if known else None
-    if published is None:  # also of names that timm merely still understands
+    if published is None:  # as for deprecated names
         from bcd.config.check import nearest
 
         others = nearest(name, tags or timm.list_models())
@@ -169,28 +169,28 @@ def find_timm(name: str) -> TimmNetwork:
 
 
 @lru_cache
-def _watched(name: str, size: int) -> Layout:
+def _traced(name: str, size: int) -> Layout:
     known = find_timm(name)
     try:
-        # Drawn numbers must not depend on whether this was asked before.
+        # The random state must not depend on whether this result is cached.
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             network = known._make(size).eval()
-        if size != known.side:  # whatever that leaves over was left over in training too
+        if size != known.side:  # a border left over at that size was left over in training too
             _check_patches(getattr(network, "patch_embed", None), size)
-        return watch(known._without_classifier(network), size)
+        return trace(known._without_classifier(network), size)
     except Exception as error:
         raise ConfigError(
-            f"model.input_size={size}: {name} cannot work on that ({_reason(error)}); its weights "
+            f"model.input_size={size}: {name} does not accept it ({_reason(error)}); its weights "
             f"were tested with {known.side} pixels"
         ) from error
 
 
 def _check_patches(layer: Any, size: int) -> None:
-    """Refuses images of which patches would leave a border over, without a word from timm."""
+    """Refuses sizes at which patches leave a border over, which timm would silently ignore."""
     sides = getattr(layer, "patch_size", None) or 1
     for side in sides if isinstance(sides, Iterable) else (sides,):
         if size % side and not getattr(layer, "dynamic_img_pad", False):
-            raise ValueError(f"a multiple of {side} is wanted")
+            raise ValueError(f"it must be a multiple of {side}")
 
 
 def _reason(error: Exception) -> str:
@@ -198,20 +198,20 @@ def _reason(error: Exception) -> str:
 
 
 class _Part(nn.Module):
-    """Some of a network's children, for the methods of it that need no others."""
+    """A network with only some of its children, for methods that need no others."""
 
     def __init__(self, network: Any, children: Iterable[str], own: bool) -> None:
         super().__init__()
         part = copy.copy(network)
         held = {name: child for name, child in network.named_children() if name in children}
         vars(part)["_modules"] = held
-        if not own:  # parameters that are the network's own belong to another part
+        if not own:  # parameters of the network itself belong to another part
             vars(part).update(_parameters={}, _buffers={})
         self.network = part
 
 
 class Start(_Part):
-    """First block of a vision transformer: patches, each with its position."""
+    """First block of a vision transformer: patch embeddings with their positions."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images (N, 3, H, W) to tokens (N, T, C)."""
@@ -220,16 +220,16 @@ class Start(_Part):
 
 
 class End(_Part):
-    """From the last layer's output to what the classifier would be given."""
+    """From the output of the last layer to the input of the classifier."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps what `forward_features` gives to vectors (N, features)."""
+        """Maps the output of `forward_features` to vectors (N, features)."""
         vectors: Tensor = self.network.forward_head(x, pre_logits=True)
         return vectors
 
 
 class Whole(_Part):
-    """A network that is no plain sequence, in one block."""
+    """A network that is not a plain sequence of layers, as a single block."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images (N, 3, H, W) to vectors (N, features)."""

@@ -1,4 +1,4 @@
-"""torchvision's networks by name: what is known of each, how it is made, how weights fit it."""
+"""torchvision's networks: finds them by name, builds them and adapts published weights."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch import Tensor, nn
 from bcd.errors import ConfigError
 from bcd.models.backbones.blocks import KINDS
 
-# Networks whose weights were trained on values between -1 and 1; torchvision itself computes these
-# from what the others want (`transform_input`).
+# Networks whose weights were trained on values between -1 and 1. torchvision converts to these from
+# ImageNet's normalization (`transform_input`).
 _HALF = ("GoogLeNet", "Inception3")
 
 
 @dataclass(frozen=True)
 class Published:
-    """What torchvision knows of a network without building it.
+    """What torchvision knows about a network without building it.
 
     Attributes:
         name: As torchvision registers it.
-        kind: Name of its class.
-        weights: Its ImageNet weights, a `WeightsEnum`: the first that were published.
+        kind: Name of its class in torchvision.
+        weights: Its first published ImageNet weights, a `WeightsEnum`.
     """
 
     name: str
@@ -50,30 +50,30 @@ class Published:
 
     @property
     def side(self) -> int:
-        """Of the images that its weights were tested with, in pixels."""
+        """Height and width of the images that its weights were tested with, in pixels."""
         return int(self.weights.transforms().crop_size[0])
 
     def check(self, size: int) -> None:
-        """Makes sure that it can work on images of that many pixels a side.
+        """Checks that it accepts images of `size` x `size` pixels.
 
         Raises:
-            ConfigError: It cannot.
+            ConfigError: It does not.
         """
         if self.kind == "VisionTransformer":
-            patch = int(self.name.rpartition("_")[2])  # which ends its name
+            patch = int(self.name.rpartition("_")[2])  # the last part of its name
             fits, wanted = size % patch == 0, f"a multiple of {patch}"
         else:
             least = max(self.weights.meta["min_size"])
             fits, wanted = size >= least, f"{least} or more"
         if not fits:
-            raise ConfigError(f"model.input_size={size}: {self.name} wants {wanted} pixels")
+            raise ConfigError(f"model.input_size={size}: {self.name} requires {wanted} pixels")
 
     def make(self, size: int, device: str) -> Any:
         """Makes the network with random weights, without auxiliary classifiers.
 
         Args:
             size: Side of the images in pixels.
-            device: On `meta` nothing is drawn, which takes most of the time otherwise.
+            device: `meta` saves the random initialization, which takes most of the time.
         """
         from torchvision.models import get_model
 
@@ -82,7 +82,7 @@ class Published:
             settings = {"aux_logits": False, "init_weights": True}
         if self.kind == "VisionTransformer":
             settings = {"image_size": size}
-        # RegNet reckons its widths with tensors, for which there are no numbers on meta.
+        # RegNet computes its widths with tensors, which have no values on meta.
         with torch.device("cpu" if self.kind == "RegNet" else device):
             return get_model(self.name, weights=None, **settings).to(device)
 
@@ -91,7 +91,7 @@ def published(name: str) -> Published | None:
     """Finds a network of torchvision; None where it has none of that name.
 
     Raises:
-        ConfigError: It has one, but of a kind that cannot be cut into blocks here.
+        ConfigError: It has one, but of a kind that cannot be cut into blocks.
     """
     from torchvision import models
 
@@ -100,8 +100,8 @@ def published(name: str) -> Published | None:
     kind = typing.get_type_hints(models.get_model_builder(name))["return"].__name__
     if kind not in KINDS:
         raise ConfigError(
-            f"model.backbone={name}: a {kind} cannot be cut into blocks here; choose one of the "
-            f"kinds {', '.join(KINDS)}"
+            f"model.backbone={name}: networks of the kind {kind} are not supported; choose one of "
+            f"the kinds {', '.join(KINDS)}"
         )
     known = models.get_model_weights(name)
     first = next((w for w in known if w.name == "IMAGENET1K_V1"), next(iter(known)))
@@ -109,10 +109,10 @@ def published(name: str) -> Published | None:
 
 
 def adapted(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Brings a published state dict to the form that a network, as made here, wants.
+    """Adapts a published state dict to a network that `make` built.
 
-    Auxiliary classifiers are left out, DenseNet's first key names become today's, and a
-    transformer's table of positions gets the size that the images want.
+    Auxiliary classifiers are left out, DenseNet's old key names are renamed, and a transformer's
+    position embeddings are resized to the image size.
     """
     kind = type(network).__name__
     if kind in _HALF:
@@ -128,14 +128,14 @@ def adapted(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
 
 
 def resized_positions(table: Tensor, side: int) -> Tensor:
-    """Stretches a transformer's positions over a grid of another size, corner to corner.
+    """Resizes a transformer's position embeddings to a grid of another size, corners aligned.
 
     Args:
-        table: Shape (1, 1 + n * n, features), the class token's first.
-        side: Patches a side.
+        table: Shape (1, 1 + n * n, features), with the class token first.
+        side: Number of patches along a side.
 
     Returns:
-        Shape (1, 1 + side * side, features); the table as it is if it is of no square grid.
+        Shape (1, 1 + side * side, features); the table unchanged if its grid is not square.
     """
     before = math.isqrt(table.shape[1] - 1) if table.ndim == 3 and table.shape[1] else 0
     if before == side or before * before != table.shape[1] - 1:

@@ -1,4 +1,10 @@
-"""Finds out by watching an image pass whether a network is a plain sequence of its layers."""
+"""Traces one forward pass to find out whether a timm network is a plain sequence of its layers.
+
+timm's own information does not suffice for this. `feature_info` names the layers that end a stage,
+`group_matcher` groups parameters by depth and `forward_intermediates` returns what stages compute,
+but none of them can run a network from the middle, which training on cached features of frozen
+blocks requires. Nor do they say whether a network computes anything between its layers.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# A vision transformer's step between its patches and its layers, which is a method, not a layer.
+# The step of a vision transformer that adds positions to patches; a method, not a layer.
 POSITIONS = "_pos_embed"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a network of timm is cut.
+    """How a timm network is cut into blocks.
 
     Attributes:
-        links: Paths of the layers that `forward_features` is, one after the other; with
-            `POSITIONS` among them where it takes that step. Empty if it is anything else.
+        links: Paths of the layers that `forward_features` applies in sequence, with `POSITIONS`
+            among them where it takes that step. Empty if it does anything else.
         inner: Children of the network that `POSITIONS` calls.
-        features: Length of the vector that `forward_head` hands to its classifier.
+        features: Length of the vector that `forward_head` passes to the classifier.
     """
 
     links: tuple[str, ...]
@@ -30,15 +36,15 @@ class Layout:
     features: int
 
 
-def watch(network: Any, size: int) -> Layout:
-    """Sends images through a network of timm that is in eval mode on the meta device.
+def trace(network: Any, size: int) -> Layout:
+    """Sends images through a timm network that is in eval mode on the meta device.
 
     Args:
-        network: Has `forward_features` and `forward_head`.
+        network: The network, with `forward_features` and `forward_head`.
         size: Side of the images in pixels.
 
     Raises:
-        Exception: Whatever the network raises over images of that size.
+        Exception: The network does not accept images of that size.
     """
     images = torch.empty(2, 3, size, size, device="meta")
     chain = _Chain(images)
@@ -48,7 +54,7 @@ def watch(network: Any, size: int) -> Layout:
             stack.callback(before.remove)
             stack.callback(layer.register_forward_hook(chain.leaving(path)).remove)
         if hasattr(network, POSITIONS):
-            setattr(network, POSITIONS, chain.watched(POSITIONS, getattr(network, POSITIONS)))
+            setattr(network, POSITIONS, chain.traced(POSITIONS, getattr(network, POSITIONS)))
             stack.callback(delattr, network, POSITIONS)
         maps = network.forward_features(images)
         links = tuple(chain.links) if chain.ends_in(maps) else ()
@@ -59,7 +65,7 @@ def watch(network: Any, size: int) -> Layout:
 
 
 def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """A network's children by path; of plain sequences among them the children of these."""
+    """A network's children by path; plain sequences among them are replaced by their children."""
     for name, child in network.named_children():
         if isinstance(child, nn.Sequential) and type(child).forward is nn.Sequential.forward:
             yield from ((f"{name}.{inner}", layer) for inner, layer in child.named_children())
@@ -68,11 +74,11 @@ def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 class _Chain:
-    """Links through which one tensor goes.
+    """The layers that one tensor passes through.
 
-    A link counts only if it is handed the very tensor that the link before it gave, which nobody
-    changed in place meanwhile, and nothing else. So the links, one after the other, are all that
-    happened to the tensor.
+    The chain is whole only if each layer gets exactly the tensor that the layer before it
+    returned, not changed in place in between, and nothing else. Then these layers in sequence are
+    all that happens to the tensor.
     """
 
     def __init__(self, start: Tensor) -> None:
@@ -83,14 +89,14 @@ class _Chain:
         self._step_to(start)
 
     def ends_in(self, result: Any) -> bool:
-        """Whether the chain has no gap and gave this result; to be asked at its end."""
+        """Whether the chain is whole and ends in this result."""
         if self.links[:1] != ["patch_embed"] or self.links[1:2] != [POSITIONS]:
             self._whole &= POSITIONS not in self.links
         self._whole &= bool(self.links) and len(set(self.links)) == len(self.links)
         return self._whole and self._is_at(result)
 
     def entering(self, path: str) -> Callable[..., None]:
-        """A hook in front of a layer."""
+        """A forward pre-hook of a layer."""
 
         def hook(_: nn.Module, given: tuple[Any, ...], named: Mapping[str, Any]) -> None:
             self._enter(path, given, named)
@@ -98,15 +104,15 @@ class _Chain:
         return hook
 
     def leaving(self, path: str) -> Callable[..., None]:
-        """A hook behind a layer."""
+        """A forward hook of a layer."""
 
         def hook(_: nn.Module, given: tuple[Any, ...], result: Any) -> None:
             self._leave(path, result)
 
         return hook
 
-    def watched(self, path: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        """A method that is watched like a layer."""
+    def traced(self, path: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        """A method that is traced like a layer."""
 
         def call(*given: Any, **named: Any) -> Any:
             self._enter(path, given, named)

@@ -1,4 +1,4 @@
-"""Weights that a backbone starts from: read or downloaded, never made up."""
+"""Pretrained weights of a backbone: read from a file or downloaded."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ def read_state(file: Path) -> dict[str, Tensor]:
     """Reads a state dict; runs no code from the file.
 
     Raises:
-        BcdError: There is no such file, or it is something else.
+        BcdError: There is no such file, or it is not a state dict.
     """
     if not file.is_file():
-        raise BcdError(f"model.weights={file}: no such file (or say imagenet, or null for random)")
+        raise BcdError(
+            f"model.weights={file}: no such file (or give imagenet, or null for random weights)"
+        )
     if file.suffix == ".safetensors" and find_spec("safetensors") is None:
-        raise BcdError(f"model.weights={file}: such files need pip install safetensors")
+        raise BcdError(f"model.weights={file}: .safetensors files require pip install safetensors")
     try:
         state = _loaded(file)
     except Exception as error:
@@ -32,7 +34,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
     plain = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
     if not plain or not state:
         raise BcdError(f"model.weights={file}: not a plain state dict of tensors")
-    # Weights published in half precision would otherwise meet images in single.
+    # Some weights are published in half precision, but images are in single precision.
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
@@ -45,39 +47,39 @@ def _loaded(file: Path) -> Any:
 
 
 def download_state(backbone: str, weights: Any) -> dict[str, Tensor]:
-    """Fetches torchvision's weights, once; from then on they are in torch's own cache.
+    """Downloads torchvision's weights once; later calls read them from torch's cache.
 
     Args:
-        backbone: Named in the error.
+        backbone: Its name, for the error.
         weights: A `WeightsEnum` of torchvision.
 
     Raises:
-        BcdError: They cannot be had; says what to fetch and where to put it.
+        BcdError: The download failed; the message says what to fetch and where to put it.
     """
     try:
         return dict(weights.get_state_dict(progress=True, check_hash=True))
     except Exception as error:
         target = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(weights.url)  # noqa: PTH119
         raise BcdError(
-            f"ImageNet weights of {backbone} could not be downloaded ({first_line(error)}): fetch "
-            f"{weights.url} elsewhere and put it at {target}, or give model.weights=<its path>; "
-            "model.weights=null trains from random ones"
+            f"ImageNet weights of {backbone} could not be downloaded ({first_line(error)}): "
+            f"download {weights.url} elsewhere and put it at {target}, or give "
+            "model.weights=<its path>; model.weights=null trains from random ones"
         ) from error
 
 
 def load_needed(network: nn.Module, needed: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Loads a state dict into a network of which a part is needed.
+    """Loads a state dict into a network of which only a part is needed.
 
-    What belongs to the rest, such as a classifier that is dropped, may be missing or of another
-    shape: it is left out.
+    Tensors of the rest, such as a classifier that is not used, may be missing or have another
+    shape; they are not loaded.
 
     Args:
-        network: Whose names the state dict has; its tensors are replaced.
-        needed: Built from layers of the network.
+        network: The network with the names of the state dict; its tensors are replaced.
+        needed: The part, made of layers of the network.
         state: The state dict.
 
     Raises:
-        RuntimeError: A tensor that is needed is missing, or one is unknown or of another shape.
+        RuntimeError: A needed tensor is missing, or one is unknown or has another shape.
     """
     wanted = {id(tensor) for tensor in needed.state_dict(keep_vars=True).values()}
     tensors = network.state_dict(keep_vars=True)
@@ -87,6 +89,6 @@ def load_needed(network: nn.Module, needed: nn.Module, state: Mapping[str, Tenso
 
 
 def misfit(error: RuntimeError) -> str:
-    """The first thing that a state dict has wrong, out of what torch says of it."""
+    """The first reason why a state dict does not fit, from torch's message."""
     lines = [line.strip() for line in str(error).splitlines()[1:]]
     return (lines or [str(error)])[0][:160]

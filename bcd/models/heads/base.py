@@ -1,4 +1,4 @@
-"""What heads share: the MLP head, and the base class of heads fitted by scikit-learn."""
+"""The MLP head, and the base class of heads that scikit-learn fits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bcd.config.head import HeadConfig
 from bcd.errors import BcdError
-from bcd.models.data_parallel import SharedDropout
+from bcd.models.data_parallel import GlobalDropout
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -31,7 +31,7 @@ class MlpHead(nn.Sequential):
         super().__init__(
             nn.Linear(in_features, cfg.width),
             nn.ReLU(),
-            SharedDropout(cfg.dropout),
+            GlobalDropout(cfg.dropout),
             nn.Linear(cfg.width, out_features),
         )
         self.in_features = in_features
@@ -39,7 +39,7 @@ class MlpHead(nn.Sequential):
 
 
 class FittedHead(nn.Module):
-    """A head that is fitted on all features at once; before that it favours no class.
+    """A head that is fitted on all features at once; until then all classes are equally likely.
 
     Args:
         in_features: Size of the feature vectors.
@@ -63,24 +63,24 @@ class FittedHead(nn.Module):
             features: Of training images.
             labels: Their classes.
             balanced: Whether rare classes weigh more.
-            seed: Of what the estimator draws.
+            seed: Of the random draws of the estimator.
 
         Raises:
-            BcdError: All are of one class.
+            BcdError: All images are of one class.
         """
         if len(np.unique(labels)) < 2:
-            raise BcdError(f"head={self.cfg.kind}: fitting wants images of two classes or more")
+            raise BcdError(f"head={self.cfg.kind}: fitting requires images of at least two classes")
         found = self._learn(features, labels, balanced, seed)
-        # Lightning validates in inference mode, whose tensors nobody could load into again.
+        # Weights cannot be loaded into tensors that are made in inference mode.
         with torch.inference_mode(False):
             for name, old in dict(self.named_buffers(recurse=False)).items():
                 new = torch.tensor(found[name], dtype=old.dtype, device=old.device)
-                # As it will be loaded: another order in memory rounds differently.
+                # As after loading: another memory layout rounds differently.
                 self.register_buffer(name, new.contiguous())
 
     def forward(self, features: Tensor) -> Tensor:
         """Maps features (N, in_features) to logits (N, out_features), float32."""
-        # Distances and thresholds do not bear half precision.
+        # Half precision is too coarse for distances and thresholds.
         with torch.autocast(features.device.type, enabled=False):
             return self._answer(features.float())
 
@@ -97,14 +97,14 @@ class FittedHead(nn.Module):
     def _declare(
         self, name: str, *shape: int | None, dtype: torch.dtype = torch.float32, fill: float = 0
     ) -> None:
-        """Adds a buffer; None stands for a length that only fitting tells."""
+        """Adds a buffer; None is a length that is known only after fitting."""
         self._shapes[name] = shape
         self.register_buffer(name, torch.full([n or 0 for n in shape], fill, dtype=dtype))
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *rest: Any, **more: Any
     ) -> None:
-        """Takes the lengths that only fitting tells from what is loaded."""
+        """Takes the lengths that are known only after fitting from the state dict."""
         for name, shape in self._shapes.items():
             given = state_dict.get(f"{prefix}{name}")
             if given is not None and _fits(given.shape, shape):

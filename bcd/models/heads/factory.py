@@ -1,7 +1,7 @@
-"""Heads: what makes logits of pooled features, trained by gradient or fitted by scikit-learn.
+"""Heads: map pooled features to logits, trained by gradient or fitted by scikit-learn.
 
-A fitted head keeps what scikit-learn found as plain tensors and computes its answers from them in
-torch. So it travels in a checkpoint like any weight, and nothing is ever unpickled.
+A fitted head stores what scikit-learn found as plain tensors and computes its logits from them in
+torch. It is saved in a checkpoint like any weight, and nothing is unpickled.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The heads that scikit-learn fits, as tensors that torch computes with.
 
-In tests each gives what scikit-learn's own estimator gives, up to float32.
+Tests compare the results of each with those of scikit-learn's own estimator, up to float32.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from bcd.models.heads.base import Arrays, FittedHead
 Floats = NDArray[np.floating[Any]]
 Labels = NDArray[np.int64]
 
-# Makes logits of margins and of logs of votes, so that the decision policy's temperature begins
-# near 1. About one over the temperature that fitted test best, on frozen MobileNetV2 features of
-# real smears with blocks of 40 files kept apart, seeds 0 to 2.
+# Factors from margins or log votes to logits, so that the decision policy's temperature is near 1.
+# About one over the temperature that fitted test best, on frozen MobileNetV2 features of real
+# smears with blocks of 40 files kept together, seeds 0 to 2.
 SHARPNESS = {"svm": 3.0, "knn": 1.5, "forest": 2.0}
 
-# Logit of a class that no training image shows, beside those that some do.
+# Logit of a class without training images.
 _ABSENT = -30.0
 
 
 class LogregHead(FittedHead):
-    """Multinomial logistic regression on standardised features, the standardisation folded in."""
+    """Multinomial logistic regression; its weights include the standardization of features."""
 
     def __init__(self, in_features: int, out_features: int, cfg: HeadConfig) -> None:
         super().__init__(in_features, out_features, cfg)
@@ -45,7 +45,7 @@ class LogregHead(FittedHead):
         model = LogisticRegression(C=self.cfg.C, class_weight=weights, max_iter=1000)
         model.fit((features - mean) / scale, labels)
         found, offset = model.coef_, model.intercept_
-        if len(model.classes_) == 2:  # one row, for the second class against the first
+        if len(model.classes_) == 2:  # a single row, for the second class against the first
             found = np.concatenate([np.zeros_like(found), found])
             offset = np.concatenate([np.zeros_like(offset), offset])
         weight = np.zeros((self.out_features, self.in_features))
@@ -61,7 +61,7 @@ class LogregHead(FittedHead):
 
 
 class SvmHead(FittedHead):
-    """Support vector machines with an RBF kernel on standardised features, one a class.
+    """Support vector machines with an RBF kernel on standardized features, one per class.
 
     A class's logit is its margin against all others, times its `SHARPNESS`.
     """
@@ -92,7 +92,7 @@ class SvmHead(FittedHead):
             dual[label, model.support_] = model.dual_coef_[0]
             bias[label] = model.intercept_[0]
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # libsvm lets other threads run meanwhile
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # libsvm releases the GIL
             list(pool.map(fit, np.unique(labels).tolist()))
         used = dual.any(axis=0)
         return {
@@ -105,7 +105,7 @@ class SvmHead(FittedHead):
         }
 
     def _answer(self, features: Tensor) -> Tensor:
-        points = _standardised(self, features)
+        points = _standardized(self, features)
         squares = _squared_distances(points, self.get_buffer("vectors"))
         kernel = torch.exp(-self.get_buffer("gamma") * squares)
         margins = kernel @ self.get_buffer("dual").T + self.get_buffer("bias")
@@ -113,7 +113,7 @@ class SvmHead(FittedHead):
 
 
 class KnnHead(FittedHead):
-    """Votes of the nearest training images, by distance of standardised features."""
+    """Votes of the nearest training images, by distance of standardized features."""
 
     def __init__(self, in_features: int, out_features: int, cfg: HeadConfig) -> None:
         super().__init__(in_features, out_features, cfg)
@@ -132,10 +132,10 @@ class KnnHead(FittedHead):
         }
 
     def _answer(self, features: Tensor) -> Tensor:
-        points, known = _standardised(self, features), self.get_buffer("points")
+        points, known = _standardized(self, features), self.get_buffer("points")
         count = min(self.cfg.neighbours, len(known))
         near = _squared_distances(points, known).topk(count, largest=False).indices
-        # Anew, since the quick way of finding them is imprecise where distances are small.
+        # Computed again, because the fast formula is imprecise for small distances.
         gaps = torch.linalg.vector_norm(points[:, None] - known[near], dim=2)
         weights = torch.ones_like(gaps)
         if self.cfg.weights == "distance":
@@ -148,9 +148,9 @@ class KnnHead(FittedHead):
 
 
 class ForestHead(FittedHead):
-    """The mean of what the leaves of many trees hold.
+    """The mean class shares of the leaves of many trees.
 
-    All trees' nodes stand in one table; a leaf is its own child, so that every image can take as
+    The nodes of all trees are in one table. A leaf is its own child, so that every image takes as
     many steps as the deepest tree has.
     """
 
@@ -204,36 +204,36 @@ class ForestHead(FittedHead):
 
 
 def _nodes(tree: Any, root: int) -> tuple[NDArray[Any], ...]:
-    """Nodes below (n, 2) counted from `root`, feature, threshold and what is held (n, classes)."""
+    """Children (n, 2) counted from `root`, feature, threshold and class shares (n, classes)."""
     own = np.arange(tree.node_count)
     leaf = tree.children_left < 0
     below = np.stack([tree.children_left, tree.children_right], axis=1)
     below = np.where(leaf[:, None], own[:, None], below) + root
-    # A float32 is at most the threshold exactly if it is at most the next float32 below that.
+    # A float32 is at most the threshold exactly if it is at most the next lower float32.
     low = tree.threshold.astype(np.float32)
     low = np.where(low > tree.threshold, np.nextafter(low, np.float32(-np.inf)), low)
     return below, np.where(leaf, 0, tree.feature), low, tree.value[:, 0]
 
 
 def _moments(features: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean (F,) and deviation (F,) of features (n, F); 1 where a feature never changes."""
+    """Mean (F,) and standard deviation (F,) of features (n, F); 1 for constant features."""
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(features.astype(np.float64))
     return scaler.mean_, scaler.scale_
 
 
-def _standardised(head: FittedHead, features: Tensor) -> Tensor:
+def _standardized(head: FittedHead, features: Tensor) -> Tensor:
     standard: Tensor = (features - head.get_buffer("mean")) / head.get_buffer("scale")
     return standard
 
 
 def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """(n, m) of points (n, F) and (m, F)."""
+    """Squared distances (n, m) of points (n, F) and (m, F)."""
     squares = a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T
     return squares.clamp(min=0)
 
 
 def _log_of_votes(shares: Tensor, voters: int) -> Tensor:
-    """Log of shares (N, classes) of votes, as if one more voter were for all classes alike."""
+    """Log of vote shares (N, classes), with one more voter split equally among classes."""
     return torch.log((voters * shares + 1 / shares.shape[1]) / (voters + 1))

@@ -95,7 +95,7 @@ def test_a_ranking_over_splits_states_its_exposure(
     for report in reports:
         assert "tested after 2 configurations had been ranked on val" in report
         assert told in unescape(report)
-        assert "evaluated its test part once" not in report
+        assert "evaluated its test set once" not in report
 
 
 def test_a_ranking_over_one_split_says_nothing_of_the_kind(

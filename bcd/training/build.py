@@ -1,0 +1,197 @@
+"""Builds what a training run works with: data, model, callbacks, loggers and trainer."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.plugins import TorchCheckpointIO
+
+from bcd.config.check import command_line, instantiate
+from bcd.config.training import TrainConfig
+from bcd.data.catalog import Catalog
+from bcd.data.datamodule import SmearDataModule
+from bcd.data.load import load_catalog
+from bcd.data.quality.profile import DataProfile, profile_images
+from bcd.data.splits.split import Split, make_split
+from bcd.data.views import PLAIN
+from bcd.features.cached import Need, feed
+from bcd.inference.checkpoint import Card
+from bcd.models.backbones.build import check_backbone, normalization
+from bcd.models.classifier import SmearClassifier
+from bcd.models.network import SmearNetwork
+from bcd.storage import typed_path
+from bcd.training.checkpointing import AtomicCheckpointIO, CardWriter
+from bcd.training.distributed import RestoreRandomState
+from bcd.training.divergence import DivergenceCheck
+from bcd.training.resume import RelocateCheckpoints
+from bcd.training.warnings import loss_warnings, setting_warnings
+
+# A trial of a multirun shows no progress of its own.
+_QUIET: dict[str, Any] = {"callbacks": [], "enable_progress_bar": False}
+
+
+@dataclass(frozen=True)
+class Run:
+    """The images of a training run and how they are split, with warnings about its settings."""
+
+    cfg: TrainConfig
+    folder: Path
+    catalog: Catalog
+    profile: DataProfile
+    split: Split
+    warnings: Sequence[str] = ()
+
+    def all_warnings(self, history: Sequence[Mapping[str, float]]) -> list[str]:
+        """The warnings about settings, and those about the figures of the epochs."""
+        return [*self.warnings, *loss_warnings(self.cfg, len(self.catalog.classes), history)]
+
+
+def make_run(cfg: TrainConfig) -> Run:
+    """Seeds all random generators, reads the images and splits them.
+
+    Raises:
+        BcdError: The images or the backbone are not available, or the images cannot be split.
+    """
+    # run.json holds what is of use in Lightning's messages.
+    for package in ("pytorch", "fabric"):
+        logging.getLogger(f"lightning.{package}").setLevel(logging.WARNING)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    check_backbone(cfg.model)  # before minutes are spent on reading images
+    catalog = load_catalog(cfg.data, keep=cfg.model.input_size)
+    profile = profile_images(catalog)
+    split = make_split(catalog, cfg.split, profile)
+    warnings = setting_warnings(cfg, catalog, command_line())
+    return Run(cfg, Path(cfg.run_dir).absolute(), catalog, profile, split, warnings)
+
+
+def make_datamodule(run: Run) -> SmearDataModule:
+    """Makes the loaders of the run's images."""
+    cfg = run.cfg
+    return SmearDataModule(
+        cfg.data,
+        cfg.split,
+        cfg.augment,
+        cfg.model.input_size,
+        cfg.seed,
+        catalog=run.catalog,
+        subsets=run.split,
+    )
+
+
+def make_classifier(run: Run) -> SmearClassifier:
+    """Makes the model with its pretrained weights; the head is drawn at random."""
+    cfg = run.cfg
+    weights = _class_weights(run.catalog, run.split) if cfg.model.class_weights else None
+    return SmearClassifier(
+        cfg.model,
+        len(run.catalog.classes),
+        cfg.optimizer,
+        {} if cfg.lr_find else cfg.scheduler,
+        weights,
+        cfg.augment,
+        cfg.head,
+        cfg.seed,
+    )
+
+
+def make_loggers(logger: Mapping[str, Any]) -> list[pl.loggers.Logger]:
+    """Makes the loggers of the `logger` group."""
+    return [instantiate(node) for node in logger.values() if node is not None]
+
+
+def make_callbacks(run: Run, quiet: bool) -> list[pl.Callback]:
+    """Makes the callbacks of the `callbacks` group and those that every run has.
+
+    Args:
+        run: The run.
+        quiet: Whether to leave progress bars out.
+    """
+    made = [instantiate(node) for node in run.cfg.callbacks.values() if node is not None]
+    if quiet:
+        made = [c for c in made if not isinstance(c, pl.callbacks.ProgressBar)]
+    own = [CardWriter(_card(run)), RestoreRandomState(), RelocateCheckpoints(), DivergenceCheck()]
+    return [*made, *own]
+
+
+def make_trainer(
+    trainer: Mapping[str, Any],
+    folder: Path,
+    callbacks: Sequence[pl.Callback],
+    loggers: Sequence[pl.loggers.Logger],
+    quiet: bool,
+) -> pl.Trainer:
+    """Makes the Trainer.
+
+    Args:
+        trainer: The `trainer` group.
+        folder: The run folder.
+        callbacks: The run's callbacks.
+        loggers: The run's loggers; may be empty.
+        quiet: Whether to leave progress bars out.
+    """
+    given = {**(_QUIET if quiet else {}), "callbacks": [*callbacks], "logger": [*loggers] or False}
+    made: pl.Trainer = instantiate(trainer, **given, default_root_dir=str(folder))
+    if type(made.strategy.checkpoint_io) is TorchCheckpointIO:
+        made.strategy.checkpoint_io = AtomicCheckpointIO()
+    return made
+
+
+@contextlib.contextmanager
+def cached_features(
+    run: Run, datamodule: SmearDataModule, network: SmearNetwork, epochs: int, device: torch.device
+) -> Iterator[None]:
+    """Within the block, the frozen blocks run at most once for each view of an image.
+
+    Args:
+        run: The run.
+        datamodule: Its loaders read cached features within the block, where this is possible.
+        network: Its frozen prefix is skipped for these.
+        epochs: Number of epochs, each of which may need another view; -1 for any number.
+        device: Where to compute.
+
+    Raises:
+        BcdError: The features cannot be computed or stored.
+    """
+    split, images = run.split, datamodule.images
+    views = range(datamodule.views if epochs < 0 else min(datamodule.views, epochs))
+    evaluated = sorted([*split.indices("val"), *split.indices("test")])
+    needs = [Need(split.indices("train"), views), Need(evaluated, (PLAIN,))]
+    with feed(run.cfg.features, run.cfg.model, network, images, needs, device) as source:
+        datamodule.source = source
+        yield
+    datamodule.source = images
+
+
+def _card(run: Run) -> Card:
+    """What the run's checkpoints record about it."""
+    cfg, catalog, split = run.cfg, run.catalog, run.split
+    mean, std = normalization(cfg.model)
+    clusters = zip(catalog.images, split.clusters, strict=True)
+    return Card(
+        classes=list(catalog.classes),
+        benign=catalog.benign,
+        input_size=cfg.model.input_size,
+        data_root=str(typed_path(cfg.data.root).absolute()),
+        split=split.hashes(catalog),
+        fingerprint=catalog.fingerprint(split.indices("all")),
+        groups={image.sha256: cluster for image, cluster in clusters if cluster},
+        config=asdict(cfg),
+        mean=mean,
+        std=std,
+        mask_scale_bar=cfg.data.mask_scale_bar,
+    )
+
+
+def _class_weights(catalog: Catalog, split: Split) -> list[float]:
+    """Weights inverse to a class's number of training images, 1 on average over images."""
+    counts = Counter(catalog.images[i].label for i in split.indices("train"))
+    total = sum(counts.values())
+    return [total / (len(catalog.classes) * counts[k]) for k in range(len(catalog.classes))]
