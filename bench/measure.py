@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Timed:
-    """What a process took: wall-clock seconds, and its peak memory in MB (0 where unknown)."""
+    """Wall-clock seconds of a process, and its peak memory in MB (0 if unknown)."""
 
     seconds: float
     memory: float
@@ -28,8 +28,8 @@ def run_timed(arguments: Sequence[str], log: Path, environment: Mapping[str, str
 
     Args:
         arguments: Program and arguments; started in the project's folder.
-        log: What it prints goes there.
-        environment: On top of this process's.
+        log: File for its output.
+        environment: Variables added to those of this process.
 
     Raises:
         RuntimeError: It failed.
@@ -56,7 +56,7 @@ def run_timed(arguments: Sequence[str], log: Path, environment: Mapping[str, str
 
 
 def machine() -> str:
-    """The machine in a line: processor, cores, memory."""
+    """Describes the machine in one line: processor and number of cores."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -66,7 +66,7 @@ def machine() -> str:
 
 
 def gemm_gflops(seconds: float = 0.4) -> float:
-    """The machine's float32 peak as a matrix product of side 2048 reaches it, in GFLOP/s."""
+    """Measures the speed of a float32 matrix product with side 2048, in GFLOP/s."""
     import torch
 
     side = 2048
@@ -81,7 +81,7 @@ def gemm_gflops(seconds: float = 0.4) -> float:
 
 @dataclass(frozen=True)
 class Forward:
-    """How fast the frozen network runs, against the machine's peak measured around it."""
+    """Speed of the frozen network, and of a matrix product measured alternately with it."""
 
     images_per_second: float
     gflops: float
@@ -89,12 +89,12 @@ class Forward:
 
     @property
     def share(self) -> float:
-        """Of the peak."""
+        """Speed of the network relative to the matrix product."""
         return self.gflops / self.peak_gflops
 
 
 def measure_forward(engine_name: str, weights: str, rounds: int = 9) -> Forward:
-    """Runs the frozen MobileNetV2 as an extraction does, on as many cores, without decoding."""
+    """Runs the frozen MobileNetV2 as feature extraction does, on all cores, without decoding."""
     import numpy as np
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -120,7 +120,7 @@ def measure_forward(engine_name: str, weights: str, rounds: int = 9) -> Forward:
     cores = torch.get_num_threads()
     with ThreadPoolExecutor(engine.threads) as pool:
         list(pool.map(engine.forward, [images] * 2 * engine.threads))
-        for _ in range(rounds):  # in turns, so that both meet the same moods of the machine
+        for _ in range(rounds):  # alternately, as the speed of the machine drifts
             torch.set_num_threads(cores)
             peaks.append(gemm_gflops())
             torch.set_num_threads(1)

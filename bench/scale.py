@@ -1,4 +1,4 @@
-"""What a run costs at growing numbers of images: seconds an image and peak memory.
+"""Measures a run at growing numbers of images: seconds per additional image and peak memory.
 
 python -m bench.scale [--counts 2500 10000 40000] [--size 64]
 """
@@ -16,17 +16,17 @@ from bench.measure import Timed, machine, run_timed
 
 
 def main() -> None:
-    """Draws the images once, runs each number of them cold, and prints a table in Markdown."""
+    """Generates the images, runs each number of them cold, and prints a Markdown table."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
     parser.add_argument("--counts", type=int, nargs="+", default=[2500, 10000, 40000])
     parser.add_argument("--size", type=int, default=64, help="side of the images in pixels")
-    parser.add_argument("--epochs", type=int, default=2, help="and as many views")
+    parser.add_argument("--epochs", type=int, default=2, help="number of epochs, and of views")
     parser.add_argument("--weights", default="imagenet", help="ImageNet weights of MobileNetV2")
-    parser.add_argument("--work", type=Path, help="folder to keep the drawn images in")
+    parser.add_argument("--work", type=Path, help="folder for the generated images")
     asked = parser.parse_args()
     work = asked.work or Path(tempfile.mkdtemp(prefix="bench_scale_"))
-    print(f"{machine()}; {asked.size} pixels a side; logs in {work}\n")
-    print("| images | seconds | ms a further image | peak memory, MB | of the smallest |")
+    print(f"{machine()}; {asked.size} x {asked.size} pixels; logs in {work}\n")
+    print("| images | seconds | ms per additional image | peak memory, MB | relative to smallest |")
     print("|---:|---:|---:|---:|---:|", flush=True)
     done: list[tuple[int, Timed]] = []
     for count in sorted(asked.counts):

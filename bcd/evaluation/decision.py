@@ -1,7 +1,6 @@
 """The decision policy: fitted once on val, then applied to all other outputs of the model.
 
-It consists of the temperature, the thresholds for prediction sets and for calling an image
-malignant, and the limits beyond which an image is referred to a person.
+It has the temperature, the thresholds of prediction sets and of malignant, and limits for referral.
 """
 
 from __future__ import annotations
@@ -183,10 +182,10 @@ class DecisionPolicy:
 
     def to_plain(self) -> dict[str, Any]:
         """Numbers and tensors, as stored in a checkpoint."""
-        import torch
-
         plain = {**vars(self), "subspace": None}
         if self.subspace is not None:
+            import torch  # not needed for answering
+
             plain["subspace"] = {
                 "mean": torch.from_numpy(self.subspace.mean),
                 "basis": torch.from_numpy(self.subspace.basis),

@@ -34,7 +34,9 @@ LAYERS: dict[str, str] = {
         "reporting audit inference"
     ),
     "sweeps": "errors storage console run_folder config cli evaluation reporting training",
-    "commands": "errors console config cli models features audit inference training sweeps",
+    "commands": (
+        "errors storage console config cli data models features audit inference training sweeps"
+    ),
     "__main__": "config cli",
     "__init__": "config inference",
 }

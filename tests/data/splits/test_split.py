@@ -4,6 +4,7 @@ import csv
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,10 @@ from tests.helpers.noise import made_up_catalog, write_classes
 
 SIZES = [(4, 4), (10, 10), (17, 60, 5), (504, 985, 963, 804), (40, 41, 42, 43), (6, 300)]
 PARTS = SUBSETS[:3]
+
+
+def config(**values: Any) -> SplitConfig:
+    return with_defaults(SplitConfig, **values)
 
 
 def share_of(catalog: Catalog, split: Split, subset: str) -> list[float]:
@@ -49,7 +54,7 @@ def in_groups(seed: int) -> Catalog:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_stratified_is_70_to_30_in_every_class(counts: tuple[int, ...], seed: int) -> None:
     catalog = made_up_catalog(counts)
-    cfg = with_defaults(SplitConfig, seed=seed)
+    cfg = config(seed=seed)
     split = make_split(catalog, cfg)
     check_disjoint(catalog, split)
     total = sum(counts)
@@ -75,18 +80,9 @@ def folds_of(kind: str, folds: int) -> int | None:
 def test_a_seed_decides_the_split(kind: str) -> None:
     catalog = in_groups(seed=4)
     seeds = range(5)
-    splits = [
-        make_split(
-            catalog, with_defaults(SplitConfig, kind=kind, seed=seed, folds=folds_of(kind, 5))
-        )
-        for seed in seeds
-    ]
-    again = [
-        make_split(
-            catalog, with_defaults(SplitConfig, kind=kind, seed=seed, folds=folds_of(kind, 5))
-        )
-        for seed in seeds
-    ]
+    configs = [config(kind=kind, seed=seed, folds=folds_of(kind, 5)) for seed in seeds]
+    splits = [make_split(catalog, cfg) for cfg in configs]
+    again = [make_split(catalog, cfg) for cfg in configs]
     assert splits == again
     assert len({split.subsets for split in splits}) > 1
     assert kind == "grouped" or len({split.subsets for split in splits}) == len(seeds)
@@ -96,7 +92,7 @@ def test_a_seed_decides_the_split(kind: str) -> None:
 
 def test_the_test_part_does_not_depend_on_the_share_of_val() -> None:
     catalog = made_up_catalog([30, 40])
-    splits = [make_split(catalog, with_defaults(SplitConfig, val=val)) for val in (0.1, 0.5)]
+    splits = [make_split(catalog, config(val=val)) for val in (0.1, 0.5)]
     assert splits[0].indices("test") == splits[1].indices("test")
     assert splits[0].indices("val") != splits[1].indices("val")
 
@@ -107,9 +103,7 @@ def test_the_folds_test_every_image_once(folds: int) -> None:
     catalog = made_up_catalog(counts)
     tested: list[int] = []
     for fold in range(folds):
-        split = make_split(
-            catalog, with_defaults(SplitConfig, kind="kfold", folds=folds, fold=fold)
-        )
+        split = make_split(catalog, config(kind="kfold", folds=folds, fold=fold))
         check_disjoint(catalog, split)
         tested += split.indices("test")
         for count, share in zip(counts, share_of(catalog, split, "test"), strict=True):
@@ -121,7 +115,7 @@ def test_the_folds_test_every_image_once(folds: int) -> None:
 def test_no_group_is_on_two_sides(seed: int) -> None:
     catalog = in_groups(seed)
     try:
-        split = make_split(catalog, with_defaults(SplitConfig, kind="grouped", seed=seed))
+        split = make_split(catalog, config(kind="grouped", seed=seed))
     except BcdError as error:
         pytest.fail(f"enough small groups were there, yet: {error}")
     check_disjoint(catalog, split)
@@ -136,7 +130,7 @@ def test_groups_of_like_size_come_near_70_to_30_in_every_class() -> None:
     for seed in range(10):
         groups = [f"{i % 20}" for count in counts for i in range(count)]
         catalog = made_up_catalog(counts, groups)
-        split = make_split(catalog, with_defaults(SplitConfig, kind="grouped", seed=seed))
+        split = make_split(catalog, config(kind="grouped", seed=seed))
         # Slides hold a twentieth of each class: six of them are the share itself.
         assert share_of(catalog, split, "test") == pytest.approx([0.3] * 3)
         far = [abs(share - 0.3) for share in share_of(in_groups(seed), _grouped(seed), "test")]
@@ -144,26 +138,26 @@ def test_groups_of_like_size_come_near_70_to_30_in_every_class() -> None:
 
 
 def _grouped(seed: int) -> Split:
-    return make_split(in_groups(seed), with_defaults(SplitConfig, kind="grouped", seed=seed))
+    return make_split(in_groups(seed), config(kind="grouped", seed=seed))
 
 
 def test_grouped_wants_a_group_for_each_image() -> None:
     groups = ["s1", "s2", "s3", ""] * 10
     with pytest.raises(BcdError, match=r"10 of 40 have none.*data\.group_pattern"):
-        make_split(made_up_catalog([20, 20], groups), with_defaults(SplitConfig, kind="grouped"))
+        make_split(made_up_catalog([20, 20], groups), config(kind="grouped"))
 
 
 def test_too_few_groups_are_an_error_that_names_the_part() -> None:
     catalog = made_up_catalog([20, 20], ["s1", "s2"] * 20)
     with pytest.raises(BcdError, match="the val set has no image of class"):
-        make_split(catalog, with_defaults(SplitConfig, kind="grouped", test=0.5))
+        make_split(catalog, config(kind="grouped", test=0.5))
 
 
 @pytest.mark.parametrize("kind", ["stratified", "grouped", "kfold"])
 def test_a_class_with_one_image_is_an_error_that_names_it(kind: str) -> None:
     catalog = made_up_catalog([20, 1], ["s1", "s2", "s3"] * 7)
     with pytest.raises(BcdError, match=r"class 'class1' has 1 usable image in"):
-        make_split(catalog, with_defaults(SplitConfig, kind=kind, folds=folds_of(kind, 5)))
+        make_split(catalog, config(kind=kind, folds=folds_of(kind, 5)))
 
 
 def test_small_sets_and_odd_shares_split_well_or_end_in_one_line() -> None:
@@ -194,19 +188,16 @@ def test_small_sets_and_odd_shares_split_well_or_end_in_one_line() -> None:
 
 @pytest.fixture
 def smears(tmp_path: Path) -> Catalog:
-    return load_catalog(
-        with_defaults(DataConfig, root=str(write_classes(tmp_path / "root", count=8)))
-    )
+    root = write_classes(tmp_path / "root", count=8)
+    return load_catalog(with_defaults(DataConfig, root=str(root)))
 
 
 @pytest.mark.parametrize("kind", ["stratified", "kfold"])
 def test_split_csv_gives_the_same_split_again(kind: str, smears: Catalog, tmp_path: Path) -> None:
-    split = make_split(
-        smears, with_defaults(SplitConfig, kind=kind, seed=3, folds=folds_of(kind, 3))
-    )
+    split = make_split(smears, config(kind=kind, seed=3, folds=folds_of(kind, 3)))
     file = tmp_path / "run" / "split.csv"
     split.write(file, smears)
-    read = with_defaults(SplitConfig, kind="csv", file=str(file))
+    read = config(kind="csv", file=str(file))
     assert make_split(smears, read) == split
     # By sha256 too, once the files have other names.
     for path in list(smears.root.rglob("*.png")):
@@ -220,7 +211,7 @@ def test_split_csv_gives_the_same_split_again(kind: str, smears: Catalog, tmp_pa
 
 
 def test_moved_copies_of_one_file_keep_their_subsets(smears: Catalog, tmp_path: Path) -> None:
-    split = make_split(smears, with_defaults(SplitConfig))
+    split = make_split(smears, config())
     first, second = split.indices("train")[0], split.indices("test")[0]
     images = list(smears.images)
     images[second] = replace(images[second], sha256=images[first].sha256)
@@ -229,14 +220,12 @@ def test_moved_copies_of_one_file_keep_their_subsets(smears: Catalog, tmp_path: 
     images[second] = replace(images[second], path="moved.png")
     images.append(replace(images[second], path="third.png"))
     moved = replace(smears, images=tuple(images))
-    again = make_split(
-        moved, with_defaults(SplitConfig, kind="csv", file=str(tmp_path / "split.csv"))
-    )
+    again = make_split(moved, config(kind="csv", file=str(tmp_path / "split.csv")))
     assert again.subsets == (*split.subsets, "train")
 
 
 def test_images_that_a_csv_does_not_name_are_excluded(smears: Catalog, tmp_path: Path) -> None:
-    split = make_split(smears, with_defaults(SplitConfig))
+    split = make_split(smears, config())
     file = tmp_path / "split.csv"
     left_out = split.indices("train")[0]
     with file.open("w", encoding="utf-8-sig", newline="") as stream:
@@ -245,7 +234,7 @@ def test_images_that_a_csv_does_not_name_are_excluded(smears: Catalog, tmp_path:
         for i, (image, subset) in enumerate(zip(smears.images, split.subsets, strict=True)):
             if i != left_out:
                 writer.writerow((image.path, subset))
-    read = make_split(smears, with_defaults(SplitConfig, kind="csv", file=str(file)))
+    read = make_split(smears, config(kind="csv", file=str(file)))
     assert read.indices("excluded") == [left_out]
     assert read.indices("test") == split.indices("test")
     assert left_out not in read.indices("all")
@@ -255,13 +244,13 @@ def test_a_catalog_may_bring_its_own_subsets() -> None:
     catalog = made_up_catalog([5, 5])
     subsets = ("train", "train", "val", "test", "") * 2
     own = [replace(p, subset=s) for p, s in zip(catalog.images, subsets, strict=True)]
-    split = make_split(replace(catalog, images=tuple(own)), with_defaults(SplitConfig, kind="csv"))
+    split = make_split(replace(catalog, images=tuple(own)), config(kind="csv"))
     assert split.subsets == tuple(s or "excluded" for s in subsets)
     with pytest.raises(BcdError, match=r"split=csv needs split\.file="):
-        make_split(catalog, with_defaults(SplitConfig, kind="csv"))
+        make_split(catalog, config(kind="csv"))
     odd = tuple(replace(p, subset="tset") for p in own)
     with pytest.raises(BcdError, match=r"unknown subset 'tset'; known are train, val, test"):
-        make_split(replace(catalog, images=odd), with_defaults(SplitConfig, kind="csv"))
+        make_split(replace(catalog, images=odd), config(kind="csv"))
 
 
 @pytest.mark.parametrize(
@@ -283,15 +272,12 @@ def test_unfit_split_files_are_errors(content: bytes, message: str, tmp_path: Pa
     file = tmp_path / "split.csv"
     file.write_bytes(content)
     with pytest.raises(BcdError, match=message):
-        make_split(made_up_catalog([5, 5]), with_defaults(SplitConfig, kind="csv", file=str(file)))
+        make_split(made_up_catalog([5, 5]), config(kind="csv", file=str(file)))
 
 
 def test_a_missing_split_file_is_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"split\.file=.*gone\.csv: No such file"):
-        make_split(
-            made_up_catalog([5, 5]),
-            with_defaults(SplitConfig, kind="csv", file=str(tmp_path / "gone.csv")),
-        )
+        make_split(made_up_catalog([5, 5]), config(kind="csv", file=str(tmp_path / "gone.csv")))
 
 
 def test_recorded_images_are_found_as_often_as_their_hash_is_listed() -> None:
