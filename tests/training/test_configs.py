@@ -1,16 +1,23 @@
-"""Every shipped experiment and model runs through the real command line."""
+"""Every shipped experiment runs through the real command line, and every model can be trained."""
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from tests.helpers.harness import CONF, script
+from bcd.inference.evaluate import evaluate_checkpoint
+from bcd.training.run import train
+from tests.helpers.harness import (
+    CONF,
+    eval_config,
+    predict_config,
+    predicted,
+    script,
+    train_config,
+)
 
 TINY = (
     "trainer.accelerator=cpu",
@@ -43,35 +50,33 @@ def test_an_experiment_runs(name: str, tmp_path: Path) -> None:
     assert f"{run}" in done.stderr
 
 
+@pytest.fixture(scope="module")
+def smears(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder in which the first run generates the images that all of them use."""
+    return tmp_path_factory.mktemp("smears")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names("model"))
-def test_a_model_is_trained_tested_evaluated_and_predicts(name: str, tmp_path: Path) -> None:
-    run, again, table = tmp_path / "run", tmp_path / "again", tmp_path / "predictions.csv"
-    size = f"model.input_size={WIDER.get(name, 64)}"
+def test_a_model_is_trained_tested_evaluated_and_predicts(
+    name: str, smears: Path, tmp_path: Path
+) -> None:
+    run, again = tmp_path / "run", tmp_path / "again"
     short = ["trainer.max_epochs=1", "+trainer.limit_train_batches=1", "callbacks.last=null"]
+    short += ["callbacks.progress=null", "+trainer.enable_progress_bar=false"]
     short += [] if name in EXPORTED else ["features.engine=torch"]
-    train = ["train.py", f"model={name}", *TINY, size, *short, f"data.root={tmp_path}/in"]
-    for words in (
-        [*train, f"hydra.run.dir={run}"],
-        ["eval.py", f"ckpt={run}", "data.num_workers=0", "device=cpu", f"run_dir={again}"],
-        [
-            "predict.py",
-            f"ckpt={run}",
-            f"input={tmp_path}/in/Pre-B",
-            f"output={table}",
-            "device=cpu",
-        ],
-    ):
-        done = script(*words)
-        assert done.returncode == 0, done.stderr
-    reported, repeated = (
-        json.loads((folder / "metrics.json").read_text())["test"] for folder in (run, again)
-    )
+    size = f"model.input_size={WIDER.get(name, 64)}"
+    given = [f"data.root={smears}", f"model={name}", *TINY, size, *short]
+    trained = train(train_config(run, *given))
+    assert trained is not None
+    ckpt, device = f"ckpt={run}", "device=cpu"
+    evaluated = evaluate_checkpoint(eval_config(again, ckpt, "data.num_workers=0", device))
+    reported, repeated = trained.metrics["test"], evaluated["test"].metrics
     assert repeated["confusion"] == reported["confusion"]
     assert repeated["loss"] == pytest.approx(reported["loss"], rel=1e-4)
-    with table.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert len(rows) == 6 and all(row["prediction"] and not row["error"] for row in rows)
+    files = [ckpt, f"input={smears}/Pre-B", device, "num_workers=0"]
+    rows = predicted(predict_config(tmp_path / "predictions", *files))
+    assert len(rows) == 6 and all(row.best is not None and not row.error for row in rows)
 
 
 @pytest.mark.parametrize("file", [str(f.relative_to(CONF)) for f in sorted(CONF.rglob("*.yaml"))])
