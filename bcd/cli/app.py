@@ -50,7 +50,7 @@ def run(
         config_name: Name of the primary YAML file in `conf`.
         conf: Folder of the configuration.
         trial: What each job of a multirun runs instead of `task`, if it differs: takes the composed
-            configuration, returns the value that a search optimises.
+            configuration, returns the value that a search optimizes.
         verb: The verb that was removed from the command line; empty if there was none.
     """
     import hydra

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("command", choices=("list", "verify", "remove"))
     parser.add_argument("keys", nargs="*", help="names of entries, their beginnings, or kinds")
-    parser.add_argument("--all", action="store_true", help="remove every entry")
+    parser.add_argument("--all", action="store_true", help="with remove: every entry")
     asked = parser.parse_args(arguments)
     if asked.command == "remove" and bool(asked.keys) == asked.all:
         raise ConfigError("remove needs keys (see bcd cache list) or --all")
@@ -113,7 +113,7 @@ def _list(entries: Sequence[Entry]) -> int:
         rows.append([entry.kind, entry.key[:8], entry.describe(), _megabytes(size), written])
     show_table(str(cache_dir()), ["kind", "key", "content", "size", "written"], rows)
     count = f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}"
-    say(f"{count}, {_megabytes(total)}; bcd cache remove deletes them")
+    say(f"{count}, {_megabytes(total)}; bcd cache remove --all deletes them")
     return 0
 
 

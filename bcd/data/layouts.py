@@ -170,7 +170,7 @@ def _beside(folder: Path) -> list[Entry]:
         if is_folder(entry) and entry.name.startswith("."):
             found.append(Entry(folder / entry.name, "", reason="a hidden folder is not a class"))
         elif is_image(entry.name) and not is_folder(entry):
-            found.append(Entry(folder / entry.name, "", reason="stands beside the class folders"))
+            found.append(Entry(folder / entry.name, "", reason="is beside the class folders"))
     return found
 
 

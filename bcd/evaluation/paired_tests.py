@@ -158,8 +158,8 @@ def mcnemar_p_value(only_a: int, only_b: int) -> float:
     percentages", 1947.
 
     Args:
-        only_a: Number of images that the first model alone got right.
-        only_b: Number of images that the second model alone got right.
+        only_a: Number of images that the first model alone predicted correctly.
+        only_b: Number of images that the second model alone predicted correctly.
     """
     from scipy.stats import binomtest
 

@@ -2,7 +2,8 @@
 
 All follow from ranks alone. They assume nothing of the scores, only that new images come from the
 same distribution as those of val. There are two kinds of guarantee.
- `threshold_for_sensitivity` gives a guarantee with a confidence, as a one-sided nonparametric
+
+`threshold_for_sensitivity` gives a guarantee with a confidence, as a one-sided nonparametric
 tolerance limit does (Wilks, "Determination of sample sizes for setting tolerance limits", 1941).
 The share of all malignant images that score above the k-th lowest of n independent malignant images
 has the distribution Beta(n + 1 - k, k). So the target sensitivity is missed with the probability
@@ -14,12 +15,14 @@ the probability of a miss. The sensitivity is then that of an image drawn at ran
 drawn at random: all slides have the same weight. It equals that of all images if the number of
 images of a slide is unrelated to how hard they are; it can be far lower if slides with many images
 are hard.
- `lower_limit` gives a guarantee on average over val sets (split conformal prediction, Vovk,
+
+`lower_limit` gives a guarantee on average over val sets (split conformal prediction, Vovk,
 Gammerman and Shafer 2005). With groups it is hierarchical conformal prediction (Lee, Barber and
 Willett 2023, arXiv:2306.06342): each of K groups has weight 1 / (K + 1), shared evenly by its
 images, and 1 / (K + 1) is beyond the most extreme score. It too applies to an image drawn at random
 from a new group drawn at random.
- If val is too small for the target, its lowest score is used, and what that supports is guaranteed.
+
+If val is too small for the target, its lowest score is used, and what that supports is guaranteed.
 A threshold for malignancy is then at most 0.5: a lower one also keeps the guarantee, and up to 0.5
 it finds every malignant image whose most probable class is malignant.
 """

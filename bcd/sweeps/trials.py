@@ -72,7 +72,7 @@ class Trial:
 
     @property
     def score(self) -> float:
-        """The value that a search maximises: val accuracy, with ties broken by the lower loss.
+        """The value that a search maximizes: val accuracy, with ties broken by the lower loss.
 
         The loss contributes less than one image would: exp(-loss), the geometric mean of the
         probabilities of the true classes, is between 0 and 1.

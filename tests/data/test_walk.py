@@ -1,4 +1,4 @@
-"""What stands under a data root or an input is found, or named with the reason."""
+"""Every file under a data root or an input is found, or listed with the reason."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_images_that_belong_to_no_class_are_named(root: Path) -> None:
     assert catalog.counts() == {"a": 5, "b": 2}
     assert reasons(catalog) == {
         ".thumbs": "a hidden folder is not a class",
-        "loose.PNG": "stands beside the class folders",
+        "loose.PNG": "is beside the class folders",
     }
 
 
@@ -212,7 +212,7 @@ def test_images_beside_a_wrapping_folder_are_named(root: Path) -> None:
     catalog = load(root.parent)
     assert catalog.counts() == {"a": 5, "b": 2}
     where = str(root.parent / "cover.jpg")
-    assert reasons(catalog) == {where: "stands beside the class folders"}
+    assert reasons(catalog) == {where: "is beside the class folders"}
 
 
 def test_what_systems_leave_in_class_folders_is_named(root: Path) -> None:

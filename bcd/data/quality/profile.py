@@ -81,7 +81,7 @@ def profile_images(catalog: Catalog) -> DataProfile:
     return DataProfile(len(catalog.images), tuple(find_overlaps(catalog, load)), load)
 
 
-_TWO_CLASSES = "shows a field that stands under another class too"
+_TWO_CLASSES = "shows a field that is listed under another class too"
 _SHOWN = "shows the field of"
 
 

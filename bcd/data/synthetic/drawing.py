@@ -74,7 +74,7 @@ class Look:
     Attributes:
         dyes: ``(3, 3)`` optical density in R, G, B (columns) of one unit of red cell,
             cytoplasm and nucleus (rows).
-        background: ``(3,)`` light through the empty glass, 0 to 255.
+        background: ``(3,)`` light of the background, where there are no cells, 0 to 255.
         gradient: Fall of the light across the field, share of the background.
         pallor: How pale the centre of a red cell is, 0 to 1.
         blur: Usual defocus, micrometres.

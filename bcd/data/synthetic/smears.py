@@ -77,12 +77,12 @@ with more cytoplasm, dispersed chromatin, indented or convoluted nuclei and seve
 (FAB L1 and L2: Bennett et al., Br J Haematol 1976;33:451 and 1981;47:553; B-ALL NOS in the WHO
 classification, revised 4th edition, 2017).
 
-Within the leukemia, stages are told apart by antigens and not by eye, so their looks here are a
-convention that follows ripening: Pro-B, the least ripe, is the large L2-like blast with fine
+Within the leukemia, stages are distinguished by antigens and not by eye, so their appearance is
+a convention that follows maturation: Pro-B, the least mature, is the large L2-like blast with fine
 chromatin and large nucleoli; Early Pre-B is smaller, with a notched nucleus, scant cytoplasm and
 small nucleoli; Pre-B is round, with coarser chromatin and more, bluer cytoplasm. Numbers per
 field are set through the nuclear area, in ranges that overlap: fewer large or more small cells,
-so that the amount of dye does not tell the class (real fields differ far more).
+so that the amount of dye does not reveal the class (real fields differ far more).
 """
 
 
@@ -234,7 +234,7 @@ def _draw_all(work: Callable[[int], None], count: int, size: int, progress: bool
 
 
 def _each(work: Callable[[int], None], count: int, processes: int) -> Iterator[None]:
-    """Calls ``work`` for every number below ``count`` and tells when each is done."""
+    """Calls ``work`` for every number below ``count`` and yields as each is done."""
     finished = 0
     if processes > 1:
         # spawn: a fork of a process with threads (torch, OpenCV) may hang

@@ -1,4 +1,4 @@
-"""Likely slides are found from file order, stain and light, also where sittings take turns."""
+"""Slide groups are estimated from file order, stain and light, also for interleaved sessions."""
 
 from __future__ import annotations
 
