@@ -78,7 +78,7 @@ def test(run: Path) -> dict[str, Any]:
 def sections(run: Path) -> list[str]:
     """Titles of the report; warnings come first, as so small a run is no better than guessing."""
     (warning,) = json.loads((run / "run.json").read_text())["warnings"]
-    assert "that of guessing" in warning
+    assert "the loss of guessing" in warning
     return ["Warnings", *SECTIONS]
 
 
