@@ -1,10 +1,10 @@
 """Wilson's interval of a proportion, and confidence limits from a cluster bootstrap.
 
 The limits are those of Student's t on the logit scale, with the standard error of the cluster
-bootstrap in `bootstrap`. The degrees of df are the effective number of groups minus 1, where
+bootstrap in `bootstrap`. The degrees of freedom are the effective number of groups minus 1, where
 the effective number is (sum of sizes)^2 / sum of squared sizes (Kish, "Survey Sampling", 1965), so
 that a few large groups count as few. If the errors are concentrated in one or two groups, these
-alone determine the standard error, and the degrees of df are Satterthwaite's
+alone determine the standard error, and the degrees of freedom are Satterthwaite's
 (`bootstrap.degrees_of_freedom`) if these are fewer.
 
 Percentiles of the bootstrap samples are not used as limits: their coverage is too low when there

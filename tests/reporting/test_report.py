@@ -85,7 +85,7 @@ def sections(run: Path) -> list[str]:
 def test_the_report_follows_the_order_of_checklists(run: Path, sections: list[str]) -> None:
     page = Page((run / "report.html").read_text(encoding="utf-8"))
     assert page.headings == sections
-    assert "Not a medical device" in page.text
+    assert "not a medical device and must not be used for diagnosis" in page.text
     assert "The checkpoint was chosen on val, by val/loss (min)." in page.text
     assert "The run evaluated its test set once, after training." in page.text
     assert "see no cell" not in page.text
