@@ -78,14 +78,14 @@ def test(run: Path) -> dict[str, Any]:
 def sections(run: Path) -> list[str]:
     """Titles of the report; warnings come first, as so small a run is no better than guessing."""
     (warning,) = json.loads((run / "run.json").read_text())["warnings"]
-    assert "that of guessing" in warning
+    assert "the loss of guessing" in warning
     return ["Warnings", *SECTIONS]
 
 
 def test_the_report_follows_the_order_of_checklists(run: Path, sections: list[str]) -> None:
     page = Page((run / "report.html").read_text(encoding="utf-8"))
     assert page.headings == sections
-    assert "Not a medical device" in page.text
+    assert "not a medical device and must not be used for diagnosis" in page.text
     assert "The checkpoint was chosen on val, by val/loss (min)." in page.text
     assert "The run evaluated its test set once, after training." in page.text
     assert "see no cell" not in page.text
