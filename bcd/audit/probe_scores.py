@@ -90,14 +90,8 @@ def frozen_features(
     """
     frozen = replace(model, unfreeze=0)
     network = SmearNetwork(build_backbone(frozen), len(catalog.classes), frozen).eval()
-    views = ImageViews(
-        catalog.root,
-        catalog.images,
-        model.input_size,
-        Augmenter(with_defaults(AugmentConfig), 0),
-        data.mask_scale_bar,
-        catalog.kept,
-    )
+    augmenter = Augmenter(with_defaults(AugmentConfig), 0)
+    views = ImageViews.of(catalog, model.input_size, augmenter, data.mask_scale_bar)
     needs = [Need(range(len(catalog.images)), (PLAIN,))]
     # Features can only be read from a bank; this one is shared with training.
     banked = replace(features, bank=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,6 +75,19 @@ def with_defaults(schema: type[Schema], **values: Any) -> Schema:
         inner: Any = next((o for o in options if dataclasses.is_dataclass(o)), None)
         made[name] = inner(**value) if inner is not None and isinstance(value, dict) else value
     return schema(**made)
+
+
+def as_config(schema: type[Schema], given: Schema | Mapping[str, Any] | None) -> Schema:
+    """A group given as its dataclass, or as a mapping whose missing keys have their defaults.
+
+    Args:
+        schema: The group's dataclass.
+        given: The group; None for its defaults.
+    """
+    if isinstance(given, schema):
+        return given
+    values: Any = given or {}
+    return with_defaults(schema, **values)
 
 
 def read_defaults(name: str, key: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader
 
-from bcd.config.compose import with_defaults
+from bcd.config.compose import as_config
 from bcd.config.schema import AugmentConfig, DataConfig, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.load import load_catalog
@@ -62,15 +62,9 @@ class SmearDataModule(pl.LightningDataModule):
         subsets: Split | None = None,
     ) -> None:
         super().__init__()
-        self._data = data if isinstance(data, DataConfig) else with_defaults(DataConfig, **data)
-        self._split = (
-            split if isinstance(split, SplitConfig) else with_defaults(SplitConfig, **(split or {}))
-        )
-        self._augment = (
-            augment
-            if isinstance(augment, AugmentConfig)
-            else with_defaults(AugmentConfig, **(augment or {}))
-        )
+        self._data = as_config(DataConfig, data)
+        self._split = as_config(SplitConfig, split)
+        self._augment = as_config(AugmentConfig, augment)
         self.save_hyperparameters(
             {
                 "data": asdict(self._data),
@@ -92,13 +86,12 @@ class SmearDataModule(pl.LightningDataModule):
             self._use(catalog, subsets)
 
     def prepare_data(self) -> None:
-        """Downloads or generates the images where the `data` group asks for it, and caches facts.
+        """Does `setup` in one process, so that it reads every file once; others find the caches.
 
         Raises:
-            BcdError: The images are not available.
+            BcdError: As `setup`.
         """
-        if not self._ready:
-            load_catalog(self._data, keep=self._size)
+        self.setup()
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the catalog and splits it, once; all stages share both.
@@ -118,9 +111,7 @@ class SmearDataModule(pl.LightningDataModule):
         self.catalog, self.split = catalog, subsets
         augmenter = Augmenter(self._augment, self.seed)
         mask = self._data.mask_scale_bar
-        self.images = ImageViews(
-            catalog.root, catalog.images, self._size, augmenter, mask, catalog.kept
-        )
+        self.images = ImageViews.of(catalog, self._size, augmenter, mask)
         self.source = self.images
         self._ready = True
 

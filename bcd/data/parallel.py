@@ -12,15 +12,18 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
+from numpy.typing import NDArray
 
 from bcd.data.catalog import Catalog
 from bcd.data.files import Gate, ImageError
+from bcd.data.workspace import Workspace
 from bcd.errors import BcdError
 
 Item = TypeVar("Item")
@@ -99,6 +102,40 @@ def read_each(
     with ThreadPoolExecutor(cores) as threads:
         found = threads.map(read, items)
         yield from track(found, what, len(items)) if len(items) > _FEW else found
+
+
+def kept_or_read(
+    read: Callable[[tuple[Path, str]], NDArray[Any]],
+    files: Mapping[str, Path],
+    part: str,
+    kept: Workspace | None,
+    small: bool,
+    what: str,
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yields the number and the row of each image: rows that the scan kept first, then read ones.
+
+    Rows come one by one, as all of them together may be large.
+
+    Args:
+        read: Computes the row of an image from its path and sha256; must be picklable.
+        files: The images by their sha256; they are numbered in this order.
+        part: Name of the rows in the workspace.
+        kept: What the scan kept; None for nothing.
+        small: As in `read_each`.
+        what: As in `read_each`.
+
+    Raises:
+        BcdError: As in `read_each`.
+    """
+    unread: dict[int, tuple[Path, str]] = {}
+    for number, (sha256, path) in enumerate(files.items()):
+        row = None if kept is None else kept.get(path, sha256, part)
+        if row is None:
+            unread[number] = path, sha256
+        else:
+            yield number, row
+    if unread:
+        yield from zip(unread, read_each(read, list(unread.values()), small, what), strict=True)
 
 
 def _ignore_interruptions() -> None:

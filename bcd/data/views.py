@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bcd.config.schema import AugmentConfig
-from bcd.data.catalog import ImageRecord
+from bcd.data.catalog import Catalog, ImageRecord
 from bcd.data.reading import mask_scale_bar, prepare, read_image, read_verified
 from bcd.data.workspace import Workspace, pixels_part
 
@@ -160,6 +160,11 @@ class ImageViews(ViewSource):
         self.mask = mask
         self.kept = kept
         self.most_pixels = max((p.width * p.height for p in images), default=0)
+
+    @classmethod
+    def of(cls, catalog: Catalog, size: int, augmenter: Augmenter, mask: bool) -> ImageViews:
+        """The images of a catalog, with what its scan kept."""
+        return cls(catalog.root, catalog.images, size, augmenter, mask, catalog.kept)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -78,9 +78,7 @@ def brief_robustness(
         for i in np.linspace(0, len(indices) - 1, min(_BRIEF_IMAGES, len(indices))).astype(int)
     ]
     augmenter = CorruptionAugmenter(_BRIEF)
-    source = ImageViews(
-        catalog.root, catalog.images, model.input_size, augmenter, mask, catalog.kept
-    )
+    source = ImageViews.of(catalog, model.input_size, augmenter, mask)
     versions = (PLAIN, *range(len(_BRIEF)))
     # Caching activations in front of trained blocks would cost more storage than it saves time.
     pooled = replace(features, bank=features.bank and network.prefix.pooled)

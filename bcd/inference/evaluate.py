@@ -82,8 +82,7 @@ def _groups(catalog: Catalog, card: Card, indices: Sequence[int]) -> list[str]:
 
 def _images(catalog: Catalog, card: Card) -> ImageViews:
     augmenter = Augmenter(with_defaults(AugmentConfig), 0)
-    mask = card.mask_scale_bar
-    return ImageViews(catalog.root, catalog.images, card.input_size, augmenter, mask, catalog.kept)
+    return ImageViews.of(catalog, card.input_size, augmenter, card.mask_scale_bar)
 
 
 def _is_own(cfg: EvalConfig, card: Card) -> bool:

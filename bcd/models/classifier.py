@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
-from bcd.config.compose import with_defaults
+from bcd.config.compose import as_config
 from bcd.config.head import HeadConfig
 from bcd.config.schema import AugmentConfig, ModelConfig
 from bcd.errors import ConfigError
@@ -78,12 +78,9 @@ class SmearClassifier(pl.LightningModule):
         pretrained: bool = True,
     ) -> None:
         super().__init__()
-        if not isinstance(model, ModelConfig):
-            model = with_defaults(ModelConfig, **model)
-        if not isinstance(augment, AugmentConfig):
-            augment = with_defaults(AugmentConfig, **(augment or {}))
-        if not isinstance(head, HeadConfig):
-            head = with_defaults(HeadConfig, **(head or {}))
+        model = as_config(ModelConfig, model)
+        augment = as_config(AugmentConfig, augment)
+        head = as_config(HeadConfig, head)
         head.check_with(model.unfreeze, model.class_weights)
         self._optimizer, self._scheduler = dict(optimizer or _ADAM), dict(scheduler or {})
         weights = None if class_weights is None else [float(weight) for weight in class_weights]

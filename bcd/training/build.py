@@ -34,9 +34,6 @@ from bcd.training.divergence import DivergenceCheck
 from bcd.training.resume import RelocateCheckpoints
 from bcd.training.warnings import loss_warnings, setting_warnings
 
-# A trial of a multirun shows no progress of its own.
-_QUIET: dict[str, Any] = {"callbacks": [], "enable_progress_bar": False}
-
 
 @dataclass(frozen=True)
 class Run:
@@ -137,7 +134,9 @@ def make_trainer(
         loggers: The run's loggers; may be empty.
         quiet: Whether to leave progress bars out.
     """
-    given = {**(_QUIET if quiet else {}), "callbacks": [*callbacks], "logger": [*loggers] or False}
+    given: dict[str, Any] = {"callbacks": [*callbacks], "logger": [*loggers] or False}
+    if quiet:  # a trial of a multirun shows no progress of its own
+        given["enable_progress_bar"] = False
     made: pl.Trainer = instantiate(trainer, **given, default_root_dir=str(folder))
     if type(made.strategy.checkpoint_io) is TorchCheckpointIO:
         made.strategy.checkpoint_io = AtomicCheckpointIO()

@@ -21,6 +21,7 @@ from bcd.config.compose import with_defaults
 from bcd.config.schema import AugmentConfig, DataConfig
 from bcd.data import parallel, reading, scan, workspace
 from bcd.data.catalog import Catalog
+from bcd.data.datamodule import SmearDataModule
 from bcd.data.files import read_bytes
 from bcd.data.load import load_catalog
 from bcd.data.opening import opened
@@ -104,6 +105,20 @@ def test_each_file_is_read_and_decoded_once(
     use(catalog)
     files = Counter(image.sha256 for image in catalog.images)
     assert work == (files, files)
+
+
+def test_a_data_module_reads_and_decodes_each_file_once(
+    tmp_path: Path, work: tuple[Counter[str], Counter[str]]
+) -> None:
+    folder = write_classes(tmp_path / "in", ("a", "b"), count=6, size=60)
+    module = SmearDataModule({"root": str(folder)}, size=SIDE)
+    module.prepare_data()  # as the Trainer does, before `setup`
+    module.setup("fit")
+    reads, decodes = work
+    files = 12
+    for i in range(files):
+        module.images.pixels(i)
+    assert sum(reads.values()) == sum(decodes.values()) == files
 
 
 @pytest.mark.parametrize("how", ["threads", "processes", "large", "without"])

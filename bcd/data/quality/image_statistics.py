@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.data.catalog import Catalog
-from bcd.data.parallel import are_small, read_each
+from bcd.data.parallel import are_small, kept_or_read
 from bcd.data.quality.background import QUANTILES, background_colours
 from bcd.data.reading import BAR_WIDTH, Decoded, fit, read_verified
 from bcd.storage import cache_dir, digest, replacing, written_path
@@ -137,31 +137,16 @@ def image_statistics(catalog: Catalog) -> ImageStatistics:
 
 
 def _extended(old: Columns, before: int, new: Mapping[str, Path], catalog: Catalog) -> Columns:
-    """Columns with rows added for new images, given by their sha256.
-
-    Rows that the scan kept are copied one by one, as all rows together may be large.
-    """
+    """Columns with rows added for new images, given by their sha256."""
     columns: Columns = {}
     for name in _NAMES:
         kind, shape = ROW[name].base, ROW[name].shape
         columns[name] = np.empty((before + len(new), *shape), kind)
         columns[name][:before] = old.get(name, 0)
-
-    def put(number: int, row: NDArray[Any]) -> None:
+    small = are_small(catalog)
+    for number, row in kept_or_read(_read, new, PART, catalog.kept, small, "Measuring the images"):
         for name, column in columns.items():
-            column[number] = row[name]
-
-    unread: dict[int, tuple[Path, str]] = {}
-    for number, (name, path) in enumerate(new.items(), start=before):
-        row = None if catalog.kept is None else catalog.kept.get(path, name, PART)
-        if row is None:
-            unread[number] = path, name
-        else:
-            put(number, row)
-    if unread:
-        rows = read_each(_read, list(unread.values()), are_small(catalog), "Measuring the images")
-        for number, row in zip(unread, rows, strict=True):
-            put(number, row)
+            column[before + number] = row[name]
     return columns
 
 

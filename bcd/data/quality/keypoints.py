@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.data.parallel import read_each
+from bcd.data.parallel import kept_or_read
 from bcd.data.reading import BAR_HEIGHT, BAR_WIDTH, read_verified
 from bcd.data.workspace import Workspace
 
@@ -89,20 +89,9 @@ def find_keypoints(
     extent, views = np.zeros((n, 2), np.float32), np.zeros((n, VIEW, VIEW), np.uint8)
     columns: tuple[NDArray[Any], ...] = (count, place, angle, raw, extent, views)
 
-    def put(number: int, row: NDArray[Any]) -> None:
+    for number, row in kept_or_read(_read, files, PART, kept, small, "Finding keypoints"):
         for name, column in zip(ROW.names or (), columns, strict=True):
             column[number] = row[name]
-
-    unread: dict[int, tuple[Path, str]] = {}
-    for number, (sha256, path) in enumerate(files.items()):
-        row = None if kept is None else kept.get(path, sha256, PART)
-        if row is None:
-            unread[number] = path, sha256
-        else:
-            put(number, row)
-    rows = read_each(_read, list(unread.values()), small, "Finding keypoints")
-    for number, row in zip(unread, rows, strict=True):
-        put(number, row)
     k = max(int(count.max(initial=0)), 1)
     descriptors, mirror = _compressed(raw[:, :k], count)
     return Keypoints(
