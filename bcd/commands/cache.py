@@ -17,16 +17,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bcd.audit.probes import CACHE as PROBES
+from bcd.cli.app import quick_imports
 from bcd.console import say, show_table
-from bcd.data.quality import image_statistics
-from bcd.data.quality.overlaps import CACHE as OVERLAPS
-from bcd.data.scan import CACHE as CATALOGS
 from bcd.errors import BcdError, ConfigError
-from bcd.features.bank import Bank, all_banks
 from bcd.storage import JsonCache, cache_dir
+
+if TYPE_CHECKING:
+    from bcd.features.bank import Bank
+
+
+_FEATURES = "features"  # kind of the feature banks
 
 
 @dataclass(frozen=True)
@@ -75,21 +77,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def all_entries() -> list[Entry]:
     """Every entry of the cache, by kind and name."""
+    with quick_imports():  # not before, as help needs none of it
+        from bcd.audit.probes import CACHE as PROBES
+        from bcd.data.quality.image_statistics import FOLDER
+        from bcd.data.quality.overlaps import CACHE as OVERLAPS
+        from bcd.data.scan import CACHE as CATALOGS
+        from bcd.features.bank import all_banks
+
+    tables = (CATALOGS, OVERLAPS, PROBES)
     entries = [*map(_bank, all_banks()), *_statistics()]
-    for cache in (CATALOGS, OVERLAPS, PROBES):
+    for cache in tables:
         entries += _json(cache)
     known = {entry.path for entry in entries}
+    kinds = (_FEATURES, FOLDER, *(cache.name for cache in tables))
     folder = cache_dir()
     for place in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if place.name in _KINDS and place.is_dir():
+        if place.name in kinds and place.is_dir():
             others = [p for p in place.iterdir() if p not in known and p.suffix != ".lock"]
         else:
             others = [place]
         entries += map(_other, others)
     return sorted(entries, key=lambda entry: (entry.kind, entry.key))
-
-
-_KINDS = ("features", image_statistics.FOLDER, CATALOGS.name, OVERLAPS.name, PROBES.name)
 
 
 def _choose(keys: Sequence[str]) -> list[Entry]:
@@ -161,11 +169,13 @@ def _bank(bank: Bank) -> Entry:
             shutil.rmtree(bank.folder)
 
     return Entry(
-        "features", bank.folder, describe, lambda: [str(s.file) for s in bank.load()], remove
+        _FEATURES, bank.folder, describe, lambda: [str(s.file) for s in bank.load()], remove
     )
 
 
 def _statistics() -> Iterator[Entry]:
+    from bcd.data.quality import image_statistics
+
     for file in sorted((cache_dir() / image_statistics.FOLDER).glob("*.npz")):
 
         def describe(file: Path = file) -> str:

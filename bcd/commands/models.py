@@ -6,15 +6,15 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
+from bcd.cli.app import quick_imports
 from bcd.config.compose import CONF, read_defaults, with_defaults
 from bcd.config.schema import ModelConfig
 from bcd.console import say, show_table
-from bcd.models.backbones.build import Backbone, empty_backbone, find_backbone
-from bcd.models.backbones.timm import find_timm
+
+if TYPE_CHECKING:
+    from bcd.models.backbones.build import Backbone
 
 # With the longest name, the table is exactly 80 columns wide.
 HEADER = ("model", "weights", "mult-adds", "pixels", "features", "blocks", "top-1")
@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="names in conf/model, torchvision or timm; default: all of conf/model",
     )
     names = parser.parse_args(arguments).names
+    with quick_imports():  # not before, as help needs none of it
+        import bcd.models.backbones.build  # noqa: F401
     configs = shipped()
     if names:
         configs = {name: configs.get(name) or _named(name) for name in names}
@@ -59,6 +61,8 @@ def count_multiply_adds(backbone: Backbone, size: int) -> int:
         backbone: From `empty_backbone`.
         size: Side of the image in pixels.
     """
+    import torch
+    from torch import nn
     from torch.utils.flop_counter import FlopCounterMode
 
     blocks = nn.Sequential(*backbone.blocks).eval().to("meta")
@@ -73,6 +77,9 @@ def _installed(cfg: ModelConfig) -> bool:
 
 def _named(name: str) -> ModelConfig:
     """A network of torchvision or timm, with the image size that its weights were tested with."""
+    from bcd.models.backbones.build import find_backbone
+    from bcd.models.backbones.timm import find_timm
+
     library, _, plain = name.rpartition("/")
     if not library and _only_timm_has(plain):
         library = "timm"
@@ -93,6 +100,8 @@ def _only_timm_has(name: str) -> bool:
 
 
 def _row(name: str, cfg: ModelConfig) -> list[str]:
+    from bcd.models.backbones.build import empty_backbone, find_backbone
+
     backbone = empty_backbone(cfg)
     known = None if cfg.backbones else find_backbone(cfg)
     top1 = None if known is None else known.top1
