@@ -31,6 +31,7 @@ from bcd.storage import typed_path
 from bcd.training.checkpointing import AtomicCheckpointIO, CardWriter
 from bcd.training.distributed import RestoreRandomState
 from bcd.training.divergence import DivergenceCheck
+from bcd.training.interruption import InterruptCheck
 from bcd.training.resume import RelocateCheckpoints
 from bcd.training.warnings import loss_warnings, setting_warnings
 
@@ -114,8 +115,8 @@ def make_callbacks(run: Run, quiet: bool) -> list[pl.Callback]:
     made = [instantiate(node) for node in run.cfg.callbacks.values() if node is not None]
     if quiet:
         made = [c for c in made if not isinstance(c, pl.callbacks.ProgressBar)]
-    own = [CardWriter(_card(run)), RestoreRandomState(), RelocateCheckpoints(), DivergenceCheck()]
-    return [*made, *own]
+    own = [CardWriter(_card(run)), RestoreRandomState(), RelocateCheckpoints()]
+    return [*made, *own, DivergenceCheck(), InterruptCheck()]
 
 
 def make_trainer(

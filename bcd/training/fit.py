@@ -6,6 +6,7 @@ import contextlib
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -16,7 +17,10 @@ from bcd.errors import BcdError
 from bcd.models.classifier import SmearClassifier
 from bcd.models.heads.base import FittedHead
 from bcd.training.divergence import DivergenceCheck
+from bcd.training.interruption import InterruptCheck
 from bcd.training.resume import Resumed
+
+Callback = TypeVar("Callback", bound=pl.Callback)
 
 
 def fit(
@@ -29,7 +33,7 @@ def fit(
     """Fits the classifier, so that every `ModelCheckpoint` keeps a checkpoint.
 
     Args:
-        trainer: Its callbacks include a `DivergenceCheck`.
+        trainer: Its callbacks include a `DivergenceCheck` and an `InterruptCheck`.
         classifier: The model.
         datamodule: The images.
         folder: The run folder.
@@ -65,12 +69,14 @@ def _save(trainer: pl.Trainer) -> None:
 @contextlib.contextmanager
 def _interruptible(trainer: pl.Trainer, folder: Path) -> Iterator[None]:
     """Turns an interruption into an error that says how to continue."""
+    check = _callback(trainer, InterruptCheck)
     try:
-        yield
+        with check.installed():
+            yield
     except SystemExit:  # how Lightning ends when it is interrupted
         if not trainer.interrupted:
             raise
-    if trainer.interrupted:
+    if trainer.interrupted or check.asked:
         resume = f"continue with {shlex.quote(f'resume={folder}')}"
         fix = resume if (folder / LAST).is_file() else "nothing was saved yet: start again"
         raise BcdError(f"interrupted: {fix}", 130)
@@ -79,9 +85,13 @@ def _interruptible(trainer: pl.Trainer, folder: Path) -> Iterator[None]:
 def _check_trained(
     trainer: pl.Trainer, classifier: SmearClassifier, resumed: Resumed | None
 ) -> None:
-    check = next(c for c in trainer.callbacks if isinstance(c, DivergenceCheck))  # type: ignore[attr-defined]
+    check = _callback(trainer, DivergenceCheck)
     if not (trainer.interrupted or check.batches or classifier.history or resumed):
         raise BcdError(
             "nothing was trained: trainer.max_epochs, max_steps, max_time and limit_train_batches "
             "leave no batch"
         )
+
+
+def _callback(trainer: pl.Trainer, kind: type[Callback]) -> Callback:
+    return next(c for c in trainer.callbacks if isinstance(c, kind))  # type: ignore[attr-defined]
