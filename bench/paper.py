@@ -73,8 +73,8 @@ def _implementations(asked: argparse.Namespace, work: Path) -> Runs:
     if not asked.no_plain:
         runs["bcd, features=off"] = ours("off", "features=off")
     # The first run of bcd fills the cache; it is removed so that the cold run starts cold.
-    runs["bcd, bank cold"] = lambda: _without_cache(work / "cache", ours("cold"))
-    runs["bcd, bank warm"] = ours("warm")
+    runs["bcd, cache cold"] = lambda: _without_cache(work / "cache", ours("cold"))
+    runs["bcd, cache warm"] = ours("warm")
     return runs
 
 

@@ -50,7 +50,7 @@ class Images(Dataset[tuple[Tensor, int]]):
         return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """The normalised image and its label."""
+        """The normalized image and its label."""
         path, label = self.items[index]
         image = np.array(Image.open(path).convert("RGB").resize((224, 224)))
         return self.transform(image=image)["image"], label

@@ -33,7 +33,7 @@ from bcd.data.splits.split import Split, make_split
 from bcd.data.views import PLAIN, Augmenter, ImageViews
 from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device
-from bcd.features.cached import Need, feed
+from bcd.features.cached import Need, cached_source
 from bcd.models.backbones.build import build_backbone
 from bcd.models.network import SmearNetwork
 
@@ -94,8 +94,8 @@ def frozen_features(
     views = ImageViews.of(catalog, model.input_size, augmenter, data.mask_scale_bar)
     needs = [Need(range(len(catalog.images)), (PLAIN,))]
     # Features can only be read from a bank; this one is shared with training.
-    banked = replace(features, bank=True)
-    with feed(banked, frozen, network, views, needs, choose_device(device)) as source:
+    cached = replace(features, bank=True)
+    with cached_source(cached, frozen, network, views, needs, choose_device(device)) as source:
         rows = [source[(i, PLAIN)][0].numpy() for i in range(len(catalog.images))]
     return np.stack(rows)
 

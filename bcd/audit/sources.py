@@ -1,8 +1,8 @@
 """Sources of information other than the shape of cells from which the class may be predicted.
 
-Only the colours of the background exclude all cells, as far as cells and background can be told
-apart (`bcd.data.quality.background` describes the limits). Whole-image colours, thumbnails, borders
-and corners contain stained cells too, or pieces of them, so they do not reflect slide and camera
+Only the colours of the background exclude all cells, as far as the two can be separated
+(`bcd.data.quality.background` describes the limits). Whole-image colours, thumbnails, borders and
+corners contain stained cells too, or pieces of them, so they do not reflect slide and camera
 alone. On generated smears, whose background is independent of the cells, the colours of the whole
 image predict the stained area with an R2 of 0.90, the corner patches with one of 0.13, and the
 background not at all (`python -m bench.background`).

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 _FEATURES = "features"  # kind of the feature banks
+_OTHER = "other"  # kind of what bcd cannot read
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class Entry:
         """Its name, without the suffix of a file."""
         return self.path.name.removesuffix(self.path.suffix)
 
+    @property
+    def label(self) -> str:
+        """The first characters of a hash, or the whole name of what has no hash."""
+        return self.key if self.kind == _OTHER else self.key[:8]
+
     def size(self) -> int:
         """Bytes on disk."""
         files = [self.path, *self.path.rglob("*")]
@@ -68,9 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=("list", "verify", "remove"))
     parser.add_argument("keys", nargs="*", help="names of entries, their beginnings, or kinds")
     parser.add_argument("--all", action="store_true", help="with remove: every entry")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_intermixed_args(arguments)
     if asked.command == "remove" and bool(asked.keys) == asked.all:
         raise ConfigError("remove needs keys (see bcd cache list) or --all")
+    if asked.all and asked.command != "remove":
+        raise ConfigError(f"--all is for remove; {asked.command} without keys is about all entries")
     entries = _choose(asked.keys)
     return {"list": _list, "verify": _verify, "remove": _remove}[asked.command](entries)
 
@@ -118,7 +126,7 @@ def _list(entries: Sequence[Entry]) -> int:
         size = entry.size()
         total += size
         written = f"{datetime.fromtimestamp(entry.path.stat().st_mtime):%Y-%m-%d}"
-        rows.append([entry.kind, entry.key[:8], entry.describe(), _megabytes(size), written])
+        rows.append([entry.kind, entry.label, entry.describe(), _megabytes(size), written])
     show_table(str(cache_dir()), ["kind", "key", "content", "size", "written"], rows)
     count = f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}"
     say(f"{count}, {_megabytes(total)}; bcd cache remove --all deletes them")
@@ -132,7 +140,7 @@ def _verify(entries: Sequence[Entry]) -> int:
         for line in damage:
             say(f"damaged: {line} (it is computed again when it is needed)")
             status = 1
-        say(f"{entry.kind} {entry.key[:8]}: {'damaged' if damage else 'ok'}")
+        say(f"{entry.kind} {entry.label}: {'damaged' if damage else 'ok'}")
     return status
 
 
@@ -143,7 +151,7 @@ def _remove(entries: Sequence[Entry]) -> int:
             entry.remove()
         except OSError as error:
             raise BcdError(f"{entry.path} cannot be removed ({error.strerror})") from error
-        say(f"removed {entry.kind} {entry.key[:8]} ({_megabytes(size)})")
+        say(f"removed {entry.kind} {entry.label} ({_megabytes(size)})")
     return 0
 
 
@@ -212,7 +220,7 @@ def _file(kind: str, file: Path, read: Callable[[], str]) -> Entry:
 def _other(path: Path) -> Entry:
     """What other programs, or other versions of this one, left in the cache."""
     return Entry(
-        "other",
+        _OTHER,
         path,
         lambda: str(path.relative_to(cache_dir())),
         list,

@@ -59,7 +59,7 @@ class Decoded:
     Attributes:
         pixels: RGB, shape (height, width, 3), as `read_image` returns them.
         size: Width and height in pixels as stored, before EXIF rotation and halving.
-        jpeg_tables: Sums of the luminance and the chrominance quantisation table; 0 if the file is
+        jpeg_tables: Sums of the luminance and the chrominance quantization table; 0 if the file is
             not a JPEG.
     """
 

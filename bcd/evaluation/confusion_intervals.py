@@ -21,7 +21,7 @@ from bcd.evaluation.bootstrap import (
     degrees_of_freedom,
 )
 from bcd.evaluation.intervals import limits
-from bcd.evaluation.metrics import CLASS_METRICS, confusion_metrics
+from bcd.evaluation.metrics import CLASS_METRICS, LOWEST, confusion_metrics
 
 
 def confusion_intervals(
@@ -70,9 +70,8 @@ def confusion_intervals(
     )
     found: dict[str, Any] = {}
     for name, values in metrics(clusters.times[None]).items():
-        lowest = -1.0 if name == "mcc" else 0.0
         inputs = (values[0], samples[name], sizes[name], df[name])
-        low, high = limits(clusters, *inputs, level, (lowest, 1.0))
+        low, high = limits(clusters, *inputs, level, (LOWEST.get(name, 0.0), 1.0))
         known = ~np.isnan(values[0]) & _present(name, labels, k, benign)
         pairs = [
             (float(a), float(b)) if exists else None
@@ -132,7 +131,7 @@ def _sizes(matrices: Floats, benign: int | None) -> dict[str, Floats]:
     """What matrices (u, k, k) add to the denominators of `_metrics`; by class for means."""
     true, predicted = matrices.sum(axis=2), matrices.sum(axis=1)
     total = true.sum(axis=1)
-    found = dict.fromkeys(("balanced_accuracy", "precision", "recall", "f1", "mcc"), true)
+    found = dict.fromkeys(confusion_metrics(matrices), true)  # as for means over classes
     found |= {
         "accuracy": total,
         "sensitivity_by_class": true,

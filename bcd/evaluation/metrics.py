@@ -12,6 +12,10 @@ from bcd.evaluation.calibration import MIN_PROBABILITY, reliability
 
 # The metrics shown in tables, in this order.
 HEADLINE_METRICS = ("accuracy", "precision", "recall", "f1")
+# The metrics shown in reports below those, in this order.
+MORE_METRICS = ("balanced_accuracy", "mcc", "auroc", "average_precision", "brier", "loss")
+# Lowest value of metrics that can be negative.
+LOWEST = {"mcc": -1.0}
 # Metrics by class that are undefined for a class without images.
 CLASS_METRICS = ("sensitivity_by_class", "precision_by_class")
 

@@ -20,7 +20,7 @@ from bcd.evaluation.bootstrap import (
     group_ids,
     standard_error,
 )
-from bcd.evaluation.metrics import confusion_metrics
+from bcd.evaluation.metrics import LOWEST, confusion_metrics
 
 
 class Difference(NamedTuple):
@@ -95,7 +95,7 @@ def paired_interval(
     same = np.array_equal(a, b)
     found: dict[str, Difference] = {}
     for name, difference in value.items():
-        most = 2.0 if name == "mcc" else 1.0
+        most = 1.0 - LOWEST.get(name, 0.0)
         half = 0.0 if same else float(np.nan_to_num(quantile * error[name], nan=2 * most))
         low, high = np.clip((difference - half, difference + half), -most, most)
         found[name] = Difference(float(difference), float(low), float(high))

@@ -34,7 +34,7 @@ from bcd.evaluation.corruption_suites import (
 from bcd.evaluation.corruptions import Pixels
 from bcd.evaluation.decision import DecisionPolicy, referred
 from bcd.evaluation.metrics import confusion, confusion_metrics
-from bcd.features.cached import Need, feed
+from bcd.features.cached import Need, cached_source
 from bcd.features.engines import make_engine, with_engine
 from bcd.models.network import FrozenPrefix, SmearNetwork
 
@@ -83,7 +83,7 @@ def brief_robustness(
     # Caching activations in front of trained blocks would cost more storage than it saves time.
     pooled = replace(features, bank=features.bank and network.prefix.pooled)
     needs = [Need(some, (PLAIN,)), Need(some, versions[1:])]
-    with feed(pooled, model, network, source, needs, device) as cached:
+    with cached_source(pooled, model, network, source, needs, device) as cached:
         keys: Any = [(index, version) for version in versions for index in some]
         answers = collect_answers(network, make_loader(cached, keys, 16, None), device)
     check_finite(answers)

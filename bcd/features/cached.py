@@ -71,7 +71,7 @@ class BankedViews(ViewSource):
 
 
 @contextlib.contextmanager
-def feed(
+def cached_source(
     cfg: FeaturesConfig,
     model: ModelConfig,
     network: SmearNetwork,
@@ -79,12 +79,12 @@ def feed(
     needs: Sequence[Need],
     device: torch.device,
 ) -> Iterator[ViewSource]:
-    """Feeds a network from a bank while the block runs, if it has a frozen prefix.
+    """Replaces a network's frozen prefix by cached features while the block runs.
 
     Args:
         cfg: The `features` group.
         model: The `model` group that the network was built from.
-        network: Its frozen prefix passes on what the bank feeds it, while the block runs.
+        network: Within the block its frozen prefix passes on cached features unchanged.
         source: The images.
         needs: The images and views that will be requested.
         device: Where the network will run.
@@ -99,7 +99,7 @@ def feed(
         source.augmenter.check()
         yield source
         return
-    banked = with_engine(
+    cached = with_engine(
         cfg.engine, device, lambda engine: _fill(cfg, engine, model, network, source, needs, device)
     )
     threads = torch.get_num_threads()
@@ -107,7 +107,7 @@ def feed(
     if network.prefix.pooled:
         torch.set_num_threads(1)  # a head's computations are too small to be split among threads
     try:
-        yield banked
+        yield cached
     finally:
         network.prefix.skipped = False
         torch.set_num_threads(threads)

@@ -22,7 +22,7 @@ from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device, collect_answers
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.results import Result, evaluate
-from bcd.features.cached import Need, feed
+from bcd.features.cached import Need, cached_source
 from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
 from bcd.models.network import SmearNetwork
 from bcd.reporting.guarantees import guarantee_lines
@@ -58,8 +58,10 @@ def evaluate_images(
     source = _images(catalog, card)
     device = choose_device(cfg.device)
     model, features = ModelConfig(**card.config["model"]), _features_config(cfg, card)
-    with feed(features, model, network, source, [Need(indices, (PLAIN,))], device) as fed:
-        loader = make_loader(fed, ViewSampler(indices, 0, 0), batch, cfg.data.num_workers)
+    with cached_source(
+        features, model, network, source, [Need(indices, (PLAIN,))], device
+    ) as cached:
+        loader = make_loader(cached, ViewSampler(indices, 0, 0), batch, cfg.data.num_workers)
         answers = collect_answers(network, loader, device, f"Evaluating {name}")
     groups = _groups(catalog, card, indices)
     policy = DecisionPolicy.from_plain(card.policy)
@@ -184,7 +186,7 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
         data=catalog.identity(),
         rejected=[vars(item) for item in catalog.rejected],
     )
-    show_table(f"{checkpoint.name} on {catalog.root}", ["figure", *results], metric_rows(results))
+    show_table(f"{checkpoint.name} on {catalog.root}", ["metric", *results], metric_rows(results))
     if line := absent_classes_note(result.metrics):
         say(f"warning: {line}")
     if line := few_groups_warning(result.metrics):

@@ -22,7 +22,7 @@ from bcd.data.load import load_catalog
 from bcd.data.quality.profile import DataProfile, profile_images
 from bcd.data.splits.split import Split, make_split
 from bcd.data.views import PLAIN
-from bcd.features.cached import Need, feed
+from bcd.features.cached import Need, cached_source
 from bcd.inference.checkpoint import Card
 from bcd.models.backbones.build import check_backbone, normalization
 from bcd.models.classifier import SmearClassifier
@@ -164,7 +164,7 @@ def cached_features(
     views = range(datamodule.views if epochs < 0 else min(datamodule.views, epochs))
     evaluated = sorted([*split.indices("val"), *split.indices("test")])
     needs = [Need(split.indices("train"), views), Need(evaluated, (PLAIN,))]
-    with feed(run.cfg.features, run.cfg.model, network, images, needs, device) as source:
+    with cached_source(run.cfg.features, run.cfg.model, network, images, needs, device) as source:
         datamodule.source = source
         yield
     datamodule.source = images

@@ -22,30 +22,30 @@ def how_chosen(cfg: TrainConfig) -> str:
     if _validated_once(cfg) and cfg.trainer.get("max_epochs") == 1:
         return "There was only one epoch, so none was chosen."
     if not keeper:
-        told = "No checkpoint was kept: the weights are those of the last epoch."
+        sentence = "No checkpoint was kept: the weights are those of the last epoch."
     elif monitor is None or (monitor in ("epoch", "step") and mode == "max"):
-        told = "The checkpoint is that of the last epoch; val did not choose it."
+        sentence = "The checkpoint is that of the last epoch; val did not choose it."
     elif _monitors_val(keeper) and _validated_once(cfg):
-        told = "The checkpoint is that of the only validation; val did not choose it."
+        sentence = "The checkpoint is that of the only validation; val did not choose it."
     elif _monitors_val(keeper):
-        told = f"The checkpoint was chosen on val, by {monitor} ({mode})."
+        sentence = f"The checkpoint was chosen on val, by {monitor} ({mode})."
     else:
-        told = f"The checkpoint was chosen by {monitor} ({mode}), not on val."
+        sentence = f"The checkpoint was chosen by {monitor} ({mode}), not on val."
     if any(_monitors_val(node) for node in _stoppers(cfg)) and not _validated_once(cfg):
-        told += " Val influenced when training stopped."
-    return told
+        sentence += " Val influenced when training stopped."
+    return sentence
 
 
 def how_split(cfg: SplitConfig) -> str:
     """How images were split, by the keys that decided it."""
-    told = f"split={cfg.kind}"
+    sentence = f"split={cfg.kind}"
     if cfg.kind == "csv":
-        return f"{told}, by {cfg.file or 'the column split of data.root'}"
+        return f"{sentence}, by {cfg.file or 'the column split of data.root'}"
     if cfg.kind == "grouped":
-        told += f" split.groups={cfg.groups}"
+        sentence += f" split.groups={cfg.groups}"
     if cfg.folds is not None:
-        told += f", split.fold {cfg.fold} of {cfg.folds} folds"
-    return f"{told}, split.seed {cfg.seed}" if cfg.read_of("seed") else told
+        sentence += f", split.fold {cfg.fold} of {cfg.folds} folds"
+    return f"{sentence}, split.seed {cfg.seed}" if cfg.read_of("seed") else sentence
 
 
 def how_tested(before: bool) -> str:

@@ -21,6 +21,7 @@ from bcd.config.training import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.splits.split import SUBSETS, Split
 from bcd.evaluation.decision import DecisionPolicy
+from bcd.evaluation.metrics import MORE_METRICS
 from bcd.evaluation.results import Result
 from bcd.evaluation.robustness import Rows
 from bcd.reporting.document import Block, Figure, Section, Table, write_html, write_markdown
@@ -174,16 +175,15 @@ def _results(facts: Facts) -> Section:
             pair = {"x": value, "x_ci": interval}
             cells.append(metric_text(pair, "x") or "undefined")
         rows.append([name, *cells])
-    more = ("balanced_accuracy", "mcc", "auroc", "average_precision", "brier", "loss")
     return Section(
         "Results",
         [
-            Table(["figure", *facts.results], metric_rows(facts.results)),
+            Table(["metric", *facts.results], metric_rows(facts.results)),
             intervals,
             Table(["class", "n", "sensitivity", "specificity", "precision", "AUROC"], rows),
             Table(
-                ["figure, test", "value"],
-                [[name.replace("_", " "), metric_text(test, name)] for name in more],
+                ["metric, test", "value"],
+                [[name.replace("_", " "), metric_text(test, name)] for name in MORE_METRICS],
             ),
         ],
     )

@@ -38,7 +38,7 @@ def print_results(folder: Path, outcome: Outcome, best: Path | None) -> None:
         best: Its checkpoint; None where none was kept.
     """
     results = outcome.results
-    show_table("Results, with 95 % intervals", ["figure", *results], metric_rows(results))
+    show_table("Results, with 95 % intervals", ["metric", *results], metric_rows(results))
     if line := few_groups_warning(results["test"].metrics):
         say(f"warning: {line}")
     for line in guarantee_lines(outcome.policy):

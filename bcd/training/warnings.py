@@ -120,9 +120,9 @@ def loss_warnings(
     if cfg.trainer.get("fast_dev_run"):
         return []
     lines = []
-    minimised = "train/objective" if any("train/objective" in e for e in history) else "train/loss"
+    minimized = "train/objective" if any("train/objective" in e for e in history) else "train/loss"
     trained, val = (
-        [epoch[name] for epoch in history if name in epoch] for name in (minimised, "val/loss")
+        [epoch[name] for epoch in history if name in epoch] for name in (minimized, "val/loss")
     )
     if len(trained) > 1 and min(trained[1:]) >= trained[0]:
         lines.append(

@@ -103,6 +103,8 @@ def test_it_removes_what_was_asked_for(cache: Path) -> None:
     [
         (["remove"], "keys"),
         (["remove", "statistics", "--all"], "keys"),
+        (["remove", "--all", "statistics"], "keys"),
+        (["list", "--all"], "--all is for remove"),
         (["remove", "nokey"], "nokey: not in the cache"),
         (["verify", "nokey"], "nokey: not in the cache"),
     ],

@@ -82,13 +82,13 @@ def test_they_are_noticed_without_reading_all(change: object, root: Path) -> Non
     assert before.checked == "content of all 6 files hashed in this run"
     again = load(root)
     assert again == before
-    assert again.checked.startswith("6 of 6 files recognised by size, inode and times")
+    assert again.checked.startswith("6 of 6 files recognized by size, inode and times")
     assert callable(change)
     change(root)
     after = load(root)
     assert after.fingerprint() != before.fingerprint()
     known = 4 if change is swap else 5
-    assert after.checked.startswith(f"{known} of 6 files recognised")
+    assert after.checked.startswith(f"{known} of 6 files recognized")
     assert f"content of the other {6 - known} hashed" in after.checked
 
 

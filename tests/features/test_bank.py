@@ -215,12 +215,12 @@ def test_a_cache_that_cannot_be_made_is_one_line(
 def test_rows_survive_being_unmapped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bcd.features import bank
 
-    fed = build(folder)
-    kept = [fed[(i, 1)][0].clone() for i in range(COUNT // 2)]
+    cached = build(folder)
+    kept = [cached[(i, 1)][0].clone() for i in range(COUNT // 2)]
     monkeypatch.setattr(bank, "_ROWS_BEFORE_UNMAPPING", 1)
     for i in range(COUNT // 2):
-        assert fed[(i, 1)][0].equal(kept[i])
-        assert fed._drawn._mapped == {}
+        assert cached[(i, 1)][0].equal(kept[i])
+        assert cached._drawn._mapped == {}
     shutil.rmtree(banks_dir())
     with pytest.raises(BcdError, match="was removed"):
-        fed[(0, 0)]
+        cached[(0, 0)]

@@ -18,7 +18,7 @@ from bcd.data.catalog import ImageRecord
 from bcd.data.views import PLAIN
 from bcd.errors import BcdError
 from bcd.features.bank import all_banks
-from bcd.features.cached import Need, feed
+from bcd.features.cached import Need, cached_source
 from bcd.features.engines import Engine, make_engine
 from bcd.features.extract import Extractor, Work
 from bcd.models.backbones.build import build_backbone
@@ -62,12 +62,12 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, tuple[int,
 def test_features_are_what_the_prefix_gives(folder: Path, unfreeze: int) -> None:
     source = make_source(folder, list_images(folder))
     network, model = small_network(unfreeze)
-    fed = fill(source, network, model)
+    cached = fill(source, network, model)
     for key in [(0, 0), (0, 2), (3, 1), (7, PLAIN), (11, PLAIN)]:
         pixels, label = source[key]
         with torch.no_grad():
             expected = network.prefix(pixels[None].permute(0, 3, 1, 2))[0]
-        features, same_label = fed[key]
+        features, same_label = cached[key]
         assert features.shape == expected.shape
         torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)
         assert label == same_label
@@ -80,10 +80,10 @@ def test_the_network_takes_features_inside_the_block_and_images_outside(folder: 
     with torch.no_grad():
         expected = network(pixels)
     needs = [Need([0, 1], (PLAIN,))]
-    with feed(
+    with cached_source(
         with_defaults(FeaturesConfig, engine="torch"), model, network, source, needs, CPU
-    ) as fed:
-        features, _ = fed.collate([fed[(0, PLAIN)], fed[(1, PLAIN)]])
+    ) as cached:
+        features, _ = cached.collate([cached[(0, PLAIN)], cached[(1, PLAIN)]])
         with torch.no_grad():
             assert torch.allclose(network(features), expected, atol=1e-5)
     with torch.no_grad():
@@ -97,8 +97,10 @@ def test_without_a_bank_or_anything_frozen_images_are_fed(
     source = make_source(folder, list_images(folder))
     network, model = small_network(unfreeze)
     needs = [Need([0], (PLAIN,))]
-    with feed(with_defaults(FeaturesConfig, bank=bank), model, network, source, needs, CPU) as fed:
-        assert fed is source
+    with cached_source(
+        with_defaults(FeaturesConfig, bank=bank), model, network, source, needs, CPU
+    ) as cached:
+        assert cached is source
         assert not network.prefix.skipped
 
 
@@ -127,14 +129,14 @@ def test_views_that_chance_left_alike_run_once(
 
     monkeypatch.setattr("bcd.features.cached.make_engine", recorded)
     monkeypatch.setattr(Extractor, "_announce", lambda *_: 4 * network.head.in_features)
-    fed = fill(source, network, model, views=8)
+    cached = fill(source, network, model, views=8)
     different = {source[(i, v)][0].numpy().tobytes() for i in range(6) for v in range(8)}
     assert len(different) == 12  # mirrored and not, of each
     assert len(seen) == 12 + 6
     for key in [(i, v) for i in range(6) for v in range(8)]:
         with torch.no_grad():
             expected = network.prefix(source[key][0][None].permute(0, 3, 1, 2))[0]
-        torch.testing.assert_close(fed[key][0], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(cached[key][0], expected, atol=1e-5, rtol=1e-5)
 
 
 def change_a_pixel(folder: Path) -> None:
@@ -183,7 +185,7 @@ def test_whatever_a_feature_depends_on_makes_it_anew(
     elif change in ("dtype", "engine"):
         options = {"dtype": {"dtype": "float16"}, "engine": {"engine": "onnxruntime"}}[change]
     source = make_source(folder, list_images(folder), transforms, int(change == "seed"))
-    fed = fill(source, network, model, views, **options)
+    cached = fill(source, network, model, views, **options)
     done = {item for run in computed[1:] for item in run}
     everything = {(i, (0, 1, 2)) for i in range(6)} | {(i, (PLAIN,)) for i in range(6, 12)}
     assert done == (everything if recomputed == "all" else recomputed)
@@ -192,14 +194,14 @@ def test_whatever_a_feature_depends_on_makes_it_anew(
         pixels, _ = source[key]
         with torch.no_grad():
             expected = network.prefix(pixels[None].permute(0, 3, 1, 2))[0]
-        torch.testing.assert_close(fed[key][0], expected, atol=tolerance, rtol=tolerance)
+        torch.testing.assert_close(cached[key][0], expected, atol=tolerance, rtol=tolerance)
 
 
 def test_without_augmentation_every_view_is_the_image(folder: Path, computed: list[Any]) -> None:
     network, model = small_network()
-    fed = fill(make_source(folder, list_images(folder), []), network, model)
+    cached = fill(make_source(folder, list_images(folder), []), network, model)
     assert [len(run) for run in computed] == [12]
-    assert fed[(0, 0)][0].equal(fed[(0, 2)][0])
+    assert cached[(0, 0)][0].equal(cached[(0, 2)][0])
 
 
 def test_an_image_that_changes_during_the_run_is_not_cached(folder: Path) -> None:

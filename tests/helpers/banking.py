@@ -16,7 +16,7 @@ from bcd.config.compose import with_defaults
 from bcd.config.schema import AugmentConfig, FeaturesConfig, ModelConfig
 from bcd.data.catalog import ImageRecord
 from bcd.data.views import PLAIN, Augmenter, ImageViews
-from bcd.features.cached import BankedViews, Need, feed
+from bcd.features.cached import BankedViews, Need, cached_source
 from bcd.models.backbones.build import Backbone
 from bcd.models.network import SmearNetwork
 
@@ -85,9 +85,9 @@ def fill(
         Need(range(half), range(views)),
         Need(range(half, len(source)), (PLAIN,)),
     ]
-    with feed(cfg, model, network, source, needs, torch.device("cpu")) as fed:
-        assert isinstance(fed, BankedViews)
-        return fed
+    with cached_source(cfg, model, network, source, needs, torch.device("cpu")) as cached:
+        assert isinstance(cached, BankedViews)
+        return cached
 
 
 def fill_in_another_process(folder: str, cache: str, pause: float = 0) -> None:

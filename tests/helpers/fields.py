@@ -20,12 +20,12 @@ _LARGE = 512  # pixels of the larger field, at the same magnification
 def draw_large(seed: int) -> Pixels:
     """A drawn field that several images can be cut from; another seed, another slide."""
     field = drawing.FIELD * _LARGE / SIDE
-    look = drawing.slide_look(np.random.default_rng([1, seed]))
+    appearance = drawing.slide_appearance(np.random.default_rng([1, seed]))
     kind = generated.MORPHOLOGIES[generated.CLASS_NAMES[seed % 4]]
     more = (_LARGE / SIDE) ** 2
     kind = replace(kind, area=(kind.area[0] * more, kind.area[1] * more))
     with patch.object(drawing, "FIELD", field), patch.object(generated, "FIELD", field):
-        return generated.image(np.random.default_rng([2, seed]), look, kind, _LARGE)
+        return generated.image(np.random.default_rng([2, seed]), appearance, kind, _LARGE)
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ def images(count: int, size: int = 64, seed: int = 0) -> Tensor:
     return patches.repeat_interleave(size // 4, 2).repeat_interleave(size // 4, 3)
 
 
-def normalised(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """What ImageNet networks are fed, by torchvision's own functions and constants."""
+def normalized(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The input of ImageNet networks, by torchvision's own functions and constants."""
     transforms = get_weight("MobileNet_V2_Weights.IMAGENET1K_V1").transforms()
     x = vision.to_dtype(x, dtype, scale=True)
     result: Tensor = vision.normalize(x, transforms.mean, transforms.std)
@@ -50,7 +50,7 @@ def lively(network: nn.Module, size: int = 64) -> nn.Module:
             module.weight.data.uniform_(0.6, 1.4, generator=generator)
             module.bias.data.uniform_(-0.3, 0.3, generator=generator)
     with torch.no_grad():
-        network.train()(normalised(images(8, size, seed=9)))
+        network.train()(normalized(images(8, size, seed=9)))
     return network.eval()
 
 
@@ -86,7 +86,7 @@ def test_features_are_those_of_torchvision(
     network = network_of(backbone, file).eval()
     x = images(3)
     with torch.no_grad():
-        expected = reference.features(normalised(x)).mean((2, 3))
+        expected = reference.features(normalized(x)).mean((2, 3))
         features, logits = network.prefix(x), network(x)
     assert expected.shape == (3, 1280)
     assert expected.std(dim=0).mean() > 0.1 * expected.std()  # they tell images apart
@@ -100,10 +100,10 @@ def test_normalisation_is_that_of_torchvision() -> None:
     every = torch.arange(256, dtype=torch.uint8).expand(3, 256).reshape(1, 3, 16, 16)
     network = network_of("cnn", None, unfreeze="all")
     assert len(network.prefix.blocks) == 0
-    torch.testing.assert_close(network.prefix(every), normalised(every))
+    torch.testing.assert_close(network.prefix(every), normalized(every))
 
 
-def test_feeding_float_pixels_and_bytes_comes_to_the_same() -> None:
+def test_float_pixels_and_bytes_give_the_same_features() -> None:
     network = network_of("cnn", None).eval()
     x = images(2)
     assert torch.equal(network(x), network(x.float()))

@@ -19,7 +19,7 @@ from bcd.features.engines import make_engine
 from bcd.models.backbones.blocks import cut
 from bcd.models.backbones.build import BACKBONES, build_backbone, normalization
 from bcd.models.network import FrozenPrefix, SmearNetwork
-from tests.models.test_models import images, lively, normalised
+from tests.models.test_models import images, lively, normalized
 
 TORCHVISION = [name for name in BACKBONES if name != "cnn"]
 CPU = torch.device("cpu")
@@ -104,7 +104,7 @@ def test_features_are_what_torchvision_puts_in_front_of_its_classifier(
     # In double precision: random networks as deep as these make much of a rounding.
     network = reference.make().eval().double()
     x = images(3, side(reference.name))
-    expected = own_features(reference.network.double(), normalised(x, torch.float64))
+    expected = own_features(reference.network.double(), normalized(x, torch.float64))
     with torch.no_grad():
         features, logits = network.prefix(x), network(x)
     assert features.shape == expected.shape
@@ -173,7 +173,7 @@ def test_others_of_torchvision_give_their_own_features_too(name: str) -> None:
     blocks, features = cut(own)
     prefix = FrozenPrefix(blocks, True, mean, std)
     x = images(2)
-    expected = own_features(own, normalised(x))
+    expected = own_features(own, normalized(x))
     assert expected.shape == (2, features)
     channels_last = np.ascontiguousarray(x.permute(0, 2, 3, 1).numpy())
     exported = torch.from_numpy(make_engine("onnxruntime", prefix, 64, CPU).forward(channels_last))

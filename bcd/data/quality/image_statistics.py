@@ -57,7 +57,7 @@ class ImageStatistics:
         corners: The four corners (top left, top right, bottom left, bottom right) in grey, uint8
             (n, 4, 144).
         frame: Mean colour along the four sides, at eight places each, uint8 (n, 96).
-        encoding: Bytes of the file, bytes per pixel and the sums of both JPEG quantisation tables
+        encoding: Bytes of the file, bytes per pixel and the sums of both JPEG quantization tables
             (0 if it is not a JPEG), float32 (n, 4).
         brightness: Mean grey value, float32 (n,).
         sharpness: Standard deviation of the Laplacian in grey values, float32 (n,); its square is

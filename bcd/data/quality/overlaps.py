@@ -51,7 +51,7 @@ class Overlap:
         kind: `bytes`: the same file; `pixels`: the same decoded pixels; `near`: near duplicates,
             each of which shows at least `DUPLICATE_SHARE` of the other's area; `overlap`: less
             than that.
-        score: Normalised cross-correlation of both where they overlap, at most 1.
+        score: Normalized cross-correlation of both where they overlap, at most 1.
         dx: How far the second image's centre lies to the right of the first image's, in shares of
             the first image's longer side.
         dy: Likewise, downwards.

@@ -4,7 +4,7 @@ Descriptors that are each other's nearest neighbours and pass the ratio test (Lo
 2004;60:91) give tentative matches. The similarity transform that most of them agree on is found as
 in RANSAC (Fischler and Bolles, Commun ACM 1981;24:381), except that all pairs of the clearest
 matches are tried instead of random ones. The images are then compared where they overlap by the
-normalised cross-correlation of their pixels.
+normalized cross-correlation of their pixels.
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ def _view(points: Keypoints, index: int) -> tuple[NDArray[np.uint8], NDArray[np.
 def _correlation(
     first: NDArray[np.uint8], second: NDArray[np.uint8], mask: NDArray[np.float32]
 ) -> float:
-    """Normalised cross-correlation after band-pass filtering, -1 to 1."""
+    """Normalized cross-correlation after band-pass filtering, -1 to 1."""
     if mask.sum() < 2:
         return -1.0
     around = cv2.GaussianBlur(mask, (0, 0), _COARSE) + 1e-6

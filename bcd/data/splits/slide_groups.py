@@ -55,17 +55,17 @@ def likely_slides(catalog: Catalog, profile: DataProfile, size: int) -> Slides:
     certainty: dict[str, float] = {}
     for label, name in enumerate(catalog.classes):
         order = file_order(catalog, label)
-        look = _standardised(profile.statistics, order)
-        strides[name], certainty[name] = _stride(look)
+        statistics = _standardized(profile.statistics, order)
+        strides[name], certainty[name] = _stride(statistics)
         count = max(round(len(order) / size), min(_LEAST, len(order) // 5), 1)
         steps = strides[name] if certainty[name] >= _ORDERED else 0
-        found = _group(look, count, steps, joined[order])
+        found = _group(statistics, count, steps, joined[order])
         for index, group in zip(order, found, strict=True):
             groups[index] = f"{name}/{group:03d}"
     return Slides(tuple(groups), strides, certainty)
 
 
-def _standardised(statistics: ImageStatistics, order: NDArray[np.int64]) -> NDArray[np.float64]:
+def _standardized(statistics: ImageStatistics, order: NDArray[np.int64]) -> NDArray[np.float64]:
     """Light, and hue and strength of both stains, (n, 11), each with unit variance."""
     parts = [statistics.background[order].astype(np.float64)]
     for tone in (statistics.middle, statistics.dark):
@@ -76,7 +76,7 @@ def _standardised(statistics: ImageStatistics, order: NDArray[np.int64]) -> NDAr
     return np.asarray((values - values.mean(axis=0)) / (values.std(axis=0) + 1e-6))
 
 
-def _stride(look: NDArray[np.float64]) -> tuple[int, float]:
+def _stride(statistics: NDArray[np.float64]) -> tuple[int, float]:
     """The stride at which neighbours are most similar, and how much more than any two images.
 
     This is one minus half of von Neumann's ratio of the mean square successive difference to the
@@ -84,9 +84,9 @@ def _stride(look: NDArray[np.float64]) -> tuple[int, float]:
     """
     best = (1, 0.0)
     for stride in _STRIDES:
-        if len(look) < 4 * stride:
+        if len(statistics) < 4 * stride:
             break
-        steps = look[stride:] - look[:-stride]
+        steps = statistics[stride:] - statistics[:-stride]
         certainty = 1 - float(np.square(steps).mean() / 2)
         if certainty > best[1] + 0.02:  # prefer smaller strides
             best = (stride, round(certainty, 3))
@@ -94,23 +94,23 @@ def _stride(look: NDArray[np.float64]) -> tuple[int, float]:
 
 
 def _group(
-    look: NDArray[np.float64], count: int, stride: int, joined: NDArray[np.int64]
+    statistics: NDArray[np.float64], count: int, stride: int, joined: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Numbers the groups of images in file order, (n,).
 
     Args:
-        look: Of each image, (n, d).
+        statistics: Of each image, (n, d).
         count: Number of groups.
         stride: Number of interleaved sessions; 0 ignores file order.
         joined: Number of each image's set of overlapping images, (n,), which lie on one slide.
     """
-    n = len(look)
+    n = len(statistics)
     if count < 2 or n < 3:
         return np.zeros(n, np.int64)
     # The ends of runs are estimated, whereas overlaps are observed, so overlaps take precedence.
-    runs = settle(_runs(look, stride), joined) if stride else joined
+    runs = settle(_runs(statistics, stride), joined) if stride else joined
     runs = np.unique(runs, return_inverse=True)[1].astype(np.int64)
-    means = np.stack([look[runs == run].mean(axis=0) for run in range(runs.max() + 1)])
+    means = np.stack([statistics[runs == run].mean(axis=0) for run in range(runs.max() + 1)])
     if len(means) <= count:
         return runs
     # Similar sessions are joined: better two slides in one group than one slide in two groups.
@@ -120,17 +120,19 @@ def _group(
     return np.asarray(alike.labels_, np.int64)[runs]
 
 
-def _runs(look: NDArray[np.float64], stride: int) -> NDArray[np.int64]:
+def _runs(statistics: NDArray[np.float64], stride: int) -> NDArray[np.int64]:
     """Cuts each interleaved sequence where stain or light jump (Ward, JASA 1963;58:236)."""
     from scipy.sparse import diags_array
 
-    runs = np.zeros(len(look), np.int64)
+    runs = np.zeros(len(statistics), np.int64)
     first = 0
     for turn in range(stride):
-        own = np.arange(turn, len(look), stride)
+        own = np.arange(turn, len(statistics), stride)
         count = max(1, len(own) // _RUN)
         chain = diags_array([np.ones(len(own) - 1)], offsets=[1], shape=(len(own), len(own)))
-        found = _ward(look[own], count, chain + chain.T) if count > 1 else np.zeros(len(own), int)
+        found = (
+            _ward(statistics[own], count, chain + chain.T) if count > 1 else np.zeros(len(own), int)
+        )
         runs[own] = first + found
         first += count
     return runs

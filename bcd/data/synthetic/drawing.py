@@ -32,7 +32,7 @@ _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=-1)
 
 @dataclass(frozen=True)
 class Morphology:
-    """How the white cells of one class look; ``(mean, deviation)`` or ``(lowest, highest)``.
+    """What the white cells of one class look like; ``(mean, deviation)`` or ``(lowest, highest)``.
 
     Attributes:
         diameter: Of the cell, micrometres (mean, deviation between cells).
@@ -68,7 +68,7 @@ class Morphology:
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """Stain and light of one slide, shared by all its images.
 
     Attributes:
@@ -87,11 +87,11 @@ class Look:
     blur: float
 
 
-def slide_look(rng: np.random.Generator) -> Look:
+def slide_appearance(rng: np.random.Generator) -> Appearance:
     """Draws the stain and the light of a slide.
 
     Args:
-        rng: Source of chance of the slide.
+        rng: Random generator of the slide.
 
     Returns:
         Stain and light, from grey-blue to pink red cells and from blue to magenta nuclei.
@@ -104,7 +104,7 @@ def slide_look(rng: np.random.Generator) -> Look:
     dyes = np.stack([red, cytoplasm, nucleus]) * strength * rng.uniform(0.9, 1.1, (3, 3))
     balance = rng.uniform([0.94, 0.97, 0.9], [1.0, 1.0, 1.0])
     background = rng.uniform(244.0, 260.0) * balance
-    return Look(
+    return Appearance(
         dyes.astype(np.float32),
         background.astype(np.float32),
         rng.uniform(0.02, 0.12),
@@ -124,7 +124,7 @@ def _texture(rng: np.random.Generator, size: int, grain: float) -> Layer:
 
 
 def _scatter(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Places red cells on a shaken hexagonal grid with gaps; ``(n, 2)`` centres, micrometres."""
+    """Places red cells on a jittered hexagonal grid with gaps; ``(n, 2)`` centres, micrometres."""
     step = rng.uniform(7.2, 8.6)
     reach = np.arange(-FIELD, FIELD + step, step)
     x, y = np.meshgrid(reach, reach * 0.87)
@@ -228,7 +228,7 @@ def white_cells(
     Args:
         rng: Source of chance of the image.
         size: Side of the image in pixels.
-        kind: How cells of the class look.
+        kind: What cells of the class look like.
 
     Returns:
         ``(size, size)`` each: dye in the cytoplasm, dye in the nuclei, and where the cells lie

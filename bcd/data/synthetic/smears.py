@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 
 from bcd.data.synthetic.drawing import (
     FIELD,
+    Appearance,
     Bytes,
     Layer,
-    Look,
     Morphology,
     debris,
     red_cells,
-    slide_look,
+    slide_appearance,
     white_cells,
 )
 from bcd.errors import BcdError
@@ -68,7 +68,7 @@ MORPHOLOGIES: dict[str, Morphology] = {
     name: Morphology(**{key: column[number] for key, column in _TABLE.items()})
     for number, name in enumerate(CLASS_NAMES)
 }
-"""How the white cells of each class look; ``Morphology`` says what each row means.
+"""What the white cells of each class look like; `Morphology` describes the columns.
 
 Hematogones (Benign) are small, with a scant rim of cytoplasm, condensed and homogeneous
 chromatin, round nuclei and no or indistinct nucleoli (McKenna et al., Blood 2001;98:2498).
@@ -86,29 +86,29 @@ so that the amount of dye does not reveal the class (real fields differ far more
 """
 
 
-def image(rng: np.random.Generator, look: Look, kind: Morphology, size: int) -> Bytes:
+def image(rng: np.random.Generator, appearance: Appearance, kind: Morphology, size: int) -> Bytes:
     """Draws an image.
 
     Args:
         rng: Source of chance of the image.
-        look: Stain and light of its slide.
-        kind: How its white cells look.
+        appearance: Stain and light of its slide.
+        kind: What its white cells look like.
         size: Side in pixels.
 
     Returns:
         ``(size, size, 3)`` RGB.
     """
     cytoplasm, nuclei, mask = white_cells(rng, size, kind)
-    red = red_cells(rng, size, look.pallor) * (1.0 - mask)  # white cells push red ones aside
+    red = red_cells(rng, size, appearance.pallor) * (1.0 - mask)  # white cells push red ones aside
     smear, specks = debris(rng, size)
     smear *= 1.0 - mask
     amounts = cv2.merge([red + 0.3 * smear, cytoplasm, nuclei + specks + 0.4 * smear])
-    blur = look.blur * rng.uniform(0.7, 1.6) * size / FIELD
+    blur = appearance.blur * rng.uniform(0.7, 1.6) * size / FIELD
     amounts = cv2.GaussianBlur(amounts, (0, 0), max(blur, 0.3))
-    shade = _shade(rng, size, look.gradient)
+    shade = _shade(rng, size, appearance.gradient)
     shade += np.float32(0.007) * rng.standard_normal((size, size), dtype=np.float32)
-    dyes = look.dyes * rng.normal(1.0, 0.05, (3, 1))
-    light = np.log(look.background * rng.normal(1.0, 0.015))
+    dyes = appearance.dyes * rng.normal(1.0, 0.05, (3, 1))
+    light = np.log(appearance.background * rng.normal(1.0, 0.015))
     colours = np.concatenate([-dyes.T, -np.ones((3, 1)), light[:, None]], axis=1)
     passing = cv2.exp(cv2.transform(cv2.merge([amounts, shade]), colours))
     return np.asarray(cv2.convertScaleAbs(passing), dtype=np.uint8)
@@ -145,10 +145,10 @@ def draw_smear(
     if class_name not in CLASS_NAMES:
         raise BcdError(f"no class {class_name!r} to draw: class_name is one of {CLASS_NAMES}")
     _check(size=(size, 32), slide=(slide, 0), index=(index, 0), seed=(seed, 0))
-    look = slide_look(np.random.default_rng([1, seed, slide]))
+    appearance = slide_appearance(np.random.default_rng([1, seed, slide]))
     number = CLASS_NAMES.index(class_name)
     rng = np.random.default_rng([2, seed, slide, number, index])
-    return image(rng, look, MORPHOLOGIES[class_name], size)
+    return image(rng, appearance, MORPHOLOGIES[class_name], size)
 
 
 def generate(

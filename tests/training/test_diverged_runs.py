@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -228,69 +227,6 @@ def test_every_path_and_command_that_is_printed_is_there(
     assert all(Path(name).is_file() for name in named)
     assert ("checkpoint: none was kept" in said) == (not kept)
     assert "tensorboard" not in said  # logger=none
-
-
-def test_an_interrupted_run_names_only_what_is_there(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stop_at = 0
-    begin = SmearClassifier.on_train_epoch_start
-
-    def interrupted(self: SmearClassifier) -> None:
-        if self.current_epoch == stop_at:
-            raise KeyboardInterrupt
-        begin(self)
-
-    monkeypatch.setattr(SmearClassifier, "on_train_epoch_start", interrupted)
-    with pytest.raises(BcdError, match="nothing was saved yet: start again") as first:
-        run(images, tmp_path / "first")
-    stop_at = 1
-    with pytest.raises(BcdError, match="continue with ") as second:
-        run(images, tmp_path / "the second")
-    assert shlex.split(str(second.value))[-1] == f"resume={tmp_path}/the second"
-    assert first.value.status == second.value.status == 130
-    assert "last.ckpt" in checkpoints(tmp_path / "the second")
-
-
-@pytest.mark.parametrize("presses", [1, 2])
-def test_ctrl_c_ends_training_between_batches_and_at_once_the_second_time(
-    presses: int, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A log call that is cut short leaves TensorBoard's queue locked."""
-    calls, finished, left = 0, 0, presses
-    log = SmearClassifier.log_dict
-
-    def interrupted(self: SmearClassifier, *given: Any, **named: Any) -> None:
-        nonlocal calls, finished, left
-        calls += 1
-        while self.current_epoch == 1 and left:
-            left -= 1
-            signal.raise_signal(signal.SIGINT)
-        log(self, *given, **named)
-        finished += 1
-
-    monkeypatch.setattr(SmearClassifier, "log_dict", interrupted)
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(BcdError, match="interrupted: continue with ") as caught:
-        run(images, tmp_path / "run", "trainer.max_epochs=3")
-    assert caught.value.status == 130
-    assert calls - finished == presses - 1
-    assert signal.getsignal(signal.SIGINT) is before is signal.default_int_handler
-
-
-def test_ctrl_c_in_the_last_batch_is_not_forgotten(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def pressed(self: SmearClassifier) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(SmearClassifier, "on_fit_end", pressed)
-    with pytest.raises(BcdError, match="interrupted: continue with "):
-        run(images, tmp_path / "run", "trainer.max_epochs=1")
-    assert not (tmp_path / "run" / "metrics.json").exists()
-    monkeypatch.undo()
-    run(images, tmp_path / "run", "trainer.max_epochs=1", f"resume={tmp_path / 'run'}")
-    assert (tmp_path / "run" / "metrics.json").is_file()
 
 
 def test_fast_dev_run_comes_to_an_end_and_says_what_it_is_worth(
