@@ -1,4 +1,4 @@
-"""The files of a run folder that describe the run, and the winner of a sweep."""
+"""The files of a run folder that describe the run, its checkpoint, and the winner of a sweep."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bcd.errors import BcdError
-from bcd.storage import write_text
+from bcd.storage import typed_path, write_text
 
 
 def write_config(run_dir: Path, config: Any) -> None:
@@ -135,6 +135,33 @@ def read_winner(sweep: Path) -> Winner:
         raise BcdError(f"{sweep} is a sweep without a winner: no trial finished")
     assert isinstance(won, Winner)
     return won
+
+
+def find_checkpoint(text: str, key: str = "ckpt") -> Path:
+    """Finds the checkpoint that a setting refers to.
+
+    Args:
+        text: A checkpoint, a run folder (its best.ckpt), a sweep (that of its winner) or a folder
+            of runs (that of the newest; where it is a trial of a sweep, that of the winner).
+        key: The setting's key, for the error.
+
+    Raises:
+        BcdError: There is none, or a sweep that was not ranked.
+    """
+    path = typed_path(text).absolute()
+    if path.is_file():
+        return path
+    found = list(path.rglob("best.ckpt")) if path.is_dir() else []
+    if not found:
+        raise BcdError(f"{key}={text}: no checkpoint there; train.py writes checkpoints/best.ckpt")
+    newest = max(found, key=lambda file: file.stat().st_mtime)
+    sweep = newest.parent.parent.parent  # if it is a trial's
+    if not sweep.is_relative_to(path) or not is_sweep(sweep):
+        return newest
+    checkpoint = read_winner(sweep).checkpoint
+    if not checkpoint.is_file():
+        raise BcdError(f"{key}={text}: the winner of the sweep has no checkpoint there")
+    return checkpoint
 
 
 RECORD = "trial.json"

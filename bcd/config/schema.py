@@ -245,6 +245,7 @@ class DecisionConfig:
     low_confidence: float
     ood: float
     prevalence: float | None
+    prior_correction: bool
 
     def __post_init__(self) -> None:
         """Checks values beyond their types."""

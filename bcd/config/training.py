@@ -40,12 +40,27 @@ def check_training(cfg: TrainConfig) -> None:
         )
     if cfg.resume is not None and cfg.lr_find:
         raise ConfigError("lr_find=true: always starts from the beginning; leave out resume")
+    _check_priors(cfg)
     if cfg.head.fitted:
         _check_fitted(cfg)
         return
     rate = cfg.optimizer.get("lr")
     if isinstance(rate, int | float) and rate <= 0:
         raise ConfigError(f"optimizer.lr={rate}: nothing would be learnt; set more than 0")
+
+
+def _check_priors(cfg: TrainConfig) -> None:
+    """Refuses to correct twice: balanced training already replaces train's class shares."""
+    balanced = {
+        "model.class_weights=balanced": cfg.model.class_weights is not None,
+        "data.balanced=true": cfg.data.balanced,
+    }
+    for setting, given in balanced.items():
+        if cfg.decision.prior_correction and given:
+            raise ConfigError(
+                f"decision.prior_correction=true: {setting} already trains as if classes were "
+                "equally frequent; leave one of them out"
+            )
 
 
 def _check_fitted(cfg: TrainConfig) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bcd.evaluation.answers import softmax
 
 Floats = NDArray[np.floating[Any]]
 
@@ -80,6 +83,51 @@ def fit_temperature(
     lowest, highest = (float(np.log(t)) for t in TEMPERATURES)
     found = minimize_scalar(loss, bounds=(lowest, highest), method="bounded")
     return float(np.exp(found.x))
+
+
+def calibrated_probabilities(
+    logits: Floats, temperature: float, priors: Sequence[float] | None = None
+) -> NDArray[np.float64]:
+    """Probabilities after temperature scaling and, if there are priors, prior correction.
+
+    The order is: divide the logits by the temperature, take the softmax, divide by the priors,
+    renormalize. A temperature is fitted to images with the training set's class shares, so it must
+    come first; applied afterwards it would also scale the priors.
+
+    Dividing by the priors replaces the training set's class shares by equal ones (Saerens,
+    Latinne and Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities:
+    a simple procedure", Neural Computation 14(1), 2002). Subtracting their logarithm from the
+    logits is the post-hoc logit adjustment of Menon et al., "Long-tail learning via logit
+    adjustment", ICLR 2021, with tau = 1; the most probable class then minimizes the balanced error.
+
+    Args:
+        logits: (n, classes), finite.
+        temperature: Above 0.
+        priors: Class shares of the training set, (classes,), above 0; None: no prior correction.
+
+    Returns:
+        (n, classes); rows sum to 1.
+    """
+    scaled = np.asarray(logits, np.float64) / temperature
+    return softmax(scaled if priors is None else scaled - np.log(priors))
+
+
+def check_priors(priors: Sequence[float], classes: int | None = None) -> tuple[float, ...]:
+    """Checks that probabilities can be divided by class shares, and returns these.
+
+    Args:
+        priors: The shares.
+        classes: Their number; None if it is unknown.
+
+    Raises:
+        ValueError: They are not positive, do not sum to 1, or are not one for each class.
+    """
+    values = np.asarray(priors, np.float64)
+    if values.size != (values.size if classes is None else classes):
+        raise ValueError(f"{values.size} class shares for {classes} classes")
+    if not (values > 0).all() or not np.isclose(values.sum(), 1):
+        raise ValueError(f"class shares are {values.tolist()}")
+    return tuple(map(float, values))
 
 
 def calibration_gaps(

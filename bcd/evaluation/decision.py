@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from bcd.config.schema import DecisionConfig
 from bcd.errors import BcdError
-from bcd.evaluation.answers import Answers, check_finite, softmax
+from bcd.evaluation.answers import Answers, check_finite
 from bcd.evaluation.bootstrap import Groups, effective_groups
-from bcd.evaluation.calibration import fit_temperature
+from bcd.evaluation.calibration import calibrated_probabilities, check_priors, fit_temperature
 from bcd.evaluation.conformal import conformal_threshold
 from bcd.evaluation.ood import Subspace, fit_subspace
 from bcd.evaluation.predictions import NOT_FINITE, UNCALIBRATED, UNREADABLE, Prediction
@@ -67,6 +67,7 @@ class DecisionPolicy:
 
     Attributes:
         temperature: Divides the logits.
+        priors: Class shares of train that then divide the probabilities; None: no prior correction.
         set_threshold: Probability from which a class is in the prediction set.
         target_coverage: Requested share of prediction sets that contain the true class.
         guaranteed_coverage: Share that val is large enough to guarantee.
@@ -86,6 +87,7 @@ class DecisionPolicy:
     """
 
     temperature: float = 1.0
+    priors: tuple[float, ...] | None = None
     set_threshold: float = 0.0
     target_coverage: float = 0.95
     guaranteed_coverage: float = 0.0
@@ -106,8 +108,9 @@ class DecisionPolicy:
     def probabilities(self, logits: Floats) -> NDArray[np.float64]:
         """Calibrated probabilities (n, classes) of logits (n, classes); NaN if not finite."""
         finite = np.isfinite(logits).all(axis=1, keepdims=True)
-        scaled = np.where(finite, np.asarray(logits, np.float64), 0) / self.temperature
-        return np.where(finite, softmax(scaled), np.nan)
+        usable = np.where(finite, np.asarray(logits, np.float64), 0)
+        found = calibrated_probabilities(usable, self.temperature, self.priors)
+        return np.where(finite, found, np.nan)
 
     def ood_score(self, features: Floats) -> NDArray[np.float64]:
         """Out-of-distribution score (n,); above 1 is out of distribution, 0 if unknown.
@@ -182,16 +185,7 @@ class DecisionPolicy:
 
     def to_plain(self) -> dict[str, Any]:
         """Numbers and tensors, as stored in a checkpoint."""
-        plain = {**vars(self), "subspace": None}
-        if self.subspace is not None:
-            import torch  # not needed for answering
-
-            plain["subspace"] = {
-                "mean": torch.from_numpy(self.subspace.mean),
-                "basis": torch.from_numpy(self.subspace.basis),
-                "limit": self.subspace.limit,
-            }
-        return plain
+        return {**vars(self), "subspace": self.subspace and self.subspace.to_plain()}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any] | None) -> DecisionPolicy:
@@ -199,18 +193,18 @@ class DecisionPolicy:
 
         Raises:
             LookupError: A field is missing; nothing is assumed in its place.
-            ValueError: The temperature or a threshold is not a valid number.
+            ValueError: The temperature, a threshold or the priors are not valid numbers.
         """
         if plain is None:
             return cls(calibrated=False)
-        space = plain["subspace"]
-        if space is not None:
-            space = Subspace(space["mean"].numpy(), space["basis"].numpy(), float(space["limit"]))
+        space = None if plain["subspace"] is None else Subspace.from_plain(plain["subspace"])
         stored = {field.name: plain[field.name] for field in fields(cls)}
         policy = cls(**{**stored, "subspace": space})
         numbers = (policy.temperature, policy.set_threshold, policy.malignant_threshold or 0.0)
         if not (np.isfinite(numbers).all() and policy.temperature > 0):
             raise ValueError(f"temperature and thresholds are {numbers}")
+        if policy.priors is not None:
+            check_priors(policy.priors)
         return policy
 
 
@@ -220,6 +214,7 @@ def fit_policy(
     trained: Floats,
     benign: int | None,
     scope: Scope = INDEPENDENT_IMAGES,
+    shares: Sequence[float] = (),
 ) -> DecisionPolicy:
     """Fits the decision policy on val.
 
@@ -229,16 +224,20 @@ def fit_policy(
         trained: Features of training images, (n, d); may be empty.
         benign: Index of the benign class; None if there is none.
         scope: Groups of val that count as one image each, and the population of the guarantees.
+        shares: Class shares of train, (classes,). With `cfg.prior_correction` probabilities are
+            divided by them after the temperature was fitted, and limits are fitted to the result.
 
     Raises:
         BcdError: An output or a feature is not finite.
+        ValueError: `shares` cannot be divided by.
     """
     check_finite(val)
+    priors = check_priors(shares, val.logits.shape[1]) if cfg.prior_correction else None
     if not np.isfinite(trained).all():
         raise BcdError("features of training images are not finite: the weights are unusable")
     groups = scope.groups
     temperature = fit_temperature(val.logits, val.labels, effective_groups(groups))
-    probabilities = softmax(np.asarray(val.logits, np.float64) / temperature)
+    probabilities = calibrated_probabilities(val.logits, temperature, priors)
     sets = conformal_threshold(probabilities, val.labels, cfg.coverage, groups)
     fitted: dict[str, Any] = {}
     if benign is not None:
@@ -253,6 +252,7 @@ def fit_policy(
         }
     return DecisionPolicy(
         temperature=temperature,
+        priors=priors,
         set_threshold=sets.value,
         target_coverage=cfg.coverage,
         guaranteed_coverage=1 - sets.share,

@@ -11,6 +11,7 @@ uniform colour, and the maximum probability (Hendrycks and Gimpel 2017) missed n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,18 @@ class Subspace:
     mean: NDArray[np.float32]
     basis: NDArray[np.float32]
     limit: float = np.inf
+
+    def to_plain(self) -> dict[str, Any]:
+        """A number and tensors, as stored in a checkpoint."""
+        import torch  # not needed for distances
+
+        mean, basis = torch.from_numpy(self.mean), torch.from_numpy(self.basis)
+        return {"mean": mean, "basis": basis, "limit": self.limit}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Subspace:
+        """Restores what `to_plain` made."""
+        return cls(plain["mean"].numpy(), plain["basis"].numpy(), float(plain["limit"]))
 
     def distance(self, features: Floats) -> NDArray[np.float64]:
         """Distance (n,) of features (n, d) from the subspace."""

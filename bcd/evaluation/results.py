@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,8 @@ def evaluate(
         "loss_uncalibrated": float(losses(uncalibrated, labels).mean()),
         **_referral_metrics(decisions, labels),
     }
+    if policy.priors is not None:
+        metrics["without_prior_correction"] = _uncorrected_metrics(policy, answers, catalog)
     if policy.calibrated:
         metrics |= _decision_metrics(policy, decisions, labels, catalog, named, intervals)
     if intervals:
@@ -111,6 +113,22 @@ def evaluate(
         for place, (i, label) in enumerate(zip(indices, labels, strict=True))
     )
     return Result(metrics, predictions, uncalibrated, probabilities, labels)
+
+
+# What prior correction may raise or lower.
+_CORRECTED = (
+    "accuracy", "balanced_accuracy", "malignant_sensitivity", "malignant_specificity", "loss",
+    "ece",
+)  # fmt: skip
+
+
+def _uncorrected_metrics(
+    policy: DecisionPolicy, answers: Answers, catalog: Catalog
+) -> dict[str, float | None]:
+    """Metrics of the same outputs at the same temperature, without prior correction."""
+    probabilities = replace(policy, priors=None).probabilities(answers.logits)
+    found = compute_metrics(probabilities, answers.labels, catalog.classes, catalog.benign)
+    return {name: found[name] for name in _CORRECTED if name in found}
 
 
 def _intervals(

@@ -13,13 +13,18 @@ from bcd.config.head import HeadConfig
 from bcd.config.schema import ModelConfig
 from bcd.data.splits.split import sha256_of
 from bcd.errors import BcdError
+from bcd.evaluation.calibration import check_priors
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.models.backbones.build import empty_backbone
+from bcd.models.checkpoint_content import (
+    CARD_VERSION,
+    check_version,
+    network_state,
+    read_content,
+)
 from bcd.models.network import SmearNetwork
-from bcd.run_folder import is_sweep, read_winner, versions
-from bcd.storage import replacing, typed_path
-
-CARD_VERSION = 4
+from bcd.run_folder import versions
+from bcd.storage import replacing
 
 
 @dataclass
@@ -41,6 +46,8 @@ class Card:
         versions: Of Python and the packages that results depend on.
         val_metrics: Figures on the val set at the epoch that was saved.
         groups: Cluster of each image by sha256, as `Split.clusters`; without single images.
+        pretrained_on: sha256 of the images that the weights the run started from were trained or
+            chosen on.
         policy: The decision policy as `DecisionPolicy.to_plain` writes it: temperature, thresholds,
             their guarantees, and what training images are like. None until it is fitted on val at
             the end of training.
@@ -61,6 +68,7 @@ class Card:
     versions: dict[str, str] = field(default_factory=lambda: versions())
     val_metrics: dict[str, float] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
+    pretrained_on: list[str] = field(default_factory=list)
     policy: dict[str, Any] | None = None
     version: int = CARD_VERSION
 
@@ -71,45 +79,6 @@ class Card:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as the checkpoint stores it."""
         return asdict(self)
-
-
-def find_checkpoint(text: str) -> Path:
-    """Finds the checkpoint that `ckpt=` refers to.
-
-    Args:
-        text: A checkpoint, a run folder (its best.ckpt), a sweep (that of its winner) or a folder
-            of runs (that of the newest; where it is a trial of a sweep, that of the winner).
-
-    Raises:
-        BcdError: There is none, or a sweep that was not ranked.
-    """
-    path = typed_path(text).absolute()
-    if path.is_file():
-        return path
-    found = list(path.rglob("best.ckpt")) if path.is_dir() else []
-    if not found:
-        raise BcdError(f"ckpt={text}: no checkpoint there; train.py writes checkpoints/best.ckpt")
-    newest = max(found, key=lambda file: file.stat().st_mtime)
-    sweep = newest.parent.parent.parent  # if it is a trial's
-    if not sweep.is_relative_to(path) or not is_sweep(sweep):
-        return newest
-    checkpoint = read_winner(sweep).checkpoint
-    if not checkpoint.is_file():
-        raise BcdError(f"ckpt={text}: the winner of the sweep has no checkpoint there")
-    return checkpoint
-
-
-def read_content(file: Path) -> dict[str, Any]:
-    """The content of a checkpoint as plain data; runs no code from the file."""
-    content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    return content
-
-
-def network_state(content: dict[str, Any]) -> dict[str, Any]:
-    """The state dict of the network alone."""
-    prefix = "network."
-    state = content["state_dict"].items()
-    return {name[len(prefix) :]: value for name, value in state if name.startswith(prefix)}
 
 
 def save_content(content: dict[str, Any], file: Path) -> None:
@@ -149,10 +118,7 @@ def load_checkpoint(file: Path, uncalibrated: bool = False) -> tuple[SmearNetwor
         state = network_state(content)
     except Exception as error:
         raise BcdError(f"ckpt={file}: not a checkpoint that train.py wrote") from error
-    if values.get("version") != CARD_VERSION:
-        raise BcdError(
-            f"ckpt={file}: its card has version {values.get('version')}, not {CARD_VERSION}"
-        )
+    check_version(values, f"ckpt={file}")
     try:
         card = Card(**{f.name: values[f.name] for f in fields(Card)})
         model = ModelConfig(**card.config["model"])
@@ -160,7 +126,9 @@ def load_checkpoint(file: Path, uncalibrated: bool = False) -> tuple[SmearNetwor
         head = HeadConfig(**card.config["head"])
         network = SmearNetwork(backbone, len(card.classes), model, head)
         network.load_state_dict(state, strict=True, assign=True)
-        DecisionPolicy.from_plain(card.policy)
+        policy = DecisionPolicy.from_plain(card.policy)
+        if policy.priors is not None:
+            check_priors(policy.priors, len(card.classes))
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise BcdError(
             f"ckpt={file}: not a checkpoint that train.py wrote (card and weights disagree)"

@@ -18,10 +18,10 @@ from bcd.data.splits.split import recorded_indices
 from bcd.errors import BcdError
 from bcd.evaluation.bootstrap import join_groups
 from bcd.evaluation.comparison import Comparison, compare_results
-from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
+from bcd.inference.checkpoint import Card, load_checkpoint
 from bcd.inference.evaluate import count_trained, data_config, evaluate_images, warn_of_relabelled
 from bcd.reporting.comparison import show_comparison, write_comparison
-from bcd.run_folder import write_run_info
+from bcd.run_folder import find_checkpoint, write_run_info
 
 
 def compare_checkpoints(cfg: CompareConfig) -> Comparison:

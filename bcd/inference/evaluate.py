@@ -23,16 +23,16 @@ from bcd.evaluation.collect import choose_device, collect_answers
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.results import Result, evaluate
 from bcd.features.cached import Need, cached_source
-from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
+from bcd.inference.checkpoint import Card, load_checkpoint
 from bcd.models.network import SmearNetwork
-from bcd.reporting.guarantees import guarantee_lines
+from bcd.reporting.guarantees import guarantee_lines, prior_correction_line
 from bcd.reporting.results import (
     absent_classes_note,
     few_groups_warning,
     metric_rows,
     write_results,
 )
-from bcd.run_folder import write_config, write_run_info
+from bcd.run_folder import find_checkpoint, write_config, write_run_info
 from bcd.storage import typed_path
 
 
@@ -139,8 +139,8 @@ def warn_of_relabelled(catalog: Catalog, card: Card) -> None:
 
 
 def count_trained(catalog: Catalog, card: Card, indices: Sequence[int]) -> int:
-    """Counts the images that a model was trained or chosen on, by sha256."""
-    seen = card.sha256s("train", "val")
+    """Counts the images that a model or its first weights were trained or chosen on, by sha256."""
+    seen = card.sha256s("train", "val") | set(card.pretrained_on)
     return sum(catalog.images[i].sha256 in seen for i in indices)
 
 
@@ -191,7 +191,10 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
         say(f"warning: {line}")
     if line := few_groups_warning(result.metrics):
         say(f"warning: {line}")
-    for line in guarantee_lines(DecisionPolicy.from_plain(card.policy)):
+    policy = DecisionPolicy.from_plain(card.policy)
+    for line in guarantee_lines(policy):
+        say(line)
+    if line := prior_correction_line(policy, catalog.classes, result.metrics):
         say(line)
     if catalog.rejected:
         say(f"rejected: {len(catalog.rejected)} files, listed in run.json")

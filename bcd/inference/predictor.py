@@ -17,7 +17,8 @@ from bcd.data.sandbox import Answer, Wanted, read_all
 from bcd.evaluation.collect import choose_device
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.predictions import Prediction, prediction_record
-from bcd.inference.checkpoint import find_checkpoint, load_checkpoint
+from bcd.inference.checkpoint import load_checkpoint
+from bcd.run_folder import find_checkpoint
 
 
 class Predictor:

@@ -28,7 +28,7 @@ from bcd.models.finetuning import Mixer, make_optimizers
 from bcd.models.fitting import fit_head
 from bcd.models.heads.base import FittedHead
 from bcd.models.network import SmearNetwork, freeze_statistics
-from bcd.models.scores import epoch_scores, log_losses, mean_weight
+from bcd.models.scores import Calibration, epoch_scores, log_losses, mean_weight
 
 Batch = tuple[Tensor, Tensor]
 
@@ -40,8 +40,8 @@ class SmearClassifier(pl.LightningModule):
 
     `train/loss` and `val/loss` are the plain log loss, averaged over images, whatever the batches
     are. Where training minimizes something else (class weights, smoothed labels, mixed samples),
-    that is logged as `train/objective`. `test/loss` and `predict_step` use the temperature of the
-    checkpoint's decision policy, if it has one.
+    that is logged as `train/objective`. `test/loss` and `predict_step` use temperature and prior
+    correction of the checkpoint's decision policy, if it has one.
 
     A head of the kinds svm, logreg, knn and forest is fitted once, by `trainer.fit`, before any
     epoch: `trainer.fit` then ends without training one.
@@ -113,7 +113,7 @@ class SmearClassifier(pl.LightningModule):
         self.test_scores = scores.clone(prefix="test/")
         self.train_loss, self.val_loss, self.test_loss = (MeanMetric() for _ in range(3))
         self.train_objective = MeanMetric()
-        self.temperature = 1.0  # divides the logits where they are calibrated
+        self.calibration = Calibration()
         self._shard: BatchShard | None = None  # in one of several processes
         self._seen: list[Batch] = []  # logits and labels of the epoch's training batches
         self.history: list[dict[str, float]] = []  # one dict of figures per epoch
@@ -126,7 +126,7 @@ class SmearClassifier(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Fits a head that is fitted; has trained BatchNorms see the batch of all processes."""
-        self.temperature = 1.0  # was fitted to the weights before
+        self.calibration = Calibration()  # was fitted to the weights before
         if isinstance(self.network.head, FittedHead):
             self._fit_head()
         elif self.trainer.world_size > 1 and self._model.batchnorm == "trained":
@@ -224,7 +224,7 @@ class SmearClassifier(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Updates the test figures with a batch."""
-        logits = self(batch[0]).float() / self.temperature
+        logits = self.calibration.apply(self(batch[0]))
         self.test_loss.update(log_losses(logits, batch[1]))
         self.test_scores.update(logits, batch[1])
 
@@ -237,7 +237,7 @@ class SmearClassifier(pl.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Probabilities (N, classes) of a batch (images, labels), calibrated where possible."""
-        return torch.softmax(self(batch[0]).float() / self.temperature, dim=1)
+        return torch.softmax(self.calibration.apply(self(batch[0])), dim=1)
 
     def _log_epoch(self, part: str, loss: MeanMetric, scores: MetricCollection) -> None:
         values = self._end_epoch(part, loss, scores)
@@ -270,9 +270,8 @@ class SmearClassifier(pl.LightningModule):
             checkpoint["random_states"]["cuda"] = torch.cuda.get_rng_state(self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Reads the policy's temperature, and when training resumes its history."""
-        policy = checkpoint.get("card", {}).get("policy")
-        self.temperature = float(policy["temperature"]) if policy else 1.0
+        """Reads the policy's calibration, and when training resumes its history."""
+        self.calibration = Calibration.of(checkpoint.get("card", {}).get("policy"))
         if self._trainer is not None and self._trainer.state.fn == "fit":
             self.history = [dict(figures) for figures in checkpoint["history"]]
             self._random_states = checkpoint["random_states"]

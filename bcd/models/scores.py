@@ -1,6 +1,11 @@
-"""The figures that are logged for each epoch."""
+"""The figures that are logged for each epoch, and the calibration of logits."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -10,6 +15,33 @@ from torchmetrics.classification import (
     MulticlassPrecision,
     MulticlassRecall,
 )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Calibrates logits as the decision policy does (`calibration.calibrated_probabilities`).
+
+    Attributes:
+        temperature: Divides the logits.
+        log_priors: Subtracted afterwards, one for each class; None: no prior correction.
+    """
+
+    temperature: float = 1.0
+    log_priors: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, policy: Mapping[str, Any] | None) -> Calibration:
+        """That of a decision policy as a checkpoint stores it; changes nothing without one."""
+        if policy is None:
+            return cls()
+        priors = policy["priors"]
+        logs = None if priors is None else tuple(math.log(share) for share in priors)
+        return cls(float(policy["temperature"]), logs)
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """Maps logits (N, classes) to calibrated ones in float32, (N, classes)."""
+        scaled = logits.float() / self.temperature
+        return scaled if self.log_priors is None else scaled - scaled.new_tensor(self.log_priors)
 
 
 def log_losses(logits: Tensor, labels: Tensor) -> Tensor:

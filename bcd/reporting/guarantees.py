@@ -1,11 +1,14 @@
-"""Sentences on what a decision policy guarantees, for the terminal and the report."""
+"""Sentences on a decision policy and its guarantees, for the terminal and the report."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.thresholds import units_needed
+from bcd.reporting.results import metric_text
 
 
 def val_reuse_note(epoch: bool) -> str:
@@ -83,6 +86,32 @@ def referral_rules(policy: DecisionPolicy) -> str:
         f"An image is referred if {', or if '.join(rules)}; it can have several reasons. Limits "
         "were fitted on val."
     )
+
+
+def prior_correction_line(
+    policy: DecisionPolicy, classes: Sequence[str], metrics: Mapping[str, Any]
+) -> str:
+    """States that prior correction was used and what it changed; empty if it was not."""
+    if policy.priors is None:
+        return ""
+    shares = ", ".join(f"{n} {p:.3f}" for n, p in zip(classes, policy.priors, strict=True))
+    before = metrics["without_prior_correction"]
+    changes = [
+        f"{title} {metric_text(metrics, name)}, without correction {metric_text(before, name)}"
+        for name, title in _CHANGED.items()
+        if before.get(name) is not None
+    ]
+    return (
+        "Prior correction: after the temperature, probabilities are divided by the class shares of "
+        f"train ({shares}) and renormalized, as if all classes were equally frequent, so they are "
+        f"not calibrated to classes as frequent as these. {'; '.join(changes)}."
+    )
+
+
+_CHANGED = {
+    "balanced_accuracy": "Balanced accuracy",
+    "malignant_sensitivity": "malignant sensitivity of the most probable class",
+}
 
 
 def _at_least(share: float) -> str:

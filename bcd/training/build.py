@@ -25,6 +25,7 @@ from bcd.data.views import PLAIN
 from bcd.features.cached import Need, cached_source
 from bcd.inference.checkpoint import Card
 from bcd.models.backbones.build import check_backbone, normalization
+from bcd.models.backbones.run_weights import WeightsSource, weights_sources
 from bcd.models.classifier import SmearClassifier
 from bcd.models.network import SmearNetwork
 from bcd.storage import typed_path
@@ -33,12 +34,12 @@ from bcd.training.distributed import RestoreRandomState
 from bcd.training.divergence import DivergenceCheck
 from bcd.training.interruption import InterruptCheck
 from bcd.training.resume import RelocateCheckpoints
-from bcd.training.warnings import loss_warnings, setting_warnings
+from bcd.training.warnings import loss_warnings, pretraining_warnings, setting_warnings
 
 
 @dataclass(frozen=True)
 class Run:
-    """The images of a training run and how they are split, with warnings about its settings."""
+    """The images of a training run, their split, its first weights, and warnings about settings."""
 
     cfg: TrainConfig
     folder: Path
@@ -46,6 +47,7 @@ class Run:
     profile: DataProfile
     split: Split
     warnings: Sequence[str] = ()
+    sources: Sequence[WeightsSource] = ()
 
     def all_warnings(self, history: Sequence[Mapping[str, float]]) -> list[str]:
         """The warnings about settings, and those about the figures of the epochs."""
@@ -63,11 +65,14 @@ def make_run(cfg: TrainConfig) -> Run:
         logging.getLogger(f"lightning.{package}").setLevel(logging.WARNING)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     check_backbone(cfg.model)  # before minutes are spent on reading images
+    sources = weights_sources(cfg.model)
     catalog = load_catalog(cfg.data, keep=cfg.model.input_size)
     profile = profile_images(catalog)
     split = make_split(catalog, cfg.split, profile)
     warnings = setting_warnings(cfg, catalog, command_line())
-    return Run(cfg, Path(cfg.run_dir).absolute(), catalog, profile, split, warnings)
+    tested = [catalog.images[i].sha256 for i in split.indices("test")]
+    warnings += pretraining_warnings(sources, tested)
+    return Run(cfg, Path(cfg.run_dir).absolute(), catalog, profile, split, warnings, sources)
 
 
 def make_datamodule(run: Run) -> SmearDataModule:
@@ -184,6 +189,7 @@ def _card(run: Run) -> Card:
         fingerprint=catalog.fingerprint(split.indices("all")),
         groups={image.sha256: cluster for image, cluster in clusters if cluster},
         config=asdict(cfg),
+        pretrained_on=sorted(set().union(*(source.images for source in run.sources))),
         mean=mean,
         std=std,
         mask_scale_bar=cfg.data.mask_scale_bar,

@@ -23,7 +23,8 @@ from bcd.evaluation.ood import MAX_IMAGES
 from bcd.evaluation.results import Result, evaluate
 from bcd.evaluation.robustness import Rows, brief_robustness
 from bcd.evaluation.thresholds import find_scope
-from bcd.inference.checkpoint import network_state, read_content, write_policy
+from bcd.inference.checkpoint import write_policy
+from bcd.models.checkpoint_content import network_state, read_content
 from bcd.models.network import SmearNetwork
 from bcd.reporting.figures import draw_curves, save_figure
 from bcd.reporting.results import write_results
@@ -84,7 +85,10 @@ def evaluate_best(
     trained = collect_answers(network, datamodule.first_views(MAX_IMAGES), device).features
     kind, split = run.cfg.split.kind, run.split
     scope = find_scope(kind, split.clusters_of("val"), split.clusters_of("train"))
-    policy = fit_policy(run.cfg.decision, answers["val"], trained, run.catalog.benign, scope)
+    policy = fit_policy(
+        run.cfg.decision, answers["val"], trained, run.catalog.benign, scope,
+        split.class_shares("train", run.catalog),
+    )  # fmt: skip
     if best is not None and content is not None:
         write_policy(best, content, policy.to_plain())
     results = {

@@ -26,6 +26,7 @@ from bcd.evaluation.results import Result
 from bcd.evaluation.robustness import Rows
 from bcd.reporting.document import Block, Figure, Section, Table, write_html, write_markdown
 from bcd.reporting.guarantees import (
+    prior_correction_line,
     referral_rules,
     sets_guarantee,
     threshold_guarantee,
@@ -203,6 +204,7 @@ def _calibration(facts: Facts) -> Section:
         f"{facts.results['val'].metrics['n']}). {calibration_line(test)} Negative log-likelihood "
         f"{test['loss_uncalibrated']:.4f} before, {metric_text(test, 'loss')} after."
     )
+    text += f" {prior_correction_line(facts.policy, facts.catalog.classes, test)}".rstrip()
     return Section("Calibration", [text, Figure("reliability", "reliability on test")])
 
 

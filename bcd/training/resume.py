@@ -16,7 +16,7 @@ from bcd.config.training import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.splits.split import Split, sha256_of
 from bcd.errors import BcdError, ConfigError
-from bcd.inference.checkpoint import read_content
+from bcd.models.checkpoint_content import read_content
 from bcd.run_folder import RECORD
 
 # Keys that may differ from those of the run. All others are reflected in the checkpoint's weights

@@ -98,7 +98,7 @@ def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
         outcome = finalize(run, network, policy, results, device)
         before = resumed is not None and (run.folder / "metrics.json").is_file()
         write_run(run, outcome, history, trainer.global_step, trainer.loggers, how_tested(before))
-        print_results(run.folder, outcome, best)
+        print_results(run.folder, run.catalog.classes, outcome, best)
         print_warnings(run.all_warnings(history)[len(run.warnings) :])
     else:
         predictions = results["val"].predictions
@@ -174,5 +174,6 @@ def _write_info(run: Run, started: float, history: Sequence[Mapping[str, float]]
         started,
         data={**catalog.identity(), **catalog.counts()},
         rejected=len(catalog.rejected),
+        weights=[source.to_plain() for source in run.sources],
         warnings=run.all_warnings(history),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from bcd.audit.run import verdict_line
 from bcd.console import command, say, short, show_table
 from bcd.data.splits.split import far_from_share
-from bcd.reporting.guarantees import guarantee_lines
+from bcd.reporting.guarantees import guarantee_lines, prior_correction_line
 from bcd.reporting.results import few_groups_warning, metric_rows
 from bcd.training.build import Run
 from bcd.training.finalize import Outcome
@@ -29,11 +29,14 @@ def describe_run(run: Run) -> None:
         say(f"rejected: {count} ({reason}); listed in {run.folder / 'report.html'}")
 
 
-def print_results(folder: Path, outcome: Outcome, best: Path | None) -> None:
+def print_results(
+    folder: Path, classes: Sequence[str], outcome: Outcome, best: Path | None
+) -> None:
     """Prints the figures, the audit's verdict, the worst corruption and the next commands.
 
     Args:
         folder: The run folder.
+        classes: Names of the classes.
         outcome: The run's results.
         best: Its checkpoint; None where none was kept.
     """
@@ -42,6 +45,8 @@ def print_results(folder: Path, outcome: Outcome, best: Path | None) -> None:
     if line := few_groups_warning(results["test"].metrics):
         say(f"warning: {line}")
     for line in guarantee_lines(outcome.policy):
+        say(line)
+    if line := prior_correction_line(outcome.policy, classes, results["test"].metrics):
         say(line)
     say(verdict_line(outcome.checks))
     hardest = min(outcome.corruptions[1:], key=lambda row: float(row["accuracy"]))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from bcd.config.head import KEYS_OF_HEADS
 from bcd.config.training import TrainConfig, target_of
 from bcd.data.catalog import Catalog
+from bcd.models.backbones.run_weights import WeightsSource
 
 _OF_GRADIENTS = (
     "optimizer",
@@ -102,6 +103,25 @@ def _too_late(cfg: TrainConfig) -> Iterator[str]:
                 f"callbacks.{name}.patience={patience}: training cannot stop early in "
                 f"{epochs} epoch{'s' * (epochs != 1)}"
             )
+
+
+def pretraining_warnings(sources: Sequence[WeightsSource], tested: Sequence[str]) -> list[str]:
+    """Warns where the weights that a run starts from have seen its test images.
+
+    Args:
+        sources: Of the weights.
+        tested: sha256 of each test image.
+
+    Returns:
+        One line for each such source.
+    """
+    counts = [(source, sum(one in source.images for one in tested)) for source in sources]
+    return [
+        f"model.weights={source.given} was trained or chosen on {count} of {len(tested)} test "
+        "images (same sha256): the figures are too optimistic"
+        for source, count in counts
+        if count
+    ]
 
 
 def loss_warnings(

@@ -12,8 +12,9 @@ import torch
 from bcd.config.compose import with_defaults
 from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError
-from bcd.inference.checkpoint import Card, find_checkpoint, load_checkpoint
+from bcd.inference.checkpoint import Card, load_checkpoint
 from bcd.models.classifier import SmearClassifier
+from bcd.run_folder import find_checkpoint
 from tests.helpers.harness import train_config
 
 

@@ -18,10 +18,11 @@ from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.features.cache_key import plain_key, prefix_hash
 from bcd.features.engines import make_engine
-from bcd.inference.checkpoint import find_checkpoint, load_checkpoint
+from bcd.inference.checkpoint import load_checkpoint
 from bcd.inference.evaluate import evaluate_checkpoint
 from bcd.models.backbones.build import build_backbone, check_backbone
 from bcd.models.network import SmearNetwork
+from bcd.run_folder import find_checkpoint
 from bcd.training.run import train
 from tests.helpers.harness import SMALL, predicted, train_config
 from tests.models.test_models import images

@@ -57,7 +57,7 @@ def test_a_checkpoint_gives_model_and_data_without_arguments(
     probabilities = torch.cat([batch for batch in batches if isinstance(batch, torch.Tensor)])
     expected = torch.tensor([prediction.probabilities for prediction in again.predictions])
     torch.testing.assert_close(probabilities.double(), expected.double(), atol=1e-5, rtol=0)
-    assert model.temperature != 1
+    assert model.calibration.temperature != 1
 
     (validated,) = trainer.validate(model, datamodule=data, verbose=False)
     last = run.classifier.history[-1]

@@ -15,11 +15,12 @@ from bcd.commands.models import count_multiply_adds, main, shipped
 from bcd.config.compose import with_defaults
 from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError, ConfigError
-from bcd.inference.checkpoint import find_checkpoint, load_checkpoint
+from bcd.inference.checkpoint import load_checkpoint
 from bcd.models.backbones.blocks import KINDS, pool
 from bcd.models.backbones.build import BACKBONES, build_backbone, empty_backbone, normalization
 from bcd.models.backbones.torchvision import published, resized_positions
 from bcd.models.network import SmearNetwork
+from bcd.run_folder import find_checkpoint
 from bcd.training.run import train
 from tests.helpers.harness import CONF, SMALL, train_config, verb
 from tests.models.test_models import images

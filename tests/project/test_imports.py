@@ -21,7 +21,7 @@ LAYERS: dict[str, str] = {
     "config": "errors storage",
     "cli": "errors storage console config",
     "data": "errors storage console config",
-    "models": "errors storage console config",
+    "models": "errors storage console run_folder config",
     "features": "errors storage console config data models",
     "evaluation": "errors storage console config data models features",
     "reporting": "storage console run_folder config data evaluation",

@@ -13,7 +13,7 @@ import pytest
 
 import bench.seeds
 from bcd.errors import BcdError
-from bcd.inference.checkpoint import find_checkpoint
+from bcd.run_folder import find_checkpoint
 from bcd.sweeps.finalize_sweep import finalize_sweep
 from bcd.sweeps.trials import UNFINISHED
 from tests.sweeps.test_sweeps import record, trial

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bcd.errors import ConfigError
-from bcd.inference.checkpoint import read_content
+from bcd.models.checkpoint_content import read_content
 from bcd.training.run import train
 from tests.helpers.harness import SMALL, fresh, train_config, warnings
 

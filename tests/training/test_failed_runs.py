@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from bcd.errors import BcdError, foreseen
-from bcd.inference.checkpoint import read_content
+from bcd.models.checkpoint_content import read_content
 from bcd.storage import PART, replacing
 from bcd.training.run import train
 from tests.helpers.forking import limit_files

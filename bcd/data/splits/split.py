@@ -53,6 +53,11 @@ class Split:
         """Cluster of each of a subset's images, in the order of `indices`."""
         return [self.clusters[i] if self.clusters else "" for i in self.indices(subset)]
 
+    def class_shares(self, subset: str, catalog: Catalog) -> list[float]:
+        """Share of each class in a subset, (classes,); they sum to 1."""
+        counts = Counter(catalog.images[i].label for i in self.indices(subset))
+        return [counts[k] / counts.total() for k in range(len(catalog.classes))]
+
     def hashes(self, catalog: Catalog) -> dict[str, list[str]]:
         """`<sha256> <class>` of each subset's images, repeated for copies of a file."""
         return {

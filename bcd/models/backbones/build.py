@@ -12,10 +12,16 @@ from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.models.backbones.blocks import cut
 from bcd.models.backbones.fusion import Branch, FeatureFusion
+from bcd.models.backbones.run_weights import is_checkpoint, load_run
 from bcd.models.backbones.timm import TimmNetwork, find_timm
 from bcd.models.backbones.torchvision import Published, adapted, published
-from bcd.models.backbones.weights import download_state, load_needed, misfit, read_state
-from bcd.storage import typed_path
+from bcd.models.backbones.weights import (
+    download_state,
+    load_needed,
+    misfit,
+    plain_state,
+    read_weights,
+)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -58,19 +64,27 @@ def build_backbone(cfg: ModelConfig) -> Backbone:
 
     Args:
         cfg: `weights` is `imagenet` (downloaded once by the network's library), a path of the
-            whole network's state dict, or None for random weights; for several networks side by
-            side a list of these.
+            whole network's state dict, a run folder or checkpoint of this project whose backbone
+            is taken, or None for random weights; for several networks side by side a list of these.
 
     Raises:
         BcdError: The weights are not available or do not fit; there is no fallback to random ones.
     """
     if branches := cfg.branches():
         return _fuse([build_backbone(branch) for branch in branches])
-    known = find_backbone(cfg)
+    known, state = find_backbone(cfg), None
     assert not isinstance(cfg.weights, list)
+    if cfg.weights is not None and cfg.weights != "imagenet":
+        content = read_weights(cfg.weights)
+        if is_checkpoint(content):
+            empty = empty_backbone(cfg)
+            load_run(empty.blocks, empty.mean, empty.std, cfg, content)
+            return empty
+        state = plain_state(content, cfg.weights)
     if isinstance(known, TimmNetwork):
-        return Backbone(*known.build(cfg.weights, cfg.input_size), known.mean, known.std)
-    state = _load_weights(cfg.backbone, cfg.weights, known)
+        return Backbone(*known.build(cfg.weights, state, cfg.input_size), known.mean, known.std)
+    if cfg.weights == "imagenet":
+        state = _download(cfg.backbone, known)
     try:
         return _assemble(cfg, known, state, "cpu" if state is None else "meta")
     except RuntimeError as error:
@@ -144,13 +158,7 @@ def _fuse(backbones: Sequence[Backbone]) -> Backbone:
     return Backbone(blocks, features, FeatureFusion.MEAN, FeatureFusion.STD)
 
 
-def _load_weights(
-    name: str, weights: str | None, known: Published | None
-) -> dict[str, Tensor] | None:
-    if weights is None:
-        return None
-    if weights != "imagenet":
-        return read_state(typed_path(weights))
+def _download(name: str, known: Published | None) -> dict[str, Tensor]:
     if known is None:
         raise ConfigError(f"model.weights=imagenet: {name} has none; give model.weights=null")
     return download_state(name, known.weights)

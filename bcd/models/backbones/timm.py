@@ -17,8 +17,7 @@ from bcd.config.check import first_line
 from bcd.errors import BcdError, ConfigError
 from bcd.models.backbones.blocks import grouped
 from bcd.models.backbones.tracing import POSITIONS, Layout, trace
-from bcd.models.backbones.weights import misfit, read_state
-from bcd.storage import typed_path
+from bcd.models.backbones.weights import misfit
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,14 @@ class TimmNetwork:
         """
         self._layout(size)
 
-    def build(self, weights: str | None, size: int) -> tuple[nn.Sequential, int]:
+    def build(
+        self, weights: str | None, state: dict[str, Tensor] | None, size: int
+    ) -> tuple[nn.Sequential, int]:
         """Builds it with weights, in blocks.
 
         Args:
             weights: `imagenet`, a path of a state dict, or None for random ones.
+            state: The state dict at that path.
             size: Side of the images in pixels.
 
         Returns:
@@ -78,10 +80,10 @@ class TimmNetwork:
         layout = self._layout(size)
         if weights is None:
             network = self._make(size)
-        elif weights == "imagenet":
+        elif state is None:
             network = self._download(size)
         else:
-            network = self._fill(size, weights)
+            network = self._fill(size, weights, state)
         return _cut(self._without_classifier(network), layout), layout.features
 
     def empty(self, size: int) -> tuple[nn.Sequential, int]:
@@ -129,8 +131,7 @@ class TimmNetwork:
         name = self.published.hf_hub_filename or "model.safetensors"
         return hf_hub_url(self.published.hf_hub_id, name)
 
-    def _fill(self, size: int, weights: str) -> Any:
-        state = read_state(typed_path(weights))
+    def _fill(self, size: int, weights: str, state: dict[str, Tensor]) -> Any:
         try:
             # By timm, which converts older state dicts and resizes position embeddings.
             return self._make(size, pretrained=True, pretrained_cfg_overlay={"state_dict": state})

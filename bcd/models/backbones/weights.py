@@ -13,14 +13,20 @@ from torch import Tensor, nn
 
 from bcd.config.check import first_line
 from bcd.errors import BcdError
+from bcd.run_folder import find_checkpoint
+from bcd.storage import typed_path
 
 
-def read_state(file: Path) -> dict[str, Tensor]:
-    """Reads a state dict; runs no code from the file.
+def read_weights(weights: str) -> Any:
+    """Reads what `model.weights` names; runs no code from the file.
+
+    Args:
+        weights: A state dict, a checkpoint of a run, or a folder as in `find_checkpoint`.
 
     Raises:
-        BcdError: There is no such file, or it is not a state dict.
+        BcdError: There is no such file or no checkpoint there, or torch cannot read it.
     """
+    file = weights_file(weights)
     if not file.is_file():
         raise BcdError(
             f"model.weights={file}: no such file (or give imagenet, or null for random weights)"
@@ -28,14 +34,32 @@ def read_state(file: Path) -> dict[str, Tensor]:
     if file.suffix == ".safetensors" and find_spec("safetensors") is None:
         raise BcdError(f"model.weights={file}: .safetensors files require pip install safetensors")
     try:
-        state = _loaded(file)
+        return _loaded(file)
     except Exception as error:
         raise BcdError(f"model.weights={file}: not a PyTorch state dict") from error
-    plain = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
-    if not plain or not state:
-        raise BcdError(f"model.weights={file}: not a plain state dict of tensors")
+
+
+def weights_file(weights: str) -> Path:
+    """The file that `model.weights` names; of a run folder its best checkpoint.
+
+    Raises:
+        BcdError: There is no checkpoint in the folder.
+    """
+    path = typed_path(weights)
+    return find_checkpoint(weights, "model.weights") if path.is_dir() else path
+
+
+def plain_state(content: Any, weights: str) -> dict[str, Tensor]:
+    """Checks that what `read_weights` returned is a state dict; floats become float32.
+
+    Raises:
+        BcdError: It is not one.
+    """
+    plain = isinstance(content, dict) and all(isinstance(v, Tensor) for v in content.values())
+    if not plain or not content:
+        raise BcdError(f"model.weights={weights}: not a plain state dict of tensors")
     # Some weights are published in half precision, but images are in single precision.
-    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    return {k: v.float() if v.is_floating_point() else v for k, v in content.items()}
 
 
 def _loaded(file: Path) -> Any:
