@@ -90,7 +90,7 @@ def broken(kind: str, file: Path) -> None:
     ("kind", "reason"),
     [
         ("missing", "no such file"),
-        ("folder", "no such file"),
+        ("folder", "no checkpoint there"),
         ("text", "not a PyTorch state dict"),
         ("empty", "not a PyTorch state dict"),
         ("truncated", "not a PyTorch state dict"),
