@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,7 @@ from bcd.evaluation.predictions import Prediction
 from bcd.evaluation.thresholds import lower_limit, threshold_for_sensitivity
 from bcd.inference.checkpoint import load_checkpoint
 from bcd.inference.evaluate import evaluate_checkpoint
+from bcd.models.classifier import SmearClassifier
 from bcd.models.scores import Calibration
 from bcd.training.run import TrainResult, train
 from tests.helpers.harness import SMALL, eval_config, predict_config, predicted, train_config
@@ -152,6 +154,12 @@ def test_train_eval_and_predict_correct_alike(run: TrainResult, tmp_path: Path) 
     trained = json.loads((run.run_dir / "metrics.json").read_text())["test"]
     evaluated = json.loads((tmp_path / "eval" / "metrics.json").read_text())["test"]
     assert evaluated == trained
+    model = SmearClassifier.load_from_checkpoint(file)
+    trainer = pl.Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False,
+                         accelerator="cpu", devices=1, default_root_dir=tmp_path)  # fmt: skip
+    (logged,) = trainer.test(model, datamodule=run.datamodule, verbose=False)
+    for name in ("loss", "accuracy", "recall"):
+        assert logged[f"test/{name}"] == pytest.approx(evaluated[name], abs=1e-6), name
     root = run.datamodule.catalog.root
     paths = [str(root / p.path) for p in again.predictions]
     listed = f"input=[{','.join(paths)}]"

@@ -167,8 +167,9 @@ def part_blocks(catalog: Catalog, cfg: SplitConfig, profile: DataProfile | None)
     """Subsets by contiguous blocks of each class's file order.
 
     The test set is one block: fold `split.fold` of `split.folds`, or a share `split.test` of the
-    class at a random position. The val set is the adjacent block on the longer side. Between any
-    two sets `split.embargo` files are left out. Images that overlap one of a set with precedence
+    class at a random position. The val set is the end of the longer side, away from the test set,
+    so that train begins one embargo from it. Between any two sets `split.embargo` files are left
+    out. Images that overlap one of a set with precedence
     (test before val before train) are left out too.
     """
     subsets = ["excluded"] * len(catalog.images)
@@ -194,13 +195,14 @@ def _spans(
         start, stop = (cfg.fold * n // cfg.folds, (cfg.fold + 1) * n // cfg.folds)
     gap = cfg.embargo
     val = max(1, round(cfg.val * (n - (stop - start))))
-    if n - stop >= start:  # val follows the test set, else precedes it
-        first = stop + gap
-        after = [("val", (first, first + val)), ("train", (first + val + gap, n))]
-        return [("train", (0, start - gap)), ("test", (start, stop)), *after]
-    last = start - gap
-    before = [("train", (0, last - val - gap)), ("val", (last - val, last))]
-    return [*before, ("test", (start, stop)), ("train", (stop + gap, n))]
+    before, after = (0, start - gap), (stop + gap, n)  # what is far enough from the test set
+    if n - stop >= start:
+        first = max(n - val, stop + gap)
+        held_out, after = (first, n), (stop + gap, first - gap)
+    else:
+        last = min(val, start - gap)
+        held_out, before = (0, last), (last + gap, start - gap)
+    return [("train", before), ("train", after), ("test", (start, stop)), ("val", held_out)]
 
 
 def _leave_out_overlapping(subsets: list[str], profile: DataProfile) -> None:

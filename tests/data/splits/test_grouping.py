@@ -118,6 +118,11 @@ def test_blocked_leaves_an_embargo_between_any_two_parts(
             for one, other in combinations(PARTS, 2):
                 gap = min(abs(a - b) for a in places[one] for b in places[other])
                 assert gap > embargo
+                if (one, other) == ("train", "test"):
+                    assert gap == embargo + 1  # nothing but the embargo is between them
+            # Val is the end of the longer side.
+            before, after = places["test"][0], count - 1 - places["test"][-1]
+            assert places["val"][0] == 0 if before > after else places["val"][-1] == count - 1
             tested = [i for i in split.indices("test") if catalog.images[i].label == label]
             whole = [i for i in free.indices("test") if catalog.images[i].label == label]
             assert tested == whole  # for an overlap's sake train gives way, never test
@@ -155,6 +160,16 @@ def test_blocked_places_follow_the_seed() -> None:
     ]
     assert splits == again
     assert len(set(splits)) == 6
+
+
+def test_val_keeps_the_embargo_where_the_longer_side_is_short() -> None:
+    catalog = made_up_catalog([100, 101])  # of each, 34 files follow the test set, and val is 7
+    cfg = with_defaults(SplitConfig, kind="blocked", folds=3, fold=1, embargo=30)
+    split = make_split(catalog, cfg)
+    for label in range(2):
+        places = positions(catalog, split, label)
+        for one, other in combinations(PARTS, 2):
+            assert min(abs(a - b) for a in places[one] for b in places[other]) > 30
 
 
 def test_an_embargo_larger_than_a_class_is_one_line() -> None:
