@@ -91,7 +91,7 @@ def frozen_features(
     frozen = replace(model, unfreeze=0)
     network = SmearNetwork(build_backbone(frozen), len(catalog.classes), frozen).eval()
     augmenter = Augmenter(with_defaults(AugmentConfig), 0)
-    views = ImageViews.of(catalog, model.input_size, augmenter, data.mask_scale_bar)
+    views = ImageViews.of(catalog, model.input_size, augmenter, data.mask_scale_bar, model.views)
     needs = [Need(range(len(catalog.images)), (PLAIN,))]
     # Features can only be read from a bank; this one is shared with training.
     cached = replace(features, bank=True)

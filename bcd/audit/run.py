@@ -27,6 +27,7 @@ from bcd.config.programs import AuditConfig
 from bcd.config.schema import DataConfig, SplitConfig
 from bcd.console import say
 from bcd.data.catalog import Catalog
+from bcd.data.input_views import sides_of
 from bcd.data.load import load_catalog
 from bcd.data.quality.profile import DataProfile, profile_images
 from bcd.data.splits.slide_groups import likely_slides
@@ -49,7 +50,7 @@ def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
     """
     started = time.time()
     run_dir = Path(cfg.run_dir).absolute()
-    catalog = load_catalog(cfg.data, keep=cfg.model.input_size)
+    catalog = load_catalog(cfg.data, keep=sides_of(cfg.model.input_views()))
     profile = profile_images(catalog)
     split = make_split(catalog, cfg.split, profile)
     slides = likely_slides(catalog, profile, cfg.split.group_size)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from bcd.config.input_views import PLAIN_VIEW, InputView, parse_views
 from bcd.config.values import at_least, one_of, within
 from bcd.errors import ConfigError
 
@@ -162,6 +163,7 @@ class ModelConfig:
     backbone: str
     weights: str | list[str | None] | None
     input_size: int
+    views: list[str]
     unfreeze: int | Literal["all"]
     batchnorm: str
     dropout: float
@@ -191,6 +193,27 @@ class ModelConfig:
             cfgs.append(replace(single, library=library or self.library))
         return cfgs
 
+    def input_views(self) -> tuple[InputView, ...]:
+        """The input views, whose features are concatenated in this order."""
+        return parse_views(self.views, self.input_size)
+
+    def _check_sizes(self) -> None:
+        at_least("model.input_size", self.input_size, 32)
+        if self.input_size > MOST_SIDE:
+            raise ConfigError(
+                f"model.input_size={self.input_size}: at most {MOST_SIDE}; a batch of larger "
+                "images does not fit into memory"
+            )
+        views = self.input_views()
+        for name, view in zip(self.views, views, strict=True):
+            if not 32 <= view.side <= MOST_SIDE:
+                raise ConfigError(f"model.views: {name}: sides are 32 to {MOST_SIDE} pixels")
+        if self.unfreeze != 0 and views != parse_views([PLAIN_VIEW], self.input_size):
+            raise ConfigError(
+                f"model.unfreeze={self.unfreeze}: model.views={self.views} needs frozen features; "
+                f"set model.unfreeze=0, or model.views=[{PLAIN_VIEW}]"
+            )
+
     def _check_branches(self) -> None:
         names, weights = self.backbones, self.weights
         if (self.backbone == "hybrid") != bool(names):
@@ -214,12 +237,7 @@ class ModelConfig:
         """Checks values beyond their types."""
         one_of("model.library", self.library, ("torchvision", "timm"))
         self._check_branches()
-        at_least("model.input_size", self.input_size, 32)
-        if self.input_size > MOST_SIDE:
-            raise ConfigError(
-                f"model.input_size={self.input_size}: at most {MOST_SIDE}; a batch of larger "
-                "images does not fit into memory"
-            )
+        self._check_sizes()
         if self.unfreeze != "all" and (isinstance(self.unfreeze, str) or self.unfreeze < 0):
             raise ConfigError(
                 f"model.unfreeze={self.unfreeze}: must be 'all' or a number of last blocks"

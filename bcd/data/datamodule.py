@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,8 +10,10 @@ import lightning.pytorch as pl
 from torch.utils.data import DataLoader
 
 from bcd.config.compose import as_config
+from bcd.config.input_views import PLAIN_VIEW, parse_views
 from bcd.config.schema import AugmentConfig, DataConfig, SplitConfig
 from bcd.data.catalog import Catalog
+from bcd.data.input_views import sides_of
 from bcd.data.load import load_catalog
 from bcd.data.loading import ViewSampler, make_loader
 from bcd.data.quality.profile import profile_images
@@ -22,8 +24,9 @@ from bcd.data.views import Augmenter, ImageViews, ViewSource
 class SmearDataModule(pl.LightningDataModule):
     """Batches of images and labels of the train, val and test sets.
 
-    A batch is (images, labels): uint8 (N, 3, size, size) in channels-last memory, int64 (N,).
-    Normalization is part of the model, so that a checkpoint contains it.
+    A batch is (images, labels): uint8 (N, 3, size, size) in channels-last memory, int64 (N,). With
+    several input views it is (N, bytes of all views). Subtracting the mean and dividing by the
+    standard deviation is part of the model, so that a checkpoint contains it.
 
     `SmearDataModule.load_from_checkpoint` builds the module that a checkpoint was trained with. The
     groups may be given as mappings; missing keys have the defaults of `conf/`.
@@ -34,6 +37,7 @@ class SmearDataModule(pl.LightningDataModule):
         augment: The `augment` group; None for no augmentation.
         size: Height and width of the images in pixels.
         seed: Seed of the order and of the augmentation of training images.
+        views: The input views, as `model.views`.
         catalog: The images; None to have `setup` read them from `data.root`.
         subsets: Which image is in which set; None to have `setup` split the catalog.
 
@@ -57,6 +61,7 @@ class SmearDataModule(pl.LightningDataModule):
         augment: AugmentConfig | Mapping[str, Any] | None = None,
         size: int = 224,
         seed: int = 0,
+        views: Sequence[str] = (PLAIN_VIEW,),
         *,
         catalog: Catalog | None = None,
         subsets: Split | None = None,
@@ -72,10 +77,11 @@ class SmearDataModule(pl.LightningDataModule):
                 "augment": asdict(self._augment),
                 "size": size,
                 "seed": seed,
+                "views": list(views),
             },
             logger=False,
         )
-        self._size = size
+        self._size, self._inputs = size, tuple(views)
         self.seed = seed
         # Without transforms all views are the image itself.
         self.views = self._augment.views if self._augment.transforms else 1
@@ -104,14 +110,14 @@ class SmearDataModule(pl.LightningDataModule):
         """
         if self._ready:
             return
-        catalog = load_catalog(self._data, keep=self._size)
+        catalog = load_catalog(self._data, keep=sides_of(parse_views(self._inputs, self._size)))
         self._use(catalog, make_split(catalog, self._split, profile_images(catalog)))
 
     def _use(self, catalog: Catalog, subsets: Split) -> None:
         self.catalog, self.split = catalog, subsets
         augmenter = Augmenter(self._augment, self.seed)
         mask = self._data.mask_scale_bar
-        self.images = ImageViews.of(catalog, self._size, augmenter, mask)
+        self.images = ImageViews.of(catalog, self._size, augmenter, mask, self._inputs)
         self.source = self.images
         self._ready = True
 

@@ -19,15 +19,15 @@ from bcd.storage import typed_path
 
 
 def load_catalog(
-    cfg: DataConfig, classes: Sequence[str] | None = None, keep: int | None = None
+    cfg: DataConfig, classes: Sequence[str] | None = None, keep: Sequence[int] = ()
 ) -> Catalog:
     """Builds the catalog of `data.root`, generating or downloading the images if configured.
 
     Args:
         cfg: The `data` group.
         classes: Class names of a trained model; the images' classes must be among them.
-        keep: Side of the network's input in pixels. New files are then measured and resized in the
-            same pass that checks them, so that later steps do not decode them again.
+        keep: Sides of the network's inputs in pixels. New files are then measured and resized in
+            the same pass that checks them, so that later steps do not decode them again.
 
     Returns:
         The catalog.

@@ -27,9 +27,11 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd.config.input_views import InputView
 from bcd.data.files import Gate, ImageError, room_for
+from bcd.data.input_views import make_views, pack, packed_shape, prepare_sides
 from bcd.data.opening import PIXELS
-from bcd.data.reading import prepare, read_image
+from bcd.data.reading import read_image
 
 # Of processor time, so that a busy machine rejects nothing; MAX_PIXELS take two to three.
 _DECODING_SECONDS = 4
@@ -41,20 +43,21 @@ _FILES_A_READER = 64  # fewer files do not justify another process
 
 _SIGXCPU = getattr(signal, "SIGXCPU", 0)  # ends a process that has exceeded its time
 
-Answer = NDArray[np.uint8] | str  # pixels (size, size, 3), or why there are none
+Answer = NDArray[np.uint8] | str  # pixels as `pack` returns them, or why there are none
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The requested format of images: side in pixels, and whether the scale bar is covered."""
+    """The requested format of images: input views, and whether the scale bar is covered."""
 
-    size: int
+    inputs: tuple[InputView, ...]
     mask: bool
 
     def read(self, path: Path, gate: Gate = PIXELS) -> Answer:
         """Reads a file in this process."""
         try:
-            return np.ascontiguousarray(prepare(read_image(path, 1, gate), self.size, self.mask))
+            resized = prepare_sides(read_image(path, 1, gate), self.inputs, self.mask)
+            return np.ascontiguousarray(pack(make_views(resized, self.inputs)))
         except ImageError as error:
             return str(error)
         except MemoryError:
@@ -103,7 +106,7 @@ def read_all(paths: Sequence[Path], wanted: Wanted, workers: int | None) -> Iter
 
 
 _PATH = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-_SERVE = "from bcd.data.sandbox import serve; serve(*map(int, sys.argv[2:]))"
+_SERVE = "from bcd.data.sandbox import serve; serve(*json.loads(sys.argv[2]))"
 
 
 class _Reader:
@@ -150,16 +153,17 @@ class _Reader:
         return answer
 
     def _pixels(self, stream: IO[bytes]) -> Answer | None:
-        size = self._wanted.size
-        data = stream.read(size * size * 3)
-        if len(data) < size * size * 3:
+        shape = packed_shape(self._wanted.inputs)
+        data = stream.read(math.prod(shape))
+        if len(data) < math.prod(shape):
             return None
-        return np.frombuffer(bytearray(data), np.uint8).reshape(size, size, 3)
+        return np.frombuffer(bytearray(data), np.uint8).reshape(shape)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        numbers = (str(self._wanted.size), str(int(self._wanted.mask)))
+        inputs = [[view.normalization, view.side] for view in self._wanted.inputs]
+        wanted = json.dumps([inputs, self._wanted.mask])
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _PATH + _SERVE, json.dumps(sys.path), *numbers],
+            [sys.executable, "-c", _PATH + _SERVE, json.dumps(sys.path), wanted],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # libraries print warnings about files
@@ -221,12 +225,12 @@ class _Asking(Gate):
         yield
 
 
-def serve(size: int, mask: int) -> None:
-    """Runs a reader until its parent closes the pipe."""
+def serve(inputs: Sequence[tuple[str, int]], mask: bool) -> None:
+    """Runs a reader until its parent closes the pipe; the arguments are those of `Wanted`."""
     answers, questions = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print must not reach the pipe
     _bound_memory()
-    wanted = Wanted(size, bool(mask))
+    wanted = Wanted(tuple(InputView(*one) for one in inputs), mask)
     gate = _Asking(questions, answers)
     for line in answers:
         _bound_time()  # for opening too: a header may be endless

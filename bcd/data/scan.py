@@ -72,7 +72,7 @@ class Scan:
     kept: Workspace | None = None
 
 
-def scan_files(paths: Sequence[Path], root: Path, min_size: int, keep: int | None = None) -> Scan:
+def scan_files(paths: Sequence[Path], root: Path, min_size: int, keep: Sequence[int] = ()) -> Scan:
     """Reads each file that is new or has changed; what is known of the others is cached.
 
     A file is unchanged if its bytes have the same sha256. Only if all files together have more than
@@ -84,8 +84,8 @@ def scan_files(paths: Sequence[Path], root: Path, min_size: int, keep: int | Non
         paths: The files.
         root: The data root, which is part of the cache key.
         min_size: Smallest accepted side in pixels.
-        keep: Side in pixels of the resized images that are kept for later steps, together with
-            image statistics and keypoints; None keeps nothing.
+        keep: Sides in pixels, ascending, of the resized images that are kept for later steps,
+            together with image statistics and keypoints; without any nothing is kept.
     """
     key = f"{_VERSION} {min_size} {root}"
     before = CACHE.load(key)
@@ -98,7 +98,7 @@ def scan_files(paths: Sequence[Path], root: Path, min_size: int, keep: int | Non
     if todo:
         new = [(number, paths[i]) for number, i in enumerate(todo)]
         sizes = [stamps[i][0] if stamps[i] else 0 for i in todo]
-        kept = None if keep is None else Workspace.create(len(todo), _parts(keep))
+        kept = Workspace.create(len(todo), _parts(keep)) if keep else None
         for i, fact in zip(todo, _read_all(new, sizes, min_size, kept), strict=True):
             facts[i] = fact
             if kept is not None:
@@ -171,13 +171,10 @@ def _hash(path: Path) -> str:
         return ""
 
 
-def _parts(side: int) -> dict[str, np.dtype[Any]]:
+def _parts(sides: Sequence[int]) -> dict[str, np.dtype[Any]]:
     """What is kept of each image; the pixels come last, as not all of them may fit."""
-    return {
-        image_statistics.PART: image_statistics.ROW,
-        keypoints.PART: keypoints.ROW,
-        pixels_part(side): np.dtype((np.uint8, (side, side, 3))),
-    }
+    parts = {image_statistics.PART: image_statistics.ROW, keypoints.PART: keypoints.ROW}
+    return parts | {pixels_part(n): np.dtype((np.uint8, (n, n, 3))) for n in sides}
 
 
 def _read_all(
@@ -229,13 +226,14 @@ def _read(
 
 def _keep(image: Decoded, length: int, number: int, slots: Slots) -> list[str]:
     """Computes and writes the parts of an image; returns the names of those that were written."""
-    side = slots.parts[list(slots.parts)[-1]].shape[0]
-    fitted = fit(image.pixels, side)
-    usual = fitted if side == image_statistics.SIDE else fit(image.pixels, image_statistics.SIDE)
+    sides = [dtype.shape[0] for dtype in slots.parts.values() if dtype.subdtype is not None]
+    fitted = {side: fit(image.pixels, side) for side in {*sides, image_statistics.SIDE}}
     made = {
-        image_statistics.PART: image_statistics.measure(image, length, usual),
+        image_statistics.PART: image_statistics.measure(
+            image, length, fitted[image_statistics.SIDE]
+        ),
         keypoints.PART: keypoints.keypoint_row(image.pixels),
-        pixels_part(side): fitted,
+        **{pixels_part(side): fitted[side] for side in sides},
     }
     return [part for part, value in made.items() if slots.write(number, part, value)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from bcd.config.input_views import PLAIN_VIEW, parse_views
 from bcd.config.schema import AugmentConfig
 from bcd.data.catalog import Catalog, ImageRecord
-from bcd.data.reading import mask_scale_bar, prepare, read_image, read_verified
+from bcd.data.input_views import Pixels, make_views, pack, prepare_sides, sides_of
+from bcd.data.reading import mask_scale_bar, read_image, read_verified
 from bcd.data.workspace import Workspace, pixels_part
 
 # The image without augmentation, only resized: used for val, test and predict.
@@ -127,9 +130,14 @@ class ViewSource(Source):
 
     @staticmethod
     def collate(samples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
-        """Stacks samples into images (N, 3, size, size) uint8, channels last, and labels (N,)."""
-        pixels = torch.stack([sample[0] for sample in samples]).permute(0, 3, 1, 2)
-        return pixels, torch.tensor([sample[1] for sample in samples])
+        """Stacks samples into inputs and labels (N,).
+
+        Inputs are images (N, 3, size, size) uint8, channels last, or the bytes (N, all views) of
+        several input views.
+        """
+        pixels = torch.stack([sample[0] for sample in samples])
+        inputs = pixels.permute(0, 3, 1, 2) if pixels.ndim == 4 else pixels
+        return inputs, torch.tensor([sample[1] for sample in samples])
 
 
 class ImageViews(ViewSource):
@@ -138,10 +146,14 @@ class ImageViews(ViewSource):
     Args:
         root: Folder that the images' paths are relative to.
         images: The images; a key's index refers to them.
-        size: Side of the result in pixels.
+        size: Side in pixels of the input views that name none.
         augmenter: Makes the views.
         mask: Whether the corner with the scale bar is covered.
         kept: Resized images that the scan kept; they are not decoded again.
+        views: As `model.views`.
+
+    Attributes:
+        inputs: The input views, of which every sample has all.
     """
 
     def __init__(
@@ -152,25 +164,33 @@ class ImageViews(ViewSource):
         augmenter: Augmenter,
         mask: bool = False,
         kept: Workspace | None = None,
+        views: Sequence[str] = (PLAIN_VIEW,),
     ) -> None:
         self.root = root
         self.images = images
-        self.size = size
+        self.inputs = parse_views(views, size)
         self.augmenter = augmenter
         self.mask = mask
         self.kept = kept
         self.most_pixels = max((p.width * p.height for p in images), default=0)
 
     @classmethod
-    def of(cls, catalog: Catalog, size: int, augmenter: Augmenter, mask: bool) -> ImageViews:
+    def of(
+        cls,
+        catalog: Catalog,
+        size: int,
+        augmenter: Augmenter,
+        mask: bool,
+        views: Sequence[str] = (PLAIN_VIEW,),
+    ) -> ImageViews:
         """The images of a catalog, with what its scan kept."""
-        return cls(catalog.root, catalog.images, size, augmenter, mask, catalog.kept)
+        return cls(catalog.root, catalog.images, size, augmenter, mask, catalog.kept, views)
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def pixels(self, index: int, verify: bool = False) -> NDArray[np.uint8]:
-        """The decoded, resized image, shape (size, size, 3), RGB.
+    def resized(self, index: int, verify: bool = False) -> dict[int, Pixels]:
+        """The decoded image by side: resized to each (side, side, 3) that the views need, RGB.
 
         Args:
             index: Of the image.
@@ -182,21 +202,30 @@ class ImageViews(ViewSource):
         """
         image = self.images[index]
         path = self.root / image.path
-        if self.kept is not None:
-            fitted = self.kept.get(path, image.sha256, pixels_part(self.size))
-            if fitted is not None:
-                return mask_scale_bar(fitted) if self.mask else fitted
+        found = self._kept(path, image.sha256)
+        if found is not None:
+            return found
         pixels = read_verified(path, image.sha256).pixels if verify else read_image(path)
-        return prepare(pixels, self.size, self.mask)
+        return prepare_sides(pixels, self.inputs, self.mask)
 
-    def view(self, pixels: NDArray[np.uint8], key: Key) -> NDArray[np.uint8]:
-        """A view of the array that `pixels` returned."""
-        return self.augmenter(pixels, self.images[key[0]].sha256, key[1])
+    def _kept(self, path: Path, sha256: str) -> dict[int, Pixels] | None:
+        """What `resized` returns, as far as the scan kept every side."""
+        if self.kept is None:
+            return None
+        found = {}
+        for side in sides_of(self.inputs):
+            fitted = self.kept.get(path, sha256, pixels_part(side))
+            if fitted is None:
+                return None
+            found[side] = mask_scale_bar(fitted) if self.mask else fitted
+        return found
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
-        """Pixels of a view, uint8 (size, size, 3), and the label."""
-        view = self.view(self.pixels(key[0]), key)
-        return torch.from_numpy(np.ascontiguousarray(view)), self.images[key[0]].label
+        """Pixels of a view, uint8, and the label: what `pack` makes of the input views."""
+        image = self.images[key[0]]
+        augment = partial(self.augmenter, sha256=image.sha256, view=key[1])
+        parts = make_views(self.resized(key[0]), self.inputs, augment)
+        return torch.from_numpy(np.ascontiguousarray(pack(parts))), image.label
 
     def __getstate__(self) -> dict[str, Any]:
         """Other processes than forked ones have no access to the workspace."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import cv2
@@ -20,6 +21,7 @@ from torch import nn
 from bcd.config.schema import FeaturesConfig, ModelConfig
 from bcd.console import track
 from bcd.data.catalog import Catalog
+from bcd.data.input_views import make_views, pack, unpack
 from bcd.data.loading import make_loader
 from bcd.data.views import PLAIN, ImageViews
 from bcd.errors import BcdError
@@ -78,7 +80,7 @@ def brief_robustness(
         for i in np.linspace(0, len(indices) - 1, min(_BRIEF_IMAGES, len(indices))).astype(int)
     ]
     augmenter = CorruptionAugmenter(_BRIEF)
-    source = ImageViews.of(catalog, model.input_size, augmenter, mask)
+    source = ImageViews.of(catalog, model.input_size, augmenter, mask, model.views)
     versions = (PLAIN, *range(len(_BRIEF)))
     # Caching activations in front of trained blocks would cost more storage than it saves time.
     pooled = replace(features, bank=features.bank and network.prefix.pooled)
@@ -124,23 +126,27 @@ def evaluate_suite(
     blocks = nn.Sequential(*network.prefix.blocks, *network.trunk)
     mean, std = (network.prefix.get_buffer(n).flatten().tolist() for n in ("mean", "std"))
     frozen = FrozenPrefix(blocks, True, mean, std)
-    compute_engine = with_engine(
-        engine, device, lambda n: make_engine(n, frozen, source.size, device)
+    sides = [view.side for view in source.inputs]
+    engines = with_engine(
+        engine, device, lambda n: {s: make_engine(n, frozen, s, device) for s in {*sides}}
     )
+    any_engine = engines[sides[0]]
     head = network.head.cpu().eval()
 
     @torch.inference_mode()
     def forward(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits, with the out-of-distribution score in the last column."""
-        features = compute_engine.forward(images)
+        parts = unpack(images, sides) if len(sides) > 1 else [images]
+        made = [engines[n].forward(part) for n, part in zip(sides, parts, strict=True)]
+        features = np.concatenate(made, axis=1)
         logits = head(torch.from_numpy(features)).numpy()
         score = policy.ood_score(features)[:, None]
         return np.concatenate([logits, score], axis=1, dtype=np.float32)
 
     corrupted = CorruptedViews(source, indices, suite)
-    batch = max(compute_engine.batch, 8)
+    batch = max(any_engine.batch, 8)
     values, labels = run_corruptions(
-        corrupted, forward, compute_engine.threads, batch, "Corrupted images"
+        corrupted, forward, any_engine.threads, batch, "Corrupted images"
     )
     if not np.isfinite(values).all():
         raise BcdError("outputs for corrupted images are not finite: the weights are unusable")
@@ -175,11 +181,22 @@ class CorruptedViews:
         return len(self._indices)
 
     def __getitem__(self, number: int) -> tuple[Pixels, int]:
-        """All versions of an image, uint8 (versions, size, size, 3), and its label."""
+        """All versions of an image, uint8 (versions, size, size, 3), and its label.
+
+        With several input views, (versions, bytes of all views). Each size is corrupted before it
+        is normalized; lengths are in its own pixels.
+        """
         index = self._indices[number]
-        image, pixels = self._views.images[index], self._views.pixels(index)
-        made = [pixels, *(corruption.apply(pixels, image.sha256) for corruption in self._suite)]
-        return np.stack(made), image.label
+        image, resized = self._views.images[index], self._views.resized(index)
+        made = [make_views(resized, self._views.inputs)]
+        for corruption in self._suite:
+            change = partial(_corrupted, corruption, image.sha256)
+            made.append(make_views(resized, self._views.inputs, change))
+        return np.stack([pack(parts) for parts in made]), image.label
+
+
+def _corrupted(corruption: Corruption, sha256: str, pixels: Pixels) -> Pixels:
+    return corruption.apply(pixels, sha256)
 
 
 def run_corruptions(
@@ -193,8 +210,8 @@ def run_corruptions(
 
     Args:
         source: The images and corruptions.
-        forward: Maps inputs uint8 (N, size, size, 3) to outputs (N, k), such as logits; called
-            from `threads` threads in parallel, as an engine allows.
+        forward: Maps inputs uint8 of the source to outputs (N, k), such as logits; called from
+            `threads` threads in parallel, as an engine allows.
         threads: Number of images in parallel; with several, each call has one thread of torch.
         batch: Largest number of inputs per call.
         description: Text beside the progress bar; no bar if empty.

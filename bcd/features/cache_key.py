@@ -13,7 +13,9 @@ from typing import Any
 
 from hydra.utils import get_object
 
+from bcd.config.input_views import InputView
 from bcd.config.schema import AugmentConfig, ModelConfig
+from bcd.data.input_views import definition
 from bcd.errors import BcdError
 from bcd.models.network import FrozenPrefix
 
@@ -72,6 +74,14 @@ def plain_key(
             "versions": {name: version(name) for name in packages},
         }
     )
+
+
+def input_key(plain: CacheKey, view: InputView) -> CacheKey:
+    """Cache key for one input view; that of the plain one is the same in every set of views."""
+    facts = {**plain.facts, "input_size": view.side}
+    if not view.is_plain:
+        facts["input_view"] = definition(view)
+    return CacheKey(facts)
 
 
 def view_key(plain: CacheKey, augment: AugmentConfig, seed: int) -> CacheKey:

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bcd.config.input_views import InputView
 from bcd.config.schema import FeaturesConfig, ModelConfig
 from bcd.console import say
 from bcd.data.catalog import ImageRecord
+from bcd.data.input_views import sides_of
 from bcd.data.views import PLAIN, ImageViews, Key, ViewSource
 from bcd.errors import BcdError
 from bcd.features.bank import Bank, Rows
-from bcd.features.cache_key import CacheKey, plain_key, view_key
+from bcd.features.cache_key import CacheKey, input_key, plain_key, view_key
 from bcd.features.engines import engine_label, make_engine, with_engine
 from bcd.features.extract import Extractor, Work
 from bcd.models.network import SmearNetwork
@@ -35,14 +37,14 @@ class BankedViews(ViewSource):
 
     Args:
         images: A key's index counts in them.
-        plain: Rows of the unaugmented images; None if none is requested.
-        drawn: Rows of random views; None if there is no augmentation.
+        plain: For each input view, rows of the unaugmented images; empty if none is requested.
+        drawn: For each input view, rows of random views; empty if there is no augmentation.
     """
 
     wants_workers = False
 
     def __init__(
-        self, images: Sequence[ImageRecord], plain: Rows | None, drawn: Rows | None
+        self, images: Sequence[ImageRecord], plain: Sequence[Rows], drawn: Sequence[Rows]
     ) -> None:
         self._labels = [image.label for image in images]
         self._plain = plain
@@ -55,10 +57,10 @@ class BankedViews(ViewSource):
         """Features of a view, float32 of the prefix's output shape, and the label."""
         index, view = key
         rows = self._drawn
-        if view == PLAIN or rows is None:
+        if view == PLAIN or not rows:
             rows, view = self._plain, PLAIN
-        assert rows is not None
-        features = rows.get(index, view).astype(np.float32, copy=False)
+        parts = [one.get(index, view).astype(np.float32, copy=False) for one in rows]
+        features = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return torch.from_numpy(features), self._labels[index]
 
     @staticmethod
@@ -115,8 +117,10 @@ def cached_source(
 
 @dataclass(frozen=True)
 class _Order:
-    """What is requested of one bank."""
+    """What is requested of one bank, for an input view; augmented if it is of random views."""
 
+    input_view: InputView
+    drawn: bool
     cache_key: CacheKey
     bank: Bank
     indices: tuple[int, ...]
@@ -129,7 +133,7 @@ class _Order:
             first.setdefault(images[index].sha256, index)
         lacking = self.bank.missing(list(first), self.views)
         return [
-            Work(self.bank, tuple(first[name] for name in names), views)
+            Work(self.bank, tuple(first[name] for name in names), views, self.input_view)
             for views, names in lacking.items()
         ]
 
@@ -145,13 +149,14 @@ def _fill(
 ) -> BankedViews:
     prefix = network.prefix
     plain = plain_key(model, prefix, engine_label(engine, device), cfg.dtype, source.mask)
-    orders = _orders(plain, source, needs)
+    orders = [order for view in source.inputs for order in _orders(plain, view, source, needs)]
     images = source.images
     for order in orders:
         order.bank.load()
-    if any(order.works(images) for order in orders):
+    lacking = sides_of([order.input_view for order in orders if order.works(images)])
+    if lacking:
         # Before a bank is created: not every engine can run every network.
-        made = make_engine(engine, prefix, source.size, device)
+        made = {side: make_engine(engine, prefix, side, device) for side in lacking}
         with contextlib.ExitStack() as stack:
             # In the same order in all processes, so that no two wait for each other.
             for order in sorted(orders, key=lambda order: order.cache_key.key):
@@ -161,23 +166,27 @@ def _fill(
             if works:
                 Extractor(source, made, cfg.dtype).run(works)
     names = [image.sha256 for image in images]
-    rows = {order.cache_key == plain: Rows(order.bank, names, order.views) for order in orders}
-    return BankedViews(images, rows.get(True), rows.get(False))
+    rows = [(order.drawn, Rows(order.bank, names, order.views)) for order in orders]
+    plain_rows, drawn_rows = ([r for drawn, r in rows if drawn == of] for of in (False, True))
+    return BankedViews(images, plain_rows, drawn_rows)
 
 
-def _orders(plain: CacheKey, source: ImageViews, needs: Sequence[Need]) -> list[_Order]:
-    """One order per bank: one for unaugmented images, one for random views."""
+def _orders(
+    plain: CacheKey, view: InputView, source: ImageViews, needs: Sequence[Need]
+) -> list[_Order]:
+    """One order per bank of an input view: one for unaugmented images, one for random views."""
+    own = input_key(plain, view)
     changes = source.augmenter.changes
     drawn = [need for need in needs if changes and tuple(need.views) != (PLAIN,)]
     as_is = sorted({i for need in needs if need not in drawn for i in need.indices})
     orders = []
     if drawn:
-        cache_key = view_key(plain, source.augmenter.cfg, source.augmenter.seed)
+        cache_key = view_key(own, source.augmenter.cfg, source.augmenter.seed)
         indices = sorted({i for need in drawn for i in need.indices})
-        views = sorted({v for need in drawn for v in need.views})
-        orders.append(_Order(cache_key, Bank.of(cache_key), tuple(indices), tuple(views)))
+        views = tuple(sorted({v for need in drawn for v in need.views}))
+        orders.append(_Order(view, True, cache_key, Bank.of(cache_key), tuple(indices), views))
     if as_is:
-        orders.append(_Order(plain, Bank.of(plain), tuple(as_is), (PLAIN,)))
+        orders.append(_Order(view, False, own, Bank.of(own), tuple(as_is), (PLAIN,)))
     return orders
 
 

@@ -91,7 +91,7 @@ def with_engine(asked: str, device: torch.device, use: Callable[[str], T]) -> T:
 
 
 def make_engine(name: str, prefix: FrozenPrefix, size: int, device: torch.device) -> Engine:
-    """Makes an engine that runs a copy of the prefix.
+    """Makes an engine that runs a copy of the prefix on images of one input view.
 
     Args:
         name: As `choose_engine` returned it.
@@ -119,6 +119,7 @@ class _Extractor(nn.Module):
     def __init__(self, prefix: FrozenPrefix) -> None:
         super().__init__()
         self.prefix = copy.deepcopy(prefix)
+        self.prefix.sides = ()
         self.prefix.skipped = False
         fold_batchnorm(self.prefix.blocks)
 

@@ -7,16 +7,19 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bcd.config.input_views import InputView
 from bcd.console import say, track
+from bcd.data.input_views import Pixels, make_views
 from bcd.data.views import Augmenter, ImageViews
 from bcd.errors import BcdError
 from bcd.features.bank import Bank
@@ -35,11 +38,13 @@ class Work:
         bank: Where they are written; locked by this process.
         indices: Of the images, in the catalog.
         views: Of each image.
+        input_view: The input view whose features the bank holds.
     """
 
     bank: Bank
     indices: tuple[int, ...]
     views: tuple[int, ...]
+    input_view: InputView
 
     @property
     def rows(self) -> int:
@@ -52,13 +57,14 @@ class Extractor:
 
     Args:
         source: Decodes images and draws views.
-        engine: Runs the prefix.
+        engines: Run the prefix, by the side of its input; alike but for that.
         dtype: Of what is stored, float32 or float16.
     """
 
-    def __init__(self, source: ImageViews, engine: Engine, dtype: str) -> None:
+    def __init__(self, source: ImageViews, engines: Mapping[int, Engine], dtype: str) -> None:
         self._source = source
-        self._engine = engine
+        self._engines = engines
+        self._engine = next(iter(engines.values()))
         self._dtype = np.dtype(dtype)
         self._own = threading.local()
 
@@ -74,7 +80,7 @@ class Extractor:
         self._source.augmenter.check()
         total = sum(work.rows for work in works)
         row_bytes = self._announce(works, total)
-        jobs = [job for work in works for job in self._jobs(work, row_bytes)]
+        jobs = [job for group in _alike(works) for job in self._jobs(group, row_bytes)]
         threads, of_torch = self._engine.threads, torch.get_num_threads()
         with ThreadPoolExecutor(threads, "features", initializer=self._start_thread) as pool:
             try:
@@ -92,14 +98,15 @@ class Extractor:
 
     def _announce(self, works: Sequence[Work], total: int) -> int:
         """Reports the amount of data and the expected time; returns the bytes of a feature."""
-        probe = next(work for work in works if work.rows)
+        probe = next(group for group in _alike(works) if group[0].rows)
         self._own.augmenter = copy.copy(self._source.augmenter)
-        some = probe.indices[:4]
-        self._compute(some, probe.views)
+        some = probe[0].indices[:4]
+        self._compute(some, probe)
         started = time.perf_counter()
-        features = self._compute(some, probe.views)
-        seconds = (time.perf_counter() - started) / (len(some) * len(probe.views)) * total
-        row_bytes = int(features[0, 0].nbytes)
+        features = self._compute(some, probe)
+        rows = len(some) * len(probe[0].views) * len(probe)
+        seconds = (time.perf_counter() - started) / rows * total
+        row_bytes = int(features[0][0, 0].nbytes)
         folder = works[0].bank.folder
         images = len({index for work in works for index in work.indices})
         say(
@@ -112,57 +119,47 @@ class Extractor:
             raise _disk_full(folder.parent, f"{free / 1e6:.0f} MB free")
         return row_bytes
 
-    def _jobs(self, work: Work, row_bytes: int) -> Iterator[_Job]:
-        per_image = row_bytes * len(work.views)
-        size = max(1, min(_SHARD_IMAGES, _SHARD_BYTES // per_image))
-        for start in range(0, len(work.indices), size):
-            shard = _Filling(work, work.indices[start : start + size])
-            for first in range(0, len(shard.indices), self._engine.batch):
-                yield _Job(shard, first, shard.indices[first : first + self._engine.batch])
+    def _jobs(self, works: Sequence[Work], row_bytes: int) -> Iterator[_Job]:
+        """Jobs for works of the same images: an image is decoded once for all its input views."""
+        indices, batch = works[0].indices, self._engine.batch
+        size = max(1, min(_SHARD_IMAGES, _SHARD_BYTES // (row_bytes * len(works[0].views))))
+        for start in range(0, len(indices), size):
+            part = indices[start : start + size]
+            shards = [_Filling(work, part) for work in works]
+            for first in range(0, len(part), batch):
+                yield _Job(shards, first, part[first : first + batch])
 
     def _in_order(
         self, pool: ThreadPoolExecutor, jobs: Sequence[_Job]
-    ) -> Iterator[tuple[_Job, NDArray[Any]]]:
+    ) -> Iterator[tuple[_Job, list[NDArray[Any]]]]:
         """Runs jobs slightly ahead of their consumer, and yields results in order."""
-        ahead: deque[tuple[_Job, Future[NDArray[Any]]]] = deque()
+        ahead: deque[tuple[_Job, Future[list[NDArray[Any]]]]] = deque()
         for job in jobs:
-            ahead.append((job, pool.submit(self._compute, job.indices, job.shard.work.views)))
+            ahead.append((job, pool.submit(self._compute, job.indices, job.works)))
             if len(ahead) > 2 * self._engine.threads:
                 first, future = ahead.popleft()
                 yield first, future.result()
         for first, future in ahead:
             yield first, future.result()
 
-    def _compute(self, indices: Sequence[int], views: Sequence[int]) -> NDArray[Any]:
-        """Features of images in views, shape (images, views, ...), in full batches."""
-        size, batch = self._source.size, self._engine.batch
-        buffer = np.empty((batch, size, size, 3), np.uint8)
-        outputs: list[NDArray[np.float32]] = []
-        places: list[int] = []  # output of each view
-        filled = count = 0
+    def _compute(self, indices: Sequence[int], works: Sequence[Work]) -> list[NDArray[Any]]:
+        """Features of images, for each work an array (images, views, ...)."""
+        views, inputs = works[0].views, [work.input_view for work in works]
+        batches = [_Batches(self._engines[one.side], one.side) for one in inputs]
         for index in indices:
             # Equal views, an eighth of them with the paper's transforms, run once.
-            drawn: dict[bytes, int] = {}
-            for pixels in self._draw(index, views):
-                places.append(drawn.setdefault(pixels.tobytes(), count))
-                if places[-1] < count:
-                    continue
-                buffer[filled] = pixels
-                filled, count = filled + 1, count + 1
-                if filled == batch:
-                    outputs.append(self._engine.forward(buffer))
-                    filled = 0
-        if filled:
-            outputs.append(self._engine.forward(buffer[:filled]))
-        features = self._stored(np.concatenate(outputs))[places]
-        return features.reshape(len(indices), len(views), *features.shape[1:])
+            drawn: list[dict[bytes, int]] = [{} for _ in works]
+            resized = self._source.resized(index, verify=True)
+            for view in views:
+                parts = make_views(resized, inputs, self._augment(index, view))
+                for batch, known, pixels in zip(batches, drawn, parts, strict=True):
+                    batch.add(pixels, known)
+        found = [self._stored(batch.features()) for batch in batches]
+        return [f.reshape(len(indices), len(views), *f.shape[1:]) for f in found]
 
-    def _draw(self, index: int, views: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-        image = self._source.images[index]
+    def _augment(self, index: int, view: int) -> Callable[[Pixels], Pixels]:
         augmenter: Augmenter = self._own.augmenter
-        pixels = self._source.pixels(index, verify=True)
-        for view in views:
-            yield augmenter(pixels, image.sha256, view)
+        return partial(augmenter, sha256=self._source.images[index].sha256, view=view)
 
     def _stored(self, features: NDArray[np.float32]) -> NDArray[Any]:
         with np.errstate(over="ignore"):
@@ -172,8 +169,11 @@ class Extractor:
             raise BcdError(f"the frozen network gives numbers beyond {self._dtype}: set {wider}")
         return stored
 
-    def _keep(self, job: _Job, features: NDArray[Any]) -> None:
-        shard = job.shard
+    def _keep(self, job: _Job, features: Sequence[NDArray[Any]]) -> None:
+        for shard, part in zip(job.shards, features, strict=True):
+            self._fill(shard, job, part)
+
+    def _fill(self, shard: _Filling, job: _Job, features: NDArray[Any]) -> None:
         if shard.features is None:
             shape = (len(shard.indices), *features.shape[1:])
             shard.features = np.empty(shape, self._dtype)
@@ -189,6 +189,50 @@ class Extractor:
         shard.features = None
 
 
+class _Batches:
+    """Runs an engine on views in full batches, each different view of an image once.
+
+    Args:
+        engine: Runs the prefix.
+        side: Of its images, in pixels.
+    """
+
+    def __init__(self, engine: Engine, side: int) -> None:
+        self._engine = engine
+        self._buffer = np.empty((engine.batch, side, side, 3), np.uint8)
+        self._outputs: list[NDArray[np.float32]] = []
+        self._places: list[int] = []  # output of each view
+        self._filled = self._count = 0
+
+    def add(self, pixels: Pixels, known: dict[bytes, int]) -> None:
+        """Adds a view; `known` has the outputs of the image's views so far."""
+        self._places.append(known.setdefault(pixels.tobytes(), self._count))
+        if self._places[-1] < self._count:
+            return
+        self._buffer[self._filled] = pixels
+        self._filled, self._count = self._filled + 1, self._count + 1
+        if self._filled == len(self._buffer):
+            self._run()
+
+    def features(self) -> NDArray[np.float32]:
+        """The features of all views that were added, in order."""
+        if self._filled:
+            self._run()
+        return np.concatenate(self._outputs)[self._places]
+
+    def _run(self) -> None:
+        self._outputs.append(self._engine.forward(self._buffer[: self._filled]))
+        self._filled = 0
+
+
+def _alike(works: Sequence[Work]) -> list[list[Work]]:
+    """Works by the images and views that are missing."""
+    groups: dict[tuple[tuple[int, ...], tuple[int, ...]], list[Work]] = {}
+    for work in works:
+        groups.setdefault((work.indices, work.views), []).append(work)
+    return list(groups.values())
+
+
 @dataclass
 class _Filling:
     """A shard while it is being filled."""
@@ -200,15 +244,21 @@ class _Filling:
 
 @dataclass(frozen=True)
 class _Job:
-    """A few images of a shard, starting with number `first`."""
+    """A few images of shards of several works, starting with number `first`."""
 
-    shard: _Filling
+    shards: Sequence[_Filling]
     first: int
     indices: tuple[int, ...]
 
     @property
+    def works(self) -> list[Work]:
+        """What is computed of these images."""
+        return [shard.work for shard in self.shards]
+
+    @property
     def rows(self) -> int:
-        return len(self.indices) * len(self.shard.work.views)
+        """Number of features."""
+        return sum(len(self.indices) * len(work.views) for work in self.works)
 
 
 def _disk_full(folder: object, reason: str) -> BcdError:

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from bcd.config.head import HeadConfig
+from bcd.config.input_views import InputView
 from bcd.config.schema import ModelConfig
+from bcd.data.input_views import definition, sides_of
 from bcd.data.splits.split import sha256_of
 from bcd.errors import BcdError
 from bcd.evaluation.calibration import check_priors
@@ -34,7 +36,8 @@ class Card:
     Attributes:
         classes: Class names; index i of the output is `classes[i]`.
         benign: Index of the class that is not cancer, None where there is none.
-        input_size: Height and width of the images in pixels.
+        input_size: Height and width in pixels of the input views that name none.
+        views: Definition of each input view: its normalization with constants, and its side.
         mean: Per channel, for values between 0 and 1; RGB.
         std: Per channel.
         interpolation: How images are resized.
@@ -57,6 +60,7 @@ class Card:
     classes: list[str]
     benign: int | None
     input_size: int
+    views: list[dict[str, Any]]
     data_root: str
     split: dict[str, list[str]]
     fingerprint: str
@@ -75,6 +79,21 @@ class Card:
     def sha256s(self, *subsets: str) -> set[str]:
         """sha256 of the images of some subsets; of all subsets where none is given."""
         return {sha256_of(one) for name in subsets or self.split for one in self.split[name]}
+
+    @property
+    def view_names(self) -> list[str]:
+        """The input views as `model.views` lists them."""
+        return [f"{view['normalization']}@{view['side']}" for view in self.views]
+
+    @property
+    def input_views(self) -> tuple[InputView, ...]:
+        """The input views, whose features the head takes in this order."""
+        return tuple(InputView(view["normalization"], view["side"]) for view in self.views)
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The sides in pixels to which images are resized, ascending."""
+        return sides_of(self.input_views)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as the checkpoint stores it."""
@@ -100,6 +119,17 @@ def write_policy(file: Path, content: dict[str, Any], policy: dict[str, Any]) ->
     save_content(content, file)
 
 
+def _check_views(card: Card, model: ModelConfig, file: Path) -> None:
+    """Refuses input views that this version makes with other constants."""
+    now = [definition(view) for view in model.input_views()]
+    for name, recorded, own in zip(model.views, card.views, now, strict=True):
+        if recorded != own:
+            raise BcdError(
+                f"ckpt={file}: its view {name} was made as {recorded}, but this version makes it "
+                f"as {own}: use the version it was trained with, or train again"
+            )
+
+
 def load_checkpoint(file: Path, uncalibrated: bool = False) -> tuple[SmearNetwork, Card]:
     """Loads a network in eval mode and its card; runs no code from the file.
 
@@ -122,6 +152,7 @@ def load_checkpoint(file: Path, uncalibrated: bool = False) -> tuple[SmearNetwor
     try:
         card = Card(**{f.name: values[f.name] for f in fields(Card)})
         model = ModelConfig(**card.config["model"])
+        _check_views(card, model, file)
         backbone = replace(empty_backbone(model), mean=tuple(card.mean), std=tuple(card.std))
         head = HeadConfig(**card.config["head"])
         network = SmearNetwork(backbone, len(card.classes), model, head)

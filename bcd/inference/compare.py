@@ -42,7 +42,7 @@ def compare_checkpoints(cfg: CompareConfig) -> Comparison:
     (network_a, a), (network_b, b) = (load_checkpoint(file, cfg.uncalibrated) for file in files)
     _check_classes(a, b)
     first, second = (cfg.of(ckpt) for ckpt in cfg.ckpts)
-    catalog = load_catalog(data_config(first, a), a.classes, a.input_size)
+    catalog = load_catalog(data_config(first, a), a.classes, a.sides)
     indices = _choose(catalog, a, b, cfg.subset or ("test" if cfg.data.root is None else "all"))
     for name, card in (("a", a), ("b", b)):
         _warn_of_trained(name, count_trained(catalog, card, indices), len(indices))

@@ -84,7 +84,7 @@ def _groups(catalog: Catalog, card: Card, indices: Sequence[int]) -> list[str]:
 
 def _images(catalog: Catalog, card: Card) -> ImageViews:
     augmenter = Augmenter(with_defaults(AugmentConfig), 0)
-    return ImageViews.of(catalog, card.input_size, augmenter, card.mask_scale_bar)
+    return ImageViews.of(catalog, card.input_size, augmenter, card.mask_scale_bar, card.view_names)
 
 
 def _is_own(cfg: EvalConfig, card: Card) -> bool:
@@ -163,7 +163,7 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     started = time.time()
     checkpoint = find_checkpoint(cfg.ckpt)
     network, card = load_checkpoint(checkpoint, cfg.uncalibrated)
-    catalog = load_catalog(data_config(cfg, card), card.classes, card.input_size)
+    catalog = load_catalog(data_config(cfg, card), card.classes, card.sides)
     subset = cfg.subset or ("test" if _is_own(cfg, card) else "all")
     indices = _choose(catalog, card, subset)
     _warn_of_trained(catalog, card, indices, subset)

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from bcd.config.compose import read_defaults
 from bcd.data.load import expand_inputs
 from bcd.data.sandbox import Answer, Wanted, read_all
+from bcd.data.views import ViewSource
 from bcd.evaluation.collect import choose_device
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.predictions import Prediction, prediction_record
@@ -92,7 +92,7 @@ class Predictor:
             batch_size: Number of images at a time.
             num_workers: As in `predict`.
         """
-        wanted = Wanted(self.card.input_size, self.card.mask_scale_bar)
+        wanted = Wanted(self.card.input_views, self.card.mask_scale_bar)
         answers = zip(files, read_all(files, wanted, num_workers), strict=True)
         while batch := list(itertools.islice(answers, batch_size)):
             yield self._predict(batch)
@@ -102,8 +102,8 @@ class Predictor:
         readable = [(path, answer) for path, answer in batch if not isinstance(answer, str)]
         made: Iterator[Prediction] = iter(())
         if readable:
-            pixels = torch.from_numpy(np.stack([answer for _, answer in readable]))
-            features = self.network.embed(pixels.permute(0, 3, 1, 2).to(self.device))
+            inputs, _ = ViewSource.collate([(torch.from_numpy(a), 0) for _, a in readable])
+            features = self.network.embed(inputs.to(self.device))
             logits = self.network.head(features).float().cpu().numpy()
             decisions = policy.answer(logits, features.float().cpu().numpy())
             made = (decisions.prediction(i, str(path)) for i, (path, _) in enumerate(readable))

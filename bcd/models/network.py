@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bcd.config.compose import with_defaults
 from bcd.config.head import HeadConfig
 from bcd.config.schema import ModelConfig
+from bcd.data.input_views import unpack
 from bcd.errors import ConfigError
 from bcd.models.backbones.blocks import pool
 from bcd.models.backbones.build import Backbone
@@ -28,19 +29,26 @@ class FrozenPrefix(nn.Module):
         pooled: Whether to pool the output of the last block, as where no block is trained.
         mean: Per channel, for values between 0 and 1.
         std: Per channel.
+        sides: Height and width in pixels of each input view, if there are several.
 
     Attributes:
         skipped: Set while its inputs are cached outputs; it returns them unchanged.
     """
 
     def __init__(
-        self, blocks: nn.Sequential, pooled: bool, mean: Sequence[float], std: Sequence[float]
+        self,
+        blocks: nn.Sequential,
+        pooled: bool,
+        mean: Sequence[float],
+        std: Sequence[float],
+        sides: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.blocks = blocks
         self.pooled = pooled
+        self.sides = tuple(sides)
         self.skipped = False
         self.requires_grad_(False)
         self.train(False)
@@ -53,10 +61,18 @@ class FrozenPrefix(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps images uint8 (N, 3, H, W) to activations, (N, C) if pooled.
 
-        Activations are maps (N, C, h, w), or tokens (N, T, C) within a transformer.
+        Activations are maps (N, C, h, w), or tokens (N, T, C) within a transformer. Several input
+        views come as bytes (N, all views), each goes through the blocks, and their vectors are
+        concatenated: (N, views * C).
         """
         if self.skipped:
             return x
+        if len(self.sides) <= 1:
+            return self._activations(x)
+        parts = unpack(x, self.sides)
+        return torch.cat([self._activations(part.permute(0, 3, 1, 2)) for part in parts], 1)
+
+    def _activations(self, x: Tensor) -> Tensor:
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         x = (x.to(mean.dtype) - 255 * mean) / (255 * std)
         x = self.blocks(x)
@@ -91,10 +107,12 @@ class SmearNetwork(nn.Module):
                 f"model.unfreeze={trained}: {cfg.title} has {len(blocks)} blocks (or set all)"
             )
         cut = len(blocks) - trained
-        self.prefix = FrozenPrefix(blocks[:cut], not trained, backbone.mean, backbone.std)
+        sides = [view.side for view in cfg.input_views()]
+        self.prefix = FrozenPrefix(blocks[:cut], not trained, backbone.mean, backbone.std, sides)
         self.trunk = blocks[cut:]
         self.dropout = GlobalDropout(cfg.dropout)
-        self.head = make_head(backbone.features, classes, head or with_defaults(HeadConfig))
+        features = len(sides) * backbone.features
+        self.head = make_head(features, classes, head or with_defaults(HeadConfig))
         self._trains_norms = cfg.batchnorm == "trained"
         self.to(memory_format=torch.channels_last)
 

@@ -18,6 +18,7 @@ from bcd.config.check import command_line, instantiate
 from bcd.config.training import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.datamodule import SmearDataModule
+from bcd.data.input_views import definition, sides_of
 from bcd.data.load import load_catalog
 from bcd.data.quality.profile import DataProfile, profile_images
 from bcd.data.splits.split import Split, make_split
@@ -66,7 +67,7 @@ def make_run(cfg: TrainConfig) -> Run:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     check_backbone(cfg.model)  # before minutes are spent on reading images
     sources = weights_sources(cfg.model)
-    catalog = load_catalog(cfg.data, keep=cfg.model.input_size)
+    catalog = load_catalog(cfg.data, keep=sides_of(cfg.model.input_views()))
     profile = profile_images(catalog)
     split = make_split(catalog, cfg.split, profile)
     warnings = setting_warnings(cfg, catalog, command_line())
@@ -84,6 +85,7 @@ def make_datamodule(run: Run) -> SmearDataModule:
         cfg.augment,
         cfg.model.input_size,
         cfg.seed,
+        cfg.model.views,
         catalog=run.catalog,
         subsets=run.split,
     )
@@ -184,6 +186,7 @@ def _card(run: Run) -> Card:
         classes=list(catalog.classes),
         benign=catalog.benign,
         input_size=cfg.model.input_size,
+        views=[definition(view) for view in cfg.model.input_views()],
         data_root=str(typed_path(cfg.data.root).absolute()),
         split=split.hashes(catalog),
         fingerprint=catalog.fingerprint(split.indices("all")),

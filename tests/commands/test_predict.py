@@ -259,7 +259,7 @@ def test_probabilities_are_those_of_logits_divided_by_the_temperature(
     predictor = Predictor(trained / "run", device="cpu")
     card = predictor.card
     files = sorted(unknown.glob("*.png"))
-    wanted = Wanted(card.input_size, card.mask_scale_bar)
+    wanted = Wanted(card.input_views, card.mask_scale_bar)
     read = [torch.from_numpy(np.asarray(wanted.read(file))) for file in files]
     pixels = torch.stack(read)
     logits = predictor.network(pixels.permute(0, 3, 1, 2)).detach()

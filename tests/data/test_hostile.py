@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bcd.config.input_views import InputView
 from bcd.data import sandbox as readers
 from bcd.data.files import Gate, ImageError, UnreadableError, read_bytes
 from bcd.data.loading import make_loader
@@ -25,6 +26,8 @@ from bcd.training.run import train
 from tests.helpers import fuzzing
 from tests.helpers.harness import ROOT, SMALL, train_config
 from tests.helpers.noise import noise, write_image
+
+PLAIN_32 = (InputView("plain", 32),)
 
 posix = pytest.mark.skipif(os.name != "posix", reason="pipes, sockets and devices of POSIX")
 
@@ -144,7 +147,7 @@ def test_a_decoder_that_crashes_hangs_or_eats_costs_its_own_file_only(
     (tmp_path / "bad.py").write_text(_BAD)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(readers, "_SERVE", "import bad; " + readers._SERVE)
-    wanted = Wanted(32, False)
+    wanted = Wanted(PLAIN_32, False)
     monkeypatch.setattr(readers, "_STARTING_SECONDS", 600.0)
     started = time.monotonic()
     found = list(read_all(files, wanted, 2))
@@ -164,10 +167,10 @@ def test_a_decoder_that_crashes_hangs_or_eats_costs_its_own_file_only(
 def test_readers_give_what_this_process_reads_whatever_their_number(tmp_path: Path) -> None:
     files = [write_image(tmp_path / f"{i}.png", noise(i, size=40 + i)) for i in range(9)]
     files.insert(4, tmp_path / "gone\n.png")
-    alone = list(read_all(files, Wanted(32, True), 0))
+    alone = list(read_all(files, Wanted(PLAIN_32, True), 0))
     assert isinstance(alone[4], str)
     for workers in (1, 3):
-        for one, other in zip(alone, read_all(files, Wanted(32, True), workers), strict=True):
+        for one, other in zip(alone, read_all(files, Wanted(PLAIN_32, True), workers), strict=True):
             np.testing.assert_array_equal(one, other)
 
 

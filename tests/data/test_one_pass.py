@@ -8,7 +8,7 @@ import hashlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-def load(root: Path, keep: int | None = SIDE) -> Catalog:
+def load(root: Path, keep: Sequence[int] = (SIDE,)) -> Catalog:
     return load_catalog(with_defaults(DataConfig, root=str(root)), keep=keep)
 
 
@@ -95,7 +95,7 @@ def use(catalog: Catalog) -> list[NDArray[np.uint8]]:
     """What a run needs of its images; the pixels are verified as for the feature bank."""
     profile = profile_images(catalog)
     assert len(profile.statistics.grey) == len(catalog.images)
-    return [views(catalog).pixels(i, verify=True) for i in range(len(catalog.images))]
+    return [views(catalog).resized(i, verify=True)[SIDE] for i in range(len(catalog.images))]
 
 
 def test_each_file_is_read_and_decoded_once(
@@ -117,7 +117,7 @@ def test_a_data_module_reads_and_decodes_each_file_once(
     reads, decodes = work
     files = 12
     for i in range(files):
-        module.images.pixels(i)
+        module.images.resized(i)
     assert sum(reads.values()) == sum(decodes.values()) == files
 
 
@@ -126,7 +126,7 @@ def test_what_is_kept_is_what_reading_again_gives(
     how: str, root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("BCD_CACHE", str(tmp_path / "other"))
-    plain = load(root, keep=None)
+    plain = load(root, keep=())
     assert plain.kept is None
     expected = profile_images(plain)
     files = {image.sha256: root / image.path for image in plain.images}
@@ -155,37 +155,37 @@ def test_what_is_kept_is_what_reading_again_gives(
     for one, other in zip(use(catalog), pixels, strict=True):
         np.testing.assert_array_equal(one, other)
     masked, plainly = views(catalog, mask=True), views(plain, mask=True)
-    np.testing.assert_array_equal(masked.pixels(0), plainly.pixels(0))
+    np.testing.assert_array_equal(masked.resized(0)[SIDE], plainly.resized(0)[SIDE])
 
 
 def test_a_file_that_changes_after_the_scan_is_noticed(root: Path) -> None:
     catalog = load(root)
-    changed, before = root / "a" / "001.png", views(catalog).pixels(1)
+    changed, before = root / "a" / "001.png", views(catalog).resized(1)[SIDE]
     times = changed.stat()
     write_image(changed, noise(99, size=60))
     os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert not np.array_equal(views(catalog).pixels(1), before)
+    assert not np.array_equal(views(catalog).resized(1)[SIDE], before)
     with pytest.raises(BcdError, match=r"a/001\.png has changed since the catalog was made"):
-        views(catalog).pixels(1, verify=True)
+        views(catalog).resized(1, verify=True)
     with pytest.raises(BcdError, match=r"a/001\.png has changed since the catalog was made"):
         profile_images(catalog)
     changed.unlink()
     with pytest.raises(BcdError, match=r"a/001\.png cannot be read"):
-        views(catalog).pixels(1, verify=True)
+        views(catalog).resized(1, verify=True)
 
 
 def test_a_touched_file_is_read_again(root: Path, work: tuple[Counter[str], Counter[str]]) -> None:
     catalog = load(root)
-    before = views(catalog).pixels(0)
+    before = views(catalog).resized(0)[SIDE]
     os.utime(root / "a" / "000.png", (1_500_000_000, 1_500_000_000))
-    np.testing.assert_array_equal(views(catalog).pixels(0, verify=True), before)
+    np.testing.assert_array_equal(views(catalog).resized(0, verify=True)[SIDE], before)
     assert work[0][catalog.images[0].sha256] == 3  # it and its copy once each, and it again
 
 
 def test_pixels_beyond_the_limit_are_read_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pixels = use(load(root, keep=None))
+    pixels = use(load(root, keep=()))
     count = len(pixels)
     described = count * (image_statistics.ROW.itemsize + keypoints.ROW.itemsize)
     monkeypatch.setenv("BCD_CACHE", str(root.parent / "other"))

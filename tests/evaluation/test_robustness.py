@@ -174,7 +174,7 @@ def test_outputs_of_all_corruptions_are_in_order(views: ImageViews, threads: int
     assert answers.shape == (1 + len(suite), 3, 3)
     np.testing.assert_array_equal(labels, [1, 0, 2])
     for place, index in enumerate([4, 0, 2]):
-        pixels, sha256 = views.pixels(index), views.images[index].sha256
+        pixels, sha256 = views.resized(index)[32], views.images[index].sha256
         made = [pixels, *(corruption.apply(pixels, sha256) for corruption in suite)]
         for version, shown in enumerate(made):
             expected = shown.mean((0, 1), dtype=np.float64)
@@ -195,13 +195,13 @@ def test_a_failing_network_ends_the_run(views: ImageViews) -> None:
 
 def test_each_image_is_decoded_once(views: ImageViews, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    pixels = views.pixels
+    resized = views.resized
 
-    def counted(index: int) -> Pixels:
+    def counted(index: int) -> dict[int, Pixels]:
         read.append(index)
-        return pixels(index)
+        return resized(index)
 
-    monkeypatch.setattr(views, "pixels", counted)
+    monkeypatch.setattr(views, "resized", counted)
     source = CorruptedViews(views, [3, 1, 2], STANDARD)
     answers, _ = run_corruptions(source, lambda x: x.mean((1, 2), dtype=np.float32))
     assert answers.shape == (41, 3, 3)

@@ -220,7 +220,7 @@ def test_rows_survive_being_unmapped(folder: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(bank, "_ROWS_BEFORE_UNMAPPING", 1)
     for i in range(COUNT // 2):
         assert cached[(i, 1)][0].equal(kept[i])
-        assert cached._drawn._mapped == {}
+        assert cached._drawn[0]._mapped == {}
     shutil.rmtree(banks_dir())
     with pytest.raises(BcdError, match="was removed"):
         cached[(0, 0)]

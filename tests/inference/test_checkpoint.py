@@ -26,11 +26,12 @@ def content() -> dict[str, Any]:
     classifier = SmearClassifier(model, 3)
     config = asdict(replace(train_config(Path("run")), model=model))
     split: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-    card = Card(["a", "b", "c"], 0, 48, "/nowhere", split, "", config, MEAN, STD)
+    card = Card(["a", "b", "c"], 0, 48, PLAIN, "/nowhere", split, "", config, MEAN, STD)
     return {"card": card.to_dict(), "state_dict": classifier.state_dict()}
 
 
 # Unlike those of any backbone: what a checkpoint says of itself counts.
+PLAIN = [{"normalization": "plain", "side": 48}]
 MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
 
 

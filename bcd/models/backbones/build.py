@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from bcd.config.schema import ModelConfig
@@ -104,13 +105,30 @@ def empty_backbone(cfg: ModelConfig) -> Backbone:
 
 
 def check_backbone(cfg: ModelConfig) -> None:
-    """Checks that the networks exist and accept images of `input_size`.
+    """Checks that the networks exist and accept images of `input_size` and of every input view.
 
     Raises:
-        ConfigError: As `find_backbone`.
+        ConfigError: As `find_backbone`, or a view has a side that a network does not accept.
     """
     for branch in cfg.branches() or [cfg]:
         find_backbone(branch)
+    for name, view in zip(cfg.views, cfg.input_views(), strict=True):
+        if view.side != cfg.input_size:
+            _check_side(cfg, name, view.side)
+
+
+def _check_side(cfg: ModelConfig, name: str, side: int) -> None:
+    """Checks that a network made for `input_size` accepts another side, without computing."""
+    blocks = empty_backbone(cfg).blocks.eval()
+    device = next(blocks.parameters()).device
+    try:
+        with torch.no_grad():
+            blocks(torch.empty(1, 3, side, side, device=device))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ConfigError(
+            f"model.views: {name}: {cfg.title} with model.input_size={cfg.input_size} does not "
+            f"accept images of {side} pixels"
+        ) from error
 
 
 def find_backbone(cfg: ModelConfig) -> Published | TimmNetwork | None:
