@@ -5,6 +5,7 @@ and within one split.
 
 python -m bench.seeds <folder of runs>
 python -m bench.seeds <folder of folds> --pool
+python -m bench.seeds <folder with a sweep for each fold> --pool
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 import yaml
 
 from bcd.audit.sources import BRIEF_SOURCES
+from bcd.data.layouts import benign_index
 from bcd.evaluation.bootstrap import fill_group_names
 from bcd.evaluation.conformal import selective_accuracy
 from bcd.evaluation.confusion_intervals import confusion_intervals
@@ -45,15 +47,12 @@ def main() -> None:
     parser.add_argument(
         "folder",
         type=Path,
-        help="folder of runs, each with a metrics.json, or of a sweep, for its best configuration",
+        help="folder of runs, each with a metrics.json, of a sweep, for its best configuration, or "
+        "of sweeps, for the best of each",
     )
     parser.add_argument("--pool", action="store_true", help="pool the predictions of folds")
     asked = parser.parse_args()
-    if is_sweep(asked.folder):  # an extended sweep has tested more than its winner
-        runs = [asked.folder / name for name in read_winner(asked.folder).trials]
-        runs = [run for run in runs if (run / "metrics.json").is_file()]
-    else:
-        runs = sorted(file.parent for file in asked.folder.glob("*/metrics.json"))
+    runs = find_runs(asked.folder)
     if len(runs) < 2:
         parser.error(f"{asked.folder} has {len(runs)} runs; at least two are needed")
     tests = [_figures(run) for run in runs]
@@ -62,7 +61,8 @@ def main() -> None:
     print("|---|" + "---:|" * (len(Seeds._fields) + len(FIGURES) + 1))
     for run, own, test in zip(runs, seeds, tests, strict=True):
         cells = [*map(str, own), *(f"{test[name]:.4f}" for name in FIGURES)]
-        print(f"| {run.name} | {' | '.join(cells)} | {test['n']} |")
+        name = run.relative_to(asked.folder).as_posix()
+        print(f"| {name} | {' | '.join(cells)} | {test['n']} |")
     columns = [[test[name] for test in tests] for name in FIGURES]
     spread = [f"{statistics.mean(c):.4f} ± {statistics.stdev(c):.4f}" for c in columns]
     _print_summary("mean ± sd", spread)
@@ -78,6 +78,17 @@ def main() -> None:
         _pool(runs)
         covered = sum(test["coverage"] * test["n"] for test in tests) / sum(t["n"] for t in tests)
         print(f"sets that contain the true class: {covered:.4f}")
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """The tested runs of a folder of runs, of a sweep's winner, or of the winners of sweeps."""
+    if is_sweep(folder):  # an extended sweep has tested more than its winner
+        runs = [folder / name for name in read_winner(folder).trials]
+        return [run for run in runs if (run / "metrics.json").is_file()]
+    sweeps = [below for below in sorted(folder.iterdir()) if is_sweep(below)]
+    if sweeps:
+        return [run for sweep in sweeps for run in find_runs(sweep)]
+    return sorted(file.parent for file in folder.glob("*/metrics.json"))
 
 
 class Seeds(NamedTuple):
@@ -163,11 +174,13 @@ def _pool(runs: Sequence[Path]) -> None:
     classes = [name.removeprefix("p_") for name in rows[0] if name.startswith("p_")]
     labels = np.array([classes.index(row["label"]) for row in rows])
     probabilities = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows])
-    metrics = compute_metrics(probabilities, labels, classes, None)
+    plain = yaml.safe_load((runs[0] / "config.yaml").read_text(encoding="utf-8"))
+    benign = benign_index(classes, plain["data"]["benign"])
+    metrics = compute_metrics(probabilities, labels, classes, benign)
     named = fill_group_names(groups)
-    limits = confusion_intervals(labels, probabilities.argmax(axis=1), classes, None, named)
+    limits = confusion_intervals(labels, probabilities.argmax(axis=1), classes, benign, named)
     print(f"\npooled, n = {len(rows)}, {len(set(named or ()))} clusters:")
-    for name in ("accuracy", "balanced_accuracy", "f1"):
+    for name in ("accuracy", "balanced_accuracy", "f1", *(() if benign is None else BY_CLASS)):
         low, high = limits[name]
         print(f"{name} {metrics[name]:.4f} [{low:.3f}, {high:.3f}]")
     right = probabilities.argmax(axis=1) == labels

@@ -167,7 +167,10 @@ def _bank(bank: Bank) -> Entry:
         try:
             facts: dict[str, Any] = json.loads((bank.folder / "cache_key.json").read_text("utf-8"))
             drawn = f"seed {facts['augment']['seed']}" if "augment" in facts else "plain"
-            network = f"{facts['backbone']}[:{facts['blocks']}], {drawn}"
+            size = f"{facts['input_size']} pixels"
+            if "input_view" in facts:
+                size = f"{facts['input_view']['normalization']}, {size}"
+            network = f"{facts['backbone']}[:{facts['blocks']}], {size}, {drawn}"
         except (OSError, ValueError, LookupError, TypeError):
             network = "unreadable cache_key.json"
         return f"{network}: {views} views of {len(images)} images"

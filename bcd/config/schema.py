@@ -193,6 +193,12 @@ class ModelConfig:
             cfgs.append(replace(single, library=library or self.library))
         return cfgs
 
+    @property
+    def images(self) -> str:
+        """Side of the images, and input views if there are others than the plain one, in words."""
+        views = "" if self.views == [PLAIN_VIEW] else f", input views {', '.join(self.views)}"
+        return f"{self.input_size} pixels a side{views}"
+
     def input_views(self) -> tuple[InputView, ...]:
         """The input views, whose features are concatenated in this order."""
         return parse_views(self.views, self.input_size)

@@ -142,7 +142,7 @@ def _model(facts: Facts) -> Section:
         ["backbone", f"{cfg.model.title}, weights {cfg.model.weights}"],
         ["head", cfg.head.kind],
         ["trained", trained],
-        ["images", f"{cfg.model.input_size} pixels a side"],
+        ["images", cfg.model.images],
         ["optimizer", "none: scikit-learn fits the head" if cfg.head.fitted else optimized],
         ["epochs", epochs],
         ["views", f"{views} of each image, {len(cfg.augment.transforms)} transforms"],

@@ -31,7 +31,7 @@ def tinted(side: int = 64) -> np.ndarray:
     rng = np.random.default_rng(0)
     pixels = np.full((side, side, 3), (200, 180, 240), np.int64)
     pixels[: side // 2, : side * 2 // 5] = (90, 40, 120)
-    return np.clip(pixels + rng.integers(-2, 3, pixels.shape), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(pixels + rng.integers(-2, 3, pixels.shape), 0, 255), np.uint8)
 
 
 def test_plain_changes_nothing_and_grey_has_the_luma_in_all_channels() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bcd.config.schema import ModelConfig
-from bcd.data import views as data_views
+from bcd.data.reading import read_verified
 from bcd.data.views import PLAIN, Augmenter, ImageViews
 from bcd.features.bank import all_banks
 from bcd.features.cache_key import input_key, plain_key
@@ -136,13 +136,12 @@ def test_an_image_is_decoded_once_for_all_views(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: Counter[str] = Counter()
-    read = data_views.read_verified
 
     def counted(path: Path, sha256: str) -> Any:
         decoded[path.name] += 1
-        return read(path, sha256)
+        return read_verified(path, sha256)
 
-    monkeypatch.setattr(data_views, "read_verified", counted)
+    monkeypatch.setattr("bcd.data.views.read_verified", counted)
     monkeypatch.setattr(Extractor, "_announce", lambda *_: 16)
     network, model = network_of(VIEWS)
     fill(source_of(folder, VIEWS, FLIP), network, model)

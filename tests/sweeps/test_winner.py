@@ -113,6 +113,19 @@ def test_the_table_over_seeds_includes_only_the_winner(
     assert read == ["1", "2"]
 
 
+def test_the_table_over_folds_takes_the_winner_of_each_sweep(
+    extended: Path, tmp_path: Path
+) -> None:
+    finalize_sweep(extended)
+    for fold in ("0", "1"):
+        (tmp_path / "nested").mkdir(exist_ok=True)
+        (tmp_path / "nested" / fold).symlink_to(extended)
+    found = bench.seeds.find_runs(tmp_path / "nested")
+    assert [str(run.relative_to(tmp_path)) for run in found] == [
+        "nested/0/1", "nested/0/2", "nested/1/1", "nested/1/2"
+    ]  # fmt: skip
+
+
 def test_the_table_over_seeds_takes_runs_without_a_benign_class(tmp_path: Path) -> None:
     (tmp_path / "audit.json").write_text('{"checks": []}')
     figures = {"accuracy": 0.5, "prediction_sets": {"coverage": 0.9}}
