@@ -75,9 +75,9 @@ def test_trials_are_grouped_over_seeds(sweep: Path) -> None:
         assert float(row["val_unsafe_malignant_mean"]) == pytest.approx(
             statistics.mean(shares), abs=1e-6
         )
+        assert float(row["val_accuracy_low"]) < np.mean(right) < float(row["val_accuracy_high"])
     page = (sweep / "leaderboard.html").read_text()
     assert page.count("unsafe, malignant</th>") == page.count("unsafe, benign</th>") == 1
-        assert float(row["val_accuracy_low"]) < np.mean(right) < float(row["val_accuracy_high"])
 
 
 def unsafe_on_val(folder: Path) -> float:
@@ -227,9 +227,11 @@ def test_a_configuration_with_missing_runs_cannot_be_the_best(tmp_path: Path) ->
 def test_a_leaderboard_without_a_benign_class_has_no_unsafe_answers(tmp_path: Path) -> None:
     shares = {"unsafe_malignant": 0.03, "unsafe_benign": None}
     record(tmp_path / "one", trial("0", "a=1 seed=0", 0, 0.9, unsafe=shares))
-    record(tmp_path / "one", trial("1", "a=1 seed=1", 1, 0.9, unsafe={**shares, "unsafe_malignant": 0.01}))
+    less = {"unsafe_malignant": 0.01, "unsafe_benign": None}
+    record(tmp_path / "one", trial("1", "a=1 seed=1", 1, 0.9, unsafe=less))
     record(tmp_path / "none", trial("0", "a=1", 0, 0.9))
-    header, (row,) = short_table(rank(tmp_path / "one", group_trials(read_trials(tmp_path / "one"))))
+    trials = read_trials(tmp_path / "one")
+    header, (row,) = short_table(rank(tmp_path / "one", group_trials(trials)))
     assert dict(zip(header, row, strict=True))["unsafe, malignant"] == "0.0200"
     assert "unsafe, benign" not in header  # no benign image on val
     header, _ = short_table(rank(tmp_path / "none", group_trials(read_trials(tmp_path / "none"))))
