@@ -226,7 +226,7 @@ def _measure_robustness(
         _groups(catalog, card, indices),
     )
     write_robustness(run_dir, rows)
-    show_table(f"corruptions={cfg.corruptions}", *robustness_cells(rows))
+    show_table(f"corruptions={cfg.corruptions}", *robustness_cells(rows, intervals=False))
 
 
 def _choose(catalog: Catalog, card: Card, subset: str) -> list[int]:
