@@ -31,6 +31,7 @@ from bcd.evaluation.intervals import wilson
 from bcd.evaluation.metrics import clinical_at_threshold, compute_metrics, losses
 from bcd.evaluation.predictions import Prediction
 from bcd.evaluation.probability_intervals import probability_intervals
+from bcd.evaluation.unsafe import called_malignant, is_unsafe, unsafe_metrics
 
 Floats = NDArray[np.float64]
 
@@ -45,6 +46,7 @@ class Result:
         uncalibrated: Probabilities before temperature scaling, (n, classes).
         probabilities: Probabilities after it, (n, classes).
         labels: (n,).
+        unsafe: Which answers are unsafe, (n,); None without a benign class.
     """
 
     metrics: dict[str, Any]
@@ -52,6 +54,7 @@ class Result:
     uncalibrated: Floats
     probabilities: Floats
     labels: NDArray[np.int64]
+    unsafe: NDArray[np.bool_] | None = None
 
     @property
     def reliability(self) -> tuple[Reliability, Reliability]:
@@ -108,11 +111,19 @@ def evaluate(
         metrics |= _decision_metrics(policy, decisions, labels, catalog, named, intervals)
     if intervals:
         metrics |= _intervals(probabilities, labels, catalog, named, policy.prevalence)
+    unsafe = None
+    if benign is not None:
+        answered = (
+            labels != benign, called_malignant(policy, probabilities, benign),
+            referred(decisions.reasons),
+        )  # fmt: skip
+        unsafe = is_unsafe(*answered)
+        metrics |= unsafe_metrics(*answered, named, intervals)
     predictions = tuple(
         decisions.prediction(place, catalog.images[i].path, classes[label])
         for place, (i, label) in enumerate(zip(indices, labels, strict=True))
     )
-    return Result(metrics, predictions, uncalibrated, probabilities, labels)
+    return Result(metrics, predictions, uncalibrated, probabilities, labels, unsafe)
 
 
 # What prior correction may raise or lower.

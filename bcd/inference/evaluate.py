@@ -212,7 +212,7 @@ def _measure_robustness(
 ) -> None:
     """Evaluates the same images under a suite of corruptions; writes and prints the table."""
     from bcd.evaluation.robustness import evaluate_suite
-    from bcd.reporting.robustness import ROBUSTNESS_HEADER, robustness_rows, write_robustness
+    from bcd.reporting.robustness import robustness_cells, write_robustness
 
     rows = evaluate_suite(
         str(cfg.corruptions),
@@ -222,9 +222,11 @@ def _measure_robustness(
         indices,
         _features_config(cfg, card).engine,
         choose_device(cfg.device),
+        catalog.benign,
+        _groups(catalog, card, indices),
     )
     write_robustness(run_dir, rows)
-    show_table(f"corruptions={cfg.corruptions}", ROBUSTNESS_HEADER, robustness_rows(rows))
+    show_table(f"corruptions={cfg.corruptions}", *robustness_cells(rows, intervals=False))
 
 
 def _choose(catalog: Catalog, card: Card, subset: str) -> list[int]:

@@ -42,6 +42,11 @@ def write_results(run_dir: Path, catalog: Catalog, results: Mapping[str, Result]
         save_figure(drawn, figures / "mistakes.png")
 
 
+# Shares of unsafe answers in tables, which have them below the accuracy, and their titles.
+UNSAFE_TITLES = {
+    "unsafe_malignant": "unsafe, of malignant images",
+    "unsafe_benign": "unsafe, of benign images",
+}
 # Further metrics in tables, where a set has them, and their titles.
 _MORE = {
     "at_threshold.malignant_sensitivity": "malignant sensitivity",
@@ -60,13 +65,20 @@ _MORE = {
 
 def metric_rows(results: Mapping[str, Result]) -> list[list[str]]:
     """Rows for a table: name of a metric, then its value with 95 % interval on each set."""
-    rows = [[name, *_cells(results, name)] for name in HEADLINE_METRICS]
-    more = [[title, *_cells(results, name)] for name, title in _MORE.items()]
-    rows += [row for row in more if any(row[1:])]
+    first, *others = ([name, *_cells(results, name)] for name in HEADLINE_METRICS)
+    unsafe, more = (
+        [[title, *_cells(results, name)] for name, title in titles.items()]
+        for titles in (UNSAFE_TITLES, _MORE)
+    )
+    rows = [first, *filter(_has_value, unsafe), *others, *filter(_has_value, more)]
     rows.append(["images", *_cells(results, "n")])
     if any(r.metrics.get("leaked") for r in results.values()):
         rows.append(["leaked images", *_cells(results, "leaked")])
     return rows
+
+
+def _has_value(row: list[str]) -> bool:
+    return any(row[1:])
 
 
 def absent_classes_note(metrics: Mapping[str, Any]) -> str:

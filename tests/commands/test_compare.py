@@ -95,6 +95,19 @@ def test_the_command_line_repeats_the_reported_figures(trained: Path, tmp_path: 
     assert found["differences"]["accuracy"]["value"] == pytest.approx(gain)
     f1s = [json.loads((trained / n / "metrics.json").read_text())["test"]["f1"] for n in "ab"]
     assert found["differences"]["f1"]["value"] == pytest.approx(f1s[1] - f1s[0])
+    names = ["unsafe_malignant", "unsafe_benign", "accuracy"]
+    assert list(found["differences"])[:3] == names
+    for name, ill, called in zip(names, (True, False), ("false", "true"), strict=False):
+        shares = []
+        for model in (a, b):
+            some = [row for row in model.values() if (row["label"] != "Benign") == ill]
+            wrong = [row["malignant"] == called and row["refer"] == "false" for row in some]
+            shares.append(sum(wrong) / len(some))
+        given = found["differences"][name]
+        assert given["value"] == pytest.approx(shares[1] - shares[0])
+        assert given["low"] < given["value"] < given["high"]
+    shown = done.stderr.index("unsafe, of malignant images"), done.stderr.index("accuracy")
+    assert shown[0] < shown[1]
     assert found["correct"]["only a"] == len(right["a"] - right["b"])
     assert found["verdict"] in done.stderr
     rows = read(out / "disagreements.csv")
@@ -120,7 +133,7 @@ def test_a_model_does_not_differ_from_itself_with_classes_in_another_order(
     def reorder(content: dict[str, Any]) -> None:
         card = content["card"]
         card["classes"] = [card["classes"][i] for i in order]
-        card["benign"] = card["classes"].index("Benign")
+        card["benign"] = card["policy"]["benign"] = card["classes"].index("Benign")
         heads = [n for n, v in content["state_dict"].items() if "head" in n and len(v) == 4]
         assert len(heads) == 2
         for name in heads:
@@ -129,6 +142,8 @@ def test_a_model_does_not_differ_from_itself_with_classes_in_another_order(
     other = altered(trained, "a", tmp_path / "other.ckpt", reorder)
     for pair in ((trained / "a", other), (other, trained / "a")):
         found = compared(*pair, tmp_path / "out")
+        unsafe = [found.differences.pop(name) for name in ("unsafe_malignant", "unsafe_benign")]
+        assert all(d.value == 0 and 0 < d.high == -d.low < 1 for d in unsafe)
         assert set(found.differences.values()) == {(0.0, 0.0, 0.0)}
         assert found.metrics["a"]["f1"] == found.metrics["b"]["f1"] > 0
         assert found.metrics["a"]["malignant_ppv"] == found.metrics["b"]["malignant_ppv"]
