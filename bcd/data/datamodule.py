@@ -141,12 +141,6 @@ class SmearDataModule(pl.LightningDataModule):
         """Plain images of a subset in the catalog's order."""
         return self._loader(subset, 0)
 
-    def first_views(self, most: int) -> DataLoader[Any]:
-        """The first view of at most `most` images of the train set, evenly spaced."""
-        train = self.split.indices("train")
-        keys: Any = [(i, 0) for i in train[:: -(-len(train) // most)]]
-        return make_loader(self.source, keys, self.batch_size, self._data.num_workers)
-
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint stores: the next epoch, as checkpoints are saved at an epoch's end."""
         return {"next_epoch": self.trainer.current_epoch + 1 if self.trainer else 0}

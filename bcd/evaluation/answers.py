@@ -18,12 +18,12 @@ class Answers:
 
     Attributes:
         logits: (n, classes).
-        features: Input of the head, (n, d).
+        descriptors: Out-of-distribution descriptors, (n, d).
         labels: (n,).
     """
 
     logits: NDArray[np.float32]
-    features: NDArray[np.float32]
+    descriptors: NDArray[np.float32]
     labels: NDArray[np.int64]
 
 
@@ -35,9 +35,9 @@ def check_finite(answers: Answers, paths: Sequence[str] = ()) -> None:
         paths: Of these images, so that the error can name the first one affected.
 
     Raises:
-        BcdError: A logit or a feature is not finite.
+        BcdError: A logit or a descriptor is not finite.
     """
-    parts = (answers.logits, answers.features)
+    parts = (answers.logits, answers.descriptors)
     finite: NDArray[np.bool_] = np.all([np.isfinite(p).all(axis=1) for p in parts], axis=0)
     wrong = np.flatnonzero(~finite)
     if len(wrong):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from bcd.errors import BcdError
@@ -33,7 +34,11 @@ def choose_device(name: str = "auto") -> torch.device:
 
 @torch.inference_mode()
 def collect_answers(
-    network: SmearNetwork, loader: DataLoader[Any], device: torch.device, description: str = ""
+    network: SmearNetwork,
+    loader: DataLoader[Any],
+    device: torch.device,
+    descriptors: NDArray[np.float32],
+    description: str = "",
 ) -> Answers:
     """Computes the outputs for all images of a loader, in its order.
 
@@ -41,6 +46,7 @@ def collect_answers(
         network: Is put into eval mode.
         loader: Yields (inputs, labels).
         device: Where to compute.
+        descriptors: Out-of-distribution descriptors of these images, (n, d), in the same order.
         description: Text beside the progress bar; no bar if empty.
     """
     from bcd.console import track
@@ -50,14 +56,12 @@ def collect_answers(
     count = len(loader.sampler)  # type: ignore[arg-type]
     head: Any = network.head
     logits = np.empty((count, head.out_features), np.float32)
-    features = np.empty((count, head.in_features), np.float32)
     labels = np.empty(count, np.int64)
     done = 0
     for inputs, target in batches:
         place = slice(done, done + len(target))
         embedded = network.embed(inputs.to(device, non_blocking=True))
         logits[place] = network.head(embedded).float().cpu().numpy()
-        features[place] = embedded.float().cpu().numpy()
         labels[place] = target.numpy()
         done += len(target)
-    return Answers(logits, features, labels)
+    return Answers(logits, descriptors, labels)

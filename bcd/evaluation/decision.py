@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.config.schema import DecisionConfig
-from bcd.errors import BcdError
 from bcd.evaluation.answers import Answers, check_finite
 from bcd.evaluation.bootstrap import Groups, effective_groups
 from bcd.evaluation.calibration import calibrated_probabilities, check_priors, fit_temperature
 from bcd.evaluation.conformal import conformal_threshold
-from bcd.evaluation.ood import Subspace, fit_subspace
+from bcd.evaluation.ood import Subspace
 from bcd.evaluation.predictions import NOT_FINITE, UNCALIBRATED, UNREADABLE, Prediction
 from bcd.evaluation.thresholds import (
     INDEPENDENT_IMAGES,
@@ -81,7 +80,7 @@ class DecisionPolicy:
         by_groups: Whether the units are groups.
         population: What images the guarantees apply to, in words.
         confidence_threshold: Maximum probability below which an image is referred.
-        subspace: Of the training features; None if unknown.
+        subspace: Of the descriptors of own images; None if unknown.
         prevalence: Share of malignant images for predictive values; None: as in the images.
         calibrated: Whether anything was fitted; if not, every image is referred.
     """
@@ -112,16 +111,16 @@ class DecisionPolicy:
         found = calibrated_probabilities(usable, self.temperature, self.priors)
         return np.where(finite, found, np.nan)
 
-    def ood_score(self, features: Floats) -> NDArray[np.float64]:
+    def ood_score(self, descriptors: Floats) -> NDArray[np.float64]:
         """Out-of-distribution score (n,); above 1 is out of distribution, 0 if unknown.
 
         Args:
-            features: Input of the head, (n, d); the score is NaN if any is not finite.
+            descriptors: (n, d); the score is NaN if any number is not finite.
         """
-        finite: NDArray[np.bool_] = np.asarray(np.isfinite(features).all(axis=1))
-        distance = np.zeros(len(features))
+        finite: NDArray[np.bool_] = np.asarray(np.isfinite(descriptors).all(axis=1))
+        distance = np.zeros(len(descriptors))
         if self.subspace is not None:
-            usable = np.where(finite[:, None], features, 0)
+            usable = np.where(finite[:, None], descriptors, 0)
             distance = self.subspace.distance(usable) / max(self.subspace.limit, 1e-12)
         return np.where(finite, distance, np.nan)
 
@@ -157,15 +156,15 @@ class DecisionPolicy:
         }
         return [tuple(name for name in found if found[name][i]) for i in range(len(probabilities))]
 
-    def answer(self, logits: Floats, features: Floats) -> Decisions:
+    def answer(self, logits: Floats, descriptors: Floats) -> Decisions:
         """Calibrates outputs, calls images malignant or not, and decides which to refer.
 
         Args:
             logits: (n, classes).
-            features: Input of the head, (n, d).
+            descriptors: For the out-of-distribution score, (n, d).
         """
         probabilities = self.probabilities(logits)
-        reasons = self.reasons(probabilities, self.ood_score(features))
+        reasons = self.reasons(probabilities, self.ood_score(descriptors))
         called = self.malignant(probabilities)
         known: list[bool | None] = [None] * len(reasons)
         if called is not None:
@@ -211,7 +210,7 @@ class DecisionPolicy:
 def fit_policy(
     cfg: DecisionConfig,
     val: Answers,
-    trained: Floats,
+    detector: Subspace | None,
     benign: int | None,
     scope: Scope = INDEPENDENT_IMAGES,
     shares: Sequence[float] = (),
@@ -221,20 +220,18 @@ def fit_policy(
     Args:
         cfg: The `decision` group.
         val: Outputs for the val set.
-        trained: Features of training images, (n, d); may be empty.
+        detector: Of out-of-distribution images, from `fit_detector`; None if there is none.
         benign: Index of the benign class; None if there is none.
         scope: Groups of val that count as one image each, and the population of the guarantees.
         shares: Class shares of train, (classes,). With `cfg.prior_correction` probabilities are
             divided by them after the temperature was fitted, and limits are fitted to the result.
 
     Raises:
-        BcdError: An output or a feature is not finite.
+        BcdError: An output is not finite.
         ValueError: `shares` cannot be divided by.
     """
     check_finite(val)
     priors = check_priors(shares, val.logits.shape[1]) if cfg.prior_correction else None
-    if not np.isfinite(trained).all():
-        raise BcdError("features of training images are not finite: the weights are unusable")
     groups = scope.groups
     temperature = fit_temperature(val.logits, val.labels, effective_groups(groups))
     probabilities = calibrated_probabilities(val.logits, temperature, priors)
@@ -263,7 +260,7 @@ def fit_policy(
         by_groups=groups is not None,
         population=scope.population,
         confidence_threshold=_referral_limit(probabilities.max(axis=1), cfg.low_confidence, groups),
-        subspace=_with_limit(fit_subspace(trained), val.features, cfg.ood, groups),
+        subspace=detector,
         prevalence=cfg.prevalence,
         **fitted,
     )
@@ -277,16 +274,6 @@ def p_malignant(probabilities: Floats, benign: int) -> Floats:
 def _referral_limit(scores: Floats, share: float, groups: Groups | None) -> float:
     """Score below which an image is referred; minus infinity if none is to be."""
     return lower_limit(scores, share, groups).value if share > 0 else -np.inf
-
-
-def _with_limit(
-    subspace: Subspace | None, features: Floats, share: float, groups: Groups | None
-) -> Subspace | None:
-    """The subspace, with the distance above which an image is referred."""
-    if subspace is None:
-        return None
-    limit = -_referral_limit(-subspace.distance(features), share, groups)
-    return Subspace(subspace.mean, subspace.basis, limit)
 
 
 def referred(reasons: Sequence[Reasons]) -> NDArray[np.bool_]:

@@ -91,7 +91,7 @@ def evaluate(
         BcdError: An output is not finite.
     """
     check_finite(answers, [catalog.images[i].path for i in indices])
-    decisions = policy.answer(answers.logits, answers.features)
+    decisions = policy.answer(answers.logits, answers.descriptors)
     probabilities = decisions.probabilities
     uncalibrated = softmax(np.asarray(answers.logits, np.float64))
     labels, classes, benign = answers.labels, catalog.classes, catalog.benign

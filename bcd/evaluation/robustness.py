@@ -37,8 +37,10 @@ from bcd.evaluation.decision import DecisionPolicy, referred
 from bcd.evaluation.robustness_table import Rows, robustness_table
 from bcd.evaluation.unsafe import called_malignant
 from bcd.features.cached import Need, cached_source
+from bcd.features.describe import describe
 from bcd.features.engines import make_engine, with_engine
-from bcd.models.network import FrozenPrefix, SmearNetwork
+from bcd.models.frozen_prefix import FrozenPrefix
+from bcd.models.network import SmearNetwork
 
 # Corruptions that every training run evaluates.
 _BRIEF = (("grey", 0.0), ("jpeg", 30.0), ("gaussian blur", 1.5))
@@ -85,9 +87,11 @@ def brief_robustness(
     needs = [Need(some, (PLAIN,)), Need(some, versions[1:])]
     with cached_source(pooled, model, network, source, needs, device) as cached:
         keys: Any = [(index, version) for version in versions for index in some]
-        answers = collect_answers(network, make_loader(cached, keys, 16, None), device)
+        loader = make_loader(cached, keys, 16, None)
+        described = describe(features, model, network, source, keys, device)
+        answers = collect_answers(network, loader, device, described)
     check_finite(answers)
-    decisions = policy.answer(answers.logits, answers.features)
+    decisions = policy.answer(answers.logits, answers.descriptors)
     probabilities = decisions.probabilities
     shape, labels = (len(versions), len(some)), answers.labels[: len(some)]
     is_referred = referred(decisions.reasons).reshape(shape)
@@ -136,6 +140,9 @@ def evaluate_suite(
     engines = with_engine(
         engine, device, lambda n: {s: make_engine(n, frozen, s, device) for s in {*sides}}
     )
+    describing = with_engine(
+        engine, device, lambda n: make_engine(n, network.descriptor, sides[0], device)
+    )
     any_engine = engines[sides[0]]
     head = network.head.cpu().eval()
 
@@ -146,7 +153,7 @@ def evaluate_suite(
         made = [engines[n].forward(part) for n, part in zip(sides, parts, strict=True)]
         features = np.concatenate(made, axis=1)
         logits = head(torch.from_numpy(features)).numpy()
-        score = policy.ood_score(features)[:, None]
+        score = policy.ood_score(describing.forward(parts[0]))[:, None]
         return np.concatenate([logits, score], axis=1, dtype=np.float32)
 
     corrupted = CorruptedViews(source, indices, suite)

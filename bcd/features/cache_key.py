@@ -17,7 +17,7 @@ from bcd.config.input_views import InputView
 from bcd.config.schema import AugmentConfig, ModelConfig
 from bcd.data.input_views import definition
 from bcd.errors import BcdError
-from bcd.models.network import FrozenPrefix
+from bcd.models.frozen_prefix import FrozenPrefix
 
 # Increase it whenever the code that decodes, resizes, draws views or stores changes its output.
 FORMAT = 1

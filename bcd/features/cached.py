@@ -21,6 +21,7 @@ from bcd.features.bank import Bank, Rows
 from bcd.features.cache_key import CacheKey, input_key, plain_key, view_key
 from bcd.features.engines import engine_label, make_engine, with_engine
 from bcd.features.extract import Extractor, Work
+from bcd.models.frozen_prefix import FrozenPrefix
 from bcd.models.network import SmearNetwork
 
 
@@ -101,9 +102,7 @@ def cached_source(
         source.augmenter.check()
         yield source
         return
-    cached = with_engine(
-        cfg.engine, device, lambda engine: _fill(cfg, engine, model, network, source, needs, device)
-    )
+    cached = bank_of(cfg, model, network.prefix, source, needs, device)
     threads = torch.get_num_threads()
     network.prefix.skipped = True
     if network.prefix.pooled:
@@ -113,6 +112,24 @@ def cached_source(
     finally:
         network.prefix.skipped = False
         torch.set_num_threads(threads)
+
+
+def bank_of(
+    cfg: FeaturesConfig,
+    model: ModelConfig,
+    prefix: FrozenPrefix,
+    source: ImageViews,
+    needs: Sequence[Need],
+    device: torch.device,
+) -> BankedViews:
+    """Computes what the feature bank lacks of a frozen prefix's outputs, and opens them.
+
+    Raises:
+        BcdError: The bank cannot be built.
+    """
+    return with_engine(
+        cfg.engine, device, lambda engine: _fill(cfg, engine, model, prefix, source, needs, device)
+    )
 
 
 @dataclass(frozen=True)
@@ -142,12 +159,11 @@ def _fill(
     cfg: FeaturesConfig,
     engine: str,
     model: ModelConfig,
-    network: SmearNetwork,
+    prefix: FrozenPrefix,
     source: ImageViews,
     needs: Sequence[Need],
     device: torch.device,
 ) -> BankedViews:
-    prefix = network.prefix
     plain = plain_key(model, prefix, engine_label(engine, device), cfg.dtype, source.mask)
     orders = [order for view in source.inputs for order in _orders(plain, view, source, needs)]
     images = source.images

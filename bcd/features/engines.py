@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from bcd.config.check import first_line
 from bcd.console import say
 from bcd.errors import BcdError
-from bcd.models.network import FrozenPrefix
+from bcd.models.frozen_prefix import FrozenPrefix
 
 T = TypeVar("T")
 Forward = Callable[[NDArray[np.uint8]], NDArray[np.float32]]

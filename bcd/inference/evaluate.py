@@ -23,6 +23,7 @@ from bcd.evaluation.collect import choose_device, collect_answers
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.results import Result, evaluate
 from bcd.features.cached import Need, cached_source
+from bcd.features.describe import describe
 from bcd.inference.checkpoint import Card, load_checkpoint
 from bcd.models.network import SmearNetwork
 from bcd.reporting.guarantees import guarantee_lines, prior_correction_line
@@ -58,11 +59,12 @@ def evaluate_images(
     source = _images(catalog, card)
     device = choose_device(cfg.device)
     model, features = ModelConfig(**card.config["model"]), _features_config(cfg, card)
+    described = describe(features, model, network, source, [(i, PLAIN) for i in indices], device)
     with cached_source(
         features, model, network, source, [Need(indices, (PLAIN,))], device
     ) as cached:
         loader = make_loader(cached, ViewSampler(indices, 0, 0), batch, cfg.data.num_workers)
-        answers = collect_answers(network, loader, device, f"Evaluating {name}")
+        answers = collect_answers(network, loader, device, described, f"Evaluating {name}")
     groups = _groups(catalog, card, indices)
     policy = DecisionPolicy.from_plain(card.policy)
     chosen_on = name in ("train", "val")

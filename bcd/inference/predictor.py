@@ -103,8 +103,9 @@ class Predictor:
         made: Iterator[Prediction] = iter(())
         if readable:
             inputs, _ = ViewSource.collate([(torch.from_numpy(a), 0) for _, a in readable])
-            features = self.network.embed(inputs.to(self.device))
-            logits = self.network.head(features).float().cpu().numpy()
-            decisions = policy.answer(logits, features.float().cpu().numpy())
+            inputs = inputs.to(self.device)
+            logits = self.network.head(self.network.embed(inputs)).float().cpu().numpy()
+            described = self.network.descriptor(inputs).float().cpu().numpy()
+            decisions = policy.answer(logits, described)
             made = (decisions.prediction(i, str(path)) for i, (path, _) in enumerate(readable))
         return [policy.unread(str(p), a) if isinstance(a, str) else next(made) for p, a in batch]

@@ -2,81 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from bcd.config.compose import with_defaults
 from bcd.config.head import HeadConfig
 from bcd.config.schema import ModelConfig
-from bcd.data.input_views import unpack
 from bcd.errors import ConfigError
 from bcd.models.backbones.blocks import pool
 from bcd.models.backbones.build import Backbone
 from bcd.models.data_parallel import GlobalDropout
+from bcd.models.frozen_prefix import FrozenPrefix
 from bcd.models.heads.factory import make_head
-
-
-class FrozenPrefix(nn.Module):
-    """The part of the network that is never trained: normalization and the first blocks.
-
-    Its parameters require no gradient, and its BatchNorm layers stay in eval mode in whatever mode
-    the network is, so that its output depends on the images alone.
-
-    Args:
-        blocks: The frozen blocks; may be empty.
-        pooled: Whether to pool the output of the last block, as where no block is trained.
-        mean: Per channel, for values between 0 and 1.
-        std: Per channel.
-        sides: Height and width in pixels of each input view, if there are several.
-
-    Attributes:
-        skipped: Set while its inputs are cached outputs; it returns them unchanged.
-    """
-
-    def __init__(
-        self,
-        blocks: nn.Sequential,
-        pooled: bool,
-        mean: Sequence[float],
-        std: Sequence[float],
-        sides: Sequence[int] = (),
-    ) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
-        self.blocks = blocks
-        self.pooled = pooled
-        self.sides = tuple(sides)
-        self.skipped = False
-        self.requires_grad_(False)
-        self.train(False)
-
-    def train(self, mode: bool = True) -> FrozenPrefix:
-        """Stays in eval mode."""
-        return super().train(False)
-
-    @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps images uint8 (N, 3, H, W) to activations, (N, C) if pooled.
-
-        Activations are maps (N, C, h, w), or tokens (N, T, C) within a transformer. Several input
-        views come as bytes (N, all views), each goes through the blocks, and their vectors are
-        concatenated: (N, views * C).
-        """
-        if self.skipped:
-            return x
-        if len(self.sides) <= 1:
-            return self._activations(x)
-        parts = unpack(x, self.sides)
-        return torch.cat([self._activations(part.permute(0, 3, 1, 2)) for part in parts], 1)
-
-    def _activations(self, x: Tensor) -> Tensor:
-        mean, std = self.get_buffer("mean"), self.get_buffer("std")
-        x = (x.to(mean.dtype) - 255 * mean) / (255 * std)
-        x = self.blocks(x)
-        return pool(x) if self.pooled else x
+from bcd.models.ood_descriptor import OodDescriptor
 
 
 def freeze_statistics(part: nn.Module) -> None:
@@ -94,6 +32,11 @@ class SmearNetwork(nn.Module):
         classes: Number of classes.
         cfg: The `model` group.
         head: The `head` group; None for a linear head.
+
+    Attributes:
+        prefix: The blocks that are never trained.
+        trunk: The trained blocks.
+        descriptor: What out-of-distribution detection sees; never trained.
     """
 
     def __init__(
@@ -110,6 +53,7 @@ class SmearNetwork(nn.Module):
         sides = [view.side for view in cfg.input_views()]
         self.prefix = FrozenPrefix(blocks[:cut], not trained, backbone.mean, backbone.std, sides)
         self.trunk = blocks[cut:]
+        self.descriptor = OodDescriptor(blocks, backbone.mean, backbone.std, sides[0], cut)
         self.dropout = GlobalDropout(cfg.dropout)
         features = len(sides) * backbone.features
         self.head = make_head(features, classes, head or with_defaults(HeadConfig))

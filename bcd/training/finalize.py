@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bcd.audit.checks import Check, worst
 from bcd.audit.leaks import find_leaks, leak_metrics
@@ -17,13 +19,17 @@ from bcd.audit.pairs import write_overlaps
 from bcd.audit.run import audit_training_run
 from bcd.data.datamodule import SmearDataModule
 from bcd.data.reading import read_image
+from bcd.data.views import PLAIN
+from bcd.errors import BcdError
+from bcd.evaluation.bootstrap import fill_group_names
 from bcd.evaluation.collect import collect_answers
 from bcd.evaluation.decision import DecisionPolicy, fit_policy
-from bcd.evaluation.ood import MAX_IMAGES
+from bcd.evaluation.ood import MAX_IMAGES, Subspace, fit_detector
 from bcd.evaluation.results import Result, evaluate
 from bcd.evaluation.robustness import brief_robustness
 from bcd.evaluation.robustness_table import Rows
 from bcd.evaluation.thresholds import find_scope
+from bcd.features.describe import describe
 from bcd.inference.checkpoint import write_policy
 from bcd.models.checkpoint_content import network_state, read_content
 from bcd.models.network import SmearNetwork
@@ -74,20 +80,21 @@ def evaluate_best(
     content = None if best is None else read_content(best)
     if content is not None:
         network.load_state_dict(network_state(content))
+    split, described = run.split, _describe(run, network, datamodule, device, subsets)
     answers = {
         subset: collect_answers(
             network,
             datamodule.plain_loader(subset),
             device,
+            described[subset],
             f"Evaluating {subset}" if "test" in subsets else "",
         )
         for subset in subsets
     }
-    trained = collect_answers(network, datamodule.first_views(MAX_IMAGES), device).features
-    kind, split = run.cfg.split.kind, run.split
-    scope = find_scope(kind, split.clusters_of("val"), split.clusters_of("train"))
+    scope = find_scope(run.cfg.split.kind, split.clusters_of("val"), split.clusters_of("train"))
+    detector = _fit_detector(run, described, grouped=scope.groups is not None)
     policy = fit_policy(
-        run.cfg.decision, answers["val"], trained, run.catalog.benign, scope,
+        run.cfg.decision, answers["val"], detector, run.catalog.benign, scope,
         split.class_shares("train", run.catalog),
     )  # fmt: skip
     if best is not None and content is not None:
@@ -104,6 +111,45 @@ def evaluate_best(
         for subset, given in answers.items()
     }
     return policy, results
+
+
+def _describe(
+    run: Run,
+    network: SmearNetwork,
+    datamodule: SmearDataModule,
+    device: torch.device,
+    subsets: Sequence[str],
+) -> dict[str, NDArray[np.float32]]:
+    """Out-of-distribution descriptors of the plain images of train and of each subset."""
+    cfg, images = run.cfg, datamodule.images
+    named = {"train": _own_images(run, "train")} | {s: run.split.indices(s) for s in subsets}
+    keys = [(index, PLAIN) for indices in named.values() for index in indices]
+    found = describe(cfg.features, cfg.model, network, images, keys, device)
+    ends = np.cumsum([len(indices) for indices in named.values()])[:-1]
+    return dict(zip(named, np.split(found, ends), strict=True))
+
+
+def _own_images(run: Run, subset: str) -> list[int]:
+    """At most `MAX_IMAGES` images of a subset, evenly spaced."""
+    indices = run.split.indices(subset)
+    return indices[:: -(-len(indices) // MAX_IMAGES)]
+
+
+def _fit_detector(
+    run: Run, described: Mapping[str, NDArray[np.float32]], grouped: bool
+) -> Subspace | None:
+    """Fits the out-of-distribution detector on train and val.
+
+    Raises:
+        BcdError: A descriptor is not finite.
+    """
+    split = run.split
+    owners = [split.clusters[i] for i in _own_images(run, "train")] if grouped else []
+    names = fill_group_names([*owners, *split.clusters_of("val")]) if grouped else None
+    own = np.concatenate([described["train"], described["val"]])
+    if not np.isfinite(own).all():
+        raise BcdError("descriptors of own images are not finite: the weights are unusable")
+    return fit_detector(own, run.cfg.decision.ood, names)
 
 
 def finalize(

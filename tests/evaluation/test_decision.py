@@ -23,7 +23,7 @@ from bcd.evaluation.decision import (
     Reasons,
     fit_policy,
 )
-from bcd.evaluation.ood import fit_subspace
+from bcd.evaluation.ood import Subspace, fit_detector
 from bcd.evaluation.predictions import NOT_FINITE, UNCALIBRATED, UNREADABLE
 from bcd.evaluation.thresholds import Scope, lower_limit, threshold_for_sensitivity, threshold_rank
 
@@ -33,7 +33,7 @@ BENIGN = 0
 def answers(n: int, seed: int, sharpness: float = 1.0) -> Answers:
     """Outputs that are correct with the probabilities `softmax(logits / sharpness)`.
 
-    Features lie in a ten-dimensional subspace of 160 dimensions, with a little noise.
+    Descriptors lie in a ten-dimensional subspace of 160 dimensions, with a little noise.
     """
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 2.5, (n, 4))
@@ -46,10 +46,12 @@ def answers(n: int, seed: int, sharpness: float = 1.0) -> Answers:
 
 
 def decisions(cfg: DecisionConfig | None = None, sharpness: float = 3.0) -> DecisionPolicy:
-    trained = answers(600, 1).features
-    return fit_policy(
-        cfg or with_defaults(DecisionConfig), answers(1500, 2, sharpness), trained, BENIGN
-    )
+    cfg = cfg or with_defaults(DecisionConfig)
+    return fit_policy(cfg, answers(1500, 2, sharpness), detector(cfg.ood), BENIGN)
+
+
+def detector(share: float = 0.02) -> Subspace | None:
+    return fit_detector(answers(600, 1).descriptors, share)
 
 
 def test_overconfident_outputs_are_calibrated_and_sets_keep_their_guarantee() -> None:
@@ -57,7 +59,7 @@ def test_overconfident_outputs_are_calibrated_and_sets_keep_their_guarantee() ->
     assert policy.temperature == pytest.approx(3, rel=0.15)
     test = answers(4000, 3, 3.0)
     before = reliability(softmax(test.logits), test.labels).ece
-    probabilities = policy.answer(test.logits, test.features).probabilities
+    probabilities = policy.answer(test.logits, test.descriptors).probabilities
     after = reliability(probabilities, test.labels).ece
     assert after < 0.03 < before
     sets = prediction_sets(probabilities, policy.set_threshold)
@@ -77,17 +79,17 @@ def test_the_threshold_is_the_one_that_val_can_guarantee() -> None:
     policy = decisions(with_defaults(DecisionConfig, sensitivity=0.9999))
     assert policy.malignant_threshold == scores[0]
     assert policy.guaranteed_sensitivity == pytest.approx(0.1 ** (1 / ill.sum()))
-    no_benign = fit_policy(with_defaults(DecisionConfig), val, answers(600, 1).features, None)
+    no_benign = fit_policy(with_defaults(DecisionConfig), val, None, None)
     assert no_benign.malignant_threshold is None
-    assert no_benign.answer(val.logits, val.features).malignant == [None] * 1500
+    assert no_benign.answer(val.logits, val.descriptors).malignant == [None] * 1500
 
 
 def test_groups_count_as_one_each_in_every_limit() -> None:
-    val, trained = answers(1500, 2, 3.0), answers(600, 1).features
+    val = answers(1500, 2, 3.0)
     groups = [str(i % 50) for i in range(1500)]
-    cfg = with_defaults(DecisionConfig, sensitivity=0.9, low_confidence=0.1, ood=0.04, coverage=0.9)
-    alone = fit_policy(cfg, val, trained, BENIGN)
-    grouped = fit_policy(cfg, val, trained, BENIGN, Scope(groups, "new slides"))
+    cfg = with_defaults(DecisionConfig, sensitivity=0.9, low_confidence=0.1, coverage=0.9)
+    alone = fit_policy(cfg, val, None, BENIGN)
+    grouped = fit_policy(cfg, val, None, BENIGN, Scope(groups, "new slides"))
     assert (alone.n_units, grouped.n_units, grouped.n_malignant_units) == (1500, 50, 50)
     assert (alone.by_groups, grouped.by_groups) == (False, True)
     # What is usual is what nearly all of 50 groups hold, not what nearly all of 1500 images do.
@@ -96,23 +98,18 @@ def test_groups_count_as_one_each_in_every_limit() -> None:
     assert grouped.malignant_threshold is not None and grouped.malignant_threshold < found.threshold
     assert grouped.set_threshold < conformal_threshold(p, val.labels, 0.9).value
     assert grouped.confidence_threshold < lower_limit(p.max(axis=1), 0.1).value
-    assert grouped.subspace is not None and alone.subspace is not None
-    assert grouped.subspace.limit > alone.subspace.limit
 
 
 def test_the_requested_share_is_referred_on_average() -> None:
-    trained, cfg = (
-        answers(600, 1).features,
-        with_defaults(DecisionConfig, low_confidence=0.1, ood=0.05),
-    )
+    cfg = with_defaults(DecisionConfig, low_confidence=0.1)
     test = answers(3000, 3, 3.0)
     shares = []
     for seed in range(10, 40):
-        policy = fit_policy(cfg, answers(99, seed, 3.0), trained, None)
-        given = policy.answer(test.logits, test.features).reasons
-        shares.append([np.mean([name in why for why in given]) for name in (LOW_CONFIDENCE, OOD)])
-    stray = 3 * np.std(shares, axis=0) / np.sqrt(len(shares))
-    assert np.abs(np.mean(shares, axis=0) - (0.1, 0.05)).tolist() < (stray + 0.01).tolist()
+        policy = fit_policy(cfg, answers(99, seed, 3.0), None, None)
+        given = policy.answer(test.logits, test.descriptors).reasons
+        shares.append(np.mean([LOW_CONFIDENCE in why for why in given]))
+    stray = 3 * np.std(shares) / np.sqrt(len(shares))
+    assert abs(np.mean(shares) - 0.1) < stray + 0.01
 
 
 def reasons(policy: DecisionPolicy, logits: list[float], features: np.ndarray) -> Reasons:
@@ -120,7 +117,7 @@ def reasons(policy: DecisionPolicy, logits: list[float], features: np.ndarray) -
 
 
 def test_all_reasons_that_apply_are_named() -> None:
-    policy, familiar = decisions(), answers(1, 4, 3.0).features
+    policy, familiar = decisions(), answers(1, 4, 3.0).descriptors
     strange = familiar * 0 + 50
     flat, sure = [0.0] * 4, [0.0, 90.0, 0.0, 0.0]
     assert reasons(policy, sure, familiar) == ()
@@ -147,7 +144,7 @@ def test_the_threshold_decides_and_disagreement_with_the_most_probable_class_is_
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("where", ["logits", "features"])
+@pytest.mark.parametrize("where", ["logits", "descriptors"])
 @pytest.mark.parametrize("subspace", [True, False])
 def test_outputs_that_are_not_finite_give_no_prediction(
     wrong: float, where: str, subspace: bool
@@ -155,28 +152,21 @@ def test_outputs_that_are_not_finite_give_no_prediction(
     policy, test = decisions(), answers(3, 4, 3.0)
     if not subspace:
         policy = replace(policy, subspace=None)
-    expected = policy.answer(test.logits, test.features)
+    expected = policy.answer(test.logits, test.descriptors)
     getattr(test, where)[1, 2] = wrong
-    given = policy.answer(test.logits, test.features)
+    given = policy.answer(test.logits, test.descriptors)
     assert given.reasons[1] == (NOT_FINITE,)
     predicted = given.prediction(1, "a.png")
     assert (predicted.probabilities, predicted.best, predicted.malignant) == ((), None, None)
     for other in (0, 2):
         assert given.prediction(other, "b.png") == expected.prediction(other, "b.png")
     with pytest.raises(BcdError, match="1 of 3 outputs are not finite"):
-        fit_policy(with_defaults(DecisionConfig), test, answers(600, 1).features, BENIGN)
-
-
-def test_training_features_that_are_not_finite_are_an_error() -> None:
-    trained = answers(600, 1).features
-    trained[7, 7] = np.nan
-    with pytest.raises(BcdError, match="features of training images are not finite"):
-        fit_policy(with_defaults(DecisionConfig), answers(100, 2), trained, BENIGN)
+        fit_policy(with_defaults(DecisionConfig), test, None, BENIGN)
 
 
 def test_a_policy_without_decisions_refers_everything_and_calls_nothing_malignant() -> None:
     test = answers(50, 5)
-    given = DecisionPolicy.from_plain(None).answer(test.logits, test.features)
+    given = DecisionPolicy.from_plain(None).answer(test.logits, test.descriptors)
     assert set(given.reasons) == {(UNCALIBRATED,)}
     assert set(given.malignant) == {None}
     np.testing.assert_allclose(given.probabilities, softmax(test.logits), rtol=1e-6)
@@ -189,7 +179,7 @@ def test_a_disabled_rule_refers_nothing() -> None:
         decisions(with_defaults(DecisionConfig, low_confidence=0, ood=0)),
         answers(300, 6, 3.0),
     )
-    given = policy.answer(test.logits * 0, test.features + 50)
+    given = policy.answer(test.logits * 0, test.descriptors + 50)
     assert {name for why in given.reasons for name in why} <= {DISAGREES}
 
 
@@ -198,21 +188,10 @@ def test_the_policy_survives_a_weights_only_checkpoint(tmp_path: Path) -> None:
     torch.save({"policy": policy.to_plain()}, tmp_path / "a.pt")
     plain = torch.load(tmp_path / "a.pt", weights_only=True)["policy"]
     again = DecisionPolicy.from_plain(plain)
-    one, other = (j.answer(test.logits, test.features) for j in (policy, again))
+    one, other = (j.answer(test.logits, test.descriptors) for j in (policy, again))
     np.testing.assert_array_equal(one.probabilities, other.probabilities)
     assert (one.reasons, one.malignant) == (other.reasons, other.malignant)
     assert replace(again, subspace=None) == replace(policy, subspace=None)
-
-
-def test_the_subspace_is_deterministic_and_absent_without_features() -> None:
-    features = answers(600, 1).features
-    first, second = fit_subspace(features), fit_subspace(features)
-    assert first is not None and second is not None
-    np.testing.assert_array_equal(first.basis, second.basis)
-    np.testing.assert_allclose(first.basis @ first.basis.T, np.eye(len(first.basis)), atol=1e-4)
-    assert np.median(first.distance(features)) < 3  # the noise is 0.1 in 150 directions
-    assert fit_subspace(np.zeros((0, 160), np.float32)) is None
-    assert fit_subspace(np.zeros((40, 4), np.float32)) is None
 
 
 def test_invalid_values_of_the_decision_group_are_rejected() -> None:

@@ -78,7 +78,8 @@ def evaluated(
 ) -> Result:
     views = ImageViews(catalog.root, catalog.images, 32, Augmenter(with_defaults(AugmentConfig), 0))
     loader = make_loader(views, ViewSampler(indices, 0, 0), 2, 0)
-    answers = collect_answers(cast(SmearNetwork, network), loader, torch.device("cpu"))
+    described = np.zeros((len(indices), 2), np.float32)
+    answers = collect_answers(cast(SmearNetwork, network), loader, torch.device("cpu"), described)
     return evaluate(answers, policy or DecisionPolicy(), catalog, indices)
 
 

@@ -194,11 +194,11 @@ def test_logits_are_gathered_in_order_from_a_network_in_eval_mode() -> None:
     network = SmearNetwork(Backbone(nn.Sequential(nn.Conv2d(3, 5, 1)), 5), 4, cfg).train()
     x = x.view(11, 3, 1, 1)
     loader = DataLoader(TensorDataset(x, labels), batch_size=4)
-    answers = collect_answers(network, loader, torch.device("cpu"))
+    descriptors = np.zeros((11, 2), np.float32)
+    answers = collect_answers(network, loader, torch.device("cpu"), descriptors)
     with torch.no_grad():
-        features = network.eval().embed(x)
-        logits = network.head(features)
-    np.testing.assert_allclose(answers.features, features.numpy(), rtol=1e-5, atol=1e-6)
+        logits = network.eval().head(network.embed(x))
+    assert answers.descriptors is descriptors
     np.testing.assert_allclose(answers.logits, logits.numpy(), rtol=1e-5, atol=1e-6)
     assert answers.labels.tolist() == labels.tolist()
 

@@ -46,7 +46,7 @@ def rare(n: int, seed: int, sharpness: float = 2.0) -> Answers:
 
 def policy_of(val: Answers, on: bool) -> DecisionPolicy:
     cfg = with_defaults(DecisionConfig, prior_correction=on, sensitivity=0.9, low_confidence=0.1)
-    return fit_policy(cfg, val, np.zeros((0, 4), np.float32), 0, shares=SHARES)
+    return fit_policy(cfg, val, None, 0, shares=SHARES)
 
 
 def test_probabilities_are_divided_by_the_shares_after_the_temperature() -> None:
@@ -99,8 +99,7 @@ def test_off_changes_nothing() -> None:
     val = rare(500, 1)
     cfg = with_defaults(DecisionConfig)
     assert cfg.prior_correction is False
-    trained = np.zeros((0, 4), np.float32)
-    one, other = fit_policy(cfg, val, trained, 0), fit_policy(cfg, val, trained, 0, shares=SHARES)
+    one, other = fit_policy(cfg, val, None, 0), fit_policy(cfg, val, None, 0, shares=SHARES)
     assert one == other
     scaled = softmax(val.logits.astype(np.float64) / one.temperature)
     np.testing.assert_array_equal(one.probabilities(val.logits), scaled)
@@ -114,7 +113,7 @@ def test_shares_that_cannot_divide_are_refused(wrong: list[float]) -> None:
         check_priors(wrong, 3)
     cfg = with_defaults(DecisionConfig, prior_correction=True)
     with pytest.raises(ValueError, match="class shares"):
-        fit_policy(cfg, rare(50, 1), np.zeros((0, 4), np.float32), 0, shares=wrong)
+        fit_policy(cfg, rare(50, 1), None, 0, shares=wrong)
 
 
 @pytest.mark.parametrize("setting", ["model.class_weights=balanced", "data.balanced=true"])

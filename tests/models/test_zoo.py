@@ -18,7 +18,8 @@ from bcd.config.schema import ModelConfig
 from bcd.features.engines import make_engine
 from bcd.models.backbones.blocks import cut
 from bcd.models.backbones.build import BACKBONES, build_backbone, normalization
-from bcd.models.network import FrozenPrefix, SmearNetwork
+from bcd.models.frozen_prefix import FrozenPrefix
+from bcd.models.network import SmearNetwork
 from tests.models.test_models import images, lively, normalized
 
 TORCHVISION = [name for name in BACKBONES if name != "cnn"]

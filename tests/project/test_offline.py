@@ -132,7 +132,7 @@ import hydra.core.plugins
 hydra.core.plugins.Plugins.instance()
 import torch
 from bcd.features.engines import make_engine
-from bcd.models.network import FrozenPrefix
+from bcd.models.frozen_prefix import FrozenPrefix
 blocks = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))
 prefix = FrozenPrefix(blocks, True, (0.5,) * 3, (0.5,) * 3)
 for name in ("onnxruntime", "openvino"):

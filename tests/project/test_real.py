@@ -109,7 +109,8 @@ def test_the_bank_changes_no_answer(
     for name in ("bank", "off"):
         result = run(name)
         network, loader = result.classifier.network, result.datamodule.plain_loader("test")
-        logits[name] = collect_answers(network, loader, torch.device("cpu")).logits
+        described = np.zeros((len(result.datamodule.split.indices("test")), 1), np.float32)
+        logits[name] = collect_answers(network, loader, torch.device("cpu"), described).logits
     assert np.abs(logits["bank"] - logits["off"]).max() <= 0.01
     banked, plain = rows(tmp_path / "bank"), rows(tmp_path / "off")
     assert [row["path"] for row in banked] == [row["path"] for row in plain]
