@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bcd.config.environment import send_nothing
 
@@ -15,7 +16,13 @@ __version__ = "0.1.0"
 send_nothing()  # before any module of bcd imports a library with telemetry
 
 
-def load(ckpt: str | Path, *, uncalibrated: bool = False, device: str = "auto") -> Predictor:
+def load(
+    ckpt: str | Path,
+    *,
+    uncalibrated: bool = False,
+    device: str = "auto",
+    site: Mapping[str, Any] | None = None,
+) -> Predictor:
     """Loads a checkpoint for predicting images.
 
     Args:
@@ -24,16 +31,19 @@ def load(ckpt: str | Path, *, uncalibrated: bool = False, device: str = "auto") 
         uncalibrated: Whether to accept a checkpoint without a decision policy. All of its
             predictions are then referred.
         device: `cpu`, `cuda`, `mps`, or `auto` for the first accelerator, else the CPU.
+        site: Keys of the `site` group of `bcd predict`, such as `{"profile": "site.json"}`; None
+            to take images as they are.
 
     Returns:
         A predictor; `predict(paths)` gives the rows of `predictions.csv`.
 
     Raises:
-        BcdError: There is no such checkpoint or device, or it has no decision policy.
+        BcdError: There is no such checkpoint or device, it has no decision policy, or the profile
+            cannot be used.
 
     Example:
         >>> rows = bcd.load("outputs/paper/<run>").predict("data/new")  # doctest: +SKIP
     """
     from bcd.inference.predictor import Predictor
 
-    return Predictor(ckpt, uncalibrated=uncalibrated, device=device)
+    return Predictor(ckpt, uncalibrated=uncalibrated, device=device, site=site)

@@ -28,6 +28,7 @@ VERBS = {
     "eval": Verb("evaluate a checkpoint", "evaluate", "eval"),
     "predict": Verb("predict the class of images", "predict", "predict"),
     "audit": Verb("check the quality of images and of their split", "audit", "audit"),
+    "site": Verb("measure what images of a site look like", "site", "site"),
     "compare": Verb("compare two checkpoints on the same images", "compare", "compare"),
     "sweep": Verb("rank the finished trials of a sweep", "sweep"),
     "models": Verb("list the networks", "models"),

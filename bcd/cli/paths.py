@@ -10,7 +10,8 @@ from bcd.storage import typed_path
 
 # Keys whose values are paths.
 _PATHS = frozenset(
-    {"data.root", "input", "ckpt", "ckpts", "resume", "output", "split.file", "model.weights"}
+    {"data.root", "root", "input", "ckpt", "ckpts", "resume", "output", "split.file"}
+    | {"model.weights", "site.profile"}
 )
 # Keys whose values may hold `${now:…}` and other interpolations.
 _FOLDERS = frozenset({"run_dir", "hydra.run.dir", "hydra.sweep.dir"})

@@ -87,12 +87,13 @@ def all_entries() -> list[Entry]:
     """Every entry of the cache, by kind and name."""
     with quick_imports():  # not before, as help needs none of it
         from bcd.audit.probes import CACHE as PROBES
+        from bcd.data.quality.appearance import CACHE as APPEARANCES
         from bcd.data.quality.image_statistics import FOLDER
         from bcd.data.quality.overlaps import CACHE as OVERLAPS
         from bcd.data.scan import CACHE as CATALOGS
         from bcd.features.bank import all_banks
 
-    tables = (CATALOGS, OVERLAPS, PROBES)
+    tables = (CATALOGS, OVERLAPS, PROBES, APPEARANCES)
     entries = [*map(_bank, all_banks()), *_statistics()]
     for cache in tables:
         entries += _json(cache)

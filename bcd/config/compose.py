@@ -16,6 +16,8 @@ from bcd.config.programs import (
     EvalDataConfig,
     EvalFeaturesConfig,
     PredictConfig,
+    SiteMatchConfig,
+    SiteProfileConfig,
 )
 from bcd.config.schema import (
     AugmentConfig,
@@ -51,6 +53,8 @@ _FILES: dict[type, tuple[str, str]] = {
     EvalFeaturesConfig: ("eval", "features"),
     CompareConfig: ("compare", ""),
     PredictConfig: ("predict", ""),
+    SiteMatchConfig: ("predict", "site"),
+    SiteProfileConfig: ("site", ""),
 }
 
 

@@ -18,6 +18,8 @@ from bcd.config.schema import (
 from bcd.config.values import at_least, one_of
 from bcd.errors import ConfigError
 
+SITE_COLOURS = ("none", "white_point", "reinhard", "macenko")
+
 
 @dataclass
 class AuditConfig:
@@ -52,6 +54,36 @@ class EvalFeaturesConfig:
 
 
 @dataclass
+class SiteMatchConfig:
+    """Matches images of another site to the training images; without a profile, not at all."""
+
+    profile: str | None
+    scale: bool
+    colour: str
+
+    def __post_init__(self) -> None:
+        """Checks values beyond their types."""
+        one_of("site.colour", self.colour, SITE_COLOURS)
+        if self.profile is None and self.colour != "none":
+            raise ConfigError(f"site.colour={self.colour}: needs site.profile=<from bcd site>")
+
+
+@dataclass
+class SiteProfileConfig:
+    """The configuration of `bcd site`."""
+
+    root: str
+    output: str | None
+    limit: int
+    num_workers: int | None
+    run_dir: str
+
+    def __post_init__(self) -> None:
+        """Checks values beyond their types."""
+        at_least("limit", self.limit, 5)
+
+
+@dataclass
 class EvalConfig:
     """The configuration of `bcd eval`."""
 
@@ -63,6 +95,7 @@ class EvalConfig:
     run_dir: str
     data: EvalDataConfig
     features: EvalFeaturesConfig
+    site: SiteMatchConfig
 
     def __post_init__(self) -> None:
         """Checks values beyond their types."""
@@ -108,6 +141,7 @@ class CompareConfig:
             run_dir=self.run_dir,
             data=self.data,
             features=self.features,
+            site=SiteMatchConfig(profile=None, scale=True, colour="none"),
         )
 
 
@@ -125,6 +159,7 @@ class PredictConfig:
     batch_size: int
     num_workers: int | None
     run_dir: str
+    site: SiteMatchConfig
 
     def __post_init__(self) -> None:
         """Checks values beyond their types."""

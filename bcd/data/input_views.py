@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.config.input_views import PLAIN_VIEW, InputView
+from bcd.data.matching import Match
 from bcd.data.reading import prepare
 
 Pixels = NDArray[np.uint8]
@@ -85,9 +86,12 @@ def definition(view: InputView) -> dict[str, Any]:
     return {"normalization": view.normalization, "side": view.side, **constants}
 
 
-def prepare_sides(image: Pixels, views: Sequence[InputView], mask: bool) -> dict[int, Pixels]:
-    """Resizes a decoded image to each side that the views need, as `prepare` does."""
-    return {side: prepare(image, side, mask) for side in sides_of(views)}
+def prepare_sides(
+    image: Pixels, views: Sequence[InputView], mask: bool, match: Match | None = None
+) -> dict[int, Pixels]:
+    """Resizes a decoded image to each side that the views need, as `prepare` does, or matched."""
+    make = prepare if match is None else match.prepare
+    return {side: make(image, side, mask) for side in sides_of(views)}
 
 
 def sides_of(views: Sequence[InputView]) -> tuple[int, ...]:
@@ -125,6 +129,17 @@ def packed_shape(views: Sequence[InputView]) -> tuple[int, ...]:
     if len(views) == 1:
         return views[0].side, views[0].side, 3
     return (sum(view.side**2 * 3 for view in views),)
+
+
+def plain_pixels(packed: Pixels, views: Sequence[InputView]) -> Pixels | None:
+    """Pixels of the largest plain view in what `pack` returned; None if there is none."""
+    plain = [number for number, view in enumerate(views) if view.is_plain]
+    if not plain:
+        return None
+    if len(views) == 1:
+        return packed
+    largest = max(plain, key=lambda number: views[number].side)
+    return np.asarray(unpack(packed[None], [view.side for view in views])[largest][0])
 
 
 def unpack(batch: Any, sides: Sequence[int]) -> list[Any]:

@@ -66,10 +66,14 @@ def load_catalog(
     return drop_duplicates(catalog)
 
 
-def expand_inputs(inputs: Sequence[str]) -> list[Path]:
+def expand_inputs(inputs: Sequence[str], key: str = "input") -> list[Path]:
     """Lists the input files of predict: files, folders (searched recursively) and globs.
 
     Includes folders that could not be searched and broken links; `folder_reason` gives the reason.
+
+    Args:
+        inputs: As typed.
+        key: The setting that they were given in, for the error.
 
     Raises:
         BcdError: One of them matches nothing.
@@ -85,7 +89,7 @@ def expand_inputs(inputs: Sequence[str]) -> list[Path]:
         else:
             found = _matching(path)
         if not found:
-            raise BcdError(f"input={text}: no image there; give a file, a folder or a glob")
+            raise BcdError(f"{key}={text}: no image there; give a file, a folder or a glob")
         files += found
     return list(dict.fromkeys(files))
 

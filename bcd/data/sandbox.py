@@ -18,11 +18,11 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from bcd.config.input_views import InputView
 from bcd.data.files import Gate, ImageError, room_for
 from bcd.data.input_views import make_views, pack, packed_shape, prepare_sides
+from bcd.data.matching import Match
 from bcd.data.opening import PIXELS
 from bcd.data.reading import read_image
 
@@ -48,15 +49,23 @@ Answer = NDArray[np.uint8] | str  # pixels as `pack` returns them, or why there 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The requested format of images: input views, and whether the scale bar is covered."""
+    """The requested format of images.
+
+    Attributes:
+        inputs: The input views.
+        mask: Whether the corner with the scale bar is covered.
+        match: How images of another site are matched; None for not at all.
+    """
 
     inputs: tuple[InputView, ...]
     mask: bool
+    match: Match | None = None
 
     def read(self, path: Path, gate: Gate = PIXELS) -> Answer:
         """Reads a file in this process."""
         try:
-            resized = prepare_sides(read_image(path, 1, gate), self.inputs, self.mask)
+            image = read_image(path, 1, gate)
+            resized = prepare_sides(image, self.inputs, self.mask, self.match)
             return np.ascontiguousarray(pack(make_views(resized, self.inputs)))
         except ImageError as error:
             return str(error)
@@ -161,7 +170,9 @@ class _Reader:
 
     def _start(self) -> subprocess.Popen[bytes]:
         inputs = [[view.normalization, view.side] for view in self._wanted.inputs]
-        wanted = json.dumps([inputs, self._wanted.mask])
+        match = self._wanted.match
+        plain = None if match is None else match.to_plain()
+        wanted = json.dumps([inputs, self._wanted.mask, plain])
         self._process = subprocess.Popen(
             [sys.executable, "-c", _PATH + _SERVE, json.dumps(sys.path), wanted],
             stdin=subprocess.PIPE,
@@ -225,12 +236,13 @@ class _Asking(Gate):
         yield
 
 
-def serve(inputs: Sequence[tuple[str, int]], mask: bool) -> None:
+def serve(inputs: Sequence[tuple[str, int]], mask: bool, match: Mapping[str, Any] | None) -> None:
     """Runs a reader until its parent closes the pipe; the arguments are those of `Wanted`."""
     answers, questions = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print must not reach the pipe
     _bound_memory()
-    wanted = Wanted(tuple(InputView(*one) for one in inputs), mask)
+    views = tuple(InputView(*one) for one in inputs)
+    wanted = Wanted(views, mask, Match.from_plain(match))
     gate = _Asking(questions, answers)
     for line in answers:
         _bound_time()  # for opening too: a header may be endless

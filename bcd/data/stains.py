@@ -49,3 +49,53 @@ def draw_jitter(
     As HED jitter is used in histopathology (Tellez et al., Med Image Anal 2019;58:101544).
     """
     return 1 + rng.uniform(-strength, strength, 3), rng.uniform(-strength, strength, 3)
+
+
+Vector = tuple[float, float, float]
+
+_FAINT = 0.15  # optical density: pixels with less in every channel count as background
+_EXTREME = 1.0  # percentile of the angle, and of the amount from above
+_FEWEST_STAINED = 100  # pixels
+
+
+def macenko_stains(
+    pixels: NDArray[np.uint8], white: ArrayLike
+) -> tuple[tuple[Vector, Vector], tuple[float, float]] | None:
+    """Estimates two dyes and their amounts by the method of Macenko et al.
+
+    "A method for normalizing histology slides for quantitative analysis", ISBI 2009:1107. They
+    leave out pixels that are faint in any channel. Here those are used too that are faint in
+    some channels only, because the dyes of a blood smear hardly absorb blue light.
+
+    Args:
+        pixels: RGB, (n, 3), of one or more images.
+        white: RGB of the background.
+
+    Returns:
+        Optical density in R, G, B of one unit of each dye, of length 1, first that which absorbs
+        more red light; and the 99 % quantile of each dye's amount. None if fewer than 100 pixels
+        are stained, or all by the same dye.
+    """
+    density = density_of(pixels, white)
+    stained = density[(density > _FAINT).any(axis=1)]
+    if len(stained) < _FEWEST_STAINED:
+        return None
+    plane = np.linalg.eigh(np.cov(stained.T))[1][:, [2, 1]]
+    plane *= np.where(plane.sum(axis=0) < 0, -1, 1)
+    along = stained @ plane
+    angles = np.arctan2(along[:, 1], along[:, 0])
+    found = []
+    for angle in np.percentile(angles, (_EXTREME, 100 - _EXTREME)):
+        dye = plane @ (np.cos(angle), np.sin(angle))
+        found.append(dye / np.linalg.norm(dye))
+    dyes = np.stack(sorted(found, key=lambda dye: float(dye[0]), reverse=True))
+    amounts = np.percentile(stained @ np.linalg.pinv(dyes), 100 - _EXTREME, axis=0)
+    if np.linalg.cond(dyes) > 1e3 or (amounts <= 0).any():
+        return None
+    first, second = (tuple(dye.tolist()) for dye in dyes)
+    return (first, second), (float(amounts[0]), float(amounts[1]))
+
+
+def density_of(pixels: NDArray[np.uint8], white: ArrayLike) -> NDArray[np.float64]:
+    """Optical density of pixels (..., 3) against a background; 0 where they have its colour."""
+    return np.asarray(np.log(np.asarray(white) + 1) - np.log(pixels.astype(np.float64) + 1))

@@ -18,6 +18,7 @@ from bcd.config.input_views import PLAIN_VIEW, parse_views
 from bcd.config.schema import AugmentConfig
 from bcd.data.catalog import Catalog, ImageRecord
 from bcd.data.input_views import Pixels, make_views, pack, prepare_sides, sides_of
+from bcd.data.matching import Match
 from bcd.data.reading import mask_scale_bar, read_image, read_verified
 from bcd.data.workspace import Workspace, pixels_part
 
@@ -151,6 +152,7 @@ class ImageViews(ViewSource):
         mask: Whether the corner with the scale bar is covered.
         kept: Resized images that the scan kept; they are not decoded again.
         views: As `model.views`.
+        match: How images of another site are matched to those of training; None for not at all.
 
     Attributes:
         inputs: The input views, of which every sample has all.
@@ -165,6 +167,7 @@ class ImageViews(ViewSource):
         mask: bool = False,
         kept: Workspace | None = None,
         views: Sequence[str] = (PLAIN_VIEW,),
+        match: Match | None = None,
     ) -> None:
         self.root = root
         self.images = images
@@ -172,6 +175,7 @@ class ImageViews(ViewSource):
         self.augmenter = augmenter
         self.mask = mask
         self.kept = kept
+        self.match = match
         self.most_pixels = max((p.width * p.height for p in images), default=0)
 
     @classmethod
@@ -182,9 +186,11 @@ class ImageViews(ViewSource):
         augmenter: Augmenter,
         mask: bool,
         views: Sequence[str] = (PLAIN_VIEW,),
+        match: Match | None = None,
     ) -> ImageViews:
         """The images of a catalog, with what its scan kept."""
-        return cls(catalog.root, catalog.images, size, augmenter, mask, catalog.kept, views)
+        kept = catalog.kept
+        return cls(catalog.root, catalog.images, size, augmenter, mask, kept, views, match)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -206,11 +212,11 @@ class ImageViews(ViewSource):
         if found is not None:
             return found
         pixels = read_verified(path, image.sha256).pixels if verify else read_image(path)
-        return prepare_sides(pixels, self.inputs, self.mask)
+        return prepare_sides(pixels, self.inputs, self.mask, self.match)
 
     def _kept(self, path: Path, sha256: str) -> dict[int, Pixels] | None:
         """What `resized` returns, as far as the scan kept every side."""
-        if self.kept is None:
+        if self.kept is None or self.match is not None:  # it was resized without matching
             return None
         found = {}
         for side in sides_of(self.inputs):

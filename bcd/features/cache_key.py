@@ -16,6 +16,7 @@ from hydra.utils import get_object
 from bcd.config.input_views import InputView
 from bcd.config.schema import AugmentConfig, ModelConfig
 from bcd.data.input_views import definition
+from bcd.data.matching import Match
 from bcd.errors import BcdError
 from bcd.models.frozen_prefix import FrozenPrefix
 
@@ -45,7 +46,12 @@ class CacheKey:
 
 
 def plain_key(
-    model: ModelConfig, prefix: FrozenPrefix, engine: str, dtype: str, mask: bool
+    model: ModelConfig,
+    prefix: FrozenPrefix,
+    engine: str,
+    dtype: str,
+    mask: bool,
+    match: Match | None = None,
 ) -> CacheKey:
     """Cache key for resized images; it does not depend on the seed or the augmentation.
 
@@ -55,25 +61,27 @@ def plain_key(
         engine: Label of the engine.
         dtype: Of the stored numbers.
         mask: Whether the corner with the scale bar is covered.
+        match: How images of another site are matched; None for not at all.
     """
     # Torch exports the network for the other engines.
     packages = ["pillow", "opencv-python-headless", "numpy", "torch"]
     # The structure of a library's layers does not determine everything they compute.
     packages += sorted({network.library for network in model.branches() or [model]})
-    return CacheKey(
-        {
-            "format": FORMAT,
-            "backbone": model.title,
-            "blocks": len(prefix.blocks),
-            "pooled": prefix.pooled,
-            "prefix": prefix_hash(prefix),
-            "input_size": model.input_size,
-            "mask_scale_bar": mask,
-            "engine": engine,
-            "dtype": dtype,
-            "versions": {name: version(name) for name in packages},
-        }
-    )
+    facts = {
+        "format": FORMAT,
+        "backbone": model.title,
+        "blocks": len(prefix.blocks),
+        "pooled": prefix.pooled,
+        "prefix": prefix_hash(prefix),
+        "input_size": model.input_size,
+        "mask_scale_bar": mask,
+        "engine": engine,
+        "dtype": dtype,
+        "versions": {name: version(name) for name in packages},
+    }
+    if match is not None:
+        facts["match"] = match.to_plain()
+    return CacheKey(facts)
 
 
 def input_key(plain: CacheKey, view: InputView) -> CacheKey:

@@ -164,7 +164,8 @@ def _fill(
     needs: Sequence[Need],
     device: torch.device,
 ) -> BankedViews:
-    plain = plain_key(model, prefix, engine_label(engine, device), cfg.dtype, source.mask)
+    label = engine_label(engine, device)
+    plain = plain_key(model, prefix, label, cfg.dtype, source.mask, source.match)
     orders = [order for view in source.inputs for order in _orders(plain, view, source, needs)]
     images = source.images
     for order in orders:

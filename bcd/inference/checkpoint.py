@@ -13,6 +13,7 @@ from bcd.config.head import HeadConfig
 from bcd.config.input_views import InputView
 from bcd.config.schema import ModelConfig
 from bcd.data.input_views import definition, sides_of
+from bcd.data.quality.appearance import Appearance
 from bcd.data.splits.split import sha256_of
 from bcd.errors import BcdError
 from bcd.evaluation.calibration import check_priors
@@ -54,6 +55,8 @@ class Card:
         policy: The decision policy as `DecisionPolicy.to_plain` writes it: temperature, thresholds,
             their guarantees, and what training images are like. None until it is fitted on val at
             the end of training.
+        appearance: What the training images look like, as `Appearance.to_plain` writes it; None
+            until the end of training, or if they are too few.
         version: Version of the card's format.
     """
 
@@ -74,6 +77,7 @@ class Card:
     groups: dict[str, str] = field(default_factory=dict)
     pretrained_on: list[str] = field(default_factory=list)
     policy: dict[str, Any] | None = None
+    appearance: dict[str, Any] | None = None
     version: int = CARD_VERSION
 
     def sha256s(self, *subsets: str) -> set[str]:
@@ -113,9 +117,11 @@ def save_content(content: dict[str, Any], file: Path) -> None:
         stream.write(buffer.getbuffer())
 
 
-def write_policy(file: Path, content: dict[str, Any], policy: dict[str, Any]) -> None:
-    """Rewrites a checkpoint atomically, with the decision policy in its card."""
-    content["card"]["policy"] = policy
+def write_policy(
+    file: Path, content: dict[str, Any], policy: dict[str, Any], appearance: dict[str, Any] | None
+) -> None:
+    """Rewrites a checkpoint atomically, with decision policy and appearance in its card."""
+    content["card"] |= {"policy": policy, "appearance": appearance}
     save_content(content, file)
 
 
@@ -160,6 +166,8 @@ def load_checkpoint(file: Path, uncalibrated: bool = False) -> tuple[SmearNetwor
         policy = DecisionPolicy.from_plain(card.policy)
         if policy.priors is not None:
             check_priors(policy.priors, len(card.classes))
+        if card.appearance is not None:
+            Appearance.from_plain(card.appearance)
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise BcdError(
             f"ckpt={file}: not a checkpoint that train.py wrote (card and weights disagree)"

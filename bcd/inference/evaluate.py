@@ -14,6 +14,7 @@ from bcd.console import say, show_table
 from bcd.data.catalog import Catalog
 from bcd.data.load import load_catalog
 from bcd.data.loading import ViewSampler, make_loader
+from bcd.data.matching import Match
 from bcd.data.quality.profile import profile_images
 from bcd.data.splits.grouping import hang_together
 from bcd.data.splits.split import name_clusters, recorded_indices
@@ -25,6 +26,7 @@ from bcd.evaluation.results import Result, evaluate
 from bcd.features.cached import Need, cached_source
 from bcd.features.describe import describe
 from bcd.inference.checkpoint import Card, load_checkpoint
+from bcd.inference.site import find_match, measure_and_tell
 from bcd.models.network import SmearNetwork
 from bcd.reporting.guarantees import guarantee_lines, prior_correction_line
 from bcd.reporting.results import (
@@ -56,7 +58,7 @@ def evaluate_images(
         name: Name of these images for the progress bar; `train` and `val` get no intervals.
     """
     batch = cfg.data.batch_size or int(card.config["data"]["batch_size"])
-    source = _images(catalog, card)
+    source = _images(catalog, card, find_match(cfg.site, card))
     device = choose_device(cfg.device)
     model, features = ModelConfig(**card.config["model"]), _features_config(cfg, card)
     described = describe(features, model, network, source, [(i, PLAIN) for i in indices], device)
@@ -84,9 +86,9 @@ def _groups(catalog: Catalog, card: Card, indices: Sequence[int]) -> list[str]:
     return [names[i] for i in indices]
 
 
-def _images(catalog: Catalog, card: Card) -> ImageViews:
-    augmenter = Augmenter(with_defaults(AugmentConfig), 0)
-    return ImageViews.of(catalog, card.input_size, augmenter, card.mask_scale_bar, card.view_names)
+def _images(catalog: Catalog, card: Card, match: Match | None) -> ImageViews:
+    augmenter, mask = Augmenter(with_defaults(AugmentConfig), 0), card.mask_scale_bar
+    return ImageViews.of(catalog, card.input_size, augmenter, mask, card.view_names, match)
 
 
 def _is_own(cfg: EvalConfig, card: Card) -> bool:
@@ -165,11 +167,13 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     started = time.time()
     checkpoint = find_checkpoint(cfg.ckpt)
     network, card = load_checkpoint(checkpoint, cfg.uncalibrated)
+    match = find_match(cfg.site, card)
     catalog = load_catalog(data_config(cfg, card), card.classes, card.sides)
     subset = cfg.subset or ("test" if _is_own(cfg, card) else "all")
     indices = _choose(catalog, card, subset)
     _warn_of_trained(catalog, card, indices, subset)
     warn_of_relabelled(catalog, card)
+    site = measure_and_tell(card, catalog, indices, match)
     result = evaluate_images(cfg, network, card, catalog, indices, subset)
     if subset == "test":
         trained, chosen = (recorded_indices(catalog, card.split[p]) for p in ("train", "val"))
@@ -187,6 +191,7 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
         checkpoint=str(checkpoint),
         data=catalog.identity(),
         rejected=[vars(item) for item in catalog.rejected],
+        site=site,
     )
     show_table(f"{checkpoint.name} on {catalog.root}", ["metric", *results], metric_rows(results))
     if line := absent_classes_note(result.metrics):
@@ -220,7 +225,7 @@ def _measure_robustness(
         str(cfg.corruptions),
         network,
         DecisionPolicy.from_plain(card.policy),
-        _images(catalog, card),
+        _images(catalog, card, find_match(cfg.site, card)),
         indices,
         _features_config(cfg, card).engine,
         choose_device(cfg.device),

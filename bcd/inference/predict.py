@@ -10,10 +10,12 @@ from pathlib import Path
 from bcd.config.programs import PredictConfig
 from bcd.console import printable, say, show_table, track
 from bcd.data.load import expand_inputs
+from bcd.data.quality.appearance import summarize
 from bcd.errors import ConfigError
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.predictor import Predictor
 from bcd.inference.row_writer import RowWriter
+from bcd.inference.site import describe_match, tell_differences
 from bcd.storage import typed_path
 
 
@@ -77,7 +79,9 @@ def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = No
         raise ConfigError(f"output={cfg.output}: must end in .csv or .json")
     paths = expand_inputs(inputs)[: cfg.limit]
     with RowWriter(file) as rows:
-        predictor = Predictor(cfg.ckpt, uncalibrated=cfg.uncalibrated, device=cfg.device)
+        predictor = Predictor(
+            cfg.ckpt, uncalibrated=cfg.uncalibrated, device=cfg.device, site=cfg.site
+        )
         rows.begin(predictor.classes)
         tally = Tally(predictor.classes)
         made = predictor.batches(paths, cfg.batch_size, cfg.num_workers)
@@ -88,6 +92,9 @@ def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = No
                 if each is not None:
                     each(prediction)
     _tell(tally, file)
+    for line in describe_match(predictor.match):
+        say(line)
+    tell_differences(predictor.card, summarize(predictor.looks), predictor.match)
     if not predictor.policy.calibrated:
         say("warning: uncalibrated: nothing was decided on val, so every image is referred")
     return tally

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from bcd.config.compose import read_defaults
+from bcd.config.compose import as_config, read_defaults
+from bcd.config.programs import SiteMatchConfig
+from bcd.data.input_views import plain_pixels
 from bcd.data.load import expand_inputs
+from bcd.data.quality.appearance import Look, choose_evenly, look_at_input
 from bcd.data.sandbox import Answer, Wanted, read_all
 from bcd.data.views import ViewSource
 from bcd.evaluation.collect import choose_device
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.predictions import Prediction, prediction_record
 from bcd.inference.checkpoint import load_checkpoint
+from bcd.inference.site import find_match
 from bcd.run_folder import find_checkpoint
+
+LEAST_SIDE = 112  # pixels of an input in which red cells can be measured
 
 
 class Predictor:
@@ -28,24 +36,36 @@ class Predictor:
         ckpt: A checkpoint, or a folder as in `find_checkpoint`.
         uncalibrated: Whether to accept a checkpoint without a decision policy.
         device: `cpu`, `cuda`, `mps`, or `auto` for the first accelerator, else the CPU.
+        site: The `site` group, or a mapping of its keys; None to take images as they are.
 
     Attributes:
         network: In eval mode, on the device.
         card: The checkpoint's description of itself.
         policy: Calibrates the network's answers and decides which are referred.
         device: Where the network runs.
+        match: How every image is matched to the training images; None for not at all.
+        looks: Measurements of some of the images that `batches` read, as far as the network gets
+            them in their own colours and with `LEAST_SIDE` pixels or more.
 
     Raises:
-        BcdError: There is no such checkpoint or device, or it has no decision policy.
+        BcdError: There is no such checkpoint or device, it has no decision policy, or the profile
+            cannot be used.
     """
 
     def __init__(
-        self, ckpt: str | Path, *, uncalibrated: bool = False, device: str = "auto"
+        self,
+        ckpt: str | Path,
+        *,
+        uncalibrated: bool = False,
+        device: str = "auto",
+        site: SiteMatchConfig | Mapping[str, Any] | None = None,
     ) -> None:
         network, self.card = load_checkpoint(find_checkpoint(str(ckpt)), uncalibrated)
         self.device = choose_device(device)
         self.network = network.eval().to(self.device)
         self.policy = DecisionPolicy.from_plain(self.card.policy)
+        self.match = find_match(as_config(SiteMatchConfig, site), self.card)
+        self.looks: list[Look] = []
 
     @property
     def classes(self) -> list[str]:
@@ -92,10 +112,20 @@ class Predictor:
             batch_size: Number of images at a time.
             num_workers: As in `predict`.
         """
-        wanted = Wanted(self.card.input_views, self.card.mask_scale_bar)
+        wanted = Wanted(self.card.input_views, self.card.mask_scale_bar, self.match)
         answers = zip(files, read_all(files, wanted, num_workers), strict=True)
+        self.looks, done, measured = [], 0, set(choose_evenly(len(files)))
         while batch := list(itertools.islice(answers, batch_size)):
+            for number, (_, answer) in enumerate(batch, done):
+                if number in measured and not isinstance(answer, str):
+                    self._look_at(answer)
+            done += len(batch)
             yield self._predict(batch)
+
+    def _look_at(self, packed: NDArray[np.uint8]) -> None:
+        pixels = plain_pixels(packed, self.card.input_views)
+        if pixels is not None and len(pixels) >= LEAST_SIDE:
+            self.looks.append(look_at_input(pixels))
 
     def _predict(self, batch: Sequence[tuple[Path, Answer]]) -> list[Prediction]:
         policy = self.policy

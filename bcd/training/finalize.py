@@ -18,6 +18,7 @@ from bcd.audit.leaks import find_leaks, leak_metrics
 from bcd.audit.pairs import write_overlaps
 from bcd.audit.run import audit_training_run
 from bcd.data.datamodule import SmearDataModule
+from bcd.data.quality.appearance import measure_appearance
 from bcd.data.reading import read_image
 from bcd.data.views import PLAIN
 from bcd.errors import BcdError
@@ -98,7 +99,11 @@ def evaluate_best(
         split.class_shares("train", run.catalog),
     )  # fmt: skip
     if best is not None and content is not None:
-        write_policy(best, content, policy.to_plain())
+        appearance = measure_appearance(
+            run.catalog, split.indices("train"), run.cfg.data.mask_scale_bar
+        )
+        plain = None if appearance is None else appearance.to_plain()
+        write_policy(best, content, policy.to_plain(), plain)
     results = {
         subset: evaluate(
             given,

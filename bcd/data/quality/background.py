@@ -99,6 +99,20 @@ def background_colours(
     return colours[chosen].ravel().astype(np.float32), share
 
 
+def background_light(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Light that the background has, or would have, at each pixel.
+
+    Args:
+        image: RGB, (side, side, 3).
+
+    Returns:
+        The fitted quadratic surface of each channel, (side, side, 3).
+    """
+    small = np.asarray(cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.uint8)
+    places = np.linspace(-1, 1, len(image), dtype=np.float32)
+    return np.asarray(_quadratic(*np.meshgrid(places, places)) @ _fit_light(small), np.float32)
+
+
 def _fit_light(small: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Fits each channel of the background by a quadratic surface, (6, 3), since light is uneven.
 

@@ -1,0 +1,96 @@
+"""Matches images of a site for a checkpoint, and tells how images differ from its training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bcd.config.programs import SiteMatchConfig
+from bcd.console import say
+from bcd.data.catalog import Catalog
+from bcd.data.matching import Match
+from bcd.data.quality.appearance import Appearance, measure_appearance
+from bcd.data.site_match import make_match
+from bcd.data.site_profile import read_profile
+from bcd.errors import BcdError
+from bcd.evaluation.appearance import find_differences
+from bcd.inference.checkpoint import Card
+
+
+def find_match(cfg: SiteMatchConfig, card: Card) -> Match | None:
+    """How images are matched to the training images of a checkpoint.
+
+    Args:
+        cfg: The `site` group.
+        card: The checkpoint's card.
+
+    Returns:
+        The match; None without a profile.
+
+    Raises:
+        BcdError: The profile cannot be used, or the card does not describe the training images.
+    """
+    if cfg.profile is None:
+        return None
+    own = _own(card)
+    if own is None:
+        raise BcdError(
+            f"site.profile={cfg.profile}: the checkpoint does not describe its training images "
+            "(its run did not end, or had too few): nothing to match to"
+        )
+    return make_match(own, read_profile(cfg.profile).appearance, cfg.scale, cfg.colour)
+
+
+def describe_match(match: Match | None) -> list[str]:
+    """What a match does to every image, in words; empty without one."""
+    if match is None:
+        return []
+    words = []
+    if match.scale > 1:
+        words.append(
+            f"enlarged {match.scale:.2f} times, so that only the central "
+            f"{1 / match.scale**2:.0%} of its area is seen"
+        )
+    elif match.scale < 1:
+        words.append(f"reduced to {match.scale:.2f} of its size and surrounded by mirror images")
+    if match.colour is not None:
+        words.append("given the colours of the training images")
+    return [f"site.profile: every image is {' and '.join(words)}"] if words else []
+
+
+def _own(card: Card) -> Appearance | None:
+    return None if card.appearance is None else Appearance.from_plain(card.appearance)
+
+
+def tell_differences(card: Card, given: Appearance | None, match: Match | None) -> list[str]:
+    """Prints how images differ from the training images, if they do; returns the differences.
+
+    Args:
+        card: Of the checkpoint.
+        given: Of the images, matched if they were; None if too few can be measured.
+        match: How they were matched.
+    """
+    own = _own(card)
+    found = [] if own is None or given is None else find_differences(own, given)
+    if found:
+        state = "even after matching, " if match is not None else ""
+        say(f"warning: {state}these images differ from the training images: {'; '.join(found)}")
+    return found
+
+
+def measure_and_tell(
+    card: Card, catalog: Catalog, indices: Sequence[int], match: Match | None
+) -> dict[str, Any]:
+    """Measures images of a catalog, prints how they differ, and returns what `run.json` records.
+
+    Raises:
+        BcdError: An image has changed or is missing since the catalog was made.
+    """
+    given = measure_appearance(catalog, indices, card.mask_scale_bar, match)
+    for line in describe_match(match):
+        say(line)
+    return {
+        "differences": tell_differences(card, given, match),
+        "appearance": None if given is None else given.to_plain(),
+        "match": None if match is None else match.to_plain(),
+    }
