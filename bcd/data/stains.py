@@ -84,11 +84,11 @@ def macenko_stains(
     plane *= np.where(plane.sum(axis=0) < 0, -1, 1)
     along = stained @ plane
     angles = np.arctan2(along[:, 1], along[:, 0])
-    found = []
+    found: list[NDArray[np.float64]] = []
     for angle in np.percentile(angles, (_EXTREME, 100 - _EXTREME)):
         dye = plane @ (np.cos(angle), np.sin(angle))
         found.append(dye / np.linalg.norm(dye))
-    dyes = np.stack(sorted(found, key=lambda dye: float(dye[0]), reverse=True))
+    dyes = np.stack(found if found[0][0] >= found[1][0] else found[::-1])
     amounts = np.percentile(stained @ np.linalg.pinv(dyes), 100 - _EXTREME, axis=0)
     if np.linalg.cond(dyes) > 1e3 or (amounts <= 0).any():
         return None

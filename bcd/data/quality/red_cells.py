@@ -5,6 +5,10 @@ that of a circle of the same area, holes included, because the pale centre of a 
 light as the background. Clumps are not separated: an object counts only if it is nearly convex and
 nearly as wide as long, and lies completely inside the image. White cells are left out by their
 nucleus, which absorbs more green light than a red cell does.
+
+A large cell is cut by the border more often than a small one. Each cell therefore counts in inverse
+proportion to the number of positions in which it would lie inside the image (Miles, "On the
+elimination of edge effects in planar sampling", in Stochastic Geometry, Wiley 1974:228).
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ _LOGARITHM = np.log(np.arange(256, dtype=np.float32) + 1)
 def red_cell_diameter(image: NDArray[np.uint8]) -> float:
     """Median diameter of the red cells of an image, in pixels.
 
-    The median is over the area of cells, so that platelets and debris have little influence.
+    Cells count by their diameter, so that platelets and debris have little influence.
 
     Args:
         image: RGB, (side, side, 3).
@@ -43,12 +47,12 @@ def red_cell_diameter(image: NDArray[np.uint8]) -> float:
     Returns:
         The diameter; NaN if fewer than `FEWEST` cells can be measured.
     """
-    density = _density(image)
-    diameters = sorted(_diameters(density))
-    if len(diameters) < FEWEST:
+    cells = sorted(_cells(_density(image)))
+    if len(cells) < FEWEST:
         return math.nan
-    areas = np.cumsum(np.square(diameters))
-    return float(diameters[int(np.searchsorted(areas, areas[-1] / 2))])
+    diameters, places = np.transpose(cells)
+    weights = np.cumsum(diameters / places)
+    return float(diameters[np.searchsorted(weights, weights[-1] / 2)])
 
 
 def _density(image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -57,7 +61,8 @@ def _density(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(np.log(light + 1) - cv2.LUT(image, _LOGARITHM), np.float32)
 
 
-def _diameters(density: NDArray[np.float32]) -> list[float]:
+def _cells(density: NDArray[np.float32]) -> list[tuple[float, int]]:
+    """Of each red cell the diameter, and the number of places where it fits into the image."""
     height, width = density.shape[:2]
     mask = _foreground(density.max(axis=2))
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -71,7 +76,7 @@ def _diameters(density: NDArray[np.float32]) -> list[float]:
         cv2.drawContours(filled, [np.asarray(contour) - (x, y)], 0, 1, cv2.FILLED)
         green = density[y : y + h, x : x + w, 1][filled > 0]
         if np.quantile(green, 0.75) < _NUCLEUS:
-            found.append(2 * math.sqrt(_area(contour) / math.pi))
+            found.append((2 * math.sqrt(_area(contour) / math.pi), (width - w) * (height - h)))
     return found
 
 
