@@ -166,10 +166,10 @@ def look_at(image: NDArray[np.uint8]) -> Look:
     background = np.full(3, np.nan)
     if not np.isnan(white).any():
         background = _lab(white[None, None])[0, 0].astype(np.float64)
-    mean, std = (values[:, 0] for values in cv2.meanStdDev(lab))
+    mean, std = (np.asarray(values[:, 0], np.float64) for values in cv2.meanStdDev(lab))
     pixels = image.reshape(-1, 3)[_PLACES]
     diameter = red_cell_diameter(image)
-    return Look(diameter, white, background, mean, std.astype(np.float64) ** 2, pixels)
+    return Look(diameter, white, background, mean, std**2, pixels)
 
 
 def _lab(image: NDArray[Any]) -> NDArray[np.float32]:
