@@ -13,13 +13,26 @@ from omegaconf import OmegaConf
 from bcd.config.check import check_config
 from bcd.config.compose import CONF, with_defaults
 from bcd.config.head import FITTED_HEADS, TRAINED_HEADS, HeadConfig
-from bcd.config.programs import AuditConfig, CompareConfig, EvalConfig, PredictConfig
+from bcd.config.programs import (
+    AuditConfig,
+    CompareConfig,
+    EvalConfig,
+    PredictConfig,
+    SiteProfileConfig,
+)
 from bcd.config.schema import DataConfig, DecisionConfig, ModelConfig, SplitConfig
 from bcd.config.training import TrainConfig
 from bcd.errors import ConfigError
 from tests.helpers.harness import eval_config, train_config
 
-PROGRAMS = (TrainConfig, AuditConfig, EvalConfig, CompareConfig, PredictConfig)
+PROGRAMS = (
+    TrainConfig,
+    AuditConfig,
+    EvalConfig,
+    CompareConfig,
+    PredictConfig,
+    SiteProfileConfig,
+)
 
 
 def schemas(root: type) -> set[type]:

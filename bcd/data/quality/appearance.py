@@ -223,7 +223,8 @@ def _spreads(values: NDArray[np.float64]) -> Spreads | None:
 
 def choose_evenly(count: int, most: int = MOST) -> list[int]:
     """Numbers of at most `most` of `count` images, evenly spaced."""
-    return list(range(0, count, max(-(-count // most), 1)))
+    chosen = min(count, most)
+    return [number * count // chosen for number in range(chosen)]
 
 
 def measure_appearance(
