@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig, DecisionConfig, ModelConfig, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.load import load_catalog
-from bcd.data.quality.profile import DataProfile, profile_images
+from bcd.data.quality.profile import profile_images
 from bcd.data.reading import fit, read_image
 from bcd.data.splits.split import make_split
 from bcd.evaluation.ood import assign_folds, quantile_limit
@@ -59,16 +60,16 @@ def main() -> None:
         for name, images in foreign(model.input_size, asked.count, sites).items()
     }
     versions = _changed(catalog, model.input_size, describe)
-    shares = _compare(catalog, profile_images(catalog), own, versions, others, asked.splits)
+    sets = {"own test images": own, **versions, **others}
     print(f"{machine()}; {asked.backbone}, {asked.weights}; {asked.splits} splits\n")
-    sets = [*next(iter(shares.values()))]
-    counts = [len(own.labels), *(len(one.labels) for one in (*versions.values(), *others.values()))]
     print(f"| score | {' | '.join(sets)} |\n|---|{'---:|' * len(sets)}")
-    print(f"| images | {' | '.join(map(str, counts))} |")
-    for name, found in shares.items():
-        cells = [f"{100 * float(np.mean(values)):.1f}" for values in found.values()]
+    print(f"| images | {' | '.join(str(len(seen.labels)) for seen in sets.values())} |")
+    splits = _splits(catalog, asked.splits)
+    for name, fit in SCORES.items():
+        found = _shares(fit, splits, own, versions, others)
+        cells = [f"{100 * float(np.mean(found[kind])):.1f}" for kind in sets]
         bold = "**" if name == KEPT else ""
-        print(f"| {bold}{name}{bold} | {' | '.join(cells)} |")
+        print(f"| {bold}{name}{bold} | {' | '.join(cells)} |", flush=True)
 
 
 class _Describer:
@@ -115,30 +116,43 @@ def _changed(catalog: Catalog, size: int, describe: _Describer) -> dict[str, See
     }
 
 
-def _compare(
-    catalog: Catalog,
-    profile: DataProfile,
-    own: Seen,
-    versions: Mapping[str, Seen],
-    others: Mapping[str, Seen],
-    splits: int,
-) -> dict[str, dict[str, list[float]]]:
-    """Shares beyond the limit: by score, then by set of images, for each split."""
-    sets = ["own test images", *versions, *others]
-    found: dict[str, dict[str, list[float]]] = {s: {k: [] for k in sets} for s in SCORES}
-    share = with_defaults(DecisionConfig).ood
-    for seed in range(splits):
+class _Own(NamedTuple):
+    """Own images of a split: train and val with their folds, and test."""
+
+    fitted: NDArray[np.int64]
+    folds: NDArray[np.int64]
+    tested: list[int]
+
+
+def _splits(catalog: Catalog, count: int) -> list[_Own]:
+    """Splits by estimated slide groups."""
+    profile, made = profile_images(catalog), []
+    for seed in range(count):
         cfg = with_defaults(SplitConfig, kind="grouped", groups="auto", seed=seed)
         split = make_split(catalog, cfg, profile)
         fitted = np.asarray([*split.indices("train"), *split.indices("val")])
-        tested = split.indices("test")
         folds = assign_folds(len(fitted), [split.clusters[i] for i in fitted])
-        for name, make in SCORES.items():
-            score, limit = make(own[fitted]), _limit(make, own[fitted], folds, share)
-            judged = {"own test images": own[tested], **others}
-            judged |= {kind: seen[tested] for kind, seen in versions.items()}
-            for kind, seen in judged.items():
-                found[name][kind].append(float((score(seen) > limit).mean()))
+        made.append(_Own(fitted, folds, split.indices("test")))
+    return made
+
+
+def _shares(
+    fit_score: Fit,
+    splits: Iterable[_Own],
+    own: Seen,
+    versions: Mapping[str, Seen],
+    others: Mapping[str, Seen],
+) -> dict[str, list[float]]:
+    """Shares beyond the limit by set of images, for each split."""
+    found: dict[str, list[float]] = {}
+    share = with_defaults(DecisionConfig).ood
+    for split in splits:
+        score = fit_score(own[split.fitted])
+        limit = _limit(fit_score, own[split.fitted], split.folds, share)
+        judged = {"own test images": own[split.tested], **others}
+        judged |= {kind: seen[split.tested] for kind, seen in versions.items()}
+        for kind, seen in judged.items():
+            found.setdefault(kind, []).append(float((score(seen) > limit).mean()))
     return found
 
 
