@@ -65,8 +65,8 @@ def main() -> None:
     print(f"| score | {' | '.join(sets)} |\n|---|{'---:|' * len(sets)}")
     print(f"| images | {' | '.join(str(len(seen.labels)) for seen in sets.values())} |")
     splits = _splits(catalog, asked.splits)
-    for name, fit in SCORES.items():
-        found = _shares(fit, splits, own, versions, others)
+    for name, fit_score in SCORES.items():
+        found = _shares(fit_score, splits, own, versions, others)
         cells = [f"{100 * float(np.mean(found[kind])):.1f}" for kind in sets]
         bold = "**" if name == KEPT else ""
         print(f"| {bold}{name}{bold} | {' | '.join(cells)} |", flush=True)
