@@ -61,7 +61,9 @@ class Entry:
         return self.key if self.kind == _OTHER else self.key[:8]
 
     def size(self) -> int:
-        """Bytes on disk."""
+        """Bytes on disk; those of a link itself, not of what it points to."""
+        if self.path.is_symlink():
+            return self.path.lstat().st_size
         files = [self.path, *self.path.rglob("*")]
         return sum(file.stat().st_size for file in files if file.is_file())
 
@@ -125,7 +127,7 @@ def _list(entries: Sequence[Entry]) -> int:
     for entry in entries:
         size = entry.size()
         total += size
-        written = f"{datetime.fromtimestamp(entry.path.stat().st_mtime):%Y-%m-%d}"
+        written = f"{datetime.fromtimestamp(entry.path.lstat().st_mtime):%Y-%m-%d}"
         rows.append([entry.kind, entry.label, entry.describe(), _megabytes(size), written])
     show_table(str(cache_dir()), ["kind", "key", "content", "size", "written"], rows)
     count = f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}"
@@ -224,5 +226,5 @@ def _other(path: Path) -> Entry:
         path,
         lambda: str(path.relative_to(cache_dir())),
         list,
-        (lambda: shutil.rmtree(path)) if path.is_dir() else path.unlink,
+        (lambda: shutil.rmtree(path)) if path.is_dir() and not path.is_symlink() else path.unlink,
     )
