@@ -138,6 +138,9 @@ def _list(entries: Sequence[Entry]) -> int:
 def _verify(entries: Sequence[Entry]) -> int:
     status = 0
     for entry in entries:
+        if entry.kind == _OTHER:  # bcd does not know what it should hold
+            say(f"{entry.kind} {entry.label}: not checked")
+            continue
         damage = entry.damage()
         for line in damage:
             say(f"damaged: {line} (it is computed again when it is needed)")
@@ -163,7 +166,7 @@ def _megabytes(size: int) -> str:
 
 def _bank(bank: Bank) -> Entry:
     def describe() -> str:
-        bank.load()
+        damaged = len(damage())
         images = {name for shard in bank.shards for name in shard.images}
         views = sum(len(shard.images) * len(shard.views) for shard in bank.shards)
         try:
@@ -172,15 +175,20 @@ def _bank(bank: Bank) -> Entry:
             network = f"{facts['backbone']}[:{facts['blocks']}], {drawn}"
         except (OSError, ValueError, LookupError, TypeError):
             network = "unreadable cache_key.json"
-        return f"{network}: {views} views of {len(images)} images"
+        note = f", damaged files: {damaged}" if damaged else ""
+        return f"{network}: {views} views of {len(images)} images{note}"
+
+    def damage() -> list[str]:
+        damaged = [shard.file for shard in bank.load()]
+        listed = {*damaged, *(shard.file for shard in bank.shards)}
+        rest = sorted(file for file in bank.folder.glob("*.npy") if file not in listed)
+        return [*map(str, damaged), *(f"{file} (without a readable JSON file)" for file in rest)]
 
     def remove() -> None:
         with bank.locked():
             shutil.rmtree(bank.folder)
 
-    return Entry(
-        _FEATURES, bank.folder, describe, lambda: [str(s.file) for s in bank.load()], remove
-    )
+    return Entry(_FEATURES, bank.folder, describe, damage, remove)
 
 
 def _statistics() -> Iterator[Entry]:
