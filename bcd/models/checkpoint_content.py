@@ -10,7 +10,7 @@ import torch
 
 from bcd.errors import BcdError
 
-CARD_VERSION = 5
+CARD_VERSION = 6
 
 
 def read_content(file: Path) -> dict[str, Any]:

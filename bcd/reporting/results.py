@@ -26,10 +26,12 @@ def write_results(run_dir: Path, catalog: Catalog, results: Mapping[str, Result]
         catalog: Holds the images.
         results: By the name of the set, such as `val` and `test`.
     """
-    metrics = {name: result.metrics for name, result in results.items()}
-    write_text(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    write_metrics(run_dir, results)
     name, result = list(results.items())[-1]
-    write_predictions(run_dir / "predictions.csv", result.predictions, catalog.classes)
+    classes = catalog.classes[: result.probabilities.shape[1]]
+    write_predictions(run_dir / "predictions.csv", result.predictions, classes)
+    if "confusion" not in result.metrics:  # labels that are no class of the model
+        return
     figures = run_dir / "figures"
     title = f"{name}, n = {result.metrics['n']}"
     figure = draw_confusion(result.metrics["confusion"], catalog.classes, title)
@@ -42,10 +44,19 @@ def write_results(run_dir: Path, catalog: Catalog, results: Mapping[str, Result]
         save_figure(drawn, figures / "mistakes.png")
 
 
+def write_metrics(run_dir: Path, results: Mapping[str, Result]) -> None:
+    """Writes `metrics.json`, by the name of the set."""
+    metrics = {name: result.metrics for name, result in results.items()}
+    write_text(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+
+
 # Further metrics in tables, where a set has them, and their titles.
 _MORE = {
     "at_threshold.malignant_sensitivity": "malignant sensitivity",
     "at_threshold.malignant_specificity": "malignant specificity",
+    "malignancy.auroc": "AUROC of malignancy",
+    "malignancy.loss": "loss, benign against malignant",
+    "malignancy.ece_debiased": "ece, benign against malignant, debiased",
     "malignant_sensitivity": "malignant sensitivity, most probable class",
     "malignant_specificity": "malignant specificity, most probable class",
     "ece": "ece",
@@ -60,9 +71,9 @@ _MORE = {
 
 def metric_rows(results: Mapping[str, Result]) -> list[list[str]]:
     """Rows for a table: name of a metric, then its value with 95 % interval on each set."""
-    rows = [[name, *_cells(results, name)] for name in HEADLINE_METRICS]
-    more = [[title, *_cells(results, name)] for name, title in _MORE.items()]
-    rows += [row for row in more if any(row[1:])]
+    named = {**dict(zip(HEADLINE_METRICS, HEADLINE_METRICS, strict=True)), **_MORE}
+    rows = [[title, *_cells(results, name)] for name, title in named.items()]
+    rows = [row for row in rows if any(row[1:])]
     rows.append(["images", *_cells(results, "n")])
     if any(r.metrics.get("leaked") for r in results.values()):
         rows.append(["leaked images", *_cells(results, "leaked")])
@@ -71,12 +82,13 @@ def metric_rows(results: Mapping[str, Result]) -> list[list[str]]:
 
 def absent_classes_note(metrics: Mapping[str, Any]) -> str:
     """States which classes have no image, and what follows; empty if all occur."""
-    absent = [name for name, count in metrics["n_by_class"].items() if not count]
+    counts = metrics.get("n_by_class", {})
+    absent = [name for name, count in counts.items() if not count]
     if not absent:
         return ""
     return (
         f"no images of {', '.join(absent)}: macro averages are over the other "
-        f"{len(metrics['n_by_class']) - len(absent)} classes"
+        f"{len(counts) - len(absent)} classes"
     )
 
 

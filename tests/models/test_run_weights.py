@@ -16,7 +16,7 @@ from bcd.config.compose import with_defaults
 from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError
 from bcd.inference.checkpoint import load_checkpoint
-from bcd.inference.evaluate import count_trained
+from bcd.inference.parts import count_trained
 from bcd.models.backbones.build import build_backbone
 from bcd.models.backbones.run_weights import weights_sources
 from bcd.models.checkpoint_content import read_content
