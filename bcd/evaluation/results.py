@@ -32,6 +32,7 @@ from bcd.evaluation.malignancy import malignancy_metrics, share_interval
 from bcd.evaluation.metrics import clinical_at_threshold, compute_metrics, losses
 from bcd.evaluation.predictions import Prediction
 from bcd.evaluation.probability_intervals import probability_intervals
+from bcd.evaluation.unsafe import called_malignant, is_unsafe, unsafe_metrics
 
 Floats = NDArray[np.float64]
 
@@ -46,6 +47,7 @@ class Result:
         uncalibrated: Probabilities before temperature scaling, (n, classes).
         probabilities: Probabilities after it, (n, classes).
         labels: (n,).
+        unsafe: Which answers are unsafe, (n,); None without a benign class.
     """
 
     metrics: dict[str, Any]
@@ -53,6 +55,7 @@ class Result:
     uncalibrated: Floats
     probabilities: Floats
     labels: NDArray[np.int64]
+    unsafe: NDArray[np.bool_] | None = None
 
     @property
     def reliability(self) -> tuple[Reliability, Reliability]:
@@ -104,12 +107,20 @@ def evaluate(
     if intervals:
         metrics["n_groups"] = None if named is None else len(set(named))
         metrics["effective_groups"] = effective_groups(named)
+    unsafe = None
+    if catalog.benign is not None:
+        answered = (
+            labels != catalog.benign, called_malignant(policy, probabilities, catalog.benign),
+            referred(decisions.reasons),
+        )  # fmt: skip
+        unsafe = is_unsafe(*answered)
+        metrics |= unsafe_metrics(*answered, named, intervals)
     predictions = tuple(
         decisions.prediction(place, catalog.images[i].path, catalog.classes[label])
         for place, (i, label) in enumerate(zip(indices, labels, strict=True))
     )
     uncalibrated = softmax(np.asarray(answers.logits, np.float64))
-    return Result(metrics, predictions, uncalibrated, probabilities, labels)
+    return Result(metrics, predictions, uncalibrated, probabilities, labels, unsafe)
 
 
 def _class_metrics(

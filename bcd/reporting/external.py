@@ -89,7 +89,8 @@ def external_section(records: Sequence[Mapping[str, Any]]) -> Section:
     text = (
         "Images of other sites, on which nothing was trained or chosen, answered with the same "
         "threshold and referral limits. Unsafe: wrong about malignancy and not referred. Brackets "
-        "show 95 % intervals over the groups of the site, or over images if none are known. An AUROC needs malignant and benign images."
+        "show 95 % intervals over the groups of the site, or over images if none are known. An "
+        "AUROC needs malignant and benign images."
     )
     return Section(TITLE, [Table(header, rows), text])
 
