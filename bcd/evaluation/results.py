@@ -99,7 +99,7 @@ def evaluate(
     metrics = {
         "n": len(labels),
         "calibrated": policy.calibrated,
-        **_referral_metrics(decisions, named, intervals),
+        **referral_metrics(decisions, named, intervals),
         **_malignancy_metrics(policy, decisions, labels, catalog.benign, named, intervals),
     }
     if (labels < probabilities.shape[1]).all():
@@ -202,8 +202,8 @@ def _as_lists(value: Any) -> Any:
     return None if value is None else [float(limit) for limit in value]
 
 
-def _referral_metrics(
-    decisions: Decisions, groups: list[str] | None, intervals: bool
+def referral_metrics(
+    decisions: Decisions, groups: list[str] | None, intervals: bool = True
 ) -> dict[str, Any]:
     """Share of images that are referred, and the reasons."""
     is_referred = referred(decisions.reasons)

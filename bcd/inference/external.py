@@ -65,7 +65,8 @@ def record_external(
             records.append(made)
     write_external(checkpoint, records)
     card.external = records
-    files = write_section(checkpoint.parent.parent, records)
+    in_run = checkpoint.parent.name == "checkpoints"
+    files = write_section(checkpoint.parent.parent, records) if in_run else []
     say(f"recorded: External testing in {', '.join(short(f) for f in (checkpoint, *files))}")
 
 
