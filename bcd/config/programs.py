@@ -46,7 +46,8 @@ class CompareDataConfig:
     num_workers: int | None
 
 
-ClassNames = dict[str, str | None]
+# The class of the model, benign, malignant or None (left out) by the site's name; or one for all.
+ClassNames = dict[str, str | None] | str
 
 
 @dataclass
@@ -73,12 +74,12 @@ class SiteConfig:
 
 def _class_names(key: str, given: Any) -> ClassNames:
     """Class by name; YAML may have read a name as a number."""
-    wrong = not isinstance(given, dict) or [
-        value for value in given.values() if not isinstance(value, str | None)
-    ]
-    if wrong:
+    if isinstance(given, str):
+        return given
+    if not isinstance(given, dict) or not all(isinstance(v, str | None) for v in given.values()):
         raise ConfigError(
-            f"{key}={given}: give the class of each name, as in '{{healthy: benign, x: null}}'"
+            f"{key}={given}: give the class of each name, as in '{{healthy: benign, x: null}}', "
+            "or one for all"
         )
     return {str(name): value for name, value in given.items()}
 

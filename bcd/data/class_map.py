@@ -19,12 +19,13 @@ class ClassMap:
     """What the user said about the class names of a site.
 
     Attributes:
-        given: Class of the model, `benign`, `malignant` or None (left out) by the site's name.
+        given: Class of the model, `benign`, `malignant` or None (left out) by the site's name; a
+            text is the class of every name.
         key: The setting, for error messages.
         strict: Whether a name that the site does not have is an error.
     """
 
-    given: Mapping[str, str | None] = field(default_factory=dict)
+    given: Mapping[str, str | None] | str = field(default_factory=dict)
     key: str = "data.map"
     strict: bool = True
 
@@ -49,17 +50,10 @@ class ClassMap:
             ConfigError: A name or a class does not exist, or the model has no benign class.
             BcdError: A name has no class, or all are left out.
         """
-        from bcd.config.check import nearest
-
-        own, found = {_plain(name): name for name in names}, dict[str, str | None]()
-        for name, value in self.given.items():
-            known = own.get(_plain(name)) or own.get(_plain(canonical_name(name) or ""))
+        found: dict[str, str | None] = {}
+        for name, value in self._by_name(names).items():
+            known = self._find(name, names, root)
             if known is None:
-                if self.strict:
-                    raise ConfigError(
-                        f"{self.key}: {root} has no class '{name}'; there are {', '.join(names)}"
-                        f"{nearest(name, names)}"
-                    )
                 continue
             if known in found:
                 raise ConfigError(f"{self.key}: gives the class of '{known}' twice")
@@ -71,6 +65,22 @@ class ClassMap:
         if not any(found.values()):
             raise BcdError(f"{self.key}: leaves out every class of {root}")
         return found
+
+    def _by_name(self, names: Sequence[str]) -> Mapping[str, str | None]:
+        return dict.fromkeys(names, self.given) if isinstance(self.given, str) else self.given
+
+    def _find(self, name: str, names: Sequence[str], root: Path) -> str | None:
+        """The site's name that a typed one means; None if it has none and this is no error."""
+        from bcd.config.check import nearest
+
+        own = {_plain(one): one for one in names}
+        known = own.get(_plain(name)) or own.get(_plain(canonical_name(name) or ""))
+        if known is None and self.strict:
+            raise ConfigError(
+                f"{self.key}: {root} has no class '{name}'; there are {', '.join(names)}"
+                f"{nearest(name, names)}"
+            )
+        return known
 
     def _class_of(
         self, name: str, value: str | None, classes: Sequence[str], benign: int | None

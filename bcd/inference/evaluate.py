@@ -24,7 +24,13 @@ from bcd.evaluation.results import Result, evaluate
 from bcd.features.cached import Need, cached_source
 from bcd.inference.checkpoint import Card, load_checkpoint
 from bcd.inference.external import check_external, part_folders, record_external
-from bcd.inference.parts import Part, find_parts, warn_of_relabelled, warn_of_trained
+from bcd.inference.parts import (
+    Part,
+    find_parts,
+    ungrouped_note,
+    warn_of_relabelled,
+    warn_of_trained,
+)
 from bcd.models.network import SmearNetwork
 from bcd.reporting.external import auroc_note, site_rows
 from bcd.reporting.guarantees import guarantee_lines, prior_correction_line, source_of
@@ -187,7 +193,10 @@ def _show(
     for part in parts:
         of_part = f"{part.key}: " if len(parts) > 1 else ""
         metrics = results[part.key].metrics
-        notes = (absent_classes_note(metrics), auroc_note(metrics), few_groups_warning(metrics))
+        notes = (
+            absent_classes_note(metrics), auroc_note(metrics), few_groups_warning(metrics),
+            ungrouped_note(part),
+        )  # fmt: skip
         for line in notes:
             if line:
                 say(f"warning: {of_part}{line}")

@@ -77,7 +77,7 @@ def _record(part: Part, result: Result) -> dict[str, Any]:
         "site": part.site,
         "date": datetime.now(timezone.utc).date().isoformat(),
         "fingerprint": images_fingerprint(part.catalog),
-        "map": dict(part.class_map),
+        "map": part.class_map,
         "metrics": metrics,
     }
     plain: dict[str, Any] = json.loads(json.dumps(record))  # no numpy, which a card cannot hold

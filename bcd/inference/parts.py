@@ -202,3 +202,13 @@ def warn_of_trained(part: Part, card: Card) -> None:
             f"warning: {count} of {len(part.indices)} images{f' of {part.site}' * bool(part.site)} "
             "were trained or chosen on (same sha256): the figures are too optimistic"
         )
+
+
+def ungrouped_note(part: Part) -> str:
+    """States what intervals assume at a site without groups; empty if there are groups."""
+    if not part.site or any(part.catalog.images[i].group for i in part.indices):
+        return ""
+    return (
+        "no image has a group (slide or patient; a CSV's column group, or data.group_pattern): "
+        "intervals assume that images that do not overlap are independent, and may be too narrow"
+    )

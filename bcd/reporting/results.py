@@ -86,9 +86,10 @@ def absent_classes_note(metrics: Mapping[str, Any]) -> str:
     absent = [name for name, count in counts.items() if not count]
     if not absent:
         return ""
+    left = len(counts) - len(absent)
     return (
         f"no images of {', '.join(absent)}: macro averages are over the other "
-        f"{len(counts) - len(absent)} classes"
+        f"{'class' if left == 1 else f'{left} classes'}"
     )
 
 
