@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bcd.data.catalog import Catalog
 from bcd.evaluation.paired_tests import Difference, paired_interval, paired_p_value, verdict
 from bcd.evaluation.results import Result
+from bcd.evaluation.unsafe import unsafe_differences
 
 COMPARED = ("accuracy", "balanced_accuracy", "precision", "recall", "f1")
 
@@ -46,7 +47,8 @@ class Comparison:
 
     Attributes:
         metrics: Metrics of each model, as in `metrics.json`.
-        differences: Of the metrics in `COMPARED`, b minus a.
+        differences: b minus a: first the shares of unsafe answers, if there is a benign class,
+            then the metrics in `COMPARED`.
         correct: Numbers of images that `both`, `only a`, `only b` and `neither` got right.
         p_value: Of the hypothesis that both are equally accurate, by `paired_p_value`.
         n_groups: Number of groups that intervals and p-value are over; None if they are over
@@ -88,7 +90,8 @@ def compare_results(
     p_value = paired_p_value(a_correct, b_correct, groups)
     return Comparison(
         metrics={"a": results[0].metrics, "b": results[1].metrics},
-        differences={name: intervals[name] for name in COMPARED},
+        differences=_unsafe(results, labels != catalog.benign, groups)
+        | {name: intervals[name] for name in COMPARED},
         correct={
             "both": int((a_correct & b_correct).sum()),
             "only a": int((a_correct & ~b_correct).sum()),
@@ -100,6 +103,14 @@ def compare_results(
         disagreements=find_disagreements(a, b, labels, catalog.classes),
         verdict=verdict(intervals["accuracy"], p_value),
     )
+
+
+def _unsafe(
+    results: tuple[Result, Result], malignant: NDArray[np.bool_], groups: list[int] | None
+) -> dict[str, Difference]:
+    """Differences of the shares of unsafe answers; none without a benign class."""
+    a, b = results[0].unsafe, results[1].unsafe
+    return {} if a is None or b is None else unsafe_differences(malignant, a, b, groups)
 
 
 def find_disagreements(

@@ -50,8 +50,6 @@ def malignancy_metrics(
     both = np.column_stack([1 - p_malignant, p_malignant])
     ranked = bool(malignant.any() and not malignant.all())
     found: dict[str, Any] = {
-        "n_malignant": int(malignant.sum()),
-        "n_benign": int((~malignant).sum()),
         "auroc": float(roc_auc_score(malignant, p_malignant)) if ranked else None,
         "auroc_note": "" if ranked else f"all images are {TWO[int(malignant.any())]}",
         "loss": float(losses(both, truth).mean()),

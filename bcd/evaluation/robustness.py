@@ -24,7 +24,6 @@ from bcd.data.loading import make_loader
 from bcd.data.views import PLAIN, ImageViews
 from bcd.errors import BcdError
 from bcd.evaluation.answers import check_finite
-from bcd.evaluation.calibration import reliability
 from bcd.evaluation.collect import collect_answers
 from bcd.evaluation.corruption_suites import (
     Corruption,
@@ -33,7 +32,8 @@ from bcd.evaluation.corruption_suites import (
 )
 from bcd.evaluation.corruptions import Pixels
 from bcd.evaluation.decision import DecisionPolicy, referred
-from bcd.evaluation.metrics import confusion, confusion_metrics
+from bcd.evaluation.robustness_table import Rows, robustness_table
+from bcd.evaluation.unsafe import called_malignant
 from bcd.features.cached import Need, cached_source
 from bcd.features.engines import make_engine, with_engine
 from bcd.models.network import FrozenPrefix, SmearNetwork
@@ -41,8 +41,6 @@ from bcd.models.network import FrozenPrefix, SmearNetwork
 # Corruptions that every training run evaluates.
 _BRIEF = (("grey", 0.0), ("jpeg", 30.0), ("gaussian blur", 1.5))
 _BRIEF_IMAGES = 100
-
-Rows = list[dict[str, Any]]
 
 
 def brief_robustness(
@@ -54,6 +52,7 @@ def brief_robustness(
     features: FeaturesConfig,
     mask: bool,
     device: torch.device,
+    groups: Sequence[str] = (),
 ) -> Rows:
     """Evaluates three corruptions on a hundred evenly spaced test images.
 
@@ -66,6 +65,7 @@ def brief_robustness(
         features: The `features` group; a feature bank is used if the network allows it.
         mask: Whether the corner with the scale bar is masked.
         device: Where to compute.
+        groups: Group of each image of `indices`; intervals are over groups if there are any.
 
     Returns:
         As `robustness_table`.
@@ -73,10 +73,8 @@ def brief_robustness(
     Raises:
         BcdError: An output is not finite.
     """
-    some = [
-        indices[i]
-        for i in np.linspace(0, len(indices) - 1, min(_BRIEF_IMAGES, len(indices))).astype(int)
-    ]
+    places = np.linspace(0, len(indices) - 1, min(_BRIEF_IMAGES, len(indices))).astype(int)
+    some = [indices[i] for i in places]
     augmenter = CorruptionAugmenter(_BRIEF)
     source = ImageViews.of(catalog, model.input_size, augmenter, mask)
     versions = (PLAIN, *range(len(_BRIEF)))
@@ -91,7 +89,11 @@ def brief_robustness(
     probabilities = decisions.probabilities
     shape, labels = (len(versions), len(some)), answers.labels[: len(some)]
     is_referred = referred(decisions.reasons).reshape(shape)
-    return robustness_table(augmenter.suite, probabilities.reshape(*shape, -1), labels, is_referred)
+    called = _called(policy, probabilities, catalog.benign, shape)
+    return robustness_table(
+        augmenter.suite, probabilities.reshape(*shape, -1), labels, is_referred, called,
+        catalog.benign, [groups[i] for i in places] if groups else (),
+    )  # fmt: skip
 
 
 def evaluate_suite(
@@ -102,6 +104,8 @@ def evaluate_suite(
     indices: Sequence[int],
     engine: str,
     device: torch.device,
+    benign: int | None = None,
+    groups: Sequence[str] = (),
 ) -> Rows:
     """Evaluates a suite of corruptions on images, each of which is decoded once.
 
@@ -113,6 +117,8 @@ def evaluate_suite(
         indices: Of the images to evaluate.
         engine: As `features.engine`.
         device: Where to compute.
+        benign: Index of the benign class; None if there is none.
+        groups: Group of each image of `indices`; intervals are over groups if there are any.
 
     Returns:
         As `robustness_table`.
@@ -147,7 +153,21 @@ def evaluate_suite(
     probabilities = np.stack([policy.probabilities(v[:, :-1]) for v in values])
     pairs = zip(probabilities, values[:, :, -1], strict=True)
     is_referred = np.stack([referred(policy.reasons(p, score)) for p, score in pairs])
-    return robustness_table(suite, probabilities, labels, is_referred)
+    shape = (len(probabilities), len(labels))
+    called = _called(policy, np.concatenate(probabilities), benign, shape)
+    return robustness_table(suite, probabilities, labels, is_referred, called, benign, groups)
+
+
+def _called(
+    policy: DecisionPolicy,
+    probabilities: NDArray[np.float64],
+    benign: int | None,
+    shape: tuple[int, int],
+) -> NDArray[np.bool_] | None:
+    """Which images are called malignant, in the given shape; None without a benign class."""
+    return (
+        None if benign is None else called_malignant(policy, probabilities, benign).reshape(shape)
+    )
 
 
 class CorruptedViews:
@@ -220,41 +240,3 @@ def run_corruptions(
             pool.shutdown(wait=True, cancel_futures=True)
             torch.set_num_threads(torch_threads)
     return np.stack(logits, axis=1), np.array(labels, dtype=np.int64)
-
-
-def robustness_table(
-    suite: Sequence[Corruption],
-    probabilities: NDArray[np.floating[Any]],
-    labels: NDArray[np.int64],
-    refer: NDArray[np.bool_] | None = None,
-) -> list[dict[str, Any]]:
-    """Computes metrics under each corruption, as `metrics.json` defines them.
-
-    Args:
-        suite: The corruptions.
-        probabilities: (1 + corruptions, n, classes), uncorrupted images first.
-        labels: (n,).
-        refer: (1 + corruptions, n): which images are referred to a person; None if undecided. The
-            metrics are over all images, referred or not.
-
-    Returns:
-        A row for the uncorrupted images (kind `none`) and one for each corruption, ready for JSON:
-        kind, strength, accuracy, balanced_accuracy, ece, referred (share; None if undecided), n.
-    """
-    names = [("none", ""), *((corruption.kind, corruption.strength_label) for corruption in suite)]
-    rows: list[dict[str, Any]] = []
-    for number, ((kind, strength), values) in enumerate(zip(names, probabilities, strict=True)):
-        matrix = confusion(labels, values.argmax(axis=1), values.shape[1])
-        metrics = confusion_metrics(matrix)
-        rows.append(
-            {
-                "kind": kind,
-                "strength": strength,
-                "accuracy": float(metrics["accuracy"]),
-                "balanced_accuracy": float(metrics["balanced_accuracy"]),
-                "ece": reliability(values, labels).ece,
-                "referred": None if refer is None else float(refer[number].mean()),
-                "n": len(labels),
-            }
-        )
-    return rows

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.evaluation.bootstrap import DRAWS, Groups
+from bcd.evaluation.bootstrap import DRAWS, Groups, effective_groups
 from bcd.evaluation.confusion_intervals import confusion_intervals
 from bcd.evaluation.decision import DecisionPolicy
+from bcd.evaluation.intervals import wilson
+from bcd.evaluation.paired_tests import Difference, paired_interval
 
 # Shares of the malignant and of the benign images, in the order of tables.
 UNSAFE_SHARES = ("unsafe_malignant", "unsafe_benign")
@@ -77,8 +79,9 @@ def unsafe_metrics(
 
     Returns:
         Ready for JSON: `unsafe_malignant` and `unsafe_benign` (shares), with `_ci` appended their
-        intervals [low, high], and with `n_` in front the numbers of unsafe answers. A share and
-        its interval are None if there is no such image.
+        intervals [low, high], and with `n_` in front the numbers of unsafe answers; `n_malignant`
+        and `n_benign` are the numbers of images. A share and its interval are None if there is no
+        such image.
 
     Raises:
         ValueError: There are no images to compute intervals from, or `groups` has another length.
@@ -88,6 +91,7 @@ def unsafe_metrics(
     for name, images in zip(UNSAFE_SHARES, (malignant, ~malignant), strict=True):
         found[name] = float(unsafe[images].mean()) if images.any() else None
         found[f"n_{name}"] = int(unsafe[images].sum())
+        found[f"n_{name.removeprefix('unsafe_')}"] = int(images.sum())
     if not intervals:
         return found
     # With every unsafe answer as the only kind of mistake, the shares are 1 - sensitivity and
@@ -99,4 +103,50 @@ def unsafe_metrics(
     for name, rate in zip(UNSAFE_SHARES, ("sensitivity", "specificity"), strict=True):
         interval = safe[f"malignant_{rate}"]
         found[f"{name}_ci"] = interval and [1 - interval[1], 1 - interval[0]]
+    return found
+
+
+def unsafe_differences(
+    malignant: Booleans,
+    a: Booleans,
+    b: Booleans,
+    groups: Groups | None = None,
+    level: float = 0.95,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Paired differences of the shares of unsafe answers between two models, b minus a.
+
+    The intervals are those of `paired_interval` over the malignant or the benign images alone. If
+    the same answers of both models are unsafe, perhaps none, a difference was not seen, but not
+    excluded either: the limits are then those of `wilson` for no event in as many images, or
+    effective groups.
+
+    Args:
+        malignant: The truth, (n,).
+        a: Whether each answer of model a is unsafe, (n,).
+        b: Whether each answer of model b is unsafe, (n,).
+        groups: (n,), group of each image; None if images are independent.
+        level: Confidence level, between 0 and 1.
+        draws: Number of bootstrap samples.
+        seed: Of the bootstrap.
+
+    Returns:
+        By the names in `UNSAFE_SHARES`; a share of no images is absent.
+    """
+    found: dict[str, Difference] = {}
+    for name, images in zip(UNSAFE_SHARES, (malignant, ~malignant), strict=True):
+        if not images.any():
+            continue
+        own = None if groups is None else np.asarray(groups)[images]
+        of_a, of_b = a[images], b[images]
+        if np.array_equal(of_a, of_b):
+            most = wilson(0, effective_groups(own) or len(of_a), level)[1]
+            found[name] = Difference(0.0, -most, most)
+            continue
+        # With unsafe answers as the only mistakes, a's accuracy minus b's is b's share minus a's.
+        first, second = of_a.astype(np.int64), of_b.astype(np.int64)
+        same_class = np.zeros(len(first), np.int64)
+        paired = paired_interval(same_class, first, second, 2, own, level, draws, seed)
+        found[name] = paired["accuracy"]
     return found

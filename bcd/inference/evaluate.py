@@ -26,6 +26,7 @@ from bcd.inference.checkpoint import Card, load_checkpoint
 from bcd.inference.external import check_external, part_folders, record_external
 from bcd.inference.parts import (
     Part,
+    check_classes_known,
     find_parts,
     ungrouped_note,
     warn_of_relabelled,
@@ -131,6 +132,8 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     checkpoint = find_checkpoint(cfg.ckpt)
     network, card = load_checkpoint(checkpoint, cfg.uncalibrated)
     parts = find_parts(cfg, card)
+    if cfg.corruptions is not None:
+        check_classes_known(parts, card)
     if cfg.record:
         check_external(parts, card)
     results = {part.key: _evaluate_part(cfg, network, card, part) for part in parts}
@@ -217,7 +220,7 @@ def _measure_robustness(
 ) -> None:
     """Evaluates the same images under a suite of corruptions; writes and prints the table."""
     from bcd.evaluation.robustness import evaluate_suite
-    from bcd.reporting.robustness import ROBUSTNESS_HEADER, robustness_rows, write_robustness
+    from bcd.reporting.robustness import robustness_cells, write_robustness
 
     rows = evaluate_suite(
         str(cfg.corruptions),
@@ -227,6 +230,8 @@ def _measure_robustness(
         part.indices,
         _features_config(cfg, card).engine,
         choose_device(cfg.device),
+        part.catalog.benign,
+        find_groups(part.catalog, card, part.indices),
     )
     write_robustness(folder, rows)
-    show_table(f"corruptions={cfg.corruptions}", ROBUSTNESS_HEADER, robustness_rows(rows))
+    show_table(f"corruptions={cfg.corruptions}", *robustness_cells(rows))

@@ -204,6 +204,19 @@ def warn_of_trained(part: Part, card: Card) -> None:
         )
 
 
+def check_classes_known(parts: Sequence[Part], card: Card) -> None:
+    """Checks that every image has a class of the model, which corruptions are measured by.
+
+    Raises:
+        ConfigError: Some are only known to be malignant.
+    """
+    if any(len(part.catalog.classes) > len(card.classes) for part in parts):
+        raise ConfigError(
+            "corruptions: are measured by class, but images are mapped to malignant: map them to "
+            f"{', '.join(card.classes)}, or leave corruptions out"
+        )
+
+
 def ungrouped_note(part: Part) -> str:
     """States what intervals assume at a site without groups; empty if there are groups."""
     if not part.site or any(part.catalog.images[i].group for i in part.indices):

@@ -16,7 +16,7 @@ from bcd.data.catalog import Catalog
 from bcd.data.reading import fit, read_image
 from bcd.evaluation.comparison import Comparison, Disagreement
 from bcd.reporting.figures import TILE, draw_tiles, save_figure
-from bcd.reporting.results import absent_classes_note
+from bcd.reporting.results import UNSAFE_TITLES, absent_classes_note
 from bcd.run_folder import write_config
 from bcd.storage import write_csv, write_text, written_path
 
@@ -76,7 +76,8 @@ def show_comparison(
     rows = []
     for name, (value, low, high) in found.differences.items():
         both = [f"{found.metrics[model][name]:.4f}" for model in "ab"]
-        rows.append([name.replace("_", " "), *both, f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"])
+        title = UNSAFE_TITLES.get(name, name.replace("_", " "))
+        rows.append([title, *both, f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"])
     over = "images" if found.n_groups is None else f"{found.n_groups} groups"
     show_table(
         f"{found.metrics['a']['n']} images; 95 % intervals over {over}",

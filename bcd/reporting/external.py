@@ -8,7 +8,7 @@ from typing import Any
 
 from bcd.evaluation.results import Result
 from bcd.reporting.document import Section, Table, replace_section
-from bcd.reporting.results import metric_text
+from bcd.reporting.results import UNSAFE_TITLES, metric_text
 
 TITLE = "External testing"
 _BEFORE = "Limits"  # the section of the report that it precedes
@@ -18,8 +18,7 @@ _SHOWN = {
     "malignancy.auroc": "AUROC of malignancy",
     "at_threshold.malignant_sensitivity": "sensitivity",
     "at_threshold.malignant_specificity": "specificity",
-    "unsafe_malignant": "unsafe, of malignant",
-    "unsafe_benign": "unsafe, of benign",
+    **UNSAFE_TITLES,
     "referred": "referred",
     "malignancy.loss": "loss, benign against malignant",
     "malignancy.brier": "Brier score, likewise",
@@ -40,11 +39,8 @@ def site_rows(results: Mapping[str, Result]) -> list[list[str]]:
 def metrics_rows(every: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """The rows of `site_rows`, from the metrics of each site."""
     rows = [["images", *(str(metrics["n"]) for metrics in every)]]
-    kinds = [metrics.get("malignancy", {}) for metrics in every]
-    rows += [
-        [kind, *(str(one.get(f"n_{kind}", "")) for one in kinds)]
-        for kind in ("malignant", "benign")
-    ]
+    kinds = ("malignant", "benign")
+    rows += [[kind, *(str(m.get(f"n_{kind}", "")) for m in every)] for kind in kinds]
     rows.append(["groups", *(_groups(metrics) for metrics in every)])
     named = [[title, *(metric_text(m, name) for m in every)] for name, title in _SHOWN.items()]
     reasons = sorted({reason for metrics in every for reason in metrics["referral_reasons"]})
@@ -81,8 +77,7 @@ def external_section(records: Sequence[Mapping[str, Any]]) -> Section:
     rows = []
     for record in records:
         metrics = record["metrics"]
-        kinds = metrics.get("malignancy", {})
-        counts = [str(kinds.get(f"n_{kind}", "")) for kind in ("malignant", "benign")]
+        counts = [str(metrics.get(f"n_{kind}", "")) for kind in ("malignant", "benign")]
         figures = [metric_text(metrics, name) or "-" for name in _IN_REPORT]
         lead = [record["site"], record["date"], *counts, _groups(metrics)]
         rows.append([*lead, *figures, record["fingerprint"][:16]])

@@ -103,6 +103,17 @@ def referral_rules(policy: DecisionPolicy) -> str:
     )
 
 
+def unsafe_line(metrics: Mapping[str, Any]) -> str:
+    """States the unsafe answers on test; empty if there are no malignant and no benign images."""
+    counted = [
+        f"{metrics[f'n_unsafe_{true}']} of {metrics[f'n_{true}']} {true} images are called "
+        f"{called} and not referred: {metric_text(metrics, f'unsafe_{true}')}"
+        for true, called in (("malignant", "benign"), ("benign", "malignant"))
+        if metrics.get(f"unsafe_{true}") is not None
+    ]
+    return f"Unsafe answers on test: {'; '.join(counted)}." if counted else ""
+
+
 def prior_correction_line(
     policy: DecisionPolicy, classes: Sequence[str], metrics: Mapping[str, Any]
 ) -> str:

@@ -50,6 +50,11 @@ def write_metrics(run_dir: Path, results: Mapping[str, Result]) -> None:
     write_text(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
 
 
+# Shares of unsafe answers in tables, which have them below the accuracy, and their titles.
+UNSAFE_TITLES = {
+    "unsafe_malignant": "unsafe, of malignant images",
+    "unsafe_benign": "unsafe, of benign images",
+}
 # Further metrics in tables, where a set has them, and their titles.
 _MORE = {
     "at_threshold.malignant_sensitivity": "malignant sensitivity",
@@ -71,13 +76,20 @@ _MORE = {
 
 def metric_rows(results: Mapping[str, Result]) -> list[list[str]]:
     """Rows for a table: name of a metric, then its value with 95 % interval on each set."""
-    named = {**dict(zip(HEADLINE_METRICS, HEADLINE_METRICS, strict=True)), **_MORE}
-    rows = [[title, *_cells(results, name)] for name, title in named.items()]
-    rows = [row for row in rows if any(row[1:])]
+    first, *others = ([name, *_cells(results, name)] for name in HEADLINE_METRICS)
+    unsafe, more = (
+        [[title, *_cells(results, name)] for name, title in titles.items()]
+        for titles in (UNSAFE_TITLES, _MORE)
+    )
+    rows = list(filter(_has_value, [first, *unsafe, *others, *more]))
     rows.append(["images", *_cells(results, "n")])
     if any(r.metrics.get("leaked") for r in results.values()):
         rows.append(["leaked images", *_cells(results, "leaked")])
     return rows
+
+
+def _has_value(row: list[str]) -> bool:
+    return any(row[1:])
 
 
 def absent_classes_note(metrics: Mapping[str, Any]) -> str:

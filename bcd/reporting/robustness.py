@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bcd.evaluation.robustness import Rows
+from bcd.evaluation.robustness_table import Rows
+from bcd.evaluation.unsafe import UNSAFE_SHARES
 from bcd.reporting.figures import new_figure, save_figure
+from bcd.reporting.results import UNSAFE_TITLES
 from bcd.storage import write_csv
 
 if TYPE_CHECKING:
@@ -55,16 +57,38 @@ def write_robustness(run_dir: Path, rows: Rows) -> None:
     save_figure(draw_robustness(rows), run_dir / "figures" / "robustness.png")
 
 
-def robustness_rows(rows: Rows) -> list[list[str]]:
-    """Rows for a table with `ROBUSTNESS_HEADER`."""
-    return [
+def robustness_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table; unsafe answers only if there is a benign class."""
+    unsafe = [name for name in UNSAFE_SHARES if name in rows[0]]
+    header = ["corruption", "accuracy", "balanced accuracy", "ECE", "referred"]
+    header += [UNSAFE_TITLES[name] for name in unsafe]
+    return [*header, "n"], [
         [
             f"{row['kind']} {row['strength']}".strip() if row["kind"] != "none" else "uncorrupted",
             *(f"{row[name]:.3f}" for name in ("accuracy", "balanced_accuracy", "ece", "referred")),
+            *(_with_limits(row, name) for name in unsafe),
             str(row["n"]),
         ]
         for row in rows
     ]
 
 
-ROBUSTNESS_HEADER = ("corruption", "accuracy", "balanced accuracy", "ECE", "referred", "n")
+def worst_unsafe_line(rows: Rows) -> str:
+    """States under which corruption most malignant images are unsafe; empty if this is unknown."""
+    name = "unsafe_malignant"
+    known = [row for row in rows[1:] if row.get(name) is not None]
+    if not known:
+        return ""
+    worst = max(known, key=lambda row: float(row[name]))
+    return (
+        f"unsafe answers under corruption: at most {_with_limits(worst, name)} of malignant images "
+        f"({worst['kind']} {worst['strength']}".rstrip()
+        + "), "
+        f"{_with_limits(rows[0], name)} as they are"
+    )
+
+
+def _with_limits(row: Mapping[str, Any], name: str) -> str:
+    if row[name] is None:
+        return ""
+    return f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,17 @@ class Configuration:
         """Why trials did not finish, each reason once."""
         unfinished = [trial for trial in self.trials if trial.status != DONE]
         return "; ".join(dict.fromkeys(f"{t.name}: {t.reason or t.status}" for t in unfinished))
+
+
+def mean_unsafe(configuration: Configuration, name: str) -> float | None:
+    """Mean share of unsafe answers on val over the finished trials; None if it is unknown.
+
+    Args:
+        configuration: With or without finished trials.
+        name: One of `UNSAFE_SHARES`.
+    """
+    known = [x for t in configuration.done if (x := t.unsafe.get(name)) is not None]
+    return statistics.fmean(known) if known else None
 
 
 def key_of(override: str) -> str:

@@ -25,7 +25,7 @@ from bcd.storage import write_csv
 from bcd.sweeps.configurations import REPEATED, group_trials, key_of
 from bcd.sweeps.exposure import Exposure, exposure_text, find_exposure
 from bcd.sweeps.hparams import write_hparams
-from bcd.sweeps.leaderboard import SHORT_HEADER, Board, headline, short_rows, write_board
+from bcd.sweeps.leaderboard import Board, headline, short_table, write_board
 from bcd.sweeps.multiple_comparisons import numbered
 from bcd.sweeps.ranking import BEST, Row, pooled_accuracy, rank, read_correct
 from bcd.sweeps.trials import DONE, Trial, read_trials, run_trial
@@ -213,7 +213,7 @@ def reproduce_command(winner: Row | None) -> str:
 
 def _show(sweep: Path, board: Board, count: int, failed: int) -> None:
     shown = short(sweep)
-    show_table("Leaderboard, ranked on val", SHORT_HEADER, short_rows(board.rows[:_SHOWN]))
+    show_table("Leaderboard, ranked on val", *short_table(board.rows[:_SHOWN]))
     if len(board.rows) > _SHOWN:
         say(f"and {len(board.rows) - _SHOWN} more")
     for line in headline(board):

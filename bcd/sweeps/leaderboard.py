@@ -10,21 +10,23 @@ from typing import Any
 import numpy as np
 
 from bcd.evaluation.intervals import Interval
+from bcd.evaluation.unsafe import UNSAFE_SHARES
 from bcd.reporting.document import Block, Figure, Section, Table, write_html
 from bcd.reporting.figures import save_figure
+from bcd.reporting.results import UNSAFE_TITLES
 from bcd.storage import write_csv
+from bcd.sweeps.configurations import mean_unsafe
 from bcd.sweeps.exposure import Exposure, exposure_text
 from bcd.sweeps.leaderboard_figure import draw_board
 from bcd.sweeps.ranking import INDISTINGUISHABLE, WORSE, Row, spread
-from bcd.sweeps.trials import DONE
+from bcd.sweeps.trial_table import TRIALS_HEADER, csv_cell, trial_rows, trial_table
 
-_HEADER = ("configuration", "rank", "runs", "mean ± sd", "pooled, 95 %", "minus best", "verdict")
-SHORT_HEADER = ("configuration", "runs", "val accuracy", "minus best", "verdict")
 _SHORT_VERDICTS = {INDISTINGUISHABLE: "not distinguishable", WORSE: "worse"}
 
 _CSV = (
     "rank", "configuration", "n_trials", "n_done", "val_accuracy_mean", "val_accuracy_sd",
     "val_accuracy_pooled", "val_accuracy_low", "val_accuracy_high", "n_val_predictions",
+    *(f"val_{name}_mean" for name in UNSAFE_SHARES),
     "difference", "difference_low", "difference_high", "n_compared", "p_value", "verdict",
     "test_accuracy_mean",
     "test_accuracy_sd", "seconds", "reason", "overrides",
@@ -58,13 +60,16 @@ class Board:
     later: int = 0
 
 
-def short_rows(rows: Sequence[Row]) -> list[list[str]]:
-    """Rows for the terminal, with `SHORT_HEADER`; differences are in percentage points."""
-    return [
+def short_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows for the terminal; differences are in percentage points."""
+    shares, titles = _unsafe_columns(rows)
+    header = ["configuration", "runs", "val accuracy", *titles, "minus best", "verdict"]
+    return header, [
         [
             row.configuration.label,
             f"{len(row.configuration.done)}/{len(row.configuration.trials)}",
             _mean_text(row.mean, row.sd),
+            *_unsafe_cells(row, shares),
             "" if row.versus_best is None else _difference_text(row),
             _SHORT_VERDICTS.get(row.verdict, row.verdict),
         ]
@@ -72,14 +77,35 @@ def short_rows(rows: Sequence[Row]) -> list[list[str]]:
     ]
 
 
-def _board_rows(rows: Sequence[Row]) -> list[list[str]]:
-    return [
+def _unsafe_columns(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """Shares of unsafe answers that any configuration has, and the titles of their columns."""
+    shares = [
+        name
+        for name in UNSAFE_SHARES
+        if any(mean_unsafe(row.configuration, name) is not None for row in rows)
+    ]
+    return shares, [name.replace("_", ", ") for name in shares]
+
+
+def _unsafe_cells(row: Row, shares: Sequence[str]) -> list[str]:
+    values = (mean_unsafe(row.configuration, name) for name in shares)
+    return ["" if value is None else f"{value:.4f}" for value in values]
+
+
+def _board_table(rows: Sequence[Row]) -> Table:
+    shares, titles = _unsafe_columns(rows)
+    header = [
+        "configuration", "rank", "runs", "mean ± sd", "pooled, 95 %", *titles, "minus best",
+        "verdict",
+    ]  # fmt: skip
+    cells = [
         [
             row.configuration.label,
             str(rank),
             f"{len(row.configuration.done)}/{len(row.configuration.trials)}",
             _mean_text(row.mean, row.sd),
             "" if row.interval is None else _interval_text(row.pooled, row.interval),
+            *_unsafe_cells(row, shares),
             "" if row.versus_best is None else _difference_text(row),
             f"{row.verdict} ({row.configuration.reason})"
             if row.configuration.reason
@@ -87,6 +113,7 @@ def _board_rows(rows: Sequence[Row]) -> list[list[str]]:
         ]
         for rank, row in enumerate(rows, start=1)
     ]
+    return Table(header, cells)
 
 
 def _mean_text(mean: float, sd: float | None) -> str:
@@ -168,7 +195,7 @@ def _versus_default(first: Row, default: Row) -> str:
 def write_board(sweep: Path, board: Board) -> None:
     """Writes the tables, the figure and the page into a sweep's folder."""
     write_csv(sweep / "leaderboard.csv", _CSV, [_csv_row(i, board) for i in range(len(board.rows))])
-    write_csv(sweep / "trials.csv", _TRIALS, _trial_rows(board))
+    write_csv(sweep / "trials.csv", TRIALS_HEADER, trial_rows(board.rows, board.tests))
     save_figure(draw_board(board.rows), sweep / "figures" / "leaderboard.png")
     write_html(sweep / "leaderboard.html", f"Leaderboard of {sweep.name}", _sections(board))
 
@@ -183,39 +210,13 @@ def _csv_row(place: int, board: Board) -> list[object]:
     cells: list[object] = [
         place + 1, row.configuration.label, len(row.configuration.trials),
         len(row.configuration.done), row.mean, row.sd, row.pooled, *(row.interval or (None, None)),
-        row.n, *((versus.difference, versus.low, versus.high, versus.n, versus.p_value) if versus
+        row.n, *(mean_unsafe(row.configuration, name) for name in UNSAFE_SHARES),
+        *((versus.difference, versus.low, versus.high, versus.n, versus.p_value) if versus
           else (None,) * 5),
         row.verdict, mean, sd, row.configuration.seconds, row.configuration.reason,
         " ".join(row.configuration.overrides),
     ]  # fmt: skip
-    return [_cell(value) for value in cells]
-
-
-def _cell(value: object) -> object:
-    if value is None or value != value:
-        return ""
-    return f"{value:.6f}" if isinstance(value, float) else value
-
-
-_TRIALS = (
-    "trial", "configuration", "seed", "split_seed", "fold", "status", "val_accuracy", "val_loss",
-    "n_val", "test_accuracy", "seconds", "reason",
-)  # fmt: skip
-
-
-def _trial_rows(board: Board) -> list[list[object]]:
-    return [
-        [
-            _cell(value)
-            for value in (
-                trial.name, row.configuration.label, *(trial.run or ("", "", "")), trial.status,
-                trial.accuracy, trial.loss, trial.n,
-                board.tests.get(trial.name, {}).get("accuracy"), trial.seconds, trial.reason,
-            )
-        ]
-        for row in board.rows
-        for trial in row.configuration.trials
-    ]  # fmt: skip
+    return [csv_cell(value) for value in cells]
 
 
 def _sections(board: Board) -> list[Section]:
@@ -225,7 +226,7 @@ def _sections(board: Board) -> list[Section]:
             "Configurations, ranked on val",
             [
                 *[f"{line[0].upper()}{line[1:]}." for line in headline(board)],
-                Table(_HEADER, _board_rows(board.rows)),
+                _board_table(board.rows),
                 Figure(
                     "leaderboard", f"Val accuracy of each configuration, best first: {verdicts}"
                 ),
@@ -237,32 +238,7 @@ def _sections(board: Board) -> list[Section]:
         sections.append(Section("Best configuration on test", _test_blocks(board)))
     if board.command:
         sections.append(Section("Reproduce the best configuration", [board.command]))
-    return [*sections, Section("Trials", [_trial_table(board)])]
-
-
-def _trial_table(board: Board) -> Table:
-    header = (
-        "trial", "configuration", "seed", "split.seed", "fold", "val accuracy", "loss", "on test",
-        "s", "status",
-    )  # fmt: skip
-    rows = []
-    for row in board.rows:
-        for trial in row.configuration.trials:
-            test = board.tests.get(trial.name)
-            done = trial.status == DONE
-            rows.append(
-                [
-                    trial.name,
-                    row.configuration.label,
-                    *(str(number) for number in trial.run or ("", "", "")),
-                    f"{trial.accuracy:.4f}" if done else "",
-                    f"{trial.loss:.4f}" if done else "",
-                    "" if test is None else f"{test['accuracy']:.4f}",
-                    f"{trial.seconds:.1f}",
-                    f"{trial.status}: {trial.reason}" if trial.reason else trial.status,
-                ]
-            )
-    return Table(header, rows, numeric=False)
+    return [*sections, Section("Trials", [trial_table(board.rows, board.tests)])]
 
 
 _READING = (
@@ -273,6 +249,9 @@ _READING = (
     "predicted in the same run. Its paired interval is adjusted for the number of configurations "
     "and for the selection of the best on the same predictions. If it contains 0, there is no "
     "evidence that the configuration is worse.",
+    "Unsafe answers are malignant images that are called benign and not referred, as a share of "
+    "malignant images, and benign ones called malignant likewise. The columns are means over runs, "
+    "on val, where threshold and referral limits were fitted: expect more on new images.",
 )
 
 
@@ -282,6 +261,10 @@ def _test_blocks(board: Board) -> list[Block]:
     for name in ("accuracy", "precision", "recall", "f1", "ece"):
         mean, sd = spread([test[name] for test in board.tests.values()])
         rows.append([name, _mean_text(mean, sd)])
+    for name in UNSAFE_SHARES:
+        known = [x for test in board.tests.values() if (x := test.get(name)) is not None]
+        if known:
+            rows.append([UNSAFE_TITLES[name], _mean_text(*spread(known))])
     share, interval, n = board.pooled
     rows.append(["accuracy, pooled", _interval_text(share, interval)])
     runs = "one run" if len(board.tests) == 1 else f"{len(board.tests)} runs, mean ± sd"

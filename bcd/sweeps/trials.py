@@ -9,7 +9,7 @@ import math
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -50,6 +50,8 @@ class Trial:
         run: Its seed, the split's seed and the fold.
         accuracy: On val.
         loss: On val, the mean negative log-likelihood.
+        unsafe: Shares of unsafe answers on val, by the names in `UNSAFE_SHARES`; empty without a
+            benign class, None for a share of no images.
         n: Number of val images.
         best: Its best checkpoint, relative to its folder; empty if none was saved.
         steps: Of its optimizer.
@@ -65,6 +67,7 @@ class Trial:
     run: tuple[int, ...] = ()
     accuracy: float = math.nan
     loss: float = math.nan
+    unsafe: Mapping[str, float | None] = field(default_factory=dict)
     n: int = 0
     best: str = ""
     steps: int = 0
@@ -139,6 +142,7 @@ def _train(cfg: DictConfig, folder: Path, trial: Trial) -> Trial:
     cfg.run_dir = str(folder.absolute())
     with quick_imports():  # only here, because a finished trial needs no imports
         checked = check_config(cfg, TrainConfig)
+        from bcd.evaluation.unsafe import UNSAFE_SHARES
         from bcd.training.fit import best_checkpoint
         from bcd.training.run import train
     result = train(checked, tested=False)
@@ -151,6 +155,7 @@ def _train(cfg: DictConfig, folder: Path, trial: Trial) -> Trial:
         run=(checked.seed, checked.split.seed, checked.split.fold),
         accuracy=val["accuracy"],
         loss=val["loss"],
+        unsafe={name: val[name] for name in UNSAFE_SHARES if name in val},
         n=val["n"],
         best="" if best is None else best.relative_to(folder.absolute()).as_posix(),
         steps=result.trainer.global_step,

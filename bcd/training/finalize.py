@@ -21,7 +21,8 @@ from bcd.evaluation.collect import collect_answers
 from bcd.evaluation.decision import DecisionPolicy, fit_policy
 from bcd.evaluation.ood import MAX_IMAGES
 from bcd.evaluation.results import Result, evaluate
-from bcd.evaluation.robustness import Rows, brief_robustness
+from bcd.evaluation.robustness import brief_robustness
+from bcd.evaluation.robustness_table import Rows
 from bcd.evaluation.thresholds import find_scope
 from bcd.inference.checkpoint import write_policy
 from bcd.models.checkpoint_content import network_state, read_content
@@ -120,8 +121,9 @@ def finalize(
     checks = audit_training_run(run.catalog, run.split, run.profile, cfg.split, cfg.data)
     masked = cfg.data.mask_scale_bar
     corrupted = brief_robustness(
-        network, policy, run.catalog, tested, cfg.model, cfg.features, masked, device
-    )
+        network, policy, run.catalog, tested, cfg.model, cfg.features, masked, device,
+        run.split.clusters_of("test"),
+    )  # fmt: skip
     return Outcome(results, policy, checks, corrupted)
 
 

@@ -23,17 +23,18 @@ from bcd.data.splits.split import SUBSETS, Split
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.metrics import MORE_METRICS
 from bcd.evaluation.results import Result
-from bcd.evaluation.robustness import Rows
+from bcd.evaluation.robustness_table import Rows
 from bcd.reporting.document import Block, Figure, Section, Table, write_html, write_markdown
 from bcd.reporting.guarantees import (
     prior_correction_line,
     referral_rules,
     sets_guarantee,
     threshold_guarantee,
+    unsafe_line,
     val_reuse_note,
 )
 from bcd.reporting.results import calibration_line, few_groups_warning, metric_rows, metric_text
-from bcd.reporting.robustness import ROBUSTNESS_HEADER, robustness_rows
+from bcd.reporting.robustness import robustness_cells
 from bcd.training.provenance import how_chosen, how_split, val_chose_epoch
 
 
@@ -163,9 +164,9 @@ def _results(facts: Facts) -> Section:
     if groups is not None:
         over = f"{groups} groups, joined where images overlap"
     intervals = (
-        f"Brackets show 95 % intervals by a cluster bootstrap over {over}. If images were "
-        f"independent, Wilson's interval of the accuracy would be [{low:.3f}, {high:.3f}]. "
-        f"Precision, recall and F1 are macro averages. {few_groups_warning(test)}".rstrip()
+        f"{unsafe_line(test)} Brackets show 95 % intervals by a cluster bootstrap over {over}. If "
+        f"images were independent, Wilson's interval of the accuracy would be [{low:.3f}, "
+        f"{high:.3f}]. Precision, recall and F1 are macro averages. {few_groups_warning(test)}"
     )
     rows = []
     for name in facts.catalog.classes:
@@ -180,7 +181,7 @@ def _results(facts: Facts) -> Section:
         "Results",
         [
             Table(["metric", *facts.results], metric_rows(facts.results)),
-            intervals,
+            intervals.strip(),
             Table(["class", "n", "sensitivity", "specificity", "precision", "AUROC"], rows),
             Table(
                 ["metric, test", "value"],
@@ -262,7 +263,7 @@ def _corruption(facts: Facts) -> Section:
         "Corruption",
         [
             f"{n} of the test images, changed as other stains, cameras and files would:",
-            Table(list(ROBUSTNESS_HEADER), robustness_rows(facts.corruptions)),
+            Table(*robustness_cells(facts.corruptions)),
             "The whole suite: bcd eval ckpt=<this run> corruptions=standard",
         ],
     )

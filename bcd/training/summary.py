@@ -12,6 +12,7 @@ from bcd.console import command, say, short, show_table
 from bcd.data.splits.split import far_from_share
 from bcd.reporting.guarantees import guarantee_lines, prior_correction_line
 from bcd.reporting.results import few_groups_warning, metric_rows
+from bcd.reporting.robustness import worst_unsafe_line
 from bcd.training.build import Run
 from bcd.training.finalize import Outcome
 
@@ -55,6 +56,8 @@ def print_results(
         f"{hardest['strength']}, "
         f"{outcome.corruptions[0]['accuracy']:.3f} as they are (n = {hardest['n']})"
     )
+    if line := worst_unsafe_line(outcome.corruptions):
+        say(line)
     say(f"run folder: {short(folder)}  (open report.html)")
     if best is None:
         say("checkpoint: none was kept, so bcd eval and bcd predict have none to use")

@@ -95,6 +95,19 @@ def test_the_command_line_repeats_the_reported_figures(trained: Path, tmp_path: 
     assert found["differences"]["accuracy"]["value"] == pytest.approx(gain)
     f1s = [json.loads((trained / n / "metrics.json").read_text())["test"]["f1"] for n in "ab"]
     assert found["differences"]["f1"]["value"] == pytest.approx(f1s[1] - f1s[0])
+    names = ["unsafe_malignant", "unsafe_benign", "accuracy"]
+    assert list(found["differences"])[:3] == names
+    for name, ill, called in zip(names, (True, False), ("false", "true"), strict=False):
+        shares = []
+        for model in (a, b):
+            some = [row for row in model.values() if (row["label"] != "Benign") == ill]
+            wrong = [row["malignant"] == called and row["refer"] == "false" for row in some]
+            shares.append(sum(wrong) / len(some))
+        given = found["differences"][name]
+        assert given["value"] == pytest.approx(shares[1] - shares[0])
+        assert given["low"] < given["value"] < given["high"]
+    shown = done.stderr.index("unsafe, of malignant images"), done.stderr.index("accuracy")
+    assert shown[0] < shown[1]
     assert found["correct"]["only a"] == len(right["a"] - right["b"])
     assert found["verdict"] in done.stderr
     rows = read(out / "disagreements.csv")

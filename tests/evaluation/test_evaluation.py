@@ -6,6 +6,7 @@ import csv
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,7 +37,8 @@ from bcd.reporting.figures import (
     new_figure,
     save_figure,
 )
-from bcd.reporting.results import write_results
+from bcd.reporting.guarantees import unsafe_line
+from bcd.reporting.results import metric_rows, write_results
 from tests.helpers.noise import noise, write_classes
 
 # Each class of the noise images is strongest in a colour of its own: red, green, blue.
@@ -236,3 +238,21 @@ def test_without_mistakes_no_figure_of_mistakes_is_written(
 ) -> None:
     write_results(tmp_path, catalog, {"test": evaluated(catalog, [0, 5], Colours())})
     assert "mistakes.png" not in {file.name for file in (tmp_path / "figures").iterdir()}
+
+
+def test_unsafe_answers_are_in_the_metrics_if_there_is_a_benign_class(catalog: Catalog) -> None:
+    everything = range(len(catalog.images))
+    result = evaluated(catalog, everything, turned_around())
+    assert result.metrics["unsafe_malignant"] == pytest.approx(2 / 5)  # Myeloma is called Benign
+    assert result.metrics["unsafe_benign"] == 1.0
+    assert result.unsafe is not None and result.unsafe.sum() == 6
+    titles = [row[0] for row in metric_rows({"test": result})]
+    assert titles[1:3] == ["unsafe, of malignant images", "unsafe, of benign images"]
+    assert "2 of 5 malignant images are called benign" in unsafe_line(result.metrics)
+    # If everything is referred, nothing is unsafe.
+    referred = evaluated(catalog, everything, turned_around(), DecisionPolicy(calibrated=False))
+    assert referred.metrics["unsafe_malignant"] == referred.metrics["unsafe_benign"] == 0.0
+    without = evaluated(replace(catalog, benign=None), everything, turned_around())
+    assert without.unsafe is None and unsafe_line(without.metrics) == ""
+    assert not any("unsafe" in name for name in without.metrics)
+    assert not any("unsafe" in row[0] for row in metric_rows({"test": without}))

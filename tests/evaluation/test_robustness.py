@@ -25,7 +25,9 @@ from bcd.evaluation.corruption_suites import (
     corruption_suite,
     make_corruption,
 )
-from bcd.evaluation.robustness import CorruptedViews, robustness_table, run_corruptions
+from bcd.evaluation.intervals import wilson
+from bcd.evaluation.robustness import CorruptedViews, run_corruptions
+from bcd.evaluation.robustness_table import robustness_table
 from tests.helpers.noise import noise, write_image
 
 Pixels = NDArray[np.uint8]
@@ -230,6 +232,27 @@ def test_the_table_has_the_metrics_of_every_corruption() -> None:
     assert [row["referred"] for row in rows] == [0, 0.25, 0.75]
     assert {row["n"] for row in rows} == {4}
     assert [row["referred"] for row in table()] == [None] * 3
+
+
+def test_the_table_has_unsafe_answers_if_there_is_a_benign_class() -> None:
+    labels = np.array([0, 0, 1, 1, 1])
+    called = np.array([[0, 0, 1, 1, 1], [1, 0, 0, 0, 1]], dtype=bool)
+    refer = np.array([[0, 0, 0, 0, 0], [0, 0, 1, 0, 0]], dtype=bool)
+    probabilities = np.full((2, 5, 2), 0.5)
+    suite = [make_corruption("noise", 0.1)]
+    plain, noisy = robustness_table(suite, probabilities, labels, refer, called, 0)
+    assert (plain["unsafe_malignant"], plain["unsafe_benign"]) == (0, 0)
+    assert (plain["unsafe_malignant_low"], plain["unsafe_malignant_high"]) == wilson(0, 3)
+    assert noisy["unsafe_malignant"] == pytest.approx(1 / 3)  # of two mistakes one is referred
+    assert noisy["unsafe_benign"] == pytest.approx(1 / 2)
+    (grouped, _) = robustness_table(
+        suite, probabilities, labels, refer, called, 0, ["x", "x", "y", "y", "z"]
+    )
+    assert grouped["unsafe_benign_high"] == pytest.approx(wilson(0, 1)[1])
+    assert "unsafe_malignant" not in table(refer[:, :1].repeat(4, axis=1)[[0, 1, 1]])[0]
+    only_benign = robustness_table(suite, probabilities, np.zeros(5, int), refer, called, 0)
+    assert only_benign[0]["unsafe_malignant"] is None
+    assert only_benign[0]["unsafe_malignant_high"] is None
 
 
 def test_a_table_of_another_suite_is_rejected() -> None:

@@ -103,7 +103,7 @@ def assert_as_by_hand(metrics: dict[str, Any], records: Records, malignant: np.n
         assert found == pytest.approx(value, abs=1e-5), name
     for reason, count in metrics["referral_reasons"].items():
         assert count == sum(reason in record["reason"].split("; ") for record in records)
-    assert (metrics["malignancy"]["n_malignant"], metrics["n"]) == (malignant.sum(), len(p))
+    assert (metrics["n_malignant"], metrics["n"]) == (malignant.sum(), len(p))
 
 
 def test_one_site_with_a_map_equals_a_computation_by_hand(folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -106,6 +107,25 @@ def test_every_headline_metric_has_its_interval(run: Path, test: dict[str, Any])
     )
 
 
+def test_unsafe_answers_are_beside_accuracy(run: Path, test: dict[str, Any]) -> None:
+    with (run / "predictions.csv").open(newline="", encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["label"] != "Benign"]
+    unsafe = sum(row["malignant"] == "false" and row["refer"] == "false" for row in rows)
+    assert (test["n_unsafe_malignant"], test["n_malignant"]) == (unsafe, len(rows))
+    assert test["unsafe_malignant"] == pytest.approx(unsafe / len(rows))
+    low, high = test["unsafe_malignant_ci"]
+    assert low <= test["unsafe_malignant"] <= high and high > 0
+    shown = f"{unsafe / len(rows):.4f} [{low:.3f}, {high:.3f}]"
+    page = Page((run / "report.html").read_text(encoding="utf-8"))
+    at = page.cells.index("unsafe, of malignant images")
+    assert page.cells[at - 3] == "accuracy" and page.cells[at + 2] == shown
+    card = (run / "model_card.md").read_text(encoding="utf-8")
+    assert (
+        f"{unsafe} of {len(rows)} malignant images are called benign and not referred: {shown}"
+        in card
+    )
+
+
 def test_the_calibration_error_is_compared_with_that_of_a_calibrated_model(
     run: Path, test: dict[str, Any]
 ) -> None:
@@ -140,7 +160,7 @@ def test_the_model_card_has_the_same_content(
 def test_the_report_has_corruptions_by_default(run: Path) -> None:
     page = Page((run / "report.html").read_text(encoding="utf-8"))
     at = page.cells.index("uncorrupted")
-    assert page.cells[at + 6 :: 6][:3] == [
+    assert page.cells[at + 8 :: 8][:3] == [
         "grey full",
         "jpeg quality 30",
         "gaussian blur 5x5, sd 1.5",
