@@ -177,7 +177,10 @@ def test_the_command_line_prints_both_and_writes_the_checkpoint(
     assert done.returncode == 0, done.stderr
     n = 8 * LABELLED
     assert f"with {n} labels ({6 * LABELLED} malignant, {2 * LABELLED} benign)" in done.stderr
-    assert (tmp_path / "recalibrated.ckpt").is_file()
+    image = next((folder / "site").rglob("*.png"))
+    done = script("predict.py", f"ckpt={tmp_path / 'recalibrated.ckpt'}", f"input={image}",
+                  f"output={tmp_path / 'p.csv'}", "device=cpu")  # fmt: skip
+    assert "recalibrated for labels, for its images only" in done.stderr
     done = script(
         "eval.py", f"ckpt={folder / 'run'}", f"hydra.run.dir={tmp_path / 'no'}",
         f"recalibrate={tmp_path / 'nosuch.csv'}",
