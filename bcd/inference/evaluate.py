@@ -234,4 +234,4 @@ def _measure_robustness(
         find_groups(part.catalog, card, part.indices),
     )
     write_robustness(folder, rows)
-    show_table(f"corruptions={cfg.corruptions}", *robustness_cells(rows))
+    show_table(f"corruptions={cfg.corruptions}", *robustness_cells(rows, intervals=False))

@@ -11,7 +11,6 @@ import numpy as np
 from bcd.evaluation.robustness_table import Rows
 from bcd.evaluation.unsafe import UNSAFE_SHARES
 from bcd.reporting.figures import new_figure, save_figure
-from bcd.reporting.results import UNSAFE_TITLES
 from bcd.storage import write_csv
 
 if TYPE_CHECKING:
@@ -57,16 +56,21 @@ def write_robustness(run_dir: Path, rows: Rows) -> None:
     save_figure(draw_robustness(rows), run_dir / "figures" / "robustness.png")
 
 
-def robustness_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a table; unsafe answers only if there is a benign class."""
+def robustness_cells(rows: Rows, intervals: bool) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table; unsafe answers only if there is a benign class.
+
+    Args:
+        rows: As returned by `robustness_table`.
+        intervals: Whether shares of unsafe answers have theirs; a terminal is too narrow for them.
+    """
     unsafe = [name for name in UNSAFE_SHARES if name in rows[0]]
     header = ["corruption", "accuracy", "balanced accuracy", "ECE", "referred"]
-    header += [UNSAFE_TITLES[name] for name in unsafe]
+    header += [name.replace("_", ", ") for name in unsafe]
     return [*header, "n"], [
         [
             f"{row['kind']} {row['strength']}".strip() if row["kind"] != "none" else "uncorrupted",
             *(f"{row[name]:.3f}" for name in ("accuracy", "balanced_accuracy", "ece", "referred")),
-            *(_with_limits(row, name) for name in unsafe),
+            *(_unsafe_text(row, name, intervals) for name in unsafe),
             str(row["n"]),
         ]
         for row in rows
@@ -80,15 +84,16 @@ def worst_unsafe_line(rows: Rows) -> str:
     if not known:
         return ""
     worst = max(known, key=lambda row: float(row[name]))
+    corruption = f"{worst['kind']} {worst['strength']}".strip()
     return (
-        f"unsafe answers under corruption: at most {_with_limits(worst, name)} of malignant images "
-        f"({worst['kind']} {worst['strength']}".rstrip()
-        + "), "
-        f"{_with_limits(rows[0], name)} as they are"
+        f"unsafe answers under corruption: at most {_unsafe_text(worst, name)} of malignant images "
+        f"({corruption}), {_unsafe_text(rows[0], name)} as they are"
     )
 
 
-def _with_limits(row: Mapping[str, Any], name: str) -> str:
+def _unsafe_text(row: Mapping[str, Any], name: str, interval: bool = True) -> str:
     if row[name] is None:
         return ""
+    if not interval:
+        return f"{row[name]:.3f}"
     return f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"

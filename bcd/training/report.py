@@ -263,7 +263,7 @@ def _corruption(facts: Facts) -> Section:
         "Corruption",
         [
             f"{n} of the test images, changed as other stains, cameras and files would:",
-            Table(*robustness_cells(facts.corruptions)),
+            Table(*robustness_cells(facts.corruptions, intervals=True)),
             "The whole suite: bcd eval ckpt=<this run> corruptions=standard",
         ],
     )

@@ -133,7 +133,7 @@ def test_a_model_does_not_differ_from_itself_with_classes_in_another_order(
     def reorder(content: dict[str, Any]) -> None:
         card = content["card"]
         card["classes"] = [card["classes"][i] for i in order]
-        card["benign"] = card["classes"].index("Benign")
+        card["benign"] = card["policy"]["benign"] = card["classes"].index("Benign")
         heads = [n for n, v in content["state_dict"].items() if "head" in n and len(v) == 4]
         assert len(heads) == 2
         for name in heads:
@@ -142,6 +142,8 @@ def test_a_model_does_not_differ_from_itself_with_classes_in_another_order(
     other = altered(trained, "a", tmp_path / "other.ckpt", reorder)
     for pair in ((trained / "a", other), (other, trained / "a")):
         found = compared(*pair, tmp_path / "out")
+        unsafe = [found.differences.pop(name) for name in ("unsafe_malignant", "unsafe_benign")]
+        assert all(d.value == 0 and 0 < d.high == -d.low < 1 for d in unsafe)
         assert set(found.differences.values()) == {(0.0, 0.0, 0.0)}
         assert found.metrics["a"]["f1"] == found.metrics["b"]["f1"] > 0
         assert found.metrics["a"]["malignant_ppv"] == found.metrics["b"]["malignant_ppv"]

@@ -18,7 +18,7 @@ PAIRED = Promise(
     "the paired 95 % interval of unsafe answers of two equally safe models contains 0",
     "statistics.md, unsafe.py", 0.95,
 )  # fmt: skip
-REFERRED = 0.5  # share of the answers that are wrong about malignancy and are referred
+REFERRED = 0.5  # share of the answers that are referred, whether they are wrong or not
 # A world's accuracy is that of calling malignant images malignant; benign ones are wrong twice as
 # often. By how much coverage is known to fall short of 0.95: of an interval, of a paired one.
 SHORT = {
