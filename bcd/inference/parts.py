@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bcd.config.programs import ClassNames, CompareConfig, EvalConfig, SiteConfig
+from bcd.config.programs import SUBSETS, ClassNames, CompareConfig, EvalConfig, SiteConfig
 from bcd.config.schema import DataConfig
 from bcd.console import say
 from bcd.data.catalog import Catalog
@@ -123,9 +123,12 @@ def _of_site(cfg: EvalConfig, card: Card, name: str, site: SiteConfig) -> list[P
     catalog = load_site(cfg, card, f"sites.{name}" if name else "", site)
     root = typed_path(site.root)
     own_name = name or (root.stem if root.is_file() else root.resolve().name)
-    by_site = catalog.by_site()
     parts = []
-    for inner, images in by_site.items():
+    for inner, images in catalog.by_site().items():
+        if not name and inner in SUBSETS:
+            raise BcdError(
+                f"{root} has a site '{inner}': name it otherwise than a subset of the run"
+            )
         title = f"{name}/{inner}" if name and inner else inner or own_name
         parts.append(Part(title, images, list(range(len(images.images))), title, site.map or {}))
     return parts

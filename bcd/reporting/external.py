@@ -8,7 +8,7 @@ from typing import Any
 
 from bcd.evaluation.results import Result
 from bcd.reporting.document import Section, Table, replace_section
-from bcd.reporting.results import UNSAFE_TITLES, metric_text
+from bcd.reporting.results import UNSAFE_TITLES, few_groups_warning, metric_text
 
 TITLE = "External testing"
 _BEFORE = "Limits"  # the section of the report that it precedes
@@ -84,10 +84,12 @@ def external_section(records: Sequence[Mapping[str, Any]]) -> Section:
     text = (
         "Images of other sites, on which nothing was trained or chosen, answered with the same "
         "threshold and referral limits. Unsafe: wrong about malignancy and not referred. Brackets "
-        "show 95 % intervals over the groups of the site, or over images if none are known. An "
-        "AUROC needs malignant and benign images."
+        "show 95 % intervals over groups: slides or patients that the site names, joined where "
+        "images overlap. An AUROC needs malignant and benign images."
     )
-    return Section(TITLE, [Table(header, rows), text])
+    few = [(record["site"], few_groups_warning(record["metrics"])) for record in records]
+    notes = [f"{site}: {warning}" for site, warning in few if warning]
+    return Section(TITLE, [Table(header, rows), text, *notes])
 
 
 def write_external(folder: Path, records: Sequence[Mapping[str, Any]]) -> list[Path]:

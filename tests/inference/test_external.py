@@ -61,6 +61,11 @@ def _site(folder: Path, name: str, seed: int, kept: str) -> list[list[str]]:
     return rows
 
 
+def _rows(file: Path) -> list[list[str]]:
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.reader(stream))[1:]
+
+
 def _write(file: Path, rows: Sequence[Sequence[str]]) -> Path:
     with file.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([["path", "class", "group", "site"], *rows])
@@ -206,6 +211,7 @@ def test_records_are_kept_by_content(folder: Path, tmp_path: Path) -> None:
         titles = [line.strip("# ") for line in re.findall(r"^## .*|(?<=<h2>)[^<]*", text, re.M)]
         assert titles[-3:] == ["Failures", "External testing", "Limits"]
         assert "the north" in text
+        assert "south: 4 groups correspond to" in text
         assert ">north<" not in text and "| north |" not in text
     assert evaluated(folder, tmp_path / "d", f"ckpt={run}")["test"]["n"] > 0
 
@@ -228,6 +234,13 @@ def test_without_the_runs_images_only_the_sites_are_evaluated(
         hidden.rename(folder / "images")
     assert list(found) == ["north", "south"]
     assert "its own test set is left out" in capsys.readouterr().err
+
+
+def test_a_site_has_no_name_of_a_subset(folder: Path, tmp_path: Path) -> None:
+    rows = [[*row[:3], "test"] for row in _rows(folder / "sites.csv")[:4]]
+    file = _write(folder / "named.csv", rows)
+    with pytest.raises(BcdError, match="has a site 'test'"):
+        evaluated(folder, tmp_path, f"data.root={file}", "data.map=benign")
 
 
 @pytest.mark.parametrize(
