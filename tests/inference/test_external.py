@@ -269,7 +269,7 @@ def test_the_command_line_takes_sites_one_by_one(folder: Path, tmp_path: Path) -
     try:
         done = script(
             "eval.py", f"ckpt={folder / 'run'}", "device=cpu", f"hydra.run.dir={tmp_path}",
-            f"+sites.north.root={north}", "+sites.north.map={healthy: benign, blast: malignant}",
+            f"sites.north.root={north}", "+sites.north.map={healthy: benign, blast: malignant}",
         )  # fmt: skip
     finally:
         north.rename(folder / "north")
