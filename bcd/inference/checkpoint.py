@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,10 @@ class Card:
         policy: The decision policy as `DecisionPolicy.to_plain` writes it: temperature, thresholds,
             their guarantees, and what training images are like. None until it is fitted on val at
             the end of training.
+        external: Results on other sites (`bcd eval … record=true`), one dict each: site, date,
+            fingerprint and numbers of images and groups, class map, metrics.
+        recalibration: If temperature and threshold were fitted to a site's labels afterwards:
+            these images, and metrics before and after. None: they are from val.
         version: Version of the card's format.
     """
 
@@ -74,6 +79,8 @@ class Card:
     groups: dict[str, str] = field(default_factory=dict)
     pretrained_on: list[str] = field(default_factory=list)
     policy: dict[str, Any] | None = None
+    external: list[dict[str, Any]] = field(default_factory=list)
+    recalibration: dict[str, Any] | None = None
     version: int = CARD_VERSION
 
     def sha256s(self, *subsets: str) -> set[str]:
@@ -117,6 +124,17 @@ def write_policy(file: Path, content: dict[str, Any], policy: dict[str, Any]) ->
     """Rewrites a checkpoint atomically, with the decision policy in its card."""
     content["card"]["policy"] = policy
     save_content(content, file)
+
+
+def write_external(file: Path, external: list[dict[str, Any]]) -> None:
+    """Rewrites a checkpoint atomically, with the results on other sites in its card.
+
+    Its time of modification is kept: the newest checkpoint of a folder is the last one trained.
+    """
+    content, before = read_content(file), file.stat()
+    content["card"]["external"] = external
+    save_content(content, file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _check_views(card: Card, model: ModelConfig, file: Path) -> None:

@@ -88,6 +88,8 @@ def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = No
                 if each is not None:
                     each(prediction)
     _tell(tally, file)
+    if predictor.card.recalibration is not None:
+        say(f"recalibrated for {predictor.card.recalibration['site']}, for its images only")
     if not predictor.policy.calibrated:
         say("warning: uncalibrated: nothing was decided on val, so every image is referred")
     return tally
