@@ -92,14 +92,14 @@ def referral_rules(policy: DecisionPolicy) -> str:
     if math.isfinite(policy.confidence_threshold):
         rules.append(f"its highest probability is below {policy.confidence_threshold:.3f}")
     if policy.subspace is not None and math.isfinite(policy.subspace.limit):
-        rules.append("its features are out of distribution")
+        rules.append("it is out of distribution")
     if policy.malignant_threshold is not None:
         rules.append("the threshold and the most probable class disagree")
     if not rules:
         return "Only images without a usable prediction are referred."
     return (
         f"An image is referred if {', or if '.join(rules)}; it can have several reasons. Limits "
-        "were fitted on val."
+        "were fitted on val, that of the distribution on train and val, without training."
     )
 
 
