@@ -21,7 +21,7 @@ from torch import nn
 from bcd.config.schema import FeaturesConfig, ModelConfig
 from bcd.console import track
 from bcd.data.catalog import Catalog
-from bcd.data.input_views import make_views, pack, unpack
+from bcd.data.input_views import make_views, pack
 from bcd.data.loading import make_loader
 from bcd.data.views import PLAIN, ImageViews
 from bcd.errors import BcdError
@@ -38,7 +38,7 @@ from bcd.evaluation.decision import DecisionPolicy, referred
 from bcd.evaluation.metrics import confusion, confusion_metrics
 from bcd.features.cached import Need, cached_source
 from bcd.features.engines import make_engine, with_engine
-from bcd.models.network import FrozenPrefix, SmearNetwork
+from bcd.models.network import FrozenPrefix, SmearNetwork, unpack
 
 # Corruptions that every training run evaluates.
 _BRIEF = (("grey", 0.0), ("jpeg", 30.0), ("gaussian blur", 1.5))

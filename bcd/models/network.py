@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +11,29 @@ from torch import Tensor, nn
 from bcd.config.compose import with_defaults
 from bcd.config.head import HeadConfig
 from bcd.config.schema import ModelConfig
-from bcd.data.input_views import unpack
 from bcd.errors import ConfigError
 from bcd.models.backbones.blocks import pool
 from bcd.models.backbones.build import Backbone
 from bcd.models.data_parallel import GlobalDropout
 from bcd.models.heads.factory import make_head
+
+
+def unpack(batch: Any, sides: Sequence[int]) -> list[Any]:
+    """The input views of images that `bcd.data.input_views.pack` packed, as arrays or tensors.
+
+    Args:
+        batch: (N, bytes), several views of each image one after another.
+        sides: Of each view.
+
+    Returns:
+        For each view (N, side, side, 3).
+    """
+    parts, start = [], 0
+    for side in sides:
+        stop = start + side**2 * 3
+        parts.append(batch[:, start:stop].reshape(len(batch), side, side, 3))
+        start = stop
+    return parts
 
 
 class FrozenPrefix(nn.Module):
