@@ -125,21 +125,3 @@ def packed_shape(views: Sequence[InputView]) -> tuple[int, ...]:
     if len(views) == 1:
         return views[0].side, views[0].side, 3
     return (sum(view.side**2 * 3 for view in views),)
-
-
-def unpack(batch: Any, sides: Sequence[int]) -> list[Any]:
-    """The views of images that were packed, as arrays or tensors.
-
-    Args:
-        batch: (N, bytes), several views of each image one after another.
-        sides: Of each view.
-
-    Returns:
-        For each view (N, side, side, 3).
-    """
-    parts, start = [], 0
-    for side in sides:
-        stop = start + side**2 * 3
-        parts.append(batch[:, start:stop].reshape(len(batch), side, side, 3))
-        start = stop
-    return parts
