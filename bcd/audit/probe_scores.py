@@ -106,7 +106,7 @@ def _splits(
     """The configured split first, then a random and a grouped one if it is neither."""
     splits = {cfg.kind: own}
     wanted = {
-        "stratified": replace(cfg, kind="stratified"),
+        "stratified": replace(cfg, kind="stratified", folds=None, fold=0),
         "grouped": replace(cfg, kind="grouped", groups="auto"),
     }
     for name, other in wanted.items():

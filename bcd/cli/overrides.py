@@ -13,6 +13,7 @@ from bcd.errors import ConfigError
 from bcd.storage import typed_path
 
 _RESUME, _RUN_DIR = "resume=", "hydra.run.dir="
+_SITE_KEY = re.compile(r"sites\.[^.]+\.\w+")
 LAST = Path("checkpoints") / "last.ckpt"
 
 
@@ -68,7 +69,9 @@ def refused_key(message: str) -> str | None:
 def with_plus(
     arguments: Sequence[str], message: str, config_name: str, conf: Path
 ) -> list[str] | None:
-    """Adds a `+` before an argument that a `_target_` class takes and the files do not list.
+    """Adds a `+` before an argument that the files do not list but something takes.
+
+    That is a `_target_` class, or a site of `bcd eval`, whose names are the user's.
 
     Args:
         arguments: The command line.
@@ -85,10 +88,13 @@ def with_plus(
     spots = [i for i, text in enumerate(arguments) if text.partition("=")[0] == key]
     if key is None or not spots:
         return None
+    plus = [f"+{text}" if i in spots else text for i, text in enumerate(arguments)]
+    if config_name == "eval" and _SITE_KEY.fullmatch(key):
+        return plus
     cfg, parent = _composed(arguments, config_name, conf), key.rpartition(".")[0]
     if not parent or key not in _signature_keys(OmegaConf.select(cfg, parent), parent):
         return None
-    return [f"+{text}" if i in spots else text for i, text in enumerate(arguments)]
+    return plus
 
 
 def unknown_key(key: str, arguments: Sequence[str], config_name: str, conf: Path) -> str:

@@ -10,9 +10,10 @@ from bcd.storage import typed_path
 
 # Keys whose values are paths.
 _PATHS = frozenset(
-    {"data.root", "root", "input", "ckpt", "ckpts", "resume", "output", "split.file"}
-    | {"model.weights", "site.profile"}
-)
+    {"data.root", "root", "input", "ckpt", "ckpts", "resume", "output", "split.file",
+     "model.weights", "recalibrate", "site.profile"}
+)  # fmt: skip
+_SITE_ROOT = re.compile(r"sites\.[^.]+\.root")
 # Keys whose values may hold `${now:…}` and other interpolations.
 _FOLDERS = frozenset({"run_dir", "hydra.run.dir", "hydra.sweep.dir"})
 
@@ -36,7 +37,8 @@ def quote_paths(arguments: Sequence[str]) -> list[str]:
 def _quoted_argument(argument: str, several: bool) -> str:
     key, equals, value = argument.partition("=")
     plain = key.lstrip("+")
-    if not equals or not value or plain not in _PATHS | _FOLDERS:
+    is_path = plain in _PATHS | _FOLDERS or _SITE_ROOT.fullmatch(plain)
+    if not equals or not value or not is_path:
         return argument
     if not _is_there(value):
         if plain in _FOLDERS and "${" in value:

@@ -61,7 +61,9 @@ class Entry:
         return self.key if self.kind == _OTHER else self.key[:8]
 
     def size(self) -> int:
-        """Bytes on disk."""
+        """Bytes on disk; those of a link itself, not of what it points to."""
+        if self.path.is_symlink():
+            return self.path.lstat().st_size
         files = [self.path, *self.path.rglob("*")]
         return sum(file.stat().st_size for file in files if file.is_file())
 
@@ -126,7 +128,7 @@ def _list(entries: Sequence[Entry]) -> int:
     for entry in entries:
         size = entry.size()
         total += size
-        written = f"{datetime.fromtimestamp(entry.path.stat().st_mtime):%Y-%m-%d}"
+        written = f"{datetime.fromtimestamp(entry.path.lstat().st_mtime):%Y-%m-%d}"
         rows.append([entry.kind, entry.label, entry.describe(), _megabytes(size), written])
     show_table(str(cache_dir()), ["kind", "key", "content", "size", "written"], rows)
     count = f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}"
@@ -137,6 +139,9 @@ def _list(entries: Sequence[Entry]) -> int:
 def _verify(entries: Sequence[Entry]) -> int:
     status = 0
     for entry in entries:
+        if entry.kind == _OTHER:  # bcd does not know what it should hold
+            say(f"{entry.kind} {entry.label}: not checked")
+            continue
         damage = entry.damage()
         for line in damage:
             say(f"damaged: {line} (it is computed again when it is needed)")
@@ -162,7 +167,7 @@ def _megabytes(size: int) -> str:
 
 def _bank(bank: Bank) -> Entry:
     def describe() -> str:
-        bank.load()
+        damaged = len(damage())
         images = {name for shard in bank.shards for name in shard.images}
         views = sum(len(shard.images) * len(shard.views) for shard in bank.shards)
         try:
@@ -174,15 +179,20 @@ def _bank(bank: Bank) -> Entry:
             network = f"{facts['backbone']}[:{facts['blocks']}], {size}, {drawn}"
         except (OSError, ValueError, LookupError, TypeError):
             network = "unreadable cache_key.json"
-        return f"{network}: {views} views of {len(images)} images"
+        note = f", damaged files: {damaged}" if damaged else ""
+        return f"{network}: {views} views of {len(images)} images{note}"
+
+    def damage() -> list[str]:
+        damaged = [shard.file for shard in bank.load()]
+        listed = {*damaged, *(shard.file for shard in bank.shards)}
+        rest = sorted(file for file in bank.folder.glob("*.npy") if file not in listed)
+        return [*map(str, damaged), *(f"{file} (without a readable JSON file)" for file in rest)]
 
     def remove() -> None:
         with bank.locked():
             shutil.rmtree(bank.folder)
 
-    return Entry(
-        _FEATURES, bank.folder, describe, lambda: [str(s.file) for s in bank.load()], remove
-    )
+    return Entry(_FEATURES, bank.folder, describe, damage, remove)
 
 
 def _statistics() -> Iterator[Entry]:
@@ -228,5 +238,5 @@ def _other(path: Path) -> Entry:
         path,
         lambda: str(path.relative_to(cache_dir())),
         list,
-        (lambda: shutil.rmtree(path)) if path.is_dir() else path.unlink,
+        (lambda: shutil.rmtree(path)) if path.is_dir() and not path.is_symlink() else path.unlink,
     )

@@ -2,6 +2,8 @@
 
 bcd eval ckpt=<checkpoint or run folder>                    the test set of the run
 bcd eval ckpt=<checkpoint or run folder> data.root=<folder> all images of another folder
+    data.map='{healthy: benign, blast: malignant}'          whose classes have other names
+bcd eval ckpt=<checkpoint or run folder> recalibrate=<csv>  fits the threshold to a site's images
 """
 
 from typing import TYPE_CHECKING
@@ -20,6 +22,10 @@ def main(cfg: "DictConfig") -> int:
     with quick_imports():
         checked = check_config(cfg, EvalConfig)
         from bcd.inference.evaluate import evaluate_checkpoint
+        from bcd.inference.recalibrate import recalibrate_checkpoint
 
-    evaluate_checkpoint(checked)
+    if checked.recalibrate is None:
+        evaluate_checkpoint(checked)
+    else:
+        recalibrate_checkpoint(checked)
     return 0

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from bcd.config.head import HeadConfig
 from bcd.config.programs import (
     CompareConfig,
+    CompareDataConfig,
     EvalConfig,
     EvalDataConfig,
     EvalFeaturesConfig,
@@ -52,6 +53,7 @@ _FILES: dict[type, tuple[str, str]] = {
     EvalDataConfig: ("eval", "data"),
     EvalFeaturesConfig: ("eval", "features"),
     CompareConfig: ("compare", ""),
+    CompareDataConfig: ("compare", "data"),
     PredictConfig: ("predict", ""),
     SiteMatchConfig: ("predict", "site"),
     SiteProfileConfig: ("site", ""),

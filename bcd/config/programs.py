@@ -5,7 +5,8 @@ Fields have no defaults: those are in `conf/` alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from bcd.config.schema import (
     CORRUPTION_SUITES,
@@ -15,10 +16,11 @@ from bcd.config.schema import (
     ModelConfig,
     SplitConfig,
 )
-from bcd.config.values import at_least, one_of
+from bcd.config.values import at_least, one_of, within
 from bcd.errors import ConfigError
 
 SITE_COLOURS = ("none", "white_point", "reinhard", "macenko")
+SUBSETS = ("train", "val", "test", "all")
 
 
 @dataclass
@@ -36,13 +38,72 @@ class AuditConfig:
 
 
 @dataclass
-class EvalDataConfig:
+class CompareDataConfig:
     """The images to evaluate on; without a root, those of the training run."""
 
     root: str | None
     variant: str | None
     batch_size: int | None
     num_workers: int | None
+
+
+# The class of the model, benign, malignant or None (left out) by the site's name; or one for all.
+ClassNames = dict[str, str | None] | str
+
+
+@dataclass
+class EvalDataConfig(CompareDataConfig):
+    """The same for `bcd eval`, whose images may have other classes than the model."""
+
+    map: ClassNames | None
+    group_pattern: str | None
+
+    def __post_init__(self) -> None:
+        """Checks values beyond their types."""
+        if self.map is not None:
+            self.map = _class_names("data.map", self.map)
+
+
+@dataclass
+class SiteConfig:
+    """One of several sites to evaluate on, as given in `sites`."""
+
+    root: str
+    map: ClassNames | None
+    group_pattern: str | None
+
+
+def _class_names(key: str, given: Any) -> ClassNames:
+    """Class by name; YAML may have read a name as a number."""
+    if isinstance(given, str):
+        return given
+    if not isinstance(given, dict) or not all(isinstance(v, str | None) for v in given.values()):
+        raise ConfigError(
+            f"{key}={given}: give the class of each name, as in '{{healthy: benign, x: null}}', "
+            "or one for all"
+        )
+    return {str(name): value for name, value in given.items()}
+
+
+def _site(name: str, given: Any) -> SiteConfig:
+    key = f"sites.{name}"
+    if not name or name in SUBSETS:
+        raise ConfigError(f"{key}: give the site another name than {', '.join(SUBSETS)}")
+    if isinstance(given, SiteConfig):
+        return given
+    values = given if isinstance(given, dict) else {"root": given}
+    known = {field.name: field.type for field in fields(SiteConfig)}
+    for inner in values:
+        if inner not in known:
+            from bcd.config.check import nearest
+
+            raise ConfigError(f"{key}.{inner}: unknown key{nearest(str(inner), known)}")
+    root, names, pattern = (values.get(field) for field in known)
+    if not isinstance(root, str):
+        raise ConfigError(f"{key}.root is missing: give {key}.root=<images of the site>")
+    if not isinstance(pattern, str | None):
+        raise ConfigError(f"{key}.group_pattern={pattern}: needs text or null")
+    return SiteConfig(root, None if names is None else _class_names(f"{key}.map", names), pattern)
 
 
 @dataclass
@@ -89,6 +150,10 @@ class EvalConfig:
 
     ckpt: str
     subset: str | None
+    sites: dict[str, Any] | None
+    record: bool
+    recalibrate: str | None
+    min_sensitivity: float
     corruptions: str | None
     uncalibrated: bool
     device: str
@@ -99,14 +164,43 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         """Checks values beyond their types."""
+        within("min_sensitivity", self.min_sensitivity, 0.5, 0.999)
+        if self.sites is not None:
+            self.sites = {str(name): _site(str(name), given) for name, given in self.sites.items()}
+        self._check_combinations()
         if self.data.batch_size is not None:
             at_least("data.batch_size", self.data.batch_size, 1)
         if self.features.engine is not None:
             one_of("features.engine", self.features.engine, ENGINES)
         if self.subset is not None:
-            one_of("subset", self.subset, ("train", "val", "test", "all"))
+            one_of("subset", self.subset, SUBSETS)
         if self.corruptions is not None:
             one_of("corruptions", self.corruptions, CORRUPTION_SUITES)
+
+    def _check_combinations(self) -> None:
+        if self.sites and self.data.map is not None:
+            raise ConfigError("data.map: with sites, give each site's map as sites.<name>.map")
+        if self.sites and self.subset is not None:
+            raise ConfigError(f"subset={self.subset}: with sites, all images of each are evaluated")
+        several = [name for name in ("sites", "corruptions") if getattr(self, name)]
+        if several and self.recalibrate is not None:
+            raise ConfigError(f"{several[0]}: cannot be combined with recalibrate")
+        if self.uncalibrated and (self.record or self.recalibrate is not None):
+            raise ConfigError("uncalibrated=true: cannot be combined with record or recalibrate")
+        if self.site.profile is not None:
+            if self.sites or self.data.root is None:
+                raise ConfigError(
+                    "site.profile: belongs to the images of one site: give data.root=<its images>"
+                )
+            if self.record or self.recalibrate is not None:
+                raise ConfigError(
+                    "site.profile: cannot be combined with record or recalibrate, which keep no "
+                    "profile"
+                )
+        if self.record and self.recalibrate is not None:
+            raise ConfigError(
+                "record=true: cannot be combined with recalibrate; evaluate the new checkpoint"
+            )
 
 
 @dataclass
@@ -118,7 +212,7 @@ class CompareConfig:
     uncalibrated: bool
     device: str
     run_dir: str
-    data: EvalDataConfig
+    data: CompareDataConfig
     features: EvalFeaturesConfig
 
     def __post_init__(self) -> None:
@@ -135,11 +229,15 @@ class CompareConfig:
         return EvalConfig(
             ckpt=ckpt,
             subset=self.subset,
+            sites=None,
+            record=False,
+            recalibrate=None,
+            min_sensitivity=0.5,
             corruptions=None,
             uncalibrated=self.uncalibrated,
             device=self.device,
             run_dir=self.run_dir,
-            data=self.data,
+            data=EvalDataConfig(**vars(self.data), map=None, group_pattern=None),
             features=self.features,
             site=SiteMatchConfig(profile=None, scale=True, colour="none"),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bcd.data.workspace import Workspace
@@ -23,6 +23,7 @@ class ImageRecord:
         height: In pixels.
         group: Slide or patient; empty if unknown.
         subset: Subset from a CSV; empty if there is none.
+        site: Hospital or laboratory from a CSV; empty if there is none.
     """
 
     path: str
@@ -32,6 +33,7 @@ class ImageRecord:
     height: int
     group: str = ""
     subset: str = ""
+    site: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,14 @@ class Catalog:
         asked = self.images if indices is None else [self.images[i] for i in indices]
         lines = sorted(f"{p.sha256} {self.classes[p.label]}" for p in asked)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def by_site(self) -> dict[str, Catalog]:
+        """The images of each site, in the order of their names; one entry if no site is known."""
+        sites = sorted({image.site for image in self.images})
+        return {
+            site: replace(self, images=tuple(p for p in self.images if p.site == site))
+            for site in sites
+        }
 
     def identity(self) -> dict[str, str]:
         """Which images these are and how that is known, as written to `run.json`."""

@@ -136,25 +136,6 @@ def plain_pixels(packed: Pixels, views: Sequence[InputView]) -> Pixels | None:
     plain = [number for number, view in enumerate(views) if view.is_plain]
     if not plain:
         return None
-    if len(views) == 1:
-        return packed
     largest = max(plain, key=lambda number: views[number].side)
-    return np.asarray(unpack(packed[None], [view.side for view in views])[largest][0])
-
-
-def unpack(batch: Any, sides: Sequence[int]) -> list[Any]:
-    """The views of images that were packed, as arrays or tensors.
-
-    Args:
-        batch: (N, bytes), several views of each image one after another.
-        sides: Of each view.
-
-    Returns:
-        For each view (N, side, side, 3).
-    """
-    parts, start = [], 0
-    for side in sides:
-        stop = start + side**2 * 3
-        parts.append(batch[:, start:stop].reshape(len(batch), side, side, 3))
-        start = stop
-    return parts
+    side, start = views[largest].side, sum(view.side**2 * 3 for view in views[:largest])
+    return packed.reshape(-1)[start : start + side**2 * 3].reshape(side, side, 3)

@@ -43,6 +43,7 @@ class Entry:
         group: Slide or patient, empty if unknown.
         subset: Subset from a CSV, empty if none is given.
         reason: Why it is unusable, if this is known before it is read, else empty.
+        site: Hospital or laboratory from a CSV, empty if none is given.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Entry:
     group: str = ""
     subset: str = ""
     reason: str = ""
+    site: str = ""
 
 
 def is_image(name: str) -> bool:
@@ -100,7 +102,7 @@ def list_entries(root: Path, variant: str) -> tuple[Path, list[Entry]]:
     """Lists the files of a data root, which is a folder of class folders or a CSV.
 
     Args:
-        root: Folder, or CSV with the columns path, class and optionally group and split.
+        root: Folder, or CSV with the columns path, class and optionally group, split and site.
         variant: `original` or `segmented`; if both folders exist, only this one is read.
 
     Returns:
@@ -239,13 +241,13 @@ def _from_csv(file: Path) -> list[Entry]:
     if missing:
         raise BcdError(
             f"{file} lacks the column {' and '.join(sorted(missing))}: "
-            "data.root needs a CSV with path, class and optionally group and split"
+            "data.root needs a CSV with path, class and optionally group, split and site"
         )
     if not rows:
         raise BcdError(f"{file} has no rows")
-    for column in ("path", "class"):
-        cells = [(row[column] or "").strip() for row in rows]
-        if "" in cells:
+    for column in ("path", "class", "site"):
+        cells = [(row.get(column) or "").strip() for row in rows]
+        if "" in cells and (column != "site" or any(cells)):
             raise BcdError(f"{file} line {cells.index('') + 2} has no {column}")
     names = _class_names(file, (row["class"].strip() for row in rows))
     paths = [_file_of(file.parent, row["path"]) for row in rows]
@@ -256,6 +258,7 @@ def _from_csv(file: Path) -> list[Entry]:
             names[row["class"].strip()],
             (row.get("group") or "").strip(),
             (row.get("split") or row.get("subset") or "").strip().lower(),
+            site=(row.get("site") or "").strip(),
         )
         for path, row in zip(paths, rows, strict=True)
     ]

@@ -6,10 +6,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bcd.config.schema import DataConfig
 from bcd.data.catalog import Catalog, ImageRecord, Rejected
+from bcd.data.class_map import MALIGNANT, ClassMap
 from bcd.data.layouts import Entry, benign_index, is_image, list_entries, order_classes
 from bcd.data.provide import provide_root
 from bcd.data.scan import FileFacts, scan_files
@@ -19,7 +21,10 @@ from bcd.storage import typed_path
 
 
 def load_catalog(
-    cfg: DataConfig, classes: Sequence[str] | None = None, keep: Sequence[int] = ()
+    cfg: DataConfig,
+    classes: Sequence[str] | None = None,
+    keep: Sequence[int] = (),
+    class_map: ClassMap | None = None,
 ) -> Catalog:
     """Builds the catalog of `data.root`, generating or downloading the images if configured.
 
@@ -28,15 +33,18 @@ def load_catalog(
         classes: Class names of a trained model; the images' classes must be among them.
         keep: Sides of the network's inputs in pixels. New files are then measured and resized in
             the same pass that checks them, so that later steps do not decode them again.
+        class_map: How the images' classes map to `classes`; None if they must be the same.
 
     Returns:
-        The catalog.
+        The catalog. Its last class is `MALIGNANT` if images are mapped to it.
 
     Raises:
         BcdError: The root is not available, has no classes, or a class has no usable image.
     """
     root = provide_root(cfg)
     base, everything = list_entries(root, cfg.variant)
+    if classes is not None and class_map is not None:
+        everything, classes = _mapped(everything, classes, cfg.benign, class_map, root)
     entries = [entry for entry in everything if not entry.reason]
     scan = scan_files([entry.path for entry in entries], root, cfg.min_size, keep)
     names = tuple(classes) if classes is not None else order_classes(e.class_name for e in entries)
@@ -55,7 +63,7 @@ def load_catalog(
         label = names.index(entry.class_name)
         group = entry.group or _group_of(path, cfg.group_pattern)
         size = (fact.width, fact.height)
-        images.append(ImageRecord(path, label, fact.sha256, *size, group, entry.subset))
+        images.append(ImageRecord(path, label, fact.sha256, *size, group, entry.subset, entry.site))
     rejected.sort(key=lambda item: item.path)
     benign = benign_index(names, cfg.benign)
     catalog = Catalog(base, names, benign, tuple(images), tuple(rejected), scan.how, scan.kept)
@@ -64,6 +72,23 @@ def load_catalog(
     from bcd.data.quality.profile import drop_duplicates
 
     return drop_duplicates(catalog)
+
+
+def _mapped(
+    entries: Sequence[Entry],
+    classes: Sequence[str],
+    benign: str | None,
+    class_map: ClassMap,
+    root: Path,
+) -> tuple[list[Entry], Sequence[str]]:
+    """Entries with the classes of a model, without those left out, and these classes."""
+    names = order_classes(entry.class_name for entry in entries if entry.class_name)
+    found = class_map.resolve(names, classes, benign_index(classes, benign), root)
+    found[""] = ""  # files beside the class folders
+    kept = [(entry, found[entry.class_name]) for entry in entries]
+    mapped = [replace(entry, class_name=name) for entry, name in kept if name is not None]
+    coarse = MALIGNANT not in classes and MALIGNANT in found.values()
+    return mapped, (*classes, MALIGNANT) if coarse else classes
 
 
 def expand_inputs(inputs: Sequence[str], key: str = "input") -> list[Path]:

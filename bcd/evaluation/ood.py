@@ -99,7 +99,7 @@ def fit_detector(
         None if there are too few images or groups.
     """
     whole = fit_subspace(descriptors)
-    folds = _folds(len(descriptors), groups)
+    folds = assign_folds(len(descriptors), groups)
     if whole is None or len(set(folds.tolist())) < 2:
         return None
     distances = np.empty(len(descriptors))
@@ -110,11 +110,19 @@ def fit_detector(
         distances[folds == fold] = without.distance(descriptors[folds == fold])
     if share <= 0:
         return whole
-    rank = min(math.ceil((1 - share) * (len(distances) + 1)), len(distances))
-    return replace(whole, limit=float(np.sort(distances)[rank - 1]))
+    return replace(whole, limit=quantile_limit(distances, share))
 
 
-def _folds(n: int, groups: Sequence[str] | None) -> NDArray[np.int64]:
+def quantile_limit(scores: Floats, share: float) -> float:
+    """Limit that a new score exceeds with a probability of at most `share`, if it can be so low.
+
+    It is the conformal quantile of scores (n,). At best the probability is 1 / (n + 1).
+    """
+    rank = min(math.ceil((1 - share) * (len(scores) + 1)), len(scores))
+    return float(np.sort(scores)[rank - 1])
+
+
+def assign_folds(n: int, groups: Sequence[str] | None) -> NDArray[np.int64]:
     """Fold of each of n images; whole groups, the largest first, go to the smallest fold."""
     if groups is None:
         return np.arange(n) % _FOLDS

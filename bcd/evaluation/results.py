@@ -28,6 +28,7 @@ from bcd.evaluation.conformal import (
 from bcd.evaluation.confusion_intervals import confusion_intervals
 from bcd.evaluation.decision import DecisionPolicy, Decisions, count_reasons, p_malignant, referred
 from bcd.evaluation.intervals import wilson
+from bcd.evaluation.malignancy import malignancy_metrics, share_interval
 from bcd.evaluation.metrics import clinical_at_threshold, compute_metrics, losses
 from bcd.evaluation.predictions import Prediction
 from bcd.evaluation.probability_intervals import probability_intervals
@@ -80,7 +81,8 @@ def evaluate(
     """Applies the decision policy to outputs and computes all metrics.
 
     Args:
-        answers: Outputs for the images of `indices`, in that order.
+        answers: Outputs for the images of `indices`, in that order. If some are labelled malignant
+            without a class of the network, metrics by class are left out.
         policy: Calibrates and refers.
         catalog: Holds the images and classes.
         indices: Of the images, in the catalog.
@@ -92,38 +94,69 @@ def evaluate(
     """
     check_finite(answers, [catalog.images[i].path for i in indices])
     decisions = policy.answer(answers.logits, answers.descriptors)
-    probabilities = decisions.probabilities
-    uncalibrated = softmax(np.asarray(answers.logits, np.float64))
-    labels, classes, benign = answers.labels, catalog.classes, catalog.benign
+    probabilities, labels = decisions.probabilities, answers.labels
     named = fill_group_names(groups) if groups else None
-    metrics = compute_metrics(probabilities, labels, classes, benign, policy.prevalence)
-    metrics |= {
+    metrics = {
+        "n": len(labels),
         "calibrated": policy.calibrated,
-        "ece_debiased": debiased_calibration_error(probabilities, labels),
-        "ece_if_calibrated": calibrated_error_level(probabilities)._asdict(),
-        "ece_uncalibrated": reliability(uncalibrated, labels).ece,
-        "loss_uncalibrated": float(losses(uncalibrated, labels).mean()),
-        **_referral_metrics(decisions, labels),
+        **referral_metrics(decisions, named, intervals),
+        **_malignancy_metrics(policy, decisions, labels, catalog.benign, named, intervals),
     }
-    if policy.priors is not None:
-        metrics["without_prior_correction"] = _uncorrected_metrics(policy, answers, catalog)
-    if policy.calibrated:
-        metrics |= _decision_metrics(policy, decisions, labels, catalog, named, intervals)
+    if (labels < probabilities.shape[1]).all():
+        metrics |= _class_metrics(policy, answers, decisions, catalog, named, intervals)
     if intervals:
-        metrics |= _intervals(probabilities, labels, catalog, named, policy.prevalence)
+        metrics["n_groups"] = None if named is None else len(set(named))
+        metrics["effective_groups"] = effective_groups(named)
     unsafe = None
-    if benign is not None:
+    if catalog.benign is not None:
         answered = (
-            labels != benign, called_malignant(policy, probabilities, benign),
+            labels != catalog.benign, called_malignant(policy, probabilities, catalog.benign),
             referred(decisions.reasons),
         )  # fmt: skip
         unsafe = is_unsafe(*answered)
         metrics |= unsafe_metrics(*answered, named, intervals)
     predictions = tuple(
-        decisions.prediction(place, catalog.images[i].path, classes[label])
+        decisions.prediction(place, catalog.images[i].path, catalog.classes[label])
         for place, (i, label) in enumerate(zip(indices, labels, strict=True))
     )
+    uncalibrated = softmax(np.asarray(answers.logits, np.float64))
     return Result(metrics, predictions, uncalibrated, probabilities, labels, unsafe)
+
+
+def _class_metrics(
+    policy: DecisionPolicy,
+    answers: Answers,
+    decisions: Decisions,
+    catalog: Catalog,
+    groups: list[str] | None,
+    intervals: bool,
+) -> dict[str, Any]:
+    """Metrics that need the class of every image."""
+    probabilities, labels = decisions.probabilities, answers.labels
+    classes, benign = catalog.classes, catalog.benign
+    uncalibrated = softmax(np.asarray(answers.logits, np.float64))
+    metrics = compute_metrics(probabilities, labels, classes, benign, policy.prevalence)
+    metrics |= {
+        "ece_debiased": debiased_calibration_error(probabilities, labels),
+        "ece_if_calibrated": calibrated_error_level(probabilities)._asdict(),
+        "ece_uncalibrated": reliability(uncalibrated, labels).ece,
+        "loss_uncalibrated": float(losses(uncalibrated, labels).mean()),
+        **_selective_metrics(decisions, labels),
+    }
+    if policy.priors is not None:
+        metrics["without_prior_correction"] = _uncorrected_metrics(policy, answers, catalog)
+    if policy.calibrated:
+        metrics["prediction_sets"] = {
+            "target_coverage": policy.target_coverage,
+            "guaranteed_coverage": policy.guaranteed_coverage,
+            "n_units": policy.n_units,
+            "by_groups": policy.by_groups,
+            "population": policy.population,
+            **set_metrics(prediction_sets(probabilities, policy.set_threshold), labels, classes),
+        }
+    if intervals:
+        metrics |= _intervals(probabilities, labels, catalog, groups, policy.prevalence)
+    return metrics
 
 
 # What prior correction may raise or lower.
@@ -160,8 +193,6 @@ def _intervals(
     return {
         **{f"{name}_ci": _as_lists(value) for name, value in found.items()},
         "accuracy_ci_wilson_iid": list(wilson(correct, len(labels))),
-        "n_groups": None if groups is None else len(set(groups)),
-        "effective_groups": effective_groups(groups),
     }
 
 
@@ -171,55 +202,57 @@ def _as_lists(value: Any) -> Any:
     return None if value is None else [float(limit) for limit in value]
 
 
-def _referral_metrics(decisions: Decisions, labels: NDArray[np.int64]) -> dict[str, Any]:
-    """Metrics of referral and of selective prediction."""
+def referral_metrics(
+    decisions: Decisions, groups: list[str] | None, intervals: bool = True
+) -> dict[str, Any]:
+    """Share of images that are referred, and the reasons."""
+    is_referred = referred(decisions.reasons)
+    found: dict[str, Any] = {
+        "referred": float(is_referred.mean()),
+        "referral_reasons": count_reasons(decisions.reasons),
+    }
+    if intervals:
+        found["referred_ci"] = share_interval(is_referred, groups)
+    return found
+
+
+def _selective_metrics(decisions: Decisions, labels: NDArray[np.int64]) -> dict[str, Any]:
+    """Metrics of the images that are decided."""
     confidence = decisions.probabilities.max(axis=1)
     correct = decisions.probabilities.argmax(axis=1) == labels
     is_referred = referred(decisions.reasons)
     return {
-        "referred": float(is_referred.mean()),
-        "referral_reasons": count_reasons(decisions.reasons),
         "accuracy_decided": float(correct[~is_referred].mean()) if not is_referred.all() else None,
         "selective_accuracy": selective_accuracy(confidence, correct),
         "aurc": aurc(risk_coverage(confidence, correct)[1]),
     }
 
 
-def _decision_metrics(
+def _malignancy_metrics(
     policy: DecisionPolicy,
     decisions: Decisions,
     labels: NDArray[np.int64],
-    catalog: Catalog,
+    benign: int | None,
     groups: list[str] | None,
     intervals: bool,
 ) -> dict[str, Any]:
-    """Metrics of prediction sets and of the malignancy threshold, and their guarantees."""
-    sets = prediction_sets(decisions.probabilities, policy.set_threshold)
-    scope = {"by_groups": policy.by_groups, "population": policy.population}
-    found: dict[str, Any] = {
-        "prediction_sets": {
-            "target_coverage": policy.target_coverage,
-            "guaranteed_coverage": policy.guaranteed_coverage,
-            "n_units": policy.n_units,
-            **scope,
-            **set_metrics(sets, labels, catalog.classes),
-        }
-    }
+    """Metrics of benign against malignant; those of the threshold with their guarantees."""
+    if benign is None:
+        return {}
+    truth, p = labels != benign, p_malignant(decisions.probabilities, benign)
+    found = {"malignancy": malignancy_metrics(p, truth, groups, intervals)}
     called = policy.malignant(decisions.probabilities)
-    if policy.benign is None or policy.malignant_threshold is None or called is None:
+    if policy.malignant_threshold is None or called is None:
         return found
-    truth = labels != policy.benign
     found["at_threshold"] = {
         "target_sensitivity": policy.target_sensitivity,
         "guaranteed_sensitivity": policy.guaranteed_sensitivity,
         "confidence": policy.confidence,
         "n_units": policy.n_malignant_units,
-        **scope,
-        **clinical_at_threshold(
-            p_malignant(decisions.probabilities, policy.benign), truth, policy.malignant_threshold,
-            policy.prevalence,
-        ),
-    }  # fmt: skip
+        "by_groups": policy.by_groups,
+        "population": policy.population,
+        **clinical_at_threshold(p, truth, policy.malignant_threshold, policy.prevalence),
+    }
     if intervals:
         ci = confusion_intervals(
             truth.astype(np.int64), called.astype(np.int64), ("benign", "malignant"), 0, groups,

@@ -21,7 +21,7 @@ from torch import nn
 from bcd.config.schema import FeaturesConfig, ModelConfig
 from bcd.console import track
 from bcd.data.catalog import Catalog
-from bcd.data.input_views import make_views, pack, unpack
+from bcd.data.input_views import make_views, pack
 from bcd.data.loading import make_loader
 from bcd.data.views import PLAIN, ImageViews
 from bcd.errors import BcdError
@@ -39,7 +39,7 @@ from bcd.evaluation.unsafe import called_malignant
 from bcd.features.cached import Need, cached_source
 from bcd.features.describe import describe
 from bcd.features.engines import make_engine, with_engine
-from bcd.models.frozen_prefix import FrozenPrefix
+from bcd.models.frozen_prefix import FrozenPrefix, unpack
 from bcd.models.network import SmearNetwork
 
 # Corruptions that every training run evaluates.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,10 @@ class Card:
             the end of training.
         appearance: What the training images look like, as `Appearance.to_plain` writes it; None
             until the end of training, or if they are too few.
+        external: Results on other sites (`bcd eval … record=true`), one dict each: site, date,
+            fingerprint and numbers of images and groups, class map, metrics.
+        recalibration: If temperature and threshold were fitted to a site's labels afterwards:
+            these images, and metrics before and after. None: they are from val.
         version: Version of the card's format.
     """
 
@@ -78,6 +83,8 @@ class Card:
     pretrained_on: list[str] = field(default_factory=list)
     policy: dict[str, Any] | None = None
     appearance: dict[str, Any] | None = None
+    external: list[dict[str, Any]] = field(default_factory=list)
+    recalibration: dict[str, Any] | None = None
     version: int = CARD_VERSION
 
     def sha256s(self, *subsets: str) -> set[str]:
@@ -123,6 +130,17 @@ def write_policy(
     """Rewrites a checkpoint atomically, with decision policy and appearance in its card."""
     content["card"] |= {"policy": policy, "appearance": appearance}
     save_content(content, file)
+
+
+def write_external(file: Path, external: list[dict[str, Any]]) -> None:
+    """Rewrites a checkpoint atomically, with the results on other sites in its card.
+
+    Its time of modification is kept: the newest checkpoint of a folder is the last one trained.
+    """
+    content, before = read_content(file), file.stat()
+    content["card"]["external"] = external
+    save_content(content, file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _check_views(card: Card, model: ModelConfig, file: Path) -> None:

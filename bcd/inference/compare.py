@@ -19,7 +19,8 @@ from bcd.errors import BcdError
 from bcd.evaluation.bootstrap import join_groups
 from bcd.evaluation.comparison import Comparison, compare_results
 from bcd.inference.checkpoint import Card, load_checkpoint
-from bcd.inference.evaluate import count_trained, data_config, evaluate_images, warn_of_relabelled
+from bcd.inference.evaluate import evaluate_images
+from bcd.inference.parts import count_trained, data_config, warn_of_relabelled
 from bcd.reporting.comparison import show_comparison, write_comparison
 from bcd.run_folder import find_checkpoint, write_run_info
 

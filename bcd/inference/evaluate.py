@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bcd.audit.leaks import find_leaks, leak_metrics
 from bcd.config.compose import with_defaults
 from bcd.config.programs import EvalConfig
-from bcd.config.schema import AugmentConfig, DataConfig, FeaturesConfig, ModelConfig
+from bcd.config.schema import AugmentConfig, FeaturesConfig, ModelConfig
 from bcd.console import say, show_table
-from bcd.data.catalog import Catalog
-from bcd.data.load import load_catalog
+from bcd.data.catalog import Catalog, Rejected
 from bcd.data.loading import ViewSampler, make_loader
 from bcd.data.matching import Match
 from bcd.data.quality.profile import profile_images
 from bcd.data.splits.grouping import hang_together
 from bcd.data.splits.split import name_clusters, recorded_indices
 from bcd.data.views import PLAIN, Augmenter, ImageViews
-from bcd.errors import BcdError
+from bcd.evaluation.answers import Answers
 from bcd.evaluation.collect import choose_device, collect_answers
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.results import Result, evaluate
 from bcd.features.cached import Need, cached_source
 from bcd.features.describe import describe
 from bcd.inference.checkpoint import Card, load_checkpoint
-from bcd.inference.site import find_match, measure_and_tell
+from bcd.inference.external import check_external, part_folders, record_external
+from bcd.inference.parts import (
+    Part,
+    check_classes_known,
+    find_parts,
+    ungrouped_note,
+    warn_of_relabelled,
+    warn_of_trained,
+)
+from bcd.inference.site import find_match, tell_appearance
 from bcd.models.network import SmearNetwork
-from bcd.reporting.guarantees import guarantee_lines, prior_correction_line
+from bcd.reporting.external import auroc_note, site_rows
+from bcd.reporting.guarantees import guarantee_lines, prior_correction_line, source_of
 from bcd.reporting.results import (
     absent_classes_note,
     few_groups_warning,
     metric_rows,
+    write_metrics,
     write_results,
 )
 from bcd.run_folder import find_checkpoint, write_config, write_run_info
-from bcd.storage import typed_path
 
 
 def evaluate_images(
@@ -57,23 +67,34 @@ def evaluate_images(
         indices: Indices in the catalog of the images to evaluate.
         name: Name of these images for the progress bar; `train` and `val` get no intervals.
     """
-    batch = cfg.data.batch_size or int(card.config["data"]["batch_size"])
-    source = _images(catalog, card, find_match(cfg.site, card))
-    device = choose_device(cfg.device)
-    model, features = ModelConfig(**card.config["model"]), _features_config(cfg, card)
-    described = describe(features, model, network, source, [(i, PLAIN) for i in indices], device)
-    with cached_source(
-        features, model, network, source, [Need(indices, (PLAIN,))], device
-    ) as cached:
-        loader = make_loader(cached, ViewSampler(indices, 0, 0), batch, cfg.data.num_workers)
-        answers = collect_answers(network, loader, device, described, f"Evaluating {name}")
-    groups = _groups(catalog, card, indices)
+    answers = answer_images(cfg, network, card, catalog, indices, name)
+    groups = find_groups(catalog, card, indices)
     policy = DecisionPolicy.from_plain(card.policy)
     chosen_on = name in ("train", "val")
     return evaluate(answers, policy, catalog, indices, groups, intervals=not chosen_on)
 
 
-def _groups(catalog: Catalog, card: Card, indices: Sequence[int]) -> list[str]:
+def answer_images(
+    cfg: EvalConfig,
+    network: SmearNetwork,
+    card: Card,
+    catalog: Catalog,
+    indices: Sequence[int],
+    name: str,
+) -> Answers:
+    """The outputs of a network for some images; the arguments are `evaluate_images`'."""
+    batch = cfg.data.batch_size or int(card.config["data"]["batch_size"])
+    device = choose_device(cfg.device)
+    model, features = ModelConfig(**card.config["model"]), _features_config(cfg, card)
+    match, needs = find_match(cfg.site, card), [Need(indices, (PLAIN,))]
+    source = _images(catalog, card, match)
+    described = describe(features, model, network, source, [(i, PLAIN) for i in indices], device)
+    with cached_source(features, model, network, source, needs, device) as cached:
+        loader = make_loader(cached, ViewSampler(indices, 0, 0), batch, cfg.data.num_workers)
+        return collect_answers(network, loader, device, described, f"Evaluating {name}")
+
+
+def find_groups(catalog: Catalog, card: Card, indices: Sequence[int]) -> list[str]:
     """Group of each image, as recorded by the run.
 
     Other images have the catalog's group, joined where images of this catalog overlap.
@@ -91,131 +112,125 @@ def _images(catalog: Catalog, card: Card, match: Match | None) -> ImageViews:
     return ImageViews.of(catalog, card.input_size, augmenter, mask, card.view_names, match)
 
 
-def _is_own(cfg: EvalConfig, card: Card) -> bool:
-    """Whether `data.root` is that of the training run."""
-    root = cfg.data.root
-    return root is None or typed_path(root).resolve() == Path(card.data_root).resolve()
-
-
-def data_config(cfg: EvalConfig, card: Card) -> DataConfig:
-    """The run's `data` group with the overrides of this evaluation.
-
-    Raises:
-        BcdError: The images are not there.
-    """
-    recorded = dict(card.config["data"])
-    recorded["generate"] = None  # the run generated the images
-    own = _is_own(cfg, card)
-    root = typed_path(card.data_root if own or cfg.data.root is None else cfg.data.root)
-    if not root.exists():
-        if not own:
-            raise BcdError(f"there are no images at {root}: give data.root=<where they are>")
-        raise BcdError(
-            f"the run's images are not at {root}: give data.root=<where they are> and "
-            f"subset={cfg.subset or 'test'}"
-        )
-    recorded["root"] = str(root)
-    recorded["drop_duplicates"] = (
-        recorded["drop_duplicates"] and own
-    )  # elsewhere all images are evaluated
-    if cfg.data.variant is not None:
-        if own and cfg.data.variant != recorded["variant"]:
-            say(f"warning: trained on {recorded['variant']} images, now {cfg.data.variant}")
-        recorded["variant"] = cfg.data.variant
-    return DataConfig(**recorded)
-
-
 def _features_config(cfg: EvalConfig, card: Card) -> FeaturesConfig:
     """The run's `features` group with the overrides of this evaluation."""
     asked = {name: value for name, value in vars(cfg.features).items() if value is not None}
     return FeaturesConfig(**{**card.config["features"], **asked})
 
 
-def warn_of_relabelled(catalog: Catalog, card: Card) -> None:
-    """Warns where all images of the run are there, but some have another class."""
-    recorded = [image for part in card.split.values() for image in part]
-    found = recorded_indices(catalog, recorded)
-    if len(found) == len(recorded) and catalog.fingerprint(found) != card.fingerprint:
-        say(
-            f"warning: images in {catalog.root} have other classes than in the run; the figures "
-            "use the present ones"
-        )
-
-
-def count_trained(catalog: Catalog, card: Card, indices: Sequence[int]) -> int:
-    """Counts the images that a model or its first weights were trained or chosen on, by sha256."""
-    seen = card.sha256s("train", "val") | set(card.pretrained_on)
-    return sum(catalog.images[i].sha256 in seen for i in indices)
-
-
 def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     """Evaluates a checkpoint and writes metrics, predictions and figures.
 
     Without `data.root` it evaluates the recorded test set of the training run, found by sha256;
-    with another root, all images there.
+    with another root, all images there; with several sites, each of them after the test set.
 
     Args:
         cfg: Checked configuration.
 
     Returns:
-        The result by the name of the subset.
+        The result by the name of the subset or site.
 
     Raises:
-        BcdError: The checkpoint is missing or has no decision policy, there are no images, or
-            answers are not finite.
+        BcdError: The checkpoint is missing or has no decision policy, there are no images, a class
+            name is not known, or answers are not finite.
     """
     started = time.time()
     checkpoint = find_checkpoint(cfg.ckpt)
     network, card = load_checkpoint(checkpoint, cfg.uncalibrated)
-    match = find_match(cfg.site, card)
-    catalog = load_catalog(data_config(cfg, card), card.classes, card.sides)
-    subset = cfg.subset or ("test" if _is_own(cfg, card) else "all")
-    indices = _choose(catalog, card, subset)
-    _warn_of_trained(catalog, card, indices, subset)
+    parts = find_parts(cfg, card)
+    if cfg.corruptions is not None:
+        check_classes_known(parts, card)
+    if cfg.record:
+        check_external(parts, card)
+    looks = {part.key: tell_appearance(cfg.site, card, part) for part in parts}
+    results = {part.key: _evaluate_part(cfg, network, card, part) for part in parts}
+    run_dir = Path(cfg.run_dir).absolute()
+    write_config(run_dir, cfg)
+    folders = part_folders(run_dir, parts)
+    for part, folder in zip(parts, folders, strict=True):
+        write_results(folder, part.catalog, {part.key: results[part.key]})
+        if cfg.corruptions is not None:
+            _measure_robustness(cfg, network, card, part, folder)
+    if len(parts) > 1:
+        write_metrics(run_dir, results)
+    if cfg.record:
+        record_external(checkpoint, card, parts, results)
+    _write_run_info(run_dir, started, checkpoint, parts, looks)
+    _show(checkpoint, card, parts, results)
+    say(f"results: {run_dir}")
+    return results
+
+
+def _evaluate_part(cfg: EvalConfig, network: SmearNetwork, card: Card, part: Part) -> Result:
+    catalog, indices = part.catalog, part.indices
+    warn_of_trained(part, card)
     warn_of_relabelled(catalog, card)
-    site = measure_and_tell(card, catalog, indices, match)
-    result = evaluate_images(cfg, network, card, catalog, indices, subset)
-    if subset == "test":
+    result = evaluate_images(cfg, network, card, catalog, indices, part.key)
+    if part.key == "test":
         trained, chosen = (recorded_indices(catalog, card.split[p]) for p in ("train", "val"))
         found = find_leaks(profile_images(catalog), trained, chosen, indices)
         result.metrics.update(leak_metrics(found, indices, result.predictions, catalog))
-    results = {subset: result}
-    run_dir = Path(cfg.run_dir).absolute()
-    write_config(run_dir, cfg)
-    write_results(run_dir, catalog, results)
-    if cfg.corruptions is not None:
-        _measure_robustness(cfg, network, card, catalog, indices, run_dir)
+    return result
+
+
+def _write_run_info(
+    run_dir: Path,
+    started: float,
+    checkpoint: Path,
+    parts: Sequence[Part],
+    looks: Mapping[str, Any],
+) -> None:
+    data = {part.key: part.catalog.identity() for part in parts}
     write_run_info(
         run_dir,
         started,
         checkpoint=str(checkpoint),
-        data=catalog.identity(),
-        rejected=[vars(item) for item in catalog.rejected],
-        site=site,
+        data=data if len(parts) > 1 else data[parts[0].key],
+        rejected=[vars(item) for item in _rejected(parts)],
+        appearance=looks,
     )
-    show_table(f"{checkpoint.name} on {catalog.root}", ["metric", *results], metric_rows(results))
-    if line := absent_classes_note(result.metrics):
-        say(f"warning: {line}")
-    if line := few_groups_warning(result.metrics):
-        say(f"warning: {line}")
+
+
+def _rejected(parts: Sequence[Part]) -> list[Rejected]:
+    """Rejected files of all parts; the sites of one CSV share theirs."""
+    by_root = {part.catalog.root: part.catalog.rejected for part in parts}
+    return [item for rejected in by_root.values() for item in rejected]
+
+
+def _show(
+    checkpoint: Path, card: Card, parts: Sequence[Part], results: Mapping[str, Result]
+) -> None:
+    """Prints the table, and what qualifies its figures."""
     policy = DecisionPolicy.from_plain(card.policy)
-    for line in guarantee_lines(policy):
+    if len(parts) == 1:
+        title = f"{checkpoint.name} on {parts[0].catalog.root}"
+        show_table(title, ["metric", *results], metric_rows(results))
+    else:
+        show_table(checkpoint.name, ["metric", *results], site_rows(results))
+    for part in parts:
+        of_part = f"{part.key}: " if len(parts) > 1 else ""
+        metrics = results[part.key].metrics
+        notes = (
+            absent_classes_note(metrics), auroc_note(metrics), few_groups_warning(metrics),
+            ungrouped_note(part),
+        )  # fmt: skip
+        for line in notes:
+            if line:
+                say(f"warning: {of_part}{line}")
+        if line := prior_correction_line(policy, part.catalog.classes, metrics):
+            say(f"{of_part}{line}")
+    for line in guarantee_lines(policy, source_of(card.recalibration)):
         say(line)
-    if line := prior_correction_line(policy, catalog.classes, result.metrics):
-        say(line)
-    if catalog.rejected:
-        say(f"rejected: {len(catalog.rejected)} files, listed in run.json")
-    say(f"results: {run_dir}")
-    return results
+    if rejected := _rejected(parts):
+        say(f"rejected: {len(rejected)} files, listed in run.json")
 
 
 def _measure_robustness(
     cfg: EvalConfig,
     network: SmearNetwork,
     card: Card,
-    catalog: Catalog,
-    indices: Sequence[int],
-    run_dir: Path,
+    part: Part,
+    folder: Path,
 ) -> None:
     """Evaluates the same images under a suite of corruptions; writes and prints the table."""
     from bcd.evaluation.robustness import evaluate_suite
@@ -225,36 +240,12 @@ def _measure_robustness(
         str(cfg.corruptions),
         network,
         DecisionPolicy.from_plain(card.policy),
-        _images(catalog, card, find_match(cfg.site, card)),
-        indices,
+        _images(part.catalog, card, find_match(cfg.site, card)),
+        part.indices,
         _features_config(cfg, card).engine,
         choose_device(cfg.device),
-        catalog.benign,
-        _groups(catalog, card, indices),
+        part.catalog.benign,
+        find_groups(part.catalog, card, part.indices),
     )
-    write_robustness(run_dir, rows)
+    write_robustness(folder, rows)
     show_table(f"corruptions={cfg.corruptions}", *robustness_cells(rows, intervals=False))
-
-
-def _choose(catalog: Catalog, card: Card, subset: str) -> list[int]:
-    if subset == "all":
-        return list(range(len(catalog.images)))
-    indices = recorded_indices(catalog, card.split[subset])
-    missing = len(card.split[subset]) - len(indices)
-    if not indices:
-        raise BcdError(
-            f"none of the run's {subset} images is in {catalog.root}: set subset=all to evaluate "
-            "all images there"
-        )
-    if missing:
-        say(f"warning: {missing} of the run's {subset} images are not in {catalog.root}")
-    return indices
-
-
-def _warn_of_trained(catalog: Catalog, card: Card, indices: Sequence[int], subset: str) -> None:
-    count = count_trained(catalog, card, indices)
-    if count and subset in ("test", "all"):
-        say(
-            f"warning: {count} of {len(indices)} images were trained or chosen on (same sha256): "
-            "the figures are too optimistic"
-        )

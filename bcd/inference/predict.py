@@ -95,6 +95,8 @@ def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = No
     for line in describe_match(predictor.match):
         say(line)
     tell_differences(predictor.card, summarize(predictor.looks), predictor.match)
+    if predictor.card.recalibration is not None:
+        say(f"recalibrated for {predictor.card.recalibration['site']}, for its images only")
     if not predictor.policy.calibrated:
         say("warning: uncalibrated: nothing was decided on val, so every image is referred")
     return tally

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from bcd.config.programs import SiteMatchConfig
 from bcd.console import say
-from bcd.data.catalog import Catalog
 from bcd.data.matching import Match
 from bcd.data.quality.appearance import Appearance, measure_appearance
 from bcd.data.site_match import make_match
@@ -15,6 +13,7 @@ from bcd.data.site_profile import read_profile
 from bcd.errors import BcdError
 from bcd.evaluation.appearance import find_differences
 from bcd.inference.checkpoint import Card
+from bcd.inference.parts import Part
 
 
 def find_match(cfg: SiteMatchConfig, card: Card) -> Match | None:
@@ -37,6 +36,11 @@ def find_match(cfg: SiteMatchConfig, card: Card) -> Match | None:
         raise BcdError(
             f"site.profile={cfg.profile}: the checkpoint does not describe its training images "
             "(its run did not end, or had too few): nothing to match to"
+        )
+    if card.recalibration is not None:
+        raise BcdError(
+            f"site.profile={cfg.profile}: the checkpoint was recalibrated with images that were "
+            "not matched: give the original checkpoint"
         )
     return make_match(own, read_profile(cfg.profile).appearance, cfg.scale, cfg.colour)
 
@@ -62,35 +66,38 @@ def _own(card: Card) -> Appearance | None:
     return None if card.appearance is None else Appearance.from_plain(card.appearance)
 
 
-def tell_differences(card: Card, given: Appearance | None, match: Match | None) -> list[str]:
+def tell_differences(
+    card: Card, given: Appearance | None, match: Match | None, name: str = "these images"
+) -> list[str]:
     """Prints how images differ from the training images, if they do; returns the differences.
 
     Args:
         card: Of the checkpoint.
         given: Of the images, matched if they were; None if too few can be measured.
         match: How they were matched.
+        name: What to call them.
     """
     own = _own(card)
     found = [] if own is None or given is None else find_differences(own, given)
     if found:
         state = "even after matching, " if match is not None else ""
-        say(f"warning: {state}these images differ from the training images: {'; '.join(found)}")
+        say(f"warning: {state}{name} differ from the training images: {'; '.join(found)}")
     return found
 
 
-def measure_and_tell(
-    card: Card, catalog: Catalog, indices: Sequence[int], match: Match | None
-) -> dict[str, Any]:
-    """Measures images of a catalog, prints how they differ, and returns what `run.json` records.
+def tell_appearance(cfg: SiteMatchConfig, card: Card, part: Part) -> dict[str, Any]:
+    """Measures the images of a part, prints how they differ, and returns what `run.json` records.
 
     Raises:
-        BcdError: An image has changed or is missing since the catalog was made.
+        BcdError: The profile cannot be used, or an image has changed or is missing since the
+            catalog was made.
     """
-    given = measure_appearance(catalog, indices, card.mask_scale_bar, match)
+    match = find_match(cfg, card)
+    given = measure_appearance(part.catalog, part.indices, card.mask_scale_bar, match)
     for line in describe_match(match):
         say(line)
     return {
-        "differences": tell_differences(card, given, match),
-        "appearance": None if given is None else given.to_plain(),
+        "differences": tell_differences(card, given, match, f"the images of {part.key}"),
+        "measured": None if given is None else given.to_plain(),
         "match": None if match is None else match.to_plain(),
     }

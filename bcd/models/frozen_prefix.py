@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bcd.data.input_views import unpack
 from bcd.models.backbones.blocks import pool
+
+
+def unpack(batch: Any, sides: Sequence[int]) -> list[Any]:
+    """The input views of images that `bcd.data.input_views.pack` packed, as arrays or tensors.
+
+    Args:
+        batch: (N, bytes), several views of each image one after another.
+        sides: Of each view.
+
+    Returns:
+        For each view (N, side, side, 3).
+    """
+    parts, start = [], 0
+    for side in sides:
+        stop = start + side**2 * 3
+        parts.append(batch[:, start:stop].reshape(len(batch), side, side, 3))
+        start = stop
+    return parts
 
 
 class FrozenPrefix(nn.Module):

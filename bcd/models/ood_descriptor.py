@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from bcd.data.input_views import unpack
 from bcd.models.backbones.fusion import FeatureFusion
-from bcd.models.frozen_prefix import FrozenPrefix
+from bcd.models.frozen_prefix import FrozenPrefix, unpack
 
 # How far into the backbone the blocks are whose output is described, as shares of its blocks. They
 # were chosen with `python -m bench.ood`: later blocks are blind to blur and stain, and the pooled

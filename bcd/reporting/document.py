@@ -40,32 +40,69 @@ class Section:
 
 def write_html(file: Path, title: str, sections: Iterable[Section]) -> None:
     """Writes a self-contained page; figures are read from the folder `figures` beside it."""
-    parts = []
-    for section in sections:
-        parts.append(heading(section.title))
-        for block in section.blocks:
-            if isinstance(block, Table):
-                parts.append(table(block.header, block.rows, block.numeric))
-            elif isinstance(block, Figure):
-                image = file.parent / "figures" / f"{block.name}.png"
-                if image.is_file():
-                    parts.append(embed_png(image, block.title))
-            else:
-                parts.append(paragraph(block))
-    write_page(file, title, parts)
+    write_page(file, title, [part for one in sections for part in _html_parts(one, file.parent)])
 
 
 def write_markdown(file: Path, title: str, sections: Iterable[Section]) -> None:
     """Writes Markdown, without figures."""
     lines = [f"# {title}"]
     for section in sections:
-        lines += ["", f"## {section.title}"]
-        for block in section.blocks:
-            if isinstance(block, Table):
-                lines += ["", *_markdown_table(block)]
-            elif isinstance(block, str):
-                lines += ["", block]
+        lines += ["", *_markdown_lines(section)]
     write_text(file, "\n".join(lines) + "\n")
+
+
+def replace_section(file: Path, section: Section, before: str) -> None:
+    """Replaces the section of the same title in a document that this module wrote, or adds it.
+
+    Args:
+        file: HTML, or Markdown if its name ends in .md.
+        section: The section.
+        before: Title of the section that a new one comes before; at the end if there is none.
+
+    Raises:
+        OSError: The file cannot be read or written.
+    """
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".md":
+        new, end = "\n".join(_markdown_lines(section)) + "\n\n", len(text)
+        starts = [f"## {title}\n" for title in (section.title, before)]
+        following = "\n## "
+    else:
+        new, end = "\n".join(_html_parts(section, file.parent)) + "\n", text.index("\n</body>") + 1
+        starts = [f"{heading(title)}\n" for title in (section.title, before)]
+        following = "\n<h2>"
+    place, later = (text.find(f"\n{start}") + 1 for start in starts)
+    if place:
+        after = text.find(following, place) + 1 or end
+        text = f"{text[:place]}{new}{text[after:]}"
+    else:
+        place = later or end
+        text = f"{text[:place]}{new}{text[place:]}"
+    write_text(file, text.rstrip("\n") + "\n")
+
+
+def _html_parts(section: Section, folder: Path) -> list[str]:
+    parts = [heading(section.title)]
+    for block in section.blocks:
+        if isinstance(block, Table):
+            parts.append(table(block.header, block.rows, block.numeric))
+        elif isinstance(block, Figure):
+            image = folder / "figures" / f"{block.name}.png"
+            if image.is_file():
+                parts.append(embed_png(image, block.title))
+        else:
+            parts.append(paragraph(block))
+    return parts
+
+
+def _markdown_lines(section: Section) -> list[str]:
+    lines = [f"## {section.title}"]
+    for block in section.blocks:
+        if isinstance(block, Table):
+            lines += ["", *_markdown_table(block)]
+        elif isinstance(block, str):
+            lines += ["", block]
+    return lines
 
 
 def _markdown_table(block: Table) -> list[str]:

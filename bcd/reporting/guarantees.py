@@ -29,14 +29,29 @@ def val_reuse_note(epoch: bool) -> str:
     )
 
 
-def guarantee_lines(policy: DecisionPolicy) -> list[str]:
-    """The guarantees of the threshold and the prediction sets, one line each, or a warning."""
+def source_of(recalibration: Mapping[str, Any] | None) -> str:
+    """The images that a decision policy was fitted on, to follow "of".
+
+    Args:
+        recalibration: As in the card of the checkpoint.
+    """
+    return "val" if recalibration is None else f"the labels of {recalibration['site']}"
+
+
+def guarantee_lines(policy: DecisionPolicy, source: str = "val") -> list[str]:
+    """The guarantees of the threshold and the prediction sets, one line each, or a warning.
+
+    Args:
+        policy: The decision policy.
+        source: The images it was fitted on, from `source_of`.
+    """
     if not policy.calibrated:
         return ["warning: uncalibrated: no decision policy was fitted, so every image is referred"]
-    return [line for line in (threshold_guarantee(policy), sets_guarantee(policy)) if line]
+    lines = (threshold_guarantee(policy, source), sets_guarantee(policy, source))
+    return [line for line in lines if line]
 
 
-def threshold_guarantee(policy: DecisionPolicy) -> str:
+def threshold_guarantee(policy: DecisionPolicy, source: str = "val") -> str:
     """The guarantee of the threshold for malignancy; empty if there is no threshold."""
     if policy.malignant_threshold is None:
         return ""
@@ -50,7 +65,7 @@ def threshold_guarantee(policy: DecisionPolicy) -> str:
         f"Threshold: an image is called malignant from a probability of "
         f"{policy.malignant_threshold:.4g}; sensitivity at least "
         f"{_at_least(policy.guaranteed_sensitivity)} with confidence "
-        f"{_at_least(policy.confidence)} (from {units} of val"
+        f"{_at_least(policy.confidence)} (from {units} of {source}"
     )
     if policy.guaranteed_sensitivity < policy.target_sensitivity:
         needed = units_needed(policy.target_sensitivity, policy.confidence)
@@ -59,14 +74,14 @@ def threshold_guarantee(policy: DecisionPolicy) -> str:
     return f"{line}). Applies to {policy.population}."
 
 
-def sets_guarantee(policy: DecisionPolicy) -> str:
+def sets_guarantee(policy: DecisionPolicy, source: str = "val") -> str:
     """The guarantee of the prediction sets."""
     units = _counted(policy.n_units, "", policy.by_groups)
     missed = policy.guaranteed_coverage < policy.target_coverage - 1e-9
     target = f"; the target is {policy.target_coverage:.1%}" if missed else ""
     return (
         f"Prediction sets: at least {_at_least(policy.guaranteed_coverage)} contain the true "
-        f"class, on average over val sets (from {units} of val{target}). Applies to "
+        f"class, on average over sets drawn like {source} (from {units}{target}). Applies to "
         f"{policy.population}."
     )
 
@@ -77,14 +92,14 @@ def referral_rules(policy: DecisionPolicy) -> str:
     if math.isfinite(policy.confidence_threshold):
         rules.append(f"its highest probability is below {policy.confidence_threshold:.3f}")
     if policy.subspace is not None and math.isfinite(policy.subspace.limit):
-        rules.append("its features are out of distribution")
+        rules.append("it is out of distribution")
     if policy.malignant_threshold is not None:
         rules.append("the threshold and the most probable class disagree")
     if not rules:
         return "Only images without a usable prediction are referred."
     return (
         f"An image is referred if {', or if '.join(rules)}; it can have several reasons. Limits "
-        "were fitted on val."
+        "were fitted on val, that of the distribution on train and val, without training."
     )
 
 

@@ -26,10 +26,12 @@ def write_results(run_dir: Path, catalog: Catalog, results: Mapping[str, Result]
         catalog: Holds the images.
         results: By the name of the set, such as `val` and `test`.
     """
-    metrics = {name: result.metrics for name, result in results.items()}
-    write_text(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    write_metrics(run_dir, results)
     name, result = list(results.items())[-1]
-    write_predictions(run_dir / "predictions.csv", result.predictions, catalog.classes)
+    classes = catalog.classes[: result.probabilities.shape[1]]
+    write_predictions(run_dir / "predictions.csv", result.predictions, classes)
+    if "confusion" not in result.metrics:  # labels that are no class of the model
+        return
     figures = run_dir / "figures"
     title = f"{name}, n = {result.metrics['n']}"
     figure = draw_confusion(result.metrics["confusion"], catalog.classes, title)
@@ -42,6 +44,12 @@ def write_results(run_dir: Path, catalog: Catalog, results: Mapping[str, Result]
         save_figure(drawn, figures / "mistakes.png")
 
 
+def write_metrics(run_dir: Path, results: Mapping[str, Result]) -> None:
+    """Writes `metrics.json`, by the name of the set."""
+    metrics = {name: result.metrics for name, result in results.items()}
+    write_text(run_dir / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+
+
 # Shares of unsafe answers in tables, which have them below the accuracy, and their titles.
 UNSAFE_TITLES = {
     "unsafe_malignant": "unsafe, of malignant images",
@@ -51,6 +59,9 @@ UNSAFE_TITLES = {
 _MORE = {
     "at_threshold.malignant_sensitivity": "malignant sensitivity",
     "at_threshold.malignant_specificity": "malignant specificity",
+    "malignancy.auroc": "AUROC of malignancy",
+    "malignancy.loss": "loss, benign against malignant",
+    "malignancy.ece_debiased": "ece, benign against malignant, debiased",
     "malignant_sensitivity": "malignant sensitivity, most probable class",
     "malignant_specificity": "malignant specificity, most probable class",
     "ece": "ece",
@@ -70,7 +81,7 @@ def metric_rows(results: Mapping[str, Result]) -> list[list[str]]:
         [[title, *_cells(results, name)] for name, title in titles.items()]
         for titles in (UNSAFE_TITLES, _MORE)
     )
-    rows = [first, *filter(_has_value, unsafe), *others, *filter(_has_value, more)]
+    rows = list(filter(_has_value, [first, *unsafe, *others, *more]))
     rows.append(["images", *_cells(results, "n")])
     if any(r.metrics.get("leaked") for r in results.values()):
         rows.append(["leaked images", *_cells(results, "leaked")])
@@ -83,12 +94,14 @@ def _has_value(row: list[str]) -> bool:
 
 def absent_classes_note(metrics: Mapping[str, Any]) -> str:
     """States which classes have no image, and what follows; empty if all occur."""
-    absent = [name for name, count in metrics["n_by_class"].items() if not count]
+    counts = metrics.get("n_by_class", {})
+    absent = [name for name, count in counts.items() if not count]
     if not absent:
         return ""
+    left = len(counts) - len(absent)
     return (
         f"no images of {', '.join(absent)}: macro averages are over the other "
-        f"{len(metrics['n_by_class']) - len(absent)} classes"
+        f"{'class' if left == 1 else f'{left} classes'}"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -11,13 +10,12 @@ from typing import TypeVar
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from bcd.cli.overrides import LAST
 from bcd.data.datamodule import SmearDataModule
 from bcd.errors import BcdError
 from bcd.models.classifier import SmearClassifier
 from bcd.models.heads.base import FittedHead
 from bcd.training.divergence import DivergenceCheck
-from bcd.training.interruption import InterruptCheck
+from bcd.training.interruption import InterruptCheck, interrupted
 from bcd.training.resume import Resumed
 
 Callback = TypeVar("Callback", bound=pl.Callback)
@@ -77,9 +75,7 @@ def _interruptible(trainer: pl.Trainer, folder: Path) -> Iterator[None]:
         if not trainer.interrupted:
             raise
     if trainer.interrupted or check.asked:
-        resume = f"continue with {shlex.quote(f'resume={folder}')}"
-        fix = resume if (folder / LAST).is_file() else "nothing was saved yet: start again"
-        raise BcdError(f"interrupted: {fix}", 130)
+        raise interrupted(folder)
 
 
 def _check_trained(

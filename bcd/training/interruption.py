@@ -1,15 +1,36 @@
-"""Ends training between two batches when the user presses Ctrl-C."""
+"""Ends training between two batches when the user presses Ctrl-C, and says how to continue."""
 
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
+
+from bcd.cli.overrides import LAST
+from bcd.errors import BcdError
+
+
+def interrupted(folder: Path) -> BcdError:
+    """The error for an interrupted run, which says how to continue with its folder."""
+    resume = f"continue with {shlex.quote(f'resume={folder}')}"
+    fix = resume if (folder / LAST).is_file() else "nothing was saved yet: start again"
+    return BcdError(f"interrupted: {fix}", 130)
+
+
+@contextlib.contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turns Ctrl-C before or after the epochs of a run into that error."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise interrupted(folder) from error
 
 
 class InterruptCheck(pl.Callback):

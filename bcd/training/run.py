@@ -29,6 +29,7 @@ from bcd.training.build import (
 from bcd.training.distributed import check_processes, distributed
 from bcd.training.finalize import evaluate_best, finalize, write_run
 from bcd.training.fit import best_checkpoint, fit
+from bcd.training.interruption import explained
 from bcd.training.lr_finder import epochs_of_search, find_learning_rate
 from bcd.training.provenance import how_tested
 from bcd.training.resume import Resumed, check_images, check_resumed, find_resumed
@@ -61,8 +62,13 @@ def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
         with `lr_find`.
 
     Raises:
-        BcdError: Images, weights or configuration cannot be used.
+        BcdError: Images, weights or configuration cannot be used, or the run was interrupted.
     """
+    with explained(Path(cfg.run_dir).absolute()):
+        return _train(cfg, tested)
+
+
+def _train(cfg: TrainConfig, tested: bool) -> TrainResult | None:
     started = time.time()
     resumed = _find_resumed(cfg, tested)
     cfg = replace(cfg, resume=None)

@@ -83,7 +83,46 @@ def test_a_changed_byte_is_found(
     assert main(["verify", kind]) == 1
     assert f"damaged: {victim}" in capsys.readouterr().err
     assert main(["verify", *sorted(KINDS - {kind})]) == 0
-    assert main(["list"]) == 0
+    capsys.readouterr()
+    assert main(["list", kind]) == 0
+    assert "damaged" in "".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("text", [None, "{"])
+def test_a_shard_without_its_description_is_damaged(
+    text: str | None, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard = next((cache / "features").rglob("*.npy"))
+    shard.with_suffix(".json").unlink()
+    if text is not None:
+        shard.with_suffix(".json").write_text(text, encoding="utf-8")
+    assert main(["verify", "features"]) == 1
+    assert f"damaged: {shard}" in capsys.readouterr().err
+
+
+def test_what_it_cannot_read_is_not_called_ok(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", "other"]) == 0
+    assert "other old: not checked" in capsys.readouterr().err
+
+
+def test_links_are_listed_and_removed_but_not_followed(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "big.bin").write_bytes(bytes(1_000_000))
+    (cache / "broken").symlink_to(tmp_path / "missing")
+    (cache / "statistics" / "broken.npz").symlink_to(tmp_path / "missing")
+    (cache / "linked").symlink_to(outside)
+    assert main(["list", "broken", "linked"]) == 0
+    assert "3 entries, 0.0 MB" in capsys.readouterr().err
+    assert main(["verify"]) == 1
+    assert "broken.npz" in capsys.readouterr().err
+    assert main(["remove", "--all"]) == 0
+    assert all_entries() == []
+    assert (outside / "big.bin").is_file()
 
 
 def test_it_removes_what_was_asked_for(cache: Path) -> None:

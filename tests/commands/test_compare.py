@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bcd.config.compose import with_defaults
-from bcd.config.programs import CompareConfig, EvalDataConfig
+from bcd.config.programs import CompareConfig, CompareDataConfig
 from bcd.data.splits.split import sha256_of
 from bcd.data.synthetic.smears import generate
 from bcd.errors import BcdError, ConfigError
@@ -42,7 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compared(
     a: Path, b: Path, run_dir: Path, root: Path | None = None, **settings: Any
 ) -> Comparison:
-    data = with_defaults(EvalDataConfig, root=None if root is None else str(root), num_workers=0)
+    data = with_defaults(CompareDataConfig, root=None if root is None else str(root), num_workers=0)
     return compare_checkpoints(
         with_defaults(
             CompareConfig,
@@ -269,7 +269,7 @@ def test_other_classes_are_an_error_in_one_line(trained: Path, tmp_path: Path) -
         ({"ckpts": ["a"]}, "ckpts=['a']: give two"),
         ({"ckpts": ["a", "b"], "subset": "val"}, "subset=val: choose test or all"),
         (
-            {"ckpts": ["a", "b"], "data": with_defaults(EvalDataConfig, batch_size=0)},
+            {"ckpts": ["a", "b"], "data": with_defaults(CompareDataConfig, batch_size=0)},
             "data.batch_size=0",
         ),
     ],

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import bcd
 from bcd.config.compose import with_defaults
@@ -24,7 +25,7 @@ from bcd.inference.checkpoint import load_checkpoint
 from bcd.inference.evaluate import evaluate_checkpoint
 from bcd.models.checkpoint_content import read_content
 from bcd.training.run import train
-from tests.helpers.harness import SMALL, error_lines, predicted, train_config, verb
+from tests.helpers.harness import SMALL, error_lines, eval_config, predicted, train_config, verb
 
 SIDE = 112
 SETTINGS = ("data.generate.size=112", "model.input_size=112", "features=bank")
@@ -77,7 +78,7 @@ def evaluated(trained: Path, run_dir: Path, root: Path | None, **match: Any) -> 
     cfg.site = with_defaults(SiteMatchConfig, **match)
     evaluate_checkpoint(cfg)
     info: dict[str, Any] = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
-    found: dict[str, Any] = info["site"]
+    found: dict[str, Any] = next(iter(info["appearance"].values()))
     return found
 
 
@@ -154,8 +155,6 @@ def test_a_checkpoint_that_does_not_describe_its_images_is_refused(
     assert card.appearance["cells"]["median"] == pytest.approx(19.7, rel=0.1)
     content = read_content(best)
     content["card"]["appearance"] = None
-    import torch
-
     torch.save(content, tmp_path / "without.ckpt")
     cfg = asked(trained, tmp_path, trained / "images", profile=str(profile))
     cfg.ckpt = str(tmp_path / "without.ckpt")
@@ -191,7 +190,7 @@ def read(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-@pytest.mark.parametrize("colour", ["none", "white_point", "reinhard", "macenko"])
+@pytest.mark.parametrize("colour", ["none", "macenko"])
 def test_an_answer_does_not_depend_on_the_other_images(
     colour: str, trained: Path, site: Path, profile: Path, tmp_path: Path
 ) -> None:
@@ -249,3 +248,31 @@ def test_the_command_line_writes_a_profile(site: Path, tmp_path: Path) -> None:
     assert read_profile(str(file)).appearance.images == 16
     wrong = verb("predict", "ckpt=x", f"input={site}", "site.colour=reinhard")
     assert error_lines(wrong) == ["error: site.colour=reinhard: needs site.profile=<from bcd site>"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ((), "site.profile: belongs to the images of one site: give data.root="),
+        (("sites={a: x}", "data.root=x"), "site.profile: belongs to the images of one site"),
+        (("record=true", "data.root=x"), "site.profile: cannot be combined with record or"),
+        (("recalibrate=x.csv", "data.root=x"), "site.profile: cannot be combined with record or"),
+    ],
+)
+def test_a_profile_is_for_the_images_of_one_site(
+    settings: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        eval_config(tmp_path, "ckpt=x", "site.profile=site.json", *settings)
+
+
+def test_a_recalibrated_checkpoint_takes_no_profile(
+    trained: Path, profile: Path, tmp_path: Path
+) -> None:
+    content = read_content(trained / "run" / "checkpoints" / "best.ckpt")
+    content["card"]["recalibration"] = {"site": "another"}
+    torch.save(content, tmp_path / "recalibrated.ckpt")
+    cfg = asked(trained, tmp_path, trained / "images", profile=str(profile))
+    cfg.ckpt = str(tmp_path / "recalibrated.ckpt")
+    with pytest.raises(BcdError, match="the checkpoint was recalibrated"):
+        predicted(cfg)

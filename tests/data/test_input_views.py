@@ -15,12 +15,13 @@ from bcd.config.compose import with_defaults
 from bcd.config.input_views import InputView, parse_views
 from bcd.config.schema import AugmentConfig, ModelConfig
 from bcd.data.catalog import ImageRecord
-from bcd.data.input_views import make_views, normalize, pack, packed_shape, prepare_sides, unpack
+from bcd.data.input_views import make_views, normalize, pack, packed_shape, prepare_sides
 from bcd.data.reading import prepare, read_image
 from bcd.data.sandbox import Wanted, read_all
 from bcd.data.views import PLAIN, Augmenter, ImageViews
 from bcd.errors import ConfigError
 from bcd.models.backbones.build import check_backbone
+from bcd.models.frozen_prefix import unpack
 from tests.helpers.noise import noise, write_image
 
 VIEWS = ["grey", "plain@40", "plain", "reinhard@40"]

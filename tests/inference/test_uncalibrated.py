@@ -13,7 +13,13 @@ import pytest
 import torch
 
 from bcd.config.compose import with_defaults
-from bcd.config.programs import CompareConfig, EvalConfig, EvalDataConfig, PredictConfig
+from bcd.config.programs import (
+    CompareConfig,
+    CompareDataConfig,
+    EvalConfig,
+    EvalDataConfig,
+    PredictConfig,
+)
 from bcd.errors import BcdError
 from bcd.inference.checkpoint import load_checkpoint
 from bcd.inference.compare import compare_checkpoints
@@ -97,7 +103,7 @@ def predicts(ckpt: str, out: Path, uncalibrated: bool) -> object:
 
 
 def compares(ckpt: str, out: Path, uncalibrated: bool) -> object:
-    data = with_defaults(EvalDataConfig, num_workers=0)
+    data = with_defaults(CompareDataConfig, num_workers=0)
     return compare_checkpoints(
         with_defaults(
             CompareConfig,

@@ -16,10 +16,10 @@ from bcd.config.compose import with_defaults
 from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError
 from bcd.inference.checkpoint import load_checkpoint
-from bcd.inference.evaluate import count_trained
+from bcd.inference.parts import count_trained
 from bcd.models.backbones.build import build_backbone
 from bcd.models.backbones.run_weights import weights_sources
-from bcd.models.checkpoint_content import read_content
+from bcd.models.checkpoint_content import CARD_VERSION, read_content
 from bcd.models.classifier import SmearClassifier
 from bcd.models.network import SmearNetwork
 from bcd.training.run import TrainResult, train
@@ -168,7 +168,7 @@ def spoil(kind: str, content: dict[str, Any]) -> None:
     [
         ("whole", {"backbone": "mobilenet_v2"}, "has the backbone cnn, not mobilenet_v2"),
         ("whole", {"input_size": 64}, "images of 48 pixels, not 64; set model.input_size=48"),
-        ("version", {}, "its card has version 4, not 5"),
+        ("version", {}, f"its card has version 4, not {CARD_VERSION}"),
         ("normalization", {}, r"normalizes with mean \[0.5, 0.5, 0.5\]"),
         ("not finite", {}, "its weights are not finite"),
         ("lacking", {}, r"does not fit cnn: Missing key.*2\.0\.weight"),

@@ -20,7 +20,6 @@ from bcd.errors import BcdError
 from bcd.run_folder import RECORD
 from bcd.sweeps.configurations import group_trials
 from bcd.sweeps.finalize_sweep import finalize_sweep, reproduce_command
-from bcd.sweeps.leaderboard import short_table
 from bcd.sweeps.ranking import BEST, INDISTINGUISHABLE, NONE_FINISHED, rank, read_correct
 from bcd.sweeps.trials import DONE, FAILED, UNFINISHED, WORST, Trial, read_trials, run_trial
 from tests.helpers.harness import CONF, SMALL, assert_same_figures, train_config
@@ -222,20 +221,6 @@ def test_a_configuration_with_missing_runs_cannot_be_the_best(tmp_path: Path) ->
     versus = rows[1].versus_best
     assert versus is not None and versus.n == 100
     assert versus.difference == pytest.approx(0.09)  # on the run that both have
-
-
-def test_a_leaderboard_without_a_benign_class_has_no_unsafe_answers(tmp_path: Path) -> None:
-    shares = {"unsafe_malignant": 0.03, "unsafe_benign": None}
-    record(tmp_path / "one", trial("0", "a=1 seed=0", 0, 0.9, unsafe=shares))
-    less = {"unsafe_malignant": 0.01, "unsafe_benign": None}
-    record(tmp_path / "one", trial("1", "a=1 seed=1", 1, 0.9, unsafe=less))
-    record(tmp_path / "none", trial("0", "a=1", 0, 0.9))
-    trials = read_trials(tmp_path / "one")
-    header, (row,) = short_table(rank(tmp_path / "one", group_trials(trials)))
-    assert dict(zip(header, row, strict=True))["unsafe, malignant"] == "0.0200"
-    assert "unsafe, benign" not in header  # no benign image on val
-    header, _ = short_table(rank(tmp_path / "none", group_trials(read_trials(tmp_path / "none"))))
-    assert not any(name.startswith("unsafe") for name in header)
 
 
 def test_images_that_overlap_are_one_cluster_of_a_trial(tmp_path: Path) -> None:

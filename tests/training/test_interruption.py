@@ -57,6 +57,22 @@ def test_an_interrupted_run_names_only_what_is_there(
     assert (tmp_path / "the second" / "checkpoints" / "last.ckpt").is_file()
 
 
+def test_a_run_interrupted_before_or_after_its_epochs_says_how_to_continue(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(*given: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bcd.training.run.make_datamodule", pressed)
+    with pytest.raises(BcdError, match="nothing was saved yet: start again") as before:
+        run(images, tmp_path / "before")
+    monkeypatch.undo()
+    monkeypatch.setattr("bcd.training.run.finalize", pressed)
+    with pytest.raises(BcdError, match=f"continue with resume={tmp_path}/after") as after:
+        run(images, tmp_path / "after")
+    assert before.value.status == after.value.status == 130
+
+
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_ends_training_between_batches_and_at_once_the_second_time(
     presses: int, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

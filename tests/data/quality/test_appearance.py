@@ -22,6 +22,7 @@ from bcd.data.quality.appearance import (
     measure_appearance,
     summarize,
 )
+from bcd.data.reading import read_image
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear, generate
 from bcd.evaluation.appearance import find_differences
 
@@ -82,8 +83,9 @@ def test_scale_and_colour_are_put_into_words(own: Appearance) -> None:
     small, blue = [], []
     for image in drawn(16, first=100):
         small.append(Match(0.5, None).prepare(image, 224, False))
-        lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-        shifted = 255 * cv2.cvtColor(lab - np.float32((6, 0, 12)), cv2.COLOR_LAB2RGB)
+        lab = np.asarray(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB))
+        lab -= np.array((6, 0, 12), np.float32)
+        shifted = 255 * np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB))
         blue.append(np.clip(shifted, 0, 255).astype(np.uint8))
     found = summarize([look_at(image) for image in small])
     assert found is not None
@@ -118,8 +120,8 @@ def test_a_catalog_is_measured_once_for_each_match(
     catalog = load_catalog(with_defaults(DataConfig, root=str(tmp_path / "images")))
     indices = list(range(12))
     plain = measure_appearance(catalog, indices, False)
-    files = [cv2.imread(str(catalog.root / p.path))[:, :, ::-1] for p in catalog.images]
-    assert plain == summarize([look_at(np.ascontiguousarray(file)) for file in files])
+    files = [read_image(catalog.root / p.path) for p in catalog.images]
+    assert plain == summarize([look_at(file) for file in files])
     matched = measure_appearance(catalog, indices, False, Match(0.5, None))
     assert matched != plain
     assert len(list((tmp_path / "cache" / CACHE.name).iterdir())) == 2
