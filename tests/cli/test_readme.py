@@ -15,7 +15,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from bcd.__main__ import VERBS
 from bcd.cli.paths import quote_paths
 from bcd.config.check import check_config
-from bcd.config.programs import AuditConfig, CompareConfig, EvalConfig, PredictConfig
+from bcd.config.programs import (
+    AuditConfig,
+    CompareConfig,
+    EvalConfig,
+    PredictConfig,
+    SiteProfileConfig,
+)
 from bcd.config.training import TrainConfig
 from tests.helpers.harness import CONF, ROOT
 
@@ -25,6 +31,7 @@ SCHEMAS: dict[str, type] = {
     "predict": PredictConfig,
     "audit": AuditConfig,
     "compare": CompareConfig,
+    "site": SiteProfileConfig,
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -57,7 +64,7 @@ def test_a_command_composes_and_passes_the_checks(line: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(name, overrides=["run_dir=x", *single])
     if "--help" not in words:
-        if name not in ("train", "audit") and "ckpt=x" not in single:
+        if name not in ("train", "audit", "site") and "ckpt=x" not in single:
             assert any(word.startswith(("ckpt=", "ckpts=")) for word in words)
         check_config(cfg, SCHEMAS[name])
 
