@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Effect of matching a site's images.")
     parser.add_argument("ckpt", help="checkpoint or run folder")
     parser.add_argument("cells", help="normal cells of another hospital")
-    parser.add_argument("--every", type=int, default=3, help="use every n-th test image")
+    parser.add_argument("--every", type=int, default=12, help="use every n-th test image")
     asked = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
