@@ -65,10 +65,10 @@ def _drawn(size: int, count: int) -> Images:
 
 def _photographs(size: int, count: int) -> Images:
     """Random square crops of the photographs that scikit-image has on board."""
-    import skimage  # type: ignore[import-not-found, unused-ignore]
-
     rng = np.random.default_rng(0)
-    folder = Path(skimage.__file__).parent / "data"
+    found_in = find_spec("skimage")
+    assert found_in is not None and found_in.origin is not None
+    folder = Path(found_in.origin).parent / "data"
     found = [cv2.imread(str(f)) for f in sorted(folder.iterdir()) if f.suffix in (".png", ".jpg")]
     photographs = [p for p in found if p is not None and min(p.shape[:2]) >= _LEAST_PHOTO]
     for i in range(count):
