@@ -112,7 +112,7 @@ def test_eval_of_another_folder_takes_all_and_warns_of_trained_images(
     assert results["all"].metrics["n"] == 48
     split = small.datamodule.split
     trained = len(split.indices("train")) + len(split.indices("val"))
-    assert f"{trained} of 48 images were trained" in capsys.readouterr().err
+    assert f"{trained} of 48 images of other were trained" in capsys.readouterr().err
 
 
 def test_frozen_features_and_their_batchnorm_stay_bit_identical(tmp_path: Path) -> None:
