@@ -233,6 +233,12 @@ class ImageViews(ViewSource):
         parts = make_views(self.resized(key[0]), self.inputs, augment)
         return torch.from_numpy(np.ascontiguousarray(pack(parts))), image.label
 
+    def first_input(self) -> ImageViews:
+        """The same images with the first input view alone."""
+        first = object.__new__(ImageViews)
+        vars(first).update(vars(self), inputs=self.inputs[:1])
+        return first
+
     def __getstate__(self) -> dict[str, Any]:
         """Other processes than forked ones have no access to the workspace."""
         return {**vars(self), "kept": None}

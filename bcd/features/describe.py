@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -44,8 +43,7 @@ def describe(
     Raises:
         BcdError: The feature bank cannot be built.
     """
-    first = copy.copy(source)
-    first.inputs = source.inputs[:1]  # the view that is described
+    first = source.first_input()
     cfg = replace(cfg, dtype="float32")  # the same descriptors whatever the features' precision
     found = np.empty((len(keys), network.descriptor.features), np.float32)
     if cfg.bank:

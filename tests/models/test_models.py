@@ -244,4 +244,5 @@ def test_unfreezing_more_than_there_is_names_the_number_of_blocks(
     with pytest.raises(ConfigError, match=rf"model\.unfreeze={unfreeze}.*{backbone}.* {blocks} "):
         network_of(backbone, None, unfreeze=unfreeze)
     whole = network_of(backbone, None, unfreeze=blocks)
-    assert all(p.requires_grad for p in whole.parameters())
+    assert not len(whole.prefix.blocks)
+    assert all(p.requires_grad for p in (*whole.trunk.parameters(), *whole.head.parameters()))

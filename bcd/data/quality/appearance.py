@@ -22,7 +22,7 @@ from bcd.data.catalog import Catalog
 from bcd.data.matching import Match
 from bcd.data.quality.background import QUANTILES, background_colours
 from bcd.data.quality.red_cells import red_cell_diameter
-from bcd.data.reading import fit, prepare, read_verified
+from bcd.data.reading import fit, mask_scale_bar, prepare, read_verified
 from bcd.data.stains import Vector, macenko_stains
 from bcd.data.workspace import pixels_part
 from bcd.storage import JsonCache
@@ -252,8 +252,9 @@ def measure_appearance(
         image = chosen[number]
         path = catalog.root / image.path
         kept = None
-        if catalog.kept is not None and match is None and not mask:
+        if catalog.kept is not None and match is None:
             kept = catalog.kept.get(path, image.sha256, pixels_part(SIDE))
+            kept = mask_scale_bar(kept) if mask and kept is not None else kept
         if kept is None:
             pixels = read_verified(path, image.sha256).pixels
             kept = match.prepare(pixels, SIDE, mask) if match else prepare(pixels, SIDE, mask)
