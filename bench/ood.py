@@ -28,7 +28,7 @@ from bcd.data.load import load_catalog
 from bcd.data.quality.profile import profile_images
 from bcd.data.reading import fit, read_image
 from bcd.data.splits.split import make_split
-from bcd.evaluation.ood import assign_folds, quantile_limit
+from bcd.evaluation.ood import assign_folds, cross_fitted_limit
 from bcd.features.engines import Engine, make_engine
 from bcd.models.backbones.build import build_backbone
 from bcd.models.network import SmearNetwork
@@ -110,10 +110,8 @@ def _own(catalog: Catalog, size: int) -> Iterator[NDArray[np.uint8]]:
 def _changed(catalog: Catalog, size: int, describe: _Describer) -> dict[str, Seen]:
     """Changed versions of all own images; of these, a split uses those of its test images."""
     names = [*changed(np.zeros((size, size, 3), np.uint8))]
-    return {
-        name: describe.all(changed(pixels)[name] for pixels in _own(catalog, size))
-        for name in names
-    }
+    every = describe.all(v for pixels in _own(catalog, size) for v in changed(pixels).values())
+    return {name: every[place :: len(names)] for place, name in enumerate(names)}
 
 
 class _Own(NamedTuple):
@@ -148,22 +146,13 @@ def _shares(
     share = with_defaults(DecisionConfig).ood
     for split in splits:
         score = fit_score(own[split.fitted])
-        limit = _limit(fit_score, own[split.fitted], split.folds, share)
+        limit = cross_fitted_limit(fit_score, own[split.fitted], split.folds, share)
+        assert limit is not None
         judged = {"own test images": own[split.tested], **others}
         judged |= {kind: seen[split.tested] for kind, seen in versions.items()}
         for kind, seen in judged.items():
             found.setdefault(kind, []).append(float((score(seen) > limit).mean()))
     return found
-
-
-def _limit(make: Fit, own: Seen, folds: NDArray[np.int64], share: float) -> float:
-    """As `fit_detector`: a quantile of scores from fits without an image's fold."""
-    scores = np.empty(len(folds))
-    for fold in np.unique(folds):
-        left_out = folds == fold
-        score = make(own[~left_out])
-        scores[left_out] = score(own[left_out])
-    return quantile_limit(scores, share)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.evaluation.ood import fit_subspace
+from bcd.evaluation.ood import Score, fit_subspace
 
 Floats = NDArray[np.floating[Any]]
-Score = Callable[["Seen"], NDArray[np.float64]]
 Fit = Callable[["Seen"], Score]
 
 _NEIGHBOUR = 5  # which of the nearest own images counts

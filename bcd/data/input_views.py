@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.config.input_views import PLAIN_VIEW, InputView
+from bcd.data.colour import LEAST_STD, from_lab, to_bytes, to_lab
 from bcd.data.matching import Match
 from bcd.data.reading import prepare
 
@@ -23,8 +24,6 @@ _BACKGROUND = 0.25
 # and of blood cells from Barcelona, so that they are fixed for every data set and split.
 _LAB_MEAN = (83, 7, -2)
 _LAB_STD = (13, 9, 14)
-# A channel that varies less than this, in CIELAB units, is noise and is not amplified further.
-_LEAST_STD = 1.0
 
 
 def normalize(pixels: Pixels, normalization: str) -> Pixels:
@@ -53,18 +52,14 @@ def _white_balanced(pixels: Pixels) -> Pixels:
     luma = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
     bright = pixels[luma >= np.quantile(luma, 1 - _BACKGROUND)]
     white = np.maximum(np.median(bright, axis=0), 1)
-    return _to_bytes(pixels * (_WHITE / white))
+    return to_bytes(pixels * (_WHITE / white))
 
 
 def _reinhard(pixels: Pixels) -> Pixels:
-    lab = np.asarray(cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB))
+    lab = to_lab(pixels)
     mean, std = (f(lab, axis=(0, 1), dtype=np.float64) for f in (np.mean, np.std))
-    moved = (lab - mean) * (_LAB_STD / np.maximum(std, _LEAST_STD)) + _LAB_MEAN
-    return _to_bytes(255 * np.asarray(cv2.cvtColor(moved.astype(np.float32), cv2.COLOR_LAB2RGB)))
-
-
-def _to_bytes(values: NDArray[Any]) -> Pixels:
-    return np.asarray(np.clip(np.rint(values), 0, 255), dtype=np.uint8)
+    moved = (lab - mean) * (_LAB_STD / np.maximum(std, LEAST_STD)) + _LAB_MEAN
+    return to_bytes(from_lab(moved.astype(np.float32)))
 
 
 _NORMALIZERS: Mapping[str, Callable[[Pixels], Pixels]] = {
@@ -76,7 +71,7 @@ _NORMALIZERS: Mapping[str, Callable[[Pixels], Pixels]] = {
 
 _CONSTANTS: Mapping[str, Mapping[str, Any]] = {
     "white_balanced": {"white": _WHITE, "background": _BACKGROUND},
-    "reinhard": {"mean": list(_LAB_MEAN), "std": list(_LAB_STD), "least_std": _LEAST_STD},
+    "reinhard": {"mean": list(_LAB_MEAN), "std": list(_LAB_STD), "least_std": LEAST_STD},
 }
 
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd.data.colour import from_lab, to_bytes, to_lab
 from bcd.data.reading import fit, mask_scale_bar
 
 Pixels = NDArray[np.uint8]
@@ -40,16 +41,16 @@ class ColourMap:
         """Maps RGB pixels (height, width, 3)."""
         values = pixels.astype(np.float32)
         if self.space == "lab":
-            values = np.asarray(cv2.cvtColor(values / 255, cv2.COLOR_RGB2LAB), np.float32)
+            values = to_lab(pixels)
         elif self.space == "density":
             values = np.log(values + 1)
         affine = np.column_stack([np.reshape(self.matrix, (3, 3)), self.offset])
         mapped = np.asarray(cv2.transform(values, affine), np.float32)
         if self.space == "lab":
-            mapped = 255 * np.asarray(cv2.cvtColor(mapped, cv2.COLOR_LAB2RGB), np.float32)
+            mapped = from_lab(mapped)
         elif self.space == "density":
             mapped = np.exp(np.minimum(mapped, np.log(np.float32(256)))) - 1
-        return np.asarray(np.clip(np.rint(mapped), 0, 255), np.uint8)
+        return to_bytes(mapped)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd.data.colour import LEAST_STD
 from bcd.data.matching import ColourMap, Match
 from bcd.data.quality.appearance import Appearance
 from bcd.errors import BcdError
 
 MOST_SCALE = 8.0  # beyond it, an image shows a part of a cell, or cells of a few pixels
-_LEAST_STD = 1.0  # CIELAB: a channel that varies less is noise and is not amplified further
 
 
 def make_match(own: Appearance, site: Appearance, scale: bool, colour: str) -> Match:
@@ -62,7 +62,7 @@ def _white_point(own: Appearance, site: Appearance) -> ColourMap:
 
 
 def _reinhard(own: Appearance, site: Appearance) -> ColourMap:
-    ratio = np.asarray(own.lab_std) / np.maximum(site.lab_std, _LEAST_STD)
+    ratio = np.asarray(own.lab_std) / np.maximum(site.lab_std, LEAST_STD)
     return _map("lab", np.diag(ratio), own.lab_mean - ratio * np.asarray(site.lab_mean))
 
 

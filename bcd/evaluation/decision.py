@@ -242,11 +242,7 @@ def fit_policy(
             p_malignant(probabilities, benign), val.labels != benign, cfg.sensitivity,
             cfg.confidence, groups,
         )  # fmt: skip
-        fitted = {
-            "malignant_threshold": found.threshold,
-            "guaranteed_sensitivity": found.guaranteed,
-            "n_malignant_units": found.n_units,
-        }
+        fitted = found.policy_fields()
     return DecisionPolicy(
         temperature=temperature,
         priors=priors,

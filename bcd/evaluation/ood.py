@@ -9,12 +9,14 @@ other scores at the same share of own images referred; docs/results.md has the t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bcd.evaluation.thresholds import lower_limit
 
 _DIRECTIONS = 64  # of the subspace; for short feature vectors, an eighth of their length
 _ROWS = 1024  # descriptors at a time, so that memory stays small
@@ -22,6 +24,7 @@ _FOLDS = 10
 MAX_IMAGES = 4000  # images that the subspace is fitted to
 
 Floats = NDArray[np.floating[Any]]
+Score = Callable[[Any], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -100,26 +103,43 @@ def fit_detector(
     """
     whole = fit_subspace(descriptors)
     folds = assign_folds(len(descriptors), groups)
-    if whole is None or len(set(folds.tolist())) < 2:
+    if whole is None or len(np.unique(folds)) < 2:
         return None
-    distances = np.empty(len(descriptors))
-    for fold in set(folds.tolist()):
-        without = fit_subspace(descriptors[folds != fold])
-        if without is None:
-            return None
-        distances[folds == fold] = without.distance(descriptors[folds == fold])
     if share <= 0:
         return whole
-    return replace(whole, limit=quantile_limit(distances, share))
+    limit = cross_fitted_limit(_distance, descriptors, folds, share)
+    return None if limit is None else replace(whole, limit=limit)
 
 
-def quantile_limit(scores: Floats, share: float) -> float:
-    """Limit that a new score exceeds with a probability of at most `share`, if it can be so low.
+def _distance(descriptors: Floats) -> Score | None:
+    space = fit_subspace(descriptors)
+    return None if space is None else space.distance
 
-    It is the conformal quantile of scores (n,). At best the probability is 1 / (n + 1).
+
+def cross_fitted_limit(
+    fit: Callable[[Any], Score | None], own: Any, folds: NDArray[np.int64], share: float
+) -> float | None:
+    """Limit that a share of own images exceeds, from scores that are fitted without their fold.
+
+    It is the conformal limit of `lower_limit`, for scores that are high for foreign images.
+
+    Args:
+        fit: Makes a score of images from own images; None if they are too few.
+        own: Anything to index by image, n in all.
+        folds: Fold of each image, (n,), at least two.
+        share: Above 0.
+
+    Returns:
+        None if `fit` had too few images.
     """
-    rank = min(math.ceil((1 - share) * (len(scores) + 1)), len(scores))
-    return float(np.sort(scores)[rank - 1])
+    scores = np.empty(len(folds))
+    for fold in np.unique(folds):
+        left_out = folds == fold
+        score = fit(own[~left_out])
+        if score is None:
+            return None
+        scores[left_out] = score(own[left_out])
+    return -lower_limit(-scores, share).value
 
 
 def assign_folds(n: int, groups: Sequence[str] | None) -> NDArray[np.int64]:

@@ -91,14 +91,12 @@ def refit(policy: DecisionPolicy, local: Answers, benign: int, scope: Scope) -> 
     new = replace(
         policy,
         temperature=temperature,
-        malignant_threshold=found.threshold,
-        guaranteed_sensitivity=found.guaranteed,
-        n_malignant_units=found.n_units,
         by_groups=groups is not None,
         population=scope.population,
         n_units=len(set(group_ids(groups, len(labels)))),
         set_threshold=0.0,
         guaranteed_coverage=1.0,
+        **found.policy_fields(),
     )
     if (labels >= classes).any():
         return new

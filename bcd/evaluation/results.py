@@ -28,7 +28,7 @@ from bcd.evaluation.conformal import (
 from bcd.evaluation.confusion_intervals import confusion_intervals
 from bcd.evaluation.decision import DecisionPolicy, Decisions, count_reasons, p_malignant, referred
 from bcd.evaluation.intervals import wilson
-from bcd.evaluation.malignancy import malignancy_metrics, share_interval
+from bcd.evaluation.malignancy import TWO, malignancy_metrics, share_interval
 from bcd.evaluation.metrics import clinical_at_threshold, compute_metrics, losses
 from bcd.evaluation.predictions import Prediction
 from bcd.evaluation.probability_intervals import probability_intervals
@@ -102,8 +102,11 @@ def evaluate(
         **referral_metrics(decisions, named, intervals),
         **_malignancy_metrics(policy, decisions, labels, catalog.benign, named, intervals),
     }
+    uncalibrated = softmax(np.asarray(answers.logits, np.float64))
     if (labels < probabilities.shape[1]).all():
-        metrics |= _class_metrics(policy, answers, decisions, catalog, named, intervals)
+        metrics |= _class_metrics(
+            policy, answers, decisions, uncalibrated, catalog, named, intervals
+        )
     if intervals:
         metrics["n_groups"] = None if named is None else len(set(named))
         metrics["effective_groups"] = effective_groups(named)
@@ -119,7 +122,6 @@ def evaluate(
         decisions.prediction(place, catalog.images[i].path, catalog.classes[label])
         for place, (i, label) in enumerate(zip(indices, labels, strict=True))
     )
-    uncalibrated = softmax(np.asarray(answers.logits, np.float64))
     return Result(metrics, predictions, uncalibrated, probabilities, labels, unsafe)
 
 
@@ -127,6 +129,7 @@ def _class_metrics(
     policy: DecisionPolicy,
     answers: Answers,
     decisions: Decisions,
+    uncalibrated: Floats,
     catalog: Catalog,
     groups: list[str] | None,
     intervals: bool,
@@ -134,7 +137,6 @@ def _class_metrics(
     """Metrics that need the class of every image."""
     probabilities, labels = decisions.probabilities, answers.labels
     classes, benign = catalog.classes, catalog.benign
-    uncalibrated = softmax(np.asarray(answers.logits, np.float64))
     metrics = compute_metrics(probabilities, labels, classes, benign, policy.prevalence)
     metrics |= {
         "ece_debiased": debiased_calibration_error(probabilities, labels),
@@ -255,7 +257,7 @@ def _malignancy_metrics(
     }
     if intervals:
         ci = confusion_intervals(
-            truth.astype(np.int64), called.astype(np.int64), ("benign", "malignant"), 0, groups,
+            truth.astype(np.int64), called.astype(np.int64), TWO, 0, groups,
             prevalence=policy.prevalence,
         )  # fmt: skip
         for name in ("sensitivity", "specificity", "ppv", "npv"):

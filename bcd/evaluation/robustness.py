@@ -85,10 +85,10 @@ def brief_robustness(
     # Caching activations in front of trained blocks would cost more storage than it saves time.
     pooled = replace(features, bank=features.bank and network.prefix.pooled)
     needs = [Need(some, (PLAIN,)), Need(some, versions[1:])]
+    keys: Any = [(index, version) for version in versions for index in some]
+    described = describe(features, model, network, source, keys, device)
     with cached_source(pooled, model, network, source, needs, device) as cached:
-        keys: Any = [(index, version) for version in versions for index in some]
         loader = make_loader(cached, keys, 16, None)
-        described = describe(features, model, network, source, keys, device)
         answers = collect_answers(network, loader, device, described)
     check_finite(answers)
     decisions = policy.answer(answers.logits, answers.descriptors)
@@ -137,12 +137,13 @@ def evaluate_suite(
     mean, std = (network.prefix.get_buffer(n).flatten().tolist() for n in ("mean", "std"))
     frozen = FrozenPrefix(blocks, True, mean, std)
     sides = [view.side for view in source.inputs]
-    engines = with_engine(
-        engine, device, lambda n: {s: make_engine(n, frozen, s, device) for s in {*sides}}
-    )
-    describing = with_engine(
-        engine, device, lambda n: make_engine(n, network.descriptor, sides[0], device)
-    )
+    engines, describing = with_engine(
+        engine, device,
+        lambda n: (
+            {s: make_engine(n, frozen, s, device) for s in {*sides}},
+            make_engine(n, network.descriptor, sides[0], device),
+        ),
+    )  # fmt: skip
     any_engine = engines[sides[0]]
     head = network.head.cpu().eval()
 

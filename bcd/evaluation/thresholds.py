@@ -57,6 +57,14 @@ class SensitivityThreshold(NamedTuple):
     guaranteed: float
     n_units: int
 
+    def policy_fields(self) -> dict[str, Any]:
+        """The same by the names of `DecisionPolicy`."""
+        return {
+            "malignant_threshold": self.threshold,
+            "guaranteed_sensitivity": self.guaranteed,
+            "n_malignant_units": self.n_units,
+        }
+
 
 class Limit(NamedTuple):
     """A lower limit of scores, and how often a new score can be below it.

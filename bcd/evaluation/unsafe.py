@@ -17,6 +17,7 @@ from bcd.evaluation.bootstrap import DRAWS, Groups, effective_groups
 from bcd.evaluation.confusion_intervals import confusion_intervals
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.intervals import wilson
+from bcd.evaluation.malignancy import TWO
 from bcd.evaluation.paired_tests import Difference, paired_interval
 
 # Shares of the malignant and of the benign images, in the order of tables.
@@ -98,7 +99,7 @@ def unsafe_metrics(
     # 1 - specificity.
     safe = confusion_intervals(
         malignant.astype(np.int64), (malignant ^ unsafe).astype(np.int64),
-        ("benign", "malignant"), 0, groups, level, draws, seed,
+        TWO, 0, groups, level, draws, seed,
     )  # fmt: skip
     for name, rate in zip(UNSAFE_SHARES, ("sensitivity", "specificity"), strict=True):
         interval = safe[f"malignant_{rate}"]

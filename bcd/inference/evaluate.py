@@ -56,6 +56,7 @@ def evaluate_images(
     catalog: Catalog,
     indices: Sequence[int],
     name: str,
+    match: Match | None = None,
 ) -> Result:
     """Evaluates a network on some images, with cached features where possible.
 
@@ -66,8 +67,9 @@ def evaluate_images(
         catalog: The images, with the card's classes.
         indices: Indices in the catalog of the images to evaluate.
         name: Name of these images for the progress bar; `train` and `val` get no intervals.
+        match: How images of another site are matched; None for not at all.
     """
-    answers = answer_images(cfg, network, card, catalog, indices, name)
+    answers = answer_images(cfg, network, card, catalog, indices, name, match)
     groups = find_groups(catalog, card, indices)
     policy = DecisionPolicy.from_plain(card.policy)
     chosen_on = name in ("train", "val")
@@ -81,13 +83,13 @@ def answer_images(
     catalog: Catalog,
     indices: Sequence[int],
     name: str,
+    match: Match | None = None,
 ) -> Answers:
     """The outputs of a network for some images; the arguments are `evaluate_images`'."""
     batch = cfg.data.batch_size or int(card.config["data"]["batch_size"])
     device = choose_device(cfg.device)
     model, features = ModelConfig(**card.config["model"]), _features_config(cfg, card)
-    match, needs = find_match(cfg.site, card), [Need(indices, (PLAIN,))]
-    source = _images(catalog, card, match)
+    source, needs = _images(catalog, card, match), [Need(indices, (PLAIN,))]
     described = describe(features, model, network, source, [(i, PLAIN) for i in indices], device)
     with cached_source(features, model, network, source, needs, device) as cached:
         loader = make_loader(cached, ViewSampler(indices, 0, 0), batch, cfg.data.num_workers)
@@ -142,15 +144,16 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
         check_classes_known(parts, card)
     if cfg.record:
         check_external(parts, card)
-    looks = {part.key: tell_appearance(cfg.site, card, part) for part in parts}
-    results = {part.key: _evaluate_part(cfg, network, card, part) for part in parts}
+    match = find_match(cfg.site, card)
+    looks = {part.key: tell_appearance(match, card, part) for part in parts}
+    results = {part.key: _evaluate_part(cfg, network, card, part, match) for part in parts}
     run_dir = Path(cfg.run_dir).absolute()
     write_config(run_dir, cfg)
     folders = part_folders(run_dir, parts)
     for part, folder in zip(parts, folders, strict=True):
         write_results(folder, part.catalog, {part.key: results[part.key]})
         if cfg.corruptions is not None:
-            _measure_robustness(cfg, network, card, part, folder)
+            _measure_robustness(cfg, network, card, part, match, folder)
     if len(parts) > 1:
         write_metrics(run_dir, results)
     if cfg.record:
@@ -161,11 +164,13 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     return results
 
 
-def _evaluate_part(cfg: EvalConfig, network: SmearNetwork, card: Card, part: Part) -> Result:
+def _evaluate_part(
+    cfg: EvalConfig, network: SmearNetwork, card: Card, part: Part, match: Match | None
+) -> Result:
     catalog, indices = part.catalog, part.indices
     warn_of_trained(part, card)
     warn_of_relabelled(catalog, card)
-    result = evaluate_images(cfg, network, card, catalog, indices, part.key)
+    result = evaluate_images(cfg, network, card, catalog, indices, part.key, match)
     if part.key == "test":
         trained, chosen = (recorded_indices(catalog, card.split[p]) for p in ("train", "val"))
         found = find_leaks(profile_images(catalog), trained, chosen, indices)
@@ -230,6 +235,7 @@ def _measure_robustness(
     network: SmearNetwork,
     card: Card,
     part: Part,
+    match: Match | None,
     folder: Path,
 ) -> None:
     """Evaluates the same images under a suite of corruptions; writes and prints the table."""
@@ -240,7 +246,7 @@ def _measure_robustness(
         str(cfg.corruptions),
         network,
         DecisionPolicy.from_plain(card.policy),
-        _images(part.catalog, card, find_match(cfg.site, card)),
+        _images(part.catalog, card, match),
         part.indices,
         _features_config(cfg, card).engine,
         choose_device(cfg.device),

@@ -15,7 +15,7 @@ from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.results import Result
 from bcd.inference.checkpoint import Card, write_external
 from bcd.inference.parts import Part, count_trained
-from bcd.reporting.external import write_external as write_section
+from bcd.reporting.external import write_external_section
 from bcd.storage import digest
 
 # Metrics that a record keeps, of those that a result has; each with its interval.
@@ -66,27 +66,32 @@ def record_external(
     write_external(checkpoint, records)
     card.external = records
     in_run = checkpoint.parent.name == "checkpoints"
-    files = write_section(checkpoint.parent.parent, records) if in_run else []
+    files = write_external_section(checkpoint.parent.parent, records) if in_run else []
     say(f"recorded: External testing in {', '.join(short(f) for f in (checkpoint, *files))}")
 
 
 def _record(part: Part, result: Result) -> dict[str, Any]:
     names = [name for kept in _KEPT for name in (kept, f"{kept}_ci")]
     metrics = {name: result.metrics[name] for name in names if name in result.metrics}
-    record: dict[str, Any] = {
-        "site": part.site,
+    return site_record(part.site, part.catalog, {"map": part.class_map, "metrics": metrics})
+
+
+def site_record(site: str, catalog: Catalog, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card says of a site: name, date, images (sha256), and facts.
+
+    Args:
+        site: Its name.
+        catalog: Its images; the fingerprint does not depend on their names and classes.
+        facts: Ready for JSON.
+    """
+    record = {
+        "site": site,
         "date": datetime.now(timezone.utc).date().isoformat(),
-        "fingerprint": images_fingerprint(part.catalog),
-        "map": part.class_map,
-        "metrics": metrics,
+        "fingerprint": digest("\n".join(sorted(image.sha256 for image in catalog.images))),
+        **facts,
     }
     plain: dict[str, Any] = json.loads(json.dumps(record))  # no numpy, which a card cannot hold
     return plain
-
-
-def images_fingerprint(catalog: Catalog) -> str:
-    """sha256 over the hashes of the images, whatever their names and classes."""
-    return digest("\n".join(sorted(image.sha256 for image in catalog.images)))
 
 
 def part_folders(run_dir: Path, parts: Sequence[Part]) -> list[Path]:

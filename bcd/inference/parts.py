@@ -12,6 +12,7 @@ from bcd.console import say
 from bcd.data.catalog import Catalog
 from bcd.data.class_map import ClassMap
 from bcd.data.load import load_catalog
+from bcd.data.quality.appearance import kept_sides
 from bcd.data.splits.split import recorded_indices
 from bcd.errors import BcdError, ConfigError
 from bcd.inference.checkpoint import Card
@@ -115,7 +116,7 @@ def load_site(
     if site.group_pattern is not None:
         config = replace(config, group_pattern=site.group_pattern)
     class_map = ClassMap(site.map or {}, f"{key or 'data'}.map", strict)
-    return load_catalog(config, card.classes, card.sides, class_map)
+    return load_catalog(config, card.classes, kept_sides(card.input_views), class_map)
 
 
 def _of_site(cfg: EvalConfig, card: Card, name: str, site: SiteConfig) -> list[Part]:
@@ -142,7 +143,7 @@ def _subset(cfg: EvalConfig, card: Card, subset: str) -> Part:
     config = data_config(cfg, card)
     if cfg.data.group_pattern is not None:
         config = replace(config, group_pattern=cfg.data.group_pattern)
-    catalog = load_catalog(config, card.classes, card.sides)
+    catalog = load_catalog(config, card.classes, kept_sides(card.input_views))
     return Part(subset, catalog, choose_recorded(catalog, card, subset))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from bcd.evaluation.recalibration import check_labels, cross_fit, decision_metri
 from bcd.evaluation.thresholds import Scope
 from bcd.inference.checkpoint import Card, load_checkpoint, save_content
 from bcd.inference.evaluate import answer_images, find_groups
-from bcd.inference.external import images_fingerprint
+from bcd.inference.external import site_record
 from bcd.inference.parts import count_trained, load_site
 from bcd.models.checkpoint_content import read_content
 from bcd.models.network import SmearNetwork
@@ -212,20 +211,16 @@ def _record(
     labelled: Labelled, policy: DecisionPolicy, new: DecisionPolicy, found: dict[str, Metrics]
 ) -> dict[str, Any]:
     """What the card says of the recalibration."""
-    record: dict[str, Any] = {
-        "site": labelled.site,
-        "date": datetime.now(timezone.utc).date().isoformat(),
+    facts: dict[str, Any] = {
         "n": len(labelled.malignant),
         "n_malignant": int(labelled.malignant.sum()),
         "n_groups": None if labelled.groups is None else len(set(labelled.groups)),
-        "fingerprint": images_fingerprint(labelled.catalog),
         "images": [image.sha256 for image in labelled.catalog.images],
         "temperature": [policy.temperature, new.temperature],
         "malignant_threshold": [policy.malignant_threshold, new.malignant_threshold],
         "metrics": found,
     }
-    plain: dict[str, Any] = json.loads(json.dumps(record))  # no numpy, which a card cannot hold
-    return plain
+    return site_record(labelled.site, labelled.catalog, facts)
 
 
 def _show(

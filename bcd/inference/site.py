@@ -85,14 +85,17 @@ def tell_differences(
     return found
 
 
-def tell_appearance(cfg: SiteMatchConfig, card: Card, part: Part) -> dict[str, Any]:
+def tell_appearance(match: Match | None, card: Card, part: Part) -> dict[str, Any]:
     """Measures the images of a part, prints how they differ, and returns what `run.json` records.
 
+    Args:
+        match: How the images are matched, from `find_match`.
+        card: Of the checkpoint.
+        part: The images.
+
     Raises:
-        BcdError: The profile cannot be used, or an image has changed or is missing since the
-            catalog was made.
+        BcdError: An image has changed or is missing since the catalog was made.
     """
-    match = find_match(cfg, card)
     given = measure_appearance(part.catalog, part.indices, card.mask_scale_bar, match)
     for line in describe_match(match):
         say(line)

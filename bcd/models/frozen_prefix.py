@@ -83,8 +83,11 @@ class FrozenPrefix(nn.Module):
         parts = unpack(x, self.sides)
         return torch.cat([self._activations(part.permute(0, 3, 1, 2)) for part in parts], 1)
 
-    def _activations(self, x: Tensor) -> Tensor:
+    def normalized(self, x: Tensor) -> Tensor:
+        """Images uint8 (N, 3, H, W), with the mean subtracted and divided by the deviation."""
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
-        x = (x.to(mean.dtype) - 255 * mean) / (255 * std)
-        x = self.blocks(x)
+        return (x.to(mean.dtype) - 255 * mean) / (255 * std)
+
+    def _activations(self, x: Tensor) -> Tensor:
+        x = self.blocks(self.normalized(x))
         return pool(x) if self.pooled else x

@@ -92,7 +92,7 @@ def external_section(records: Sequence[Mapping[str, Any]]) -> Section:
     return Section(TITLE, [Table(header, rows), text, *notes])
 
 
-def write_external(folder: Path, records: Sequence[Mapping[str, Any]]) -> list[Path]:
+def write_external_section(folder: Path, records: Sequence[Mapping[str, Any]]) -> list[Path]:
     """Writes the section into `report.html` and `model_card.md` of a run, where they exist.
 
     Returns:

@@ -55,6 +55,8 @@ UNSAFE_TITLES = {
     "unsafe_malignant": "unsafe, of malignant images",
     "unsafe_benign": "unsafe, of benign images",
 }
+# The same where columns are narrow.
+UNSAFE_COLUMNS = {"unsafe_malignant": "unsafe, malignant", "unsafe_benign": "unsafe, benign"}
 # Further metrics in tables, where a set has them, and their titles.
 _MORE = {
     "at_threshold.malignant_sensitivity": "malignant sensitivity",

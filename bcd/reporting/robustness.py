@@ -11,6 +11,7 @@ import numpy as np
 from bcd.evaluation.robustness_table import Rows
 from bcd.evaluation.unsafe import UNSAFE_SHARES
 from bcd.reporting.figures import new_figure, save_figure
+from bcd.reporting.results import UNSAFE_COLUMNS
 from bcd.storage import write_csv
 
 if TYPE_CHECKING:
@@ -65,10 +66,10 @@ def robustness_cells(rows: Rows, intervals: bool) -> tuple[list[str], list[list[
     """
     unsafe = [name for name in UNSAFE_SHARES if name in rows[0]]
     header = ["corruption", "accuracy", "balanced accuracy", "ECE", "referred"]
-    header += [name.replace("_", ", ") for name in unsafe]
+    header += [UNSAFE_COLUMNS[name] for name in unsafe]
     return [*header, "n"], [
         [
-            f"{row['kind']} {row['strength']}".strip() if row["kind"] != "none" else "uncorrupted",
+            _corruption(row) if row["kind"] != "none" else "uncorrupted",
             *(f"{row[name]:.3f}" for name in ("accuracy", "balanced_accuracy", "ece", "referred")),
             *(_unsafe_text(row, name, intervals) for name in unsafe),
             str(row["n"]),
@@ -84,11 +85,14 @@ def worst_unsafe_line(rows: Rows) -> str:
     if not known:
         return ""
     worst = max(known, key=lambda row: float(row[name]))
-    corruption = f"{worst['kind']} {worst['strength']}".strip()
     return (
         f"unsafe answers under corruption: at most {_unsafe_text(worst, name)} of malignant images "
-        f"({corruption}), {_unsafe_text(rows[0], name)} as they are"
+        f"({_corruption(worst)}), {_unsafe_text(rows[0], name)} as they are"
     )
+
+
+def _corruption(row: Mapping[str, Any]) -> str:
+    return f"{row['kind']} {row['strength']}".strip()
 
 
 def _unsafe_text(row: Mapping[str, Any], name: str, interval: bool = True) -> str:

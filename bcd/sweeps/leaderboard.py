@@ -13,7 +13,7 @@ from bcd.evaluation.intervals import Interval
 from bcd.evaluation.unsafe import UNSAFE_SHARES
 from bcd.reporting.document import Block, Figure, Section, Table, write_html
 from bcd.reporting.figures import save_figure
-from bcd.reporting.results import UNSAFE_TITLES
+from bcd.reporting.results import UNSAFE_COLUMNS, UNSAFE_TITLES
 from bcd.storage import write_csv
 from bcd.sweeps.configurations import mean_unsafe
 from bcd.sweeps.exposure import Exposure, exposure_text
@@ -84,7 +84,7 @@ def _unsafe_columns(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
         for name in UNSAFE_SHARES
         if any(mean_unsafe(row.configuration, name) is not None for row in rows)
     ]
-    return shares, [name.replace("_", ", ") for name in shares]
+    return shares, [UNSAFE_COLUMNS[name] for name in shares]
 
 
 def _unsafe_cells(row: Row, shares: Sequence[str]) -> list[str]:

@@ -18,9 +18,9 @@ from bcd.config.check import command_line, instantiate
 from bcd.config.training import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.datamodule import SmearDataModule
-from bcd.data.input_views import definition, sides_of
+from bcd.data.input_views import definition
 from bcd.data.load import load_catalog
-from bcd.data.quality.appearance import SIDE
+from bcd.data.quality.appearance import kept_sides
 from bcd.data.quality.profile import DataProfile, profile_images
 from bcd.data.splits.split import Split, make_split
 from bcd.data.views import PLAIN
@@ -68,7 +68,7 @@ def make_run(cfg: TrainConfig) -> Run:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     check_backbone(cfg.model)  # before minutes are spent on reading images
     sources = weights_sources(cfg.model)
-    catalog = load_catalog(cfg.data, keep=sorted({SIDE, *sides_of(cfg.model.input_views())}))
+    catalog = load_catalog(cfg.data, keep=kept_sides(cfg.model.input_views()))
     profile = profile_images(catalog)
     split = make_split(catalog, cfg.split, profile)
     warnings = setting_warnings(cfg, catalog, command_line())

@@ -127,16 +127,16 @@ def _describe(
 ) -> dict[str, NDArray[np.float32]]:
     """Out-of-distribution descriptors of the plain images of train and of each subset."""
     cfg, images = run.cfg, datamodule.images
-    named = {"train": _own_images(run, "train")} | {s: run.split.indices(s) for s in subsets}
+    named = {"train": _train_images(run)} | {s: run.split.indices(s) for s in subsets}
     keys = [(index, PLAIN) for indices in named.values() for index in indices]
     found = describe(cfg.features, cfg.model, network, images, keys, device)
     ends = np.cumsum([len(indices) for indices in named.values()])[:-1]
     return dict(zip(named, np.split(found, ends), strict=True))
 
 
-def _own_images(run: Run, subset: str) -> list[int]:
-    """At most `MAX_IMAGES` images of a subset, evenly spaced."""
-    indices = run.split.indices(subset)
+def _train_images(run: Run) -> list[int]:
+    """At most `MAX_IMAGES` images of train, evenly spaced."""
+    indices = run.split.indices("train")
     return indices[:: -(-len(indices) // MAX_IMAGES)]
 
 
@@ -149,7 +149,7 @@ def _fit_detector(
         BcdError: A descriptor is not finite.
     """
     split = run.split
-    owners = [split.clusters[i] for i in _own_images(run, "train")] if grouped else []
+    owners = [split.clusters[i] for i in _train_images(run)] if grouped else []
     names = fill_group_names([*owners, *split.clusters_of("val")]) if grouped else None
     own = np.concatenate([described["train"], described["val"]])
     if not np.isfinite(own).all():

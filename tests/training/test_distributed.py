@@ -24,7 +24,14 @@ UNEVEN = (f"data.generate.count={COUNT}", "data.batch_size=12", "split.val=0.15"
 NETWORK = ("model=torchvision", "model.weights=null", "model.input_size=48", "optimizer.lr=0.02")
 ROADS = {
     "frozen, bank": ("model.unfreeze=0", "features=bank", "model.class_weights=balanced"),
-    "trained, off": ("model.unfreeze=1", "features=off", "model.unfreeze_from=1", "head=mlp"),
+    "trained, off": (
+        "model.unfreeze=1",
+        "features=off",
+        "model.unfreeze_from=1",
+        "head=mlp",
+        # Larger steps send the loss of the first epoch so far up that rounding shows.
+        "optimizer.lr=0.002",
+    ),
 }
 
 

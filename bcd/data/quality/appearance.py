@@ -18,13 +18,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd.config.compose import with_defaults
+from bcd.config.input_views import InputView
+from bcd.config.schema import AugmentConfig
 from bcd.data.catalog import Catalog
+from bcd.data.colour import to_lab
+from bcd.data.input_views import sides_of
 from bcd.data.matching import Match
 from bcd.data.quality.background import QUANTILES, background_colours
 from bcd.data.quality.red_cells import red_cell_diameter
-from bcd.data.reading import fit, mask_scale_bar, prepare, read_verified
+from bcd.data.reading import fit
 from bcd.data.stains import Vector, macenko_stains
-from bcd.data.workspace import pixels_part
 from bcd.storage import JsonCache
 
 CACHE = JsonCache("appearances")
@@ -160,21 +164,16 @@ def look_at(image: NDArray[np.uint8]) -> Look:
     Args:
         image: RGB, (224, 224, 3).
     """
-    lab = _lab(image)
+    lab = to_lab(image)
     colours, _ = background_colours(image)
     white = colours.reshape(len(QUANTILES), 3)[len(QUANTILES) // 2].astype(np.float64)
     background = np.full(3, np.nan)
     if not np.isnan(white).any():
-        background = _lab(white[None, None])[0, 0].astype(np.float64)
+        background = to_lab(white[None, None])[0, 0].astype(np.float64)
     mean, std = (np.asarray(values[:, 0], np.float64) for values in cv2.meanStdDev(lab))
     pixels = image.reshape(-1, 3)[_PLACES]
     diameter = red_cell_diameter(image)
     return Look(diameter, white, background, mean, std**2, pixels)
-
-
-def _lab(image: NDArray[Any]) -> NDArray[np.float32]:
-    scaled = image.astype(np.float32) / 255
-    return np.asarray(cv2.cvtColor(scaled, cv2.COLOR_RGB2LAB), np.float32)
 
 
 def summarize(looks: Sequence[Look]) -> Appearance | None:
@@ -221,6 +220,11 @@ def _spreads(values: NDArray[np.float64]) -> Spreads | None:
     return None if first is None or second is None or third is None else (first, second, third)
 
 
+def kept_sides(views: Sequence[InputView]) -> list[int]:
+    """Sides for a scan to keep, ascending: of input views and for `measure_appearance`."""
+    return sorted({SIDE, *sides_of(views)})
+
+
 def choose_evenly(count: int, most: int = MOST) -> list[int]:
     """Numbers of at most `most` of `count` images, evenly spaced."""
     chosen = min(count, most)
@@ -241,27 +245,24 @@ def measure_appearance(
     Raises:
         BcdError: An image has changed or is missing since the catalog was made.
     """
-    chosen = [catalog.images[indices[i]] for i in choose_evenly(len(indices))]
+    from bcd.data.views import Augmenter, ImageViews  # needs torch, which nothing else here does
+
+    chosen = [indices[i] for i in choose_evenly(len(indices))]
     facts = None if match is None else match.to_plain()
-    key = json.dumps([_VERSION, mask, facts, [image.sha256 for image in chosen]])
+    key = json.dumps([_VERSION, mask, facts, [catalog.images[i].sha256 for i in chosen]])
     cached = CACHE.load(key)
     if cached is not None:
         return Appearance.from_plain(cached)
 
-    def look(number: int) -> Look:
-        image = chosen[number]
-        path = catalog.root / image.path
-        kept = None
-        if catalog.kept is not None and match is None:
-            kept = catalog.kept.get(path, image.sha256, pixels_part(SIDE))
-            kept = mask_scale_bar(kept) if mask and kept is not None else kept
-        if kept is None:
-            pixels = read_verified(path, image.sha256).pixels
-            kept = match.prepare(pixels, SIDE, mask) if match else prepare(pixels, SIDE, mask)
-        return look_at(kept)
+    source = ImageViews.of(
+        catalog, SIDE, Augmenter(with_defaults(AugmentConfig), 0), mask, match=match
+    )
+
+    def look(index: int) -> Look:
+        return look_at(source.resized(index, verify=True)[SIDE])
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        found = summarize(list(pool.map(look, range(len(chosen)))))
+        found = summarize(list(pool.map(look, chosen)))
     if found is not None:
         CACHE.save(key, f"{len(chosen)} images of {catalog.root}", found.to_plain())
     return found
