@@ -108,7 +108,7 @@ def _train(folder: Path, recipe: str, base: Sequence[str], seeds: Sequence[int])
 
 def _evaluate(run: Path, name: str, settings: Sequence[str]) -> None:
     folder = run / name
-    if not (folder / "report.html").is_file():
+    if not (folder / "metrics.json").is_file():
         ckpt = run / "checkpoints" / "best.ckpt"
         command = [sys.executable, "eval.py", f"ckpt={ckpt}", *settings, f"run_dir={folder}"]
         run_timed(command, run.with_suffix(f".{name}.log"))

@@ -28,9 +28,11 @@ def part(n: int, benign: int, right: int, missed: int, alarms: int, away: int) -
     }
 
 
-def write(folder: Path, content: dict[str, Any]) -> None:
+def write(folder: Path, content: dict[str, Any], report: bool = True) -> None:
+    """Writes what training leaves, or without a report what `bcd eval` does."""
     folder.mkdir(parents=True)
-    (folder / REPORT).touch()
+    if report:
+        (folder / REPORT).touch()
     (folder / "metrics.json").write_text(json.dumps(content))
 
 
@@ -46,8 +48,8 @@ def work(tmp_path: Path) -> Path:
     site = {**part(40, 40, 0, 0, 2, 36), "at_threshold": {"malignant_specificity": 0.25}}
     del site["accuracy"]
     site["referral_reasons"] = {"out of distribution": 30, "low confidence": 10}
-    write(paper / "grouped-0" / "site", {SITE: site})
-    write(paper / "grouped-0" / "corruptions", {})
+    write(paper / "grouped-0" / "site", {SITE: site}, report=False)
+    write(paper / "grouped-0" / "corruptions", {}, report=False)
     with (paper / "grouped-0" / "corruptions" / "robustness.csv").open("w", newline="") as stream:
         rows = csv.writer(stream)
         names = ("accuracy", "unsafe_malignant", "unsafe_benign", "referred", "n")
