@@ -18,26 +18,25 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bcd.evaluation.unsafe import UNSAFE_SHARES
 from bench.measure import machine, run_timed
 
 RECIPES = ("paper", "best_frozen", "frozen_views", "finetune", "robust")
 FOLDS = 5
 SITE = "cells"
-UNSAFE = ("unsafe_malignant", "unsafe_benign")
 HEADER = "accuracy | unsafe, of malignant | unsafe, of benign | referred"
 Row = dict[str, Any]
 Summary = Callable[[Iterable[float]], float]
 
 
 class Shares(NamedTuple):
-    """Counts of images, and shares of them; NaN if there are no such images."""
+    """Shares of images; None if there are no such images."""
 
     accuracy: float
-    unsafe_malignant: float
-    unsafe_benign: float
+    unsafe_malignant: float | None
+    unsafe_benign: float | None
     referred: float
     n: int
-    malignant: int
 
 
 class Runs(NamedTuple):
@@ -114,37 +113,26 @@ def _evaluate(run: Path, name: str, settings: Sequence[str]) -> None:
         run_timed(command, run.with_suffix(f".{name}.log"))
 
 
-def _read(file: Path, part: str) -> Shares:
-    found = json.loads(file.read_text(encoding="utf-8"))[part]
-    malignant = found["n"] - found["n_benign"]
-    shares = [_share(found.get(name)) for name in ("accuracy", *UNSAFE, "referred")]
-    if "accuracy" not in found:  # only known to be benign
-        shares[0] = found["at_threshold"]["malignant_specificity"]
-    accuracy, unsafe_malignant, unsafe_benign, referred = shares
-    return Shares(accuracy, unsafe_malignant, unsafe_benign, referred, found["n"], malignant)
+def _read(file: Path, part: str) -> Row:
+    """The metrics of one part."""
+    metrics: Row = json.loads(file.read_text(encoding="utf-8"))[part]
+    return metrics
 
 
-def _share(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
-
-
-def pool(parts: Sequence[Shares]) -> Shares:
-    """Shares of all images of several runs, each image of each run counted once."""
-
-    def mean(name: str, count: Callable[[Shares], int]) -> float:
-        counted = [part for part in parts if count(part)]
-        total = sum(map(count, counted))
-        weighted = sum(getattr(part, name) * count(part) for part in counted)
-        return weighted / total if total else float("nan")
-
-    return Shares(
-        mean("accuracy", lambda part: part.n),
-        mean("unsafe_malignant", lambda part: part.malignant),
-        mean("unsafe_benign", lambda part: part.n - part.malignant),
-        mean("referred", lambda part: part.n),
-        sum(part.n for part in parts),
-        sum(part.malignant for part in parts),
+def pool(parts: Sequence[Row]) -> Shares:
+    """Shares of all images of several runs, from their metrics."""
+    n = sum(part["n"] for part in parts)
+    # Images that are only known to be benign have no accuracy over classes.
+    right = sum(
+        part["n"] * part.get("accuracy", part["at_threshold"]["malignant_specificity"])
+        for part in parts
     )
+    unsafe = {}
+    for name in UNSAFE_SHARES:
+        images = sum(part[name.replace("unsafe", "n")] for part in parts)
+        unsafe[name] = sum(part[f"n_{name}"] for part in parts) / images if images else None
+    referred = sum(part["n"] * part["referred"] for part in parts)
+    return Shares(accuracy=right / n, referred=referred / n, n=n, **unsafe)
 
 
 def _print_overview(trained: dict[str, Runs], more: dict[str, list[Path]]) -> None:
@@ -170,8 +158,8 @@ def _print_row(names: Sequence[str], shares: Shares) -> None:
     print(f"| {' | '.join([*names, str(shares.n), *cells])} |")
 
 
-def _text(value: float) -> str:
-    return "" if value != value else f"{value:.3f}"
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _corrupted(run: Path) -> list[Row]:
@@ -183,9 +171,10 @@ def _corrupted(run: Path) -> list[Row]:
 def _over_corruptions(rows: Sequence[Row], over: Summary, worst: Summary) -> Shares:
     """Summarizes the rows of corruptions: accuracy by `over`, each other share by `worst`."""
     accuracy = over(float(row["accuracy"]) for row in rows)
-    unsafe = [worst(float(row[name]) for row in rows) for name in UNSAFE]
-    referred = worst(float(row["referred"]) for row in rows)
-    return Shares(accuracy, unsafe[0], unsafe[1], referred, int(rows[0]["n"]), 0)
+    others = {
+        name: worst(float(row[name]) for row in rows) for name in (*UNSAFE_SHARES, "referred")
+    }
+    return Shares(accuracy=accuracy, n=int(rows[0]["n"]), **others)
 
 
 def _print_site(evaluated: dict[str, list[Path]]) -> None:
@@ -193,8 +182,7 @@ def _print_site(evaluated: dict[str, list[Path]]) -> None:
     rows, reasons = [], set()
     for recipe, runs in evaluated.items():
         for run in runs:
-            file = run / "site" / "metrics.json"
-            found = json.loads(file.read_text(encoding="utf-8"))[SITE]
+            found = _read(run / "site" / "metrics.json", SITE)
             rows.append((recipe, found))
             reasons.update(found["referral_reasons"])
     names = sorted(reasons)

@@ -17,13 +17,14 @@ REPORT = "report.html"
 
 def part(n: int, benign: int, right: int, missed: int, alarms: int, away: int) -> dict[str, Any]:
     """What `metrics.json` says of a test set."""
-    malignant = n - benign
     return {
         "n": n,
+        "n_malignant": n - benign,
         "n_benign": benign,
         "accuracy": right / n,
-        "unsafe_malignant": missed / malignant if malignant else None,
-        "unsafe_benign": alarms / benign if benign else None,
+        "at_threshold": {"malignant_specificity": 0.25},
+        "n_unsafe_malignant": missed,
+        "n_unsafe_benign": alarms,
         "referred": away / n,
     }
 
@@ -45,7 +46,7 @@ def work(tmp_path: Path) -> Path:
     for fold in range(FOLDS):
         n, benign = 20 + 10 * fold, 4 * fold  # the first fold has no benign image
         write(paper / f"folds-{fold}", {"test": part(n, benign, n - fold, fold, fold // 2, 1)})
-    site = {**part(40, 40, 0, 0, 2, 36), "at_threshold": {"malignant_specificity": 0.25}}
+    site = part(40, 40, 0, 0, 2, 36)
     del site["accuracy"]
     site["referral_reasons"] = {"out of distribution": 30, "low confidence": 10}
     write(paper / "grouped-0" / "site", {SITE: site}, report=False)
