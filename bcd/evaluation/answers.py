@@ -20,11 +20,18 @@ class Answers:
         logits: (n, classes).
         descriptors: Out-of-distribution descriptors, (n, d).
         labels: (n,).
+        disagreement: How much the members of an ensemble differ, (n,); None for a single model.
     """
 
     logits: NDArray[np.float32]
     descriptors: NDArray[np.float32]
     labels: NDArray[np.int64]
+    disagreement: NDArray[np.float32] | None = None
+
+    def __getitem__(self, rows: Any) -> Answers:
+        """The answers for some of the images."""
+        spread = None if self.disagreement is None else self.disagreement[rows]
+        return Answers(self.logits[rows], self.descriptors[rows], self.labels[rows], spread)
 
 
 def check_finite(answers: Answers, paths: Sequence[str] = ()) -> None:

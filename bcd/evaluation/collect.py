@@ -56,12 +56,12 @@ def collect_answers(
     count = len(loader.sampler)  # type: ignore[arg-type]
     head: Any = network.head
     logits = np.empty((count, head.out_features), np.float32)
-    labels = np.empty(count, np.int64)
+    labels, spread = np.empty(count, np.int64), np.empty(count, np.float32)
     done = 0
     for inputs, target in batches:
         place = slice(done, done + len(target))
-        embedded = network.embed(inputs.to(device, non_blocking=True))
-        logits[place] = network.head(embedded).float().cpu().numpy()
+        found, differ = network.outputs(inputs.to(device, non_blocking=True))
+        logits[place], spread[place] = found.float().cpu().numpy(), differ.float().cpu().numpy()
         labels[place] = target.numpy()
         done += len(target)
-    return Answers(logits, descriptors, labels)
+    return Answers(logits, descriptors, labels, spread)

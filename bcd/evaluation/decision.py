@@ -1,4 +1,4 @@
-"""The decision policy: fitted once on val, then applied to all other outputs of the model.
+"""The decision policy, which is fitted once and then applied to all other outputs of the model.
 
 It has the temperature, the thresholds of prediction sets and of malignant, and limits for referral.
 """
@@ -7,27 +7,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.config.schema import DecisionConfig
-from bcd.evaluation.answers import Answers, check_finite
-from bcd.evaluation.bootstrap import Groups, effective_groups
-from bcd.evaluation.calibration import calibrated_probabilities, check_priors, fit_temperature
-from bcd.evaluation.conformal import conformal_threshold
+from bcd.evaluation.calibration import calibrated_probabilities, check_priors
+from bcd.evaluation.conformal import prediction_sets
 from bcd.evaluation.ood import Subspace
 from bcd.evaluation.predictions import NOT_FINITE, UNCALIBRATED, UNREADABLE, Prediction
-from bcd.evaluation.thresholds import (
-    INDEPENDENT_IMAGES,
-    Scope,
-    lower_limit,
-    threshold_for_sensitivity,
-)
 
 LOW_CONFIDENCE, OOD, DISAGREES = "low confidence", "out of distribution", "threshold disagrees"
+MEMBERS_DISAGREE = "members disagree"
 
 Floats = NDArray[np.floating[Any]]
 Reasons = tuple[str, ...]
@@ -80,6 +72,7 @@ class DecisionPolicy:
         by_groups: Whether the units are groups.
         population: What images the guarantees apply to, in words.
         confidence_threshold: Maximum probability below which an image is referred.
+        disagreement_limit: Disagreement of an ensemble's members above which an image is referred.
         subspace: Of the descriptors of own images; None if unknown.
         prevalence: Share of malignant images for predictive values; None: as in the images.
         calibrated: Whether anything was fitted; if not, every image is referred.
@@ -100,6 +93,7 @@ class DecisionPolicy:
     by_groups: bool = False
     population: str = ""
     confidence_threshold: float = 0.0
+    disagreement_limit: float = np.inf
     subspace: Subspace | None = None
     prevalence: float | None = None
     calibrated: bool = True
@@ -134,12 +128,31 @@ class DecisionPolicy:
             return None
         return np.asarray(p_malignant(probabilities, self.benign) >= self.malignant_threshold)
 
-    def reasons(self, probabilities: Floats, ood_score: Floats) -> list[Reasons]:
+    def sets(self, probabilities: Floats) -> NDArray[np.bool_]:
+        """Which classes are in the prediction set of each image, (n, classes).
+
+        Args:
+            probabilities: Calibrated, (n, classes).
+        """
+        return prediction_sets(probabilities, self.set_threshold)
+
+    def low_confidence(self, probabilities: Floats) -> NDArray[np.bool_]:
+        """Which images are referred because of a low probability, (n,)."""
+        return np.asarray(probabilities.max(axis=1) < self.confidence_threshold)
+
+    def members_disagree(self, disagreement: Floats) -> NDArray[np.bool_]:
+        """Which images are referred because members differ, (n,)."""
+        return np.asarray(disagreement > self.disagreement_limit)
+
+    def reasons(
+        self, probabilities: Floats, ood_score: Floats, disagreement: Floats | None = None
+    ) -> list[Reasons]:
         """All reasons for referring each image to a person; empty if it is not referred.
 
         Args:
             probabilities: Calibrated, (n, classes).
             ood_score: (n,).
+            disagreement: Of an ensemble's members, (n,); None if there is one model.
         """
         known = np.isfinite(probabilities).all(axis=1)
         finite: NDArray[np.bool_] = np.logical_and(known, np.isfinite(ood_score))
@@ -147,30 +160,41 @@ class DecisionPolicy:
         disagrees = np.zeros(len(probabilities), bool)
         if called is not None:
             disagrees = called != (probabilities.argmax(axis=1) != self.benign)
+        differ = np.zeros(len(probabilities), bool)
+        if disagreement is not None:
+            differ = self.members_disagree(disagreement)
         found = {
             NOT_FINITE: ~finite,
-            LOW_CONFIDENCE: finite & (probabilities.max(axis=1) < self.confidence_threshold),
+            LOW_CONFIDENCE: finite & self.low_confidence(probabilities),
             OOD: finite & (ood_score > 1),
             DISAGREES: finite & disagrees,
+            MEMBERS_DISAGREE: finite & differ,
             UNCALIBRATED: np.full(len(probabilities), not self.calibrated),
         }
         return [tuple(name for name in found if found[name][i]) for i in range(len(probabilities))]
 
-    def answer(self, logits: Floats, descriptors: Floats) -> Decisions:
+    def answer(
+        self, logits: Floats, descriptors: Floats, disagreement: Floats | None = None
+    ) -> Decisions:
         """Calibrates outputs, calls images malignant or not, and decides which to refer.
 
         Args:
             logits: (n, classes).
             descriptors: For the out-of-distribution score, (n, d).
+            disagreement: Of an ensemble's members, (n,); None if there is one model.
         """
         probabilities = self.probabilities(logits)
-        reasons = self.reasons(probabilities, self.ood_score(descriptors))
+        reasons = self.reasons(probabilities, self.ood_score(descriptors), disagreement)
         called = self.malignant(probabilities)
         known: list[bool | None] = [None] * len(reasons)
         if called is not None:
             pairs = zip(called, reasons, strict=True)
             known = [None if NOT_FINITE in why else bool(value) for value, why in pairs]
         return Decisions(probabilities, known, reasons)
+
+    def without_priors(self) -> DecisionPolicy:
+        """The same policy without prior correction."""
+        return replace(self, priors=None)
 
     def unread(self, path: str, error: str) -> Prediction:
         """The prediction for an image that could not be read.
@@ -207,69 +231,9 @@ class DecisionPolicy:
         return policy
 
 
-def fit_policy(
-    cfg: DecisionConfig,
-    val: Answers,
-    detector: Subspace | None,
-    benign: int | None,
-    scope: Scope = INDEPENDENT_IMAGES,
-    shares: Sequence[float] = (),
-) -> DecisionPolicy:
-    """Fits the decision policy on val.
-
-    Args:
-        cfg: The `decision` group.
-        val: Outputs for the val set.
-        detector: Of out-of-distribution images, from `fit_detector`; None if there is none.
-        benign: Index of the benign class; None if there is none.
-        scope: Groups of val that count as one image each, and the population of the guarantees.
-        shares: Class shares of train, (classes,). With `cfg.prior_correction` probabilities are
-            divided by them after the temperature was fitted, and limits are fitted to the result.
-
-    Raises:
-        BcdError: An output is not finite.
-        ValueError: `shares` cannot be divided by.
-    """
-    check_finite(val)
-    priors = check_priors(shares, val.logits.shape[1]) if cfg.prior_correction else None
-    groups = scope.groups
-    temperature = fit_temperature(val.logits, val.labels, effective_groups(groups))
-    probabilities = calibrated_probabilities(val.logits, temperature, priors)
-    sets = conformal_threshold(probabilities, val.labels, cfg.coverage, groups)
-    fitted: dict[str, Any] = {}
-    if benign is not None:
-        found = threshold_for_sensitivity(
-            p_malignant(probabilities, benign), val.labels != benign, cfg.sensitivity,
-            cfg.confidence, groups,
-        )  # fmt: skip
-        fitted = found.policy_fields()
-    return DecisionPolicy(
-        temperature=temperature,
-        priors=priors,
-        set_threshold=sets.value,
-        target_coverage=cfg.coverage,
-        guaranteed_coverage=1 - sets.share,
-        benign=benign,
-        target_sensitivity=cfg.sensitivity,
-        confidence=cfg.confidence,
-        n_units=sets.n_units,
-        by_groups=groups is not None,
-        population=scope.population,
-        confidence_threshold=_referral_limit(probabilities.max(axis=1), cfg.low_confidence, groups),
-        subspace=detector,
-        prevalence=cfg.prevalence,
-        **fitted,
-    )
-
-
 def p_malignant(probabilities: Floats, benign: int) -> Floats:
     """Probability (n,) of malignancy from probabilities (n, classes)."""
     return np.asarray(1 - probabilities[:, benign])
-
-
-def _referral_limit(scores: Floats, share: float, groups: Groups | None) -> float:
-    """Score below which an image is referred; minus infinity if none is to be."""
-    return lower_limit(scores, share, groups).value if share > 0 else -np.inf
 
 
 def referred(reasons: Sequence[Reasons]) -> NDArray[np.bool_]:

@@ -79,7 +79,7 @@ def compute_metrics(
         "confusion": matrix.tolist(),
     }
     if benign is not None:
-        metrics |= _clinical(labels != benign, predictions != benign, prevalence)
+        metrics |= clinical_metrics(labels != benign, predictions != benign, prevalence)
     return metrics
 
 
@@ -132,33 +132,20 @@ def brier_scores(
     return score
 
 
-def clinical_at_threshold(
-    p_malignant: NDArray[np.floating[Any]],
-    malignant: NDArray[np.bool_],
-    threshold: float,
-    prevalence: float | None = None,
-) -> dict[str, float | None]:
-    """Computes the clinical metrics if images with `threshold` or more are called malignant.
-
-    Args:
-        p_malignant: (n,), between 0 and 1.
-        malignant: (n,), the truth.
-        threshold: Between 0 and 1.
-        prevalence: As in `compute_metrics`.
-    """
-    return {
-        "threshold": float(threshold),
-        **_clinical(malignant, p_malignant >= threshold, prevalence),
-    }
-
-
-def _clinical(
-    truth: NDArray[np.bool_], called: NDArray[np.bool_], prevalence: float | None
+def clinical_metrics(
+    truth: NDArray[np.bool_], called: NDArray[np.bool_], prevalence: float | None = None
 ) -> dict[str, float | None]:
     """Malignant against benign; predictive values follow from the prevalence by Bayes' theorem.
 
-    Sensitivity is None without a malignant image, specificity without a benign one. The predictive
-    values are None if either is, or if no image is called malignant or benign, respectively.
+    Args:
+        truth: Which images are malignant, (n,).
+        called: Which images are called malignant, (n,).
+        prevalence: As in `compute_metrics`.
+
+    Returns:
+        Sensitivity is None without a malignant image, specificity without a benign one. The
+        predictive values are None if either is, or if no image is called malignant or benign,
+        respectively.
     """
     share = float(_ratio(truth.sum(), len(truth))) if prevalence is None else float(prevalence)
     sensitivity = float(called[truth].mean()) if truth.any() else None

@@ -23,7 +23,7 @@ from bcd.evaluation.conformal import conformal_threshold
 from bcd.evaluation.confusion_intervals import confusion_intervals
 from bcd.evaluation.decision import DecisionPolicy, Decisions, p_malignant, referred
 from bcd.evaluation.malignancy import TWO, malignancy_metrics
-from bcd.evaluation.metrics import clinical_at_threshold
+from bcd.evaluation.metrics import clinical_metrics
 from bcd.evaluation.results import referral_metrics
 from bcd.evaluation.thresholds import Scope, threshold_for_sensitivity, units_needed
 from bcd.evaluation.unsafe import unsafe_metrics
@@ -163,7 +163,7 @@ def decision_metrics(
     """
     called = np.array([value is True for value in decisions.malignant])
     refer = referred(decisions.reasons)
-    clinical = clinical_at_threshold(called.astype(np.float64), malignant, 0.5)
+    clinical = clinical_metrics(malignant, called)
     ci = confusion_intervals(malignant.astype(np.int64), called.astype(np.int64), TWO, 0, groups)
     names = ("malignant_sensitivity", "malignant_specificity")
     return {

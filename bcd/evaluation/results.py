@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,6 @@ from bcd.evaluation.calibration import (
 )
 from bcd.evaluation.conformal import (
     aurc,
-    prediction_sets,
     risk_coverage,
     selective_accuracy,
     set_metrics,
@@ -29,7 +28,7 @@ from bcd.evaluation.confusion_intervals import confusion_intervals
 from bcd.evaluation.decision import DecisionPolicy, Decisions, count_reasons, p_malignant, referred
 from bcd.evaluation.intervals import wilson
 from bcd.evaluation.malignancy import TWO, malignancy_metrics, share_interval
-from bcd.evaluation.metrics import clinical_at_threshold, compute_metrics, losses
+from bcd.evaluation.metrics import clinical_metrics, compute_metrics, losses
 from bcd.evaluation.predictions import Prediction
 from bcd.evaluation.probability_intervals import probability_intervals
 from bcd.evaluation.unsafe import called_malignant, is_unsafe, unsafe_metrics
@@ -93,7 +92,7 @@ def evaluate(
         BcdError: An output is not finite.
     """
     check_finite(answers, [catalog.images[i].path for i in indices])
-    decisions = policy.answer(answers.logits, answers.descriptors)
+    decisions = policy.answer(answers.logits, answers.descriptors, answers.disagreement)
     probabilities, labels = decisions.probabilities, answers.labels
     named = fill_group_names(groups) if groups else None
     metrics = {
@@ -154,7 +153,7 @@ def _class_metrics(
             "n_units": policy.n_units,
             "by_groups": policy.by_groups,
             "population": policy.population,
-            **set_metrics(prediction_sets(probabilities, policy.set_threshold), labels, classes),
+            **set_metrics(policy.sets(probabilities), labels, classes),
         }
     if intervals:
         metrics |= _intervals(probabilities, labels, catalog, groups, policy.prevalence)
@@ -172,7 +171,7 @@ def _uncorrected_metrics(
     policy: DecisionPolicy, answers: Answers, catalog: Catalog
 ) -> dict[str, float | None]:
     """Metrics of the same outputs at the same temperature, without prior correction."""
-    probabilities = replace(policy, priors=None).probabilities(answers.logits)
+    probabilities = policy.without_priors().probabilities(answers.logits)
     found = compute_metrics(probabilities, answers.labels, catalog.classes, catalog.benign)
     return {name: found[name] for name in _CORRECTED if name in found}
 
@@ -253,7 +252,8 @@ def _malignancy_metrics(
         "n_units": policy.n_malignant_units,
         "by_groups": policy.by_groups,
         "population": policy.population,
-        **clinical_at_threshold(p, truth, policy.malignant_threshold, policy.prevalence),
+        "threshold": policy.malignant_threshold,
+        **clinical_metrics(truth, called, policy.prevalence),
     }
     if intervals:
         ci = confusion_intervals(

@@ -1,14 +1,9 @@
-"""Robustness: metrics of a network under corruptions of its images.
-
-Every training run calls `brief_robustness`; `evaluate_suite` evaluates one of the suites in
-`corruption_suites`.
-"""
+"""Robustness: metrics of a network under one of the suites in `corruption_suites`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,88 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bcd.config.schema import FeaturesConfig, ModelConfig
 from bcd.console import track
-from bcd.data.catalog import Catalog
 from bcd.data.input_views import make_views, pack
-from bcd.data.loading import make_loader
-from bcd.data.views import PLAIN, ImageViews
+from bcd.data.views import ImageViews
 from bcd.errors import BcdError
-from bcd.evaluation.answers import check_finite
-from bcd.evaluation.collect import collect_answers
-from bcd.evaluation.corruption_suites import (
-    Corruption,
-    CorruptionAugmenter,
-    corruption_suite,
-)
+from bcd.evaluation.corruption_suites import Corruption, corruption_suite
 from bcd.evaluation.corruptions import Pixels
 from bcd.evaluation.decision import DecisionPolicy, referred
 from bcd.evaluation.robustness_table import Rows, robustness_table
 from bcd.evaluation.unsafe import called_malignant
-from bcd.features.cached import Need, cached_source
-from bcd.features.describe import describe
 from bcd.features.engines import make_engine, with_engine
 from bcd.models.frozen_prefix import FrozenPrefix, unpack
-from bcd.models.network import SmearNetwork
-
-# Corruptions that every training run evaluates.
-_BRIEF = (("grey", 0.0), ("jpeg", 30.0), ("gaussian blur", 1.5))
-_BRIEF_IMAGES = 100
-
-
-def brief_robustness(
-    network: SmearNetwork,
-    policy: DecisionPolicy,
-    catalog: Catalog,
-    indices: Sequence[int],
-    model: ModelConfig,
-    features: FeaturesConfig,
-    mask: bool,
-    device: torch.device,
-    groups: Sequence[str] = (),
-) -> Rows:
-    """Evaluates three corruptions on a hundred evenly spaced test images.
-
-    Args:
-        network: Trained.
-        policy: Fitted on val.
-        catalog: Holds the images.
-        indices: Of the test set.
-        model: The `model` group.
-        features: The `features` group; a feature bank is used if the network allows it.
-        mask: Whether the corner with the scale bar is masked.
-        device: Where to compute.
-        groups: Group of each image of `indices`; intervals are over groups if there are any.
-
-    Returns:
-        As `robustness_table`.
-
-    Raises:
-        BcdError: An output is not finite.
-    """
-    places = np.linspace(0, len(indices) - 1, min(_BRIEF_IMAGES, len(indices))).astype(int)
-    some = [indices[i] for i in places]
-    augmenter = CorruptionAugmenter(_BRIEF)
-    source = ImageViews.of(catalog, model.input_size, augmenter, mask, model.views)
-    versions = (PLAIN, *range(len(_BRIEF)))
-    # Caching activations in front of trained blocks would cost more storage than it saves time.
-    pooled = replace(features, bank=features.bank and network.prefix.pooled)
-    needs = [Need(some, (PLAIN,)), Need(some, versions[1:])]
-    keys: Any = [(index, version) for version in versions for index in some]
-    described = describe(features, model, network, source, keys, device)
-    with cached_source(pooled, model, network, source, needs, device) as cached:
-        loader = make_loader(cached, keys, 16, None)
-        answers = collect_answers(network, loader, device, described)
-    check_finite(answers)
-    decisions = policy.answer(answers.logits, answers.descriptors)
-    probabilities = decisions.probabilities
-    shape, labels = (len(versions), len(some)), answers.labels[: len(some)]
-    is_referred = referred(decisions.reasons).reshape(shape)
-    called = _called(policy, probabilities, catalog.benign, shape)
-    return robustness_table(
-        augmenter.suite, probabilities.reshape(*shape, -1), labels, is_referred, called,
-        catalog.benign, [groups[i] for i in places] if groups else (),
-    )  # fmt: skip
+from bcd.models.network import SmearNetwork, head_outputs
 
 
 def evaluate_suite(
@@ -149,13 +74,13 @@ def evaluate_suite(
 
     @torch.inference_mode()
     def forward(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits, with the out-of-distribution score in the last column."""
+        """Logits; out-of-distribution score and disagreement in the last two columns."""
         parts = unpack(images, sides) if len(sides) > 1 else [images]
         made = [engines[n].forward(part) for n, part in zip(sides, parts, strict=True)]
         features = np.concatenate(made, axis=1)
-        logits = head(torch.from_numpy(features)).numpy()
-        score = policy.ood_score(describing.forward(parts[0]))[:, None]
-        return np.concatenate([logits, score], axis=1, dtype=np.float32)
+        logits, differ = (part.numpy() for part in head_outputs(head, torch.from_numpy(features)))
+        more = np.stack([policy.ood_score(describing.forward(parts[0])), differ], axis=1)
+        return np.concatenate([logits, more], axis=1, dtype=np.float32)
 
     corrupted = CorruptedViews(source, indices, suite)
     batch = max(any_engine.batch, 8)
@@ -164,15 +89,15 @@ def evaluate_suite(
     )
     if not np.isfinite(values).all():
         raise BcdError("outputs for corrupted images are not finite: the weights are unusable")
-    probabilities = np.stack([policy.probabilities(v[:, :-1]) for v in values])
-    pairs = zip(probabilities, values[:, :, -1], strict=True)
-    is_referred = np.stack([referred(policy.reasons(p, score)) for p, score in pairs])
+    probabilities = np.stack([policy.probabilities(v[:, :-2]) for v in values])
+    scored = zip(probabilities, values, strict=True)
+    is_referred = np.stack([referred(policy.reasons(p, v[:, -2], v[:, -1])) for p, v in scored])
     shape = (len(probabilities), len(labels))
-    called = _called(policy, np.concatenate(probabilities), benign, shape)
+    called = reshape_called(policy, np.concatenate(probabilities), benign, shape)
     return robustness_table(suite, probabilities, labels, is_referred, called, benign, groups)
 
 
-def _called(
+def reshape_called(
     policy: DecisionPolicy,
     probabilities: NDArray[np.float64],
     benign: int | None,

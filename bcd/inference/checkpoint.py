@@ -62,6 +62,9 @@ class Card:
             fingerprint and numbers of images and groups, class map, metrics.
         recalibration: If temperature and threshold were fitted to a site's labels afterwards:
             these images, and metrics before and after. None: they are from val.
+        members: Number of members whose probabilities the network averages; 1 for a single model.
+        release: Of a release, how it was made and its out-of-fold metrics, as `bcd.release` writes
+            them: recipe, protocol, split, members with their hashes. None for a training run.
         version: Version of the card's format.
     """
 
@@ -85,6 +88,8 @@ class Card:
     appearance: dict[str, Any] | None = None
     external: list[dict[str, Any]] = field(default_factory=list)
     recalibration: dict[str, Any] | None = None
+    members: int = 1
+    release: dict[str, Any] | None = None
     version: int = CARD_VERSION
 
     def sha256s(self, *subsets: str) -> set[str]:
@@ -179,7 +184,7 @@ def load_checkpoint(file: Path, uncalibrated: bool = False) -> tuple[SmearNetwor
         _check_views(card, model, file)
         backbone = replace(empty_backbone(model), mean=tuple(card.mean), std=tuple(card.std))
         head = HeadConfig(**card.config["head"])
-        network = SmearNetwork(backbone, len(card.classes), model, head)
+        network = SmearNetwork(backbone, len(card.classes), model, head, card.members)
         network.load_state_dict(state, strict=True, assign=True)
         policy = DecisionPolicy.from_plain(card.policy)
         if policy.priors is not None:

@@ -134,8 +134,8 @@ class Predictor:
         if readable:
             inputs, _ = ViewSource.collate([(torch.from_numpy(a), 0) for _, a in readable])
             inputs = inputs.to(self.device)
-            logits = self.network.head(self.network.embed(inputs)).float().cpu().numpy()
-            described = self.network.descriptor(inputs).float().cpu().numpy()
-            decisions = policy.answer(logits, described)
+            found = (*self.network.outputs(inputs), self.network.descriptor(inputs))
+            logits, disagreement, described = (part.float().cpu().numpy() for part in found)
+            decisions = policy.answer(logits, described, disagreement)
             made = (decisions.prediction(i, str(path)) for i, (path, _) in enumerate(readable))
         return [policy.unread(str(p), a) if isinstance(a, str) else next(made) for p, a in batch]

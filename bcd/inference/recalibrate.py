@@ -118,7 +118,7 @@ def _fit(policy: DecisionPolicy, labelled: Labelled) -> tuple[DecisionPolicy, di
     local, scope, benign = labelled.answers, labelled.scope(), policy.benign
     assert benign is not None
     decisions = {
-        "labels, before": policy.answer(local.logits, local.descriptors),
+        "labels, before": policy.answer(local.logits, local.descriptors, local.disagreement),
         "labels, after": cross_fit(policy, local, benign, scope),
     }
     found = {
@@ -201,7 +201,10 @@ def _others(
     truth = np.asarray(answers.labels != catalog.benign)
     return {
         f"others, {when}": decision_metrics(
-            policy.answer(answers.logits, answers.descriptors), truth, catalog.benign, groups
+            policy.answer(answers.logits, answers.descriptors, answers.disagreement),
+            truth,
+            catalog.benign,
+            groups,
         )
         for when, policy in policies.items()
     }

@@ -61,6 +61,7 @@ class SmearClassifier(pl.LightningModule):
         augment: The `augment` group, for how training samples are mixed; None for not at all.
         head: The `head` group; None for a linear head.
         seed: Of the random draws of a fitted head.
+        members: Number of members of an ensemble, as a release has; one can be trained at a time.
         pretrained: Whether to load `model.weights`. A checkpoint has all weights, so a module that
             is built from one does not load them.
     """
@@ -75,6 +76,7 @@ class SmearClassifier(pl.LightningModule):
         augment: AugmentConfig | Mapping[str, Any] | None = None,
         head: HeadConfig | Mapping[str, Any] | None = None,
         seed: int = 0,
+        members: int = 1,
         pretrained: bool = True,
     ) -> None:
         super().__init__()
@@ -94,13 +96,14 @@ class SmearClassifier(pl.LightningModule):
                 "augment": asdict(augment),
                 "head": asdict(head),
                 "seed": seed,
+                "members": members,
                 "pretrained": False,
             },
             logger=False,
         )
         self._model, self._seed = model, seed
         backbone = build_backbone(model if pretrained else replace(model, weights=None))
-        self.network = SmearNetwork(backbone, classes, model, head)
+        self.network = SmearNetwork(backbone, classes, model, head, members)
         weight = None if weights is None else torch.tensor(weights)
         self.objective = nn.CrossEntropyLoss(weight=weight, label_smoothing=model.label_smoothing)
         self._mix = Mixer(augment, classes)

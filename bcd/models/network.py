@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,7 @@ from bcd.models.backbones.blocks import pool
 from bcd.models.backbones.build import Backbone
 from bcd.models.data_parallel import GlobalDropout
 from bcd.models.frozen_prefix import FrozenPrefix
+from bcd.models.heads.averaged import AveragedHeads, average, disagreement
 from bcd.models.heads.factory import make_head
 from bcd.models.ood_descriptor import OodDescriptor
 
@@ -24,6 +27,23 @@ def freeze_statistics(part: nn.Module) -> None:
             module.train(False)
 
 
+class MemberTrunks(nn.Module):
+    """The trained blocks of each member of an ensemble.
+
+    Args:
+        blocks: Of one member; they are copied.
+        members: Number of members.
+    """
+
+    def __init__(self, blocks: nn.Sequential, members: int) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(copy.deepcopy(blocks) for _ in range(members))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps the output of the prefix to the features of all members, concatenated: (N, F)."""
+        return torch.cat([pool(blocks(x)) for blocks in self.members], 1)
+
+
 class SmearNetwork(nn.Module):
     """From images to logits.
 
@@ -32,15 +52,22 @@ class SmearNetwork(nn.Module):
         classes: Number of classes.
         cfg: The `model` group.
         head: The `head` group; None for a linear head.
+        members: Number of members of an ensemble, which share the prefix and have trained blocks
+            and a head of their own. Their probabilities are averaged.
 
     Attributes:
         prefix: The blocks that are never trained.
-        trunk: The trained blocks.
+        trunk: The trained blocks; those of an ensemble return the features of all members.
         descriptor: What out-of-distribution detection sees; never trained.
     """
 
     def __init__(
-        self, backbone: Backbone, classes: int, cfg: ModelConfig, head: HeadConfig | None = None
+        self,
+        backbone: Backbone,
+        classes: int,
+        cfg: ModelConfig,
+        head: HeadConfig | None = None,
+        members: int = 1,
     ) -> None:
         super().__init__()
         blocks = backbone.blocks
@@ -53,10 +80,13 @@ class SmearNetwork(nn.Module):
         sides = [view.side for view in cfg.input_views()]
         self.prefix = FrozenPrefix(blocks[:cut], not trained, backbone.mean, backbone.std, sides)
         self.trunk = blocks[cut:]
+        if members > 1 and trained:
+            self.trunk = nn.Sequential(MemberTrunks(self.trunk, members))
         self.descriptor = OodDescriptor(blocks, backbone.mean, backbone.std, sides[0], cut)
         self.dropout = GlobalDropout(cfg.dropout)
-        features = len(sides) * backbone.features
-        self.head = make_head(features, classes, head or with_defaults(HeadConfig))
+        head = head or with_defaults(HeadConfig)
+        heads = [make_head(len(sides) * backbone.features, classes, head) for _ in range(members)]
+        self.head = heads[0] if members == 1 else AveragedHeads(heads, shared=not trained)
         self._trains_norms = cfg.batchnorm == "trained"
         self.to(memory_format=torch.channels_last)
 
@@ -82,3 +112,19 @@ class SmearNetwork(nn.Module):
 
     def _embed_rest(self, x: Tensor) -> Tensor:
         return pool(self.trunk(x)) if len(self.trunk) else x
+
+    def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps inputs to logits (N, classes) and how much members differ (N,), 0 without members.
+
+        Args:
+            x: As `embed` takes them, or outputs of the prefix while it is skipped.
+        """
+        return head_outputs(self.head, self.embed(x))
+
+
+def head_outputs(head: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps features to logits (N, classes) and how much members differ (N,), 0 without members."""
+    if not isinstance(head, AveragedHeads):
+        return head(features), features.new_zeros(len(features))
+    each = head.each(features)
+    return average(each), disagreement(each)

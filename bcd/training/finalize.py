@@ -23,11 +23,12 @@ from bcd.data.reading import read_image
 from bcd.data.views import PLAIN
 from bcd.errors import BcdError
 from bcd.evaluation.bootstrap import fill_group_names
+from bcd.evaluation.brief_robustness import brief_robustness, brief_table
 from bcd.evaluation.collect import collect_answers
-from bcd.evaluation.decision import DecisionPolicy, fit_policy
+from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.ood import MAX_IMAGES, Subspace, fit_detector
+from bcd.evaluation.policy_fitting import fit_policy
 from bcd.evaluation.results import Result, evaluate
-from bcd.evaluation.robustness import brief_robustness
 from bcd.evaluation.robustness_table import Rows
 from bcd.evaluation.thresholds import find_scope
 from bcd.features.describe import describe
@@ -172,10 +173,11 @@ def finalize(
     checks = audit_training_run(run.catalog, run.split, run.profile, cfg.split, cfg.data)
     masked = cfg.data.mask_scale_bar
     corrupted = brief_robustness(
-        network, policy, run.catalog, tested, cfg.model, cfg.features, masked, device,
-        run.split.clusters_of("test"),
-    )  # fmt: skip
-    return Outcome(results, policy, checks, corrupted)
+        network, policy, run.catalog, tested, cfg.model, cfg.features, masked, device
+    )
+    clusters = run.split.clusters
+    rows = brief_table([corrupted], run.catalog.benign, dict(enumerate(clusters)))
+    return Outcome(results, policy, checks, rows)
 
 
 def write_run(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from bcd.evaluation.answers import softmax
-from bcd.evaluation.metrics import clinical_at_threshold, compute_metrics
+from bcd.evaluation.metrics import clinical_metrics, compute_metrics
 
 CLASSES = ("Benign", "Early", "Pre", "Pro")
 
@@ -66,22 +66,21 @@ def test_predictive_values_follow_the_prevalence() -> None:
     # 90 of 100 ill found, 80 of 100 others cleared.
     ill = np.repeat([True, False], 100)
     p = np.concatenate([np.repeat([0.9, 0.1], [90, 10]), np.repeat([0.9, 0.1], [20, 80])])
-    given = clinical_at_threshold(p, ill, 0.5, prevalence=0.01)
+    given = clinical_metrics(ill, p >= 0.5, prevalence=0.01)
     assert given == {
-        "threshold": 0.5,
         "malignant_sensitivity": pytest.approx(0.9),
         "malignant_specificity": pytest.approx(0.8),
         "malignant_ppv": pytest.approx(0.009 / (0.009 + 0.198)),
         "malignant_npv": pytest.approx(0.792 / (0.792 + 0.001)),
         "prevalence": 0.01,
     }
-    nobody = clinical_at_threshold(p, ill, 1.5)
+    nobody = clinical_metrics(ill, p >= 1.5)
     assert nobody["malignant_ppv"] is None and nobody["malignant_npv"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("ill", [True, False])
 def test_a_metric_is_none_if_no_image_defines_it(ill: bool) -> None:
-    given = clinical_at_threshold(np.array([0.9, 0.1]), np.array([ill, ill]), 0.5, prevalence=0.2)
+    given = clinical_metrics(np.array([ill, ill]), np.array([True, False]), prevalence=0.2)
     known, unknown = ("sensitivity", "specificity") if ill else ("specificity", "sensitivity")
     assert given[f"malignant_{known}"] == 0.5
     assert given[f"malignant_{unknown}"] is None

@@ -21,9 +21,9 @@ from bcd.evaluation.decision import (
     OOD,
     DecisionPolicy,
     Reasons,
-    fit_policy,
 )
 from bcd.evaluation.ood import Subspace, fit_detector
+from bcd.evaluation.policy_fitting import fit_policy
 from bcd.evaluation.predictions import NOT_FINITE, UNCALIBRATED, UNREADABLE
 from bcd.evaluation.thresholds import Scope, lower_limit, threshold_for_sensitivity, threshold_rank
 

@@ -17,7 +17,8 @@ from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.answers import Answers, softmax
 from bcd.evaluation.calibration import calibrated_probabilities, check_priors, fit_temperature
 from bcd.evaluation.conformal import conformal_threshold
-from bcd.evaluation.decision import DecisionPolicy, fit_policy
+from bcd.evaluation.decision import DecisionPolicy
+from bcd.evaluation.policy_fitting import fit_policy
 from bcd.evaluation.predictions import Prediction
 from bcd.evaluation.thresholds import lower_limit, threshold_for_sensitivity
 from bcd.inference.checkpoint import load_checkpoint

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +87,7 @@ def test_a_checkpoint_whose_views_are_made_differently_now_is_refused(
 def test_robustness_without_a_bank_is_that_of_the_bank(run: TrainResult, tmp_path: Path) -> None:
     """The suite on the engine, and the same corruptions as cached views, agree."""
     from bcd.data.views import Augmenter, ImageViews
-    from bcd.evaluation import robustness
+    from bcd.evaluation import brief_robustness, robustness
     from bcd.evaluation.corruption_suites import make_corruption
     from bcd.evaluation.decision import DecisionPolicy
 
@@ -96,10 +95,11 @@ def test_robustness_without_a_bank_is_that_of_the_bank(run: TrainResult, tmp_pat
     policy, catalog = DecisionPolicy.from_plain(card.policy), run.datamodule.catalog
     indices, cpu = run.datamodule.split.indices("test"), torch.device("cpu")
     cfg = train_config(tmp_path, *SMALL, *SETTINGS)
-    banked: list[dict[str, Any]] = robustness.brief_robustness(
+    corrupted = brief_robustness.brief_robustness(
         network, policy, catalog, indices, cfg.model, cfg.features, False, cpu
     )
-    suite = tuple(make_corruption(kind, strength) for kind, strength in robustness._BRIEF)
+    banked = brief_robustness.brief_table([corrupted], catalog.benign, {})
+    suite = tuple(make_corruption(kind, strength) for kind, strength in brief_robustness._BRIEF)
     augmenter = Augmenter(cfg.augment, 0)
     source = ImageViews.of(catalog, card.input_size, augmenter, False, card.view_names)
     with pytest.MonkeyPatch.context() as patch:

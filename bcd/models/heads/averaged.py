@@ -1,0 +1,58 @@
+"""The head of an ensemble: averages the probabilities of several heads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class AveragedHeads(nn.Module):
+    """Averages the calibrated probabilities of the members of an ensemble.
+
+    Args:
+        heads: One per member, with equal sizes.
+        shared: Whether all members take the same features. Otherwise features are those of all
+            members, concatenated.
+    """
+
+    temperature: Tensor
+
+    def __init__(self, heads: Sequence[nn.Module], shared: bool) -> None:
+        super().__init__()
+        first: Any = heads[0]
+        self.heads = nn.ModuleList(heads)
+        self.shared = shared
+        self.in_features = first.in_features * (1 if shared else len(heads))
+        self.out_features = int(first.out_features)
+        self.register_buffer("temperature", torch.ones(()))
+
+    def each(self, features: Tensor) -> Tensor:
+        """Log-probabilities of each member, (members, N, classes), of features (N, in_features)."""
+        count = len(self.heads)
+        parts = [features] * count if self.shared else features.chunk(count, dim=1)
+        logits = [head(part).float() for head, part in zip(self.heads, parts, strict=True)]
+        return torch.log_softmax(torch.stack(logits) / self.temperature, dim=2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logarithms (N, classes) of the average probabilities."""
+        return average(self.each(features))
+
+
+def average(each: Tensor) -> Tensor:
+    """Logarithms (N, classes) of the mean of probabilities, given as logarithms (members, N, C)."""
+    return torch.logsumexp(each, dim=0) - math.log(len(each))
+
+
+def disagreement(each: Tensor) -> Tensor:
+    """Mean total-variation distance between a member and the average of the others, (N,).
+
+    Args:
+        each: Log-probabilities, (members, N, classes), of at least two members.
+    """
+    p = each.exp()
+    others = (p.sum(dim=0, keepdim=True) - p) / (len(p) - 1)
+    return (p - others).abs().sum(dim=2).mean(dim=0) / 2
