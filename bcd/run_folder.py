@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.util import find_spec
@@ -19,10 +20,10 @@ from bcd.storage import typed_path, write_text
 
 
 def write_config(run_dir: Path, config: Any) -> None:
-    """Writes `config.yaml`, the resolved configuration."""
+    """Writes `config.yaml`, the resolved configuration, a dataclass or a mapping."""
     import yaml
 
-    plain = asdict(config)
+    plain = dict(config) if isinstance(config, Mapping) else asdict(config)
     write_text(run_dir / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 
 

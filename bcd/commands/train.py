@@ -6,6 +6,7 @@ bcd train experiment=demo
 bcd train -m optimizer.lr=1e-3,1e-2 seed=0,1,2     a sweep, which writes a leaderboard
 bcd train -m sweep=optuna
 bcd train resume=<run folder>                      resumes an interrupted run
+bcd train experiment=release recipe=best_frozen    one model from all images, judged out of fold
 """
 
 from typing import TYPE_CHECKING
@@ -21,6 +22,10 @@ def main(cfg: "DictConfig") -> int:
     from bcd.config.check import check_config
     from bcd.config.training import TrainConfig
 
+    if "recipe" in cfg:
+        with quick_imports():
+            from bcd.release.run import release
+        return release(cfg)
     with quick_imports():
         if cfg.get("resume"):
             from hydra.core.hydra_config import HydraConfig
@@ -45,5 +50,9 @@ def trial(cfg: "DictConfig") -> float:
 
     hydra = HydraConfig.get()
     sweep = Path(hydra.sweep.dir).absolute()
+    if "recipe" in cfg:
+        with quick_imports():
+            from bcd.release.run import train_job
+        return train_job(cfg, sweep)
     name = Path(hydra.runtime.output_dir).name
     return run_trial(cfg, sweep, name, hydra.overrides.task)

@@ -70,6 +70,7 @@ class SplitConfig:
     kind: str
     test: float
     val: float
+    train_share: float
     seed: int
     folds: int | None
     fold: int
@@ -83,6 +84,7 @@ class SplitConfig:
         one_of("split.kind", self.kind, SPLIT_KINDS)
         within("split.test", self.test, 0.01, 0.9)
         within("split.val", self.val, 0.01, 0.9)
+        within("split.train_share", self.train_share, 0.01, 1)
         at_least("split.seed", self.seed, 0)
         one_of("split.groups", self.groups, ("given", "auto", "blocks"))
         at_least("split.embargo", self.embargo, 0)
@@ -108,7 +110,8 @@ class SplitConfig:
     def unread(self) -> list[str]:
         """The keys that this kind of split does not read."""
         if self.kind == "csv":
-            return ["test", "val", "seed", "folds", "fold", "groups", "group_size", "embargo"]
+            given = ["test", "val", "train_share", "seed", "folds", "fold", "groups"]
+            return [*given, "group_size", "embargo"]
         unread = ["file", "fold" if self.folds is None else "test"]
         if self.kind == "blocked" and self.folds is not None:
             unread += ["seed"]  # the file order determines the folds
@@ -268,6 +271,7 @@ class DecisionConfig:
     confidence: float
     low_confidence: float
     ood: float
+    refer: float | None
     prevalence: float | None
     prior_correction: bool
 
@@ -278,5 +282,7 @@ class DecisionConfig:
         within("decision.confidence", self.confidence, 0.5, 0.999)
         within("decision.low_confidence", self.low_confidence, 0, 0.5)
         within("decision.ood", self.ood, 0, 0.5)
+        if self.refer is not None:
+            within("decision.refer", self.refer, 0, 0.5)
         if self.prevalence is not None:
             within("decision.prevalence", self.prevalence, 0, 1)

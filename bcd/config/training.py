@@ -40,6 +40,11 @@ def check_training(cfg: TrainConfig) -> None:
         )
     if cfg.resume is not None and cfg.lr_find:
         raise ConfigError("lr_find=true: always starts from the beginning; leave out resume")
+    if cfg.decision.refer is not None:
+        raise ConfigError(
+            f"decision.refer={cfg.decision.refer}: only experiment=release has one limit for all "
+            "reasons; set decision.low_confidence and decision.ood"
+        )
     _check_priors(cfg)
     if cfg.head.fitted:
         _check_fitted(cfg)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.config.schema import DecisionConfig
-from bcd.evaluation.answers import Answers
+from bcd.evaluation.answers import Answers, softmax
 from bcd.evaluation.decision import DecisionPolicy, Floats
 from bcd.evaluation.ood import MAX_IMAGES, Subspace, fit_subspace
 from bcd.evaluation.policy_fitting import fit_policy
@@ -30,7 +30,8 @@ class MemberAnswers:
     """Answers of all members of an ensemble for n images.
 
     Attributes:
-        logits: (members, n, classes).
+        logits: (members, n, classes); (1, n, classes) if only those of the member trained without
+            each image are known, so that members are not compared.
         folds: The member that was trained without each image, (n,).
         descriptors: (n, d).
         labels: (n,).
@@ -51,15 +52,15 @@ class MemberAnswers:
         Args:
             temperature: Divides logits before members are compared.
         """
-        n = len(self.folds)
-        scaled = np.asarray(self.logits, np.float64) / temperature
-        p = np.exp(scaled - scaled.max(axis=2, keepdims=True))
-        p /= p.sum(axis=2, keepdims=True)
-        own = p[self.folds, np.arange(n)]
-        others = (p.sum(axis=0) - own) / max(len(p) - 1, 1)
-        spread = np.abs(own - others).sum(axis=1) / 2 if len(p) > 1 else np.zeros(n)
-        logits = self.logits[self.folds, np.arange(n)]
-        return Answers(logits, self.descriptors, self.labels, spread.astype(np.float32))
+        if len(self.logits) == 1:
+            nothing = np.zeros(len(self.folds), np.float32)
+            return Answers(self.logits[0], self.descriptors, self.labels, nothing)
+        rows = np.arange(len(self.folds))
+        p = np.stack([softmax(np.asarray(own, np.float64) / temperature) for own in self.logits])
+        own = p[self.folds, rows]
+        others = (p.sum(axis=0) - own) / (len(p) - 1)
+        spread = (np.abs(own - others).sum(axis=1) / 2).astype(np.float32)
+        return Answers(self.logits[self.folds, rows], self.descriptors, self.labels, spread)
 
 
 @dataclass(frozen=True)

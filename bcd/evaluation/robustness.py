@@ -76,11 +76,19 @@ def evaluate_suite(
     def forward(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits; out-of-distribution score and disagreement in the last two columns."""
         parts = unpack(images, sides) if len(sides) > 1 else [images]
-        made = [engines[n].forward(part) for n, part in zip(sides, parts, strict=True)]
-        features = np.concatenate(made, axis=1)
-        logits, differ = (part.numpy() for part in head_outputs(head, torch.from_numpy(features)))
+        logits, differ = answer(parts)
         more = np.stack([policy.ood_score(describing.forward(parts[0])), differ], axis=1)
         return np.concatenate([logits, more], axis=1, dtype=np.float32)
+
+    def answer(parts: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Logits and disagreement."""
+        if network.test_time is not None:  # its views are made in torch
+            found = network.outputs(torch.from_numpy(parts[0]).permute(0, 3, 1, 2))
+            return found[0].numpy(), found[1].numpy()
+        made = [engines[n].forward(part) for n, part in zip(sides, parts, strict=True)]
+        features = np.concatenate(made, axis=1)
+        logits, differ = head_outputs(head, torch.from_numpy(features))
+        return logits.numpy(), differ.numpy()
 
     corrupted = CorruptedViews(source, indices, suite)
     batch = max(any_engine.batch, 8)

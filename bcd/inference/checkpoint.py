@@ -63,6 +63,7 @@ class Card:
         recalibration: If temperature and threshold were fitted to a site's labels afterwards:
             these images, and metrics before and after. None: they are from val.
         members: Number of members whose probabilities the network averages; 1 for a single model.
+        test_time: Name of the test-time views that it averages over; None for none.
         release: Of a release, how it was made and its out-of-fold metrics, as `bcd.release` writes
             them: recipe, protocol, split, members with their hashes. None for a training run.
         version: Version of the card's format.
@@ -89,6 +90,7 @@ class Card:
     external: list[dict[str, Any]] = field(default_factory=list)
     recalibration: dict[str, Any] | None = None
     members: int = 1
+    test_time: str | None = None
     release: dict[str, Any] | None = None
     version: int = CARD_VERSION
 
@@ -159,6 +161,19 @@ def _check_views(card: Card, model: ModelConfig, file: Path) -> None:
             )
 
 
+def restore_network(card: Card, state: dict[str, Any]) -> SmearNetwork:
+    """The network of a card with the given weights, in eval mode; tensors are not copied.
+
+    Raises:
+        RuntimeError: The weights are not those of this network.
+    """
+    model, head = ModelConfig(**card.config["model"]), HeadConfig(**card.config["head"])
+    backbone = replace(empty_backbone(model), mean=tuple(card.mean), std=tuple(card.std))
+    network = SmearNetwork(backbone, len(card.classes), model, head, card.members, card.test_time)
+    network.load_state_dict(state, strict=True, assign=True)
+    return network.eval().to(memory_format=torch.channels_last)
+
+
 def load_checkpoint(file: Path, uncalibrated: bool = False) -> tuple[SmearNetwork, Card]:
     """Loads a network in eval mode and its card; runs no code from the file.
 
@@ -182,10 +197,7 @@ def load_checkpoint(file: Path, uncalibrated: bool = False) -> tuple[SmearNetwor
         card = Card(**{f.name: values[f.name] for f in fields(Card)})
         model = ModelConfig(**card.config["model"])
         _check_views(card, model, file)
-        backbone = replace(empty_backbone(model), mean=tuple(card.mean), std=tuple(card.std))
-        head = HeadConfig(**card.config["head"])
-        network = SmearNetwork(backbone, len(card.classes), model, head, card.members)
-        network.load_state_dict(state, strict=True, assign=True)
+        network = restore_network(card, state)
         policy = DecisionPolicy.from_plain(card.policy)
         if policy.priors is not None:
             check_priors(policy.priors, len(card.classes))
@@ -201,4 +213,4 @@ def load_checkpoint(file: Path, uncalibrated: bool = False) -> tuple[SmearNetwor
             "not the best epoch's): give best.ckpt of a run that ended, or uncalibrated=true to "
             "predict every image and refer it"
         )
-    return network.eval().to(memory_format=torch.channels_last), card
+    return network, card

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,10 @@ def answer_images(
     batch = cfg.data.batch_size or int(card.config["data"]["batch_size"])
     device = choose_device(cfg.device)
     model, features = ModelConfig(**card.config["model"]), _features_config(cfg, card)
+    cacheable = replace(features, bank=features.bank and card.test_time is None)
     source, needs = _images(catalog, card, match), [Need(indices, (PLAIN,))]
     described = describe(features, model, network, source, [(i, PLAIN) for i in indices], device)
-    with cached_source(features, model, network, source, needs, device) as cached:
+    with cached_source(cacheable, model, network, source, needs, device) as cached:
         loader = make_loader(cached, ViewSampler(indices, 0, 0), batch, cfg.data.num_workers)
         return collect_answers(network, loader, device, described, f"Evaluating {name}")
 
@@ -224,7 +226,7 @@ def _show(
                 say(f"warning: {of_part}{line}")
         if line := prior_correction_line(policy, part.catalog.classes, metrics):
             say(f"{of_part}{line}")
-    for line in guarantee_lines(policy, source_of(card.recalibration)):
+    for line in guarantee_lines(policy, source_of(card.recalibration, card.release is not None)):
         say(line)
     if rejected := _rejected(parts):
         say(f"rejected: {len(rejected)} files, listed in run.json")

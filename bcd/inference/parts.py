@@ -148,7 +148,12 @@ def _subset(cfg: EvalConfig, card: Card, subset: str) -> Part:
 
 
 def _own_test(cfg: EvalConfig, card: Card) -> list[Part]:
-    """The run's test set, which `data.root` may locate if there are `sites`; empty if not there."""
+    """The run's test set, which `data.root` may locate if there are `sites`.
+
+    It is empty if its images are not there, and of a release, which has none.
+    """
+    if card.release is not None:
+        return []
     root = typed_path(cfg.data.root if cfg.sites and cfg.data.root else card.data_root)
     if not root.exists():
         say(f"warning: the run's images are not at {root}: its own test set is left out")
@@ -165,6 +170,11 @@ def choose_recorded(catalog: Catalog, card: Card, subset: str) -> list[int]:
     """
     if subset == "all":
         return list(range(len(catalog.images)))
+    if card.release is not None and not card.split[subset]:
+        raise BcdError(
+            f"a release has no {subset} set: its metrics, each image answered by a member that has "
+            "not seen it, are in its metrics.json; give data.root=<images of another site>"
+        )
     indices = recorded_indices(catalog, card.split[subset])
     missing = len(card.split[subset]) - len(indices)
     if not indices:

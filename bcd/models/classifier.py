@@ -56,12 +56,12 @@ class SmearClassifier(pl.LightningModule):
             Adam with torch's defaults.
         scheduler: `_target_` of a learning-rate scheduler and its arguments, without the
             optimizer; None or empty for a constant rate.
-        class_weights: Weight of each class in the loss, None for equal ones. A fitted head weighs
-            classes inversely to their numbers where they are given.
+        class_weights: Weight of each class in the loss, None for equal ones. If given, a fitted
+            head weighs classes inversely to their numbers.
         augment: The `augment` group, for how training samples are mixed; None for not at all.
-        head: The `head` group; None for a linear head.
+        head: The `head` group; None: linear.
         seed: Of the random draws of a fitted head.
-        members: Number of members of an ensemble, as a release has; one can be trained at a time.
+        members, test_time: As of `SmearNetwork`; a release puts ensembles together.
         pretrained: Whether to load `model.weights`. A checkpoint has all weights, so a module that
             is built from one does not load them.
     """
@@ -77,6 +77,7 @@ class SmearClassifier(pl.LightningModule):
         head: HeadConfig | Mapping[str, Any] | None = None,
         seed: int = 0,
         members: int = 1,
+        test_time: str | None = None,
         pretrained: bool = True,
     ) -> None:
         super().__init__()
@@ -97,13 +98,14 @@ class SmearClassifier(pl.LightningModule):
                 "head": asdict(head),
                 "seed": seed,
                 "members": members,
+                "test_time": test_time,
                 "pretrained": False,
             },
             logger=False,
         )
         self._model, self._seed = model, seed
         backbone = build_backbone(model if pretrained else replace(model, weights=None))
-        self.network = SmearNetwork(backbone, classes, model, head, members)
+        self.network = SmearNetwork(backbone, classes, model, head, members, test_time)
         weight = None if weights is None else torch.tensor(weights)
         self.objective = nn.CrossEntropyLoss(weight=weight, label_smoothing=model.label_smoothing)
         self._mix = Mixer(augment, classes)

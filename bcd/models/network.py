@@ -15,9 +15,10 @@ from bcd.models.backbones.blocks import pool
 from bcd.models.backbones.build import Backbone
 from bcd.models.data_parallel import GlobalDropout
 from bcd.models.frozen_prefix import FrozenPrefix
-from bcd.models.heads.averaged import AveragedHeads, average, disagreement
+from bcd.models.heads.averaged import AveragedHeads, average
 from bcd.models.heads.factory import make_head
 from bcd.models.ood_descriptor import OodDescriptor
+from bcd.models.test_time import tta_views
 
 
 def freeze_statistics(part: nn.Module) -> None:
@@ -54,11 +55,13 @@ class SmearNetwork(nn.Module):
         head: The `head` group; None for a linear head.
         members: Number of members of an ensemble, which share the prefix and have trained blocks
             and a head of their own. Their probabilities are averaged.
+        test_time: As the attribute.
 
     Attributes:
         prefix: The blocks that are never trained.
         trunk: The trained blocks; those of an ensemble return the features of all members.
         descriptor: What out-of-distribution detection sees; never trained.
+        test_time: Name of the test-time views that answers are averaged over; None for none.
     """
 
     def __init__(
@@ -68,8 +71,10 @@ class SmearNetwork(nn.Module):
         cfg: ModelConfig,
         head: HeadConfig | None = None,
         members: int = 1,
+        test_time: str | None = None,
     ) -> None:
         super().__init__()
+        self.test_time = test_time
         blocks = backbone.blocks
         trained = len(blocks) if cfg.unfreeze == "all" else int(cfg.unfreeze)
         if trained > len(blocks):
@@ -108,7 +113,7 @@ class SmearNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images uint8 (N, 3, H, W) to logits (N, classes)."""
-        return self.answer(self.prefix(x))
+        return self.outputs(x)[0] if self.test_time else self.answer(self.prefix(x))
 
     def _embed_rest(self, x: Tensor) -> Tensor:
         return pool(self.trunk(x)) if len(self.trunk) else x
@@ -116,15 +121,38 @@ class SmearNetwork(nn.Module):
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Maps inputs to logits (N, classes) and how much members differ (N,), 0 without members.
 
+        With `test_time` these are of the average over its views.
+
         Args:
             x: As `embed` takes them, or outputs of the prefix while it is skipped.
         """
-        return head_outputs(self.head, self.embed(x))
+        if not self.test_time:
+            return head_outputs(self.head, self.embed(x))
+        each = self.each(x)
+        if isinstance(self.head, AveragedHeads):
+            return self.head.combine(each)
+        return each[0], each.new_zeros(each.shape[1])
+
+    def each(self, x: Tensor) -> Tensor:
+        """Log-probabilities of each member, (members, N, classes), averaged over `test_time`.
+
+        Args:
+            x: Images uint8 (N, 3, H, W), or outputs of the prefix while it is skipped, for which
+                there are no test-time views.
+        """
+        assert not (self.test_time and self.prefix.skipped)
+        views = [x] if self.test_time is None else tta_views(x, self.test_time)
+        return average(torch.stack([self._each(view) for view in views]))
+
+    def _each(self, x: Tensor) -> Tensor:
+        features = self.embed(x)
+        if isinstance(self.head, AveragedHeads):
+            return self.head.each(features)
+        return torch.log_softmax(self.head(features), dim=1)[None]
 
 
 def head_outputs(head: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
     """Maps features to logits (N, classes) and how much members differ (N,), 0 without members."""
     if not isinstance(head, AveragedHeads):
         return head(features), features.new_zeros(len(features))
-    each = head.each(features)
-    return average(each), disagreement(each)
+    return head.combine(head.each(features))

@@ -1,8 +1,9 @@
-"""Figures of probabilities: reliability diagram and risk-coverage curve."""
+"""Reliability diagram, risk-coverage curve and learning curve."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,4 +55,24 @@ def draw_risk_coverage(
         axis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.3)
     axes.set_title(title, parse_math=False)
+    return figure
+
+
+def draw_learning_curve(points: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draws accuracy, with its interval, over the number of groups trained on.
+
+    Args:
+        points: With `groups`, `accuracy` and `accuracy_ci`, from few to many groups.
+    """
+    from bcd.reporting.figures import new_figure
+
+    figure = new_figure(5, 3.4, (0.95, 0.5, 0.25, 0.4))
+    axes = figure.add_subplot()
+    groups, accuracy = ([p[name] for p in points] for name in ("groups", "accuracy"))
+    low, high = zip(*(p["accuracy_ci"] for p in points), strict=True)
+    axes.vlines(groups, low, high, alpha=0.5)
+    axes.plot(groups, accuracy, marker="o", markersize=4)
+    axes.set_xscale("log")
+    axes.set(xlabel="groups trained on", ylabel="accuracy", title="out of fold")
+    axes.grid(alpha=0.3)
     return figure

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bcd.reporting.html import embed_png, heading, paragraph, table, write_page
 from bcd.storage import write_text
@@ -43,9 +44,23 @@ def write_html(file: Path, title: str, sections: Iterable[Section]) -> None:
     write_page(file, title, [part for one in sections for part in _html_parts(one, file.parent)])
 
 
-def write_markdown(file: Path, title: str, sections: Iterable[Section]) -> None:
-    """Writes Markdown, without figures."""
+def write_markdown(
+    file: Path, title: str, sections: Iterable[Section], metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Writes Markdown, without figures.
+
+    Args:
+        file: The file.
+        title: Of the document.
+        sections: Its sections.
+        metadata: Written as YAML before the title, as Hugging Face's model cards have it.
+    """
     lines = [f"# {title}"]
+    if metadata is not None:
+        import yaml
+
+        head = yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True).rstrip("\n")
+        lines = ["---", head, "---", "", *lines]
     for section in sections:
         lines += ["", *_markdown_lines(section)]
     write_text(file, "\n".join(lines) + "\n")

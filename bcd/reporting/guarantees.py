@@ -29,13 +29,19 @@ def val_reuse_note(epoch: bool) -> str:
     )
 
 
-def source_of(recalibration: Mapping[str, Any] | None) -> str:
+OUT_OF_FOLD_ANSWERS = "the out-of-fold answers"
+
+
+def source_of(recalibration: Mapping[str, Any] | None, released: bool = False) -> str:
     """The images that a decision policy was fitted on, to follow "of".
 
     Args:
         recalibration: As in the card of the checkpoint.
+        released: Whether the checkpoint is a release.
     """
-    return "val" if recalibration is None else f"the labels of {recalibration['site']}"
+    if recalibration is not None:
+        return f"the labels of {recalibration['site']}"
+    return OUT_OF_FOLD_ANSWERS if released else "val"
 
 
 def guarantee_lines(policy: DecisionPolicy, source: str = "val") -> list[str]:
@@ -86,8 +92,13 @@ def sets_guarantee(policy: DecisionPolicy, source: str = "val") -> str:
     )
 
 
-def referral_rules(policy: DecisionPolicy) -> str:
-    """States when an image is referred, with the limits fitted on val."""
+def referral_rules(policy: DecisionPolicy, source: str = "val") -> str:
+    """States when an image is referred.
+
+    Args:
+        policy: The decision policy.
+        source: The images that its limits were fitted on.
+    """
     rules = []
     if math.isfinite(policy.confidence_threshold):
         rules.append(f"its highest probability is below {policy.confidence_threshold:.3f}")
@@ -95,11 +106,14 @@ def referral_rules(policy: DecisionPolicy) -> str:
         rules.append("it is out of distribution")
     if policy.malignant_threshold is not None:
         rules.append("the threshold and the most probable class disagree")
+    if math.isfinite(policy.disagreement_limit):
+        rules.append("the members of the model disagree")
+    known = ", that of the distribution on train and val, without training" * (source == "val")
     if not rules:
         return "Only images without a usable prediction are referred."
     return (
         f"An image is referred if {', or if '.join(rules)}; it can have several reasons. Limits "
-        "were fitted on val, that of the distribution on train and val, without training."
+        f"were fitted on {source}{known}."
     )
 
 

@@ -34,8 +34,13 @@ LAYERS: dict[str, str] = {
         "reporting audit inference"
     ),
     "sweeps": "errors storage console run_folder config cli evaluation reporting training",
+    "release": (
+        "errors storage console run_folder cli config data models features evaluation reporting "
+        "audit inference training sweeps"
+    ),
     "commands": (
-        "errors storage console config cli data models features audit inference training sweeps"
+        "errors storage console config cli data models features audit inference training sweeps "
+        "release"
     ),
     "__main__": "config cli",
     "__init__": "config inference",

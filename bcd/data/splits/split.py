@@ -109,6 +109,8 @@ def make_split(catalog: Catalog, cfg: SplitConfig, profile: DataProfile | None =
         subsets = np.array(part_blocks(catalog, cfg, profile), dtype=object)
     elif cfg.kind != "csv":
         subsets = _by_chance(labels, together if cfg.kind == "grouped" else None, cfg)
+    if cfg.train_share < 1 and cfg.kind != "csv":
+        subsets = _thinned(subsets, labels, together, cfg)
     clusters = name_clusters(together, catalog, groups)
     split = Split(tuple(str(s) for s in subsets), groups, clusters, len(cut))
     _check_classes(catalog, split, cfg)
@@ -134,6 +136,18 @@ def _by_chance(labels: np.ndarray, together: np.ndarray | None, cfg: SplitConfig
     for name, indices in (("train", train), ("val", val), ("test", test)):
         subsets[indices] = name
     return subsets
+
+
+def _thinned(
+    subsets: np.ndarray, labels: np.ndarray, together: np.ndarray, cfg: SplitConfig
+) -> np.ndarray:
+    """Leaves a share of the training images out, in whole groups except of random splits."""
+    grouped = None if cfg.kind in ("stratified", "kfold") else together
+    train = np.flatnonzero(subsets == "train")
+    _, kept = _part(train, labels, grouped, cfg.train_share, cfg.seed)
+    thinned = subsets.copy()
+    thinned[np.setdiff1d(train, kept)] = "excluded"
+    return thinned
 
 
 def far_from_share(catalog: Catalog, split: Split, cfg: SplitConfig) -> list[str]:

@@ -31,15 +31,28 @@ class AveragedHeads(nn.Module):
         self.register_buffer("temperature", torch.ones(()))
 
     def each(self, features: Tensor) -> Tensor:
-        """Log-probabilities of each member, (members, N, classes), of features (N, in_features)."""
+        """Log-probabilities of each member, (members, N, classes), before the temperature.
+
+        Args:
+            features: (N, in_features).
+        """
         count = len(self.heads)
         parts = [features] * count if self.shared else features.chunk(count, dim=1)
         logits = [head(part).float() for head, part in zip(self.heads, parts, strict=True)]
-        return torch.log_softmax(torch.stack(logits) / self.temperature, dim=2)
+        return torch.log_softmax(torch.stack(logits), dim=2)
+
+    def combine(self, each: Tensor) -> tuple[Tensor, Tensor]:
+        """Logarithms (N, classes) of the average probabilities, and `disagreement` (N,).
+
+        Args:
+            each: From `each`.
+        """
+        calibrated = torch.log_softmax(each / self.temperature, dim=2)
+        return average(calibrated), disagreement(calibrated)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logarithms (N, classes) of the average probabilities."""
-        return average(self.each(features))
+        return self.combine(self.each(features))[0]
 
 
 def average(each: Tensor) -> Tensor:

@@ -1,0 +1,57 @@
+"""Test-time views: versions of an image whose answers are averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_ZOOM = 1.2  # factor of the larger and the smaller version
+
+
+def _d4(x: Tensor) -> list[Tensor]:
+    turned = [torch.rot90(x, turns, (2, 3)) for turns in range(4)]
+    return turned + [view.flip(3) for view in turned]
+
+
+def _flips(x: Tensor) -> list[Tensor]:
+    return [x, x.flip(3)]
+
+
+def _scales(x: Tensor) -> list[Tensor]:
+    side = x.shape[2]
+    small = round(side / _ZOOM / 2) * 2
+    edge = (side - small) // 2
+    larger = _resized(x[:, :, edge : side - edge, edge : side - edge], side)
+    border = [(side - small) // 2, side - small - (side - small) // 2] * 2
+    smaller = functional.pad(_resized(x, small), border, mode="reflect")
+    return [x, larger, smaller]
+
+
+def _resized(x: Tensor, side: int) -> Tensor:
+    size = (side, side)
+    found = functional.interpolate(x.float(), size, mode="bilinear", antialias=True)
+    return found.round().clamp(0, 255)
+
+
+_KINDS: dict[str, Callable[[Tensor], list[Tensor]]] = {
+    "d4": _d4,
+    "flips": _flips,
+    "scales": _scales,
+}
+
+
+def tta_views(x: Tensor, kind: str) -> list[Tensor]:
+    """The test-time views of images, the unchanged images first.
+
+    Args:
+        x: Images uint8 (N, 3, S, S).
+        kind: `d4` for the eight turns and reflections, `flips` for the image and its mirror image,
+            `scales` for the image, magnified and reduced.
+
+    Returns:
+        Each (N, 3, S, S), with values from 0 to 255.
+    """
+    return [view.contiguous(memory_format=torch.channels_last) for view in _KINDS[kind](x)]
