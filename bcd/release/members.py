@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
-from bcd.config.check import check_config
+from bcd.config.check import check_config, nearest
+from bcd.config.compose import CONF
 from bcd.config.head import FITTED_HEADS
 from bcd.config.release import RELEASE_KEYS, ReleaseConfig
 from bcd.config.training import TrainConfig
 from bcd.data.input_views import sides_of
 from bcd.data.load import load_catalog
-from bcd.errors import BcdError
+from bcd.errors import BcdError, ConfigError
 from bcd.inference.checkpoint import Card, load_checkpoint
 from bcd.models.checkpoint_content import network_state, read_content
 from bcd.models.network import SmearNetwork
@@ -98,8 +100,21 @@ def _all_grouped(base: TrainConfig) -> bool:
 
 
 def compose_member(words: Sequence[str], fold: int, *more: str) -> DictConfig:
-    """The configuration of a member, as composed by Hydra."""
-    return compose("train", overrides=[*words, f"split.fold={fold}", *more])
+    """The configuration of a member, as composed by Hydra.
+
+    Raises:
+        ConfigError: There is no experiment of the recipe's name.
+    """
+    try:
+        return compose("train", overrides=[*words, f"split.fold={fold}", *more])
+    except MissingConfigException as error:
+        recipe = words[0].partition("=")[2]
+        if error.missing_cfg_file != f"experiment/{recipe}":
+            raise
+        known = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+        raise ConfigError(
+            f"recipe={recipe}: no such file in conf/experiment{nearest(recipe, known)}"
+        ) from error
 
 
 def member_config(words: Sequence[str], fold: int, run_dir: Path) -> TrainConfig:
