@@ -48,7 +48,7 @@ def main() -> None:
         rest, left_out = _write_tables(asked.data, part, folder)
         base = [f"data.root={rest}", f"model.weights={asked.weights}", "callbacks.progress=null"]
         base += ["+trainer.enable_progress_bar=false"]
-        split = ["split=grouped", "split.groups=auto"]
+        split = ["split=grouped", "split.groups=given"]
         commands = {
             "single run": [f"experiment={asked.recipe}", *split, *base],
             "release": ["experiment=release", f"recipe={asked.recipe}", *base],
@@ -94,8 +94,8 @@ def _judge(run: Path, words: Sequence[str], images: Path) -> dict[str, Any]:
     if not (folder / "metrics.json").is_file():
         command = [sys.executable, "eval.py", f"ckpt={ckpt}", f"data.root={images}"]
         run_timed([*command, f"run_dir={folder}"], folder.with_suffix(".log"))
-    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return metrics["all"]
+    parts: dict[str, dict[str, Any]] = json.loads((folder / "metrics.json").read_text("utf-8"))
+    return parts["all"]
 
 
 def _errors(metrics: dict[str, Any]) -> int:
@@ -104,8 +104,9 @@ def _errors(metrics: dict[str, Any]) -> int:
 
 
 def _print(recipe: str, found: dict[str, list[dict[str, Any]]]) -> None:
-    print("\n| recipe | model | n | errors | accuracy | unsafe, of malignant | unsafe, of benign | "
-          "referred | ECE, mean of parts |\n|---|---|---:|---:|---:|---:|---:|---:|---:|")  # fmt: skip
+    header = "recipe | model | n | errors | accuracy | unsafe, of malignant | unsafe, of benign"
+    header += " | referred | ECE, mean of parts"
+    print(f"\n| {header} |\n|---|---|{'---:|' * 7}")
     for name, parts in found.items():
         shares: Shares = pool(parts)
         cells = [shares.accuracy, shares.unsafe_malignant, shares.unsafe_benign, shares.referred]
