@@ -17,6 +17,7 @@ RELEASE_KEYS = ("recipe", "members", "tta", "curve", "from")
 class ReleaseConfig:
     """How the members of a release are trained and put together."""
 
+    name: str
     recipe: str
     members: int | None
     tta: str | None

@@ -16,7 +16,7 @@ from bcd.evaluation.results import Result, evaluate
 from bcd.evaluation.thresholds import Scope
 from bcd.evaluation.unsafe import UNSAFE_SHARES
 from bcd.release.answers import Images, collect_own
-from bcd.release.members import CURVE_SHARES, Member, finished, load_member
+from bcd.release.members import CURVE_SHARES, Member, find_trial, load_member
 
 _DRAWS = 500
 
@@ -37,13 +37,19 @@ class Fit:
 
 
 def measure_curve(
-    images: Images, folder: Path, full: MemberAnswers, scope: Scope, refer: float
+    images: Images,
+    folder: Path,
+    words: Sequence[str],
+    full: MemberAnswers,
+    scope: Scope,
+    refer: float,
 ) -> dict[str, Any]:
     """Accuracy and unsafe answers of members trained on fewer slides, and a fit of the error.
 
     Args:
         images: All images.
         folder: Of the release.
+        words: From `member_words`.
         full: Answers of the members trained on all slides.
         scope: As for `fit_release`.
         refer: As for `fit_release`.
@@ -54,9 +60,8 @@ def measure_curve(
     folds = len(np.unique(images.folds))
     points, wrong = [], []
     for share in (*CURVE_SHARES, 1.0):
-        names = [f"{fold}-{share:g}" if share < 1 else str(fold) for fold in range(folds)]
-        trials = finished(folder, names)
-        members = [load_member(folder, name, trial) for name, trial in trials.items()]
+        trials = [find_trial(folder, words, fold, share) for fold in range(folds)]
+        members = [load_member(folder, trial) for trial in trials]
         logits = collect_own(images, [member.network for member in members])
         answers = MemberAnswers(logits[None], full.folds, full.descriptors, full.labels)
         result = _judged(images, answers, scope, refer)

@@ -23,7 +23,7 @@ from bcd.errors import BcdError, ConfigError
 from bcd.inference.checkpoint import Card, load_checkpoint
 from bcd.models.checkpoint_content import network_state, read_content
 from bcd.models.network import SmearNetwork
-from bcd.sweeps.trials import DONE, Trial, read_trials, run_trial
+from bcd.sweeps.trials import DONE, Trial, read_trials, run_trial, trial_key
 
 FOLDS = "folds"  # folder of the folds' runs
 CURVE_SHARES = (0.25, 0.5)  # shares of the slides for the learning curve, beside all
@@ -59,7 +59,12 @@ def read_release(cfg: DictConfig) -> ReleaseConfig:
         ConfigError: A value is not valid.
     """
     values = {name: cfg[name] for name in RELEASE_KEYS if name != "from"}
-    more = {"old": cfg["from"], "folds": cfg.split.folds, "refer": cfg.decision.refer}
+    more = {
+        "name": cfg.name,
+        "old": cfg["from"],
+        "folds": cfg.split.folds,
+        "refer": cfg.decision.refer,
+    }
     return check_config(OmegaConf.create(values | more), ReleaseConfig)
 
 
@@ -123,47 +128,72 @@ def member_config(words: Sequence[str], fold: int, run_dir: Path) -> TrainConfig
     return check_config(compose_member(words, fold, f"run_dir='{quoted}'"), TrainConfig)
 
 
+def run_name(fold: int, share: float = 1.0) -> str:
+    """Name of a fold's run; of the learning curve's, with the share of the training groups."""
+    return str(fold) if share == 1 else f"{fold}-{share:g}"
+
+
+def _composed(words: Sequence[str], fold: int, share: float) -> DictConfig:
+    more = () if share == 1 else (f"split.train_share={share}",)
+    return compose_member(words, fold, *more)
+
+
 def train_fold(folder: Path, words: Sequence[str], fold: int, share: float = 1.0) -> None:
-    """Trains the member of a fold, unless that is done already.
+    """Trains the member of a fold, unless that is done already; failures are recorded.
 
     Args:
         folder: Of the release.
         words: From `member_words`.
         fold: Which images it leaves out.
-        share: Of the training slides to use.
-    """
-    more = () if share == 1 else (f"split.train_share={share}",)
-    name = str(fold) if share == 1 else f"{fold}-{share:g}"
-    run_trial(compose_member(words, fold, *more), folder / FOLDS, name, [*words, *more])
-
-
-def finished(folder: Path, names: Sequence[str]) -> dict[str, Trial]:
-    """The trials of a release by name.
+        share: Of the training groups to use.
 
     Raises:
-        BcdError: One is missing, failed, or has no checkpoint.
+        BcdError: The folder has this fold with other settings.
     """
+    cfg, name = _composed(words, fold, share), run_name(fold, share)
     known = {trial.name: trial for trial in read_trials(folder / FOLDS)}
-    for name in names:
-        trial = known.get(name)
-        if trial is None or trial.status != DONE:
-            reason = "was not trained" if trial is None else trial.reason or trial.status
-            raise BcdError(
-                f"fold {name}: {reason}; the same command with the same folder continues"
-            )
-        if not trial.best:
-            raise BcdError(f"fold {name}: kept no checkpoint: set callbacks.best")
-    return {name: known[name] for name in names}
+    if name in known:
+        _check_same(known[name], cfg, folder)
+    run_trial(cfg, folder / FOLDS, name, words)
 
 
-def load_members(folder: Path, folds: int) -> list[Member]:
+def find_trial(folder: Path, words: Sequence[str], fold: int, share: float = 1.0) -> Trial:
+    """The finished trial of a fold; the arguments are those of `train_fold`.
+
+    Raises:
+        BcdError: It is missing, failed, has no checkpoint or other settings.
+    """
+    name = run_name(fold, share)
+    known = {trial.name: trial for trial in read_trials(folder / FOLDS)}
+    trial = known.get(name)
+    if trial is None or trial.status != DONE:
+        reason = "was not trained" if trial is None else trial.reason or trial.status
+        raise BcdError(f"fold {name}: {reason}; the same command with the same folder continues")
+    _check_same(trial, _composed(words, fold, share), folder)
+    if not trial.best:
+        raise BcdError(f"fold {name}: kept no checkpoint: set callbacks.best")
+    return trial
+
+
+def _check_same(trial: Trial, cfg: DictConfig, folder: Path) -> None:
+    if trial.key != trial_key(cfg):
+        raise BcdError(
+            f"fold {trial.name} in {folder} was trained with other settings: give another folder"
+        )
+
+
+def load_members(folder: Path, words: Sequence[str], folds: int) -> list[Member]:
     """Loads the members of all folds.
+
+    Args:
+        folder: Of the release.
+        words: From `member_words`.
+        folds: Number of folds.
 
     Raises:
         BcdError: A fold was not trained, or folds had different images or first weights.
     """
-    trials = finished(folder, [str(fold) for fold in range(folds)])
-    members = [load_member(folder, name, trial) for name, trial in trials.items()]
+    members = [load_member(folder, find_trial(folder, words, fold)) for fold in range(folds)]
     first = members[0]
     for member in members:
         if member.card.fingerprint != first.card.fingerprint:
@@ -180,9 +210,9 @@ def load_members(folder: Path, folds: int) -> list[Member]:
     return members
 
 
-def load_member(folder: Path, name: str, trial: Trial) -> Member:
+def load_member(folder: Path, trial: Trial) -> Member:
     """Loads the member that a trial of the release trained."""
-    file = folder / FOLDS / name / trial.best
+    file = folder / FOLDS / trial.name / trial.best
     network, card = load_checkpoint(file)
     content = read_content(file)
     state = network_state(content)

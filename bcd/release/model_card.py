@@ -28,7 +28,7 @@ def card_metadata(facts: ReleaseFacts) -> dict[str, Any]:
         "metrics": [*_TYPES],
         "model-index": [
             {
-                "name": facts.images.cfg.name,
+                "name": facts.settings.name,
                 "results": [
                     {
                         "task": {"type": "image-classification"},

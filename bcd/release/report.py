@@ -41,7 +41,7 @@ def write_release_report(folder: Path, facts: ReleaseFacts) -> None:
         _summary(facts), _data(facts), _members(facts), _results(facts), _decisions(facts),
         *options(facts), _failures(facts), _limits(facts),
     ]  # fmt: skip
-    name = facts.images.cfg.name
+    name = facts.settings.name
     write_html(folder / "report.html", f"Release: {name}", sections)
     metadata = card_metadata(facts)
     write_markdown(folder / "model_card.md", f"Model card: {name}", sections, metadata)

@@ -38,6 +38,7 @@ from bcd.release.gate import FOLDS_TABLE, check_old, compare_releases
 from bcd.release.members import (
     CURVE_SHARES,
     Member,
+    find_trial,
     key_of,
     load_members,
     member_config,
@@ -79,6 +80,7 @@ def release(cfg: DictConfig) -> int:
     try:
         for fold in range(settings.folds):
             _train(settings, words, folder, fold)
+            find_trial(folder, words, fold)  # a failed fold ends the release
         return assemble(settings, words, folder)
     except KeyboardInterrupt as error:
         raise BcdError(
@@ -143,7 +145,7 @@ def assemble(settings: ReleaseConfig, words: Sequence[str], folder: Path) -> int
         BcdError: A fold is missing, or images have changed.
     """
     started = time.time()
-    members = load_members(folder, settings.folds)
+    members = load_members(folder, words, settings.folds)
     images, checks = _load_images(words, folder, members)
     network = assemble_network(members)
     answers, gain = collect_members(images, network), None
@@ -169,7 +171,7 @@ def assemble(settings: ReleaseConfig, words: Sequence[str], folder: Path) -> int
         checks=checks,
         corruptions=corrupted_rows(images, members, crossed.parts),
         gain=gain,
-        curve=measure_curve(images, folder, answers, scope, settings.refer)
+        curve=measure_curve(images, folder, words, answers, scope, settings.refer)
         if settings.curve
         else None,
         gate=None if settings.old is None else compare_releases(settings.old, images, result),

@@ -97,6 +97,12 @@ def read_trials(sweep: Path) -> list[Trial]:
     return sorted(found, key=lambda t: (not t.name.isdigit(), t.name.zfill(9)))
 
 
+def trial_key(cfg: DictConfig) -> str:
+    """Hash of a trial's configuration, as composed by Hydra."""
+    # Not resolved: interpolated values follow from the rest, and the folder must not count.
+    return hashlib.sha256(OmegaConf.to_yaml(cfg).encode()).hexdigest()
+
+
 def run_trial(cfg: DictConfig, sweep: Path, name: str, overrides: Sequence[str]) -> float:
     """Trains one trial, unless it was already trained in the sweep's folder.
 
@@ -109,8 +115,7 @@ def run_trial(cfg: DictConfig, sweep: Path, name: str, overrides: Sequence[str])
     Returns:
         The score, or `WORST` if the trial failed: only interruptions are raised.
     """
-    # Not resolved: interpolated values follow from the rest, and the folder must not count.
-    key = hashlib.sha256(OmegaConf.to_yaml(cfg).encode()).hexdigest()
+    key = trial_key(cfg)
     known = read_trials(sweep)
     same = next((t for t in known if t.key == key), None)
     if same is not None and same.status == DONE:

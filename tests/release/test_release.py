@@ -138,6 +138,23 @@ def test_wrong_settings_are_one_line(words: list[str], wanted: str, base: Path) 
     assert status != 0 and wanted in line
 
 
+@pytest.mark.slow
+def test_folds_of_other_settings_are_not_put_together(frozen: Path, base: Path) -> None:
+    _, status, said = released(base, frozen.name, *FROZEN, "head.C=0.5")
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert status == 1
+    assert "fold 0 in" in line and "was trained with other settings" in line
+
+
+@pytest.mark.slow
+def test_a_fold_that_fails_ends_the_release_with_its_reason(base: Path) -> None:
+    words = (*FROZEN, "recipe=paper", "trainer.limit_train_batches=0")
+    folder, status, said = released(base, "fails", *words)
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert status == 1 and line.startswith("error: fold 0: ")
+    assert not (folder / "checkpoints").exists() and not (folder / "folds" / "1").exists()
+
+
 def test_a_single_run_has_no_budget_of_referral(base: Path) -> None:
     words = [word for word in FROZEN if word != "experiment=release"]
     _, status, said = released(base, "wrong", *words, "split=kfold", "decision.refer=0.05")
