@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bcd.audit.checks import FAIL, PASS
+from bcd.evaluation.decision import DISAGREES
 from bcd.evaluation.unsafe import UNSAFE_SHARES
 from bcd.release.facts import ReleaseFacts
 from bcd.reporting.document import Block, Figure, Section, Table
@@ -24,6 +25,19 @@ def options(facts: ReleaseFacts) -> list[Section]:
     if facts.gate is not None:
         found.append(Section("Comparison with the earlier release", [gate_line(facts)]))
     return found
+
+
+def budget_note(facts: ReleaseFacts) -> str:
+    """States where the threshold alone refers more than the budget; empty if it does not."""
+    metrics = facts.metrics
+    share = metrics["referral_reasons"].get(DISAGREES, 0) / metrics["n"]
+    if share <= facts.settings.refer:
+        return ""
+    return (
+        f"The threshold contradicts the most probable class for {share:.1%} of the images, more "
+        f"than decision.refer={facts.settings.refer:g}: they are referred, and hardly any others. "
+        "More slides, or a lower decision.sensitivity, bring the threshold closer to 0.5."
+    )
 
 
 def gain_text(facts: ReleaseFacts) -> str:

@@ -12,7 +12,7 @@ from bcd.audit.run import verdict_line
 from bcd.evaluation.unsafe import UNSAFE_SHARES
 from bcd.release.facts import ReleaseFacts, fold_rows
 from bcd.release.model_card import card_metadata
-from bcd.release.options import CURVE_FIGURE, options
+from bcd.release.options import CURVE_FIGURE, budget_note, options
 from bcd.reporting.curves import draw_learning_curve
 from bcd.reporting.document import Figure, Section, Table, write_html, write_markdown
 from bcd.reporting.figures import save_figure
@@ -200,9 +200,10 @@ def _decisions(facts: ReleaseFacts) -> Section:
     reasons = metrics["referral_reasons"].items()
     told = ", ".join(f"{count} {name}" for name, count in reasons) or "none"
     sets = metrics["prediction_sets"]
-    averaged = (
-        "The guarantees are those of a member. The average of the members is another model, to "
-        "which they carry over only as far as simulations show (docs/statistics.md)."
+    shipped = "average of the members" if facts.whole is None else "model trained on all images"
+    carried = (
+        f"The guarantees are those of the folds' members. The {shipped} is another model, to which "
+        "they carry over only approximately (docs/statistics.md)."
     )
     prior = prior_correction_line(policy, facts.images.catalog.classes, metrics)
     return Section(
@@ -213,11 +214,11 @@ def _decisions(facts: ReleaseFacts) -> Section:
             sets_guarantee(policy, OUT_OF_FOLD_ANSWERS),
             f"Out of fold, {sets['coverage']:.1%} of the sets contain the true class; they have "
             f"{sets['mean_size']:.2f} classes on average.",
-            averaged,
+            carried,
             f"{metrics['referred']:.1%} of {metrics['n']} images are referred ({told}); "
             f"{facts.settings.refer:.1%} were asked for, for all reasons together. "
             f"{referral_rules(policy, OUT_OF_FOLD_ANSWERS)}",
-            prior,
+            *filter(None, (budget_note(facts), prior)),
             Figure("risk_coverage", "error rate against the share decided"),
         ],
     )

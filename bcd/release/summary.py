@@ -8,7 +8,7 @@ from bcd.audit.checks import PASS, worst
 from bcd.audit.run import verdict_line
 from bcd.console import command, say, short, show_table
 from bcd.release.facts import ReleaseFacts
-from bcd.release.options import gain_text, gate_line
+from bcd.release.options import budget_note, gain_text, gate_line
 from bcd.reporting.guarantees import OUT_OF_FOLD_ANSWERS, sets_guarantee, threshold_guarantee
 from bcd.reporting.results import metric_rows
 
@@ -20,6 +20,7 @@ def print_release(folder: Path, facts: ReleaseFacts) -> None:
     for line in (
         threshold_guarantee(facts.policy, OUT_OF_FOLD_ANSWERS),
         sets_guarantee(facts.policy, OUT_OF_FOLD_ANSWERS),
+        f"warning: {note}" if (note := budget_note(facts)) else "",
         verdict_line(facts.checks),
         *([gain_text(facts)] if facts.gain else []),
         *([f"gate: {gate_line(facts)}"] if facts.gate else []),

@@ -23,6 +23,7 @@ from bcd.config.programs import (
     SiteProfileConfig,
 )
 from bcd.config.training import TrainConfig
+from bcd.release.members import member_config, member_words, read_release
 from tests.helpers.harness import CONF, ROOT
 
 SCHEMAS: dict[str, type] = {
@@ -59,10 +60,15 @@ def test_a_command_composes_and_passes_the_checks(line: str) -> None:
         text = f"{override.key_or_group}={next(iter(values))}" if values else override.input_line
         assert text is not None
         single.append(text)
-    if "-m" in words and not any(word.startswith("sweep=") for word in words):
+    released = "experiment=release" in words  # its jobs are the folds
+    if "-m" in words and not released and not any(word.startswith("sweep=") for word in words):
         assert single != overrides
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(name, overrides=["run_dir=x", *single])
+        if released:
+            members = member_words(single, read_release(cfg), None)
+            assert member_config(members, 0, Path("x")).split.folds == cfg.split.folds
+            return
     if "--help" not in words:
         if name not in ("train", "audit", "site") and "ckpt=x" not in single:
             assert any(word.startswith(("ckpt=", "ckpts=")) for word in words)
