@@ -126,6 +126,9 @@ def _to_schema(values: dict[str, Any], schema: type, prefix: str) -> object:
     """Makes an instance of a schema, checking each key and nested schemas."""
     hints = typing.get_type_hints(schema)
     late = {f.name for f in dataclasses.fields(schema) if f.metadata.get("check") == "late"}
+    needs = {
+        f.name: f.metadata["needs"] for f in dataclasses.fields(schema) if "needs" in f.metadata
+    }
     made = {}
     for name in sorted(values, key=lambda name: list(hints).index(name) if name in hints else -1):
         key, value = f"{prefix}{name}", values[name]
@@ -137,7 +140,7 @@ def _to_schema(values: dict[str, Any], schema: type, prefix: str) -> object:
         elif inner is not None and fits(None, hints[name]) and value is None:
             made[name] = None
         else:
-            made[name] = _typed(value, hints[name], key)
+            made[name] = _typed(value, hints[name], key, needs.get(name, ""))
             if name not in late:
                 check_targets(value, key)
     for name in hints:
@@ -153,11 +156,12 @@ def _inner_schema(hint: Any) -> type | None:
     return None
 
 
-def _typed(value: Any, hint: Any, key: str) -> Any:
+def _typed(value: Any, hint: Any, key: str, needs: str) -> Any:
     if value == "???":
         raise ConfigError(f"{key} is missing: give {key}=…")
     if not fits(value, hint):
-        raise ConfigError(f"{key}={value} {source_of(key)}: needs {describe(hint)}")
+        needs = needs or f"needs {describe(hint)}"
+        raise ConfigError(f"{key}={value} {source_of(key)}: {needs}")
     return float(value) if hint is float else value
 
 

@@ -5,7 +5,7 @@ Fields have no defaults: those are in `conf/` alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from bcd.config.schema import (
@@ -47,6 +47,7 @@ class CompareDataConfig:
     num_workers: int | None
 
 
+_MAP = "give '{name: class}', one class for all, or null"
 # The class of the model, benign, malignant or None (left out) by the site's name; or one for all.
 ClassNames = dict[str, str | None] | str
 
@@ -55,7 +56,7 @@ ClassNames = dict[str, str | None] | str
 class EvalDataConfig(CompareDataConfig):
     """The same for `bcd eval`, whose images may have other classes than the model."""
 
-    map: ClassNames | None
+    map: ClassNames | None = field(metadata={"needs": _MAP})
     group_pattern: str | None
 
     def __post_init__(self) -> None:
@@ -78,10 +79,7 @@ def _class_names(key: str, given: Any) -> ClassNames:
     if isinstance(given, str):
         return given
     if not isinstance(given, dict) or not all(isinstance(v, str | None) for v in given.values()):
-        raise ConfigError(
-            f"{key}={given}: give the class of each name, as in '{{healthy: benign, x: null}}', "
-            "or one for all"
-        )
+        raise ConfigError(f"{key}={given}: {_MAP}")
     return {str(name): value for name, value in given.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ class ClassMap:
         known = own.get(_plain(name)) or own.get(_plain(canonical_name(name) or ""))
         if known is None and self.strict:
             raise ConfigError(
-                f"{self.key}: {root} has no class '{name}'; there are {', '.join(names)}"
+                f"{self.key}: {root} has no class '{name}'; its classes are {', '.join(names)}"
                 f"{nearest(name, names)}"
             )
         return known
@@ -114,14 +115,18 @@ class ClassMap:
     ) -> str:
         several = len(unknown) > 1
         listed = " and ".join(f"'{name}'" for name in unknown)
-        value = classes[0] if benign is None else BENIGN
-        example = ", ".join(f"{name}: {value}" for name in unknown)
+        blanks = ", ".join(f"{_escaped(name)}: ?" for name in unknown)
         words = "" if benign is None else f"{BENIGN}, {MALIGNANT}, "
         return (
-            f"{root} has {'classes' if several else 'a class'} {listed}, the model knows "
-            f"{', '.join(classes)}: give {self.key}='{{{example}}}' with {words}one of these "
-            "classes, or null to leave images out"
+            f"{root} has the {'classes' if several else 'class'} {listed}, but the model knows "
+            f"only {', '.join(classes)}: give {self.key}='{{{blanks}}}', with {words}one of these "
+            "classes, or null to leave images out, for each ?"
         )
+
+
+def _escaped(name: str) -> str:
+    """A name with a backslash before each character that Hydra would read as its own."""
+    return re.sub(r"([\\()\[\]{}:=,])", r"\\\1", name)
 
 
 def _plain(name: str) -> str:

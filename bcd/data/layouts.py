@@ -93,7 +93,7 @@ def benign_index(classes: Sequence[str], benign: str | None) -> int | None:
     if benign == BENIGN and "data.benign" not in command_line():
         return None
     raise ConfigError(
-        f"data.benign={benign}: no such class; there are {', '.join(classes)}"
+        f"data.benign={benign}: no such class; the classes are {', '.join(classes)}"
         f"{nearest(benign, classes)} (data.benign=null if none is benign)"
     )
 
@@ -240,7 +240,8 @@ def _from_csv(file: Path) -> list[Entry]:
     missing = {"path", "class"} - set(columns)
     if missing:
         raise BcdError(
-            f"{file} lacks the column {' and '.join(sorted(missing))}: "
+            f"{file} lacks the column{'s' * (len(missing) > 1)} "
+            f"{' and '.join(sorted(missing))}: "
             "data.root needs a CSV with path, class and optionally group, split and site"
         )
     if not rows:
@@ -282,4 +283,6 @@ def _check_rows(file: Path, rows: Sequence[dict[str, str]], paths: Sequence[Path
             )
         same = first.setdefault(os.path.normpath(path), line)
         if same != line:
-            raise BcdError(f"{file} line {line} names the file of line {same}: {row['path']}")
+            raise BcdError(
+                f"{file} lines {same} and {line} name the same file: remove one: {row['path']}"
+            )

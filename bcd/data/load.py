@@ -142,7 +142,9 @@ def _check_classes(
     usable = Counter(e.class_name for e, f in zip(entries, facts, strict=True) if not f.error)
     for name in sorted({entry.class_name for entry in entries}):
         if name not in names:
-            raise BcdError(f"{root} has a class '{name}', the model knows {', '.join(names)}")
+            raise BcdError(
+                f"{root} has the class '{name}', but the model knows only {', '.join(names)}"
+            )
         if not usable[name]:
             reason = next(
                 f.error for e, f in zip(entries, facts, strict=True) if e.class_name == name

@@ -35,7 +35,7 @@ def make_match(own: Appearance, site: Appearance, scale: bool, colour: str) -> M
 
 
 def _scale(own: Appearance, site: Appearance) -> float:
-    known, measured = _needed("red cells", own.cells, site.cells, "site.scale=false")
+    known, measured = _needed("red cells", own.cells, site.cells, "set site.scale=false")
     factor = float(known.median / measured.median)
     if not 1 / MOST_SCALE <= factor <= MOST_SCALE:
         raise BcdError(
@@ -45,18 +45,17 @@ def _scale(own: Appearance, site: Appearance) -> float:
     return factor
 
 
-def _needed(what: str, own: Any, site: Any, otherwise: str) -> tuple[Any, Any]:
+def _needed(what: str, own: Any, site: Any, fix: str) -> tuple[Any, Any]:
     for value, whose in ((own, "the training images"), (site, "the site's images")):
         if value is None:
             raise BcdError(
-                f"site.profile: too few of {whose} had {what} that could be measured: set "
-                f"{otherwise}"
+                f"site.profile: too few of {whose} had {what} that could be measured: {fix}"
             )
     return own, site
 
 
 def _white_point(own: Appearance, site: Appearance) -> ColourMap:
-    known, measured = _needed("a background", own.white, site.white, "another site.colour")
+    known, measured = _needed("a background", own.white, site.white, "choose another site.colour")
     gains = np.asarray(known) / np.maximum(measured, 1)
     return _map("rgb", np.diag(gains), np.zeros(3))
 
@@ -67,7 +66,7 @@ def _reinhard(own: Appearance, site: Appearance) -> ColourMap:
 
 
 def _macenko(own: Appearance, site: Appearance) -> ColourMap:
-    stains, site_stains = _needed("stains", own.stains, site.stains, "another site.colour")
+    stains, site_stains = _needed("stains", own.stains, site.stains, "choose another site.colour")
     whites = [np.log(np.asarray(a.white) + 1) for a in (own, site)]
     amounts = np.append(np.asarray(own.amounts) / np.asarray(site.amounts), 1)
     # Density (a row) to amounts of the site's dyes, to those of training, and back to density.

@@ -118,7 +118,7 @@ def test_classes_of_a_trained_model_rule(root: Path) -> None:
     assert catalog.classes == names
     assert {p.path[0]: p.label for p in catalog.images} == {"b": 0, "a": 2}
     assert catalog.benign == 1
-    with pytest.raises(BcdError, match="has a class 'a', the model knows b, c"):
+    with pytest.raises(BcdError, match="has the class 'a', but the model knows only b, c"):
         load_catalog(with_defaults(DataConfig, root=str(root)), names[:2])
 
 

@@ -61,13 +61,20 @@ def test_a_class_called_malignant_is_that_class() -> None:
 @pytest.mark.parametrize(
     ("given", "names", "benign", "part"),
     [
-        ({"helthy": "benign"}, ("healthy",), 0, "no class 'helthy'.*did you mean 'healthy'"),
+        (
+            {"helthy": "benign"},
+            ("healthy",),
+            0,
+            "no class 'helthy'; its classes are healthy; did you",
+        ),
         ({"a": "bening"}, ("a",), 0, "'bening', which is none of .*did you mean 'benign'"),
         ({"a": "benign"}, ("a",), None, "no benign class"),
         ({"a": "malignant"}, ("a",), None, "no benign class"),
         ({"a": "benign", "A": None}, ("a",), 0, "'a' twice"),
-        ({"a": "benign"}, ("a", "b", "c"), 0, r"site has classes 'b' and 'c'.*b: benign, c: benig"),
-        ({}, ("b",), None, r"a class 'b'.*data\.map='\{b: Benign\}'"),
+        ({"a": "benign"}, ("a", "b", "c"), 0, r"has the classes 'b' and 'c'.*'\{b: \?, c: \?\}'"),
+        ({}, ("b",), None, r"the class 'b'.*data\.map='\{b: \?\}', with one of these"),
+        ({}, ("[x], a: b",), 0, r"'\{\\\[x\\\]\\, a\\: b: \?\}', with benign, malignant, one of"),
+        ({"b": "?"}, ("b",), 0, r"'b' is '\?', which is none of"),
         ({"a": None, "b": None}, ("a", "b"), 0, "leaves out every class"),
     ],
 )

@@ -185,7 +185,7 @@ def test_a_csv_with_unknown_classes_keeps_their_names(tmp_path: Path) -> None:
     ("lines", "message"),
     [
         (("path,label", "x/000.png,a"), "lacks the column class"),
-        (("file,label", "x/000.png,a"), "lacks the column class and path"),
+        (("file,label", "x/000.png,a"), "lacks the columns class and path"),
         (("path,class",), "has no rows"),
         (("path,class", "x/000.png,a", "x/001.png, "), "line 3 has no class"),
         (("path,class", "x/000.png"), "line 2 has no class"),
