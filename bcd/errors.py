@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import traceback
 
 
 class BcdError(Exception):
@@ -43,16 +44,27 @@ def foreseen(error: BaseException) -> BcdError | None:
     while seen is not None:
         if isinstance(seen, BcdError):
             return seen
-        if isinstance(seen, OSError) and seen.errno in _NO_ROOM | _REFUSED:
+        if isinstance(seen, OSError) and (
+            seen.errno in _NO_ROOM | _REFUSED or _no_folder_possible(seen)
+        ):
             return _disk_error(seen)
         seen = seen.__cause__
     return None
+
+
+def _no_folder_possible(error: OSError) -> bool:
+    """Whether a folder cannot be made, as in /proc, which says that there is no such file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    making = bool(frames) and frames[-1].name in ("mkdir", "makedirs")
+    return making and error.errno in (errno.ENOENT, errno.ENOTDIR)
 
 
 def _disk_error(error: OSError) -> BcdError:
     where = error.filename2 or error.filename or "a file of this run"
     if error.errno in _NO_ROOM:
         fix = "free some space, or choose another folder (hydra.run.dir=, BCD_CACHE)"
+    elif _no_folder_possible(error):
+        return BcdError(f"{where}: no folder can be made there: choose another one")
     else:
         fix = "change the permissions, or choose another folder"
     return BcdError(f"{where}: {error.strerror}: {fix}")
