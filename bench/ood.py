@@ -1,11 +1,12 @@
 """Compares out-of-distribution scores: shares of own and of foreign images that each refers.
 
-python -m bench.ood data/smears --weights weights/mobilenet_v2.pth [--site Barcelona=data/pbc ...]
+python -m bench.ood data/smears --weights weights/mobilenet_v2-imagenet-bnfolded.pth
+    [--site Barcelona=data/pbc ...]
 
 Own images are split by estimated slide groups, once for each of several split seeds. Every score is
 fitted to train and val and gets its limit as `fit_detector` sets it, for `decision.ood` of own
-images. No test image and no foreign image has a part in that. The detector needs no training, so it
-is the one of every recipe that starts from these weights. The photographs need scikit-image.
+images. Test and foreign images are not used for this. The detector needs no training, so it is the
+one of every recipe that starts from these weights. The photographs need scikit-image.
 """
 
 from __future__ import annotations

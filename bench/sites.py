@@ -37,7 +37,9 @@ _HEADER = ("images", "matched", "n", "differs", "accuracy", "malignant", "referr
 
 def main() -> None:
     """Prints one table."""
-    parser = argparse.ArgumentParser(description="Effect of matching a site's images.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.sites", description="Effect of matching a site's images."
+    )
     parser.add_argument("ckpt", help="checkpoint or run folder")
     parser.add_argument("cells", help="normal cells of another hospital")
     parser.add_argument("--every", type=int, default=12, help="use every n-th test image")

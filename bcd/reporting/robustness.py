@@ -86,8 +86,9 @@ def worst_unsafe_line(rows: Rows) -> str:
         return ""
     worst = max(known, key=lambda row: float(row[name]))
     return (
-        f"unsafe answers under corruption: at most {_unsafe_text(worst, name)} of malignant images "
-        f"({_corruption(worst)}), {_unsafe_text(rows[0], name)} as they are"
+        "unsafe answers, of malignant images: highest under corruption "
+        f"{_unsafe_text(worst, name)} ({_corruption(worst)}); uncorrupted "
+        f"{_unsafe_text(rows[0], name)}"
     )
 
 

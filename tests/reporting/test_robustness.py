@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bcd.evaluation.corruption_suites import corruption_suite
-from bcd.reporting.robustness import draw_robustness
+from bcd.reporting.robustness import draw_robustness, worst_unsafe_line
 
 STANDARD = corruption_suite("standard")
 
@@ -33,3 +33,15 @@ def test_the_figure_has_one_panel_per_kind_with_the_uncorrupted_accuracy_dashed(
     low, high = hue.get_ylim()
     assert low < 0.4
     assert high > 1
+
+
+def test_the_worst_corruption_is_named_beside_the_uncorrupted_images() -> None:
+    name = "unsafe_malignant"
+    rows = [
+        {"kind": kind, "strength": strength, name: p, f"{name}_low": 0.0, f"{name}_high": 0.1}
+        for kind, strength, p in (("none", "", 0.036), ("jpeg", "30", 0.024), ("hue", "-30", 0.0))
+    ]
+    assert worst_unsafe_line(rows) == (
+        "unsafe answers, of malignant images: highest under corruption 0.024 [0.000, 0.100] "
+        "(jpeg 30); uncorrupted 0.036 [0.000, 0.100]"
+    )
