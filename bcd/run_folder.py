@@ -27,6 +27,19 @@ def write_config(run_dir: Path, config: Any) -> None:
     write_text(run_dir / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 
 
+def check_no_run(run_dir: Path) -> None:
+    """Checks that results written to a folder replace none of a training run.
+
+    Raises:
+        BcdError: It is the folder of a training run.
+    """
+    if (run_dir / "checkpoints").is_dir():
+        raise BcdError(
+            f"run_dir={run_dir}: is the folder of a training run, whose results would be "
+            "overwritten: give another run_dir"
+        )
+
+
 def write_run_info(run_dir: Path, started: float, **facts: Any) -> None:
     """Writes `run.json`: command, git state, versions, times, and the given facts.
 

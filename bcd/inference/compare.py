@@ -22,7 +22,7 @@ from bcd.inference.checkpoint import Card, load_checkpoint
 from bcd.inference.evaluate import evaluate_images
 from bcd.inference.parts import count_trained, data_config, warn_of_relabelled
 from bcd.reporting.comparison import show_comparison, write_comparison
-from bcd.run_folder import find_checkpoint, write_run_info
+from bcd.run_folder import check_no_run, find_checkpoint, write_run_info
 
 
 def compare_checkpoints(cfg: CompareConfig) -> Comparison:
@@ -35,12 +35,16 @@ def compare_checkpoints(cfg: CompareConfig) -> Comparison:
         cfg: Checked configuration.
 
     Raises:
-        BcdError: A checkpoint is missing or has no decision policy, the classes differ, there are
-            no images to compare on, or answers are not finite.
+        BcdError: A checkpoint is missing or has no decision policy, both are the same file, the
+            classes differ, there are no images to compare on, or answers are not finite.
     """
     started = time.time()
+    run_dir = Path(cfg.run_dir).absolute()
+    check_no_run(run_dir)
     files = [find_checkpoint(ckpt) for ckpt in cfg.ckpts]
     (network_a, a), (network_b, b) = (load_checkpoint(file, cfg.uncalibrated) for file in files)
+    if files[0].samefile(files[1]):
+        raise BcdError(f"ckpts: both are {files[0]}: give two different checkpoints")
     _check_classes(a, b)
     first, second = (cfg.of(ckpt) for ckpt in cfg.ckpts)
     catalog = load_catalog(data_config(first, a), a.classes, a.sides)
@@ -58,7 +62,7 @@ def compare_checkpoints(cfg: CompareConfig) -> Comparison:
     found = compare_results(catalog, indices, results, order, groups)
     write_comparison(cfg, catalog, indices, found, files)
     write_run_info(
-        Path(cfg.run_dir).absolute(),
+        run_dir,
         started,
         checkpoints=[str(file) for file in files],
         data=catalog.identity(),

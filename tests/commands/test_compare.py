@@ -263,6 +263,11 @@ def test_other_classes_are_an_error_in_one_line(trained: Path, tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
+def test_a_checkpoint_is_not_compared_with_itself(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(BcdError, match=r"ckpts: both are .*best.ckpt: give two different"):
+        compared(trained / "a", trained / "a" / "checkpoints", tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("settings", "part"),
     [

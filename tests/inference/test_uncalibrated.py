@@ -25,6 +25,7 @@ from bcd.inference.checkpoint import load_checkpoint
 from bcd.inference.compare import compare_checkpoints
 from bcd.inference.evaluate import evaluate_checkpoint
 from bcd.inference.predict import predict
+from bcd.run_folder import find_checkpoint
 from bcd.training.run import train
 from tests.helpers.harness import SMALL, train_config
 from tests.helpers.noise import write_image
@@ -103,11 +104,12 @@ def predicts(ckpt: str, out: Path, uncalibrated: bool) -> object:
 
 
 def compares(ckpt: str, out: Path, uncalibrated: bool) -> object:
+    copy = str(shutil.copy(find_checkpoint(ckpt), out.parent / "copy.ckpt"))
     data = with_defaults(CompareDataConfig, num_workers=0)
     return compare_checkpoints(
         with_defaults(
             CompareConfig,
-            ckpts=[ckpt, ckpt],
+            ckpts=[ckpt, copy],
             uncalibrated=uncalibrated,
             device="cpu",
             run_dir=str(out),

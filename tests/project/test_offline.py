@@ -59,14 +59,16 @@ def test_programs_send_nothing_and_write_only_into_their_folders(tmp_path: Path)
     smears, runs = tmp_path / "smears", tmp_path / "runs"
     load_catalog(train_config(tmp_path, *SMALL, f"data.root={smears}").data)  # draws them
     given = [f"data.root={smears}", "model=cnn", "model.input_size=48"]
-    best = f"{runs}/train/checkpoints/best.ckpt"
+    best, other = f"{runs}/train/checkpoints/best.ckpt", f"{runs}/copy.ckpt"
+    (tmp_path / "copy.py").write_text("import shutil, sys; shutil.copy(*sys.argv[1:])")
     # The worker is a process of its own.
     calls = [
         ["train.py", *SMALL, *given, "data.num_workers=1", f"hydra.run.dir={runs}/train"],
         ["eval.py", f"ckpt={best}", f"hydra.run.dir={runs}/eval"],
         ["predict.py", f"ckpt={best}", f"input={smears}", f"hydra.run.dir={runs}/predict"],
         ["bcd/__main__.py", "audit", *given, f"hydra.run.dir={runs}/audit"],
-        ["bcd/__main__.py", "compare", f"ckpts=[{best},{best}]", f"hydra.run.dir={runs}/compare"],
+        [str(tmp_path / "copy.py"), best, other],
+        ["bcd/__main__.py", "compare", f"ckpts=[{best},{other}]", f"hydra.run.dir={runs}/compare"],
     ]
     log = tmp_path / "calls.txt"
     words = [sys.executable, "-c", _ONE_BY_ONE, json.dumps(calls)]
