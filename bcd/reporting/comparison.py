@@ -16,7 +16,7 @@ from bcd.data.catalog import Catalog
 from bcd.data.reading import fit, read_image
 from bcd.evaluation.comparison import Comparison, Disagreement
 from bcd.reporting.figures import TILE, draw_tiles, save_figure
-from bcd.reporting.results import UNSAFE_TITLES, absent_classes_note
+from bcd.reporting.results import UNSAFE_TITLES, absent_classes_note, rejected_line
 from bcd.run_folder import write_config
 from bcd.storage import write_csv, write_text, written_path
 
@@ -99,7 +99,7 @@ def show_comparison(
     say(f"disagreements: {len(found.disagreements)}, listed in disagreements.csv")
     say(f"verdict: {found.verdict}")
     if catalog.rejected:
-        say(f"rejected: {len(catalog.rejected)} files, listed in run.json")
+        say(rejected_line(len(catalog.rejected)))
     say(f"results: {cfg.run_dir}")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bcd.evaluation.metrics import HEADLINE_METRICS
 from bcd.evaluation.results import Result
 from bcd.reporting.document import Section, Table, replace_section
 from bcd.reporting.results import UNSAFE_TITLES, few_groups_warning, metric_text
@@ -21,19 +22,26 @@ _SHOWN = {
     **UNSAFE_TITLES,
     "referred": "referred",
     "malignancy.loss": "loss, benign against malignant",
-    "malignancy.brier": "Brier score, likewise",
-    "malignancy.ece_debiased": "calibration error, likewise, debiased",
+    "malignancy.brier": "Brier score, benign against malignant",
+    "malignancy.ece_debiased": "calibration error (debiased), benign against malignant",
     "malignancy.ece_if_calibrated.quantile_95": "of a calibrated model, 95 % quantile",
     "accuracy": "accuracy, by class",
     "balanced_accuracy": "balanced accuracy, by class",
 }
-_IN_REPORT = tuple(_SHOWN)[:7]
+_IN_REPORT = (*tuple(_SHOWN)[:6], "accuracy")
 
 
 def site_rows(results: Mapping[str, Result]) -> list[list[str]]:
     """Rows for a table: name of a metric, then its value with 95 % interval at each site."""
     every = [result.metrics for result in results.values()]
     return metrics_rows(every)
+
+
+def one_site_rows(results: Mapping[str, Result]) -> list[list[str]]:
+    """The rows of `site_rows`, and the other headline metrics by class where a site has them."""
+    more = [name for name in HEADLINE_METRICS if name not in _SHOWN]
+    rows = [[name, *(metric_text(r.metrics, name) for r in results.values())] for name in more]
+    return site_rows(results) + [row for row in rows if any(row[1:])]
 
 
 def metrics_rows(every: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -52,8 +60,11 @@ def metrics_rows(every: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def _groups(metrics: Mapping[str, Any]) -> str:
-    groups = metrics.get("n_groups")
-    return "" if "n_groups" not in metrics else "none known" if groups is None else str(groups)
+    if "n_groups" not in metrics:
+        return ""
+    groups = metrics["n_groups"]
+    known = groups is not None and metrics.get("n_ungrouped", -1) != metrics["n"]
+    return str(groups) if known else "none known"
 
 
 def _share(metrics: Mapping[str, Any], reason: str) -> str:
@@ -72,13 +83,15 @@ def external_section(records: Sequence[Mapping[str, Any]]) -> Section:
     Args:
         records: As in the card of the checkpoint.
     """
-    titles = [_SHOWN[name] for name in _IN_REPORT]
+    every = [record["metrics"] for record in records]
+    names = [name for name in _IN_REPORT if any(metric_text(m, name) for m in every)]
+    titles = [_SHOWN[name] for name in names]
     header = ["site", "date", "malignant", "benign", "groups", *titles, "images (sha256)"]
     rows = []
     for record in records:
         metrics = record["metrics"]
         counts = [str(metrics.get(f"n_{kind}", "")) for kind in ("malignant", "benign")]
-        figures = [metric_text(metrics, name) or "-" for name in _IN_REPORT]
+        figures = [metric_text(metrics, name) or "-" for name in names]
         lead = [record["site"], record["date"], *counts, _groups(metrics)]
         rows.append([*lead, *figures, record["fingerprint"][:16]])
     text = (

@@ -107,6 +107,11 @@ def absent_classes_note(metrics: Mapping[str, Any]) -> str:
     )
 
 
+def rejected_line(count: int) -> str:
+    """States how many files were rejected, at least one."""
+    return f"rejected: {count} {'file' if count == 1 else 'files'}, listed in run.json"
+
+
 def few_groups_warning(metrics: Mapping[str, Any]) -> str:
     """Warns of intervals over few groups; empty if there are enough, or none.
 
@@ -116,8 +121,10 @@ def few_groups_warning(metrics: Mapping[str, Any]) -> str:
     effective = metrics.get("effective_groups")
     if effective is None or effective >= FEW_GROUPS:
         return ""
+    named = metrics.get("n_ungrouped", -1) != metrics.get("n")
+    what = "groups" if named else "sets of overlapping images"
     return (
-        f"{metrics['n_groups']} groups correspond to {effective:.1f} groups of equal size. With so "
+        f"{metrics['n_groups']} {what} correspond to {effective:.1f} groups of equal size. With so "
         "few, intervals are too narrow if groups differ strongly: in simulations, 95 % intervals "
         "of the accuracy contained the true value in as few as "
         f"{100 * WORST_COVERAGE_FEW_GROUPS:.0f} % of cases."

@@ -15,6 +15,7 @@ from bcd.data.catalog import Catalog
 from bcd.data.splits.split import make_split, other_split
 from bcd.errors import BcdError
 from bcd.reporting.guarantees import val_reuse_note
+from bcd.reporting.results import rejected_line
 from bcd.training.provenance import how_chosen, how_split, val_chose_epoch
 from tests.data.splits.test_slide_groups import made_up_statistics, profiled
 from tests.helpers.harness import train_config
@@ -121,6 +122,11 @@ def test_a_split_is_described_by_the_keys_that_determine_it(
     assert ("split.seed" in other_split(cfg)) == seeded
     idle = [f"split.{key}" for key in cfg.unread() if key != "file"]
     assert not [key for key in idle if key in other_split(cfg).replace(",", "").split()]
+
+
+def test_rejected_files_are_counted_in_words() -> None:
+    assert rejected_line(1) == "rejected: 1 file, listed in run.json"
+    assert rejected_line(2) == "rejected: 2 files, listed in run.json"
 
 
 def test_changing_the_seed_is_not_suggested_for_a_csv_without_a_class() -> None:
