@@ -70,6 +70,7 @@ class DecisionPolicy:
         n_malignant_units: Independent malignant images of val, or groups with malignant images.
         n_units: Independent images of val, or groups.
         by_groups: Whether the units are groups.
+        by_overlaps: Whether these are images that overlap, because no group is known.
         population: What images the guarantees apply to, in words.
         confidence_threshold: Maximum probability below which an image is referred.
         disagreement_limit: Disagreement of an ensemble's members above which an image is referred.
@@ -91,6 +92,7 @@ class DecisionPolicy:
     n_malignant_units: int = 0
     n_units: int = 0
     by_groups: bool = False
+    by_overlaps: bool = False
     population: str = ""
     confidence_threshold: float = 0.0
     disagreement_limit: float = np.inf
@@ -215,13 +217,15 @@ class DecisionPolicy:
         """Restores the policy of a checkpoint; without one, a policy that refers every image.
 
         Raises:
-            LookupError: A field is missing; nothing is assumed in its place.
+            LookupError: A field is missing; nothing is assumed in its place. Only `by_overlaps`,
+                which earlier versions did not know, is then False.
             ValueError: The temperature, a threshold or the priors are not valid numbers.
         """
         if plain is None:
             return cls(calibrated=False)
         space = None if plain["subspace"] is None else Subspace.from_plain(plain["subspace"])
-        stored = {field.name: plain[field.name] for field in fields(cls)}
+        given = {"by_overlaps": False, **plain}
+        stored = {field.name: given[field.name] for field in fields(cls)}
         policy = cls(**{**stored, "subspace": space})
         numbers = (policy.temperature, policy.set_threshold, policy.malignant_threshold or 0.0)
         if not (np.isfinite(numbers).all() and policy.temperature > 0):

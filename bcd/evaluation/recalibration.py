@@ -32,22 +32,22 @@ FOLDS = 5  # of cross-fitting
 
 
 def check_labels(
-    malignant: NDArray[np.bool_], groups: list[str] | None, sensitivity: float, confidence: float
+    malignant: NDArray[np.bool_], scope: Scope, sensitivity: float, confidence: float
 ) -> None:
     """Checks that there are enough labels for a guarantee and for cross-fitting.
 
     Args:
         malignant: The truth, (n,).
-        groups: Group of each image; None if images are independent.
+        scope: Groups of the images.
         sensitivity: The least that must be guaranteed.
         confidence: Of the guarantee.
 
     Raises:
         BcdError: There are too few, or they are all benign or all malignant.
     """
-    numbers = group_ids(groups, len(malignant))
+    numbers = group_ids(scope.groups, len(malignant))
     have = [len(np.unique(numbers[malignant == kind])) for kind in (True, False)]
-    units = "images" if groups is None else "groups"
+    units = "images" if scope.groups is None or scope.by_overlaps else "groups"
     if 0 in have:
         missing = TWO[1 - have.index(0)]
         raise BcdError(
@@ -57,7 +57,8 @@ def check_labels(
     needed = max(units_needed(sensitivity, confidence) or 0, FOLDS)
     if have[0] < needed or have[1] < FOLDS:
         raise BcdError(
-            f"{have[0]} malignant and {have[1]} benign {units} are labelled. To guarantee a "
+            f"{have[0]} malignant and {have[1]} benign {units} are labelled"
+            f"{', those that overlap counted once' * scope.by_overlaps}. To guarantee a "
             f"sensitivity of {sensitivity:.4g} with confidence {confidence:.4g} and to check it by "
             f"cross-fitting takes {needed} malignant and {FOLDS} benign {units}: label more, or "
             "lower min_sensitivity"
@@ -92,6 +93,7 @@ def refit(policy: DecisionPolicy, local: Answers, benign: int, scope: Scope) -> 
         policy,
         temperature=temperature,
         by_groups=groups is not None,
+        by_overlaps=scope.by_overlaps,
         population=scope.population,
         n_units=len(set(group_ids(groups, len(labels)))),
         set_threshold=0.0,
@@ -122,7 +124,7 @@ def cross_fit(policy: DecisionPolicy, local: Answers, benign: int, scope: Scope)
     for fold in range(FOLDS):
         out, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
         groups = None if scope.groups is None else [scope.groups[i] for i in rest]
-        fitted = refit(policy, _some(local, rest), benign, Scope(groups, scope.population))
+        fitted = refit(policy, _some(local, rest), benign, scope._replace(groups=groups))
         found = fitted.answer(local.logits[out], local.descriptors[out])
         probabilities[out] = found.probabilities
         pairs = zip(found.malignant, found.reasons, strict=True)

@@ -86,10 +86,12 @@ class Scope(NamedTuple):
     Attributes:
         groups: Group of each image of val if a group counts as one; None if images count.
         population: In words, to follow "Applies to".
+        by_overlaps: Whether groups are images that overlap, because no group is known.
     """
 
     groups: list[str] | None
     population: str
+    by_overlaps: bool = False
 
 
 INDEPENDENT_IMAGES = Scope(

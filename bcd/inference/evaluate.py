@@ -17,8 +17,7 @@ from bcd.data.catalog import Catalog, Rejected
 from bcd.data.loading import ViewSampler, make_loader
 from bcd.data.matching import Match
 from bcd.data.quality.profile import profile_images
-from bcd.data.splits.grouping import hang_together
-from bcd.data.splits.split import name_clusters, recorded_indices
+from bcd.data.splits.split import recorded_indices
 from bcd.data.views import PLAIN, Augmenter, ImageViews
 from bcd.evaluation.answers import Answers
 from bcd.evaluation.collect import choose_device, collect_answers
@@ -28,26 +27,30 @@ from bcd.features.cached import Need, cached_source
 from bcd.features.describe import describe
 from bcd.inference.checkpoint import Card, load_checkpoint
 from bcd.inference.external import check_external, part_folders, record_external
+from bcd.inference.grouping import count_ungrouped, find_groups, ungrouped_note
 from bcd.inference.parts import (
     Part,
     check_classes_known,
+    check_profiled,
     find_parts,
-    ungrouped_note,
+    warn_of_idle,
     warn_of_relabelled,
     warn_of_trained,
 )
 from bcd.inference.site import find_match, tell_appearance
 from bcd.models.network import SmearNetwork
-from bcd.reporting.external import auroc_note, site_rows
+from bcd.reporting.external import auroc_note, one_site_rows, site_rows
 from bcd.reporting.guarantees import guarantee_lines, prior_correction_line, source_of
 from bcd.reporting.results import (
     absent_classes_note,
     few_groups_warning,
     metric_rows,
+    rejected_line,
     write_metrics,
     write_results,
 )
-from bcd.run_folder import find_checkpoint, write_config, write_run_info
+from bcd.run_folder import check_no_run, find_checkpoint, write_config, write_run_info
+from bcd.storage import typed_path
 
 
 def evaluate_images(
@@ -98,19 +101,6 @@ def answer_images(
         return collect_answers(network, loader, device, described, f"Evaluating {name}")
 
 
-def find_groups(catalog: Catalog, card: Card, indices: Sequence[int]) -> list[str]:
-    """Group of each image, as recorded by the run.
-
-    Other images have the catalog's group, joined where images of this catalog overlap.
-    """
-    names = [card.groups.get(image.sha256, image.group) for image in catalog.images]
-    recorded = card.sha256s()
-    if any(catalog.images[i].sha256 not in recorded for i in indices):
-        together, _ = hang_together(names, catalog.labels, profile_images(catalog))
-        names = list(name_clusters(together, catalog, names))
-    return [names[i] for i in indices]
-
-
 def _images(catalog: Catalog, card: Card, match: Match | None) -> ImageViews:
     augmenter, mask = Augmenter(with_defaults(AugmentConfig), 0), card.mask_scale_bar
     return ImageViews.of(catalog, card.input_size, augmenter, mask, card.view_names, match)
@@ -139,17 +129,16 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
             name is not known, or answers are not finite.
     """
     started = time.time()
+    run_dir = Path(cfg.run_dir).absolute()
+    check_no_run(run_dir)
+    warn_of_idle(cfg)
     checkpoint = find_checkpoint(cfg.ckpt)
     network, card = load_checkpoint(checkpoint, cfg.uncalibrated)
     parts = find_parts(cfg, card)
-    if cfg.corruptions is not None:
-        check_classes_known(parts, card)
-    if cfg.record:
-        check_external(parts, card)
+    _check(cfg, card, parts)
     match = find_match(cfg.site, card)
     looks = {part.key: tell_appearance(match, card, part) for part in parts}
     results = {part.key: _evaluate_part(cfg, network, card, part, match) for part in parts}
-    run_dir = Path(cfg.run_dir).absolute()
     write_config(run_dir, cfg)
     folders = part_folders(run_dir, parts)
     for part, folder in zip(parts, folders, strict=True):
@@ -161,9 +150,19 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     if cfg.record:
         record_external(checkpoint, card, parts, results)
     _write_run_info(run_dir, started, checkpoint, parts, looks)
-    _show(checkpoint, card, parts, results)
+    root = typed_path(cfg.data.root or card.data_root)
+    _show(checkpoint, root, card, parts, results)
     say(f"results: {run_dir}")
     return results
+
+
+def _check(cfg: EvalConfig, card: Card, parts: Sequence[Part]) -> None:
+    if cfg.site.profile is not None:
+        check_profiled(parts, card)
+    if cfg.corruptions is not None:
+        check_classes_known(parts, card)
+    if cfg.record:
+        check_external(parts, card)
 
 
 def _evaluate_part(
@@ -173,6 +172,8 @@ def _evaluate_part(
     warn_of_trained(part, card)
     warn_of_relabelled(catalog, card)
     result = evaluate_images(cfg, network, card, catalog, indices, part.key, match)
+    if part.site:
+        result.metrics["n_ungrouped"] = count_ungrouped(catalog, card, indices)
     if part.key == "test":
         trained, chosen = (recorded_indices(catalog, card.split[p]) for p in ("train", "val"))
         found = find_leaks(profile_images(catalog), trained, chosen, indices)
@@ -205,13 +206,14 @@ def _rejected(parts: Sequence[Part]) -> list[Rejected]:
 
 
 def _show(
-    checkpoint: Path, card: Card, parts: Sequence[Part], results: Mapping[str, Result]
+    checkpoint: Path, root: Path, card: Card, parts: Sequence[Part], results: Mapping[str, Result]
 ) -> None:
-    """Prints the table, and what qualifies its figures."""
+    """Prints the table, and what qualifies its figures; `root` is that of a single part."""
     policy = DecisionPolicy.from_plain(card.policy)
     if len(parts) == 1:
-        title = f"{checkpoint.name} on {parts[0].catalog.root}"
-        show_table(title, ["metric", *results], metric_rows(results))
+        shown = root if root.is_file() else parts[0].catalog.root
+        rows = one_site_rows(results) if parts[0].site else metric_rows(results)
+        show_table(f"{checkpoint.name} on {shown}", ["metric", *results], rows)
     else:
         show_table(checkpoint.name, ["metric", *results], site_rows(results))
     for part in parts:
@@ -219,17 +221,20 @@ def _show(
         metrics = results[part.key].metrics
         notes = (
             absent_classes_note(metrics), auroc_note(metrics), few_groups_warning(metrics),
-            ungrouped_note(part),
+            ungrouped_note(metrics.get("n_ungrouped", 0), metrics["n"]),
         )  # fmt: skip
         for line in notes:
             if line:
                 say(f"warning: {of_part}{line}")
         if line := prior_correction_line(policy, part.catalog.classes, metrics):
             say(f"{of_part}{line}")
-    for line in guarantee_lines(policy, source_of(card.recalibration, card.release is not None)):
+    # A recalibrated policy states the site that it applies to.
+    sites = [part.site for part in parts if part.site and card.recalibration is None]
+    source = source_of(card.recalibration, card.release is not None)
+    for line in guarantee_lines(policy, source, sites):
         say(line)
     if rejected := _rejected(parts):
-        say(f"rejected: {len(rejected)} files, listed in run.json")
+        say(rejected_line(len(rejected)))
 
 
 def _measure_robustness(

@@ -20,9 +20,9 @@ from bcd.storage import digest
 
 # Metrics that a record keeps, of those that a result has; each with its interval.
 _KEPT = (
-    "n", "n_malignant", "n_benign", "n_groups", "effective_groups", "malignancy", "at_threshold",
-    "unsafe_malignant", "unsafe_benign", "n_unsafe_malignant", "n_unsafe_benign", "referred",
-    "referral_reasons", "accuracy", "balanced_accuracy",
+    "n", "n_malignant", "n_benign", "n_groups", "n_ungrouped", "effective_groups", "malignancy",
+    "at_threshold", "unsafe_malignant", "unsafe_benign", "n_unsafe_malignant", "n_unsafe_benign",
+    "referred", "referral_reasons", "accuracy", "balanced_accuracy",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bcd.config.check import command_line
 from bcd.config.programs import SUBSETS, ClassNames, CompareConfig, EvalConfig, SiteConfig
 from bcd.config.schema import DataConfig
 from bcd.console import say
@@ -128,7 +129,8 @@ def _of_site(cfg: EvalConfig, card: Card, name: str, site: SiteConfig) -> list[P
     for inner, images in catalog.by_site().items():
         if not name and inner in SUBSETS:
             raise BcdError(
-                f"{root} has a site '{inner}': name it otherwise than a subset of the run"
+                f"{root} has a site '{inner}': give the site another name: test, val, train and "
+                "all are subsets of the run"
             )
         title = f"{name}/{inner}" if name and inner else inner or own_name
         parts.append(Part(title, images, list(range(len(images.images))), title, site.map or {}))
@@ -138,7 +140,7 @@ def _of_site(cfg: EvalConfig, card: Card, name: str, site: SiteConfig) -> list[P
 def _subset(cfg: EvalConfig, card: Card, subset: str) -> Part:
     if cfg.data.map is not None:
         raise ConfigError(
-            "data.map: maps the classes of another site: give data.root=<its images>, no subset"
+            "data.map: applies only to another site: give data.root=<its images> and no subset"
         )
     config = data_config(cfg, card)
     if cfg.data.group_pattern is not None:
@@ -187,6 +189,15 @@ def choose_recorded(catalog: Catalog, card: Card, subset: str) -> list[int]:
     return indices
 
 
+def warn_of_idle(cfg: EvalConfig) -> None:
+    """Warns of settings that were given but have no effect."""
+    if cfg.recalibrate is None:
+        if given := command_line().get("min_sensitivity"):
+            say(f"warning: {given} has no effect without recalibrate")
+    elif cfg.subset is not None:
+        say(f"warning: subset={cfg.subset} has no effect with recalibrate, which uses all images")
+
+
 def warn_of_relabelled(catalog: Catalog, card: Card) -> None:
     """Warns where all images of the run are there, but some have another class."""
     recorded = [image for part in card.split.values() for image in part]
@@ -226,16 +237,29 @@ def check_classes_known(parts: Sequence[Part], card: Card) -> None:
     """
     if any(len(part.catalog.classes) > len(card.classes) for part in parts):
         raise ConfigError(
-            "corruptions: are measured by class, but images are mapped to malignant: map them to "
+            "corruptions are measured by class, but some images are only mapped to malignant: map "
+            "them to "
             f"{', '.join(card.classes)}, or leave corruptions out"
         )
 
 
-def ungrouped_note(part: Part) -> str:
-    """States what intervals assume at a site without groups; empty if there are groups."""
-    if not part.site or any(part.catalog.images[i].group for i in part.indices):
-        return ""
-    return (
-        "no image has a group (slide or patient; a CSV's column group, or data.group_pattern): "
-        "intervals assume that images that do not overlap are independent, and may be too narrow"
-    )
+def check_profiled(parts: Sequence[Part], card: Card) -> None:
+    """Checks that a profile would change the images of one other site, and no others.
+
+    Raises:
+        ConfigError: There are several sites, or images of the run.
+    """
+    if len(parts) > 1 or not parts[0].site:
+        names = ", ".join(part.site or f"the run's own images ({part.key})" for part in parts)
+        raise ConfigError(
+            f"site.profile: belongs to the images of one site, but here are {names}: give "
+            "data.root=<images of that site alone>"
+        )
+    (part,) = parts
+    own = card.sha256s()
+    if count := sum(part.catalog.images[i].sha256 in own for i in part.indices):
+        raise ConfigError(
+            f"site.profile: belongs to the images of one site, but {count} of "
+            f"{len(part.indices)} images of {part.site} are the run's own (same sha256): remove "
+            "them"
+        )

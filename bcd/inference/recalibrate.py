@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bcd.config.programs import EvalConfig, SiteConfig
 from bcd.console import say, show_table
-from bcd.data.catalog import Catalog
+from bcd.data.catalog import Catalog, ImageRecord
 from bcd.errors import BcdError
 from bcd.evaluation.answers import Answers, check_finite
 from bcd.evaluation.bootstrap import fill_group_names
@@ -21,14 +21,15 @@ from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.recalibration import check_labels, cross_fit, decision_metrics, refit
 from bcd.evaluation.thresholds import Scope
 from bcd.inference.checkpoint import Card, load_checkpoint, save_content
-from bcd.inference.evaluate import answer_images, find_groups
+from bcd.inference.evaluate import answer_images
 from bcd.inference.external import site_record
-from bcd.inference.parts import count_trained, load_site
+from bcd.inference.grouping import count_ungrouped, find_groups, ungrouped_note
+from bcd.inference.parts import count_trained, load_site, warn_of_idle
 from bcd.models.checkpoint_content import read_content
 from bcd.models.network import SmearNetwork
 from bcd.reporting.external import metrics_rows
 from bcd.reporting.guarantees import guarantee_lines, source_of
-from bcd.run_folder import find_checkpoint, write_config, write_run_info
+from bcd.run_folder import check_no_run, find_checkpoint, write_config, write_run_info
 from bcd.storage import typed_path, write_text
 
 Metrics = dict[str, Any]
@@ -44,12 +45,14 @@ class Labelled:
         catalog: Holds the images.
         answers: Outputs for the images.
         groups: Group of each image; None if none is known and no images overlap.
+        ungrouped: Number of images without a group, also of those that overlap.
     """
 
     site: str
     catalog: Catalog
     answers: Answers
     groups: list[str] | None
+    ungrouped: int
 
     @property
     def malignant(self) -> NDArray[np.bool_]:
@@ -58,15 +61,19 @@ class Labelled:
 
     def scope(self) -> Scope:
         """The groups, and what guarantees that are based on them apply to."""
+        drawn = "assuming that those labelled were drawn at random"
         if self.groups is None:
-            return Scope(
-                None, f"images of {self.site}, assuming that those labelled were drawn at random "
-                "and are independent"
-            )  # fmt: skip
-        return Scope(
-            self.groups, f"an image of a new group of {self.site}, assuming that those labelled "
-            "were drawn at random; each group has the same weight"
-        )  # fmt: skip
+            return Scope(None, f"images of {self.site}, {drawn} and are independent")
+        if self.ungrouped == len(self.groups):
+            independent = "and that images that do not overlap are independent"
+            return Scope(self.groups, f"images of {self.site}, {drawn} {independent}", True)
+        population = f"an image of a new group of {self.site}, {drawn}"
+        if self.ungrouped:
+            population += (
+                f" and that {self.ungrouped} of {len(self.groups)} images, which have no group, "
+                "are independent of all that they do not overlap"
+            )
+        return Scope(self.groups, f"{population}; each group has the same weight")
 
 
 def recalibrate_checkpoint(cfg: EvalConfig) -> dict[str, Metrics]:
@@ -87,17 +94,19 @@ def recalibrate_checkpoint(cfg: EvalConfig) -> dict[str, Metrics]:
             or the checkpoint has no threshold or was recalibrated before.
     """
     started = time.time()
+    run_dir = Path(cfg.run_dir).absolute()
+    check_no_run(run_dir)
+    warn_of_idle(cfg)
     checkpoint = find_checkpoint(cfg.ckpt)
     network, card = load_checkpoint(checkpoint)
     policy = DecisionPolicy.from_plain(card.policy)
     _check_card(cfg, card, policy)
     labelled = _labelled(cfg, network, card)
-    check_labels(labelled.malignant, labelled.groups, cfg.min_sensitivity, policy.confidence)
+    check_labels(labelled.malignant, labelled.scope(), cfg.min_sensitivity, policy.confidence)
     new, found = _fit(policy, labelled)
     if cfg.data.root is not None:
         found |= _others(cfg, network, card, labelled, {"before": policy, "after": new})
     record = _record(labelled, policy, new, found)
-    run_dir = Path(cfg.run_dir).absolute()
     write_config(run_dir, cfg)
     write_text(run_dir / "metrics.json", json.dumps(found, indent=1) + "\n")
     content = read_content(checkpoint)
@@ -123,6 +132,7 @@ def _fit(policy: DecisionPolicy, labelled: Labelled) -> tuple[DecisionPolicy, di
     }
     found = {
         name: decision_metrics(each, labelled.malignant, benign, labelled.groups)
+        | {"n_ungrouped": labelled.ungrouped}
         for name, each in decisions.items()
     }
     return refit(policy, local, benign, scope), found
@@ -152,6 +162,7 @@ def _labelled(cfg: EvalConfig, network: SmearNetwork, card: Card) -> Labelled:
             f"recalibrate={file}: has images of {', '.join(sites)}; a checkpoint is recalibrated "
             "for one site"
         )
+    check_consistent(str(file), catalog)
     everything = list(range(len(catalog.images)))
     if count := count_trained(catalog, card, everything):
         raise BcdError(
@@ -163,7 +174,25 @@ def _labelled(cfg: EvalConfig, network: SmearNetwork, card: Card) -> Labelled:
     groups = fill_group_names(find_groups(catalog, card, everything))
     root = typed_path(cfg.data.root) if cfg.data.root is not None else file
     name = sites[0] or (root.resolve().name if root.is_dir() else root.stem)
-    return Labelled(name, catalog, answers, groups)
+    ungrouped = count_ungrouped(catalog, card, everything)
+    return Labelled(name, catalog, answers, groups, ungrouped)
+
+
+def check_consistent(file: str, catalog: Catalog) -> None:
+    """Checks that copies of an image have the same class.
+
+    Raises:
+        BcdError: Two have different ones.
+    """
+    first: dict[str, ImageRecord] = {}
+    for image in catalog.images:
+        same = first.setdefault(image.sha256, image)
+        if same.label != image.label:
+            labels = " and ".join(catalog.classes[one.label] for one in (same, image))
+            raise BcdError(
+                f"recalibrate={file}: {same.path} and {image.path} are the same image (sha256), "
+                f"labelled {labels}: correct or remove one"
+            )
 
 
 def _others(
@@ -199,14 +228,14 @@ def _others(
     groups = fill_group_names([names[i] for i in left])
     assert catalog.benign is not None
     truth = np.asarray(answers.labels != catalog.benign)
-    return {
-        f"others, {when}": decision_metrics(
-            policy.answer(answers.logits, answers.descriptors, answers.disagreement),
-            truth,
-            catalog.benign,
-            groups,
-        )
+    decided = {
+        when: policy.answer(answers.logits, answers.descriptors, answers.disagreement)
         for when, policy in policies.items()
+    }
+    more = {"n_ungrouped": count_ungrouped(catalog, card, left)}
+    return {
+        f"others, {when}": decision_metrics(each, truth, catalog.benign, groups) | more
+        for when, each in decided.items()
     }
 
 
@@ -218,6 +247,7 @@ def _record(
         "n": len(labelled.malignant),
         "n_malignant": int(labelled.malignant.sum()),
         "n_groups": None if labelled.groups is None else len(set(labelled.groups)),
+        "n_ungrouped": labelled.ungrouped,
         "images": [image.sha256 for image in labelled.catalog.images],
         "temperature": [policy.temperature, new.temperature],
         "malignant_threshold": [policy.malignant_threshold, new.malignant_threshold],
@@ -237,11 +267,15 @@ def _show(
     show_table(labelled.site, ["metric", *found], metrics_rows(list(found.values())))
     n, malignant, groups = record["n"], record["n_malignant"], record["n_groups"]
     over = "images" if groups is None else f"{groups} groups"
+    if new.by_overlaps:
+        over = f"{groups} images, those that overlap counted once"
     say(
         f"recalibrated: temperature {policy.temperature:.3f} -> {new.temperature:.3f}, threshold "
         f"{policy.malignant_threshold:.4g} -> {new.malignant_threshold:.4g}, with {n} labels "
         f"({malignant} malignant, {n - malignant} benign); after: each label answered without its "
         f"fold, cross-fitted over {over}"
     )
+    if note := ungrouped_note(labelled.ungrouped, n):
+        say(f"warning: {note}")
     for line in guarantee_lines(new, source_of(record)):
         say(line)

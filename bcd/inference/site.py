@@ -42,6 +42,8 @@ def find_match(cfg: SiteMatchConfig, card: Card) -> Match | None:
             f"site.profile={cfg.profile}: the checkpoint was recalibrated with images that were "
             "not matched: give the original checkpoint"
         )
+    if not cfg.scale and cfg.colour == "none":
+        say("warning: site.profile has no effect with site.scale=false and site.colour=none")
     return make_match(own, read_profile(cfg.profile).appearance, cfg.scale, cfg.colour)
 
 
@@ -56,10 +58,14 @@ def describe_match(match: Match | None) -> list[str]:
             f"{1 / match.scale**2:.0%} of its area is seen"
         )
     elif match.scale < 1:
-        words.append(f"reduced to {match.scale:.2f} of its size and surrounded by mirror images")
+        words += [f"reduced to {match.scale:.2f} of its size", "surrounded by mirror images"]
     if match.colour is not None:
         words.append("given the colours of the training images")
-    return [f"site.profile: every image is {' and '.join(words)}"] if words else []
+    if not words:
+        return []
+    *before, last = words
+    listed = f"{', '.join(before)}{',' * (len(before) > 1)} and {last}" if before else last
+    return [f"site.profile: every image is {listed}"]
 
 
 def _own(card: Card) -> Appearance | None:
@@ -96,11 +102,12 @@ def tell_appearance(match: Match | None, card: Card, part: Part) -> dict[str, An
     Raises:
         BcdError: An image has changed or is missing since the catalog was made.
     """
+    name = "these images" if part.key == "all" else f"the images of {part.key}"
     given = measure_appearance(part.catalog, part.indices, card.mask_scale_bar, match)
     for line in describe_match(match):
         say(line)
     return {
-        "differences": tell_differences(card, given, match, f"the images of {part.key}"),
+        "differences": tell_differences(card, given, match, name),
         "measured": None if given is None else given.to_plain(),
         "match": None if match is None else match.to_plain(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bcd.evaluation.decision import DecisionPolicy
@@ -44,15 +45,21 @@ def source_of(recalibration: Mapping[str, Any] | None, released: bool = False) -
     return OUT_OF_FOLD_ANSWERS if released else "val"
 
 
-def guarantee_lines(policy: DecisionPolicy, source: str = "val") -> list[str]:
+def guarantee_lines(
+    policy: DecisionPolicy, source: str = "val", sites: Sequence[str] = ()
+) -> list[str]:
     """The guarantees of the threshold and the prediction sets, one line each, or a warning.
 
     Args:
         policy: The decision policy.
         source: The images it was fitted on, from `source_of`.
+        sites: Names of other sites, for which nothing is guaranteed.
     """
     if not policy.calibrated:
         return ["warning: uncalibrated: no decision policy was fitted, so every image is referred"]
+    if sites:
+        only = "only images of the training images' source; not established for"
+        policy = replace(policy, population=f"{policy.population}; {only} {', '.join(sites)}")
     lines = (threshold_guarantee(policy, source), sets_guarantee(policy, source))
     return [line for line in lines if line]
 
@@ -66,12 +73,12 @@ def threshold_guarantee(policy: DecisionPolicy, source: str = "val") -> str:
             "Threshold: val has no malignant image, so every image is called malignant, without a "
             "guarantee."
         )
-    units = _counted(policy.n_malignant_units, "malignant", policy.by_groups)
+    units = _counted(policy.n_malignant_units, "malignant", policy)
     line = (
         f"Threshold: an image is called malignant from a probability of "
         f"{policy.malignant_threshold:.4g}; sensitivity at least "
         f"{_at_least(policy.guaranteed_sensitivity)} with confidence "
-        f"{_at_least(policy.confidence)} (from {units} of {source}"
+        f"{_at_least(policy.confidence)} (from {units}{',' * policy.by_overlaps} of {source}"
     )
     if policy.guaranteed_sensitivity < policy.target_sensitivity:
         needed = units_needed(policy.target_sensitivity, policy.confidence)
@@ -82,7 +89,12 @@ def threshold_guarantee(policy: DecisionPolicy, source: str = "val") -> str:
 
 def sets_guarantee(policy: DecisionPolicy, source: str = "val") -> str:
     """The guarantee of the prediction sets."""
-    units = _counted(policy.n_units, "", policy.by_groups)
+    if policy.set_threshold <= 0 and policy.guaranteed_coverage >= 1:
+        return (
+            "Prediction sets contain every class, because some labels are only known to be "
+            "malignant."
+        )
+    units = _counted(policy.n_units, "", policy)
     missed = policy.guaranteed_coverage < policy.target_coverage - 1e-9
     target = f"; the target is {policy.target_coverage:.1%}" if missed else ""
     return (
@@ -159,6 +171,8 @@ def _at_least(share: float) -> str:
     return f"{math.floor(share * 1000 + 1e-6) / 10:.1f}%"
 
 
-def _counted(n: int, kind: str, by_groups: bool) -> str:
-    name = f"{kind} {'group' if by_groups else 'image'}".strip()
-    return f"{n} {name}" + ("" if n == 1 else "s")
+def _counted(n: int, kind: str, policy: DecisionPolicy) -> str:
+    grouped = policy.by_groups and not policy.by_overlaps
+    name = f"{kind} {'group' if grouped else 'image'}".strip()
+    how = ", those that overlap counted once" * policy.by_overlaps
+    return f"{n} {name}" + ("" if n == 1 else "s") + how

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 import bcd
 from bcd.config.compose import with_defaults
 from bcd.config.programs import EvalConfig, PredictConfig, SiteMatchConfig, SiteProfileConfig
+from bcd.data.matching import Match
 from bcd.data.site_profile import profile_site, read_profile
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
 from bcd.errors import BcdError, ConfigError
@@ -23,9 +25,10 @@ from bcd.evaluation.predictions import Prediction
 from bcd.features.bank import all_banks
 from bcd.inference.checkpoint import load_checkpoint
 from bcd.inference.evaluate import evaluate_checkpoint
+from bcd.inference.site import find_match
 from bcd.models.checkpoint_content import read_content
 from bcd.training.run import train
-from tests.helpers.harness import SMALL, error_lines, eval_config, predicted, train_config, verb
+from tests.helpers.harness import SMALL, error_lines, predicted, train_config, verb
 
 SIDE = 112
 SETTINGS = ("data.generate.size=112", "model.input_size=112", "features=bank")
@@ -172,6 +175,7 @@ def test_eval_says_how_a_site_differs_and_matching_removes_it(
     said = capsys.readouterr().err
     assert factors(said) == [pytest.approx(2, abs=0.25)]
     assert "yellower by" in said
+    assert "warning: these images differ from the training images" in said
     assert len({bank.folder for bank in all_banks()} - banks) == 0  # more rows in the same banks
     match = {"profile": str(profile), "colour": "white_point"}
     matched = evaluated(trained, tmp_path / "b", site, **match)
@@ -250,20 +254,30 @@ def test_the_command_line_writes_a_profile(site: Path, tmp_path: Path) -> None:
     assert error_lines(wrong) == ["error: site.colour=reinhard: needs site.profile=<from bcd site>"]
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ((), "site.profile: belongs to the images of one site: give data.root="),
-        (("sites={a: x}", "data.root=x"), "site.profile: belongs to the images of one site"),
-        (("record=true", "data.root=x"), "site.profile: cannot be combined with record or"),
-        (("recalibrate=x.csv", "data.root=x"), "site.profile: cannot be combined with record or"),
-    ],
-)
-def test_a_profile_is_for_the_images_of_one_site(
-    settings: tuple[str, ...], said: str, tmp_path: Path
+def test_a_profile_changes_no_image_of_the_run_and_of_one_site_only(
+    trained: Path, site: Path, profile: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=said):
-        eval_config(tmp_path, "ckpt=x", "site.profile=site.json", *settings)
+    match = {"profile": str(profile)}
+    with pytest.raises(ConfigError, match=r"but here are the run's own images \(test\): give"):
+        evaluated(trained, tmp_path, trained / "images", **match)
+    file = tmp_path / "sites.csv"
+    rows = [(path, path.parent.name, "ab"[i % 2]) for i, path in enumerate(site.rglob("*.png"))]
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([("path", "class", "site"), *rows])
+    with pytest.raises(ConfigError, match=r"but here are the run's own images \(test\), a, b"):
+        evaluated(trained, tmp_path, file, **match)
+    mixed = shutil.copytree(trained / "images", tmp_path / "mixed")
+    with pytest.raises(ConfigError, match=r"but 48 of 48 images of mixed are the run's own"):
+        evaluated(trained, tmp_path, mixed, **match)
+
+
+def test_a_match_without_effect_is_named(
+    trained: Path, profile: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, card = load_checkpoint(trained / "run" / "checkpoints" / "best.ckpt")
+    idle = with_defaults(SiteMatchConfig, profile=str(profile), scale=False)
+    assert find_match(idle, card) == Match(1.0, None)
+    assert "site.profile has no effect with site.scale=false" in capsys.readouterr().err
 
 
 def test_a_recalibrated_checkpoint_takes_no_profile(

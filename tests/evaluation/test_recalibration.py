@@ -138,19 +138,19 @@ def labelled(malignant: int, benign: int) -> NDArray[np.bool_]:
 
 
 def test_too_few_labels_are_refused() -> None:
-    check_labels(labelled(11, 5), None, 0.8, 0.9)
+    check_labels(labelled(11, 5), Scope(None, ""), 0.8, 0.9)
     for malignant, benign in ((10, 5), (11, 4)):
         with pytest.raises(BcdError, match=r"takes 11 malignant and 5 benign images: label more"):
-            check_labels(labelled(malignant, benign), None, 0.8, 0.9)
+            check_labels(labelled(malignant, benign), Scope(None, ""), 0.8, 0.9)
     groups = [f"g{i // 2}" for i in range(16)]
     with pytest.raises(BcdError, match="6 malignant and 3 benign groups are labelled"):
-        check_labels(labelled(11, 5), groups, 0.8, 0.9)
+        check_labels(labelled(11, 5), Scope(groups, ""), 0.8, 0.9)
 
 
 @pytest.mark.parametrize(("malignant", "missing"), [(0, "malignant"), (20, "benign")])
 def test_labels_of_one_kind_are_refused(malignant: int, missing: str) -> None:
     with pytest.raises(BcdError, match=f"no {missing} images among the 20 labels"):
-        check_labels(labelled(malignant, 20 - malignant), None, 0.8, 0.9)
+        check_labels(labelled(malignant, 20 - malignant), Scope(None, ""), 0.8, 0.9)
 
 
 def test_metrics_of_decisions_equal_a_computation_by_hand() -> None:

@@ -122,6 +122,23 @@ def test_one_site_with_a_map_equals_a_computation_by_hand(folder: Path, tmp_path
     assert "p_malignant" not in rows[0]
 
 
+def test_the_table_of_one_site_has_all_that_is_promised(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    rows = [row for row in _rows(folder / "sites.csv") if row[3] == "north"]
+    file = _write(folder / "north only.csv", rows)
+    metrics = evaluated(folder, tmp_path, f"data.root={file}", MAP)["all"]
+    told = capsys.readouterr().err
+    assert f"best.ckpt on {file}\n" in told
+    shown = ["Brier score, ", "calibration error (debiased), ", "of a calibrated model, "]
+    assert all(title in told for title in (*shown, *metrics["referral_reasons"]))
+    assert "not established for north." in told
+
+
 def test_two_sites_come_after_the_own_test_set(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,7 +161,9 @@ def test_two_sites_come_after_the_own_test_set(
     predicted = [records[i]["prediction"] == ("Pro-B" if malignant[i] else "Benign") for i in kept]
     assert found["south"]["accuracy"] == pytest.approx(np.mean(predicted))
     assert (tmp_path / "south" / "predictions.csv").is_file()
-    assert "north: no image has a group" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "north: no image has a group" in told
+    assert "of the training images' source; not established for north, south." in told
 
 
 def test_a_csv_divides_sites_and_intervals_are_over_its_groups(
@@ -246,11 +265,12 @@ def test_a_site_has_no_name_of_a_subset(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "part"),
     [
-        (["data.map={a: benign}"], "data.map: maps the classes of another site"),
+        (["data.map={a: benign}"], "data.map: applies only to another site"),
         (["sites={all: {root: x}}"], "sites.all: give the site another name"),
         (["sites={a: {rot: x}}"], "sites.a.rot: unknown key; did you mean 'root'"),
         (["sites={a: {map: benign}}"], "sites.a.root is missing"),
-        (["sites={a: {root: x, map: [b]}}"], "sites.a.map="),
+        (["sites={a: {root: x, map: [b]}}"], r"sites.a.map=\['b'\]: give '{name: class}', one"),
+        (["data.map=[b]"], r"data.map=\['b'\] \(configuration\): give '{name: class}', one class"),
         (["sites={a: {root: x}}", "data.map=benign"], "data.map: with sites"),
         (["sites={a: {root: x}}", "subset=test"], "subset=test: with sites"),
         (["sites={a: {root: x}}", "recalibrate=x"], "sites: cannot be combined"),

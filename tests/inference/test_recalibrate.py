@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -136,6 +137,34 @@ def test_the_labels_are_not_new_to_the_new_checkpoint(
     again = eval_config(tmp_path / "c", *given, f"recalibrate={folder / 'labels.csv'}")
     with pytest.raises(BcdError, match="was recalibrated for labels"):
         recalibrate_checkpoint(again)
+
+
+def test_without_groups_no_guarantee_is_of_new_groups(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [(path, kind, "") for path, kind, _ in rows_of(folder)]
+    first = cv2.imread(str(folder / rows[0][0]))
+    assert first is not None
+    # Overlaps the first image, but is another file.
+    cv2.imwrite(str(folder / "first.png"), np.asarray(first, np.uint8) ^ 1)
+    labels = write(folder / "ungrouped.csv", [*rows, ("first.png", rows[0][1], "")])
+    pattern = "data.group_pattern=no group"
+    recalibrated(folder, tmp_path, f"recalibrate={labels}", pattern)
+    told = capsys.readouterr().err
+    assert "warning: no image has a group" in told
+    assert "images, those that overlap counted once, of the labels of ungrouped" in told
+    assert "that images that do not overlap are independent" in told
+    assert "Prediction sets contain every class, because some labels are only known" in told
+    assert "new group" not in told and "malignant groups" not in told
+    _, card = load_checkpoint(tmp_path / "recalibrated.ckpt")
+    assert card.recalibration is not None
+    assert card.recalibration["n_ungrouped"] == len(rows) + 1
+    some = [row if i % 4 else ("", "", "") for i, row in enumerate(rows_of(folder))]
+    mixed = [new if new[0] else old for new, old in zip(some, rows, strict=True)]
+    recalibrated(folder, tmp_path, f"recalibrate={write(folder / 'mixed.csv', mixed)}", pattern)
+    told = capsys.readouterr().err
+    assert f"{len(rows) // 4} of {len(rows)} images have no group" in told
+    assert f"{len(rows) // 4} of {len(rows)} images, which have no group, are independent" in told
 
 
 def test_results_of_the_previous_threshold_are_dropped(folder: Path, tmp_path: Path) -> None:
