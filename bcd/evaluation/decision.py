@@ -217,15 +217,13 @@ class DecisionPolicy:
         """Restores the policy of a checkpoint; without one, a policy that refers every image.
 
         Raises:
-            LookupError: A field is missing; nothing is assumed in its place. Only `by_overlaps`,
-                which earlier versions did not know, is then False.
+            LookupError: A field is missing; nothing is assumed in its place.
             ValueError: The temperature, a threshold or the priors are not valid numbers.
         """
         if plain is None:
             return cls(calibrated=False)
         space = None if plain["subspace"] is None else Subspace.from_plain(plain["subspace"])
-        given = {"by_overlaps": False, **plain}
-        stored = {field.name: given[field.name] for field in fields(cls)}
+        stored = {field.name: plain[field.name] for field in fields(cls)}
         policy = cls(**{**stored, "subspace": space})
         numbers = (policy.temperature, policy.set_threshold, policy.malignant_threshold or 0.0)
         if not (np.isfinite(numbers).all() and policy.temperature > 0):
