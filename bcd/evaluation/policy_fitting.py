@@ -69,6 +69,7 @@ def fit_policy(
         confidence=cfg.confidence,
         n_units=sets.n_units,
         by_groups=groups is not None,
+        by_overlaps=scope.by_overlaps,
         population=scope.population,
         confidence_threshold=_referral_limit(probabilities.max(axis=1), cfg.low_confidence, groups),
         subspace=detector,

@@ -182,7 +182,7 @@ def lower_limit(scores: Floats, share: float, groups: Groups | None = None) -> L
     return Limit(float(scores[order[max(fit - 1, 0)]]), max(share, beyond), len(sizes))
 
 
-def find_scope(kind: str, val: Sequence[str], train: Sequence[str]) -> Scope:
+def find_scope(kind: str, val: Sequence[str], train: Sequence[str], known: bool = True) -> Scope:
     """Determines what guarantees based on val apply to, and whether its groups count as one each.
 
     If chance alone decided which image is in val, images are exchangeable and count individually,
@@ -193,12 +193,20 @@ def find_scope(kind: str, val: Sequence[str], train: Sequence[str]) -> Scope:
         kind: As `split.kind`.
         val: Group of each image of val, empty if unknown.
         train: Group of each training image, empty if unknown.
+        known: Whether these groups are known; False if they only join images that overlap.
     """
     if kind in ("stratified", "kfold"):
         return Scope(None, "other images of the slides that val comes from, not to new slides")
     groups = fill_group_names(val)
     if groups is None:
         return INDEPENDENT_IMAGES
+    if not known:
+        return Scope(
+            groups,
+            "images from the same source as val, assuming that those of val that do not overlap "
+            "are independent",
+            by_overlaps=True,
+        )
     if kind == "blocked":
         return Scope(
             groups,

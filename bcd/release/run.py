@@ -56,6 +56,10 @@ from bcd.storage import write_csv, write_text
 
 OUT_OF_FOLD = "out_of_fold"
 GROUPED = "an image of a new group (slide, patient or block); each group has the same weight"
+ADJACENT = (
+    "an image of a group like these, assuming that these groups, which are adjacent in file order, "
+    "were drawn at random; each group has the same weight"
+)
 RANDOM = "other images of the slides that these images come from, not to new slides"
 
 
@@ -200,7 +204,9 @@ def _scope(images: Images) -> Scope:
     if images.cfg.split.kind == "kfold":
         return Scope(None, RANDOM)
     groups = fill_group_names(images.clusters)
-    return INDEPENDENT_IMAGES if groups is None else Scope(groups, GROUPED)
+    if groups is None:
+        return INDEPENDENT_IMAGES
+    return Scope(groups, ADJACENT if images.cfg.split.kind == "blocked" else GROUPED)
 
 
 def _write(folder: Path, facts: ReleaseFacts, network: SmearNetwork, started: float) -> int:

@@ -93,7 +93,9 @@ def evaluate_best(
         )
         for subset in subsets
     }
-    scope = find_scope(run.cfg.split.kind, split.clusters_of("val"), split.clusters_of("train"))
+    scope = find_scope(
+        run.cfg.split.kind, split.clusters_of("val"), split.clusters_of("train"), any(split.groups)
+    )
     detector = _fit_detector(run, described, grouped=scope.groups is not None)
     policy = fit_policy(
         run.cfg.decision, answers["val"], detector, run.catalog.benign, scope,

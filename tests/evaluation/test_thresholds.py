@@ -94,6 +94,9 @@ def test_the_population_of_guarantees_follows_from_the_split() -> None:
     assert (
         "1 of which also have images in train" in find_scope("csv", val, [*train, "a"]).population
     )
+    overlapping = find_scope("csv", val, train, known=False)
+    assert overlapping.by_overlaps and "do not overlap are independent" in overlapping.population
+    assert overlapping.groups == find_scope("csv", val, train).groups
     assert "new" not in find_scope("blocked", val, train).population
 
 
