@@ -153,7 +153,7 @@ def _release(cfg: DecisionConfig, own: Images, new: Images, seed: int) -> Compar
     each = averaged.each(torch.from_numpy(own.features)).numpy()
     given = MemberAnswers(each, folds, own.features, own.labels)
     policy, crossed = fit_release(cfg, REFER, given, 0, _scope(own), ())
-    reported = _shown(given.out_of_fold(policy.temperature), crossed)
+    reported = _shown(given.cross_fitted(crossed), crossed)
     averaged.temperature.fill_(policy.temperature)
     logits, spread = averaged.combine(averaged.each(torch.from_numpy(new.features)))
     answers = Answers(logits.numpy(), new.features, new.labels, spread.numpy())

@@ -62,6 +62,17 @@ class MemberAnswers:
         spread = (np.abs(own - others).sum(axis=1) / 2).astype(np.float32)
         return Answers(self.logits[self.folds, rows], self.descriptors, self.labels, spread)
 
+    def cross_fitted(self, policy: CrossFittedPolicy) -> Answers:
+        """The same, with members compared at the temperature of the policy of each fold."""
+        found = self.out_of_fold(1.0)
+        spread = np.empty(len(self.folds), np.float32)
+        for fold, part in enumerate(policy.parts):
+            rows = self.folds == fold
+            own = self.out_of_fold(part.temperature).disagreement
+            assert own is not None
+            spread[rows] = own[rows]
+        return replace(found, disagreement=spread)
+
 
 @dataclass(frozen=True)
 class CrossFittedPolicy(DecisionPolicy):

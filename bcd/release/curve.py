@@ -77,7 +77,7 @@ def _judged(images: Images, answers: MemberAnswers, scope: Scope, refer: float) 
     _, policy = fit_release(
         images.cfg.decision, refer, answers, images.catalog.benign, scope, images.shares
     )
-    own = answers.out_of_fold(1.0)
+    own = answers.cross_fitted(policy)
     return evaluate(own, policy, images.catalog, images.indices, images.clusters)
 
 

@@ -50,7 +50,7 @@ def gain_text(facts: ReleaseFacts) -> str:
         f"Averaging over the views {gain.kind} changes the out-of-fold log loss from "
         f"{gain.loss[0]:.4f} to {gain.loss[1]:.4f} (reduction {gain.loss_gain:.4f} [{low:.4f}, "
         f"{high:.4f}]) and the accuracy from {gain.accuracy[0]:.4f} to {gain.accuracy[1]:.4f}; an "
-        f"image takes {gain.times_longer:.1f} times as long. {kept} They are kept if the interval "
+        f"image takes {gain.passes} passes of the network. {kept} They are kept if the interval "
         "of the reduction is above 0; the figures of this report are those of what was kept, so "
         "they are slightly optimistic about this choice. Metrics under corruption are without them."
     )

@@ -160,9 +160,8 @@ def assemble(settings: ReleaseConfig, words: Sequence[str], folder: Path) -> int
         images.cfg.decision, settings.refer, answers, images.catalog.benign, scope, images.shares
     )
     result = evaluate(
-        answers.out_of_fold(policy.temperature), crossed, images.catalog, images.indices,
-        images.clusters,
-    )  # fmt: skip
+        answers.cross_fitted(crossed), crossed, images.catalog, images.indices, images.clusters
+    )
     say("evaluating under corruption")
     facts = ReleaseFacts(
         settings=settings,

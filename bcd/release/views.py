@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +13,10 @@ from bcd.evaluation.calibration import fit_temperature
 from bcd.evaluation.metrics import losses
 from bcd.evaluation.out_of_fold import MemberAnswers
 from bcd.models.network import SmearNetwork
+from bcd.models.test_time import tta_views
 from bcd.release.answers import Images, collect_members
 
-_DRAWS, _TIMED = 2000, 16
+_DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Gain:
         loss_gain: Mean reduction of the loss.
         loss_gain_ci: Its 95 % interval over groups; views are kept if it is above 0.
         accuracy: Accuracy without and with them.
-        times_longer: Time of the network with them over that without.
+        passes: Number of passes of the network an image takes with them.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Gain:
     loss_gain: float
     loss_gain_ci: tuple[float, float]
     accuracy: tuple[float, float]
-    times_longer: float
+    passes: int
 
 
 def try_views(
@@ -70,28 +70,11 @@ def try_views(
     picked = np.random.default_rng(0).integers(0, len(sizes), (_DRAWS, len(sizes)))
     low, high = np.quantile(sums[picked].sum(axis=1) / sizes[picked].sum(axis=1), (0.025, 0.975))
     kept = bool(low > 0)
-    slower = _times_longer(network, images.cfg.model.input_size)
     if not kept:
         network.test_time = None
     loss = (float(losses_of[0].mean()), float(losses_of[1].mean()))
     gain = Gain(
         kind, kept, loss, float(gained.mean()), (float(low), float(high)), (right[0], right[1]),
-        slower,
+        len(tta_views(torch.zeros(1, 3, 8, 8), kind)),
     )  # fmt: skip
     return (viewed if kept else plain), gain
-
-
-@torch.inference_mode()
-def _times_longer(network: SmearNetwork, side: int) -> float:
-    """Time of the network with its test-time views over that without."""
-    device = next(network.parameters()).device
-    x = torch.zeros(_TIMED, 3, side, side, dtype=torch.uint8, device=device)
-    kind, seconds = network.test_time, []
-    for name in (kind, None):
-        network.test_time = name
-        network.outputs(x)
-        started = time.perf_counter()
-        network.outputs(x)
-        seconds.append(time.perf_counter() - started)
-    network.test_time = kind
-    return seconds[0] / seconds[1]

@@ -68,7 +68,12 @@ def test_decisions_about_a_fold_do_not_depend_on_its_labels_or_answers() -> None
 
 def test_each_image_is_decided_by_the_policy_of_its_fold() -> None:
     of = given()
-    policy, answers = fitted(of), of.out_of_fold(1.0)
+    policy = fitted(of)
+    answers = of.cross_fitted(policy)
+    for fold, part in enumerate(policy.parts):
+        own, wanted = of.folds == fold, of.out_of_fold(part.temperature).disagreement
+        assert answers.disagreement is not None and wanted is not None
+        assert np.array_equal(answers.disagreement[own], wanted[own])
     found = policy.answer(answers.logits, answers.descriptors, answers.disagreement)
     for fold in range(FOLDS):
         rows = np.flatnonzero(of.folds == fold)

@@ -22,6 +22,7 @@ PLACES = (
     ("bcd.release.run.write_results", 1),
     ("bcd.release.run.save_content", 1),
 )
+WORDS = (*TRAINED, "tta=flips")
 FILES = ("checkpoints/best.ckpt", "predictions.csv", "metrics.json", "folds.csv", "model_card.md")
 
 
@@ -54,13 +55,13 @@ def kill_at(place: str, call: int) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not CAN_FORK, reason="the process is prepared before it starts")
 def test_a_release_killed_at_five_places_ends_bit_by_bit_the_same(base: Path) -> None:
-    folder, status, said = released(base, "killed", *TRAINED)
+    folder, status, said = released(base, "killed", *WORDS)
     assert status == 0, said
     wanted = {name: (folder / name).read_bytes() for name in FILES}
     shutil.rmtree(folder)
     finished: dict[int, int] = {}
     for place, call in PLACES:
-        _, status, said = released(base, "killed", *TRAINED, prepare=partial(kill_at, place, call))
+        _, status, said = released(base, "killed", *WORDS, prepare=partial(kill_at, place, call))
         assert status == 9, (place, said)
         assert not (folder / "checkpoints" / "best.ckpt").exists(), place
         for fold in range(FOLDS):
@@ -70,7 +71,7 @@ def test_a_release_killed_at_five_places_ends_bit_by_bit_the_same(base: Path) ->
             elif f"trial {fold}: val" in said:
                 finished[fold] = file.stat().st_mtime_ns
     assert sorted(finished) == [*range(FOLDS)]
-    _, status, said = released(base, "killed", *TRAINED)
+    _, status, said = released(base, "killed", *WORDS)
     assert status == 0, said
     assert said.count("already done") == FOLDS
     for name, content in wanted.items():
