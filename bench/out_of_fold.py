@@ -148,10 +148,14 @@ def _release(cfg: DecisionConfig, own: Images, new: Images, seed: int) -> Compar
     divided = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     for fold, (_, rows) in enumerate(divided.split(own.features, own.labels, own.slides)):
         folds[rows] = fold
-    heads = [_fitted(own.at(np.flatnonzero(folds != fold))) for fold in range(FOLDS)]
+    heads, validated = [], np.zeros((FOLDS, len(folds)), bool)
+    for fold in range(FOLDS):
+        train, val = part_groups(np.flatnonzero(folds != fold), own.labels, own.slides, 0.1, seed)
+        heads.append(_fitted(own.at(train)))
+        validated[fold, val] = True
     averaged = AveragedHeads(heads, shared=True)
     each = averaged.each(torch.from_numpy(own.features)).numpy()
-    given = MemberAnswers(each, folds, own.features, own.labels)
+    given = MemberAnswers(each, folds, own.features, own.labels, validated)
     policy, crossed = fit_release(cfg, REFER, given, 0, _scope(own), ())
     reported = _shown(given.cross_fitted(crossed), crossed)
     averaged.temperature.fill_(policy.temperature)

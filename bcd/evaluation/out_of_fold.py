@@ -32,34 +32,39 @@ class MemberAnswers:
     Attributes:
         logits: (members, n, classes); (1, n, classes) if only those of the member trained without
             each image are known, so that members are not compared.
-        folds: The member that was trained without each image, (n,).
+        folds: The member that was trained and chosen without each image, (n,).
         descriptors: (n, d).
         labels: (n,).
+        validated: Which members had each image in val, (members, n): not trained on either. None
+            if members are not compared.
     """
 
     logits: NDArray[np.float32]
     folds: NDArray[np.int64]
     descriptors: NDArray[np.float32]
     labels: NDArray[np.int64]
+    validated: Booleans | None = None
 
     def out_of_fold(self, temperature: float) -> Answers:
         """Each image's answer by the member trained without it.
 
-        The disagreement is the total-variation distance between its probabilities and the average
-        of the other members'. Of new images, which no member has seen, it is the mean of this
-        distance over the members.
+        The disagreement is the mean total-variation distance between the probabilities of this
+        member and of each one that had the image in val; NaN if there is none. Members that were
+        trained on the image would tell its label.
 
         Args:
             temperature: Divides logits before members are compared.
         """
+        rows, unknown = np.arange(len(self.folds)), np.full(len(self.folds), np.nan, np.float32)
         if len(self.logits) == 1:
-            nothing = np.zeros(len(self.folds), np.float32)
-            return Answers(self.logits[0], self.descriptors, self.labels, nothing)
-        rows = np.arange(len(self.folds))
+            return Answers(self.logits[0], self.descriptors, self.labels, unknown)
+        if self.validated is None:
+            return Answers(self.logits[self.folds, rows], self.descriptors, self.labels, unknown)
         p = np.stack([softmax(np.asarray(own, np.float64) / temperature) for own in self.logits])
-        own = p[self.folds, rows]
-        others = (p.sum(axis=0) - own) / (len(p) - 1)
-        spread = (np.abs(own - others).sum(axis=1) / 2).astype(np.float32)
+        apart = np.abs(p - p[self.folds, rows]).sum(axis=2) / 2
+        counted = self.validated.sum(axis=0)
+        total = np.where(self.validated, apart, 0).sum(axis=0)
+        spread = np.where(counted > 0, total / np.maximum(counted, 1), np.nan).astype(np.float32)
         return Answers(self.logits[self.folds, rows], self.descriptors, self.labels, spread)
 
     def cross_fitted(self, policy: CrossFittedPolicy) -> Answers:

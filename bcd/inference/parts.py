@@ -174,8 +174,9 @@ def choose_recorded(catalog: Catalog, card: Card, subset: str) -> list[int]:
         return list(range(len(catalog.images)))
     if card.release is not None and not card.split[subset]:
         raise BcdError(
-            f"a release has no {subset} set: its metrics, each image answered by a member that has "
-            "not seen it, are in its metrics.json; give data.root=<images of another site>"
+            f"a release has no {subset} set: all images of {catalog.root} were trained on. Their "
+            "answers by members that have not seen them are in the release's metrics.json; give "
+            "data.root=<images of another site>, or subset=all"
         )
     indices = recorded_indices(catalog, card.split[subset])
     missing = len(card.split[subset]) - len(indices)

@@ -13,7 +13,7 @@ from bcd.config.training import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.loading import ViewSampler, make_loader
 from bcd.data.quality.profile import DataProfile
-from bcd.data.splits.split import recorded_indices
+from bcd.data.splits.split import Split, recorded_indices
 from bcd.data.views import PLAIN, Augmenter, ImageViews
 from bcd.errors import BcdError
 from bcd.evaluation.brief_robustness import BRIEF_IMAGES, brief_robustness, brief_table
@@ -38,6 +38,7 @@ class Images:
         folds: The fold of each of `indices`, (n,).
         clusters: Cluster of each of `indices`, as `Split.clusters`.
         groups: Group of each of `indices`; empty if unknown.
+        validated: Which members had each of `indices` in val, (members, n).
         device: Where to compute.
     """
 
@@ -48,6 +49,7 @@ class Images:
     folds: NDArray[np.int64]
     clusters: list[str]
     groups: list[str]
+    validated: NDArray[np.bool_]
     device: torch.device
 
     def of_fold(self, fold: int) -> list[int]:
@@ -61,8 +63,13 @@ class Images:
         return [labels.count(k) / len(labels) for k in range(len(self.catalog.classes))]
 
 
-def find_folds(catalog: Catalog, members: Sequence[Member]) -> tuple[list[int], NDArray[np.int64]]:
-    """The images that the members' cards record as left out, and the fold of each.
+def find_folds(
+    catalog: Catalog, members: Sequence[Member]
+) -> tuple[list[int], NDArray[np.int64], NDArray[np.bool_]]:
+    """Finds the images that the members' cards record as left out.
+
+    Returns:
+        Their indices, the fold of each, and which members had each in val, (members, n).
 
     Raises:
         BcdError: An image is in several folds, or not there any more.
@@ -79,21 +86,41 @@ def find_folds(catalog: Catalog, members: Sequence[Member]) -> tuple[list[int], 
             )
         fold_of |= dict.fromkeys(found, member.fold)
     indices = sorted(fold_of)
-    return indices, np.array([fold_of[i] for i in indices], np.int64)
+    validated = [set(recorded_indices(catalog, m.card.split["val"])) for m in members]
+    return (
+        indices,
+        np.array([fold_of[i] for i in indices], np.int64),
+        np.array([[i in images for i in indices] for images in validated]),
+    )
 
 
-def collect_members(images: Images, network: SmearNetwork) -> MemberAnswers:
+def check_unchanged(member: Member, catalog: Catalog, split: Split) -> None:
+    """Checks that a fold was trained on the images that are there now.
+
+    Raises:
+        BcdError: Images were added, removed, changed, or have other classes.
+    """
+    if split.hashes(catalog) != member.card.split:
+        raise BcdError(
+            f"images in {catalog.root} are not those that fold {member.fold} was trained on: "
+            "restore them, or make a release in a new folder"
+        )
+
+
+def collect_members(images: Images, network: SmearNetwork, compared: bool) -> MemberAnswers:
     """Runs an ensemble over all images, keeping the answers of each member.
 
     Args:
         images: All images.
         network: The ensemble of all members. With test-time views, features are not cached.
+        compared: Whether the members are shipped, so that their disagreement counts.
     """
     cfg, source = images.cfg, image_views(images)
     keys = [(i, PLAIN) for i in images.indices]
     described = describe(cfg.features, cfg.model, network, source, keys, images.device)
     logits, labels = _collect(images, network, source, images.indices, network.test_time is None)
-    return MemberAnswers(logits, images.folds, described, labels)
+    validated = images.validated if compared else None
+    return MemberAnswers(logits, images.folds, described, labels, validated)
 
 
 def collect_own(images: Images, networks: Sequence[SmearNetwork]) -> NDArray[np.float32]:

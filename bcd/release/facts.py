@@ -81,7 +81,7 @@ class ReleaseFacts:
         """How images were divided and judged, in words."""
         cfg, folds = self.images.cfg.split, len(self.members)
         separated = {
-            "grouped": f"{_GROUPS[cfg.groups]} and overlapping images kept in one fold",
+            "grouped": f"{_GROUPS[cfg.groups]} and overlapping images are kept in one fold",
             "kfold": "images drawn one by one, so images of one slide are in several folds",
             "blocked": f"blocks of neighbouring files, {cfg.embargo} files left out between them",
         }[cfg.kind]
@@ -93,8 +93,8 @@ class ReleaseFacts:
 
 
 _GROUPS = {
-    "given": "slides or patients as given",
-    "auto": "estimated slides",
+    "given": "images of one slide or patient (groups as given)",
+    "auto": "images of one estimated slide",
     "blocks": "blocks of neighbouring files",
 }
 

@@ -23,6 +23,7 @@ from bcd.errors import BcdError, ConfigError
 from bcd.inference.checkpoint import Card, load_checkpoint
 from bcd.models.checkpoint_content import network_state, read_content
 from bcd.models.network import SmearNetwork
+from bcd.run_folder import RECORD
 from bcd.sweeps.trials import DONE, Trial, read_trials, run_trial, trial_key
 
 FOLDS = "folds"  # folder of the folds' runs
@@ -50,6 +51,19 @@ class Member:
     content: dict[str, Any]
     epoch: int
     sha256: str
+
+
+def refuse_limits(words: Sequence[str]) -> None:
+    """Refuses settings of an ordinary run that a release has one budget for.
+
+    Raises:
+        ConfigError: Names the setting.
+    """
+    for word in words:
+        if key_of(word) in ("decision.low_confidence", "decision.ood"):
+            raise ConfigError(
+                f"{word}: a release has one limit for all reasons: set decision.refer"
+            )
 
 
 def read_release(cfg: DictConfig) -> ReleaseConfig:
@@ -85,7 +99,8 @@ def member_words(
     words = [f"experiment={release.recipe}"]
     if "split" not in chosen:
         words.append("split=grouped")
-    if base is not None and not chosen & {"split", "split.groups"}:
+    grouped = "split" not in chosen or "split=grouped" in kept
+    if base is not None and grouped and "split.groups" not in chosen:
         words.append(f"split.groups={'given' if _all_grouped(base) else 'auto'}")
     return [*words, f"split.folds={release.folds}", *kept]
 
@@ -154,7 +169,14 @@ def train_fold(folder: Path, words: Sequence[str], fold: int, share: float = 1.0
     known = {trial.name: trial for trial in read_trials(folder / FOLDS)}
     if name in known:
         _check_same(known[name], cfg, folder)
+        _forget_without_checkpoint(folder, known[name])
     run_trial(cfg, folder / FOLDS, name, words)
+
+
+def _forget_without_checkpoint(folder: Path, trial: Trial) -> None:
+    """Has a fold trained again whose checkpoint was deleted."""
+    if trial.status == DONE and not (folder / FOLDS / trial.name / trial.best).is_file():
+        (folder / FOLDS / trial.name / RECORD).unlink()
 
 
 def find_trial(folder: Path, words: Sequence[str], fold: int, share: float = 1.0) -> Trial:
@@ -191,16 +213,11 @@ def load_members(folder: Path, words: Sequence[str], folds: int) -> list[Member]
         folds: Number of folds.
 
     Raises:
-        BcdError: A fold was not trained, or folds had different images or first weights.
+        BcdError: A fold was not trained, or folds had different first weights.
     """
     members = [load_member(folder, find_trial(folder, words, fold)) for fold in range(folds)]
     first = members[0]
     for member in members:
-        if member.card.fingerprint != first.card.fingerprint:
-            raise BcdError(
-                f"folds {first.fold} and {member.fold} were trained on different images: start in "
-                "a new folder"
-            )
         frozen = [name for name in first.state if not name.startswith(("trunk.", "head."))]
         if any((member.state[name] != first.state[name]).any() for name in frozen):
             raise BcdError(

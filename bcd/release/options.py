@@ -35,8 +35,9 @@ def budget_note(facts: ReleaseFacts) -> str:
         return ""
     return (
         f"The threshold contradicts the most probable class for {share:.1%} of the images, more "
-        f"than decision.refer={facts.settings.refer:g}: they are referred, and hardly any others. "
-        "More slides, or a lower decision.sensitivity, bring the threshold closer to 0.5."
+        f"than decision.refer={facts.settings.refer:g}: they are referred, and no others because "
+        "of a limit. More slides, or a lower decision.sensitivity, bring the threshold closer to "
+        "0.5."
     )
 
 
@@ -52,7 +53,8 @@ def gain_text(facts: ReleaseFacts) -> str:
         f"{high:.4f}]) and the accuracy from {gain.accuracy[0]:.4f} to {gain.accuracy[1]:.4f}; an "
         f"image takes {gain.passes} passes of the network. {kept} They are kept if the interval "
         "of the reduction is above 0; the figures of this report are those of what was kept, so "
-        "they are slightly optimistic about this choice. Metrics under corruption are without them."
+        "they are slightly optimistic about this choice. Metrics under corruption were measured "
+        "without test-time views."
     )
 
 

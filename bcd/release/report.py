@@ -101,8 +101,8 @@ def not_established(facts: ReleaseFacts) -> list[str]:
     found.append("how the model does at other hospitals (bcd eval … record=true adds that)")
     if facts.whole is None:
         found.append(
-            "how much better than its members the average of them is: each image was judged by the "
-            "one member that had not seen it"
+            "how much better the average is than its members: each image was judged by the one "
+            "member that had not seen it"
         )
     else:
         found.append(
@@ -216,7 +216,7 @@ def _decisions(facts: ReleaseFacts) -> Section:
             f"{sets['mean_size']:.2f} classes on average.",
             carried,
             f"{metrics['referred']:.1%} of {metrics['n']} images are referred ({told}); "
-            f"{facts.settings.refer:.1%} were asked for, for all reasons together. "
+            f"the budget was {facts.settings.refer:.1%}, for all reasons together. "
             f"{referral_rules(policy, OUT_OF_FOLD_ANSWERS)}",
             *filter(None, (budget_note(facts), prior)),
             Figure("risk_coverage", "error rate against the share decided"),
@@ -230,7 +230,10 @@ def _failures(facts: ReleaseFacts) -> Section:
         Figure("mistakes", "the most confident errors, out of fold"),
     ]
     wrong = int((facts.result.probabilities.argmax(axis=1) != facts.result.labels).sum())
-    return Section("Failures", [f"{wrong} of {facts.metrics['n']} images.", *figures])
+    return Section(
+        "Failures",
+        [f"{wrong} of {facts.metrics['n']} images were classified incorrectly.", *figures],
+    )
 
 
 def _limits(facts: ReleaseFacts) -> Section:

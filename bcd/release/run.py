@@ -30,7 +30,13 @@ from bcd.evaluation.results import evaluate
 from bcd.evaluation.thresholds import INDEPENDENT_IMAGES, Scope
 from bcd.inference.checkpoint import save_content
 from bcd.models.network import SmearNetwork
-from bcd.release.answers import Images, collect_members, corrupted_rows, find_folds
+from bcd.release.answers import (
+    Images,
+    check_unchanged,
+    collect_members,
+    corrupted_rows,
+    find_folds,
+)
 from bcd.release.checkpoint import assemble_network, release_content
 from bcd.release.curve import measure_curve
 from bcd.release.facts import ReleaseFacts, fold_rows
@@ -44,6 +50,7 @@ from bcd.release.members import (
     member_config,
     member_words,
     read_release,
+    refuse_limits,
     train_fold,
 )
 from bcd.release.report import write_release_report
@@ -125,6 +132,7 @@ def _prepare(cfg: DictConfig, given: Sequence[str]) -> tuple[ReleaseConfig, list
         cfg: As composed by Hydra.
         given: The overrides of the command line.
     """
+    refuse_limits(given)
     settings = read_release(cfg)
     if settings.old is not None:
         check_old(settings.old)
@@ -152,7 +160,7 @@ def assemble(settings: ReleaseConfig, words: Sequence[str], folder: Path) -> int
     members = load_members(folder, words, settings.folds)
     images, checks = _load_images(words, folder, members)
     network = assemble_network(members)
-    answers, gain = collect_members(images, network), None
+    answers, gain = collect_members(images, network, settings.members is None), None
     if settings.tta is not None:
         answers, gain = try_views(images, network, answers, settings.tta)
     scope = _scope(images)
@@ -189,13 +197,17 @@ def _load_images(
     cfg = member_config(words, 0, folder)
     catalog = load_catalog(cfg.data, keep=kept_sides(cfg.model.input_views()))
     profile = profile_images(catalog)
-    indices, folds = find_folds(catalog, members)
+    for member in members:
+        own = replace(cfg.split, fold=member.fold)
+        check_unchanged(member, catalog, make_split(catalog, own, profile))
+    indices, folds, validated = find_folds(catalog, members)
     split = make_split(catalog, cfg.split, profile)
     clusters = [split.clusters[i] if split.clusters else "" for i in indices]
     device = choose_device("cpu" if cfg.trainer.get("accelerator") == "cpu" else "auto")
     checks = audit_training_run(catalog, split, profile, cfg.split, cfg.data)
     groups = [split.groups[i] if split.groups else "" for i in indices]
-    return Images(cfg, catalog, profile, indices, folds, clusters, groups, device), checks
+    images = Images(cfg, catalog, profile, indices, folds, clusters, groups, validated, device)
+    return images, checks
 
 
 def _scope(images: Images) -> Scope:

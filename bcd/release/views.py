@@ -57,7 +57,7 @@ def try_views(
         The answers of what is kept, and the comparison.
     """
     network.test_time = kind
-    viewed = collect_members(images, network)
+    viewed = collect_members(images, network, plain.validated is not None)
     losses_of, right = [], []
     for answers in (plain, viewed):
         own = answers.out_of_fold(1.0)

@@ -18,7 +18,7 @@ from bcd.cli.app import quick_imports
 from bcd.config.check import check_config, first_line
 from bcd.config.training import TrainConfig
 from bcd.console import say
-from bcd.errors import foreseen
+from bcd.errors import BcdError, foreseen
 from bcd.run_folder import RECORD
 from bcd.storage import write_text
 
@@ -87,13 +87,20 @@ class Trial:
 
 
 def read_trials(sweep: Path) -> list[Trial]:
-    """Reads the trials recorded in a sweep's folder, in the order of their numbers."""
+    """Reads the trials recorded in a sweep's folder, in the order of their numbers.
+
+    Raises:
+        BcdError: A record is damaged.
+    """
     found = []
     for file in sweep.glob(f"*/{RECORD}"):
-        plain = json.loads(file.read_text(encoding="utf-8"))
-        plain |= {n: tuple(plain[n]) for n in ("overrides", "run", "history")}
-        plain |= {n: math.nan if plain[n] is None else plain[n] for n in ("accuracy", "loss")}
-        found.append(Trial(**{**plain, "name": file.parent.name}))
+        try:
+            plain = json.loads(file.read_text(encoding="utf-8"))
+            plain |= {n: tuple(plain[n]) for n in ("overrides", "run", "history")}
+            plain |= {n: math.nan if plain[n] is None else plain[n] for n in ("accuracy", "loss")}
+            found.append(Trial(**{**plain, "name": file.parent.name}))
+        except (ValueError, LookupError, TypeError) as error:
+            raise BcdError(f"{file} is damaged: remove it, and the trial runs again") from error
     return sorted(found, key=lambda t: (not t.name.isdigit(), t.name.zfill(9)))
 
 

@@ -26,7 +26,9 @@ def given(seed: int = 0) -> MemberAnswers:
     logits = rng.normal(size=(FOLDS, N, 4)).astype(np.float32)
     logits[:, np.arange(N), labels] += rng.normal(3, 1.5, size=(FOLDS, N)).astype(np.float32)
     descriptors = rng.normal(size=(N, 24)).astype(np.float32)
-    return MemberAnswers(logits, folds, descriptors, labels)
+    groups = np.arange(N // 5).repeat(5)
+    validated = np.stack([(folds != k) & ((groups + k) % 7 < 2) for k in range(FOLDS)])
+    return MemberAnswers(logits, folds, descriptors, labels, validated)
 
 
 def fitted(of: MemberAnswers, refer: float = 0.05) -> CrossFittedPolicy:
@@ -36,13 +38,29 @@ def fitted(of: MemberAnswers, refer: float = 0.05) -> CrossFittedPolicy:
 def test_each_image_has_the_answer_of_the_member_of_its_fold() -> None:
     of = given()
     answers = of.out_of_fold(2.0)
-    for i in (0, 7, 399):
+    assert answers.disagreement is not None and of.validated is not None
+    for i in range(0, N, 3):
         assert np.array_equal(answers.logits[i], of.logits[of.folds[i], i])
         p = np.exp(of.logits[:, i] / 2.0)
         p /= p.sum(axis=1, keepdims=True)
-        own, others = p[of.folds[i]], np.delete(p, of.folds[i], axis=0).mean(axis=0)
-        assert answers.disagreement is not None
-        assert answers.disagreement[i] == pytest.approx(np.abs(own - others).sum() / 2, abs=1e-6)
+        others = np.flatnonzero(of.validated[:, i])
+        apart = [np.abs(p[k] - p[of.folds[i]]).sum() / 2 for k in others]
+        wanted = np.mean(apart) if apart else np.nan
+        assert answers.disagreement[i] == pytest.approx(wanted, abs=1e-6, nan_ok=True)
+    assert 0.2 < np.isnan(answers.disagreement).mean() < 0.8
+
+
+def test_members_that_were_trained_on_an_image_have_no_part_in_its_disagreement() -> None:
+    """They know its label: compared with them, wrong answers would stand out."""
+    of = given()
+    before = of.out_of_fold(1.0).disagreement
+    assert of.validated is not None
+    trained = ~of.validated & (np.arange(FOLDS)[:, None] != of.folds)
+    logits = of.logits.copy()
+    logits[trained] = (50 * np.eye(4)[of.labels])[None].repeat(FOLDS, axis=0)[trained]
+    after = replace(of, logits=logits).out_of_fold(1.0).disagreement
+    assert before is not None and after is not None
+    assert np.array_equal(before, after, equal_nan=True)
 
 
 def test_decisions_about_a_fold_do_not_depend_on_its_labels_or_answers() -> None:
@@ -53,7 +71,7 @@ def test_decisions_about_a_fold_do_not_depend_on_its_labels_or_answers() -> None
     labels[rows] = (labels[rows] + 1) % 4
     logits[:, rows] = logits[:, rows][..., ::-1]
     descriptors[rows] += 5
-    after = fitted(MemberAnswers(logits, of.folds, descriptors, labels))
+    after = fitted(MemberAnswers(logits, of.folds, descriptors, labels, of.validated))
     one, other = before.parts[2], after.parts[2]
     for name in (
         "temperature", "set_threshold", "malignant_threshold", "confidence_threshold",
@@ -73,7 +91,7 @@ def test_each_image_is_decided_by_the_policy_of_its_fold() -> None:
     for fold, part in enumerate(policy.parts):
         own, wanted = of.folds == fold, of.out_of_fold(part.temperature).disagreement
         assert answers.disagreement is not None and wanted is not None
-        assert np.array_equal(answers.disagreement[own], wanted[own])
+        assert np.array_equal(answers.disagreement[own], wanted[own], equal_nan=True)
     found = policy.answer(answers.logits, answers.descriptors, answers.disagreement)
     for fold in range(FOLDS):
         rows = np.flatnonzero(of.folds == fold)
@@ -108,6 +126,17 @@ def test_all_reasons_together_refer_the_share_that_was_asked_for(refer: float) -
     # No reason is preferred.
     for one in by_reason:
         assert one.mean() == pytest.approx(refer / 3, abs=0.4 * refer / 3)
+
+
+def test_a_disagreement_known_of_some_images_counts_for_all() -> None:
+    rng = np.random.default_rng(0)
+    confidence, distance, differ = rng.random((3, 4000))
+    known = np.arange(4000) % 3 == 0
+    nobody = np.zeros(4000, bool)
+    limits = fit_limits(0.06, confidence, distance, np.where(known, differ, np.nan), nobody)
+    beyond = (confidence < limits.confidence) | (distance > limits.distance)
+    beyond |= differ > limits.disagreement  # as of new images, of all of them
+    assert beyond.mean() == pytest.approx(0.06, abs=0.006)
 
 
 def test_images_that_are_referred_anyway_count_within_the_budget() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from bcd.models.checkpoint_content import network_state, read_content
 from bcd.models.classifier import SmearClassifier
 from bcd.models.heads.averaged import AveragedHeads
 from bcd.release.members import weights_sha256
-from tests.helpers.harness import error_lines, verb
+from tests.helpers.harness import error_lines, script, verb
 from tests.release.making import FOLDS, FROZEN, metrics, released, rows
 
 
@@ -129,6 +130,7 @@ def test_one_more_model_is_trained_on_all_images(frozen: Path, base: Path) -> No
         (["split.fold=1"], "split.fold: a release trains every fold"),
         (["tta=d5"], "did you mean 'd4'?"),
         (["from=nowhere"], "from=nowhere: is not the folder of a finished release"),
+        (["decision.ood=0.1"], "decision.ood=0.1: a release has one limit for all reasons"),
         (["recipe=robst"], "recipe=robst: no such file in conf/experiment; did you mean 'robust'?"),
     ],
 )
@@ -144,6 +146,66 @@ def test_folds_of_other_settings_are_not_put_together(frozen: Path, base: Path) 
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert status == 1
     assert "fold 0 in" in line and "was trained with other settings" in line
+
+
+@pytest.mark.slow
+def test_folds_are_put_together_only_with_the_images_they_were_trained_on(base: Path) -> None:
+    words = [word for word in FROZEN if not word.startswith("data")]
+    shutil.copytree(base / "images", base / "copy")
+    words += [f"data.root={base}/copy", "data.group_pattern='(slide\\d+)'", "data.num_workers=0"]
+    folder = base / "grown"
+    done = script("train.py", *words, f"hydra.run.dir={folder}")
+    assert done.returncode == 0, done.stderr
+    copied = next((base / "copy" / "Pro-B").glob("*.png"))
+    shutil.copy(copied, copied.with_name("slide9_new.png"))
+    again = script("train.py", *words, f"hydra.run.dir={folder}")
+    (line,) = [line for line in again.stderr.splitlines() if line.startswith("error: ")]
+    assert again.returncode == 1
+    assert "are not those that fold 0 was trained on" in line
+
+
+@pytest.mark.slow
+def test_a_fold_without_its_checkpoint_is_trained_again(frozen: Path, base: Path) -> None:
+    shutil.copytree(frozen, base / "lost")
+    (base / "lost" / "folds" / "1" / "checkpoints" / "best.ckpt").unlink()
+    _, status, said = released(base, "lost", *FROZEN)
+    assert status == 0, said
+    assert said.count("already done") == FOLDS - 1 and "trial 1: val" in said
+    assert metrics(base / "lost")["out_of_fold"] == metrics(frozen)["out_of_fold"]
+    (base / "lost" / "folds" / "2" / "trial.json").write_text("{")
+    _, status, said = released(base, "lost", *FROZEN)
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert status == 1 and "folds/2/trial.json is damaged: remove it" in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [("split=blocked", "split.embargo=2", "split.val=0.2"), ("split.train_share=0.7",),
+     ("split=stratified",)],
+)  # fmt: skip
+def test_other_splits_are_released_and_described(words: tuple[str, ...], base: Path) -> None:
+    folder, status, said = released(base, words[0].replace("=", "_"), *FROZEN, *words)
+    assert status == 0, said
+    page = (folder / "model_card.md").read_text(encoding="utf-8")
+    told = {
+        "split=blocked": "2 files left out between them",
+        "split=stratified": "how the model does on new slides",
+    }
+    assert told.get(words[0], "each image was judged by the one member") in page
+    assert len(rows(folder / "predictions.csv")) == 96
+
+
+def test_the_jobs_of_a_release_are_its_folds_alone(base: Path) -> None:
+    done = script(
+        "train.py", "-m", *FROZEN, f"data.root={base}/images", f"hydra.sweep.dir={base}/swept",
+        "seed=0,1",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert error_lines(done) == [
+        "error: seed=0,1: the jobs of a release are its folds: give a single value"
+    ]
+    assert not (base / "swept" / "folds").exists()
 
 
 @pytest.mark.slow

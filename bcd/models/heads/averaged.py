@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -61,11 +62,10 @@ def average(each: Tensor) -> Tensor:
 
 
 def disagreement(each: Tensor) -> Tensor:
-    """Mean total-variation distance between a member and the average of the others, (N,).
+    """Mean total-variation distance between two members, over all pairs of them, (N,).
 
     Args:
         each: Log-probabilities, (members, N, classes), of at least two members.
     """
-    p = each.exp()
-    others = (p.sum(dim=0, keepdim=True) - p) / (len(p) - 1)
-    return (p - others).abs().sum(dim=2).mean(dim=0) / 2
+    pairs = itertools.combinations(each.exp(), 2)
+    return torch.stack([(a - b).abs().sum(dim=1) for a, b in pairs]).mean(dim=0) / 2
