@@ -145,6 +145,10 @@ def _data(facts: ReleaseFacts) -> Section:
     )
 
 
+def _epochs(count: int) -> str:
+    return "one fit of the head" if not count else f"{count} epoch{'s' * (count != 1)}"
+
+
 def _members(facts: ReleaseFacts) -> Section:
     cfg = facts.images.cfg
     rows = [
@@ -159,8 +163,8 @@ def _members(facts: ReleaseFacts) -> Section:
         f"The model averages the probabilities of {len(facts.members)} members over one frozen "
         "prefix."
         if facts.whole is None
-        else "The model is one more, trained on all images in the same way for "
-        f"{facts.whole.epoch or 'no'} epochs (weights {facts.whole.sha256[:16]}). Temperature, "
+        else "The model is one more, trained on all images in the same way, by "
+        f"{_epochs(facts.whole.epoch)} (weights {facts.whole.sha256[:16]}). Temperature, "
         "thresholds and referral limits are those of the folds' members."
     )
     trained = f"the head and {cfg.model.unfreeze} blocks" if cfg.model.unfreeze else "the head"
