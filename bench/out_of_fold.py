@@ -156,7 +156,7 @@ def _release(cfg: DecisionConfig, own: Images, new: Images, seed: int) -> Compar
     averaged = AveragedHeads(heads, shared=True)
     each = averaged.each(torch.from_numpy(own.features)).numpy()
     given = MemberAnswers(each, folds, own.features, own.labels, validated)
-    policy, crossed = fit_release(cfg, REFER, given, 0, _scope(own), ())
+    policy, crossed = fit_release(cfg, REFER, given, 0, _scope(own))
     reported = _shown(given.cross_fitted(crossed), crossed)
     averaged.temperature.fill_(policy.temperature)
     logits, spread = averaged.combine(averaged.each(torch.from_numpy(new.features)))

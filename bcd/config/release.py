@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bcd.config.values import at_least, one_of
+from bcd.config.values import at_least, one_of, within
 from bcd.errors import ConfigError
 
 TEST_TIME_VIEWS = ("d4", "flips", "scales")
@@ -38,5 +38,4 @@ class ReleaseConfig:
         at_least("split.folds", self.folds, 3)
         if self.tta is not None:
             one_of("tta", self.tta, TEST_TIME_VIEWS)
-        if not 0 <= self.refer <= 0.5:
-            raise ConfigError(f"decision.refer={self.refer}: must be between 0 and 0.5")
+        within("decision.refer", self.refer, 0, 0.5)

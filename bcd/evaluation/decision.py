@@ -142,6 +142,13 @@ class DecisionPolicy:
         """Which images are referred because of a low probability, (n,)."""
         return np.asarray(probabilities.max(axis=1) < self.confidence_threshold)
 
+    def threshold_disagrees(self, probabilities: Floats) -> NDArray[np.bool_]:
+        """Where the threshold contradicts the most probable class, (n,)."""
+        called = self.malignant(probabilities)
+        if called is None:
+            return np.zeros(len(probabilities), bool)
+        return np.asarray(called != (probabilities.argmax(axis=1) != self.benign))
+
     def members_disagree(self, disagreement: Floats) -> NDArray[np.bool_]:
         """Which images are referred because members differ, (n,)."""
         return np.asarray(disagreement > self.disagreement_limit)
@@ -158,10 +165,6 @@ class DecisionPolicy:
         """
         known = np.isfinite(probabilities).all(axis=1)
         finite: NDArray[np.bool_] = np.logical_and(known, np.isfinite(ood_score))
-        called = self.malignant(probabilities)
-        disagrees = np.zeros(len(probabilities), bool)
-        if called is not None:
-            disagrees = called != (probabilities.argmax(axis=1) != self.benign)
         differ = np.zeros(len(probabilities), bool)
         if disagreement is not None:
             differ = self.members_disagree(disagreement)
@@ -169,7 +172,7 @@ class DecisionPolicy:
             NOT_FINITE: ~finite,
             LOW_CONFIDENCE: finite & self.low_confidence(probabilities),
             OOD: finite & (ood_score > 1),
-            DISAGREES: finite & disagrees,
+            DISAGREES: finite & self.threshold_disagrees(probabilities),
             MEMBERS_DISAGREE: finite & differ,
             UNCALIBRATED: np.full(len(probabilities), not self.calibrated),
         }

@@ -7,7 +7,6 @@ answers for the other folds, so that no decision about an image has used its lab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -170,7 +169,6 @@ def fit_release(
     given: MemberAnswers,
     benign: int | None,
     scope: Scope,
-    shares: Sequence[float],
 ) -> tuple[DecisionPolicy, CrossFittedPolicy]:
     """Fits the policy of a release to out-of-fold answers.
 
@@ -180,7 +178,6 @@ def fit_release(
         given: Answers of all members; at least three folds.
         benign: Index of the benign class; None if there is none.
         scope: Groups of the images that count as one each, and what guarantees apply to.
-        shares: Class shares of the images, (classes,), for prior correction.
 
     Returns:
         The policy fitted to all images, and the cross-fitted one, for metrics.
@@ -190,10 +187,8 @@ def fit_release(
     """
     folds = np.unique(given.folds)
     spaces = _Spaces(given.descriptors, given.folds)
-    everything = _fit(cfg, refer, given, spaces, None, benign, scope, shares)
-    parts = tuple(
-        _fit(cfg, refer, given, spaces, int(fold), benign, scope, shares) for fold in folds
-    )
+    everything = _fit(cfg, refer, given, spaces, None, benign, scope)
+    parts = tuple(_fit(cfg, refer, given, spaces, int(fold), benign, scope) for fold in folds)
     cross = CrossFittedPolicy(**vars(everything), parts=parts, folds=given.folds)
     return everything, cross
 
@@ -206,7 +201,6 @@ def _fit(
     left_out: int | None,
     benign: int | None,
     scope: Scope,
-    shares: Sequence[float],
 ) -> DecisionPolicy:
     """The policy fitted to the answers for all folds but one."""
     rows = np.flatnonzero(given.folds != left_out)
@@ -214,21 +208,16 @@ def _fit(
     part = Scope(own, scope.population)
     limited = replace(cfg, low_confidence=0.0)
     answers = given.out_of_fold(1.0)[rows]
-    if left_out is not None and cfg.prior_correction:
-        counts = np.bincount(answers.labels, minlength=answers.logits.shape[1])
-        shares = [float(count) for count in counts / counts.sum()]
+    counts = np.bincount(answers.labels, minlength=answers.logits.shape[1])
+    shares = [float(share) for share in counts / counts.sum()]
     space = spaces.without(left_out)
     policy = fit_policy(limited, answers, space, benign, part, shares)
     answers = given.out_of_fold(policy.temperature)[rows]
     probabilities = policy.probabilities(answers.logits)
-    called = policy.malignant(probabilities)
-    disagrees = np.zeros(len(rows), bool)
-    if called is not None:
-        disagrees = called != (probabilities.argmax(axis=1) != benign)
     assert answers.disagreement is not None
     limits = fit_limits(
         refer, probabilities.max(axis=1), spaces.distances(left_out)[rows],
-        answers.disagreement, disagrees, own,
+        answers.disagreement, policy.threshold_disagrees(probabilities), own,
     )  # fmt: skip
     return replace(
         policy,

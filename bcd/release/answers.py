@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from bcd.config.training import TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.loading import ViewSampler, make_loader
-from bcd.data.quality.profile import DataProfile
 from bcd.data.splits.split import Split, recorded_indices
 from bcd.data.views import PLAIN, Augmenter, ImageViews
 from bcd.errors import BcdError
@@ -33,7 +32,6 @@ class Images:
     Attributes:
         cfg: Configuration of the first fold.
         catalog: All images.
-        profile: Of the catalog.
         indices: Of the images in folds, ascending.
         folds: The fold of each of `indices`, (n,).
         clusters: Cluster of each of `indices`, as `Split.clusters`.
@@ -44,7 +42,6 @@ class Images:
 
     cfg: TrainConfig
     catalog: Catalog
-    profile: DataProfile
     indices: list[int]
     folds: NDArray[np.int64]
     clusters: list[str]
@@ -55,12 +52,6 @@ class Images:
     def of_fold(self, fold: int) -> list[int]:
         """Indices of a fold's images."""
         return [i for i, own in zip(self.indices, self.folds, strict=True) if own == fold]
-
-    @property
-    def shares(self) -> list[float]:
-        """Class shares, (classes,)."""
-        labels = [self.catalog.images[i].label for i in self.indices]
-        return [labels.count(k) / len(labels) for k in range(len(self.catalog.classes))]
 
 
 def find_folds(

@@ -37,19 +37,9 @@ class Release(Callback):
         say(f"release: {folder}  (to continue: the same command with hydra.sweep.dir={folder})")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Assembles the release.
-
-        Hydra would turn exceptions into warnings, so errors are printed here.
-        """
-        from bcd.cli.app import OUTCOME, tell, unforeseen
-        from bcd.errors import BcdError
+        """Assembles the release."""
+        from bcd.cli.multirun import finish
         from bcd.release.run import assemble_jobs
 
-        try:
-            OUTCOME.add(assemble_jobs(config, Path(config.hydra.sweep.dir).absolute()))
-        except BcdError as error:
-            tell(str(error))
-            OUTCOME.add(error.status)
-        except Exception as error:
-            tell(f"release: {unforeseen(error)}")
-            OUTCOME.add(1)
+        folder = Path(config.hydra.sweep.dir).absolute()
+        finish(lambda: assemble_jobs(config, folder), "release")

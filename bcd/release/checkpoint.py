@@ -64,9 +64,8 @@ def release_content(
         run_dir: Folder of the release.
     """
     cfg, catalog = images.cfg, images.catalog
-    everything = Split(
-        tuple("train" if i in set(images.indices) else "excluded" for i in _all(images))
-    )
+    inside, total = set(images.indices), len(catalog.images)
+    everything = Split(tuple("train" if i in inside else "excluded" for i in range(total)))
     appearance = measure_appearance(catalog, images.indices, cfg.data.mask_scale_bar)
     named = zip(images.indices, images.clusters, strict=True)
     card: Card = replace(
@@ -88,7 +87,3 @@ def release_content(
     state = {f"network.{name}": value for name, value in network.state_dict().items()}
     kept = {n: v for n, v in member.content["state_dict"].items() if not n.startswith("network.")}
     return {**content, "state_dict": {**kept, **state}, "card": card.to_dict()}
-
-
-def _all(images: Images) -> range:
-    return range(len(images.catalog.images))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd.data.splits.split import sha256_of
 from bcd.evaluation.bootstrap import fill_group_names, group_ids
 from bcd.evaluation.out_of_fold import MemberAnswers, fit_release
 from bcd.evaluation.results import Result, evaluate
@@ -74,9 +75,7 @@ def measure_curve(
 
 def _judged(images: Images, answers: MemberAnswers, scope: Scope, refer: float) -> Result:
     """Cross-fitted decisions of members that are not compared with each other."""
-    _, policy = fit_release(
-        images.cfg.decision, refer, answers, images.catalog.benign, scope, images.shares
-    )
+    _, policy = fit_release(images.cfg.decision, refer, answers, images.catalog.benign, scope)
     own = answers.cross_fitted(policy)
     return evaluate(own, policy, images.catalog, images.indices, images.clusters)
 
@@ -96,7 +95,7 @@ def _kept(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def _groups(recorded: Sequence[str], clusters: dict[str, str]) -> int:
     """Number of groups of some images; an image without one is its own."""
-    hashes = [one.partition(" ")[0] for one in recorded]
+    hashes = map(sha256_of, recorded)
     return len({clusters.get(sha256, sha256) for sha256 in hashes})
 
 

@@ -7,25 +7,23 @@ from typing import Any
 from bcd.evaluation.unsafe import UNSAFE_SHARES
 from bcd.release.facts import ReleaseFacts
 
-# Metrics of the out-of-fold answers by the hub's names of their types.
-_TYPES = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "f1"}
+# Metrics that the hub knows by the same names.
+_KNOWN = ("accuracy", "precision", "recall", "f1")
 _MORE = ("balanced_accuracy", *UNSAFE_SHARES, "referred")
 
 
 def card_metadata(facts: ReleaseFacts) -> dict[str, Any]:
     """Metadata of the model card; metrics are those of `metrics.json`."""
     metrics, catalog = facts.metrics, facts.images.catalog
-    listed = [(kind, name) for name, kind in _TYPES.items()]
-    listed += [(name, name) for name in _MORE if metrics.get(name) is not None]
+    listed = [*_KNOWN, *(name for name in _MORE if metrics.get(name) is not None)]
     results = [
-        {"type": kind, "name": f"{name}, out of fold", "value": metrics[name]}
-        for kind, name in listed
+        {"type": name, "name": f"{name}, out of fold", "value": metrics[name]} for name in listed
     ]
     return {
         "library_name": "bcd",
         "pipeline_tag": "image-classification",
         "tags": ["medical", "hematology", "blood-smear", "leukemia", "pytorch"],
-        "metrics": [*_TYPES],
+        "metrics": [*_KNOWN],
         "model-index": [
             {
                 "name": facts.settings.name,

@@ -165,7 +165,7 @@ def assemble(settings: ReleaseConfig, words: Sequence[str], folder: Path) -> int
         answers, gain = try_views(images, network, answers, settings.tta)
     scope = _scope(images)
     policy, crossed = fit_release(
-        images.cfg.decision, settings.refer, answers, images.catalog.benign, scope, images.shares
+        images.cfg.decision, settings.refer, answers, images.catalog.benign, scope
     )
     result = evaluate(
         answers.cross_fitted(crossed), crossed, images.catalog, images.indices, images.clusters
@@ -197,16 +197,16 @@ def _load_images(
     cfg = member_config(words, 0, folder)
     catalog = load_catalog(cfg.data, keep=kept_sides(cfg.model.input_views()))
     profile = profile_images(catalog)
-    for member in members:
-        own = replace(cfg.split, fold=member.fold)
-        check_unchanged(member, catalog, make_split(catalog, own, profile))
+    splits = [make_split(catalog, replace(cfg.split, fold=m.fold), profile) for m in members]
+    for member, own in zip(members, splits, strict=True):
+        check_unchanged(member, catalog, own)
     indices, folds, validated = find_folds(catalog, members)
-    split = make_split(catalog, cfg.split, profile)
+    split = splits[0]
     clusters = [split.clusters[i] if split.clusters else "" for i in indices]
     device = choose_device("cpu" if cfg.trainer.get("accelerator") == "cpu" else "auto")
     checks = audit_training_run(catalog, split, profile, cfg.split, cfg.data)
     groups = [split.groups[i] if split.groups else "" for i in indices]
-    images = Images(cfg, catalog, profile, indices, folds, clusters, groups, validated, device)
+    images = Images(cfg, catalog, indices, folds, clusters, groups, validated, device)
     return images, checks
 
 

@@ -27,22 +27,15 @@ class Leaderboard(Callback):
         say(f"sweep folder: {sweep}  (to resume: the same command with hydra.sweep.dir={sweep})")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Ranks the trials, tests the best configuration, and writes the leaderboard.
-
-        Hydra would turn exceptions into warnings, so errors are printed here.
-        """
-        from bcd.cli.app import OUTCOME, tell, unforeseen
-        from bcd.errors import BcdError
+        """Ranks the trials, tests the best configuration, and writes the leaderboard."""
+        from bcd.cli.multirun import finish
         from bcd.sweeps.finalize_sweep import finalize_sweep, run_default
 
         sweep = Path(config.hydra.sweep.dir).absolute()
-        try:
+
+        def rank() -> int:
             if self._default:
                 run_default(config, sweep)
-            OUTCOME.add(finalize_sweep(sweep))
-        except BcdError as error:
-            tell(str(error))
-            OUTCOME.add(error.status)
-        except Exception as error:
-            tell(f"leaderboard: {unforeseen(error)}")
-            OUTCOME.add(1)
+            return finalize_sweep(sweep)
+
+        finish(rank, "leaderboard")

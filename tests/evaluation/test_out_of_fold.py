@@ -32,7 +32,7 @@ def given(seed: int = 0) -> MemberAnswers:
 
 
 def fitted(of: MemberAnswers, refer: float = 0.05) -> CrossFittedPolicy:
-    return fit_release(with_defaults(DecisionConfig), refer, of, 0, SCOPE, ())[1]
+    return fit_release(with_defaults(DecisionConfig), refer, of, 0, SCOPE)[1]
 
 
 def test_each_image_has_the_answer_of_the_member_of_its_fold() -> None:
@@ -106,8 +106,7 @@ def test_each_image_is_decided_by_the_policy_of_its_fold() -> None:
 def test_without_prior_correction_all_parts_are_without_it() -> None:
     cfg = replace(with_defaults(DecisionConfig), prior_correction=True)
     of = given()
-    shares = [float(np.mean(of.labels == k)) for k in range(4)]
-    policy = fit_release(cfg, 0.05, of, 0, SCOPE, shares)[1]
+    policy = fit_release(cfg, 0.05, of, 0, SCOPE)[1]
     assert policy.priors is not None and all(part.priors is not None for part in policy.parts)
     plain = policy.without_priors()
     assert plain.priors is None and all(part.priors is None for part in plain.parts)

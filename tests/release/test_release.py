@@ -25,12 +25,17 @@ def probabilities(folder: Path, paths: list[str]) -> np.ndarray:
     return np.array([[row[f"p_{name}"] for name in predictor.classes] for row in found])
 
 
+@pytest.fixture(params=["frozen", "trained"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    """A release with frozen and one with trained blocks."""
+    made: Path = request.getfixturevalue(request.param)
+    return made
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["frozen", "trained"])
 def test_each_image_is_answered_by_the_member_that_has_not_seen_its_slide(
-    kind: str, base: Path, request: pytest.FixtureRequest
+    folder: Path, base: Path
 ) -> None:
-    folder = request.getfixturevalue(kind)
     folds, predicted = rows(folder / "folds.csv"), rows(folder / "predictions.csv")
     assert [row["path"] for row in folds] == [row["path"] for row in predicted]
     slides: dict[str, set[str]] = {}
@@ -50,11 +55,7 @@ def test_each_image_is_answered_by_the_member_that_has_not_seen_its_slide(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["frozen", "trained"])
-def test_the_checkpoint_averages_the_calibrated_members(
-    kind: str, base: Path, request: pytest.FixtureRequest
-) -> None:
-    folder = request.getfixturevalue(kind)
+def test_the_checkpoint_averages_the_calibrated_members(folder: Path, base: Path) -> None:
     paths = sorted(str(p) for p in (base / "images").rglob("*.png"))[:12]
     assert len(paths) == 12
     _, card = load_checkpoint(folder / "checkpoints" / "best.ckpt")
