@@ -23,7 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from bcd.config.compose import with_defaults
-from bcd.config.schema import DataConfig, DecisionConfig, ModelConfig, SplitConfig
+from bcd.config.decision import DecisionConfig
+from bcd.config.schema import DataConfig, ModelConfig, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.load import load_catalog
 from bcd.data.quality.profile import profile_images

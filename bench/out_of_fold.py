@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from bcd.config.compose import with_defaults
+from bcd.config.decision import DecisionConfig
 from bcd.config.head import HeadConfig
-from bcd.config.schema import DecisionConfig
 from bcd.data.splits.grouping import part_groups
 from bcd.evaluation.answers import Answers
 from bcd.evaluation.calibration import debiased_calibration_error

@@ -18,6 +18,7 @@ from bcd.audit.probes import (
 from bcd.audit.shortcuts import NETWORK, WITHOUT_COLOUR
 from bcd.audit.sources import COLOUR, MASKED, SOURCES
 from bcd.config.compose import with_defaults
+from bcd.config.input_views import CELLS
 from bcd.config.programs import AuditConfig
 from bcd.config.schema import (
     AugmentConfig,
@@ -91,13 +92,18 @@ def frozen_features(
     frozen = replace(model, unfreeze=0)
     network = SmearNetwork(build_backbone(frozen), len(catalog.classes), frozen).eval()
     augmenter = Augmenter(with_defaults(AugmentConfig), 0)
-    views = ImageViews.of(catalog, model.input_size, augmenter, data.mask_scale_bar, model.views)
+    views = ImageViews.of(
+        catalog, model.input_size, augmenter, data.mask_scale_bar, model.views, roi=model.roi
+    )
     needs = [Need(range(len(catalog.images)), (PLAIN,))]
     # Features can only be read from a bank; this one is shared with training.
     cached = replace(features, bank=True)
     with cached_source(cached, frozen, network, views, needs, choose_device(device)) as source:
         rows = [source[(i, PLAIN)][0].numpy() for i in range(len(catalog.images))]
-    return np.stack(rows)
+    found = np.stack(rows)
+    if model.roi == CELLS:  # the mean over an image's cells
+        found = found[..., :-1].sum(axis=1) / np.maximum(found[..., -1:].sum(axis=1), 1)
+    return found
 
 
 def _splits(

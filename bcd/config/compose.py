@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bcd.config.decision import DecisionConfig
 from bcd.config.head import HeadConfig
 from bcd.config.programs import (
     CompareConfig,
@@ -23,7 +24,6 @@ from bcd.config.programs import (
 from bcd.config.schema import (
     AugmentConfig,
     DataConfig,
-    DecisionConfig,
     FeaturesConfig,
     ModelConfig,
     SplitConfig,
@@ -112,4 +112,7 @@ def _read(name: str) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     content: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"), resolve=False)
-    return {k: v for k, v in content.items() if k not in ("defaults", "hydra")}
+    found = {k: v for k, v in content.items() if k not in ("defaults", "hydra")}
+    if found.get("roi") == "${data.roi}":  # there is no other group to take it from
+        found["roi"] = _read("data/smears")["roi"]
+    return found

@@ -1,4 +1,7 @@
-"""Input views (`model.views`): the normalizations and sizes in which the network gets an image."""
+"""Input views: the region, normalization and size in which the network gets an image.
+
+`data.roi` chooses the region, `model.views` the normalizations and sizes.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,14 @@ NORMALIZATIONS = ("plain", "grey", "white_balanced", "reinhard")
 # The name of the image as it is.
 PLAIN_VIEW = "plain"
 
+# Regions of interest: the whole image, its white cells with everything else painted over, or a crop
+# of each white cell. `bcd.data.roi` makes them.
+WHOLE, MASKED, CELLS = "image", "mask", "cells"
+ROIS = (WHOLE, MASKED, CELLS)
+# Side in pixels of the crop of a cell.
+CELL_SIDE = 96
+MOST_CELLS = 12  # of an image, the largest first
+
 
 @dataclass(frozen=True)
 class InputView:
@@ -20,31 +31,49 @@ class InputView:
 
     Attributes:
         normalization: One of `NORMALIZATIONS`.
-        side: Height and width in pixels.
+        side: Height and width in pixels of what the network gets.
+        roi: One of `ROIS`.
+        cut_from: Height and width of the resized image that cells are cut from; None: `side`.
     """
 
     normalization: str
     side: int
+    roi: str = WHOLE
+    cut_from: int | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether the image is only resized."""
-        return self.normalization == PLAIN_VIEW
+        return self.normalization == PLAIN_VIEW and self.roi == WHOLE
+
+    @property
+    def image_side(self) -> int:
+        """Height and width of the resized image."""
+        return self.cut_from or self.side
+
+    @property
+    def described(self) -> InputView:
+        """The view that out-of-distribution detection describes: of cells, the image around them.
+
+        What makes an image unfamiliar is also seen outside its cells.
+        """
+        return InputView(PLAIN_VIEW, self.image_side) if self.roi == CELLS else self
 
 
-def parse_views(names: Sequence[str], size: int) -> tuple[InputView, ...]:
+def parse_views(names: Sequence[str], size: int, roi: str = WHOLE) -> tuple[InputView, ...]:
     """The input views that `model.views` lists.
 
     Args:
         names: Each `<normalization>`, or `<normalization>@<side>` for another side than `size`.
         size: `model.input_size`.
+        roi: `data.roi`.
 
     Raises:
         ConfigError: A view is unknown or listed twice, or there is none.
     """
     if not names:
         raise ConfigError(f"model.views=[]: give at least one view, such as {PLAIN_VIEW}")
-    views = tuple(_parse(name, size) for name in names)
+    views = tuple(_parse(name, size, roi) for name in names)
     for place, (name, view) in enumerate(zip(names, views, strict=True)):
         if view in views[:place]:
             first = names[views.index(view)]
@@ -53,7 +82,7 @@ def parse_views(names: Sequence[str], size: int) -> tuple[InputView, ...]:
     return views
 
 
-def _parse(name: str, size: int) -> InputView:
+def _parse(name: str, size: int, roi: str) -> InputView:
     normalization, at, side = name.partition("@")
     if normalization not in NORMALIZATIONS:
         from bcd.config.check import nearest
@@ -67,4 +96,7 @@ def _parse(name: str, size: int) -> InputView:
             f"model.views: {name}: give the side in pixels as a whole number, such as "
             f"{normalization}@320"
         )
-    return InputView(normalization, int(side) if at else size)
+    whole = int(side) if at else size
+    if roi == CELLS:
+        return InputView(normalization, CELL_SIDE, roi, whole)
+    return InputView(normalization, whole, roi)

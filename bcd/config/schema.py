@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from bcd.config.input_views import PLAIN_VIEW, InputView, parse_views
+from bcd.config.input_views import CELLS, PLAIN_VIEW, ROIS, WHOLE, InputView, parse_views
 from bcd.config.values import at_least, one_of, within
 from bcd.errors import ConfigError
 
@@ -43,6 +43,7 @@ class DataConfig:
     min_size: int
     drop_duplicates: bool
     mask_scale_bar: bool
+    roi: str
     batch_size: int
     balanced: bool
     num_workers: int | None
@@ -51,6 +52,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         """Checks values beyond their types."""
         one_of("data.variant", self.variant, ("original", "segmented"))
+        one_of("data.roi", self.roi, ROIS)
         at_least("data.min_size", self.min_size, 1)
         at_least("data.batch_size", self.batch_size, 1)
         if self.num_workers is not None:
@@ -60,6 +62,7 @@ class DataConfig:
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 CORRUPTION_SUITES = ("standard", "brief")
 SPLIT_KINDS = ("stratified", "grouped", "blocked", "kfold", "csv")
+CELL_POOLINGS = ("mean", "noisy_or", "attention")
 FOLDED = ("kfold", "grouped", "blocked")  # kinds that can be divided into folds
 
 
@@ -166,6 +169,8 @@ class ModelConfig:
     backbone: str
     weights: str | list[str | None] | None
     input_size: int
+    roi: str
+    cell_pooling: str
     views: list[str]
     unfreeze: int | Literal["all"]
     batchnorm: str
@@ -200,11 +205,19 @@ class ModelConfig:
     def images(self) -> str:
         """Side of the images, and input views if there are others than the plain one, in words."""
         views = "" if self.views == [PLAIN_VIEW] else f", input views {', '.join(self.views)}"
-        return f"{self.input_size} pixels a side{views}"
+        return f"{self.input_size} pixels a side{views}{self._roi_in_words}"
+
+    @property
+    def _roi_in_words(self) -> str:
+        if self.roi == WHOLE:
+            return ""
+        if self.roi == CELLS:
+            return f", a crop of each white cell ({self.cell_pooling} over cells)"
+        return ", everything but white cells painted over"
 
     def input_views(self) -> tuple[InputView, ...]:
         """The input views, whose features are concatenated in this order."""
-        return parse_views(self.views, self.input_size)
+        return parse_views(self.views, self.input_size, self.roi)
 
     def _check_sizes(self) -> None:
         at_least("model.input_size", self.input_size, 32)
@@ -217,10 +230,23 @@ class ModelConfig:
         for name, view in zip(self.views, views, strict=True):
             if not 32 <= view.side <= MOST_SIDE:
                 raise ConfigError(f"model.views: {name}: sides are 32 to {MOST_SIDE} pixels")
-        if self.unfreeze != 0 and views != parse_views([PLAIN_VIEW], self.input_size):
+        if self.roi == CELLS:
+            self._check_cells()
+        elif self.unfreeze != 0 and self.views not in ([PLAIN_VIEW], [f"plain@{self.input_size}"]):
             raise ConfigError(
                 f"model.unfreeze={self.unfreeze}: model.views={self.views} needs frozen features; "
                 f"set model.unfreeze=0, or model.views=[{PLAIN_VIEW}]"
+            )
+
+    def _check_cells(self) -> None:
+        if self.unfreeze != 0:
+            raise ConfigError(
+                f"model.unfreeze={self.unfreeze}: data.roi=cells needs frozen features; set "
+                "model.unfreeze=0, or data.roi=mask"
+            )
+        if len(self.views) > 1:
+            raise ConfigError(
+                f"model.views={self.views}: data.roi=cells takes a single view of each cell"
             )
 
     def _check_branches(self) -> None:
@@ -245,6 +271,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Checks values beyond their types."""
         one_of("model.library", self.library, ("torchvision", "timm"))
+        one_of("data.roi", self.roi, ROIS)
+        one_of("model.cell_pooling", self.cell_pooling, CELL_POOLINGS)
         self._check_branches()
         self._check_sizes()
         if self.unfreeze != "all" and (isinstance(self.unfreeze, str) or self.unfreeze < 0):
@@ -260,29 +288,3 @@ class ModelConfig:
         at_least("model.unfreeze_from", self.unfreeze_from, 0)
         within("model.backbone_lr", self.backbone_lr, 0, 100)
         within("model.depth_decay", self.depth_decay, 0, 1)
-
-
-@dataclass
-class DecisionConfig:
-    """The decision policy: what is fitted on the val set for answering other images."""
-
-    coverage: float
-    sensitivity: float
-    confidence: float
-    low_confidence: float
-    ood: float
-    refer: float | None
-    prevalence: float | None
-    prior_correction: bool
-
-    def __post_init__(self) -> None:
-        """Checks values beyond their types."""
-        within("decision.coverage", self.coverage, 0.5, 0.999)
-        within("decision.sensitivity", self.sensitivity, 0.5, 1)
-        within("decision.confidence", self.confidence, 0.5, 0.999)
-        within("decision.low_confidence", self.low_confidence, 0, 0.5)
-        within("decision.ood", self.ood, 0, 0.5)
-        if self.refer is not None:
-            within("decision.refer", self.refer, 0, 0.5)
-        if self.prevalence is not None:
-            within("decision.prevalence", self.prevalence, 0, 1)

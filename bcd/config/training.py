@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bcd.config.decision import DecisionConfig
 from bcd.config.head import HeadConfig
+from bcd.config.input_views import CELLS
 from bcd.config.schema import (
     AugmentConfig,
     DataConfig,
-    DecisionConfig,
     FeaturesConfig,
     ModelConfig,
     SplitConfig,
@@ -46,6 +47,8 @@ def check_training(cfg: TrainConfig) -> None:
             "reasons; set decision.low_confidence and decision.ood"
         )
     _check_priors(cfg)
+    if cfg.model.roi == CELLS:
+        _check_cells(cfg)
     if cfg.head.fitted:
         _check_fitted(cfg)
         return
@@ -66,6 +69,17 @@ def _check_priors(cfg: TrainConfig) -> None:
                 f"decision.prior_correction=true: {setting} already trains as if classes were "
                 "equally frequent; leave one of them out"
             )
+
+
+def _check_cells(cfg: TrainConfig) -> None:
+    """Refuses what cannot be done with a crop of each cell."""
+    if cfg.head.fitted:
+        raise ConfigError(
+            f"head={cfg.head.kind}: data.roi=cells needs a head that is trained: linear or mlp"
+        )
+    for key in ("mixup", "cutmix"):
+        if getattr(cfg.augment, key):
+            raise ConfigError(f"augment.{key}: images with data.roi=cells cannot be mixed; set 0")
 
 
 def _check_fitted(cfg: TrainConfig) -> None:
@@ -109,5 +123,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Checks values beyond their types."""
         at_least("seed", self.seed, 0)
+        if self.model.roi != self.data.roi:
+            raise ConfigError(f"model.roi={self.model.roi}: set data.roi={self.model.roi} instead")
         check_training(self)
         self.head.check_with(self.model.unfreeze, self.model.class_weights)

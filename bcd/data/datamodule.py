@@ -110,14 +110,18 @@ class SmearDataModule(pl.LightningDataModule):
         """
         if self._ready:
             return
-        catalog = load_catalog(self._data, keep=sides_of(parse_views(self._inputs, self._size)))
+        catalog = load_catalog(
+            self._data, keep=sides_of(parse_views(self._inputs, self._size, self._data.roi))
+        )
         self._use(catalog, make_split(catalog, self._split, profile_images(catalog)))
 
     def _use(self, catalog: Catalog, subsets: Split) -> None:
         self.catalog, self.split = catalog, subsets
         augmenter = Augmenter(self._augment, self.seed)
         mask = self._data.mask_scale_bar
-        self.images = ImageViews.of(catalog, self._size, augmenter, mask, self._inputs)
+        self.images = ImageViews.of(
+            catalog, self._size, augmenter, mask, self._inputs, roi=self._data.roi
+        )
         self.source = self.images
         self._ready = True
 

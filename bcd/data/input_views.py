@@ -1,4 +1,4 @@
-"""Makes the input views of an image, and packs several into one array."""
+"""Makes the input views of an image, and packs them into one array."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.config.input_views import PLAIN_VIEW, InputView
+from bcd.config.input_views import CELLS, MASKED, PLAIN_VIEW, InputView
 from bcd.data.colour import LEAST_STD, from_lab, to_bytes, to_lab
 from bcd.data.matching import Match
 from bcd.data.reading import prepare
+from bcd.data.roi import cut_cells, mask_background, pack_cells, packed_cells, roi_definition
 
 Pixels = NDArray[np.uint8]
 
@@ -78,7 +79,8 @@ _CONSTANTS: Mapping[str, Mapping[str, Any]] = {
 def definition(view: InputView) -> dict[str, Any]:
     """Everything that determines an input view, as plain data for cache keys and cards."""
     constants = _CONSTANTS.get(view.normalization, {})
-    return {"normalization": view.normalization, "side": view.side, **constants}
+    own = {"normalization": view.normalization, "side": view.side}
+    return {**own, **constants, **roi_definition(view)}
 
 
 def prepare_sides(
@@ -90,28 +92,63 @@ def prepare_sides(
 
 
 def sides_of(views: Sequence[InputView]) -> tuple[int, ...]:
-    """The different sides of input views, ascending."""
-    return tuple(sorted({view.side for view in views}))
+    """The different sides to which input views need the image resized, ascending."""
+    return tuple(sorted({view.image_side for view in views}))
+
+
+def cut_rois(
+    resized: Mapping[int, Pixels], views: Sequence[InputView]
+) -> dict[int, tuple[Pixels, ...]]:
+    """The regions that input views are made of; all views have the same kind of region.
+
+    Args:
+        resized: The image by its side, from `prepare_sides`.
+        views: The input views.
+
+    Returns:
+        By the side of the resized image: the image itself, the image with all but white cells
+        painted over, or the image followed by a crop of each white cell.
+    """
+    found: dict[int, tuple[Pixels, ...]] = {}
+    for view in views:
+        image = resized[view.image_side]
+        if view.image_side not in found:
+            if view.roi == MASKED:
+                found[view.image_side] = (mask_background(image),)
+            elif view.roi == CELLS:
+                found[view.image_side] = (image, *cut_cells(image, view.side))
+            else:
+                found[view.image_side] = (image,)
+    return found
 
 
 def make_views(
-    resized: Mapping[int, Pixels],
+    cut: Mapping[int, Sequence[Pixels]],
     views: Sequence[InputView],
     augment: Callable[[Pixels], Pixels] = lambda pixels: pixels,
 ) -> list[Pixels]:
     """Makes input views of an image.
 
     Args:
-        resized: The image by its side, from `prepare_sides`.
+        cut: The image's regions, from `cut_rois`.
         views: The input views.
-        augment: Applied to each size before its normalization, as colours and files differ before
-            a network gets the image.
+        augment: Applied to each region before its normalization, as colours and files differ
+            before a network gets the image.
 
     Returns:
-        For each view its pixels, (side, side, 3).
+        For each view its pixels, (side, side, 3); of cells the bytes that `pack_cells` makes.
     """
-    augmented = {side: augment(resized[side]) for side in sides_of(views)}
-    return [normalize(augmented[view.side], view.normalization) for view in views]
+    augmented = {
+        side: [augment(part) for part in cut[side]] for side in {v.image_side: None for v in views}
+    }
+    return [_finish(augmented[view.image_side], view) for view in views]
+
+
+def _finish(parts: Sequence[Pixels], view: InputView) -> Pixels:
+    if view.roi != CELLS:
+        return normalize(parts[0], view.normalization)
+    image, *crops = parts
+    return pack_cells(image, [normalize(crop, view.normalization) for crop in crops], view.side)
 
 
 def pack(parts: Sequence[Pixels]) -> Pixels:
@@ -121,6 +158,8 @@ def pack(parts: Sequence[Pixels]) -> Pixels:
 
 def packed_shape(views: Sequence[InputView]) -> tuple[int, ...]:
     """Shape of what `pack` returns for these views."""
+    if len(views) == 1 and views[0].roi == CELLS:
+        return (packed_cells(views[0].image_side, views[0].side),)
     if len(views) == 1:
         return views[0].side, views[0].side, 3
     return (sum(view.side**2 * 3 for view in views),)
@@ -128,6 +167,9 @@ def packed_shape(views: Sequence[InputView]) -> tuple[int, ...]:
 
 def plain_pixels(packed: Pixels, views: Sequence[InputView]) -> Pixels | None:
     """Pixels of the largest plain view in what `pack` returned; None if there is none."""
+    if views[0].roi == CELLS:  # the image comes first
+        side = views[0].image_side
+        return packed[: side**2 * 3].reshape(side, side, 3)
     plain = [number for number, view in enumerate(views) if view.is_plain]
     if not plain:
         return None

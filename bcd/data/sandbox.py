@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from bcd.config.input_views import InputView
 from bcd.data.files import Gate, ImageError, room_for
-from bcd.data.input_views import make_views, pack, packed_shape, prepare_sides
+from bcd.data.input_views import cut_rois, make_views, pack, packed_shape, prepare_sides
 from bcd.data.matching import Match
 from bcd.data.opening import PIXELS
 from bcd.data.reading import read_image
@@ -66,7 +66,9 @@ class Wanted:
         try:
             image = read_image(path, 1, gate)
             resized = prepare_sides(image, self.inputs, self.mask, self.match)
-            return np.ascontiguousarray(pack(make_views(resized, self.inputs)))
+            return np.ascontiguousarray(
+                pack(make_views(cut_rois(resized, self.inputs), self.inputs))
+            )
         except ImageError as error:
             return str(error)
         except MemoryError:
@@ -169,7 +171,7 @@ class _Reader:
         return np.frombuffer(bytearray(data), np.uint8).reshape(shape)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        inputs = [[view.normalization, view.side] for view in self._wanted.inputs]
+        inputs = [astuple(view) for view in self._wanted.inputs]
         match = self._wanted.match
         plain = None if match is None else match.to_plain()
         wanted = json.dumps([inputs, self._wanted.mask, plain])
@@ -236,7 +238,7 @@ class _Asking(Gate):
         yield
 
 
-def serve(inputs: Sequence[tuple[str, int]], mask: bool, match: Mapping[str, Any] | None) -> None:
+def serve(inputs: Sequence[Sequence[Any]], mask: bool, match: Mapping[str, Any] | None) -> None:
     """Runs a reader until its parent closes the pipe; the arguments are those of `Wanted`."""
     answers, questions = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print must not reach the pipe

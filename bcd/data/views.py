@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bcd.config.input_views import PLAIN_VIEW, parse_views
+from bcd.config.input_views import PLAIN_VIEW, WHOLE, InputView, parse_views
 from bcd.config.schema import AugmentConfig
 from bcd.data.catalog import Catalog, ImageRecord
-from bcd.data.input_views import Pixels, make_views, pack, prepare_sides, sides_of
+from bcd.data.input_views import Pixels, cut_rois, make_views, pack, prepare_sides, sides_of
 from bcd.data.matching import Match
 from bcd.data.reading import mask_scale_bar, read_image, read_verified
 from bcd.data.workspace import Workspace, pixels_part
@@ -38,7 +38,12 @@ class Augmenter:
     Args:
         cfg: The `augment` group; its transforms take and return uint8 RGB.
         seed: The run's seed.
+
+    Attributes:
+        before_roi: Whether it changes the image before its white cells are found.
     """
+
+    before_roi = False
 
     def __init__(self, cfg: AugmentConfig, seed: int) -> None:
         self.cfg = cfg
@@ -153,6 +158,7 @@ class ImageViews(ViewSource):
         kept: Resized images that the scan kept; they are not decoded again.
         views: As `model.views`.
         match: How images of another site are matched to those of training; None for not at all.
+        roi: As `data.roi`.
 
     Attributes:
         inputs: The input views, of which every sample has all.
@@ -168,10 +174,11 @@ class ImageViews(ViewSource):
         kept: Workspace | None = None,
         views: Sequence[str] = (PLAIN_VIEW,),
         match: Match | None = None,
+        roi: str = WHOLE,
     ) -> None:
         self.root = root
         self.images = images
-        self.inputs = parse_views(views, size)
+        self.inputs = parse_views(views, size, roi)
         self.augmenter = augmenter
         self.mask = mask
         self.kept = kept
@@ -187,10 +194,11 @@ class ImageViews(ViewSource):
         mask: bool,
         views: Sequence[str] = (PLAIN_VIEW,),
         match: Match | None = None,
+        roi: str = WHOLE,
     ) -> ImageViews:
         """The images of a catalog, with what its scan kept."""
         kept = catalog.kept
-        return cls(catalog.root, catalog.images, size, augmenter, mask, kept, views, match)
+        return cls(catalog.root, catalog.images, size, augmenter, mask, kept, views, match, roi)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -230,14 +238,39 @@ class ImageViews(ViewSource):
         """Pixels of a view, uint8, and the label: what `pack` makes of the input views."""
         image = self.images[key[0]]
         augment = partial(self.augmenter, sha256=image.sha256, view=key[1])
-        parts = make_views(self.resized(key[0]), self.inputs, augment)
+        (parts,) = self.make(self.resized(key[0]), [augment])
         return torch.from_numpy(np.ascontiguousarray(pack(parts))), image.label
 
-    def first_input(self) -> ImageViews:
-        """The same images with the first input view alone."""
-        first = object.__new__(ImageViews)
-        vars(first).update(vars(self), inputs=self.inputs[:1])
-        return first
+    def make(
+        self, resized: dict[int, Pixels], augments: Sequence[Callable[[Pixels], Pixels]]
+    ) -> Iterator[list[Pixels]]:
+        """Yields the input views of an image once for each augmentation.
+
+        Cells are found once, and then augmented. Corruptions come first: they change the image that
+        cells are found on.
+
+        Args:
+            resized: The image by side.
+            augments: Functions of pixels, such as the augmenter for one view.
+        """
+        if self.augmenter.before_roi:
+            for change in augments:
+                changed = {side: change(pixels) for side, pixels in resized.items()}
+                yield make_views(cut_rois(changed, self.inputs), self.inputs)
+            return
+        cut = cut_rois(resized, self.inputs)
+        for augment in augments:
+            yield make_views(cut, self.inputs, augment)
+
+    def of_inputs(self, inputs: Sequence[InputView]) -> ImageViews:
+        """The same images with other input views."""
+        other = object.__new__(ImageViews)
+        vars(other).update(vars(self), inputs=tuple(inputs))
+        return other
+
+    def described(self) -> ImageViews:
+        """The same images as out-of-distribution detection gets them."""
+        return self.of_inputs([self.inputs[0].described])
 
     def __getstate__(self) -> dict[str, Any]:
         """Other processes than forked ones have no access to the workspace."""

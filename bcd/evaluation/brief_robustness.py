@@ -100,7 +100,7 @@ def brief_robustness(
     places = np.linspace(0, len(indices) - 1, min(count, len(indices))).astype(int)
     some = [indices[i] for i in places]
     augmenter = CorruptionAugmenter(_BRIEF)
-    source = ImageViews.of(catalog, model.input_size, augmenter, mask, model.views)
+    source = ImageViews.of(catalog, model.input_size, augmenter, mask, model.views, roi=model.roi)
     versions = (PLAIN, *range(len(_BRIEF)))
     # Caching activations in front of trained blocks would cost more storage than it saves time.
     pooled = replace(features, bank=features.bank and network.prefix.pooled)

@@ -157,6 +157,8 @@ class CorruptionAugmenter(Augmenter):
         suite: Kinds and strengths, as for `make_corruption`.
     """
 
+    before_roi = True
+
     def __init__(self, suite: Sequence[tuple[str, float]]) -> None:
         named = [{"corruption": kind, "strength": strength} for kind, strength in suite]
         super().__init__(with_defaults(AugmentConfig, views=len(named), transforms=named), 0)

@@ -20,6 +20,8 @@ from bcd.evaluation.predictions import NOT_FINITE, UNCALIBRATED, UNREADABLE, Pre
 
 LOW_CONFIDENCE, OOD, DISAGREES = "low confidence", "out of distribution", "threshold disagrees"
 MEMBERS_DISAGREE = "members disagree"
+# As where the network gets the white cells of an image and none was found.
+UNDECIDED = "all classes equally probable"
 
 Floats = NDArray[np.floating[Any]]
 Reasons = tuple[str, ...]
@@ -171,6 +173,7 @@ class DecisionPolicy:
         found = {
             NOT_FINITE: ~finite,
             LOW_CONFIDENCE: finite & self.low_confidence(probabilities),
+            UNDECIDED: finite & (np.ptp(np.nan_to_num(probabilities), axis=1) < 1e-9),
             OOD: finite & (ood_score > 1),
             DISAGREES: finite & self.threshold_disagrees(probabilities),
             MEMBERS_DISAGREE: finite & differ,

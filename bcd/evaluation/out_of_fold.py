@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.config.schema import DecisionConfig
+from bcd.config.decision import DecisionConfig
 from bcd.evaluation.answers import Answers, softmax
 from bcd.evaluation.decision import DecisionPolicy, Floats
 from bcd.evaluation.ood import MAX_IMAGES, Subspace, fit_subspace

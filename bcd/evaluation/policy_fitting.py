@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bcd.config.schema import DecisionConfig
+from bcd.config.decision import DecisionConfig
 from bcd.evaluation.answers import Answers, check_finite
 from bcd.evaluation.bootstrap import Groups, effective_groups
 from bcd.evaluation.calibration import calibrated_probabilities, check_priors, fit_temperature

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import cv2
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bcd.console import track
-from bcd.data.input_views import make_views, pack
+from bcd.data.input_views import cut_rois, make_views, pack
 from bcd.data.views import ImageViews
 from bcd.errors import BcdError
 from bcd.evaluation.corruption_suites import Corruption, corruption_suite
@@ -22,6 +21,7 @@ from bcd.evaluation.corruptions import Pixels
 from bcd.evaluation.decision import DecisionPolicy, referred
 from bcd.evaluation.robustness_table import Rows, robustness_table
 from bcd.evaluation.unsafe import called_malignant
+from bcd.features.batches import run_view
 from bcd.features.engines import make_engine, with_engine
 from bcd.models.frozen_prefix import FrozenPrefix, unpack
 from bcd.models.network import SmearNetwork, head_outputs
@@ -61,31 +61,36 @@ def evaluate_suite(
     blocks = nn.Sequential(*network.prefix.blocks, *network.trunk)
     mean, std = (network.prefix.get_buffer(n).flatten().tolist() for n in ("mean", "std"))
     frozen = FrozenPrefix(blocks, True, mean, std)
-    sides = [view.side for view in source.inputs]
+    views = source.inputs
+    described = views[0].described.side
     engines, describing = with_engine(
         engine, device,
         lambda n: (
-            {s: make_engine(n, frozen, s, device) for s in {*sides}},
-            make_engine(n, network.descriptor, sides[0], device),
+            {s: make_engine(n, frozen, s, device) for s in {view.side for view in views}},
+            make_engine(n, network.descriptor, described, device),
         ),
     )  # fmt: skip
-    any_engine = engines[sides[0]]
+    any_engine = engines[views[0].side]
     head = network.head.cpu().eval()
 
     @torch.inference_mode()
     def forward(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits; out-of-distribution score and disagreement in the last two columns."""
-        parts = unpack(images, sides) if len(sides) > 1 else [images]
-        logits, differ = answer(parts)
-        more = np.stack([policy.ood_score(describing.forward(parts[0])), differ], axis=1)
+        first = images if images.ndim == 4 else unpack(images, [described])[0]
+        logits, differ = answer(images)
+        more = np.stack([policy.ood_score(describing.forward(first)), differ], axis=1)
         return np.concatenate([logits, more], axis=1, dtype=np.float32)
 
-    def answer(parts: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def answer(images: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Logits and disagreement."""
         if network.test_time is not None:  # its views are made in torch
-            found = network.outputs(torch.from_numpy(parts[0]).permute(0, 3, 1, 2))
+            found = network.outputs(torch.from_numpy(images).permute(0, 3, 1, 2))
             return found[0].numpy(), found[1].numpy()
-        made = [engines[n].forward(part) for n, part in zip(sides, parts, strict=True)]
+        parts = unpack(images, [view.side for view in views]) if len(views) > 1 else [images]
+        made = [
+            run_view(engines[view.side], view, part)
+            for view, part in zip(views, parts, strict=True)
+        ]
         features = np.concatenate(made, axis=1)
         logits, differ = head_outputs(head, torch.from_numpy(features))
         return logits.numpy(), differ.numpy()
@@ -144,20 +149,18 @@ class CorruptedViews:
     def __getitem__(self, number: int) -> tuple[Pixels, int]:
         """All versions of an image, uint8 (versions, size, size, 3), and its label.
 
-        With several input views, (versions, bytes of all views). Each size is corrupted before it
-        is normalized; lengths are in its own pixels.
+        With several input views or cells, (versions, bytes of all views). Each size is corrupted
+        before its cells are found and before it is normalized; lengths are in its own pixels.
         """
         index = self._indices[number]
         image, resized = self._views.images[index], self._views.resized(index)
-        made = [make_views(resized, self._views.inputs)]
-        for corruption in self._suite:
-            change = partial(_corrupted, corruption, image.sha256)
-            made.append(make_views(resized, self._views.inputs, change))
+        made = []
+        for corruption in (None, *self._suite):
+            changed = resized
+            if corruption is not None:
+                changed = {n: corruption.apply(p, image.sha256) for n, p in resized.items()}
+            made.append(make_views(cut_rois(changed, self._views.inputs), self._views.inputs))
         return np.stack([pack(parts) for parts in made]), image.label
-
-
-def _corrupted(corruption: Corruption, sha256: str, pixels: Pixels) -> Pixels:
-    return corruption.apply(pixels, sha256)
 
 
 def run_corruptions(

@@ -14,7 +14,6 @@ from bcd.config.input_views import InputView
 from bcd.config.schema import FeaturesConfig, ModelConfig
 from bcd.console import say
 from bcd.data.catalog import ImageRecord
-from bcd.data.input_views import sides_of
 from bcd.data.views import PLAIN, ImageViews, Key, ViewSource
 from bcd.errors import BcdError
 from bcd.features.bank import Bank, Rows
@@ -170,7 +169,7 @@ def _fill(
     images = source.images
     for order in orders:
         order.bank.load()
-    lacking = sides_of([order.input_view for order in orders if order.works(images)])
+    lacking = {order.input_view.side for order in orders if order.works(images)}
     if lacking:
         # Before a bank is created: not every engine can run every network.
         made = {side: make_engine(engine, prefix, side, device) for side in lacking}

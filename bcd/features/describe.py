@@ -43,7 +43,7 @@ def describe(
     Raises:
         BcdError: The feature bank cannot be built.
     """
-    first = source.first_input()
+    first = source.described()
     cfg = replace(cfg, dtype="float32")  # the same descriptors whatever the features' precision
     found = np.empty((len(keys), network.descriptor.features), np.float32)
     if cfg.bank:

@@ -119,7 +119,7 @@ class _Extractor(nn.Module):
     def __init__(self, prefix: FrozenPrefix) -> None:
         super().__init__()
         self.prefix = copy.deepcopy(prefix)
-        self.prefix.sides = ()
+        self.prefix.views = ()
         self.prefix.skipped = False
         fold_batchnorm(self.prefix.blocks)
 

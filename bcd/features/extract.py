@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from bcd.config.input_views import InputView
 from bcd.console import say, track
-from bcd.data.input_views import Pixels, make_views
+from bcd.data.input_views import Pixels
 from bcd.data.views import Augmenter, ImageViews
 from bcd.errors import BcdError
 from bcd.features.bank import Bank
+from bcd.features.batches import batches_of
 from bcd.features.engines import Engine
 from bcd.features.shards import write_shard
 
@@ -145,13 +146,13 @@ class Extractor:
     def _compute(self, indices: Sequence[int], works: Sequence[Work]) -> list[NDArray[Any]]:
         """Features of images, for each work an array (images, views, ...)."""
         views, inputs = works[0].views, [work.input_view for work in works]
-        batches = [_Batches(self._engines[one.side], one.side) for one in inputs]
+        batches = [batches_of(self._engines[one.side], one) for one in inputs]
         for index in indices:
             # Equal views, an eighth of them with the paper's transforms, run once.
             drawn: list[dict[bytes, int]] = [{} for _ in works]
             resized = self._source.resized(index, verify=True)
-            for view in views:
-                parts = make_views(resized, inputs, self._augment(index, view))
+            augments = [self._augment(index, view) for view in views]
+            for parts in self._source.of_inputs(inputs).make(resized, augments):
                 for batch, known, pixels in zip(batches, drawn, parts, strict=True):
                     batch.add(pixels, known)
         found = [self._stored(batch.features()) for batch in batches]
@@ -187,42 +188,6 @@ class Extractor:
         except OSError as error:
             raise _disk_full(bank.folder.parent, error.strerror or str(error)) from error
         shard.features = None
-
-
-class _Batches:
-    """Runs an engine on views in full batches, each different view of an image once.
-
-    Args:
-        engine: Runs the prefix.
-        side: Of its images, in pixels.
-    """
-
-    def __init__(self, engine: Engine, side: int) -> None:
-        self._engine = engine
-        self._buffer = np.empty((engine.batch, side, side, 3), np.uint8)
-        self._outputs: list[NDArray[np.float32]] = []
-        self._places: list[int] = []  # output of each view
-        self._filled = self._count = 0
-
-    def add(self, pixels: Pixels, known: dict[bytes, int]) -> None:
-        """Adds a view; `known` has the outputs of the image's views so far."""
-        self._places.append(known.setdefault(pixels.tobytes(), self._count))
-        if self._places[-1] < self._count:
-            return
-        self._buffer[self._filled] = pixels
-        self._filled, self._count = self._filled + 1, self._count + 1
-        if self._filled == len(self._buffer):
-            self._run()
-
-    def features(self) -> NDArray[np.float32]:
-        """The features of all views that were added, in order."""
-        if self._filled:
-            self._run()
-        return np.concatenate(self._outputs)[self._places]
-
-    def _run(self) -> None:
-        self._outputs.append(self._engine.forward(self._buffer[: self._filled]))
-        self._filled = 0
 
 
 def _alike(works: Sequence[Work]) -> list[list[Work]]:

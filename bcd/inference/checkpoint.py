@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bcd.config.head import HeadConfig
-from bcd.config.input_views import InputView
+from bcd.config.input_views import WHOLE, InputView
 from bcd.config.schema import ModelConfig
 from bcd.data.input_views import definition, sides_of
 from bcd.data.quality.appearance import Appearance
@@ -39,7 +39,8 @@ class Card:
         classes: Class names; index i of the output is `classes[i]`.
         benign: Index of the class that is not cancer, None where there is none.
         input_size: Height and width in pixels of the input views that name none.
-        views: Definition of each input view: its normalization with constants, and its side.
+        views: Definition of each input view: its normalization and region with constants, and its
+            side.
         mean: Per channel, for values between 0 and 1; RGB.
         std: Per channel.
         interpolation: How images are resized.
@@ -101,12 +102,22 @@ class Card:
     @property
     def view_names(self) -> list[str]:
         """The input views as `model.views` lists them."""
-        return [f"{view['normalization']}@{view['side']}" for view in self.views]
+        return [f"{view.normalization}@{view.image_side}" for view in self.input_views]
+
+    @property
+    def roi(self) -> str:
+        """What of an image the network gets, as `data.roi`."""
+        return self.input_views[0].roi
 
     @property
     def input_views(self) -> tuple[InputView, ...]:
         """The input views, whose features the head takes in this order."""
-        return tuple(InputView(view["normalization"], view["side"]) for view in self.views)
+        return tuple(
+            InputView(
+                view["normalization"], view["side"], view.get("roi", WHOLE), view.get("cut_from")
+            )
+            for view in self.views
+        )
 
     @property
     def sides(self) -> tuple[int, ...]:

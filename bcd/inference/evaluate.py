@@ -103,7 +103,9 @@ def answer_images(
 
 def _images(catalog: Catalog, card: Card, match: Match | None) -> ImageViews:
     augmenter, mask = Augmenter(with_defaults(AugmentConfig), 0), card.mask_scale_bar
-    return ImageViews.of(catalog, card.input_size, augmenter, mask, card.view_names, match)
+    return ImageViews.of(
+        catalog, card.input_size, augmenter, mask, card.view_names, match, card.roi
+    )
 
 
 def _features_config(cfg: EvalConfig, card: Card) -> FeaturesConfig:

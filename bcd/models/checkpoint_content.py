@@ -10,7 +10,7 @@ import torch
 
 from bcd.errors import BcdError
 
-CARD_VERSION = 8
+CARD_VERSION = 9
 
 
 def read_content(file: Path) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bcd.config.input_views import CELLS, InputView
 from bcd.models.backbones.blocks import pool
+from bcd.models.cells import place_cells, unpack_cells
 
 
 def unpack(batch: Any, sides: Sequence[int]) -> list[Any]:
@@ -40,7 +42,7 @@ class FrozenPrefix(nn.Module):
         pooled: Whether to pool the output of the last block, as where no block is trained.
         mean: Per channel, for values between 0 and 1.
         std: Per channel.
-        sides: Height and width in pixels of each input view, if there are several.
+        views: The input views, unless it gets plain images.
 
     Attributes:
         skipped: Set while its inputs are cached outputs; it returns them unchanged.
@@ -52,14 +54,14 @@ class FrozenPrefix(nn.Module):
         pooled: bool,
         mean: Sequence[float],
         std: Sequence[float],
-        sides: Sequence[int] = (),
+        views: Sequence[InputView] = (),
     ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.blocks = blocks
         self.pooled = pooled
-        self.sides = tuple(sides)
+        self.views = tuple(views)
         self.skipped = False
         self.requires_grad_(False)
         self.train(False)
@@ -74,14 +76,24 @@ class FrozenPrefix(nn.Module):
 
         Activations are maps (N, C, h, w), or tokens (N, T, C) within a transformer. Several input
         views come as bytes (N, all views), each goes through the blocks, and their vectors are
-        concatenated: (N, views * C).
+        concatenated: (N, views * C). Cells come as bytes too and give (N, cells, C + 1), as in
+        `bcd.models.cells`.
         """
         if self.skipped:
             return x
-        if len(self.sides) <= 1:
+        if self.views and self.views[0].roi == CELLS:
+            crops, present = unpack_cells(x, self.views[0])
+            return place_cells(self._of_cells(crops[present].permute(0, 3, 1, 2)), present)
+        if len(self.views) <= 1:
             return self._activations(x)
-        parts = unpack(x, self.sides)
+        parts = unpack(x, [view.side for view in self.views])
         return torch.cat([self._activations(part.permute(0, 3, 1, 2)) for part in parts], 1)
+
+    def _of_cells(self, crops: Tensor) -> Tensor:
+        """Features (cells, C), also if there is no cell."""
+        if len(crops):
+            return self._activations(crops)
+        return self._activations(crops.new_zeros(1, *crops.shape[1:]))[:0]
 
     def normalized(self, x: Tensor) -> Tensor:
         """Images uint8 (N, 3, H, W), with the mean subtracted and divided by the deviation."""

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from bcd.config.compose import with_defaults
 from bcd.config.head import HeadConfig
+from bcd.config.input_views import CELLS
 from bcd.config.schema import ModelConfig
 from bcd.errors import ConfigError
 from bcd.models.backbones.blocks import pool
 from bcd.models.backbones.build import Backbone
+from bcd.models.cells import CellHead
 from bcd.models.data_parallel import GlobalDropout
 from bcd.models.frozen_prefix import FrozenPrefix
 from bcd.models.heads.averaged import AveragedHeads, average
@@ -82,15 +84,26 @@ class SmearNetwork(nn.Module):
                 f"model.unfreeze={trained}: {cfg.title} has {len(blocks)} blocks (or set all)"
             )
         cut = len(blocks) - trained
-        sides = [view.side for view in cfg.input_views()]
-        self.prefix = FrozenPrefix(blocks[:cut], not trained, backbone.mean, backbone.std, sides)
+        views = cfg.input_views()
+        self.prefix = FrozenPrefix(blocks[:cut], not trained, backbone.mean, backbone.std, views)
         self.trunk = blocks[cut:]
         if members > 1 and trained:
             self.trunk = nn.Sequential(MemberTrunks(self.trunk, members))
-        self.descriptor = OodDescriptor(blocks, backbone.mean, backbone.std, sides[0], cut)
-        self.dropout = GlobalDropout(cfg.dropout)
+        self.descriptor = OodDescriptor(
+            blocks, backbone.mean, backbone.std, views[0].described.side, cut
+        )
+        of_cells = cfg.roi == CELLS
+        if of_cells and test_time:
+            raise ConfigError(f"test_time={test_time}: data.roi=cells has no test-time views")
+        self.dropout = GlobalDropout(0 if of_cells else cfg.dropout)
         head = head or with_defaults(HeadConfig)
-        heads = [make_head(len(sides) * backbone.features, classes, head) for _ in range(members)]
+
+        def make() -> nn.Module:
+            if of_cells:
+                return CellHead(backbone.features, classes, head, cfg.cell_pooling, cfg.dropout)
+            return make_head(len(views) * backbone.features, classes, head)
+
+        heads = [make() for _ in range(members)]
         self.head = heads[0] if members == 1 else AveragedHeads(heads, shared=not trained)
         self._trains_norms = cfg.batchnorm == "trained"
         self.to(memory_format=torch.channels_last)

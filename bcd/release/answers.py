@@ -151,7 +151,12 @@ def image_views(images: Images) -> ImageViews:
     augmenter = Augmenter(cfg.augment, cfg.seed)
     model = cfg.model
     return ImageViews.of(
-        images.catalog, model.input_size, augmenter, cfg.data.mask_scale_bar, model.views
+        images.catalog,
+        model.input_size,
+        augmenter,
+        cfg.data.mask_scale_bar,
+        model.views,
+        roi=model.roi,
     )
 
 

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from bcd.config.check import check_config
 from bcd.config.compose import CONF, with_defaults
+from bcd.config.decision import DecisionConfig
 from bcd.config.head import FITTED_HEADS, TRAINED_HEADS, HeadConfig
 from bcd.config.programs import (
     AuditConfig,
@@ -20,7 +21,7 @@ from bcd.config.programs import (
     PredictConfig,
     SiteProfileConfig,
 )
-from bcd.config.schema import DataConfig, DecisionConfig, ModelConfig, SplitConfig
+from bcd.config.schema import DataConfig, ModelConfig, SplitConfig
 from bcd.config.training import TrainConfig
 from bcd.errors import ConfigError
 from tests.helpers.harness import eval_config, train_config

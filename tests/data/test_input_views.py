@@ -15,7 +15,7 @@ from bcd.config.compose import with_defaults
 from bcd.config.input_views import InputView, parse_views
 from bcd.config.schema import AugmentConfig, ModelConfig
 from bcd.data.catalog import ImageRecord
-from bcd.data.input_views import make_views, normalize, pack, packed_shape, prepare_sides
+from bcd.data.input_views import cut_rois, make_views, normalize, pack, packed_shape, prepare_sides
 from bcd.data.reading import prepare, read_image
 from bcd.data.sandbox import Wanted, read_all
 from bcd.data.views import PLAIN, Augmenter, ImageViews
@@ -92,7 +92,7 @@ def test_predict_reads_the_views_that_training_loads(workers: int, tmp_path: Pat
     file = write_image(tmp_path / "a.png", noise(2, size=50))
     inputs = parse_views(VIEWS, 24)
     (answer,) = read_all([file], Wanted(inputs, False), workers)
-    expected = pack(make_views(prepare_sides(read_image(file), inputs, False), inputs))
+    expected = pack(make_views(cut_rois(prepare_sides(read_image(file), inputs, False), inputs), inputs))
     assert not isinstance(answer, str)
     np.testing.assert_array_equal(answer, expected)
 
@@ -113,7 +113,7 @@ def test_augmentation_comes_before_normalization_and_is_alike_in_all_views() -> 
     change = partial(Augmenter(augment, 0), sha256="a", view=1)
     inputs = parse_views(["plain", "white_balanced", "plain@40"], 24)
     resized = prepare_sides(tinted(), inputs, False)
-    plain, balanced, large = make_views(resized, inputs, change)
+    plain, balanced, large = make_views(cut_rois(resized, inputs), inputs, change)
     assert not np.array_equal(plain, resized[24])
     np.testing.assert_array_equal(balanced, normalize(plain, "white_balanced"))
     turned = [np.rot90(resized[40], k) for k in range(4)]

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from bcd.config.compose import with_defaults
-from bcd.config.schema import DecisionConfig
+from bcd.config.decision import DecisionConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.answers import Answers, softmax
 from bcd.evaluation.calibration import reliability
 from bcd.evaluation.conformal import conformal_threshold, prediction_sets
 from bcd.evaluation.decision import (
     DISAGREES,
+    UNDECIDED,
     LOW_CONFIDENCE,
     OOD,
     DecisionPolicy,
@@ -179,8 +180,10 @@ def test_a_disabled_rule_refers_nothing() -> None:
         decisions(with_defaults(DecisionConfig, low_confidence=0, ood=0)),
         answers(300, 6, 3.0),
     )
-    given = policy.answer(test.logits * 0, test.descriptors + 50)
+    given = policy.answer(test.logits * 1e-3, test.descriptors + 50)
     assert {name for why in given.reasons for name in why} <= {DISAGREES}
+    unknown = policy.answer(test.logits * 0, test.descriptors)
+    assert all(UNDECIDED in why for why in unknown.reasons)
 
 
 def test_the_policy_survives_a_weights_only_checkpoint(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bcd.config.compose import with_defaults
-from bcd.config.schema import DecisionConfig
+from bcd.config.decision import DecisionConfig
 from bcd.evaluation.decision import LOW_CONFIDENCE, MEMBERS_DISAGREE, OOD, referred
 from bcd.evaluation.out_of_fold import CrossFittedPolicy, MemberAnswers, fit_release
 from bcd.evaluation.referral_budget import fit_limits

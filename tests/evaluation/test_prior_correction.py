@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bcd.config.compose import with_defaults
-from bcd.config.schema import DecisionConfig
+from bcd.config.decision import DecisionConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.answers import Answers, softmax
 from bcd.evaluation.calibration import calibrated_probabilities, check_priors, fit_temperature

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bcd.config.input_views import CELLS
 from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.models.backbones.blocks import cut
@@ -114,7 +115,8 @@ def check_backbone(cfg: ModelConfig) -> None:
         find_backbone(branch)
     for name, view in zip(cfg.views, cfg.input_views(), strict=True):
         if view.side != cfg.input_size:
-            _check_side(cfg, name, view.side)
+            cells = view.roi == CELLS
+            _check_side(cfg, "data.roi=cells" if cells else f"model.views: {name}", view.side)
 
 
 def _check_side(cfg: ModelConfig, name: str, side: int) -> None:
@@ -126,7 +128,7 @@ def _check_side(cfg: ModelConfig, name: str, side: int) -> None:
             blocks(torch.empty(1, 3, side, side, device=device))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(
-            f"model.views: {name}: {cfg.title} with model.input_size={cfg.input_size} does not "
+            f"{name}: {cfg.title} with model.input_size={cfg.input_size} does not "
             f"accept images of {side} pixels"
         ) from error
 
