@@ -43,6 +43,7 @@ _BRIGHTEST = 0.15
 _FITS = 4
 _APART = 10  # difference in any channel, in grey values, above which a pixel is not background
 _LIGHTER = 0.03  # share of pixels lighter than the background above which the fit is rejected
+_LOGARITHM = np.log(np.arange(256, dtype=np.float32) + 1)
 _MARGIN = 3  # pixels of 112 around what is not background, twice as many of 224
 
 
@@ -103,14 +104,27 @@ def background_light(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Light that the background has, or would have, at each pixel.
 
     Args:
-        image: RGB, (side, side, 3).
+        image: RGB, (height, width, 3).
 
     Returns:
-        The fitted quadratic surface of each channel, (side, side, 3).
+        The fitted quadratic surface of each channel, (height, width, 3).
     """
     small = np.asarray(cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.uint8)
-    places = np.linspace(-1, 1, len(image), dtype=np.float32)
-    return np.asarray(_quadratic(*np.meshgrid(places, places)) @ _fit_light(small), np.float32)
+    down, across = (np.linspace(-1, 1, side, dtype=np.float32) for side in image.shape[:2])
+    return np.asarray(_quadratic(*np.meshgrid(across, down)) @ _fit_light(small), np.float32)
+
+
+def optical_density(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Optical density (natural logarithm) of each channel against the fitted background.
+
+    Args:
+        image: RGB, (height, width, 3).
+
+    Returns:
+        About 0 in the background, (height, width, 3).
+    """
+    light = np.maximum(background_light(image), 1)
+    return np.asarray(np.log(light + 1) - cv2.LUT(image, _LOGARITHM), np.float32)
 
 
 def _fit_light(small: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.data.quality.background import background_light
+from bcd.data.quality.background import optical_density
 
 FEWEST = 2  # red cells of an image from which it is measured
 
@@ -33,8 +33,6 @@ _SOLIDITY = 0.9  # least share of the convex hull's area
 _ASPECT = 1.35  # largest ratio of length and width
 _LEVELS = 400  # of optical density 1, for Otsu's threshold
 
-_LOGARITHM = np.log(np.arange(256, dtype=np.float32) + 1)
-
 
 def red_cell_diameter(image: NDArray[np.uint8]) -> float:
     """Median diameter of the red cells of an image, in pixels.
@@ -42,12 +40,23 @@ def red_cell_diameter(image: NDArray[np.uint8]) -> float:
     Cells count by their diameter, so that platelets and debris have little influence.
 
     Args:
-        image: RGB, (side, side, 3).
+        image: RGB, (height, width, 3).
 
     Returns:
         The diameter; NaN if fewer than `FEWEST` cells can be measured.
     """
-    cells = sorted(_cells(_density(image)))
+    density = optical_density(image)
+    return diameter_of(density, foreground(density.max(axis=2)))
+
+
+def diameter_of(density: NDArray[np.float32], mask: NDArray[np.uint8]) -> float:
+    """Median diameter as `red_cell_diameter` returns it.
+
+    Args:
+        density: Optical density, (height, width, 3).
+        mask: Its `foreground`, (height, width).
+    """
+    cells = sorted(_cells(density, mask))
     if len(cells) < FEWEST:
         return math.nan
     diameters, places = np.transpose(cells)
@@ -55,16 +64,9 @@ def red_cell_diameter(image: NDArray[np.uint8]) -> float:
     return float(diameters[np.searchsorted(weights, weights[-1] / 2)])
 
 
-def _density(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Optical density against the fitted background, (side, side, 3)."""
-    light = np.maximum(background_light(image), 1)
-    return np.asarray(np.log(light + 1) - cv2.LUT(image, _LOGARITHM), np.float32)
-
-
-def _cells(density: NDArray[np.float32]) -> list[tuple[float, int]]:
+def _cells(density: NDArray[np.float32], mask: NDArray[np.uint8]) -> list[tuple[float, int]]:
     """Of each red cell the diameter, and the number of places where it fits into the image."""
     height, width = density.shape[:2]
-    mask = _foreground(density.max(axis=2))
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     found = []
     for contour in contours:
@@ -80,8 +82,15 @@ def _cells(density: NDArray[np.float32]) -> list[tuple[float, int]]:
     return found
 
 
-def _foreground(darkest: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Pixels of cells, by Otsu's threshold between background and red cells."""
+def foreground(darkest: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Pixels of cells, by Otsu's threshold between background and red cells.
+
+    Args:
+        darkest: Largest optical density of the channels, (height, width).
+
+    Returns:
+        1 in cells of any kind, 0 elsewhere, (height, width).
+    """
     smooth = np.asarray(cv2.GaussianBlur(darkest, (0, 0), _BLUR), np.float32)
     levels = np.clip(smooth[smooth < _DARKEST] * _LEVELS, 0, 255).astype(np.uint8)
     if not len(levels):

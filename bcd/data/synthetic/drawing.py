@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 Layer = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
+Outlines = tuple[NDArray[np.float64], NDArray[np.float64]]  # of a cell and its nucleus, pixels
 
 FIELD = 84.0
 """Side of the field of view in micrometres: a red cell of 7.5 is 20 pixels wide at 224."""
-
 
 _GRID = 256  # textures are made on this grid, so that they do not depend on the size
 _SHIFT = 5  # cv2 draws at 1/32 pixel
@@ -199,7 +199,7 @@ def _outline(
     return np.asarray((reach[:, None] * _CIRCLE) @ matrix, dtype=np.float64)
 
 
-def _fill(canvas: Bytes, outline: NDArray[np.float64], value: float) -> None:
+def fill(canvas: Bytes, outline: NDArray[np.float64], value: float) -> None:
     """Fills an outline (pixels) with ``value`` of 0 to 1, with smooth edges."""
     fixed = np.round(outline * (1 << _SHIFT)).astype(np.int32)
     level = int(np.clip(value * 160.0, 0, 255))
@@ -222,7 +222,7 @@ def _places(
 
 def white_cells(
     rng: np.random.Generator, size: int, kind: Morphology
-) -> tuple[Layer, Layer, Layer]:
+) -> tuple[Layer, Layer, Layer, list[Outlines]]:
     """Draws the lymphoid cells of an image.
 
     Args:
@@ -231,8 +231,8 @@ def white_cells(
         kind: What cells of the class look like.
 
     Returns:
-        ``(size, size)`` each: dye in the cytoplasm, dye in the nuclei, and where the cells lie
-        (0 to 1).
+        ``(size, size)`` each: dye in the cytoplasm, dye in the nuclei, where the cells lie (0
+        to 1); and the outlines of each cell and its nucleus, the later ones on top.
     """
     scale = size / FIELD
     usual = kind.diameter[0] * rng.normal(1.0, 0.03)  # cells of one patient resemble each other
@@ -240,16 +240,18 @@ def white_cells(
     count = max(3, round(rng.uniform(*kind.area) / nucleus))
     radii = 0.5 * np.clip(rng.normal(usual, kind.diameter[1], count), 0.75 * usual, 1.3 * usual)
     body, core, holes = (np.zeros((size, size), np.uint8) for _ in range(3))
-    blue = rng.uniform(*kind.basophilia)
-    dark = rng.normal(*kind.density)
-    for x, y, radius in _places(rng, radii):
-        _white_cell(rng, kind, (body, core, holes), np.array([x, y, radius]) * scale, (blue, dark))
+    dyes = rng.uniform(*kind.basophilia), rng.normal(*kind.density)
+    canvases = body, core, holes
+    outlines = [
+        _white_cell(rng, kind, canvases, np.array(disc) * scale, dyes)
+        for disc in _places(rng, radii)
+    ]
     mask = np.minimum(body * np.float32(1 / 100), 1.0)
     grain = _texture(rng, size, kind.grain)
     chromatin = 1.0 + rng.uniform(*kind.clumping) * np.tanh(1.2 * grain)
     nuclei = core * np.float32(1 / 160) * chromatin * (1.0 - holes * np.float32(0.42 / 160))
     cytoplasm = body * np.float32(1 / 160) * np.maximum(1.0 - core * np.float32(1 / 100), 0.0)
-    return cytoplasm, nuclei, mask
+    return cytoplasm, nuclei, mask, outlines
 
 
 def _white_cell(
@@ -258,7 +260,7 @@ def _white_cell(
     canvases: tuple[Bytes, Bytes, Bytes],
     disc: NDArray[np.float64],
     dyes: tuple[float, float],
-) -> None:
+) -> Outlines:
     """Draws one cell at ``disc`` (x, y, radius in pixels) into body, core and nucleoli."""
     body, core, holes = canvases
     scale = core.shape[0] / FIELD
@@ -271,14 +273,15 @@ def _white_cell(
     notch = rng.uniform(*kind.indentation) * (rng.random() < kind.indented)
     wave = rng.uniform(*kind.irregularity)
     turn = rng.uniform(0.0, 2 * np.pi)
-    outer = _outline(rng, radius, 0.25 * wave + 0.012, 0.0, stretch, turn)
-    inner = _outline(rng, ratio * radius, wave, notch, stretch, turn)
-    _fill(body, outer + np.array([x, y]), dyes[0] * rng.uniform(0.85, 1.15))
-    _fill(core, inner + middle, dyes[1] * rng.uniform(0.92, 1.08))
+    outer = _outline(rng, radius, 0.25 * wave + 0.012, 0.0, stretch, turn) + np.array([x, y])
+    inner = _outline(rng, ratio * radius, wave, notch, stretch, turn) + middle
+    fill(body, outer, dyes[0] * rng.uniform(0.85, 1.15))
+    fill(core, inner, dyes[1] * rng.uniform(0.92, 1.08))
     for _ in range(rng.choice(4, p=kind.nucleoli)):
         angle, far = rng.uniform(0.0, 2 * np.pi), rng.uniform(0.1, 0.55) * ratio * radius
         spot = _outline(rng, 0.5 * scale * rng.uniform(*kind.nucleolus), 0.05)
-        _fill(holes, spot + middle + far * np.array([np.cos(angle), np.sin(angle)]), 1.0)
+        fill(holes, spot + middle + far * np.array([np.cos(angle), np.sin(angle)]), 1.0)
+    return outer, inner
 
 
 def debris(rng: np.random.Generator, size: int) -> tuple[Layer, Layer]:
@@ -288,10 +291,10 @@ def debris(rng: np.random.Generator, size: int) -> tuple[Layer, Layer]:
     for _ in range(rng.poisson(0.35)):
         radius = rng.uniform(4.5, 6.5) * scale
         smudge = _outline(rng, radius, 0.13, 0.3, rng.uniform(1.0, 1.3), rng.uniform(0.0, 6.28))
-        _fill(pale, smudge + rng.uniform(0.0, size, 2), rng.uniform(0.3, 0.55))
+        fill(pale, smudge + rng.uniform(0.0, size, 2), rng.uniform(0.3, 0.55))
     pale = np.asarray(cv2.GaussianBlur(pale, (0, 0), max(0.7 * scale, 0.3)), dtype=np.uint8)
     for _ in range(rng.poisson(4.0)):
         centre = rng.uniform(0.0, size, 2)
         spot = _outline(rng, rng.uniform(0.5, 1.3) * scale, 0.12, 0.0, rng.uniform(1.0, 1.2))
-        _fill(dark, spot + centre, rng.uniform(0.25, 0.6))
+        fill(dark, spot + centre, rng.uniform(0.25, 0.6))
     return pale * np.float32(1 / 160), dark * np.float32(1 / 160)

@@ -23,7 +23,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from bcd.data.synthetic.drawing import (
     FIELD,
@@ -98,7 +97,7 @@ def image(rng: np.random.Generator, appearance: Appearance, kind: Morphology, si
     Returns:
         ``(size, size, 3)`` RGB.
     """
-    cytoplasm, nuclei, mask = white_cells(rng, size, kind)
+    cytoplasm, nuclei, mask, _ = white_cells(rng, size, kind)
     red = red_cells(rng, size, appearance.pallor) * (1.0 - mask)  # white cells push red ones aside
     smear, specks = debris(rng, size)
     smear *= 1.0 - mask
@@ -124,9 +123,7 @@ def _shade(rng: np.random.Generator, size: int, gradient: float) -> Layer:
     return np.asarray((across + bowl)[None, :] + (down + bowl)[:, None], dtype=np.float32)
 
 
-def draw_smear(
-    class_name: str, *, slide: int, index: int, seed: int = 0, size: int = 224
-) -> NDArray[np.uint8]:
+def draw_smear(class_name: str, *, slide: int, index: int, seed: int = 0, size: int = 224) -> Bytes:
     """Draws one image, a function of the arguments alone.
 
     Args:
@@ -142,13 +139,17 @@ def draw_smear(
     Raises:
         BcdError: The class is unknown, the size is below 32 or a number is below 0.
     """
-    if class_name not in CLASS_NAMES:
-        raise BcdError(f"no class {class_name!r} to draw: class_name is one of {CLASS_NAMES}")
-    _check(size=(size, 32), slide=(slide, 0), index=(index, 0), seed=(seed, 0))
+    rng = random_of(class_name, slide, index, seed, size)
     appearance = slide_appearance(np.random.default_rng([1, seed, slide]))
-    number = CLASS_NAMES.index(class_name)
-    rng = np.random.default_rng([2, seed, slide, number, index])
     return image(rng, appearance, MORPHOLOGIES[class_name], size)
+
+
+def random_of(name: str, slide: int, index: int, seed: int, size: int) -> np.random.Generator:
+    """The random generator of an image, after a check of the arguments of `draw_smear`."""
+    if name not in CLASS_NAMES:
+        raise BcdError(f"no class {name!r} to draw: class_name is one of {CLASS_NAMES}")
+    _check(size=(size, 32), slide=(slide, 0), index=(index, 0), seed=(seed, 0))
+    return np.random.default_rng([2, seed, slide, CLASS_NAMES.index(name), index])
 
 
 def generate(

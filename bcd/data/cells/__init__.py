@@ -1,0 +1,1 @@
+"""White cells: where they lie, what they measure, and the regions of a smear around them."""
