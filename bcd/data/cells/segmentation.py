@@ -22,32 +22,35 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd.data.cells.scale import red_cell_size
 from bcd.data.quality.background import optical_density
-from bcd.data.quality.red_cells import diameter_of, foreground
+from bcd.data.quality.red_cells import foreground
 
 Mask = NDArray[np.bool_]
 Layer = NDArray[np.float32]
 Box = tuple[int, int, int, int]
 
-RED_CELL = 7.5 / 84  # usual diameter of a red cell, share of the shorter side of a field
-
 _SMALLEST_SIDE = 32
-_LARGEST_SIDE = 1024  # pixels of the shorter side at which red cells are measured
 _WORK = 22.0  # pixels of a red cell's diameter to which larger images are reduced
 _WORK_SIDE = 224  # but not below this shorter side
-_TRUSTED = (0.4, 5.0)  # measured diameters over the usual one outside which a field is assumed
 
 # In diameters of a red cell.
 _BLUR = 0.05
-_OPENING = 0.22
+_OPENING = 0.35
 _CLOSING = 0.2
 _PEAK = 0.22  # radius of the neighbourhood of a cell's centre
+_HOLE = 0.15  # area of the largest hole in a cell, in squares of that diameter
 _SMALLEST = 0.55  # diameter of the smallest cell, and of the smallest nucleus
 
-_PURPLE = 0.18  # optical density: the faintest nucleus
+_FAINTEST, _DARKEST = 0.15, 0.5  # purple times its share, of nuclei
 _TINGE = 0.07  # optical density: the faintest cytoplasm
-_BETWEEN = 0.35  # limit of the share of purple, from that of red cells (0) to that of nuclei (1)
-_NECK = 0.82  # width of a neck over that of the narrower cell above which cells are one
+_BETWEEN = 0.25  # limit of the share of purple, from that of red cells (0) to that of nuclei (1)
+_CYTOPLASM = 0.68  # its green density over that of the nucleus, at most
+_LEAST_BLUR = 0.7  # pixels
+_HALF = 0.42
+_PALE, _RAGGED_PALE = 0.5, 0.7  # purple of a smudge over that of the image's nuclei, at most
+_RAGGED = 0.95
+_NECK = 0.92  # width of a neck over that of the narrower cell above which cells are one
 
 
 @dataclass(frozen=True)
@@ -119,41 +122,52 @@ def find_cells(image: NDArray[np.uint8]) -> Cells:
     return _enlarge(_find(small, red * factor), height, width)
 
 
-def red_cell_size(image: NDArray[np.uint8]) -> float:
-    """Diameter of a red cell in pixels: measured, or the usual one if it cannot be measured."""
-    shorter = min(image.shape[:2])
-    factor = min(1.0, _LARGEST_SIDE / shorter)
-    if factor < 1:
-        image = np.asarray(cv2.resize(image, None, fx=factor, fy=factor), np.uint8)
-    density = optical_density(image)
-    measured = diameter_of(density, foreground(density.max(axis=2))) / factor
-    usual = RED_CELL * shorter
-    trusted = _TRUSTED[0] * usual <= measured <= _TRUSTED[1] * usual  # false for NaN
-    return float(measured if trusted else usual)
-
-
 def _find(image: NDArray[np.uint8], red: float) -> Cells:
     """The cells of an image whose red cells have the diameter `red`."""
-    density: Any = cv2.GaussianBlur(optical_density(image), (0, 0), max(_BLUR * red, 0.5))
-    stained = foreground(density.max(axis=2)) > 0
-    purple = density[..., 1] - density[..., 2]
-    share = purple / np.maximum(density.max(axis=2), _TINGE)
-    dark = _nuclear(purple, stained, red)
+    density = optical_density(image)
+    depth: Any = cv2.GaussianBlur(density.max(axis=2), (0, 0), _blur(red))
+    stained = _stained(depth, red)
+    colour: Any = cv2.GaussianBlur(density, (0, 0), max(_BLUR * red, _LEAST_BLUR))
+    purple = colour[..., 1] - colour[..., 2]
+    share = purple / np.maximum(colour.max(axis=2), _TINGE)
+    dark = _nuclear(purple * share, stained)
     if not dark.any():
         return Cells(np.zeros(stained.shape, np.int32), dark)
     body = _bodies(purple, share, stained, dark, red)
-    labels = _separate(body, red)
-    labels = _keep(labels, dark, red)
-    return Cells(labels, _nuclei(labels, density[..., 1], red))
+    labels = _keep(_separate(body, red), dark, red)
+    labels = _round_off(labels, stained)
+    nuclei = _nuclei(labels, colour[..., 1], red)
+    labels = _drop_smudges(labels, nuclei, purple)
+    return Cells(labels, nuclei & (labels > 0))
 
 
-def _nuclear(purple: Layer, stained: Mask, red: float) -> Mask:
-    """Pixels as purple as a nucleus, by Otsu's threshold among what is stained."""
-    limit = max(_otsu(purple[stained]), _PURPLE)
-    return np.asarray(stained & (purple > limit), bool)
+def _blur(red: float) -> float:
+    """Blur of what shows the edge of a cell, in pixels: no more than the image has itself."""
+    return min(max(_BLUR * red, _LEAST_BLUR), 1.2)
 
 
-def _otsu(values: Layer, top: float = 1.0) -> float:
+def _stained(depth: Layer, red: float) -> Mask:
+    """Pixels of cells of any kind, up to half the height of their edge.
+
+    A fixed threshold would be far outside a dark cell whose edge is blurred.
+    """
+    side = 2 * round(2 * _blur(red)) + 1
+    element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    mask = foreground(depth)
+    edge = (cv2.erode(mask, element) == 0) & (depth < _HALF * cv2.dilate(depth, element))
+    return np.asarray((mask > 0) & ~edge, bool)
+
+
+def _nuclear(nuclear: Layer, stained: Mask) -> Mask:
+    """Pixels of nuclei, by Otsu's threshold among what is stained.
+
+    Very dark nuclei count as others do, or the threshold would be between them and pale ones.
+    """
+    limit = max(_otsu(nuclear[stained], _DARKEST), _FAINTEST)
+    return np.asarray(stained & (nuclear > limit), bool)
+
+
+def _otsu(values: Layer, top: float) -> float:
     """Otsu's threshold of values between 0 and `top`; 0 without values."""
     if not values.size:
         return 0.0
@@ -170,7 +184,7 @@ def _bodies(purple: Layer, share: Layer, stained: Mask, dark: Mask, red: float) 
     limit = usual + _BETWEEN * max(nuclear - usual, 0)
     body = (stained & (share > limit) & (purple > _TINGE)) | dark
     opened = _morph(body, cv2.MORPH_OPEN, _OPENING * red)
-    return _fill_holes(_morph(opened, cv2.MORPH_CLOSE, _CLOSING * red))
+    return _fill_holes(_morph(opened, cv2.MORPH_CLOSE, _CLOSING * red), red)
 
 
 def _morph(mask: Mask, operation: int, diameter: float) -> Mask:
@@ -179,10 +193,13 @@ def _morph(mask: Mask, operation: int, diameter: float) -> Mask:
     return np.asarray(cv2.morphologyEx(mask.astype(np.uint8), operation, element) > 0, bool)
 
 
-def _fill_holes(mask: Mask) -> Mask:
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    filled = np.zeros(mask.shape, np.uint8)
-    cv2.drawContours(filled, contours, -1, 1, cv2.FILLED)
+def _fill_holes(mask: Mask, red: float) -> Mask:
+    """Fills what is smaller than a gap between cells, such as nucleoli and vacuoles."""
+    filled = mask.astype(np.uint8)
+    contours, hierarchy = cv2.findContours(filled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    for contour, (*_, parent) in zip(contours, hierarchy[0] if contours else (), strict=True):
+        if parent >= 0 and cv2.contourArea(contour) < _HOLE * red**2:
+            cv2.drawContours(filled, [contour], 0, 1, cv2.FILLED)
     return filled > 0
 
 
@@ -244,15 +261,54 @@ def _keep(labels: NDArray[np.int32], dark: Mask, red: float) -> NDArray[np.int32
     return (np.cumsum(kept) * kept).astype(np.int32)[labels]
 
 
+def _window(labels: NDArray[np.int32], number: int) -> tuple[slice, slice]:
+    x, y, w, h = cv2.boundingRect((labels == number).astype(np.uint8))
+    return slice(y, y + h), slice(x, x + w)
+
+
+def _round_off(labels: NDArray[np.int32], stained: Mask) -> NDArray[np.int32]:
+    """Extends each cell to what is stained within its convex hull."""
+    found = labels.copy()
+    for number in range(1, int(labels.max(initial=0)) + 1):
+        window = _window(labels, number)
+        cell = (labels[window] == number).astype(np.uint8)
+        y, x = np.nonzero(cell)
+        hull = cv2.convexHull(np.stack([x, y], axis=-1))
+        cv2.fillConvexPoly(cell, hull, 1)
+        found[window][(cell > 0) & stained[window] & (labels[window] == 0)] = number
+    return found
+
+
+def _drop_smudges(labels: NDArray[np.int32], nuclei: Mask, purple: Layer) -> NDArray[np.int32]:
+    """Leaves out remains of burst cells: paler than the image's other nuclei and ragged."""
+    count = int(labels.max(initial=0))
+    depths, solidities = np.zeros(count + 1), np.zeros(count + 1)
+    for number in range(1, count + 1):
+        window = _window(labels, number)
+        cell = labels[window] == number
+        core = cell & nuclei[window]
+        depths[number] = np.median(purple[window][core if core.any() else cell])
+        y, x = np.nonzero(cell)
+        hull = cv2.contourArea(cv2.convexHull(np.stack([x, y], axis=-1)))
+        solidities[number] = cell.sum() / max(hull, 1.0)
+    usual = np.median(depths[1:]) if count else 0.0
+    kept = (depths > _PALE * usual) & ((depths > _RAGGED_PALE * usual) | (solidities > _RAGGED))
+    kept[0] = False
+    return (np.cumsum(kept) * kept).astype(np.int32)[labels]
+
+
 def _nuclei(labels: NDArray[np.int32], green: Layer, red: float) -> Mask:
-    """The nucleus of each cell: by Otsu's threshold of the green density within the cell."""
+    """The nucleus of each cell: what is dark in green, without holes."""
     nuclei = np.zeros(labels.shape, bool)
     for number in range(1, int(labels.max(initial=0)) + 1):
-        x, y, w, h = cv2.boundingRect((labels == number).astype(np.uint8))
-        window = slice(y, y + h), slice(x, x + w)
+        window = _window(labels, number)
         cell = labels[window] == number
-        core = cell & (green[window] > _otsu(green[window][cell], 2.5))
-        nuclei[window] |= cell & _fill_holes(_morph(core, cv2.MORPH_CLOSE, _CLOSING * red))
+        density = green[window]
+        limit = _otsu(density[cell], 2.5)
+        # A cell without visible cytoplasm has only chromatin to divide
+        limit = min(limit, _CYTOPLASM * float(np.median(density[cell & (density > limit)])))
+        core = _morph(cell & (density > limit), cv2.MORPH_OPEN, _CLOSING * red)
+        nuclei[window] |= cell & _fill_holes(_morph(core, cv2.MORPH_CLOSE, _CLOSING * red), red)
     return nuclei
 
 
