@@ -8,19 +8,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.data.quality.background import optical_density
+from bcd.data.quality.background import largest
 from bcd.data.quality.red_cells import diameter_of, foreground
 
 RED_CELL = 7.5 / 84
 """Usual diameter of a red cell, share of the shorter side of a field."""
 
-_LARGEST_SIDE = 512  # pixels of the shorter side to which an image is reduced for measuring
 _TRUSTED = (0.4, 5.0)  # diameters over the usual one outside which nothing was measured
 _NARROWEST = 2.5  # pixels from the edge to the middle of an object
 _RANK = 0.75  # of the widths of all objects; narrow ones are platelets and broken rings
 
 
-def red_cell_size(image: NDArray[np.uint8]) -> float:
+def red_cell_size(density: NDArray[np.float32]) -> float:
     """Estimates the diameter of a red cell in pixels.
 
     Single round red cells are measured where there are enough of them. Otherwise it is the usual
@@ -28,21 +27,16 @@ def red_cell_size(image: NDArray[np.uint8]) -> float:
     implausible too, the image is assumed to show a field of usual size.
 
     Args:
-        image: RGB, (height, width, 3).
+        density: Optical density of an image, (height, width, 3).
     """
-    shorter = min(image.shape[:2])
-    factor = min(1.0, _LARGEST_SIDE / shorter)
-    if factor < 1:
-        small: Any = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-        image = np.asarray(small, np.uint8)
-    density = optical_density(image)
-    mask = foreground(density.max(axis=2))
-    usual = RED_CELL * shorter
+    mask = foreground(largest(density))
+    usual = RED_CELL * min(mask.shape)
     lowest, highest = (limit * usual for limit in _TRUSTED)
-    for measured in (diameter_of(density, mask) / factor, _usual_width(mask) / factor):
-        if lowest <= measured <= highest:  # false for NaN
-            return measured
-    return usual
+    measured = diameter_of(density, mask)
+    if lowest <= measured <= highest:  # false for NaN
+        return measured
+    width = _usual_width(mask)
+    return width if lowest <= width <= highest else usual
 
 
 def _usual_width(mask: NDArray[np.uint8]) -> float:

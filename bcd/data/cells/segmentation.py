@@ -13,7 +13,6 @@ measured, otherwise the image is assumed to show a field of usual size.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,15 +21,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd.data.cells.morphology import Labels, Layer, Mask, fill_holes, morph, otsu
+from bcd.data.cells.refinement import drop_smudges, find_nuclei, round_off
 from bcd.data.cells.scale import red_cell_size
-from bcd.data.quality.background import optical_density
+from bcd.data.cells.separation import keep_cells, separate
+from bcd.data.quality.background import largest, optical_density
 from bcd.data.quality.red_cells import foreground
 
-Mask = NDArray[np.bool_]
-Layer = NDArray[np.float32]
 Box = tuple[int, int, int, int]
 
 _SMALLEST_SIDE = 32
+_MOST_SIDE = 512  # pixels of the shorter side to which any image is reduced
 _WORK = 22.0  # pixels of a red cell's diameter to which larger images are reduced
 _WORK_SIDE = 224  # but not below this shorter side
 
@@ -38,19 +39,12 @@ _WORK_SIDE = 224  # but not below this shorter side
 _BLUR = 0.05
 _OPENING = 0.35
 _CLOSING = 0.2
-_PEAK = 0.22  # radius of the neighbourhood of a cell's centre
-_HOLE = 0.15  # area of the largest hole in a cell, in squares of that diameter
-_SMALLEST = 0.55  # diameter of the smallest cell, and of the smallest nucleus
 
 _FAINTEST, _DARKEST = 0.15, 0.5  # purple times its share, of nuclei
 _TINGE = 0.07  # optical density: the faintest cytoplasm
 _BETWEEN = 0.25  # limit of the share of purple, from that of red cells (0) to that of nuclei (1)
-_CYTOPLASM = 0.68  # its green density over that of the nucleus, at most
 _LEAST_BLUR = 0.7  # pixels
 _HALF = 0.42
-_PALE, _RAGGED_PALE = 0.5, 0.7  # purple of a smudge over that of the image's nuclei, at most
-_RAGGED = 0.95
-_NECK = 0.92  # width of a neck over that of the narrower cell above which cells are one
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ class Cells:
         nuclei: Whether a pixel belongs to the nucleus of its cell, (height, width).
     """
 
-    labels: NDArray[np.int32]
+    labels: Labels
     nuclei: Mask
 
     @cached_property
@@ -113,32 +107,40 @@ def find_cells(image: NDArray[np.uint8]) -> Cells:
             f"find_cells needs RGB of type uint8 with sides of {_SMALLEST_SIDE} or more, "
             f"not {image.dtype} {image.shape}"
         )
-    red = red_cell_size(image)
-    factor = min(1.0, max(_WORK / red, _WORK_SIDE / min(height, width)))
-    if factor == 1:
-        return _find(image, red)
-    size = round(width * factor), round(height * factor)
-    small: Any = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return _enlarge(_find(small, red * factor), height, width)
+    shorter = min(height, width)
+    density = optical_density(_reduce(image, _MOST_SIDE / shorter))
+    red = red_cell_size(density)
+    side = min(density.shape[:2])
+    factor = max(_WORK / red, _WORK_SIDE / side)
+    if factor < 1:
+        density = optical_density(_reduce(image, factor * side / shorter))
+        red *= factor
+    found = _find(density, red)
+    return found if density.shape == image.shape else _enlarge(found, height, width)
 
 
-def _find(image: NDArray[np.uint8], red: float) -> Cells:
-    """The cells of an image whose red cells have the diameter `red`."""
-    density = optical_density(image)
-    depth: Any = cv2.GaussianBlur(density.max(axis=2), (0, 0), _blur(red))
+def _reduce(image: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+    """Reduces an image by area averages; returns the image itself from a factor of 1 on."""
+    if factor >= 1:
+        return image
+    size = [round(side * factor) for side in image.shape[1::-1]]
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _find(density: Layer, red: float) -> Cells:
+    """The cells of an optical density whose red cells have the diameter `red`."""
+    depth: Any = cv2.GaussianBlur(largest(density), (0, 0), _blur(red))
     stained = _stained(depth, red)
     colour: Any = cv2.GaussianBlur(density, (0, 0), max(_BLUR * red, _LEAST_BLUR))
     purple = colour[..., 1] - colour[..., 2]
-    share = purple / np.maximum(colour.max(axis=2), _TINGE)
+    share = purple / np.maximum(largest(colour), _TINGE)
     dark = _nuclear(purple * share, stained)
     if not dark.any():
         return Cells(np.zeros(stained.shape, np.int32), dark)
     body = _bodies(purple, share, stained, dark, red)
-    labels = _keep(_separate(body, red), dark, red)
-    labels = _round_off(labels, stained)
-    nuclei = _nuclei(labels, colour[..., 1], red)
-    labels = _drop_smudges(labels, nuclei, purple)
-    return Cells(labels, nuclei & (labels > 0))
+    labels = keep_cells(separate(body, red), dark, red)
+    labels = round_off(drop_smudges(labels, dark, purple), stained)
+    return Cells(labels, find_nuclei(labels, colour[..., 1], red))
 
 
 def _blur(red: float) -> float:
@@ -163,17 +165,8 @@ def _nuclear(nuclear: Layer, stained: Mask) -> Mask:
 
     Very dark nuclei count as others do, or the threshold would be between them and pale ones.
     """
-    limit = max(_otsu(nuclear[stained], _DARKEST), _FAINTEST)
+    limit = max(otsu(nuclear[stained], _DARKEST), _FAINTEST)
     return np.asarray(stained & (nuclear > limit), bool)
-
-
-def _otsu(values: Layer, top: float) -> float:
-    """Otsu's threshold of values between 0 and `top`; 0 without values."""
-    if not values.size:
-        return 0.0
-    levels: Any = np.clip(values * (255 / top), 0, 255).astype(np.uint8)
-    limit, _ = cv2.threshold(levels.reshape(-1, 1), 0, 255, cv2.THRESH_OTSU)
-    return float(limit) * top / 255
 
 
 def _bodies(purple: Layer, share: Layer, stained: Mask, dark: Mask, red: float) -> Mask:
@@ -183,133 +176,8 @@ def _bodies(purple: Layer, share: Layer, stained: Mask, dark: Mask, red: float) 
     usual = float(np.median(share[others])) if others.any() else nuclear / 2
     limit = usual + _BETWEEN * max(nuclear - usual, 0)
     body = (stained & (share > limit) & (purple > _TINGE)) | dark
-    opened = _morph(body, cv2.MORPH_OPEN, _OPENING * red)
-    return _fill_holes(_morph(opened, cv2.MORPH_CLOSE, _CLOSING * red), red)
-
-
-def _morph(mask: Mask, operation: int, diameter: float) -> Mask:
-    side = 2 * round(diameter / 2) + 1
-    element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    return np.asarray(cv2.morphologyEx(mask.astype(np.uint8), operation, element) > 0, bool)
-
-
-def _fill_holes(mask: Mask, red: float) -> Mask:
-    """Fills what is smaller than a gap between cells, such as nucleoli and vacuoles."""
-    filled = mask.astype(np.uint8)
-    contours, hierarchy = cv2.findContours(filled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    for contour, (*_, parent) in zip(contours, hierarchy[0] if contours else (), strict=True):
-        if parent >= 0 and cv2.contourArea(contour) < _HOLE * red**2:
-            cv2.drawContours(filled, [contour], 0, 1, cv2.FILLED)
-    return filled > 0
-
-
-def _separate(body: Mask, red: float) -> NDArray[np.int32]:
-    """Labels of the cells, divided at their necks."""
-    from skimage.segmentation import watershed
-
-    padded = np.pad(body.astype(np.uint8), 1, mode="edge")
-    distance: Any = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
-    distance = cv2.GaussianBlur(distance, (0, 0), max(0.04 * red, 0.5))
-    side = 2 * round(_PEAK * red) + 1
-    around = cv2.dilate(distance, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
-    peaks = body & (distance >= around)
-    _, markers = cv2.connectedComponents(peaks.astype(np.uint8))
-    divide: Any = watershed
-    labels = divide(-distance, markers, mask=body)
-    return _merge(np.asarray(labels, np.int32), np.asarray(distance, np.float32))
-
-
-def _merge(labels: NDArray[np.int32], distance: Layer) -> NDArray[np.int32]:
-    """Joins parts that are connected by a neck nearly as wide as the narrower of them."""
-    count = int(labels.max(initial=0))
-    widths = np.zeros(count + 1, np.float32)
-    np.maximum.at(widths, labels.ravel(), distance.ravel())
-    necks: dict[tuple[int, int], float] = {}
-    for axis in (0, 1):
-        one, other = (np.take(labels, r, axis) for r in _neighbours(labels.shape[axis]))
-        low = np.minimum(*(np.take(distance, r, axis) for r in _neighbours(labels.shape[axis])))
-        touching = (one != other) & (one > 0) & (other > 0)
-        for a, b, neck in zip(one[touching], other[touching], low[touching], strict=True):
-            pair = (int(min(a, b)), int(max(a, b)))
-            necks[pair] = max(necks.get(pair, 0.0), float(neck))
-    owner = list(range(count + 1))
-
-    def root(number: int) -> int:
-        while owner[number] != number:
-            number = owner[number]
-        return number
-
-    for (a, b), neck in sorted(necks.items(), key=lambda item: (-item[1], item[0])):
-        a, b = root(a), root(b)
-        if a != b and neck >= _NECK * min(widths[a], widths[b]):
-            owner[b] = a
-            widths[a] = max(widths[a], widths[b])
-    return np.array([root(number) for number in range(count + 1)], np.int32)[labels]
-
-
-def _neighbours(length: int) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
-    return np.arange(length - 1), np.arange(1, length)
-
-
-def _keep(labels: NDArray[np.int32], dark: Mask, red: float) -> NDArray[np.int32]:
-    """Keeps cells that are large enough and have a nucleus, and numbers them."""
-    least = math.pi / 4 * (_SMALLEST * red) ** 2
-    areas = np.bincount(labels.ravel())
-    cores = np.bincount(labels[dark], minlength=len(areas))
-    kept = (areas >= least) & (cores >= 0.5 * least)
-    kept[0] = False
-    return (np.cumsum(kept) * kept).astype(np.int32)[labels]
-
-
-def _window(labels: NDArray[np.int32], number: int) -> tuple[slice, slice]:
-    x, y, w, h = cv2.boundingRect((labels == number).astype(np.uint8))
-    return slice(y, y + h), slice(x, x + w)
-
-
-def _round_off(labels: NDArray[np.int32], stained: Mask) -> NDArray[np.int32]:
-    """Extends each cell to what is stained within its convex hull."""
-    found = labels.copy()
-    for number in range(1, int(labels.max(initial=0)) + 1):
-        window = _window(labels, number)
-        cell = (labels[window] == number).astype(np.uint8)
-        y, x = np.nonzero(cell)
-        hull = cv2.convexHull(np.stack([x, y], axis=-1))
-        cv2.fillConvexPoly(cell, hull, 1)
-        found[window][(cell > 0) & stained[window] & (labels[window] == 0)] = number
-    return found
-
-
-def _drop_smudges(labels: NDArray[np.int32], nuclei: Mask, purple: Layer) -> NDArray[np.int32]:
-    """Leaves out remains of burst cells: paler than the image's other nuclei and ragged."""
-    count = int(labels.max(initial=0))
-    depths, solidities = np.zeros(count + 1), np.zeros(count + 1)
-    for number in range(1, count + 1):
-        window = _window(labels, number)
-        cell = labels[window] == number
-        core = cell & nuclei[window]
-        depths[number] = np.median(purple[window][core if core.any() else cell])
-        y, x = np.nonzero(cell)
-        hull = cv2.contourArea(cv2.convexHull(np.stack([x, y], axis=-1)))
-        solidities[number] = cell.sum() / max(hull, 1.0)
-    usual = np.median(depths[1:]) if count else 0.0
-    kept = (depths > _PALE * usual) & ((depths > _RAGGED_PALE * usual) | (solidities > _RAGGED))
-    kept[0] = False
-    return (np.cumsum(kept) * kept).astype(np.int32)[labels]
-
-
-def _nuclei(labels: NDArray[np.int32], green: Layer, red: float) -> Mask:
-    """The nucleus of each cell: what is dark in green, without holes."""
-    nuclei = np.zeros(labels.shape, bool)
-    for number in range(1, int(labels.max(initial=0)) + 1):
-        window = _window(labels, number)
-        cell = labels[window] == number
-        density = green[window]
-        limit = _otsu(density[cell], 2.5)
-        # A cell without visible cytoplasm has only chromatin to divide
-        limit = min(limit, _CYTOPLASM * float(np.median(density[cell & (density > limit)])))
-        core = _morph(cell & (density > limit), cv2.MORPH_OPEN, _CLOSING * red)
-        nuclei[window] |= cell & _fill_holes(_morph(core, cv2.MORPH_CLOSE, _CLOSING * red), red)
-    return nuclei
+    opened = morph(body, cv2.MORPH_OPEN, _OPENING * red)
+    return fill_holes(morph(opened, cv2.MORPH_CLOSE, _CLOSING * red), red)
 
 
 def _enlarge(cells: Cells, height: int, width: int) -> Cells:

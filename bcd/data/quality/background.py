@@ -86,7 +86,7 @@ def background_colours(
     background: Any = _TERMS.reshape(-1, 6) @ _fit_light(small)
     above = small.astype(np.float32) - background.reshape(_SIDE, _SIDE, 3)
     apart = np.abs(above)
-    stained = np.maximum(np.maximum(apart[..., 0], apart[..., 1]), apart[..., 2]) > _APART
+    stained = largest(apart) > _APART
     lighter = np.minimum(np.minimum(above[..., 0], above[..., 1]), above[..., 2]) > _APART
     mask = cv2.medianBlur(stained.astype(np.uint8), 3)  # single pixels are noise
     wide = np.maximum(cv2.dilate(mask, _ELEMENT), _ALWAYS)
@@ -125,6 +125,12 @@ def optical_density(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     light = np.maximum(background_light(image), 1)
     return np.asarray(np.log(light + 1) - cv2.LUT(image, _LOGARITHM), np.float32)
+
+
+def largest(channels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The largest channel of each pixel, (height, width); numpy's `max` takes ten times as long."""
+    first, second, third = (channels[..., number] for number in range(3))
+    return np.maximum(np.maximum(first, second), third)
 
 
 def _fit_light(small: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.data.quality.background import optical_density
+from bcd.data.quality.background import largest, optical_density
 
 FEWEST = 2  # red cells of an image from which it is measured
 
@@ -46,7 +46,7 @@ def red_cell_diameter(image: NDArray[np.uint8]) -> float:
         The diameter; NaN if fewer than `FEWEST` cells can be measured.
     """
     density = optical_density(image)
-    return diameter_of(density, foreground(density.max(axis=2)))
+    return diameter_of(density, foreground(largest(density)))
 
 
 def diameter_of(density: NDArray[np.float32], mask: NDArray[np.uint8]) -> float:

@@ -1,0 +1,47 @@
+"""Morphology of masks, and thresholds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+Layer = NDArray[np.float32]
+Labels = NDArray[np.int32]
+
+_HOLE = 0.15  # area of the largest hole in a cell, in squares of the red cells' diameter
+
+
+def otsu(values: Layer, top: float) -> float:
+    """Otsu's threshold of values between 0 and `top`; 0 without values."""
+    if not values.size:
+        return 0.0
+    levels: Any = np.clip(values * (255 / top), 0, 255).astype(np.uint8)
+    limit, _ = cv2.threshold(levels.reshape(-1, 1), 0, 255, cv2.THRESH_OTSU)
+    return float(limit) * top / 255
+
+
+def morph(mask: Mask, operation: int, diameter: float) -> Mask:
+    """Opens or closes a mask by a disc of a diameter in pixels."""
+    side = 2 * round(diameter / 2) + 1
+    element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    return np.asarray(cv2.morphologyEx(mask.astype(np.uint8), operation, element) > 0, bool)
+
+
+def fill_holes(mask: Mask, red: float) -> Mask:
+    """Fills what is smaller than a gap between cells, such as nucleoli and vacuoles."""
+    filled = mask.astype(np.uint8)
+    contours, hierarchy = cv2.findContours(filled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    for contour, (*_, parent) in zip(contours, hierarchy[0] if contours else (), strict=True):
+        if parent >= 0 and cv2.contourArea(contour) < _HOLE * red**2:
+            cv2.drawContours(filled, [contour], 0, 1, cv2.FILLED)
+    return filled > 0
+
+
+def window(labels: NDArray[np.int32], number: int) -> tuple[slice, slice]:
+    """Rows and columns of the box around a cell."""
+    x, y, w, h = cv2.boundingRect((labels == number).astype(np.uint8))
+    return slice(y, y + h), slice(x, x + w)

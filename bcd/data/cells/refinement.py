@@ -1,0 +1,65 @@
+"""Completes the outlines of white cells, leaves out smudges, and finds the nuclei."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from bcd.data.cells.morphology import Labels, Layer, Mask, fill_holes, morph, otsu, window
+
+_CYTOPLASM = 0.68  # its green density over that of the nucleus, at most
+_PALE, _RAGGED_PALE = 0.5, 0.7  # purple of a smudge over that of the image's nuclei, at most
+_RAGGED = 0.95  # area of a smudge over that of its convex hull, at most
+_GRANULES = 0.2  # diameter of what is no part of a nucleus, or a gap in it, in red cells'
+
+
+def round_off(labels: Labels, stained: Mask) -> Labels:
+    """Extends each cell to what is stained within its convex hull."""
+    found = labels.copy()
+    for number in range(1, int(labels.max(initial=0)) + 1):
+        place = window(labels, number)
+        hull = _hull(labels[place] == number)
+        found[place][hull & stained[place] & (labels[place] == 0)] = number
+    return found
+
+
+def drop_smudges(labels: Labels, dark: Mask, purple: Layer) -> Labels:
+    """Leaves out remains of burst cells: paler than the image's other nuclei, and ragged."""
+    count = int(labels.max(initial=0))
+    if not count:
+        return labels
+    depths, solidities = np.ones(count + 1), np.ones(count + 1)
+    for number in range(1, count + 1):
+        place = window(labels, number)
+        cell = labels[place] == number
+        depths[number] = np.median(purple[place][cell & dark[place]])
+        solidities[number] = cell.sum() / max(_hull(cell).sum(), 1)
+    paleness = depths / np.median(depths[1:])
+    kept = (paleness > _PALE) & ((paleness > _RAGGED_PALE) | (solidities > _RAGGED))
+    kept[0] = False
+    return (np.cumsum(kept) * kept).astype(np.int32)[labels]
+
+
+def _hull(cell: Mask) -> Mask:
+    """The convex hull of a mask."""
+    filled = cell.astype(np.uint8)
+    y, x = np.nonzero(cell)
+    cv2.fillConvexPoly(filled, cv2.convexHull(np.stack([x, y], axis=-1)), 1)
+    return filled > 0
+
+
+def find_nuclei(labels: Labels, green: Layer, red: float) -> Mask:
+    """The nucleus of each cell: what is dark in green, without holes."""
+    nuclei = np.zeros(labels.shape, bool)
+    for number in range(1, int(labels.max(initial=0)) + 1):
+        place = window(labels, number)
+        cell = labels[place] == number
+        density = green[place]
+        limit = otsu(density[cell], 2.5)
+        # A cell without visible cytoplasm has only chromatin to divide
+        limit = min(limit, _CYTOPLASM * float(np.median(density[cell & (density > limit)])))
+        chromatin = cell & (density > limit)
+        opened = morph(chromatin, cv2.MORPH_OPEN, _GRANULES * red)
+        core = opened if opened.any() else chromatin
+        nuclei[place] |= cell & fill_holes(morph(core, cv2.MORPH_CLOSE, _GRANULES * red), red)
+    return nuclei
