@@ -92,7 +92,9 @@ def test_predict_reads_the_views_that_training_loads(workers: int, tmp_path: Pat
     file = write_image(tmp_path / "a.png", noise(2, size=50))
     inputs = parse_views(VIEWS, 24)
     (answer,) = read_all([file], Wanted(inputs, False), workers)
-    expected = pack(make_views(cut_rois(prepare_sides(read_image(file), inputs, False), inputs), inputs))
+    expected = pack(
+        make_views(cut_rois(prepare_sides(read_image(file), inputs, False), inputs), inputs)
+    )
     assert not isinstance(answer, str)
     np.testing.assert_array_equal(answer, expected)
 

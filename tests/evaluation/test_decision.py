@@ -17,9 +17,9 @@ from bcd.evaluation.calibration import reliability
 from bcd.evaluation.conformal import conformal_threshold, prediction_sets
 from bcd.evaluation.decision import (
     DISAGREES,
-    UNDECIDED,
     LOW_CONFIDENCE,
     OOD,
+    UNDECIDED,
     DecisionPolicy,
     Reasons,
 )
@@ -125,8 +125,8 @@ def test_all_reasons_that_apply_are_named() -> None:
     # Beside the subspace, however sure the answer is.
     beside = familiar + 2 * np.random.default_rng(0).normal(size=160).astype(np.float32)
     assert reasons(policy, sure, beside) == reasons(policy, sure, strange) == (OOD,)
-    assert reasons(policy, flat, familiar) == (LOW_CONFIDENCE, DISAGREES)
-    assert reasons(policy, flat, strange) == (LOW_CONFIDENCE, OOD, DISAGREES)
+    assert reasons(policy, flat, familiar) == (LOW_CONFIDENCE, UNDECIDED, DISAGREES)
+    assert reasons(policy, flat, strange) == (LOW_CONFIDENCE, UNDECIDED, OOD, DISAGREES)
     assert reasons(policy, [float("nan"), *flat[1:]], familiar) == (NOT_FINITE,)
     assert reasons(DecisionPolicy.from_plain(None), sure, strange) == (UNCALIBRATED,)
 
