@@ -16,10 +16,10 @@ NORMALIZATIONS = ("plain", "grey", "white_balanced", "reinhard")
 # The name of the image as it is.
 PLAIN_VIEW = "plain"
 
-# Regions of interest: the whole image, its white cells with everything else painted over, or a crop
-# of each white cell. `bcd.data.roi` makes them.
-WHOLE, MASKED, CELLS = "image", "mask", "cells"
-ROIS = (WHOLE, MASKED, CELLS)
+# Regions of interest: the whole image, its white cells with everything else painted over, the
+# reverse of that, or a crop of each white cell. `bcd.data.roi` makes them.
+WHOLE, MASKED, BACKGROUND, CELLS = "image", "mask", "background", "cells"
+ROIS = (WHOLE, MASKED, BACKGROUND, CELLS)
 # Side in pixels of the crop of a cell.
 CELL_SIDE = 96
 MOST_CELLS = 12  # of an image, the largest first

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from bcd.config.input_views import CELLS, PLAIN_VIEW, ROIS, WHOLE, InputView, parse_views
+from bcd.config.input_views import CELLS, MASKED, PLAIN_VIEW, ROIS, WHOLE, InputView, parse_views
 from bcd.config.values import at_least, one_of, within
 from bcd.errors import ConfigError
 
@@ -213,7 +213,7 @@ class ModelConfig:
             return ""
         if self.roi == CELLS:
             return f", a crop of each white cell ({self.cell_pooling} over cells)"
-        return ", everything but white cells painted over"
+        return f", {'everything but ' * (self.roi == MASKED)}white cells painted over"
 
     def input_views(self) -> tuple[InputView, ...]:
         """The input views, whose features are concatenated in this order."""

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.config.input_views import CELLS, MASKED, PLAIN_VIEW, InputView
+from bcd.config.input_views import BACKGROUND, CELLS, MASKED, PLAIN_VIEW, InputView
 from bcd.data.colour import LEAST_STD, from_lab, to_bytes, to_lab
 from bcd.data.matching import Match
 from bcd.data.reading import prepare
-from bcd.data.roi import cut_cells, mask_background, pack_cells, packed_cells, roi_definition
+from bcd.data.roi import cut_cells, pack_cells, packed_cells, paint_over, roi_definition
 
 Pixels = NDArray[np.uint8]
 
@@ -106,15 +106,15 @@ def cut_rois(
         views: The input views.
 
     Returns:
-        By the side of the resized image: the image itself, the image with all but white cells
-        painted over, or the image followed by a crop of each white cell.
+        By the side of the resized image: the image itself, the image with a part painted over, or
+        the image followed by a crop of each white cell.
     """
     found: dict[int, tuple[Pixels, ...]] = {}
     for view in views:
         image = resized[view.image_side]
         if view.image_side not in found:
-            if view.roi == MASKED:
-                found[view.image_side] = (mask_background(image),)
+            if view.roi in (MASKED, BACKGROUND):
+                found[view.image_side] = (paint_over(image, view.roi == MASKED),)
             elif view.roi == CELLS:
                 found[view.image_side] = (image, *cut_cells(image, view.side))
             else:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.config.input_views import CELLS, MASKED, MOST_CELLS, InputView
+from bcd.config.input_views import BACKGROUND, CELLS, MASKED, MOST_CELLS, InputView
 
 Pixels = NDArray[np.uint8]
 
@@ -24,8 +24,8 @@ _VERSION = 1  # increase it when the same image gives other cells
 
 def roi_definition(view: InputView) -> dict[str, Any]:
     """Everything that determines the region, as plain data; empty for the whole image."""
-    if view.roi == MASKED:
-        return {"roi": MASKED, "fill": _FILL, "margin": _MARGIN, "cells_version": _VERSION}
+    if view.roi in (MASKED, BACKGROUND):
+        return {"roi": view.roi, "fill": _FILL, "margin": _MARGIN, "cells_version": _VERSION}
     if view.roi == CELLS:
         return {
             "roi": CELLS,
@@ -37,11 +37,14 @@ def roi_definition(view: InputView) -> dict[str, Any]:
     return {}
 
 
-def mask_background(image: Pixels) -> Pixels:
-    """Paints over everything but white cells; an image without any becomes uniform.
+def paint_over(image: Pixels, keep_cells: bool) -> Pixels:
+    """Paints over everything but white cells, or over white cells.
+
+    The outlines of cells can be seen either way.
 
     Args:
         image: RGB, (side, side, 3); not modified.
+        keep_cells: Whether cells are kept; an image without any then becomes uniform.
     """
     from bcd.data.cells.segmentation import find_cells
 
@@ -49,7 +52,7 @@ def mask_background(image: Pixels) -> Pixels:
     margin = round(_MARGIN * len(image))
     element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
     wide = cv2.dilate(kept, element)
-    return np.where(wide[:, :, None] > 0, image, np.uint8(_FILL))
+    return np.where((wide[:, :, None] > 0) == keep_cells, image, np.uint8(_FILL))
 
 
 def cell_boxes(image: Pixels) -> list[tuple[int, int, int]]:
