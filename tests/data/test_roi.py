@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from bcd.data.input_views import (
     packed_shape,
     plain_pixels,
 )
+from bcd.data.quality.red_cells import red_cell_diameter
 from bcd.data.roi import cell_boxes, cut_cells, paint_over
 from bcd.data.synthetic.smears import draw_smear
 from bcd.models.cells import unpack_cells
@@ -76,6 +78,17 @@ def test_windows_have_one_size_lie_inside_and_have_a_cell_in_them() -> None:
         # Window n is that of the nth largest cell, most of which it shows.
         for place, cell in enumerate(np.argsort(-areas, kind="stable")[:MOST_CELLS]):
             assert shown[place][cell] > 0.6 * areas[cell], (index, place)
+
+
+def test_windows_follow_the_magnification() -> None:
+    image = smear("Pro-B", 1)
+    middle = slice(SIDE // 4, SIDE - SIDE // 4)
+    magnified = cv2.resize(image[middle, middle], (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    usual, larger = (red_cell_diameter(np.asarray(one)) for one in (image, magnified))
+    assert larger / usual == pytest.approx(2, rel=0.25)
+    side, scaled = (cell_boxes(np.asarray(one))[0][2] for one in (image, magnified))
+    assert side == round(64 / 224 * SIDE)
+    assert scaled / side == pytest.approx(larger / (16 / 224 * SIDE), rel=0.05)
 
 
 def test_packed_cells_are_unpacked_with_what_is_missing() -> None:
