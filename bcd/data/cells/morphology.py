@@ -26,9 +26,14 @@ def otsu(values: Layer, top: float) -> float:
 
 def morph(mask: Mask, operation: int, diameter: float) -> Mask:
     """Opens or closes a mask by a disc of a diameter in pixels."""
+    return cv2.morphologyEx(mask.astype(np.uint8), operation, disc(diameter)) > 0
+
+
+def disc(diameter: float) -> NDArray[np.uint8]:
+    """A disc for dilations and erosions; its diameter in pixels is rounded to an odd number."""
     side = 2 * round(diameter / 2) + 1
     element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    return np.asarray(cv2.morphologyEx(mask.astype(np.uint8), operation, element) > 0, bool)
+    return np.asarray(element, np.uint8)
 
 
 def fill_holes(mask: Mask, red: float) -> Mask:

@@ -9,7 +9,7 @@ from bcd.data.cells.morphology import Labels, Layer, Mask, fill_holes, morph, ot
 
 _CYTOPLASM = 0.68  # its green density over that of the nucleus, at most
 _PALE, _RAGGED_PALE = 0.5, 0.7  # purple of a smudge over that of the image's nuclei, at most
-_RAGGED = 0.95  # area of a smudge over that of its convex hull, at most
+_RAGGED = 0.935  # area of a smudge over that of its convex hull, at most
 _GRANULES = 0.2  # diameter of what is no part of a nucleus, or a gap in it, in red cells'
 
 

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.data.cells.morphology import Labels, Layer, Mask, fill_holes, morph, otsu
+from bcd.data.cells.morphology import Labels, Layer, Mask, disc, fill_holes, morph, otsu
 from bcd.data.cells.refinement import drop_smudges, find_nuclei, round_off
 from bcd.data.cells.scale import red_cell_size
 from bcd.data.cells.separation import keep_cells, separate
@@ -38,13 +38,13 @@ _WORK_SIDE = 224  # but not below this shorter side
 # In diameters of a red cell.
 _BLUR = 0.05
 _OPENING = 0.35
-_CLOSING = 0.2
+_CLOSING = 0.1
 
 _FAINTEST, _DARKEST = 0.15, 0.5  # purple times its share, of nuclei
 _TINGE = 0.07  # optical density: the faintest cytoplasm
-_BETWEEN = 0.25  # limit of the share of purple, from that of red cells (0) to that of nuclei (1)
+_BETWEEN = .3  # limit of the share of purple, from that of red cells (0) to that of nuclei (1)
 _LEAST_BLUR = 0.7  # pixels
-_HALF = 0.42
+_HALF = .46
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,7 @@ def _stained(depth: Layer, red: float) -> Mask:
 
     A fixed threshold would be far outside a dark cell whose edge is blurred.
     """
-    side = 2 * round(2 * _blur(red)) + 1
-    element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    element = disc(4 * _blur(red))
     mask = foreground(depth)
     edge = (cv2.erode(mask, element) == 0) & (depth < _HALF * cv2.dilate(depth, element))
     return np.asarray((mask > 0) & ~edge, bool)

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bcd.data.cells.morphology import Labels, Layer, Mask
+from bcd.data.cells.morphology import Labels, Layer, Mask, disc
 
 # In diameters of a red cell.
 _PEAK = 0.22  # radius of the neighbourhood of a cell's centre
@@ -23,9 +23,7 @@ def separate(body: Mask, red: float) -> Labels:
     padded = np.pad(body.astype(np.uint8), 1, mode="edge")
     distance: Any = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
     distance = cv2.GaussianBlur(distance, (0, 0), max(0.04 * red, 0.5))
-    side = 2 * round(_PEAK * red) + 1
-    around = cv2.dilate(distance, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
-    peaks = body & (distance >= around)
+    peaks = body & (distance >= cv2.dilate(distance, disc(2 * _PEAK * red)))
     _, markers = cv2.connectedComponents(peaks.astype(np.uint8))
     divide: Any = watershed
     labels = divide(-distance, markers, mask=body)
@@ -61,7 +59,8 @@ def _merge(labels: Labels, distance: Layer) -> Labels:
         if a != b and neck >= _NECK * min(widths[a], widths[b]):
             owner[b] = a
             widths[a] = max(widths[a], widths[b])
-    return np.array([root(number) for number in range(count + 1)], np.int32)[labels]
+    _, numbers = np.unique([root(number) for number in range(count + 1)], return_inverse=True)
+    return numbers.astype(np.int32)[labels]
 
 
 def keep_cells(labels: Labels, dark: Mask, red: float) -> Labels:
