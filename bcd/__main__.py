@@ -29,6 +29,7 @@ VERBS = {
     "predict": Verb("predict the class of images", "predict", "predict"),
     "audit": Verb("check the quality of images and of their split", "audit", "audit"),
     "site": Verb("measure what images of a site look like", "site", "site"),
+    "cells": Verb("find and measure the white cells of images", "cells", "cells"),
     "compare": Verb("compare two checkpoints on the same images", "compare", "compare"),
     "sweep": Verb("rank the finished trials of a sweep", "sweep"),
     "models": Verb("list the networks", "models"),

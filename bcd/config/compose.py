@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from bcd.config.decision import DecisionConfig
 from bcd.config.head import HeadConfig
 from bcd.config.programs import (
+    CellsConfig,
     CompareConfig,
     CompareDataConfig,
     EvalConfig,
@@ -57,6 +58,7 @@ _FILES: dict[type, tuple[str, str]] = {
     PredictConfig: ("predict", ""),
     SiteMatchConfig: ("predict", "site"),
     SiteProfileConfig: ("site", ""),
+    CellsConfig: ("cells", ""),
 }
 
 

@@ -143,6 +143,28 @@ class SiteProfileConfig:
 
 
 @dataclass
+class CellsConfig:
+    """The configuration of `bcd cells`."""
+
+    input: str | list[str]
+    limit: int | None
+    masks: bool
+    sheet: bool | int
+    run_dir: str
+
+    def __post_init__(self) -> None:
+        """Checks values beyond their types."""
+        at_least("sheet", int(self.sheet), 0)
+        if self.limit is not None:
+            at_least("limit", self.limit, 1)
+
+    @property
+    def shown(self) -> int:
+        """Number of images on the sheet."""
+        return 24 * self.sheet if isinstance(self.sheet, bool) else self.sheet
+
+
+@dataclass
 class EvalConfig:
     """The configuration of `bcd eval`."""
 

@@ -12,7 +12,8 @@ Mask = NDArray[np.bool_]
 Layer = NDArray[np.float32]
 Labels = NDArray[np.int32]
 
-_HOLE = 0.15  # area of the largest hole in a cell, in squares of the red cells' diameter
+HOLE = 0.15
+"""Area of the largest hole in a cell or a nucleus, in squares of a red cell's diameter."""
 
 
 def otsu(values: Layer, top: float) -> float:
@@ -36,12 +37,12 @@ def disc(diameter: float) -> NDArray[np.uint8]:
     return np.asarray(element, np.uint8)
 
 
-def fill_holes(mask: Mask, red: float) -> Mask:
-    """Fills what is smaller than a gap between cells, such as nucleoli and vacuoles."""
+def fill_holes(mask: Mask, area: float) -> Mask:
+    """Fills the holes of a mask that are smaller than an area in pixels."""
     filled = mask.astype(np.uint8)
     contours, hierarchy = cv2.findContours(filled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     for contour, (*_, parent) in zip(contours, hierarchy[0] if contours else (), strict=True):
-        if parent >= 0 and cv2.contourArea(contour) < _HOLE * red**2:
+        if parent >= 0 and cv2.contourArea(contour) < area:
             cv2.drawContours(filled, [contour], 0, 1, cv2.FILLED)
     return filled > 0
 

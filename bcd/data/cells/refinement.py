@@ -5,11 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from bcd.data.cells.morphology import Labels, Layer, Mask, fill_holes, morph, otsu, window
+from bcd.data.cells.morphology import HOLE, Labels, Layer, Mask, fill_holes, morph, otsu, window
 
 _CYTOPLASM = 0.68  # its green density over that of the nucleus, at most
-_PALE, _RAGGED_PALE = 0.5, 0.7  # purple of a smudge over that of the image's nuclei, at most
-_RAGGED = 0.935  # area of a smudge over that of its convex hull, at most
+_PALE, _RAGGED_PALE = 0.5, 0.65  # purple of a smudge over that of the image's nuclei, at most
+_RAGGED = 0.945  # area of a smudge over that of its convex hull, at most
 _GRANULES = 0.2  # diameter of what is no part of a nucleus, or a gap in it, in red cells'
 
 
@@ -28,13 +28,18 @@ def drop_smudges(labels: Labels, dark: Mask, purple: Layer) -> Labels:
     count = int(labels.max(initial=0))
     if not count:
         return labels
-    depths, solidities = np.ones(count + 1), np.ones(count + 1)
+    depths, areas, solidities = (np.ones(count + 1) for _ in range(3))
     for number in range(1, count + 1):
         place = window(labels, number)
         cell = labels[place] == number
         depths[number] = np.median(purple[place][cell & dark[place]])
-        solidities[number] = cell.sum() / max(_hull(cell).sum(), 1)
-    paleness = depths / np.median(depths[1:])
+        areas[number] = cell.sum()
+        solidities[number] = areas[number] / max(_hull(cell).sum(), 1)
+    order = 1 + np.argsort(depths[1:], kind="stable")
+    # By area, or many small dark nuclei would make the large pale ones of an image smudges.
+    below = np.cumsum(areas[order])
+    usual = depths[order][np.searchsorted(below, below[-1] / 2)]
+    paleness = depths / usual
     kept = (paleness > _PALE) & ((paleness > _RAGGED_PALE) | (solidities > _RAGGED))
     kept[0] = False
     return (np.cumsum(kept) * kept).astype(np.int32)[labels]
@@ -61,5 +66,7 @@ def find_nuclei(labels: Labels, green: Layer, red: float) -> Mask:
         chromatin = cell & (density > limit)
         opened = morph(chromatin, cv2.MORPH_OPEN, _GRANULES * red)
         core = opened if opened.any() else chromatin
-        nuclei[place] |= cell & fill_holes(morph(core, cv2.MORPH_CLOSE, _GRANULES * red), red)
+        nuclei[place] |= cell & fill_holes(
+            morph(core, cv2.MORPH_CLOSE, _GRANULES * red), HOLE * red**2
+        )
     return nuclei

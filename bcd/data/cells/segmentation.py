@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.data.cells.morphology import Labels, Layer, Mask, disc, fill_holes, morph, otsu
+from bcd.data.cells.morphology import HOLE, Labels, Layer, Mask, disc, fill_holes, morph, otsu
 from bcd.data.cells.refinement import drop_smudges, find_nuclei, round_off
 from bcd.data.cells.scale import red_cell_size
 from bcd.data.cells.separation import keep_cells, separate
@@ -30,7 +30,9 @@ from bcd.data.quality.red_cells import foreground
 
 Box = tuple[int, int, int, int]
 
-_SMALLEST_SIDE = 32
+SMALLEST_SIDE = 32
+"""Least side of an image, in pixels."""
+
 _MOST_SIDE = 512  # pixels of the shorter side to which any image is reduced
 _WORK = 22.0  # pixels of a red cell's diameter to which larger images are reduced
 _WORK_SIDE = 224  # but not below this shorter side
@@ -42,9 +44,9 @@ _CLOSING = 0.1
 
 _FAINTEST, _DARKEST = 0.15, 0.5  # purple times its share, of nuclei
 _TINGE = 0.07  # optical density: the faintest cytoplasm
-_BETWEEN = .3  # limit of the share of purple, from that of red cells (0) to that of nuclei (1)
+_BETWEEN = 0.27  # limit of the share of purple, from that of red cells (0) to that of nuclei (1)
 _LEAST_BLUR = 0.7  # pixels
-_HALF = .46
+_HALF = 0.42  # depth of an edge over that of the cell within it, up to which it is outside
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,9 @@ def find_cells(image: NDArray[np.uint8]) -> Cells:
         ValueError: The image has another shape or type.
     """
     height, width = image.shape[:2]
-    if image.dtype != np.uint8 or image.shape[2:] != (3,) or min(height, width) < _SMALLEST_SIDE:
+    if image.dtype != np.uint8 or image.shape[2:] != (3,) or min(height, width) < SMALLEST_SIDE:
         raise ValueError(
-            f"find_cells needs RGB of type uint8 with sides of {_SMALLEST_SIDE} or more, "
+            f"find_cells needs RGB of type uint8 with sides of {SMALLEST_SIDE} or more, "
             f"not {image.dtype} {image.shape}"
         )
     shorter = min(height, width)
@@ -176,7 +178,7 @@ def _bodies(purple: Layer, share: Layer, stained: Mask, dark: Mask, red: float) 
     limit = usual + _BETWEEN * max(nuclear - usual, 0)
     body = (stained & (share > limit) & (purple > _TINGE)) | dark
     opened = morph(body, cv2.MORPH_OPEN, _OPENING * red)
-    return fill_holes(morph(opened, cv2.MORPH_CLOSE, _CLOSING * red), red)
+    return fill_holes(morph(opened, cv2.MORPH_CLOSE, _CLOSING * red), HOLE * red**2)
 
 
 def _enlarge(cells: Cells, height: int, width: int) -> Cells:

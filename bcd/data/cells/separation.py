@@ -12,7 +12,7 @@ from bcd.data.cells.morphology import Labels, Layer, Mask, disc
 
 # In diameters of a red cell.
 _PEAK = 0.22  # radius of the neighbourhood of a cell's centre
-_SMALLEST = 0.55  # diameter of the smallest cell
+_SMALLEST = 0.6  # diameter of the smallest cell
 _NECK = 0.92  # width of a neck over that of the narrower cell above which cells are one
 
 
