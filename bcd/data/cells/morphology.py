@@ -47,7 +47,18 @@ def fill_holes(mask: Mask, area: float) -> Mask:
     return filled > 0
 
 
-def window(labels: NDArray[np.int32], number: int) -> tuple[slice, slice]:
+def window(labels: Labels, number: int) -> tuple[slice, slice]:
     """Rows and columns of the box around a cell."""
     x, y, w, h = cv2.boundingRect((labels == number).astype(np.uint8))
     return slice(y, y + h), slice(x, x + w)
+
+
+def renumber(labels: Labels, kept: NDArray[np.bool_]) -> Labels:
+    """Numbers from 1 the cells that are kept, in their order; the others become 0.
+
+    Args:
+        labels: Of the cells, (height, width).
+        kept: Whether each number is kept, (largest number + 1,); that of 0 has no effect.
+    """
+    kept = kept & (np.arange(len(kept)) > 0)
+    return np.asarray((np.cumsum(kept) * kept)[labels], np.int32)

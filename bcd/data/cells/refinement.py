@@ -5,16 +5,32 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from bcd.data.cells.morphology import HOLE, Labels, Layer, Mask, fill_holes, morph, otsu, window
+from bcd.data.cells.morphology import (
+    HOLE,
+    Labels,
+    Layer,
+    Mask,
+    fill_holes,
+    morph,
+    otsu,
+    renumber,
+    window,
+)
 
 _CYTOPLASM = 0.68  # its green density over that of the nucleus, at most
+_DARKEST = 2.5  # green density above which a pixel does not affect the threshold
 _PALE, _RAGGED_PALE = 0.5, 0.65  # purple of a smudge over that of the image's nuclei, at most
 _RAGGED = 0.945  # area of a smudge over that of its convex hull, at most
 _GRANULES = 0.2  # diameter of what is no part of a nucleus, or a gap in it, in red cells'
 
 
 def round_off(labels: Labels, stained: Mask) -> Labels:
-    """Extends each cell to what is stained within its convex hull."""
+    """Extends each cell to what is stained within its convex hull.
+
+    Args:
+        labels: Of the cells, (height, width).
+        stained: Pixels of cells of any kind, (height, width).
+    """
     found = labels.copy()
     for number in range(1, int(labels.max(initial=0)) + 1):
         place = window(labels, number)
@@ -24,7 +40,13 @@ def round_off(labels: Labels, stained: Mask) -> Labels:
 
 
 def drop_smudges(labels: Labels, dark: Mask, purple: Layer) -> Labels:
-    """Leaves out remains of burst cells: paler than the image's other nuclei, and ragged."""
+    """Leaves out remains of burst cells: paler than the image's other nuclei, and ragged.
+
+    Args:
+        labels: Of the cells, each of which has a nucleus, (height, width).
+        dark: Pixels of nuclei, (height, width).
+        purple: Optical density in green less that in blue light, (height, width).
+    """
     count = int(labels.max(initial=0))
     if not count:
         return labels
@@ -41,8 +63,7 @@ def drop_smudges(labels: Labels, dark: Mask, purple: Layer) -> Labels:
     usual = depths[order][np.searchsorted(below, below[-1] / 2)]
     paleness = depths / usual
     kept = (paleness > _PALE) & ((paleness > _RAGGED_PALE) | (solidities > _RAGGED))
-    kept[0] = False
-    return (np.cumsum(kept) * kept).astype(np.int32)[labels]
+    return renumber(labels, np.asarray(kept, bool))
 
 
 def _hull(cell: Mask) -> Mask:
@@ -54,15 +75,22 @@ def _hull(cell: Mask) -> Mask:
 
 
 def find_nuclei(labels: Labels, green: Layer, red: float) -> Mask:
-    """The nucleus of each cell: what is dark in green, without holes."""
+    """Finds the nucleus of each cell: what is dark in green light, without holes.
+
+    Args:
+        labels: Of the cells, (height, width).
+        green: Optical density in green light, (height, width).
+        red: Diameter of a red cell in pixels.
+    """
     nuclei = np.zeros(labels.shape, bool)
     for number in range(1, int(labels.max(initial=0)) + 1):
         place = window(labels, number)
         cell = labels[place] == number
         density = green[place]
-        limit = otsu(density[cell], 2.5)
-        # A cell without visible cytoplasm has only chromatin to divide
-        limit = min(limit, _CYTOPLASM * float(np.median(density[cell & (density > limit)])))
+        values = density[cell]
+        limit = min(otsu(values, _DARKEST), float(values.max()))
+        # Without visible cytoplasm, that threshold would divide the chromatin.
+        limit = min(limit, _CYTOPLASM * float(np.median(values[values >= limit])))
         chromatin = cell & (density > limit)
         opened = morph(chromatin, cv2.MORPH_OPEN, _GRANULES * red)
         core = opened if opened.any() else chromatin

@@ -98,7 +98,7 @@ def find_cells(image: NDArray[np.uint8]) -> Cells:
         image: RGB, (height, width, 3), both sides at least 32 pixels.
 
     Returns:
-        The cells, numbered from top to bottom; none if nothing is as purple as a nucleus.
+        The cells; none if nothing is as purple as a nucleus.
 
     Raises:
         ValueError: The image has another shape or type.

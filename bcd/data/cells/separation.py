@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bcd.data.cells.morphology import Labels, Layer, Mask, disc
+from bcd.data.cells.morphology import Labels, Layer, Mask, disc, renumber
 
 # In diameters of a red cell.
 _PEAK = 0.22  # radius of the neighbourhood of a cell's centre
@@ -17,7 +17,15 @@ _NECK = 0.92  # width of a neck over that of the narrower cell above which cells
 
 
 def separate(body: Mask, red: float) -> Labels:
-    """Labels of the cells, divided at their necks."""
+    """Divides the pixels of white cells into cells, at their necks.
+
+    Args:
+        body: Pixels of white cells, (height, width).
+        red: Diameter of a red cell in pixels.
+
+    Returns:
+        The number of the cell at each pixel; 0 outside of cells.
+    """
     from skimage.segmentation import watershed
 
     padded = np.pad(body.astype(np.uint8), 1, mode="edge")
@@ -64,11 +72,16 @@ def _merge(labels: Labels, distance: Layer) -> Labels:
 
 
 def keep_cells(labels: Labels, dark: Mask, red: float) -> Labels:
-    """Keeps cells that are large enough and have a nucleus, and numbers them."""
+    """Keeps the cells that are large enough and have a nucleus, and numbers them.
+
+    Args:
+        labels: Of the cells, (height, width).
+        dark: Pixels of nuclei, (height, width).
+        red: Diameter of a red cell in pixels.
+    """
     least = math.pi / 4 * (_SMALLEST * red) ** 2
     inside = labels > 0
     areas = np.bincount(labels[inside], minlength=1)
     cores = np.bincount(labels[dark], minlength=len(areas))
     kept = (areas >= least) & (cores >= 0.5 * least)
-    kept[0] = False
-    return (np.cumsum(kept) * kept).astype(np.int32)[labels]
+    return renumber(labels, kept)

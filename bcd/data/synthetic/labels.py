@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd.data.cells.morphology import renumber
 from bcd.data.cells.segmentation import Cells
 from bcd.data.synthetic.drawing import fill, white_cells
 from bcd.data.synthetic.smears import MORPHOLOGIES, random_of
@@ -49,9 +50,8 @@ def draw_labels(
         labels[cell] = number
         nuclei[cell] = _inside(inner, size)[cell]
     least = [LEAST_VISIBLE * _area(outer) for outer, _ in outlines]
-    visible = np.bincount(labels.ravel(), minlength=len(outlines) + 1)[1:] >= least
-    numbers = np.concatenate([[0], np.cumsum(visible) * visible])
-    labels = numbers[labels].astype(np.int32)
+    visible = np.bincount(labels.ravel(), minlength=len(outlines) + 1) >= [0.0, *least]
+    labels = renumber(labels, visible)
     return Cells(labels, nuclei & (labels > 0))
 
 
