@@ -70,17 +70,21 @@ class FrozenPrefix(nn.Module):
         """Stays in eval mode."""
         return super().train(False)
 
-    @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Maps images uint8 (N, 3, H, W) to activations, (N, C) if pooled.
 
         Activations are maps (N, C, h, w), or tokens (N, T, C) within a transformer. Several input
         views come as bytes (N, all views), each goes through the blocks, and their vectors are
         concatenated: (N, views * C). Cells come as bytes too and give (N, cells, C + 1), as in
-        `bcd.models.cells`.
+        `bcd.models.cells`. It runs without gradients, unless `x` is of floats that require one, as
+        where an answer is explained.
         """
         if self.skipped:
             return x
+        with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
+            return self._outputs(x)
+
+    def _outputs(self, x: Tensor) -> Tensor:
         if self.views and self.views[0].roi == CELLS:
             crops, present = unpack_cells(x, self.views[0])
             return place_cells(self._of_cells(crops[present].permute(0, 3, 1, 2)), present)

@@ -33,7 +33,9 @@ def _scales(x: Tensor) -> list[Tensor]:
 def _resized(x: Tensor, side: int) -> Tensor:
     size = (side, side)
     found = functional.interpolate(x.float(), size, mode="bilinear", antialias=True)
-    return found.round().clamp(0, 255)
+    rounded = found.round().clamp(0, 255)
+    # The gradient of rounding is zero; where one is required, it is that of the resized pixels.
+    return found + (rounded - found).detach() if found.requires_grad else rounded
 
 
 _KINDS: dict[str, Callable[[Tensor], list[Tensor]]] = {

@@ -1,0 +1,181 @@
+"""Grad-CAM, integrated gradients and occlusion, for every network and head of the project.
+
+All three explain the log-odds of a class against all others. Unlike its probability, these do not
+saturate where the network is sure; unlike a logit, they contain nothing that speaks for all classes
+alike; and they are defined for members and test-time views, whose probabilities are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bcd.explain.layers import as_maps
+from bcd.explain.pixels import flat_images, join_views, split_views
+from bcd.models.network import SmearNetwork
+from bcd.models.test_time import tta_views
+
+# Side of the square that occlusion covers, as a share of the image's; squares overlap by half.
+_SQUARE = 1 / 8
+
+
+def log_odds(network: SmearNetwork, x: Tensor, targets: Tensor) -> Tensor:
+    """Log-odds (N,) of classes against all others.
+
+    Args:
+        network: In eval mode.
+        x: As the network takes it, bytes or floats, whose gradient is followed if they require one.
+        targets: The class of each image, (N,).
+    """
+    logits = network.outputs(x)[0]
+    chosen = functional.one_hot(targets, logits.shape[1]).bool()
+    return logits[chosen] - logits.masked_fill(chosen, -torch.inf).logsumexp(1)
+
+
+def gradcam(
+    network: SmearNetwork, x: Tensor, targets: Tensor, layers: Sequence[nn.Module]
+) -> Tensor:
+    """Grad-CAM (Selvaraju et al., ICCV 2017): maps of a late layer, weighted by their gradients.
+
+    The maps of all input views, test-time views, fused networks and members are added: each sums
+    up to its own contribution to the log-odds. Those of test-time views are turned, mirrored and
+    scaled back first.
+
+    Args:
+        network: In eval mode.
+        x: As the network takes it, as floats.
+        targets: The class of each image, (N,).
+        layers: From `find_layers`.
+
+    Returns:
+        Evidence (N, side, side) for the class, negative where it speaks against it.
+    """
+    calls: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers}
+
+    def keep(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
+        torch.set_grad_enabled(True)  # from here on, also in a frozen prefix
+        calls[layer].append(output.detach().requires_grad_())
+        return calls[layer][-1].clone()  # the next layer may work in place
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(layer.register_forward_hook(keep).remove)
+        score = log_odds(network, x, targets).sum()
+    kept = [output for outputs in calls.values() for output in outputs]
+    found = iter(torch.autograd.grad(score, kept))
+    side = max(view.shape[2] for view in split_views(x, network.prefix.sides))
+    total = x.new_zeros(len(x), 1, side, side)
+    for outputs in calls.values():
+        maps = [_resized(_weighted(output, next(found)), side) for output in outputs]
+        total += sum(maps) if network.test_time is None else _undone(maps, network.test_time)
+    return total[:, 0]
+
+
+def _weighted(output: Tensor, gradient: Tensor) -> Tensor:
+    maps, slopes = as_maps(output.detach()), as_maps(gradient)
+    assert maps is not None and slopes is not None
+    return (maps * slopes.mean((2, 3), keepdim=True)).sum(1, keepdim=True)
+
+
+def _resized(maps: Tensor, side: int) -> Tensor:
+    """Maps (N, 1, h, w) at another size, with the same sum but for what is cut at the border."""
+    larger = functional.interpolate(maps, (side, side), mode="bilinear", align_corners=False)
+    return larger * (maps.shape[2] * maps.shape[3] / side**2)
+
+
+def _undone(maps: Sequence[Tensor], kind: str) -> Tensor:
+    """Adds maps of test-time views, each at the places of the image that it comes from."""
+    with torch.enable_grad():
+        image = torch.zeros_like(maps[0]).requires_grad_()
+        views = tta_views(image, kind)
+    # A view is a linear function of the image, whose gradient sends a map back.
+    (found,) = torch.autograd.grad(views, image, list(maps))
+    return found
+
+
+def integrated_gradients(network: SmearNetwork, x: Tensor, targets: Tensor, steps: int) -> Tensor:
+    """Integrated gradients (Sundararajan et al., ICML 2017), of pixels, added over channels.
+
+    The baseline is an image of one colour, the mean of the image: it has the same stain and light
+    and no structure. So these maps cannot show evidence in stain and light themselves.
+
+    Args:
+        network: In eval mode.
+        x: As the network takes it, as floats.
+        targets: The class of each image, (N,).
+        steps: Between baseline and image.
+
+    Returns:
+        Evidence (N, side, side) for the class, negative where it speaks against it.
+    """
+    from captum.attr import IntegratedGradients
+
+    sides = network.prefix.sides
+    method = IntegratedGradients(lambda pixels, classes: log_odds(network, pixels, classes))
+    found = method.attribute(
+        x,
+        baselines=flat_images(x, sides),
+        additional_forward_args=(targets,),
+        n_steps=steps,
+        internal_batch_size=images_at_once(x),
+    )
+    views = [view.sum(1, keepdim=True).float() for view in split_views(found.detach(), sides)]
+    side = max(view.shape[2] for view in views)
+    return torch.stack([_resized(view, side) for view in views]).sum(0)[:, 0]
+
+
+def images_at_once(x: Tensor) -> int:
+    """How many images to compute gradients for at a time, for about 1 GB in MobileNetV2."""
+    return max(1, 8 * 3 * 224**2 // x[0].numel())
+
+
+@torch.no_grad()
+def occlusion(network: SmearNetwork, x: Tensor, targets: Tensor) -> Tensor:
+    """Occlusion (Zeiler and Fergus, ECCV 2014): how the log-odds fall as squares are covered.
+
+    Squares have an eighth of the image's side, overlap by half, and get the mean colour of the
+    image, at the same place of every input view.
+
+    Args:
+        network: In eval mode.
+        x: As the network takes it, as floats.
+        targets: The class of each image, (N,).
+
+    Returns:
+        Evidence (N, side, side) for the class, negative where it speaks against it.
+    """
+    return torch.stack([_occluded(network, x[i : i + 1], targets[i]) for i in range(len(x))])
+
+
+def _occluded(network: SmearNetwork, x: Tensor, target: Tensor) -> Tensor:
+    """The same for one image (1, ...), with one pass for several squares."""
+    views = split_views(x, network.prefix.sides)
+    flats = [view.mean((2, 3)) for view in views]
+    largest = max(views, key=lambda view: view.shape[2])
+    total, count = torch.zeros_like(largest[0, 0]), torch.zeros_like(largest[0, 0])
+    starts = [number * _SQUARE / 2 for number in range(round(2 / _SQUARE) - 1)]
+    squares = [(top, left) for top in starts for left in starts]
+    before, size = log_odds(network, x, target[None]), 4 * images_at_once(x)
+    for first in range(0, len(squares), size):
+        some = squares[first : first + size]
+        covered = [view.repeat(len(some), 1, 1, 1) for view in views]
+        for view, flat in zip(covered, flats, strict=True):
+            for one, square in zip(view, some, strict=True):
+                one[_place(square, view.shape[2])] = flat[0, :, None, None]
+        after = log_odds(network, join_views(covered), target.expand(len(some)))
+        for square, fall in zip(some, before - after, strict=True):
+            place = _place(square, len(total))[1:]
+            total[place] += fall
+            count[place] += 1
+    return total / count.clamp(min=1)
+
+
+def _place(square: tuple[float, float], side: int) -> tuple[slice, slice, slice]:
+    """The pixels of a square in an image (3, side, side)."""
+    rows, columns = (slice(round(a * side), round((a + _SQUARE) * side)) for a in square)
+    return slice(None), rows, columns
