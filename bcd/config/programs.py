@@ -19,6 +19,7 @@ from bcd.config.schema import (
 from bcd.config.values import at_least, one_of, within
 from bcd.errors import ConfigError
 
+EXPLANATIONS = ("gradcam", "integrated_gradients", "occlusion")
 SITE_COLOURS = ("none", "white_point", "reinhard", "macenko")
 SUBSETS = ("train", "val", "test", "all")
 
@@ -272,6 +273,7 @@ class PredictConfig:
     format: str
     output: str | None
     limit: int | None
+    explain: bool | str
     uncalibrated: bool
     device: str
     batch_size: int
@@ -282,6 +284,8 @@ class PredictConfig:
     def __post_init__(self) -> None:
         """Checks values beyond their types."""
         one_of("format", self.format, ("csv", "json"))
+        if isinstance(self.explain, str):
+            one_of("explain", self.explain, EXPLANATIONS)
         at_least("batch_size", self.batch_size, 1)
         if self.limit is not None:
             at_least("limit", self.limit, 1)

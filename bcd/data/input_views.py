@@ -171,8 +171,16 @@ def plain_pixels(packed: Pixels, views: Sequence[InputView]) -> Pixels | None:
         side = views[0].image_side
         return packed[: side**2 * 3].reshape(side, side, 3)
     plain = [number for number, view in enumerate(views) if view.is_plain]
-    if not plain:
-        return None
-    largest = max(plain, key=lambda number: views[number].side)
+    return _largest(packed, views, plain) if plain else None
+
+
+def shown_pixels(packed: Pixels, views: Sequence[InputView]) -> Pixels:
+    """Pixels to show to a person: as `plain_pixels`, or of the largest view if none is plain."""
+    plain = plain_pixels(packed, views)
+    return _largest(packed, views, range(len(views))) if plain is None else plain
+
+
+def _largest(packed: Pixels, views: Sequence[InputView], numbers: Sequence[int]) -> Pixels:
+    largest = max(numbers, key=lambda number: views[number].side)
     side, start = views[largest].side, sum(view.side**2 * 3 for view in views[:largest])
     return packed.reshape(-1)[start : start + side**2 * 3].reshape(side, side, 3)

@@ -25,6 +25,8 @@ class Prediction:
         error: Why the image could not be read; empty if it could.
         refer: All reasons for referring the image to a person; empty if there is none.
         malignant: Whether it is called malignant; None if that was not decided.
+        explanation: Path of the picture of where the evidence is, from the folder of the rows;
+            empty without an answer, None if no pictures were asked for.
     """
 
     path: str
@@ -33,6 +35,7 @@ class Prediction:
     error: str = ""
     refer: tuple[str, ...] = ()
     malignant: bool | None = None
+    explanation: str | None = None
 
     @property
     def best(self) -> int | None:
@@ -68,16 +71,17 @@ def find_mistakes(predictions: Sequence[Prediction], classes: Sequence[str]) -> 
     return sorted(found, key=lambda mistake: -mistake.probability)
 
 
-def columns(classes: Sequence[str]) -> list[str]:
+def columns(classes: Sequence[str], explained: bool = False) -> list[str]:
     """Columns of `predictions.csv`, in order.
 
     `malignant` compares the probability of malignancy with the decision policy's threshold; the
     most probable class may differ. `refer` is whether the image is referred to a person, and
-    `reason` lists all reasons, separated by semicolons.
+    `reason` lists all reasons, separated by semicolons. `explanation` is there only if pictures
+    were asked for.
     """
     probabilities = [f"p_{name}" for name in classes]
     leading = ["path", "label", "prediction", "probability", *probabilities]
-    return [*leading, "malignant", "refer", "reason", "error"]
+    return [*leading, "malignant", "refer", "reason", "error", *["explanation"] * explained]
 
 
 def prediction_record(p: Prediction, classes: Sequence[str]) -> dict[str, Any]:
@@ -87,6 +91,7 @@ def prediction_record(p: Prediction, classes: Sequence[str]) -> dict[str, Any]:
     """
     best = p.best
     each = p.probabilities or (None,) * len(classes)
+    explained = p.explanation is not None
     values = (
         written_path(p.path),
         p.label,
@@ -97,8 +102,9 @@ def prediction_record(p: Prediction, classes: Sequence[str]) -> dict[str, Any]:
         bool(p.refer) or best is None,
         "; ".join(p.refer or (UNREADABLE,) * (best is None)),
         p.error,
+        *[written_path(p.explanation or "")] * explained,
     )
-    return dict(zip(columns(classes), values, strict=True))
+    return dict(zip(columns(classes, explained), values, strict=True))
 
 
 def prediction_cells(p: Prediction, classes: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bcd.config.programs import PredictConfig
 from bcd.console import printable, say, show_table, track
@@ -17,6 +18,9 @@ from bcd.inference.predictor import Predictor
 from bcd.inference.row_writer import RowWriter
 from bcd.inference.site import describe_match, tell_differences
 from bcd.storage import typed_path
+
+if TYPE_CHECKING:
+    from bcd.inference.explanations import Explanations
 
 
 @dataclass
@@ -82,16 +86,21 @@ def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = No
         predictor = Predictor(
             cfg.ckpt, uncalibrated=cfg.uncalibrated, device=cfg.device, site=cfg.site
         )
-        rows.begin(predictor.classes)
+        pictures = _pictures(cfg, predictor, file, paths)
+        rows.begin(predictor.classes, pictures is not None)
         tally = Tally(predictor.classes)
-        made = predictor.batches(paths, cfg.batch_size, cfg.num_workers)
-        for batch in track(made, "Predicting", len(paths), len):
-            rows.write(batch)
-            for prediction in batch:
+        answers = predictor.answers(paths, cfg.batch_size, cfg.num_workers)
+        doing = "Predicting" if pictures is None else "Predicting and explaining"
+        for batch in track(answers, doing, len(paths), len):
+            made = [p for p, _ in batch] if pictures is None else pictures.draw(batch)
+            rows.write(made)
+            for prediction in made:
                 tally.add(prediction)
                 if each is not None:
                     each(prediction)
     _tell(tally, file)
+    if pictures is not None:
+        _tell_pictures(pictures)
     for line in describe_match(predictor.match):
         say(line)
     tell_differences(predictor.card, summarize(predictor.looks), predictor.match)
@@ -100,6 +109,28 @@ def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = No
     if not predictor.policy.calibrated:
         say("warning: uncalibrated: nothing was decided on val, so every image is referred")
     return tally
+
+
+def _pictures(
+    cfg: PredictConfig, predictor: Predictor, file: Path, paths: Sequence[Path]
+) -> Explanations | None:
+    if not cfg.explain:
+        return None
+    from bcd.inference.explanations import Explanations
+
+    method = cfg.explain if isinstance(cfg.explain, str) else "auto"
+    return Explanations(predictor, method, file, paths)
+
+
+def _tell_pictures(pictures: Explanations) -> None:
+    if not pictures.written:
+        return
+    say(f"explanations ({pictures.method}): {pictures.written} pictures in {pictures.folder}")
+    if pictures.empty:
+        say(
+            f"warning: {pictures.empty} of them show no evidence: in these images no place speaks "
+            "for the predicted class"
+        )
 
 
 def _tell(tally: Tally, file: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bcd.config.compose import as_config, read_defaults
 from bcd.config.programs import SiteMatchConfig
@@ -101,7 +102,6 @@ class Predictor:
         batches = self.batches(files, size, num_workers)
         return [prediction_record(p, self.classes) for batch in batches for p in batch]
 
-    @torch.inference_mode()
     def batches(
         self, files: Sequence[Path], batch_size: int, num_workers: int | None
     ) -> Iterator[list[Prediction]]:
@@ -112,6 +112,17 @@ class Predictor:
             batch_size: Number of images at a time.
             num_workers: As in `predict`.
         """
+        for batch in self.answers(files, batch_size, num_workers):
+            yield [prediction for prediction, _ in batch]
+
+    @torch.inference_mode()
+    def answers(
+        self, files: Sequence[Path], batch_size: int, num_workers: int | None
+    ) -> Iterator[list[tuple[Prediction, Answer]]]:
+        """Yields predictions as `batches` does, each with the pixels that the network got.
+
+        Instead of pixels there is the reason where a file could not be read.
+        """
         wanted = Wanted(self.card.input_views, self.card.mask_scale_bar, self.match)
         answers = zip(files, read_all(files, wanted, num_workers), strict=True)
         self.looks, done, measured = [], 0, set(choose_evenly(len(files)))
@@ -120,7 +131,8 @@ class Predictor:
                 if number in measured and not isinstance(answer, str):
                     self._look_at(answer)
             done += len(batch)
-            yield self._predict(batch)
+            made = self._predict(batch)
+            yield [(p, answer) for p, (_, answer) in zip(made, batch, strict=True)]
 
     def _look_at(self, packed: NDArray[np.uint8]) -> None:
         pixels = plain_pixels(packed, self.card.input_views)
@@ -132,10 +144,15 @@ class Predictor:
         readable = [(path, answer) for path, answer in batch if not isinstance(answer, str)]
         made: Iterator[Prediction] = iter(())
         if readable:
-            inputs, _ = ViewSource.collate([(torch.from_numpy(a), 0) for _, a in readable])
-            inputs = inputs.to(self.device)
+            inputs = network_inputs([answer for _, answer in readable]).to(self.device)
             found = (*self.network.outputs(inputs), self.network.descriptor(inputs))
             logits, disagreement, described = (part.float().cpu().numpy() for part in found)
             decisions = policy.answer(logits, described, disagreement)
             made = (decisions.prediction(i, str(path)) for i, (path, _) in enumerate(readable))
         return [policy.unread(str(p), a) if isinstance(a, str) else next(made) for p, a in batch]
+
+
+def network_inputs(pixels: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Stacks the pixels of images, as `answers` yields them, into inputs of the network."""
+    inputs, _ = ViewSource.collate([(torch.from_numpy(one), 0) for one in pixels])
+    return inputs

@@ -40,10 +40,15 @@ class RowWriter:
             raise self._failure(error) from error
         return self
 
-    def begin(self, classes: Sequence[str]) -> None:
-        """Writes the header, with the names of the classes."""
+    def begin(self, classes: Sequence[str], explained: bool = False) -> None:
+        """Writes the header, with the names of the classes.
+
+        Args:
+            classes: Their names.
+            explained: Whether rows have the path of a picture.
+        """
         self._classes = classes
-        self._append("[" if self._json else csv_line(columns(classes)))
+        self._append("[" if self._json else csv_line(columns(classes, explained)))
 
     def write(self, predictions: Sequence[Prediction]) -> None:
         """Appends rows; they are in the file when this returns."""

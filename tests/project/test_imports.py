@@ -24,10 +24,12 @@ LAYERS: dict[str, str] = {
     "models": "errors storage console run_folder config",
     "features": "errors storage console config data models",
     "evaluation": "errors storage console config data models features",
+    "explain": "errors models",
     "reporting": "storage console run_folder config data evaluation",
     "audit": ("errors storage console run_folder config data models features evaluation reporting"),
     "inference": (
-        "errors storage console run_folder config data models features evaluation reporting audit"
+        "errors storage console run_folder config data models features evaluation explain "
+        "reporting audit"
     ),
     "training": (
         "errors storage console run_folder config cli data models features evaluation "

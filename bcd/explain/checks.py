@@ -1,0 +1,199 @@
+"""Checks of attributions: whether they depend on what was learned, and which regions they name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bcd.explain.attribution import Attribution, Maps, explain
+from bcd.explain.overlay import top_pixels
+from bcd.models.network import SmearNetwork
+
+# Mean rank correlation with the maps of a network with random weights, up to which maps are said to
+# depend on the weights.
+MOST_SIMILAR = 0.5
+
+
+@dataclass(frozen=True)
+class Randomized:
+    """How similar maps are to those of the same network with some weights randomized.
+
+    Attributes:
+        part: What was randomized, from the head downwards: `head`, `head and last half`, `all`.
+        rank_correlation: Spearman's, of the pixels of a map, mean over images.
+        ssim: Structural similarity of maps, each divided by its maximum, mean over images.
+    """
+
+    part: str
+    rank_correlation: float
+    ssim: float
+
+
+@dataclass(frozen=True)
+class RandomizationCheck:
+    """The model randomization check of Adebayo et al., "Sanity checks for saliency maps", 2018.
+
+    Attributes:
+        method: Of the maps.
+        stages: One for each part, the last with all weights randomized.
+    """
+
+    method: str
+    stages: tuple[Randomized, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the maps depend on the weights."""
+        return self.stages[-1].rank_correlation <= MOST_SIMILAR
+
+    @property
+    def verdict(self) -> str:
+        """What the check found, in a sentence."""
+        found = self.stages[-1].rank_correlation
+        if self.passed:
+            return (
+                f"The maps depend on what the network learned: with all its weights randomized, "
+                f"their rank correlation is {found:.2f} (at most {MOST_SIMILAR} is accepted)."
+            )
+        return (
+            f"The maps hardly depend on what the network learned: with all its weights randomized, "
+            f"their rank correlation is still {found:.2f} (at most {MOST_SIMILAR} is accepted). Do "
+            "not read them as reasons for an answer."
+        )
+
+
+def check_randomization(
+    network: SmearNetwork,
+    images: Tensor,
+    method: str = "auto",
+    seed: int = 0,
+    given: Attribution | None = None,
+) -> RandomizationCheck:
+    """Compares maps with those of copies of the network whose weights are randomized.
+
+    From the head downwards, the values of every tensor of weights are shuffled, so that their
+    distribution stays what it was. Maps of the randomized network are of the same classes.
+
+    Args:
+        network: Not modified, but put into eval mode.
+        images: As `explain` takes them.
+        method: As `explain` takes it.
+        seed: Of the shuffling.
+        given: The maps of these images, if they were already computed.
+
+    Returns:
+        Similarities and a verdict. A map that is 0 everywhere is similar to none.
+    """
+    own = explain(network, images, method=method) if given is None else given
+    targets = torch.from_numpy(own.targets)
+    changed = copy.deepcopy(network)
+    blocks = [*changed.prefix.blocks, *changed.trunk]
+    half = len(blocks) // 2
+    stages: list[tuple[str, list[nn.Module]]] = [("head", [changed.head])]
+    if half:
+        stages.append(("head and last half", blocks[half:]))
+    stages.append(("all", blocks[:half] if half else blocks))
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for name, parts in stages:
+        for part in parts:
+            _shuffle(part, generator)
+        found.append(_compare(name, own, explain(changed, images, targets, own.method)))
+    return RandomizationCheck(own.method, tuple(found))
+
+
+@torch.no_grad()
+def _shuffle(part: nn.Module, generator: torch.Generator) -> None:
+    """Shuffles the values of every tensor of floats."""
+    for values in (*part.parameters(), *part.buffers()):
+        if values.is_floating_point():
+            order = torch.randperm(values.numel(), generator=generator).to(values.device)
+            values.copy_(values.flatten()[order].view_as(values))
+
+
+def _compare(name: str, own: Attribution, other: Attribution) -> Randomized:
+    pairs = [*zip(own.maps, other.maps, strict=True)]
+    return Randomized(
+        name,
+        float(np.mean([rank_correlation(a, b) for a, b in pairs])),
+        float(np.mean([_ssim(a, b) for a, b in pairs])),
+    )
+
+
+def rank_correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Spearman's rank correlation of the values of two maps; 0 if one of them is constant."""
+    from scipy.stats import rankdata
+
+    first, second = (rankdata(one, axis=None) for one in (a, b))
+    if not (np.ptp(first) and np.ptp(second)):
+        return 0.0
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _ssim(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    from skimage import metrics
+
+    similarity: Any = metrics.structural_similarity
+    if not (a.any() and b.any()):
+        return 0.0
+    return float(similarity(a / a.max(), b / b.max(), data_range=1.0))
+
+
+@dataclass(frozen=True)
+class RegionShare:
+    """How much of the evidence in some images is on a region, mean over images.
+
+    Attributes:
+        mass: Share of the evidence.
+        top: Share of the 5 % of the pixels with the most evidence.
+        area: Share of all pixels, for comparison.
+    """
+
+    mass: float
+    top: float
+    area: float
+
+    @property
+    def ratio(self) -> float | None:
+        """Evidence per area, 1 if it were spread evenly; None if no image has such a region."""
+        return self.mass / self.area if self.area else None
+
+
+def mass_by_region(
+    maps: Maps, regions: Sequence[Mapping[str, NDArray[np.bool_]]]
+) -> dict[str, RegionShare]:
+    """Measures on which regions of images the evidence is.
+
+    Args:
+        maps: Of `Attribution`, (N, h, w). Those that are 0 everywhere are left out.
+        regions: For each image a mask (h, w) by the name of the region; regions may overlap, and a
+            region that an image does not have may be left out.
+
+    Returns:
+        By the name of the region; empty if all maps are 0.
+    """
+    shares: list[dict[str, tuple[float, float, float]]] = []
+    for values, masks in zip(maps, regions, strict=True):
+        if values.any():
+            top = top_pixels(values)
+            shares.append(
+                {
+                    name: (
+                        float(values[mask].sum() / values.sum()),
+                        float(top[mask].sum() / top.sum()),
+                        float(mask.mean()),
+                    )
+                    for name, mask in masks.items()
+                }
+            )
+    names = dict.fromkeys(name for share in shares for name in share)
+    nothing = (0.0, 0.0, 0.0)
+    means = {name: np.mean([s.get(name, nothing) for s in shares], axis=0) for name in names}
+    return {name: RegionShare(*(float(v) for v in mean)) for name, mean in means.items()}

@@ -1,0 +1,119 @@
+"""Pictures of where in each predicted image the evidence for its class is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bcd.data.input_views import shown_pixels
+from bcd.data.sandbox import Answer
+from bcd.evaluation.predictions import Prediction
+from bcd.explain.attribution import check_method, explain
+from bcd.explain.overlay import draw_overlay
+from bcd.inference.predictor import Predictor, network_inputs
+from bcd.storage import digest, replacing
+
+_LONGEST = 250  # bytes in a name; most file systems allow 255
+
+
+class Explanations:
+    """Writes a picture for each predicted image, in a folder beside the rows.
+
+    It shows the pixels that the network got, with the evidence for the predicted class drawn over
+    them. A picture has the path that the image has below the common folder of all images, with
+    `.png` appended, so that `a.jpg` and `a.png` have different ones.
+
+    Args:
+        predictor: Whose answers are explained.
+        method: As `explain` of `bcd.explain.attribution` takes it.
+        rows: The file of the predictions. The folder is `explanations`, or
+            `<name>_explanations` beside a file that is not named `predictions`.
+        paths: All images.
+
+    Attributes:
+        folder: Of the pictures.
+        written: Number of pictures.
+        empty: Number of those without any evidence for the class.
+        method: How the pictures were made; None before the first.
+
+    Raises:
+        BcdError: The checkpoint's head does not allow the method.
+    """
+
+    def __init__(
+        self, predictor: Predictor, method: str, rows: Path, paths: Sequence[Path]
+    ) -> None:
+        check_method(predictor.network, method)
+        own = "" if rows.stem == "predictions" else f"{rows.stem}_"
+        self.folder = rows.parent / f"{own}explanations"
+        self.written = self.empty = 0
+        self.method: str | None = None
+        self._predictor, self._asked = predictor, method
+        self._root = _common_folder(paths)
+        self._names: set[str] = set()
+
+    def draw(self, batch: Sequence[tuple[Prediction, Answer]]) -> list[Prediction]:
+        """Writes pictures, and returns the predictions with their paths.
+
+        Args:
+            batch: Predictions with the pixels that the network got; those without an answer get no
+                picture.
+
+        Raises:
+            BcdError: The network does not allow the method.
+            OSError: A picture cannot be written.
+        """
+        classes = [p.best for p, _ in batch]
+        chosen = [i for i, best in enumerate(classes) if best is not None]
+        made = [replace(prediction, explanation="") for prediction, _ in batch]
+        if not chosen:
+            return made
+        pixels = [answer for i in chosen if not isinstance(answer := batch[i][1], str)]
+        targets = torch.tensor([best for best in classes if best is not None])
+        found = explain(
+            self._predictor.network, network_inputs(pixels), targets, method=self._asked
+        )
+        self.method = found.method
+        self.empty += int(found.empty.sum())
+        for i, packed, values in zip(chosen, pixels, found.maps, strict=True):
+            image = shown_pixels(packed, self._predictor.card.input_views)
+            file = self.folder / self._name(Path(made[i].path))
+            _write(file, draw_overlay(image, values))
+            made[i] = replace(made[i], explanation=file.relative_to(self.folder.parent).as_posix())
+        self.written += len(chosen)
+        return made
+
+    def _name(self, path: Path) -> str:
+        """The picture's path in the folder; a number makes names different that would be equal."""
+        absolute = Path(os.path.abspath(path))  # noqa: PTH100  (follows no links)
+        place = absolute.relative_to(self._root) if self._root else Path(path.name)
+        name = place.name
+        if len(os.fsencode(name)) + len(".png") > _LONGEST:
+            name = digest(name)[:16]
+        number, full = 1, (place.parent / f"{name}.png").as_posix()
+        while full.casefold() in self._names:  # some file systems ignore case
+            number += 1
+            full = (place.parent / f"{name} ({number}).png").as_posix()
+        self._names.add(full.casefold())
+        return full
+
+
+def _common_folder(paths: Sequence[Path]) -> Path | None:
+    """The lowest folder that all paths are in; None on several drives."""
+    try:
+        return Path(os.path.commonpath([os.path.abspath(path.parent) for path in paths]))  # noqa: PTH100
+    except ValueError:
+        return None
+
+
+def _write(file: Path, pixels: NDArray[np.uint8]) -> None:
+    _, code = cv2.imencode(".png", pixels[:, :, ::-1])
+    with replacing(file) as stream:
+        stream.write(code.tobytes())
