@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from bcd.audit.checks import Check, worst
+import bcd
+from bcd.audit.checks import FAIL, PASS, WARN, Check, worst
 from bcd.audit.pairs import PAIRS_FIGURE
 from bcd.audit.probes import ProbeScore, SkippedProbe
 from bcd.data.catalog import Catalog
 from bcd.data.quality.profile import DataProfile
 from bcd.data.reading import read_image
 from bcd.data.splits.slide_groups import Slides
-from bcd.reporting.html import embed_png, heading, note, table, thumbnail, write_page
+from bcd.reporting.document import Block, Figure, Html, Section, Table, write_html
+from bcd.reporting.html import Link, gallery, note, thumbnail
+from bcd.reporting.overview import Overview, today
 
 _CLUSTERS, _MEMBERS = 200, 6  # most shown
 _GROUPS, _PER_GROUP = 40, 5
@@ -33,28 +36,58 @@ def write_audit(
     conflicts = [
         o for o in profile.overlaps if _label(catalog, o.first) != _label(catalog, o.second)
     ]
-    sheet = file.parent / "figures" / f"{PAIRS_FIGURE}.png"
-    parts = [
-        note(f"{catalog.root}: {len(catalog.images)} images. Verdict: {worst(checks)}."),
-        table(["status", "check", "finding", "fix"], check_rows(checks), numeric=False),
-        heading("What predicts the class"),
-        table(["source", "split", "balanced accuracy", "accuracy", "n"], _score_rows(scores)),
-        heading("Image statistics by class"),
-        table(["class", "images", *_STATISTICS], _statistics_rows(catalog, profile)),
-        heading("Label conflicts"),
-        *(_pair(catalog, o.first, o.second) for o in conflicts[:_CLUSTERS]),
-        *([] if conflicts else [note("None.")]),
-        heading("Overlapping pairs across train, val and test"),
-        embed_png(sheet, "overlapping pairs of test and train or val")
-        if sheet.is_file()
-        else note("None."),
-        heading("Images of the same field"),
-        note("All pairs are in pairs.csv."),
-        *_clusters(catalog, profile),
-        heading("Estimated slide groups"),
-        *_slides(catalog, slides),
+    shown = [_cluster(catalog, (o.first, o.second)) for o in conflicts[:_CLUSTERS]]
+    sections = [
+        Section("Checks", [checks_table(checks)]),
+        Section("What predicts the class", [Table(_SCORES_HEADER, _score_rows(scores))]),
+        Section(
+            "Image statistics by class",
+            [Table(["class", "images", *_STATISTICS], _statistics_rows(catalog, profile))],
+        ),
+        Section("Label conflicts", _shown_or_none(shown)),
+        Section("Overlapping pairs across train, val and test", _pairs(file.parent)),
+        Section(
+            "Images of the same field",
+            ["All pairs are in pairs.csv.", *_shown_or_none(_clusters(catalog, profile))],
+        ),
+        Section("Estimated slide groups", _shown_or_none(_slides(catalog, slides))),
     ]
-    write_page(file, "Audit", parts)
+    write_html(file, "Audit", sections, _overview(catalog, checks))
+
+
+def _overview(catalog: Catalog, checks: Sequence[Check]) -> Overview:
+    counts = ", ".join(f"{count} {name}" for name, count in catalog.counts().items())
+    return Overview(
+        f"Data audit, {today()}",
+        *verdict_parts(checks),
+        facts=[
+            ("data", f"{catalog.root}, fingerprint {catalog.fingerprint()[:16]}"),
+            ("images", f"{len(catalog.images)}: {counts}"),
+            ("bcd", bcd.__version__),
+        ],
+        files=[Link(name, name) for name in _FILES],
+    )
+
+
+_FILES = ("audit.json", "pairs.csv", "split.csv", "config.yaml", "run.json")
+_SCORES_HEADER = ("source", "split", "balanced accuracy", "accuracy", "n")
+_VERDICTS = {
+    FAIL: "The audit failed. Do not rely on the figures before this is resolved:",
+    WARN: "The audit has warnings. Read the figures with this in mind:",
+    PASS: "The audit passed.",
+}
+
+
+def verdict_parts(checks: Sequence[Check]) -> tuple[str, str, list[str]]:
+    """The worst status, a sentence on it, and the findings behind it."""
+    status = worst(checks)
+    reasons = [f"{c.name}: {c.finding}" for c in checks if c.status == status != PASS]
+    return status, _VERDICTS[status], reasons
+
+
+def checks_table(checks: Sequence[Check]) -> Table:
+    """A table of checks."""
+    return Table(["status", "check", "finding", "fix"], check_rows(checks), numeric=False)
 
 
 def check_rows(checks: Sequence[Check]) -> list[list[str]]:
@@ -113,17 +146,26 @@ def _shown(catalog: Catalog, index: int) -> str:
     return thumbnail(read_image(catalog.root / path), path)
 
 
-def _pair(catalog: Catalog, first: int, second: int) -> str:
-    return f"<div class=cluster>{_shown(catalog, first)}{_shown(catalog, second)}</div>"
+def _cluster(catalog: Catalog, indices: Iterable[int], title: str = "") -> str:
+    cards = gallery(_shown(catalog, index) for index in indices)
+    return f"<div class=cluster>{note(title) if title else ''}{cards}</div>"
+
+
+def _pairs(folder: Path) -> list[Block]:
+    """The contact sheet of `write_overlaps`, if there is one."""
+    if not (folder / "figures" / f"{PAIRS_FIGURE}.png").is_file():
+        return ["None."]
+    return [Figure(PAIRS_FIGURE, "overlapping pairs of test and train or val")]
+
+
+def _shown_or_none(parts: Iterable[str]) -> list[Block]:
+    return [Html(part) for part in parts] or ["None."]
 
 
 def _clusters(catalog: Catalog, profile: DataProfile) -> Iterator[str]:
     sets = sorted((own for own in profile.sets() if len(own) > 1), key=lambda own: -len(own))
-    if not sets:
-        yield note("None.")
     for own in sets[:_CLUSTERS]:
-        images = "".join(_shown(catalog, i) for i in own[:_MEMBERS])
-        yield f"<div class=cluster>{images}</div>"
+        yield _cluster(catalog, own[:_MEMBERS])
     if len(sets) > _CLUSTERS:
         yield note(f"{len(sets) - _CLUSTERS} more clusters are in pairs.csv.")
 
@@ -136,7 +178,6 @@ def _slides(catalog: Catalog, slides: Slides) -> Iterator[str]:
     for group in sorted(largest):
         own = members[group]
         few = [own[i] for i in np.linspace(0, len(own) - 1, min(_PER_GROUP, len(own))).astype(int)]
-        images = "".join(_shown(catalog, i) for i in few)
-        yield f"<div class=cluster>{note(f'{group}: {len(own)} images')}{images}</div>"
+        yield _cluster(catalog, few, f"{group}: {len(own)} images")
     if len(members) > _GROUPS:
         yield note(f"{len(members) - _GROUPS} smaller groups are not shown.")

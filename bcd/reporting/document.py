@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bcd.reporting.html import embed_png, heading, paragraph, table, write_page
+from bcd.reporting.html import (
+    Cell,
+    Link,
+    cell_text,
+    embed_png,
+    embed_svg,
+    paragraph,
+    scrolled,
+    table,
+)
+from bcd.reporting.overview import Overview
+from bcd.reporting.page import replace_page_section, write_page
+from bcd.reporting.page import section as framed
 from bcd.storage import write_text
 
 
@@ -16,19 +28,26 @@ class Table:
     """Column names and rows of cells; `numeric` if all but the first column hold numbers."""
 
     header: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[Cell]]
     numeric: bool = True
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG in the folder `figures` of a run; left out if the file does not exist."""
+    """An SVG or PNG in the folder `figures` of a run; left out if neither exists."""
 
     name: str
     title: str
 
 
-Block = str | Table | Figure
+@dataclass(frozen=True)
+class Html:
+    """HTML made by `bcd.reporting`, such as a gallery; left out of Markdown."""
+
+    text: str
+
+
+Block = str | Table | Figure | Html
 
 
 @dataclass(frozen=True)
@@ -39,9 +58,22 @@ class Section:
     blocks: Sequence[Block]
 
 
-def write_html(file: Path, title: str, sections: Iterable[Section]) -> None:
-    """Writes a self-contained page; figures are read from the folder `figures` beside it."""
-    write_page(file, title, [part for one in sections for part in _html_parts(one, file.parent)])
+def write_html(
+    file: Path, title: str, sections: Iterable[Section], overview: Overview | None = None
+) -> None:
+    """Writes a self-contained page; figures are read from the folder `figures` beside it.
+
+    Args:
+        file: The page.
+        title: Of the page.
+        sections: Its sections, which the contents list.
+        overview: What comes above them.
+    """
+    parts = [_html_section(one, file.parent) for one in sections]
+    if overview is None:
+        write_page(file, title, parts)
+    else:
+        write_page(file, title, parts, overview.to_html(), overview.subtitle)
 
 
 def write_markdown(
@@ -79,35 +111,53 @@ def replace_section(file: Path, section: Section, before: str) -> None:
     """
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".md":
-        new, end = "\n".join(_markdown_lines(section)) + "\n\n", len(text)
-        starts = [f"## {title}\n" for title in (section.title, before)]
-        following = "\n## "
+        text = _replace_in_markdown(text, section, before)
     else:
-        new, end = "\n".join(_html_parts(section, file.parent)) + "\n", text.index("\n</body>") + 1
-        starts = [f"{heading(title)}\n" for title in (section.title, before)]
-        following = "\n<h2>"
-    place, later = (text.find(f"\n{start}") + 1 for start in starts)
-    if place:
-        after = text.find(following, place) + 1 or end
-        text = f"{text[:place]}{new}{text[after:]}"
-    else:
-        place = later or end
-        text = f"{text[:place]}{new}{text[place:]}"
+        new = _html_section(section, file.parent)
+        text = replace_page_section(text, section.title, new, before)
     write_text(file, text.rstrip("\n") + "\n")
 
 
-def _html_parts(section: Section, folder: Path) -> list[str]:
-    parts = [heading(section.title)]
+def _replace_in_markdown(text: str, section: Section, before: str) -> str:
+    new, end = "\n".join(_markdown_lines(section)) + "\n\n", len(text)
+    starts = [f"## {title}\n" for title in (section.title, before)]
+    place, later = (text.find(f"\n{start}") + 1 for start in starts)
+    if place:
+        after = text.find("\n## ", place) + 1 or end
+        return f"{text[:place]}{new}{text[after:]}"
+    place = later or end
+    return f"{text[:place]}{new}{text[place:]}"
+
+
+def _html_section(section: Section, folder: Path) -> str:
+    parts: list[str] = []
+    tables = charts = 0
     for block in section.blocks:
         if isinstance(block, Table):
-            parts.append(table(block.header, block.rows, block.numeric))
+            tables += 1
+            label = f"{section.title}, table {tables}"
+            parts.append(table(block.header, block.rows, block.numeric, label))
         elif isinstance(block, Figure):
-            image = folder / "figures" / f"{block.name}.png"
-            if image.is_file():
-                parts.append(embed_png(image, block.title))
+            charts += 1
+            parts.append(
+                _html_figure(block, folder / "figures", f"{section.title}, figure {charts}")
+            )
+        elif isinstance(block, Html):
+            parts.append(block.text)
         else:
             parts.append(paragraph(block))
-    return parts
+    return framed(section.title, list(filter(None, parts)))
+
+
+def _html_figure(figure: Figure, folder: Path, label: str) -> str:
+    drawn, image = (folder / f"{figure.name}.{kind}" for kind in ("svg", "png"))
+    if drawn.is_file():
+        content = scrolled(embed_svg(drawn, figure.title), label)
+    elif image.is_file():
+        content = embed_png(image, figure.title)
+    else:
+        return ""
+    return f"<div class=chart>{content}</div>"
 
 
 def _markdown_lines(section: Section) -> list[str]:
@@ -123,4 +173,9 @@ def _markdown_lines(section: Section) -> list[str]:
 def _markdown_table(block: Table) -> list[str]:
     rule = ["---", *("---:" if block.numeric else "---" for _ in block.header[1:])]
     rows = [block.header, rule, *block.rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return ["| " + " | ".join(_markdown_cell(cell) for cell in row) + " |" for row in rows]
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = cell_text(cell).replace("|", "\\|")
+    return f"[{text}]({cell.url})" if isinstance(cell, Link) else text

@@ -1,37 +1,54 @@
-"""HTML elements for self-contained pages: tables, images, headings."""
+"""HTML elements for self-contained pages: tables, images, galleries."""
 
 from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.storage import write_text
-
-_STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;margin:1rem 0}td,th{padding:.25rem .8rem;vertical-align:top}
-td,th{border-bottom:1px solid #ddd;text-align:left}
-table.numeric td:not(:first-child),table.numeric th:not(:first-child){text-align:right}
-img{max-width:100%}.note{color:#555}.PASS{color:#1a7f37}.WARN{color:#9a6700}.FAIL{color:#cf222e}
-figure{display:inline-block;margin:.3rem;font-size:.7rem;max-width:9rem;overflow-wrap:anywhere}
-.cluster{border:1px solid #ddd;display:inline-block;margin:.3rem}
-"""
+STATUSES = ("PASS", "WARN", "FAIL")
 
 
-def write_page(file: Path, title: str, parts: Iterable[str]) -> None:
-    """Writes a page of HTML parts; the file is replaced atomically."""
-    body = "\n".join(parts)
-    write_text(
-        file,
-        f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{html.escape(title)}"
-        f"</title><style>{_STYLE}</style></head><body>\n<h1>{html.escape(title)}</h1>\n{body}\n"
-        "</body></html>\n",
-    )
+@dataclass(frozen=True)
+class Link:
+    """A link to a file.
+
+    Attributes:
+        text: What is shown.
+        path: Of the file, relative to the page, with forward slashes.
+    """
+
+    text: str
+    path: str
+
+    @property
+    def url(self) -> str:
+        """The path, quoted."""
+        return quote(self.path, errors="surrogateescape")
+
+
+Cell = str | Link
+
+
+def inline(cell: Cell) -> str:
+    """The content of a cell: escaped text, a link, or a badge for PASS, WARN and FAIL."""
+    if isinstance(cell, Link):
+        return f'<a href="{html.escape(cell.url)}">{html.escape(cell.text)}</a>'
+    if cell in STATUSES:
+        return f'<span class="badge {cell}">{cell}</span>'
+    return html.escape(cell)
+
+
+def cell_text(cell: Cell) -> str:
+    """The text of a cell."""
+    return cell.text if isinstance(cell, Link) else cell
 
 
 def note(text: str) -> str:
@@ -44,47 +61,136 @@ def paragraph(text: str) -> str:
     return f"<p>{html.escape(text)}</p>"
 
 
-def heading(text: str) -> str:
-    """A second-level heading."""
-    return f"<h2>{html.escape(text)}</h2>"
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[Cell]], numeric: bool = True, label: str = ""
+) -> str:
+    """A table in a container that scrolls; readers can sort it by clicking a column's title.
 
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], numeric: bool = True) -> str:
-    """A table; cells with PASS, WARN or FAIL are coloured.
+    Cells with PASS, WARN or FAIL are badges, and lines never break within a number.
 
     Args:
-        header: Column names.
-        rows: Cells, as plain text.
-        numeric: Whether all columns but the first hold numbers, which are right-aligned.
+        header: Column names; if all are empty, no names are shown.
+        rows: Cells.
+        numeric: Whether columns of numbers are right-aligned.
+        label: Names the table for screen readers; unique in the page.
     """
+    rows = [list(row) for row in rows]
+    columns = [[cell_text(row[place]) for row in rows] for place in range(len(header))]
+    numbers = [any(column) and all(map(_is_number, filter(None, column))) for column in columns]
 
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}{_colour(c)}>{html.escape(c)}</{tag}>" for c in cells)
+    def tag(name: str, number: bool) -> str:
+        return f"{name} class=num" if number else name
 
-    body = "\n".join(line(row, "td") for row in rows)
-    kind = " class=numeric" if numeric else ""
-    return f"<table{kind}><thead>{line(header, 'th')}</thead><tbody>{body}</tbody></table>"
+    head = ""
+    if any(header):
+        cells = (
+            f"<{tag('th', number)} scope=col>{html.escape(name)}</th>"
+            for name, number in zip(header, numbers, strict=True)
+        )
+        head = f"<thead><tr>{''.join(cells)}</tr></thead>"
+    body = "\n".join(
+        "<tr>"
+        + "".join(f"<{tag('td', _is_number(cell_text(c)))}>{inline(c)}</td>" for c in row)
+        + "</tr>"
+        for row in rows
+    )
+    kinds = ["numeric"] * numeric + ["sortable"] * (bool(head) and len(rows) > 1)
+    kind = f' class="{" ".join(kinds)}"' if kinds else ""
+    return scrolled(f"<table{kind}>{head}<tbody>{body}</tbody></table>", label or "Table")
 
 
-def _colour(cell: str) -> str:
-    return f" class={cell}" if cell in ("PASS", "WARN", "FAIL") else ""
+_NUMBER = re.compile(r"[+\-\u2212]?\d[\d\s.,+\-\u2212\u00b1\[\]/%e]*|-")
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is a number, also with an interval, a standard deviation or a total."""
+    return _NUMBER.fullmatch(text) is not None
+
+
+def scrolled(content: str, label: str) -> str:
+    """A container in which wide content scrolls, also by keyboard.
+
+    Args:
+        content: HTML.
+        label: Names the container for screen readers; unique in the page.
+    """
+    return (
+        f'<div class=scroll role=region tabindex=0 aria-label="{html.escape(label)}">{content}'
+        "</div>"
+    )
+
+
+def matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
+    """A confusion matrix as a table, shaded by the share of the true class.
+
+    Args:
+        counts: (k, k); rows are true classes.
+        classes: Class names.
+    """
+    names = "".join(f"<th scope=col>{html.escape(name)}</th>" for name in classes)
+    lines = []
+    for name, row in zip(classes, counts, strict=True):
+        shares = [count / max(sum(row), 1) for count in row]
+        cells = "".join(
+            f'<td style="--share:{share:.3f}"><b>{count}</b> <small>{share:.1%}</small></td>'
+            for count, share in zip(row, shares, strict=True)
+        )
+        lines.append(f"<tr><th scope=row>{html.escape(name)}</th>{cells}</tr>")
+    return (
+        "<table class=matrix><caption>Rows: true class. Columns: predicted class. Percentages are "
+        f"of the true class.</caption><thead><tr><td></td>{names}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table>"
+    )
 
 
 def embed_png(file: Path, title: str) -> str:
-    """A PNG file, embedded in the page."""
-    data = base64.b64encode(file.read_bytes()).decode()
-    return f'<img alt="{html.escape(title)}" src="data:image/png;base64,{data}">'
+    """A PNG file, embedded in the page; it opens large."""
+    return _zoom(_embedded(file.read_bytes(), "png"), title)
 
 
-def thumbnail(image: NDArray[np.uint8], caption: str, side: int = 128) -> str:
-    """A small JPEG of an RGB image, resized to `side` pixels, with a caption."""
+def embed_svg(file: Path, title: str) -> str:
+    """An SVG file, as an element of the page, so that it has the page's colours.
+
+    Ids get the name of the file in front, so that those of several figures differ.
+    """
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", file.read_text("utf-8"), flags=re.S)
+    text = text[text.index("<svg") :].strip()
+    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
+    start = f"{re.sub(r'[^a-zA-Z0-9]', '-', file.stem)}-"
+    text = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{start}", text)
+    return text.replace("<svg", f'<svg role=img aria-label="{html.escape(title)}"', 1)
+
+
+def thumbnail(image: NDArray[np.uint8], caption: str, side: int = 128, alt: str = "") -> str:
+    """A card for a gallery with a small JPEG of an image, which opens large.
+
+    Args:
+        image: RGB, (height, width, 3).
+        caption: Below the image.
+        side: Of the JPEG, in pixels.
+        alt: Describes the image; the caption if it is empty.
+    """
     import cv2
 
     small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
     _, code = cv2.imencode(".jpg", small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
-    data = base64.b64encode(code.tobytes()).decode()
-    text = html.escape(caption)
+    picture = _zoom(_embedded(code.tobytes(), "jpeg"), alt or caption)
     return (
-        f'<figure><img alt="{text}" src="data:image/jpeg;base64,{data}">'
-        f"<figcaption>{text}</figcaption></figure>"
+        f"<figure class=card><div class=pictures>{picture}</div>"
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
+
+
+def gallery(cards: Iterable[str]) -> str:
+    """A grid of cards; arrow keys go through its images while one is open."""
+    return f"<div class=gallery>{''.join(cards)}</div>"
+
+
+def _embedded(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _zoom(source: str, title: str) -> str:
+    return (
+        f'<button type=button class=zoom><img alt="{html.escape(title)}" src="{source}"></button>'
     )

@@ -39,7 +39,8 @@ from bcd.reporting.figures import draw_curves, save_figure
 from bcd.reporting.results import write_results
 from bcd.storage import write_text
 from bcd.training.build import Run
-from bcd.training.report import Facts, write_report
+from bcd.training.facts import Facts
+from bcd.training.report import write_report
 
 Loggers = Sequence[pl.loggers.Logger]
 

@@ -8,22 +8,14 @@ abstention, corruption, failures, limits.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bcd.audit.checks import NOT_ESTABLISHED, Check
-from bcd.audit.page import check_rows
+from bcd.audit.checks import NOT_ESTABLISHED
+from bcd.audit.page import checks_table
 from bcd.audit.pairs import PAIRS_FIGURE
 from bcd.audit.shortcuts import shortcut_lines
-from bcd.config.training import TrainConfig
-from bcd.data.catalog import Catalog
-from bcd.data.splits.split import SUBSETS, Split
-from bcd.evaluation.decision import DecisionPolicy
+from bcd.data.splits.split import SUBSETS
 from bcd.evaluation.metrics import MORE_METRICS
-from bcd.evaluation.results import Result
-from bcd.evaluation.robustness_table import Rows
 from bcd.reporting.document import Block, Figure, Section, Table, write_html, write_markdown
 from bcd.reporting.guarantees import (
     prior_correction_line,
@@ -35,28 +27,9 @@ from bcd.reporting.guarantees import (
 )
 from bcd.reporting.results import calibration_line, few_groups_warning, metric_rows, metric_text
 from bcd.reporting.robustness import robustness_cells
+from bcd.training.facts import Facts
+from bcd.training.overview import overview
 from bcd.training.provenance import how_chosen, how_split, val_chose_epoch
-
-
-@dataclass(frozen=True)
-class Facts:
-    """The facts that a report presents."""
-
-    cfg: TrainConfig
-    catalog: Catalog
-    split: Split
-    results: Mapping[str, Result]
-    policy: DecisionPolicy
-    checks: Sequence[Check]
-    corruptions: Rows
-    tested: str
-    epochs: int
-    warnings: Sequence[str] = ()
-
-    @property
-    def test(self) -> dict[str, Any]:
-        """Figures of the test set."""
-        return self.results["test"].metrics
 
 
 def write_report(folder: Path, facts: Facts) -> None:
@@ -66,7 +39,7 @@ def write_report(folder: Path, facts: Facts) -> None:
         _results(facts), _shortcuts(facts), _calibration(facts), *_threshold(facts),
         _abstention(facts), _corruption(facts), _failures(facts), _limits(facts),
     ]  # fmt: skip
-    write_html(folder / "report.html", facts.cfg.name, sections)
+    write_html(folder / "report.html", facts.cfg.name, sections, overview(folder, facts))
     write_markdown(folder / "model_card.md", f"Model card: {facts.cfg.name}", sections)
 
 
@@ -110,7 +83,7 @@ def _data(facts: Facts) -> Section:
 
 
 def _separation(facts: Facts) -> Section:
-    rows = [row for row in check_rows(facts.checks) if not row[1].startswith("shortcut")]
+    separation = [check for check in facts.checks if not check.name.startswith("shortcut")]
     test = facts.test
     leaks = (
         f"{test['leaked']} of {test['n']} test images overlap one in train or val "
@@ -122,7 +95,7 @@ def _separation(facts: Facts) -> Section:
         "Separation and leaks",
         [
             f"{how_split(facts.cfg.split)}. {leaks}",
-            Table(["status", "check", "finding", "fix"], rows, numeric=False),
+            checks_table(separation),
             Figure(PAIRS_FIGURE, "overlapping pairs across train, val and test"),
         ],
     )

@@ -1,0 +1,36 @@
+"""What a run's report is written from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bcd.audit.checks import Check
+from bcd.config.training import TrainConfig
+from bcd.data.catalog import Catalog
+from bcd.data.splits.split import Split
+from bcd.evaluation.decision import DecisionPolicy
+from bcd.evaluation.results import Result
+from bcd.evaluation.robustness_table import Rows
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The facts that a report presents."""
+
+    cfg: TrainConfig
+    catalog: Catalog
+    split: Split
+    results: Mapping[str, Result]
+    policy: DecisionPolicy
+    checks: Sequence[Check]
+    corruptions: Rows
+    tested: str
+    epochs: int
+    warnings: Sequence[str] = ()
+
+    @property
+    def test(self) -> dict[str, Any]:
+        """Figures of the test set."""
+        return self.results["test"].metrics
