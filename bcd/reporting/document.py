@@ -1,4 +1,4 @@
-"""Documents of titled sections with paragraphs, tables and figures, as HTML or Markdown."""
+"""Documents of titled sections with paragraphs, tables, figures and galleries."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bcd.reporting.gallery import Gallery, gallery_html
 from bcd.reporting.html import (
     Cell,
     Link,
@@ -40,14 +41,7 @@ class Figure:
     title: str
 
 
-@dataclass(frozen=True)
-class Html:
-    """HTML made by `bcd.reporting`, such as a gallery; left out of Markdown."""
-
-    text: str
-
-
-Block = str | Table | Figure | Html
+Block = str | Table | Figure | Gallery
 
 
 @dataclass(frozen=True)
@@ -79,7 +73,7 @@ def write_html(
 def write_markdown(
     file: Path, title: str, sections: Iterable[Section], metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes Markdown, without figures.
+    """Writes Markdown, without figures and galleries.
 
     Args:
         file: The file.
@@ -139,11 +133,10 @@ def _html_section(section: Section, folder: Path) -> str:
             parts.append(table(block.header, block.rows, block.numeric, label))
         elif isinstance(block, Figure):
             charts += 1
-            parts.append(
-                _html_figure(block, folder / "figures", f"{section.title}, figure {charts}")
-            )
-        elif isinstance(block, Html):
-            parts.append(block.text)
+            label = f"{section.title}, figure {charts}"
+            parts.append(_html_figure(block, folder / "figures", label))
+        elif isinstance(block, Gallery):
+            parts.append(gallery_html(block))
         else:
             parts.append(paragraph(block))
     return framed(section.title, list(filter(None, parts)))
