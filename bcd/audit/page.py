@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,15 @@ from bcd.data.catalog import Catalog
 from bcd.data.quality.profile import DataProfile
 from bcd.data.reading import read_image
 from bcd.data.splits.slide_groups import Slides
-from bcd.reporting.document import Block, Figure, Html, Section, Table, write_html
-from bcd.reporting.html import Link, gallery, note, thumbnail
+from bcd.reporting.document import Block, Figure, Section, Table, write_html
+from bcd.reporting.gallery import Card, Gallery, Picture
+from bcd.reporting.html import Link
 from bcd.reporting.overview import Overview, today
+from bcd.storage import written_path
 
 _CLUSTERS, _MEMBERS = 200, 6  # most shown
 _GROUPS, _PER_GROUP = 40, 5
+_SIDE = 128  # pixels of an image in a card
 
 
 def write_audit(
@@ -36,21 +39,16 @@ def write_audit(
     conflicts = [
         o for o in profile.overlaps if _label(catalog, o.first) != _label(catalog, o.second)
     ]
-    shown = [_cluster(catalog, (o.first, o.second)) for o in conflicts[:_CLUSTERS]]
+    shown = [_card(catalog, (o.first, o.second)) for o in conflicts[:_CLUSTERS]]
+    statistics = Table(["class", "images", *_STATISTICS], _statistics_rows(catalog, profile))
     sections = [
         Section("Checks", [checks_table(checks)]),
         Section("What predicts the class", [Table(_SCORES_HEADER, _score_rows(scores))]),
-        Section(
-            "Image statistics by class",
-            [Table(["class", "images", *_STATISTICS], _statistics_rows(catalog, profile))],
-        ),
-        Section("Label conflicts", _shown_or_none(shown)),
-        Section("Overlapping pairs across train, val and test", _pairs(file.parent)),
-        Section(
-            "Images of the same field",
-            ["All pairs are in pairs.csv.", *_shown_or_none(_clusters(catalog, profile))],
-        ),
-        Section("Estimated slide groups", _shown_or_none(_slides(catalog, slides))),
+        Section("Image statistics by class", [statistics]),
+        Section("Label conflicts", [_gallery(shown)]),
+        Section("Overlapping pairs across train, val and test", [_pairs(file.parent)]),
+        Section("Images of the same field", _fields(catalog, profile)),
+        Section("Estimated slide groups", _slides(catalog, slides)),
     ]
     write_html(file, "Audit", sections, _overview(catalog, checks))
 
@@ -58,12 +56,11 @@ def write_audit(
 def _overview(catalog: Catalog, checks: Sequence[Check]) -> Overview:
     counts = ", ".join(f"{count} {name}" for name, count in catalog.counts().items())
     return Overview(
-        f"Data audit, {today()}",
+        f"Data audit, {today()}, bcd {bcd.__version__}",
         *verdict_parts(checks),
         facts=[
             ("data", f"{catalog.root}, fingerprint {catalog.fingerprint()[:16]}"),
             ("images", f"{len(catalog.images)}: {counts}"),
-            ("bcd", bcd.__version__),
         ],
         files=[Link(name, name) for name in _FILES],
     )
@@ -141,43 +138,54 @@ def _statistics_rows(catalog: Catalog, profile: DataProfile) -> list[list[str]]:
     return rows
 
 
-def _shown(catalog: Catalog, index: int) -> str:
-    path = catalog.images[index].path
-    return thumbnail(read_image(catalog.root / path), path)
+def _card(catalog: Catalog, indices: Iterable[int], lines: Sequence[str] = ()) -> Card:
+    """Small images beside each other, and their names unless other lines are given."""
+    import cv2
+
+    pictures = []
+    for index in indices:
+        image = catalog.images[index]
+        pixels = read_image(catalog.root / image.path)
+        small = cv2.resize(pixels, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+        name = f"{written_path(image.path)} ({catalog.classes[image.label]})"
+        pictures.append(Picture(np.asarray(small, np.uint8), name))
+    return Card(pictures, lines or [picture.caption for picture in pictures])
 
 
-def _cluster(catalog: Catalog, indices: Iterable[int], title: str = "") -> str:
-    cards = gallery(_shown(catalog, index) for index in indices)
-    return f"<div class=cluster>{note(title) if title else ''}{cards}</div>"
+def _gallery(cards: Iterable[Card]) -> Block:
+    found = list(cards)
+    return Gallery(found) if found else "None."
 
 
-def _pairs(folder: Path) -> list[Block]:
+def _pairs(folder: Path) -> Block:
     """The contact sheet of `write_overlaps`, if there is one."""
     if not (folder / "figures" / f"{PAIRS_FIGURE}.png").is_file():
-        return ["None."]
-    return [Figure(PAIRS_FIGURE, "overlapping pairs of test and train or val")]
+        return "None."
+    return Figure(PAIRS_FIGURE, "overlapping pairs of test and train or val")
 
 
-def _shown_or_none(parts: Iterable[str]) -> list[Block]:
-    return [Html(part) for part in parts] or ["None."]
-
-
-def _clusters(catalog: Catalog, profile: DataProfile) -> Iterator[str]:
+def _fields(catalog: Catalog, profile: DataProfile) -> list[Block]:
+    """Images that show the same field."""
     sets = sorted((own for own in profile.sets() if len(own) > 1), key=lambda own: -len(own))
-    for own in sets[:_CLUSTERS]:
-        yield _cluster(catalog, own[:_MEMBERS])
+    cards = (_card(catalog, own[:_MEMBERS]) for own in sets[:_CLUSTERS])
+    blocks: list[Block] = ["All pairs are in pairs.csv.", _gallery(cards)]
     if len(sets) > _CLUSTERS:
-        yield note(f"{len(sets) - _CLUSTERS} more clusters are in pairs.csv.")
+        blocks.append(f"{len(sets) - _CLUSTERS} more clusters are in pairs.csv.")
+    return blocks
 
 
-def _slides(catalog: Catalog, slides: Slides) -> Iterator[str]:
+def _slides(catalog: Catalog, slides: Slides) -> list[Block]:
+    """A few images of each estimated slide group."""
     members: dict[str, list[int]] = defaultdict(list)
     for index, group in enumerate(slides.groups):
         members[group].append(index)
     largest = sorted(members, key=lambda group: (-len(members[group]), group))[:_GROUPS]
+    cards = []
     for group in sorted(largest):
         own = members[group]
         few = [own[i] for i in np.linspace(0, len(own) - 1, min(_PER_GROUP, len(own))).astype(int)]
-        yield _cluster(catalog, few, f"{group}: {len(own)} images")
+        cards.append(_card(catalog, few, [f"{group}: {len(own)} images"]))
+    blocks: list[Block] = [_gallery(cards)]
     if len(members) > _GROUPS:
-        yield note(f"{len(members) - _GROUPS} smaller groups are not shown.")
+        blocks.append(f"{len(members) - _GROUPS} smaller groups are not shown.")
+    return blocks

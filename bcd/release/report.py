@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import bcd
 from bcd.audit.checks import NOT_ESTABLISHED
-from bcd.audit.page import check_rows
+from bcd.audit.page import checks_table, verdict_parts
 from bcd.audit.run import verdict_line
 from bcd.evaluation.unsafe import UNSAFE_SHARES
 from bcd.release.facts import ReleaseFacts, fold_rows
+from bcd.release.gate import FOLDS_TABLE
 from bcd.release.model_card import card_metadata
 from bcd.release.options import CURVE_FIGURE, budget_note, options
 from bcd.reporting.curves import draw_learning_curve
@@ -23,6 +25,8 @@ from bcd.reporting.guarantees import (
     sets_guarantee,
     threshold_guarantee,
 )
+from bcd.reporting.html import Link
+from bcd.reporting.overview import Overview, headline_tiles, matrix_panel, samples_panel, today
 from bcd.reporting.results import (
     UNSAFE_COLUMNS,
     calibration_line,
@@ -42,9 +46,34 @@ def write_release_report(folder: Path, facts: ReleaseFacts) -> None:
         *options(facts), _failures(facts), _limits(facts),
     ]  # fmt: skip
     name = facts.settings.name
-    write_html(folder / "report.html", f"Release: {name}", sections)
+    write_html(folder / "report.html", f"Release: {name}", sections, _overview(facts))
     metadata = card_metadata(facts)
     write_markdown(folder / "model_card.md", f"Model card: {name}", sections, metadata)
+
+
+_FILES = (
+    "metrics.json", "predictions.csv", "audit.json", "config.yaml", "run.json", FOLDS_TABLE,
+    "model_card.md",
+)  # fmt: skip
+
+
+def _overview(facts: ReleaseFacts) -> Overview:
+    """The first screen: verdict, headline figures, confusion matrix, samples, origin."""
+    images, cfg = facts.images, facts.images.cfg
+    catalog = images.catalog
+    return Overview(
+        f"Release, {today()}, bcd {bcd.__version__}",
+        *verdict_parts(facts.checks),
+        headline_tiles(facts.metrics, "out of fold"),
+        [matrix_panel(facts.metrics, catalog.classes), samples_panel(catalog, images.indices)],
+        [
+            ("data", f"{catalog.root}, fingerprint {catalog.fingerprint()[:16]}"),
+            ("images", f"{len(images.indices)} in {len(facts.members)} folds"),
+            ("model", f"{cfg.model.title}, weights {cfg.model.weights}, head {cfg.head.kind}"),
+            ("recipe", facts.settings.recipe),
+        ],
+        [Link(name, name) for name in _FILES],
+    )
 
 
 def _summary(facts: ReleaseFacts) -> Section:
@@ -132,7 +161,6 @@ def _data(facts: ReleaseFacts) -> Section:
         f"{len(images.indices)} used. Source: {catalog.root}, fingerprint "
         f"{catalog.fingerprint()[:16]} ({catalog.checked})."
     )
-    checks = check_rows(facts.checks)
     return Section(
         "Data and separation",
         [
@@ -140,7 +168,7 @@ def _data(facts: ReleaseFacts) -> Section:
             Table(header, rows),
             facts.protocol(),
             "The audit is that of the split of fold 0:",
-            Table(["status", "check", "finding", "fix"], checks, numeric=False),
+            checks_table(facts.checks),
         ],
     )
 

@@ -1,4 +1,4 @@
-"""HTML elements for self-contained pages: tables, images, galleries."""
+"""HTML elements for self-contained pages: tables, charts, links."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
-
-import numpy as np
-from numpy.typing import NDArray
 
 STATUSES = ("PASS", "WARN", "FAIL")
 
@@ -51,11 +48,6 @@ def cell_text(cell: Cell) -> str:
     return cell.text if isinstance(cell, Link) else cell
 
 
-def note(text: str) -> str:
-    """A paragraph in small print."""
-    return f"<p class=note>{html.escape(text)}</p>"
-
-
 def paragraph(text: str) -> str:
     """A paragraph."""
     return f"<p>{html.escape(text)}</p>"
@@ -84,7 +76,7 @@ def table(
     head = ""
     if any(header):
         cells = (
-            f"<{tag('th', number)} scope=col>{html.escape(name)}</th>"
+            f"<{tag('th', number)} scope=col>{html.escape(name)}</th>" if name else "<td></td>"
             for name, number in zip(header, numbers, strict=True)
         )
         head = f"<thead><tr>{''.join(cells)}</tr></thead>"
@@ -129,13 +121,9 @@ def matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
     """
     names = "".join(f"<th scope=col>{html.escape(name)}</th>" for name in classes)
     lines = []
-    for name, row in zip(classes, counts, strict=True):
-        shares = [count / max(sum(row), 1) for count in row]
-        cells = "".join(
-            f'<td style="--share:{share:.3f}"><b>{count}</b> <small>{share:.1%}</small></td>'
-            for count, share in zip(row, shares, strict=True)
-        )
-        lines.append(f"<tr><th scope=row>{html.escape(name)}</th>{cells}</tr>")
+    for place, (name, row) in enumerate(zip(classes, counts, strict=True)):
+        cells = (_matrix_cell(count, sum(row), place == k) for k, count in enumerate(row))
+        lines.append(f"<tr><th scope=row>{html.escape(name)}</th>{''.join(cells)}</tr>")
     return (
         "<table class=matrix><caption>Rows: true class. Columns: predicted class. Percentages are "
         f"of the true class.</caption><thead><tr><td></td>{names}</tr></thead>"
@@ -143,9 +131,22 @@ def matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
     )
 
 
+def _matrix_cell(count: int, total: int, right: bool) -> str:
+    if not count:
+        return "<td class=none style=--share:0>0</td>"
+    share = count / total
+    kind = "right" if right else "wrong"
+    text = f"<b>{count}</b> <small>{share:.1%}</small>"
+    return f"<td class={kind} style=--share:{share:.3f}>{text}</td>"
+
+
 def embed_png(file: Path, title: str) -> str:
     """A PNG file, embedded in the page; it opens large."""
-    return _zoom(_embedded(file.read_bytes(), "png"), title)
+    data = base64.b64encode(file.read_bytes()).decode()
+    return (
+        f'<button type=button class=zoom><img alt="{html.escape(title)}" '
+        f'src="data:image/png;base64,{data}"></button>'
+    )
 
 
 def embed_svg(file: Path, title: str) -> str:
@@ -159,38 +160,3 @@ def embed_svg(file: Path, title: str) -> str:
     start = f"{re.sub(r'[^a-zA-Z0-9]', '-', file.stem)}-"
     text = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{start}", text)
     return text.replace("<svg", f'<svg role=img aria-label="{html.escape(title)}"', 1)
-
-
-def thumbnail(image: NDArray[np.uint8], caption: str, side: int = 128, alt: str = "") -> str:
-    """A card for a gallery with a small JPEG of an image, which opens large.
-
-    Args:
-        image: RGB, (height, width, 3).
-        caption: Below the image.
-        side: Of the JPEG, in pixels.
-        alt: Describes the image; the caption if it is empty.
-    """
-    import cv2
-
-    small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
-    _, code = cv2.imencode(".jpg", small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
-    picture = _zoom(_embedded(code.tobytes(), "jpeg"), alt or caption)
-    return (
-        f"<figure class=card><div class=pictures>{picture}</div>"
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )
-
-
-def gallery(cards: Iterable[str]) -> str:
-    """A grid of cards; arrow keys go through its images while one is open."""
-    return f"<div class=gallery>{''.join(cards)}</div>"
-
-
-def _embedded(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _zoom(source: str, title: str) -> str:
-    return (
-        f'<button type=button class=zoom><img alt="{html.escape(title)}" src="{source}"></button>'
-    )

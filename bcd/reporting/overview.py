@@ -14,16 +14,18 @@ from numpy.typing import NDArray
 
 from bcd.data.catalog import Catalog
 from bcd.data.reading import read_image
-from bcd.reporting.html import Cell, Link, gallery, inline, matrix, scrolled, thumbnail
+from bcd.reporting.gallery import Card, Gallery, Picture, gallery_html
+from bcd.reporting.html import Cell, Link, inline, matrix, scrolled
+from bcd.storage import written_path
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A headline figure: what it is, its value, and its interval and number of images."""
+    """A headline figure: what it is, its value, and lines such as its interval."""
 
     title: str
     value: str
-    note: str = ""
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,9 @@ class Overview:
 
     Attributes:
         subtitle: Below the title of the page.
-        status: PASS, WARN or FAIL.
-        verdict: What the status is of, in a sentence.
-        reasons: For the status.
+        status: PASS, WARN or FAIL; empty if nothing was judged.
+        verdict: The main result, in a sentence.
+        reasons: For the status, or further results.
         tiles: Headline figures.
         panels: Titles and HTML, side by side where there is room.
         facts: Names and values, such as the source of the data.
@@ -42,8 +44,8 @@ class Overview:
     """
 
     subtitle: str
-    status: str
-    verdict: str
+    status: str = ""
+    verdict: str = ""
     reasons: Sequence[str] = ()
     tiles: Sequence[Tile] = ()
     panels: Sequence[tuple[str, str]] = ()
@@ -53,9 +55,10 @@ class Overview:
     def to_html(self) -> str:
         """The overview as HTML."""
         reasons = "".join(f"<li>{html.escape(reason)}</li>" for reason in self.reasons)
+        badge = inline(self.status) if self.status else ""
         listed = f"<ul>{reasons}</ul>" if reasons else ""
         parts = [
-            f'<div class="verdict {self.status}">{inline(self.status)}<div>'
+            f'<div class="verdict {self.status}">{badge}<div>'
             f"<p>{html.escape(self.verdict)}</p>{listed}</div></div>"
         ]
         if self.tiles:
@@ -77,10 +80,10 @@ class Overview:
 
 
 def _tile(tile: Tile) -> str:
-    note = f"<small>{html.escape(tile.note)}</small>" * bool(tile.note)
+    notes = "".join(f"<small>{html.escape(note)}</small>" for note in tile.notes)
     return (
         f"<div class=tile><dt>{html.escape(tile.title)}</dt>"
-        f"<dd><b>{html.escape(tile.value)}</b>{note}</dd></div>"
+        f"<dd><b>{html.escape(tile.value)}</b>{notes}</dd></div>"
     )
 
 
@@ -103,20 +106,25 @@ def headline_tiles(metrics: Mapping[str, Any], where: str) -> list[Tile]:
             title = f"Unsafe: {true} called {called}"
             tiles.append(_share(title, metrics, f"unsafe_{true}", counted))
     rest = metrics.get("accuracy_decided")
-    kept = "" if rest is None else f"accuracy on the others {_percent(rest)}"
+    kept = "" if rest is None else f"accuracy on the others: {percent(rest)}"
     return [*tiles, _share("Referred to a person", metrics, "referred", kept)]
 
 
 def _share(title: str, metrics: Mapping[str, Any], name: str, count: str) -> Tile:
     interval = metrics.get(f"{name}_ci")
-    notes = [count]
-    if interval is not None:
-        notes.insert(0, f"95 % interval {_percent(interval[0])} to {_percent(interval[1])}")
-    return Tile(title, _percent(metrics[name]), "; ".join(filter(None, notes)))
+    notes = ["" if interval is None else percent_interval(interval), count]
+    return Tile(title, percent(metrics[name]), list(filter(None, notes)))
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}\u00a0%"
+def percent(share: float) -> str:
+    """A share in percent."""
+    return f"{share:.1%}"
+
+
+def percent_interval(interval: Sequence[float]) -> str:
+    """An interval of a share in percent."""
+    low, high = interval
+    return f"95\u00a0% interval {100 * low:.1f}\u2013{100 * high:.1f}%"
 
 
 def matrix_panel(metrics: Mapping[str, Any], classes: Sequence[str]) -> tuple[str, str]:
@@ -140,8 +148,9 @@ def samples_panel(catalog: Catalog, indices: Iterable[int]) -> tuple[str, str]:
         image = catalog.images[first[label]]
         pixels = close_up(read_image(catalog.root / Path(image.path)))
         name = catalog.classes[label]
-        cards.append(thumbnail(pixels, name, 192, f"Close-up of {image.path}, labelled {name}"))
-    return "What the classes look like", gallery(cards)
+        picture = Picture(pixels, f"Close-up of {written_path(image.path)}, labelled {name}")
+        cards.append(Card([picture], [name]))
+    return "What the classes look like", gallery_html(Gallery(cards))
 
 
 def close_up(image: NDArray[np.uint8], share: float = 0.5) -> NDArray[np.uint8]:

@@ -22,10 +22,11 @@ from bcd.errors import BcdError
 from bcd.evaluation.intervals import Interval
 from bcd.run_folder import read_winner
 from bcd.storage import write_csv
+from bcd.sweeps.board import Board, headline
 from bcd.sweeps.configurations import REPEATED, group_trials, key_of
 from bcd.sweeps.exposure import Exposure, exposure_text, find_exposure
 from bcd.sweeps.hparams import write_hparams
-from bcd.sweeps.leaderboard import Board, headline, short_table, write_board
+from bcd.sweeps.leaderboard import short_table, write_board
 from bcd.sweeps.multiple_comparisons import numbered
 from bcd.sweeps.ranking import BEST, Row, pooled_accuracy, rank, read_correct
 from bcd.sweeps.trials import DONE, Trial, read_trials, run_trial

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from bcd.sweeps.board import Board
 from bcd.sweeps.configurations import REPEATED, key_of
-from bcd.sweeps.leaderboard import Board
 from bcd.sweeps.trials import Trial
 
 Value = float | str

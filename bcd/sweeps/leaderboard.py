@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from bcd.evaluation.intervals import Interval
 from bcd.evaluation.unsafe import UNSAFE_SHARES
 from bcd.reporting.document import Block, Figure, Section, Table, write_html
 from bcd.reporting.figures import save_figure
+from bcd.reporting.html import Cell
 from bcd.reporting.results import UNSAFE_COLUMNS, UNSAFE_TITLES
 from bcd.storage import write_csv
+from bcd.sweeps.board import Board, board_overview, interval_text, mean_text
 from bcd.sweeps.configurations import mean_unsafe
-from bcd.sweeps.exposure import Exposure, exposure_text
 from bcd.sweeps.leaderboard_figure import draw_board
 from bcd.sweeps.ranking import INDISTINGUISHABLE, WORSE, Row, spread
-from bcd.sweeps.trial_table import TRIALS_HEADER, csv_cell, trial_rows, trial_table
+from bcd.sweeps.trial_table import TRIALS_HEADER, csv_cell, report_link, trial_rows, trial_table
 
 _SHORT_VERDICTS = {INDISTINGUISHABLE: "not distinguishable", WORSE: "worse"}
 
@@ -33,33 +29,6 @@ _CSV = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Board:
-    """Everything that a leaderboard shows.
-
-    Attributes:
-        rows: The configurations, best first.
-        tests: Test metrics of the best configuration's trials, by trial.
-        pooled: Share of correct predictions on test over all of these, its interval, and their
-            number.
-        default: The configuration without the values searched over, if there is one.
-        command: Reproduces the best configuration.
-        tested_too: Labels of other configurations that were tested, because they were the best
-            before the sweep was extended.
-        exposure: Test images of the best configuration that the ranking used; None without a best.
-        later: Number of trials that finished after a run of the best configuration was tested.
-    """
-
-    rows: Sequence[Row]
-    tests: Mapping[str, Mapping[str, Any]]
-    pooled: tuple[float, Interval, int] | None
-    default: Row | None
-    command: str
-    tested_too: Sequence[str] = ()
-    exposure: Exposure | None = None
-    later: int = 0
-
-
 def short_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and rows for the terminal; differences are in percentage points."""
     shares, titles = _unsafe_columns(rows)
@@ -68,7 +37,7 @@ def short_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         [
             row.configuration.label,
             f"{len(row.configuration.done)}/{len(row.configuration.trials)}",
-            _mean_text(row.mean, row.sd),
+            mean_text(row.mean, row.sd),
             *_unsafe_cells(row, shares),
             "" if row.versus_best is None else _difference_text(row),
             _SHORT_VERDICTS.get(row.verdict, row.verdict),
@@ -92,19 +61,19 @@ def _unsafe_cells(row: Row, shares: Sequence[str]) -> list[str]:
     return ["" if value is None else f"{value:.4f}" for value in values]
 
 
-def _board_table(rows: Sequence[Row]) -> Table:
+def _board_table(sweep: Path, rows: Sequence[Row]) -> Table:
     shares, titles = _unsafe_columns(rows)
     header = [
         "configuration", "rank", "runs", "mean ± sd", "pooled, 95 %", *titles, "minus best",
         "verdict",
     ]  # fmt: skip
-    cells = [
+    cells: list[list[Cell]] = [
         [
-            row.configuration.label,
+            _label(sweep, row),
             str(rank),
             f"{len(row.configuration.done)}/{len(row.configuration.trials)}",
-            _mean_text(row.mean, row.sd),
-            "" if row.interval is None else _interval_text(row.pooled, row.interval),
+            mean_text(row.mean, row.sd),
+            "" if row.interval is None else interval_text(row.pooled, row.interval),
             *_unsafe_cells(row, shares),
             "" if row.versus_best is None else _difference_text(row),
             f"{row.verdict} ({row.configuration.reason})"
@@ -116,14 +85,11 @@ def _board_table(rows: Sequence[Row]) -> Table:
     return Table(header, cells)
 
 
-def _mean_text(mean: float, sd: float | None) -> str:
-    if np.isnan(mean):
-        return ""
-    return f"{mean:.4f}" + ("" if sd is None else f" ± {sd:.4f}")
-
-
-def _interval_text(value: float, interval: Interval) -> str:
-    return f"{value:.4f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+def _label(sweep: Path, row: Row) -> Cell:
+    """The label of a configuration, linked to the first report of its trials."""
+    label = row.configuration.label
+    found = (report_link(sweep, trial.name, label) for trial in row.configuration.done)
+    return next((cell for cell in found if cell != label), label)
 
 
 def _difference_text(row: Row) -> str:
@@ -132,72 +98,14 @@ def _difference_text(row: Row) -> str:
     return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
-def headline(board: Board) -> list[str]:
-    """The results in a few sentences."""
-    first = board.rows[0]
-    if first.interval is None:
-        return ["no trial finished"]
-    lines = [
-        f"best on val: {first.configuration.label}, accuracy "
-        f"{_mean_text(first.mean, first.sd)} (n = {first.n})"
-    ]
-    verdicts = [row.verdict for row in board.rows[1:] if row.interval is not None]
-    if verdicts:
-        same, worse = verdicts.count(INDISTINGUISHABLE), verdicts.count(WORSE)
-        lines.append(
-            f"other configurations: {worse} worse than it, {same} not distinguishable from it"
-        )
-        if max(len(row.configuration.done) for row in board.rows) < 2:
-            lines.append(
-                "one run per configuration, so the order may change when training is repeated; "
-                "seed=0,1,2 would show"
-            )
-    if board.default is not None:
-        lines.append(_versus_default(first, board.default))
-    if board.pooled is not None:
-        mean, sd = spread([test["accuracy"] for test in board.tests.values()])
-        share, interval, n = board.pooled
-        pooled = f"pooled {_interval_text(share, interval)} (n = {n})"
-        lines.append(f"the best on test: accuracy {_mean_text(mean, sd)}, {pooled}")
-    if board.pooled is not None or board.tested_too:
-        lines.append(_tested_text(board))
-    return [*lines, *filter(None, [exposure_text(board.exposure)])]
-
-
-def _tested_text(board: Board) -> str:
-    tested = len(board.tested_too) + (board.pooled is not None)
-    if not board.tested_too and board.later:
-        return (
-            "only the best configuration was tested, but the sweep was extended: "
-            f"{board.later} of its trials finished after that"
-        )
-    if not board.tested_too:
-        if board.exposure is not None and board.exposure.differs:
-            return "only the best configuration was tested, after the ranking"
-        return "the test set was used for the best configuration only, after the ranking"
-    return (
-        f"the test set was used for {tested} configurations, because the sweep was extended: also "
-        f"for {'; '.join(board.tested_too)}"
-    )
-
-
-def _versus_default(first: Row, default: Row) -> str:
-    if default is first:
-        return "the search did not improve on the default: no val accuracy is higher"
-    if default.versus_best is None:
-        return "the default cannot be compared: it did not finish"
-    gain = f"by {0 - 100 * default.versus_best.difference:.1f} percentage points of val accuracy"
-    if default.verdict == WORSE:
-        return f"the search improved on the default {gain}"
-    return f"the search did not significantly improve on the default: higher {gain}"
-
-
 def write_board(sweep: Path, board: Board) -> None:
     """Writes the tables, the figure and the page into a sweep's folder."""
     write_csv(sweep / "leaderboard.csv", _CSV, [_csv_row(i, board) for i in range(len(board.rows))])
     write_csv(sweep / "trials.csv", TRIALS_HEADER, trial_rows(board.rows, board.tests))
     save_figure(draw_board(board.rows), sweep / "figures" / "leaderboard.png")
-    write_html(sweep / "leaderboard.html", f"Leaderboard of {sweep.name}", _sections(board))
+    title = f"Leaderboard of {sweep.name}"
+    sections = _sections(sweep, board)
+    write_html(sweep / "leaderboard.html", title, sections, board_overview(sweep, board))
 
 
 def _csv_row(place: int, board: Board) -> list[object]:
@@ -219,14 +127,13 @@ def _csv_row(place: int, board: Board) -> list[object]:
     return [csv_cell(value) for value in cells]
 
 
-def _sections(board: Board) -> list[Section]:
+def _sections(sweep: Path, board: Board) -> list[Section]:
     verdicts = "; ".join(f"{r.configuration.label}: {r.verdict}" for r in board.rows[:5])
     sections = [
         Section(
             "Configurations, ranked on val",
             [
-                *[f"{line[0].upper()}{line[1:]}." for line in headline(board)],
-                _board_table(board.rows),
+                _board_table(sweep, board.rows),
                 Figure(
                     "leaderboard", f"Val accuracy of each configuration, best first: {verdicts}"
                 ),
@@ -238,7 +145,7 @@ def _sections(board: Board) -> list[Section]:
         sections.append(Section("Best configuration on test", _test_blocks(board)))
     if board.command:
         sections.append(Section("Reproduce the best configuration", [board.command]))
-    return [*sections, Section("Trials", [trial_table(board.rows, board.tests)])]
+    return [*sections, Section("Trials", [trial_table(sweep, board.rows, board.tests)])]
 
 
 _READING = (
@@ -260,13 +167,12 @@ def _test_blocks(board: Board) -> list[Block]:
     rows = []
     for name in ("accuracy", "precision", "recall", "f1", "ece"):
         mean, sd = spread([test[name] for test in board.tests.values()])
-        rows.append([name, _mean_text(mean, sd)])
+        rows.append([name, mean_text(mean, sd)])
     for name in UNSAFE_SHARES:
         known = [x for test in board.tests.values() if (x := test.get(name)) is not None]
         if known:
-            rows.append([UNSAFE_TITLES[name], _mean_text(*spread(known))])
+            rows.append([UNSAFE_TITLES[name], mean_text(*spread(known))])
     share, interval, n = board.pooled
-    rows.append(["accuracy, pooled", _interval_text(share, interval)])
+    rows.append(["accuracy, pooled", interval_text(share, interval)])
     runs = "one run" if len(board.tests) == 1 else f"{len(board.tests)} runs, mean ± sd"
-    reports = "; ".join(f"{name}/report.html" for name in board.tests)
-    return [Table(["", runs], rows), f"{n} predictions, all in predictions.csv. Reports: {reports}"]
+    return [Table(["metric", runs], rows), f"{n} predictions, all in predictions.csv."]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from bcd.evaluation.unsafe import UNSAFE_SHARES
 from bcd.reporting.document import Table
+from bcd.reporting.html import Cell, Link
 from bcd.sweeps.ranking import Row
 from bcd.sweeps.trials import DONE
 
@@ -47,20 +49,38 @@ def trial_rows(rows: Sequence[Row], tests: Tests) -> list[list[object]]:
     ]  # fmt: skip
 
 
-def trial_table(leaderboard: Sequence[Row], tests: Tests) -> Table:
-    """The table of all trials; the arguments are those of `trial_rows`."""
+def report_link(sweep: Path, trial: str, text: str) -> Cell:
+    """A cell that links to the report of a trial; only the text if it has none.
+
+    Args:
+        sweep: Folder of the sweep, with the page that has the cell.
+        trial: Name of the trial's folder.
+        text: Of the cell.
+    """
+    path = f"{trial}/report.html"
+    return Link(text, path) if (sweep / path).is_file() else text
+
+
+def trial_table(sweep: Path, leaderboard: Sequence[Row], tests: Tests) -> Table:
+    """The table of all trials.
+
+    Args:
+        sweep: Folder of the sweep.
+        leaderboard: Its rows.
+        tests: Test metrics of the tested trials, by trial.
+    """
     header = (
         "trial", "configuration", "seed", "split.seed", "fold", "val accuracy", "loss", "on test",
         "s", "status",
     )  # fmt: skip
-    rows = []
+    rows: list[list[Cell]] = []
     for row in leaderboard:
         for trial in row.configuration.trials:
             test = tests.get(trial.name)
             done = trial.status == DONE
             rows.append(
                 [
-                    trial.name,
+                    report_link(sweep, trial.name, trial.name),
                     row.configuration.label,
                     *(str(number) for number in trial.run or ("", "", "")),
                     f"{trial.accuracy:.4f}" if done else "",
@@ -70,4 +90,4 @@ def trial_table(leaderboard: Sequence[Row], tests: Tests) -> Table:
                     f"{trial.status}: {trial.reason}" if trial.reason else trial.status,
                 ]
             )
-    return Table(header, rows, numeric=False)
+    return Table(header, rows)

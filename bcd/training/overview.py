@@ -34,12 +34,13 @@ def overview(folder: Path, facts: Facts) -> Overview:
     """
     cfg, catalog, split = facts.cfg, facts.catalog, facts.split
     tested = split.indices("test")
-    sizes = ", ".join(f"{len(split.indices(name))} {name}" for name in SUBSETS)
+    counts = {name: len(split.indices(name)) for name in SUBSETS}
+    sizes = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     files = [Link(name, name) for name in _FILES]
     if (folder / RECORD).is_file():  # a trial of a sweep
         files.append(Link("leaderboard of the sweep", "../leaderboard.html"))
     return Overview(
-        f"Training run, {today()}",
+        f"Training run, {today()}, bcd {bcd.__version__}",
         *verdict_parts(facts.checks),
         headline_tiles(facts.test, "on test"),
         [matrix_panel(facts.test, catalog.classes), samples_panel(catalog, tested)],
@@ -48,7 +49,6 @@ def overview(folder: Path, facts: Facts) -> Overview:
             ("images", f"{len(catalog.images)}: {sizes}"),
             ("split", how_split(cfg.split)),
             ("model", f"{cfg.model.title}, weights {cfg.model.weights}, head {cfg.head.kind}"),
-            ("bcd", bcd.__version__),
         ],
         files,
     )

@@ -19,7 +19,7 @@ from bcd.evaluation.collect import collect_answers
 from bcd.training.run import TrainResult, train
 from tests.helpers.harness import assert_same_figures, error_lines, script, train_config
 from tests.helpers.noise import write_image
-from tests.reporting.test_report import BROWSER, check_in_browser
+from tests.helpers.pages import BROWSER, check_page, chromium
 
 SMEARS = os.environ.get("BCD_TEST_SMEARS", "")
 WEIGHTS = os.environ.get("BCD_TEST_WEIGHTS", "")
@@ -133,8 +133,9 @@ def test_the_run_says_what_its_figures_are_worth(paper: tuple[Path, str]) -> Non
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
-def test_a_browser_opens_its_report(paper: tuple[Path, str], tmp_path: Path) -> None:
-    check_in_browser(paper[0] / "report.html", tmp_path)
+def test_a_browser_opens_its_report(paper: tuple[Path, str]) -> None:
+    with chromium() as browser:
+        check_page(browser, paper[0] / "report.html")
 
 
 def scenery(rng: np.random.Generator) -> np.ndarray:

@@ -34,6 +34,7 @@
   }
   addEventListener("beforeprint", () => {
     document.querySelectorAll("main details").forEach((details) => { details.open = true; });
+    document.querySelectorAll("img[loading]").forEach((image) => { image.loading = "eager"; });
   });
 }
 
@@ -58,6 +59,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     body.append(...keyed.map(([, row]) => row));
   };
   heads.forEach((head, column) => {
+    if (!head.textContent) return;
     const button = document.createElement("button");
     button.type = "button";
     button.className = "sort";
@@ -77,10 +79,16 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const viewer = document.createElement("dialog");
   viewer.className = "viewer";
   viewer.setAttribute("aria-label", "Image");
-  viewer.innerHTML = "<div><button type=button>Previous</button><button type=button>Next</button>" +
-    "<button type=button>Close</button></div><img alt=''><p aria-live=polite></p>";
-  const [previous, next, close] = viewer.querySelectorAll("button");
-  const [picture, caption] = [viewer.querySelector("img"), viewer.querySelector("p")];
+  const [bar, picture, caption] = ["div", "img", "p"].map((tag) => document.createElement(tag));
+  const [previous, next, close] = ["Previous", "Next", "Close"].map((text) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = text;
+    return button;
+  });
+  bar.append(previous, next, close);
+  viewer.append(bar, picture, caption);
+  caption.setAttribute("aria-live", "polite");
   let shown = [], at = 0;
   const show = (place) => {
     at = (place + shown.length) % shown.length;
