@@ -155,11 +155,11 @@ def test_images_open_large_by_key_and_the_focus_returns(browser: Browser, audite
             assert shown.get_attribute("src") == expected.get_attribute("src")
             assert shown.get_attribute("alt") == expected.get_attribute("alt")
             tab.keyboard.press(key)
-        assert not tab.locator("dialog").count()
+        tab.locator("dialog").wait_for(state="detached")
         assert images.nth(3).evaluate("button => button === document.activeElement")
         images.first.click()
         tab.get_by_role("button", name="Close").press("Enter")
-        assert not tab.locator("dialog").count()
+        tab.locator("dialog").wait_for(state="detached")
 
 
 @needs_browser
