@@ -19,8 +19,10 @@ from bcd.config.schema import (
     ModelConfig,
     SplitConfig,
 )
-from bcd.config.values import at_least
+from bcd.config.values import at_least, one_of
 from bcd.errors import ConfigError
+
+BRIEF, FULL = REPORTS = ("brief", "full")
 
 
 def check_training(cfg: TrainConfig) -> None:
@@ -107,6 +109,7 @@ class TrainConfig:
     run_dir: str
     resume: str | None
     lr_find: bool
+    report: str
     data: DataConfig
     split: SplitConfig
     augment: AugmentConfig
@@ -125,5 +128,6 @@ class TrainConfig:
         at_least("seed", self.seed, 0)
         if self.model.roi != self.data.roi:
             raise ConfigError(f"model.roi={self.model.roi}: set data.roi={self.model.roi} instead")
+        one_of("report", self.report, REPORTS)
         check_training(self)
         self.head.check_with(self.model.unfreeze, self.model.class_weights)

@@ -47,6 +47,7 @@ from bcd.reporting.results import (
     metric_rows,
     rejected_line,
     write_metrics,
+    write_mistakes,
     write_results,
 )
 from bcd.run_folder import check_no_run, find_checkpoint, write_config, write_run_info
@@ -145,6 +146,7 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     folders = part_folders(run_dir, parts)
     for part, folder in zip(parts, folders, strict=True):
         write_results(folder, part.catalog, {part.key: results[part.key]})
+        write_mistakes(folder, part.catalog, results[part.key])
         if cfg.corruptions is not None:
             _measure_robustness(cfg, network, card, part, match, folder)
     if len(parts) > 1:

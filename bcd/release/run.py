@@ -57,7 +57,7 @@ from bcd.release.report import write_release_report
 from bcd.release.summary import print_release
 from bcd.release.views import try_views
 from bcd.release.whole import train_whole
-from bcd.reporting.results import write_results
+from bcd.reporting.results import write_mistakes, write_results
 from bcd.run_folder import write_config, write_run_info
 from bcd.storage import write_csv, write_text
 
@@ -237,6 +237,7 @@ def _write(folder: Path, facts: ReleaseFacts, network: SmearNetwork, started: fl
     content = release_content(images, first, shipped, count, policy, record, str(folder))
     write_config(folder, {**asdict(images.cfg), "release": asdict(facts.settings)})
     write_results(folder, images.catalog, {OUT_OF_FOLD: facts.result})
+    write_mistakes(folder, images.catalog, facts.result)
     more = {"folds": fold_rows(facts), "corruptions": facts.corruptions, **_extra(record)}
     write_text(
         folder / "metrics.json",

@@ -38,10 +38,22 @@ def write_results(run_dir: Path, catalog: Catalog, results: Mapping[str, Result]
     save_figure(figure, figures / "confusion_matrix.png")
     save_figure(draw_reliability(*result.reliability), figures / "reliability.png")
     save_figure(draw_risk_coverage(*result.risk_coverage, title), figures / "risk_coverage.png")
+
+
+def write_mistakes(run_dir: Path, catalog: Catalog, result: Result) -> None:
+    """Draws the most confident errors, for results without a gallery; nothing without errors.
+
+    Args:
+        run_dir: Folder of the results; the figure is `figures/mistakes.png`.
+        catalog: Holds the images.
+        result: Nothing is drawn if its labels are no classes of the model.
+    """
+    if "confusion" not in result.metrics:
+        return
     mistakes = find_mistakes(result.predictions, catalog.classes)
     drawn = draw_mistakes(mistakes, lambda i: read_image(catalog.root / result.predictions[i].path))
     if drawn is not None:
-        save_figure(drawn, figures / "mistakes.png")
+        save_figure(drawn, run_dir / "figures" / "mistakes.png")
 
 
 def write_metrics(run_dir: Path, results: Mapping[str, Result]) -> None:

@@ -169,13 +169,18 @@ def cached_features(
         BcdError: The features cannot be computed or stored.
     """
     split, images = run.split, datamodule.images
-    views = range(datamodule.views if epochs < 0 else min(datamodule.views, epochs))
+    views = cached_views(datamodule, epochs)
     evaluated = sorted([*split.indices("val"), *split.indices("test")])
     needs = [Need(split.indices("train"), views), Need(evaluated, (PLAIN,))]
     with cached_source(run.cfg.features, run.cfg.model, network, images, needs, device) as source:
         datamodule.source = source
         yield
     datamodule.source = images
+
+
+def cached_views(datamodule: SmearDataModule, epochs: int) -> range:
+    """Views of each training image that so many epochs use; -1 for any number."""
+    return range(datamodule.views if epochs < 0 else min(datamodule.views, epochs))
 
 
 def _card(run: Run) -> Card:

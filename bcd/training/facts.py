@@ -13,6 +13,7 @@ from bcd.data.splits.split import Split
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.results import Result
 from bcd.evaluation.robustness_table import Rows
+from bcd.reporting.document import Block
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Facts:
     tested: str
     epochs: int
     warnings: Sequence[str] = ()
+    examples: Sequence[Block] = ()
 
     @property
     def test(self) -> dict[str, Any]:

@@ -35,11 +35,14 @@ from bcd.features.describe import describe
 from bcd.inference.checkpoint import write_policy
 from bcd.models.checkpoint_content import network_state, read_content
 from bcd.models.network import SmearNetwork
+from bcd.reporting.document import Block
 from bcd.reporting.figures import draw_curves, save_figure
 from bcd.reporting.results import write_results
 from bcd.storage import write_text
 from bcd.training.build import Run
+from bcd.training.examples import example_blocks
 from bcd.training.facts import Facts
+from bcd.training.neighbours import Shown
 from bcd.training.report import write_report
 
 Loggers = Sequence[pl.loggers.Logger]
@@ -47,12 +50,13 @@ Loggers = Sequence[pl.loggers.Logger]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Results on val and test, decision policy, audit checks, and robustness to corruptions."""
+    """Results on val and test, decision policy, audit, robustness to corruptions, and examples."""
 
     results: dict[str, Result]
     policy: DecisionPolicy
     checks: list[Check]
     corruptions: Rows
+    examples: list[Block]
 
 
 def evaluate_best(
@@ -164,11 +168,13 @@ def _fit_detector(
 def finalize(
     run: Run,
     network: SmearNetwork,
+    datamodule: SmearDataModule,
     policy: DecisionPolicy,
     results: dict[str, Result],
+    shown: Shown,
     device: torch.device,
 ) -> Outcome:
-    """Adds the test images that overlap others, the audit, and the effect of corruptions."""
+    """Adds test images that overlap others, the audit, the effect of corruptions, and examples."""
     cfg, tested = run.cfg, run.split.indices("test")
     found = find_leaks(run.profile, run.split.indices("train"), run.split.indices("val"), tested)
     test = results["test"]
@@ -180,7 +186,8 @@ def finalize(
     )
     clusters = run.split.clusters
     rows = brief_table([corrupted], run.catalog.benign, dict(enumerate(clusters)))
-    return Outcome(results, policy, checks, rows)
+    examples = example_blocks(run, network, datamodule, test, shown, device)
+    return Outcome(results, policy, checks, rows, examples)
 
 
 def write_run(
@@ -207,7 +214,7 @@ def write_run(
     save_figure(draw_curves(history), folder / "figures" / "curves.png")
     facts = Facts(
         run.cfg, run.catalog, run.split, outcome.results, outcome.policy, outcome.checks,
-        outcome.corruptions, tested, len(history), run.all_warnings(history),
+        outcome.corruptions, tested, len(history), run.all_warnings(history), outcome.examples,
     )  # fmt: skip
     write_report(folder, facts)
     checks = {"verdict": worst(outcome.checks), "checks": [asdict(c) for c in outcome.checks]}

@@ -7,7 +7,6 @@ abstention, corruption, failures, limits.
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 from bcd.audit.checks import NOT_ESTABLISHED
@@ -243,18 +242,8 @@ def _corruption(facts: Facts) -> Section:
 
 
 def _failures(facts: Facts) -> Section:
-    predictions, classes = facts.results["test"].predictions, facts.catalog.classes
-    wrong = Counter((p.label, classes[p.best]) for p in predictions if p.best is not None)
-    pairs = [(pair, count) for pair, count in wrong.most_common() if pair[0] != pair[1]][:6]
-    rows = [[label, said, str(count)] for (label, said), count in pairs]
-    blocks: list[Block] = (
-        [Table(["true class", "predicted", "images"], rows)] if rows else ["None on test."]
-    )
-    blocks += [
-        Figure("confusion_matrix", "confusion matrix"),
-        Figure("mistakes", "the most confident errors"),
-    ]
-    return Section("Failures", blocks)
+    matrix = Figure("confusion_matrix", "confusion matrix")
+    return Section("Failures", [matrix, *facts.examples])
 
 
 def _limits(facts: Facts) -> Section:

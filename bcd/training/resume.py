@@ -22,7 +22,7 @@ from bcd.run_folder import RECORD
 # Keys that may differ from those of the run. All others are reflected in the checkpoint's weights
 # or optimizer state, or decide which images were trained on.
 _FREE = {"name", "run_dir", "resume", "lr_find", "trainer", "callbacks", "logger", "decision"}
-_FREE |= {"features", "data.root", "data.num_workers"}
+_FREE |= {"report", "features", "data.root", "data.num_workers"}
 
 
 @dataclass(frozen=True)

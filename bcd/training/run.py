@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from bcd.config.training import TrainConfig
+from bcd.config.training import BRIEF, FULL, TrainConfig
 from bcd.data.datamodule import SmearDataModule
 from bcd.errors import ConfigError
 from bcd.evaluation.predictions import write_predictions
@@ -31,6 +31,7 @@ from bcd.training.finalize import evaluate_best, finalize, write_run
 from bcd.training.fit import best_checkpoint, fit
 from bcd.training.interruption import explained
 from bcd.training.lr_finder import epochs_of_search, find_learning_rate
+from bcd.training.neighbours import find_shown
 from bcd.training.provenance import how_tested
 from bcd.training.resume import Resumed, check_images, check_resumed, find_resumed
 from bcd.training.summary import describe_run, print_results, print_warnings
@@ -74,6 +75,8 @@ def _train(cfg: TrainConfig, tested: bool) -> TrainResult | None:
     cfg = replace(cfg, resume=None)
 
     run = make_run(cfg)
+    if not tested and cfg.report == FULL:
+        run = _without_full_report(run)
     if resumed is not None:
         check_images(resumed, run.catalog, run.split)
     datamodule = make_datamodule(run)
@@ -86,8 +89,8 @@ def _train(cfg: TrainConfig, tested: bool) -> TrainResult | None:
     if trainer.is_global_zero:
         _begin_folder(run, tested)
 
-    device = trainer.strategy.root_device
-    with cached_features(run, datamodule, network, _epochs(run, trainer), device):
+    device, epochs = trainer.strategy.root_device, _epochs(run, trainer)
+    with cached_features(run, datamodule, network, epochs, device):
         if cfg.lr_find:
             find_learning_rate(cfg.trainer, classifier, datamodule, run.folder)
             return None
@@ -98,10 +101,12 @@ def _train(cfg: TrainConfig, tested: bool) -> TrainResult | None:
         datamodule.trainer = None  # this process evaluates all images
         best, subsets = best_checkpoint(trainer), ("val", "test") if tested else ("val",)
         policy, results = evaluate_best(run, network, datamodule, best, device, subsets)
+        if tested:
+            shown = find_shown(run, network, datamodule, results["test"], epochs, device)
 
     history = classifier.history
     if tested:
-        outcome = finalize(run, network, policy, results, device)
+        outcome = finalize(run, network, datamodule, policy, results, shown, device)
         before = resumed is not None and (run.folder / "metrics.json").is_file()
         write_run(run, outcome, history, trainer.global_step, trainer.loggers, how_tested(before))
         print_results(run.folder, run.catalog.classes, outcome, best)
@@ -136,10 +141,11 @@ def test_trained(
     datamodule = make_datamodule(run)
     network = make_classifier(run).network
     trainer = make_trainer(cfg.trainer, run.folder, [], make_loggers(cfg.logger), quiet=True)
-    device = trainer.strategy.root_device
-    with cached_features(run, datamodule, network, _epochs(run, trainer), device):
+    device, epochs = trainer.strategy.root_device, _epochs(run, trainer)
+    with cached_features(run, datamodule, network, epochs, device):
         policy, results = evaluate_best(run, network, datamodule, best, device)
-    outcome = finalize(run, network, policy, results, device)
+        shown = find_shown(run, network, datamodule, results["test"], epochs, device)
+    outcome = finalize(run, network, datamodule, policy, results, shown, device)
     write_run(run, outcome, history, step, trainer.loggers, note)
     return {name: result.metrics for name, result in results.items()}
 
@@ -153,6 +159,15 @@ def _find_resumed(cfg: TrainConfig, tested: bool) -> Resumed | None:
     resumed = find_resumed(cfg.resume)
     check_resumed(cfg, resumed)
     return resumed
+
+
+def _without_full_report(run: Run) -> Run:
+    """The same run with the brief report: a sweep tests its best run when all are trained."""
+    line = (
+        f"report={FULL} has no effect in a run of a sweep, whose best run gets the brief report; "
+        "train that configuration once more with it"
+    )
+    return replace(run, cfg=replace(run.cfg, report=BRIEF), warnings=[*run.warnings, line])
 
 
 def _begin_folder(run: Run, tested: bool) -> None:

@@ -38,7 +38,7 @@ from bcd.reporting.figures import (
     save_figure,
 )
 from bcd.reporting.guarantees import unsafe_line
-from bcd.reporting.results import metric_rows, write_results
+from bcd.reporting.results import metric_rows, write_mistakes, write_results
 from tests.helpers.noise import noise, write_classes
 
 # Each class of the noise images is strongest in a colour of its own: red, green, blue.
@@ -226,8 +226,9 @@ def test_predictions_and_figures_of_the_last_set_are_written(
     assert [row["path"] for row in rows] == [catalog.images[i].path for i in (1, 2, 5, 8)]
     assert [row["prediction"] for row in rows] == ["Myeloma", "Myeloma", "Lymphoma", "Benign"]
     figures = {file.name for file in (tmp_path / "run" / "figures").iterdir()}
-    always = {"confusion_matrix.png", "reliability.png", "risk_coverage.png"}
-    assert figures == {*always, "mistakes.png"}
+    assert figures == {"confusion_matrix.png", "reliability.png", "risk_coverage.png"}
+    write_mistakes(tmp_path / "run", catalog, results["test"])
+    assert (tmp_path / "run" / "figures" / "mistakes.png").is_file()
 
 
 def test_predictive_values_lie_in_intervals_for_the_same_prevalence(catalog: Catalog) -> None:
@@ -240,8 +241,8 @@ def test_predictive_values_lie_in_intervals_for_the_same_prevalence(catalog: Cat
 def test_without_mistakes_no_figure_of_mistakes_is_written(
     catalog: Catalog, tmp_path: Path
 ) -> None:
-    write_results(tmp_path, catalog, {"test": evaluated(catalog, [0, 5], Colours())})
-    assert "mistakes.png" not in {file.name for file in (tmp_path / "figures").iterdir()}
+    write_mistakes(tmp_path, catalog, evaluated(catalog, [0, 5], Colours()))
+    assert not (tmp_path / "figures").exists()
 
 
 def test_unsafe_answers_are_in_the_metrics_if_there_is_a_benign_class(catalog: Catalog) -> None:

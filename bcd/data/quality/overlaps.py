@@ -183,6 +183,44 @@ def components(count: int, pairs: Sequence[Overlap]) -> NDArray[np.int64]:
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
+class OverlapShares:
+    """Looks up how far two images show the same field.
+
+    Copies of an image overlap whatever it overlaps.
+
+    Args:
+        count: Number of images.
+        pairs: As returned by `find_overlaps`.
+    """
+
+    def __init__(self, count: int, pairs: Sequence[Overlap]) -> None:
+        self._copies = components(count, [pair for pair in pairs if pair.kind in COPIES])
+        self._shares: dict[int, dict[int, float]] = {}
+        for pair in pairs:
+            if pair.kind not in COPIES:
+                a, b = int(self._copies[pair.first]), int(self._copies[pair.second])
+                self._shares.setdefault(a, {})[b] = pair.share
+                self._shares.setdefault(b, {})[a] = pair.share
+
+    def share(self, first: int, second: int) -> float:
+        """Shared area of two images, as `Overlap.share` of their pair; 0 without an overlap."""
+        a, b = int(self._copies[first]), int(self._copies[second])
+        return 1.0 if a == b else self._shares.get(a, {}).get(b, 0.0)
+
+    def largest(self, index: int, among: Sequence[int]) -> tuple[int, float] | None:
+        """Of several images, the one that overlaps an image most, and the shared area.
+
+        Args:
+            index: Of the image.
+            among: Indices of the others.
+
+        Returns:
+            Index and share; None if none of them overlaps it.
+        """
+        found = max(((i, self.share(index, i)) for i in among), key=lambda it: it[1], default=None)
+        return None if found is None or not found[1] else found
+
+
 def write_pairs(file: Path, catalog: Catalog, pairs: Sequence[Overlap]) -> None:
     """Writes `pairs.csv`: path_a, path_b, kind, score, dx, dy, overlap, as `Overlap` has them."""
     paths = [image.path for image in catalog.images]

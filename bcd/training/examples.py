@@ -1,0 +1,221 @@
+"""Examples of a run's answers for its report: images with their answers and nearest images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bcd.config.training import FULL
+from bcd.console import track
+from bcd.data.datamodule import SmearDataModule
+from bcd.data.quality.overlaps import OverlapShares
+from bcd.data.reading import read_image
+from bcd.evaluation.examples import confused_pairs
+from bcd.evaluation.label_issues import LabelIssue, find_label_issues
+from bcd.evaluation.results import Result
+from bcd.models.network import SmearNetwork
+from bcd.reporting.document import Block, Table
+from bcd.reporting.gallery import Card, Gallery, Picture
+from bcd.storage import written_path
+from bcd.training.build import Run
+from bcd.training.neighbours import Shown
+
+_BATCH = 16  # images explained at a time
+_ISSUES = 24  # labels to check in the report, at most
+
+
+def example_blocks(
+    run: Run,
+    network: SmearNetwork,
+    datamodule: SmearDataModule,
+    test: Result,
+    shown: Shown,
+    device: torch.device,
+) -> list[Block]:
+    """What the report shows of single answers: errors first, and labels to check.
+
+    Args:
+        run: The run, no longer within `cached_features`.
+        network: With the best weights.
+        datamodule: Gives the images.
+        test: Answers for the test images.
+        shown: Those to show.
+        device: Where to compute.
+
+    Raises:
+        BcdError: An image can no longer be read.
+    """
+    pairs = confused_pairs(test.labels, test.probabilities.argmax(axis=1), run.catalog.classes)
+    maker = _CardMaker(run, test, shown)
+    overlaid = _overlaid(run, network, datamodule, test, shown, device)
+    cards = {row: maker.card(row, overlaid.get(row)) for row in shown.examples.rows}
+
+    def gallery(rows: Sequence[int]) -> Gallery:
+        return Gallery([cards[row] for row in rows])
+
+    examples = shown.examples
+    blocks: list[Block] = [f"Confused: {'; '.join(pairs)}." if pairs else "No errors on test."]
+    if examples.wrong:
+        count = int((test.probabilities.argmax(axis=1) != test.labels).sum())
+        blocks += [_introduction(len(examples.wrong), count, shown), gallery(examples.wrong)]
+    if examples.doubtful:
+        blocks += [
+            "Correct answers with the smallest margin between the two most probable classes:",
+            gallery(examples.doubtful),
+        ]
+    if examples.surest:
+        blocks += ["The surest correct answers of each class:", gallery(examples.surest)]
+    return blocks + maker.issue_blocks()
+
+
+def _introduction(shown: int, errors: int, found: Shown) -> str:
+    """What the gallery of errors shows."""
+    which = "All" if shown == errors else f"{shown} of"
+    text = f"{which} {errors} errors, the most confident first."
+    if found.neighbours:
+        return (
+            f"{text} Beside each is the training image whose features, as the head gets them, are "
+            "most similar; an overlap means that both show the same field."
+        )
+    return f"{text} report=full adds the most similar training image of each."
+
+
+class _CardMaker:
+    """Makes the cards of test answers.
+
+    Args:
+        run: The run.
+        test: Answers for the test images.
+        shown: Those to show.
+    """
+
+    def __init__(self, run: Run, test: Result, shown: Shown) -> None:
+        self._catalog, self._test, self._shown = run.catalog, test, shown
+        self._train, self._tested = run.split.indices("train"), run.split.indices("test")
+        self._overlaps = OverlapShares(run.profile.count, run.profile.overlaps)
+        found = find_label_issues(test.probabilities, test.labels)
+        self._issues: dict[int, LabelIssue] = {issue.row: issue for issue in found}
+
+    def card(self, row: int, overlay: NDArray[np.uint8] | None) -> Card:
+        """The card of an answer.
+
+        Args:
+            row: Of the answer.
+            overlay: The image with an overlay of what the answer rests on; None without one.
+        """
+        classes, index = self._catalog.classes, self._tested[row]
+        label, best = int(self._test.labels[row]), int(self._test.probabilities[row].argmax())
+        answer = f"{classes[label]}, correct"
+        if label != best:
+            answer = f"{classes[label]} called {classes[best]}"
+        probabilities = zip(classes, self._test.probabilities[row], strict=True)
+        reasons = self._test.predictions[row].refer
+        pictures = [Picture(self._pixels(index), f"Test image: {answer}")]
+        if overlay is not None:
+            pictures.append(Picture(overlay, f"What the answer rests on: {answer}"))
+        lines = [
+            answer,
+            ", ".join(f"{name} {100 * p:.1f} %" for name, p in probabilities),
+            f"Referred: {', '.join(reasons)}" if reasons else "Not referred",
+        ]
+        if row in self._issues:
+            lines.append(f"Label to check: {classes[self._issues[row].suggested]}?")
+        self._add_training_images(row, pictures, lines)
+        return Card(pictures, [*lines, self._path(index)])
+
+    def _add_training_images(self, row: int, pictures: list[Picture], lines: list[str]) -> None:
+        """Adds the nearest training image, and the one with the largest overlap if it differs."""
+        index, near = self._tested[row], self._shown.neighbours.get(row)
+        if near is not None:
+            name, share = self._class(near.index), self._overlaps.share(index, near.index)
+            overlap = f"overlaps by {share:.0%}" if share else "no overlap found"
+            text = f"Nearest training image: {name}"
+            pictures.append(Picture(self._pixels(near.index), text))
+            lines.append(f"{text}, similarity {near.similarity:.2f}, {overlap}")
+        largest = self._overlaps.largest(index, self._train)
+        if largest is not None and (near is None or largest[0] != near.index):
+            text = f"Overlapping training image: {self._class(largest[0])}"
+            pictures.append(Picture(self._pixels(largest[0]), text))
+            lines.append(f"{text}, overlaps by {largest[1]:.0%}")
+
+    def issue_blocks(self) -> list[Block]:
+        """Labels of test images to check; empty if there is none."""
+        if not self._issues:
+            return []
+        rows, classes = [], self._catalog.classes
+        for issue in list(self._issues.values())[:_ISSUES]:
+            index = self._tested[issue.row]
+            largest = self._overlaps.largest(index, self._train)
+            overlap = "" if largest is None else f"{self._class(largest[0])}, {largest[1]:.0%}"
+            figures = (issue.self_confidence, issue.suggested_probability)
+            named = (classes[issue.label], classes[issue.suggested])
+            rows.append([self._path(index), *named, *(f"{p:.3f}" for p in figures), overlap])
+        header = [
+            "file", "label", "suggested", "probability of label", "of suggested",
+            "overlapping training image",
+        ]  # fmt: skip
+        return [
+            f"Labels to check: {len(self._issues)} of {len(self._tested)} test images confidently "
+            "show another class than their label's (confident learning). The label or the model "
+            "may be wrong, so look at each.",
+            Table(header, rows, numeric=False),
+        ]
+
+    def _class(self, index: int) -> str:
+        return self._catalog.classes[self._catalog.images[index].label]
+
+    def _path(self, index: int) -> str:
+        return written_path(self._catalog.images[index].path)
+
+    def _pixels(self, index: int) -> NDArray[np.uint8]:
+        return read_image(self._catalog.root / self._catalog.images[index].path)
+
+
+def _overlaid(
+    run: Run,
+    network: SmearNetwork,
+    datamodule: SmearDataModule,
+    test: Result,
+    shown: Shown,
+    device: torch.device,
+) -> dict[int, NDArray[np.uint8]]:
+    """Overlays by row of the answer; empty unless `report=full`."""
+    if run.cfg.report != FULL:
+        return {}
+    tested, rows = run.split.indices("test"), shown.examples.rows
+    found: dict[int, NDArray[np.uint8]] = {}
+    batches = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
+    for batch in track(batches, "Attributions", len(rows), len):
+        indices = [tested[row] for row in batch]
+        targets = test.probabilities[batch].argmax(axis=1).tolist()
+        if drawn := overlays(network, datamodule, indices, targets, device):
+            found |= dict(zip(batch, drawn, strict=True))
+    return found
+
+
+def overlays(
+    network: SmearNetwork,
+    datamodule: SmearDataModule,
+    indices: Sequence[int],
+    targets: Sequence[int],
+    device: torch.device,
+) -> list[NDArray[np.uint8]]:
+    """PLACE FOR ATTRIBUTIONS: images with an overlay of what the answer rests on.
+
+    `example_blocks` calls this for batches of images if `report=full`, outside `cached_features`,
+    so that the network takes images.
+
+    Args:
+        network: With the best weights, in eval mode.
+        datamodule: `datamodule.images[(index, PLAIN)][0]` is an image as the network takes it.
+        indices: Of the images, in the catalog.
+        targets: Class to explain of each: the predicted one.
+        device: Where to compute.
+
+    Returns:
+        RGB uint8, one per image; an empty list if there are none.
+    """
+    return []
