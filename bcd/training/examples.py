@@ -131,7 +131,7 @@ class _CardMaker:
         index, near = self._tested[row], self._shown.neighbours.get(row)
         if near is not None:
             name, share = self._class(near.index), self._overlaps.share(index, near.index)
-            overlap = f"overlaps by {share:.0%}" if share else "no overlap found"
+            overlap = f"overlaps by {100 * share:.0f} %" if share else "no overlap found"
             text = f"Nearest training image: {name}"
             pictures.append(Picture(self._pixels(near.index), text))
             lines.append(f"{text}, similarity {near.similarity:.2f}, {overlap}")
@@ -139,7 +139,7 @@ class _CardMaker:
         if largest is not None and (near is None or largest[0] != near.index):
             text = f"Overlapping training image: {self._class(largest[0])}"
             pictures.append(Picture(self._pixels(largest[0]), text))
-            lines.append(f"{text}, overlaps by {largest[1]:.0%}")
+            lines.append(f"{text}, overlaps by {100 * largest[1]:.0f} %")
 
     def issue_blocks(self) -> list[Block]:
         """Labels of test images to check; empty if there is none."""
@@ -149,7 +149,7 @@ class _CardMaker:
         for issue in list(self._issues.values())[:_ISSUES]:
             index = self._tested[issue.row]
             largest = self._overlaps.largest(index, self._train)
-            overlap = "" if largest is None else f"{self._class(largest[0])}, {largest[1]:.0%}"
+            overlap = "" if largest is None else f"{self._class(largest[0])}, {100 * largest[1]:.0f} %"
             figures = (issue.self_confidence, issue.suggested_probability)
             named = (classes[issue.label], classes[issue.suggested])
             rows.append([self._path(index), *named, *(f"{p:.3f}" for p in figures), overlap])

@@ -99,7 +99,7 @@ def test_errors_are_shown_beside_the_nearest_training_image(root: Path, tmp_path
         if subset.get(copy) == "train":
             with_copy += 1
             name = copy.partition("/")[0]
-            assert near == f"Nearest training image: {name}, similarity 1.00, overlaps by 100%"
+            assert near == f"Nearest training image: {name}, similarity 1.00, overlaps by 100 %"
             assert alternatives[1] == f"Nearest training image: {name}"
     assert with_copy >= 3
     pairs = [text for text in page.texts if text.startswith("Confused: ")]
