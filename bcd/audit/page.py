@@ -10,6 +10,7 @@ import numpy as np
 
 import bcd
 from bcd.audit.checks import FAIL, PASS, WARN, Check, worst
+from bcd.audit.labels import LABEL_ISSUES
 from bcd.audit.pairs import PAIRS_FIGURE
 from bcd.audit.probes import ProbeScore, SkippedProbe
 from bcd.data.catalog import Catalog
@@ -34,8 +35,9 @@ def write_audit(
     slides: Slides,
     checks: Sequence[Check],
     scores: Sequence[ProbeScore | SkippedProbe],
+    images: Sequence[Section],
 ) -> None:
-    """Writes the page."""
+    """Writes the page; the sections `images` show the images and come before their overlaps."""
     conflicts = [
         o for o in profile.overlaps if _label(catalog, o.first) != _label(catalog, o.second)
     ]
@@ -45,16 +47,18 @@ def write_audit(
         Section("Checks", [checks_table(checks)]),
         Section("What predicts the class", [Table(_SCORES_HEADER, _score_rows(scores))]),
         Section("Image statistics by class", [statistics]),
+        *images,
         Section("Label conflicts", [_gallery(shown)]),
         Section("Overlapping pairs across train, val and test", [_pairs(file.parent)]),
         Section("Images of the same field", _fields(catalog, profile)),
         Section("Estimated slide groups", _slides(catalog, slides)),
     ]
-    write_html(file, "Audit", sections, _overview(catalog, checks))
+    write_html(file, "Audit", sections, _overview(file.parent, catalog, checks))
 
 
-def _overview(catalog: Catalog, checks: Sequence[Check]) -> Overview:
+def _overview(folder: Path, catalog: Catalog, checks: Sequence[Check]) -> Overview:
     counts = ", ".join(f"{count} {name}" for name, count in catalog.counts().items())
+    names = [*_FILES, *(name for name in (LABEL_ISSUES,) if (folder / name).is_file())]
     return Overview(
         f"Data audit, {today()}, bcd {bcd.__version__}",
         *verdict_parts(checks),
@@ -62,7 +66,7 @@ def _overview(catalog: Catalog, checks: Sequence[Check]) -> Overview:
             ("data", f"{catalog.root}, fingerprint {catalog.fingerprint()[:16]}"),
             ("images", f"{len(catalog.images)}: {counts}"),
         ],
-        files=[Link(name, name) for name in _FILES],
+        files=[Link(name, name) for name in names],
     )
 
 

@@ -40,9 +40,21 @@ from bcd.models.network import SmearNetwork
 
 
 def all_scores(
-    cfg: AuditConfig, catalog: Catalog, profile: DataProfile, split: Split
+    cfg: AuditConfig,
+    catalog: Catalog,
+    profile: DataProfile,
+    split: Split,
+    features: NDArray[np.float32] | None,
 ) -> tuple[list[ProbeScore | SkippedProbe], list[ProbeScore]]:
-    """Scores of probes on each source, and on the network's features, for each split."""
+    """Scores of probes on each source, and on the network's features, for each split.
+
+    Args:
+        cfg: Checked configuration.
+        catalog: The images.
+        profile: Of the same.
+        split: Of the same.
+        features: Of the frozen network, (n, channels); None leaves out the network's scores.
+    """
     splits = _splits(cfg.split, catalog, profile, split)
     names = [name for name in SOURCES if not (cfg.data.mask_scale_bar and name == MASKED)]
     jobs = [(name, where) for name in names for where in splits]
@@ -51,12 +63,7 @@ def all_scores(
         jobs, "Predicting the class from colour, corners and files", len(jobs)
     ):
         scores.append(cached_score(name, catalog, profile, splits[where], where))
-    if not cfg.network:
-        return scores, []
-    try:
-        features = frozen_features(catalog, cfg.data, cfg.model, cfg.features, cfg.device)
-    except BcdError as error:
-        say(f"the network's score is skipped: {error}")
+    if features is None:
         return scores, []
     colours, network = SOURCES[COLOUR](profile.statistics, catalog), []
     for where, own in splits.items():
@@ -79,6 +86,17 @@ def cached_score(
         return score_probe(name, SOURCES[name](profile.statistics, catalog), catalog, split, where)
 
     return replace(load_or_compute(catalog, split, name, compute), split=where)
+
+
+def network_features(cfg: AuditConfig, catalog: Catalog) -> tuple[NDArray[np.float32] | None, str]:
+    """Features of the frozen network, (n, channels), or None and the reason, as a sentence."""
+    if not cfg.network:
+        return None, "Not computed: network=false leaves out the network's features."
+    try:
+        return frozen_features(catalog, cfg.data, cfg.model, cfg.features, cfg.device), ""
+    except BcdError as error:
+        say(f"the network's score, the map and labels to check are skipped: {error}")
+        return None, f"Not computed, because the network's features are not available: {error}."
 
 
 def frozen_features(

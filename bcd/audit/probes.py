@@ -20,7 +20,7 @@ CACHE = JsonCache("shortcuts")
 _VERSION = 5  # increase it when scores change for the same statistics
 _TREES = 100
 _PIXEL_WIDTH = 64  # sources with more values are taken to be pixels
-_MAX_IMAGES = 4000  # images that a forest is fitted on; more add nothing and take minutes
+_MAX_IMAGES = 4000  # images that a probe is fitted on; more add nothing and take minutes
 _MIN_SHARE = (
     0.5  # share of images of each class, in train and val and in test, that must have values
 )
@@ -99,14 +99,20 @@ def score_probe(
                 )
                 return SkippedProbe(source, name, reason)
     train, left = fitted[finite[fitted]], test[finite[test]]
-    if len(train) > _MAX_IMAGES:
-        train = np.sort(np.random.default_rng(0).choice(train, _MAX_IMAGES, replace=False))
-    model = _linear() if linear else _forest(values.shape[1])
+    train = thinned(train)
+    model = linear_probe() if linear else _forest(values.shape[1])
     model.fit(values[train], labels[train])
     probabilities = np.zeros((len(left), len(catalog.classes)))
     probabilities[:, model.classes_] = model.predict_proba(values[left])
     out = len(test) - len(left)
     return _scored(source, name, probabilities, labels[left], catalog.classes, out)
+
+
+def thinned(indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A random `_MAX_IMAGES` of the images that a probe is to be fitted on, or all if fewer."""
+    if len(indices) <= _MAX_IMAGES:
+        return indices
+    return np.sort(np.random.default_rng(0).choice(indices, _MAX_IMAGES, replace=False))
 
 
 def fit_indices(split: Split) -> NDArray[np.int64]:
@@ -181,7 +187,8 @@ def _forest(width: int) -> Any:
     return RandomForestClassifier(_TREES, n_jobs=-1, random_state=0)
 
 
-def _linear() -> Any:
+def linear_probe() -> Any:
+    """A logistic regression on standardized values, for features of a network."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

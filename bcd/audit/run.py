@@ -18,9 +18,12 @@ from bcd.audit.checks import (
     check_split,
     worst,
 )
+from bcd.audit.embedding import map_section
+from bcd.audit.labels import LABEL_ISSUES, check_labels, labels_section, write_label_issues
 from bcd.audit.page import check_rows, write_audit
 from bcd.audit.pairs import write_overlaps
-from bcd.audit.probe_scores import all_scores, cached_score
+from bcd.audit.probe_scores import all_scores, cached_score, network_features
+from bcd.audit.sheets import sheets_section, size_section
 from bcd.audit.shortcuts import check_shortcuts
 from bcd.audit.sources import BRIEF_SOURCES
 from bcd.config.programs import AuditConfig
@@ -37,7 +40,10 @@ from bcd.storage import write_text
 
 
 def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
-    """Audits the images and the split, and writes `audit.html`, `audit.json` and `pairs.csv`.
+    """Audits the images and the split, and writes the audit's folder.
+
+    It has `audit.html`, `audit.json`, `pairs.csv` and `split.csv` and, if the network's features
+    are available, `label_issues.csv`.
 
     Args:
         cfg: Checked configuration.
@@ -54,7 +60,8 @@ def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
     profile = profile_images(catalog)
     split = make_split(catalog, cfg.split, profile)
     slides = likely_slides(catalog, profile, cfg.split.group_size)
-    scores, network = all_scores(cfg, catalog, profile, split)
+    features, reason = network_features(cfg, catalog)
+    scores, network = all_scores(cfg, catalog, profile, split, features)
     checks = [
         *check_files(catalog),
         *check_overlaps(catalog, profile),
@@ -63,12 +70,24 @@ def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
         *check_shortcuts(scores, network),
     ]
     write_overlaps(run_dir, catalog, profile, split)
-    write_audit(run_dir / "audit.html", catalog, profile, slides, checks, [*scores, *network])
+    labels = None if features is None else check_labels(catalog, profile, features)
+    if labels is not None:
+        write_label_issues(run_dir / LABEL_ISSUES, catalog, labels)
+    sections = [
+        sheets_section(catalog, slides),
+        size_section(run_dir, catalog, profile),
+        map_section(run_dir, catalog, slides, features, labels, reason),
+        labels_section(catalog, labels, reason),
+    ]
+    write_audit(
+        run_dir / "audit.html", catalog, profile, slides, checks, [*scores, *network], sections
+    )
     found = {
         "verdict": worst(checks),
         "images": len(catalog.images),
         "checks": [asdict(check) for check in checks],
         "network": [asdict(item) for item in network],
+        "labels_to_check": None if labels is None else len(labels.issues),
     }
     write_text(run_dir / "audit.json", json.dumps(found, indent=1) + "\n")
     split.write(run_dir / "split.csv", catalog)
@@ -78,6 +97,8 @@ def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
         say(f"{status}  {name}: {finding}")
         if fix:
             say(f"      fix: {fix}")
+    if labels is not None and labels.issues:
+        say(f"labels to check: {len(labels.issues)}, listed in {LABEL_ISSUES}")
     say(f"verdict: {worst(checks)}")
     say(f"audit: {run_dir}  (open audit.html)")
     return checks, int(cfg.strict and worst(checks) == FAIL)

@@ -71,6 +71,7 @@ def confused_pairs(
     predicted: Sequence[int] | NDArray[np.int64],
     classes: Sequence[str],
     most: int = 6,
+    words: str = "called",
 ) -> list[str]:
     """Says which classes are confused, as in `Pre-B called Pro-B: 5 of 120 (4.2 %)`.
 
@@ -81,11 +82,12 @@ def confused_pairs(
         predicted: Predicted class of each image.
         classes: Names of the classes.
         most: Largest number of pairs, those with most images first.
+        words: Between the true and the other class.
     """
     totals = Counter(int(k) for k in labels)
     pairs = Counter((int(a), int(b)) for a, b in zip(labels, predicted, strict=True) if a != b)
     ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:most]
     return [
-        f"{classes[a]} called {classes[b]}: {n} of {totals[a]} ({100 * n / totals[a]:.1f} %)"
+        f"{classes[a]} {words} {classes[b]}: {n} of {totals[a]} ({100 * n / totals[a]:.1f} %)"
         for (a, b), n in ordered
     ]

@@ -149,7 +149,9 @@ class _CardMaker:
         for issue in list(self._issues.values())[:_ISSUES]:
             index = self._tested[issue.row]
             largest = self._overlaps.largest(index, self._train)
-            overlap = "" if largest is None else f"{self._class(largest[0])}, {100 * largest[1]:.0f} %"
+            overlap = (
+                "" if largest is None else f"{self._class(largest[0])}, {100 * largest[1]:.0f} %"
+            )
             figures = (issue.self_confidence, issue.suggested_probability)
             named = (classes[issue.label], classes[issue.suggested])
             rows.append([self._path(index), *named, *(f"{p:.3f}" for p in figures), overlap])
