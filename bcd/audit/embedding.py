@@ -14,7 +14,8 @@ from bcd.audit.labels import LabelCheck
 from bcd.data.catalog import Catalog
 from bcd.data.splits.slide_groups import Slides
 from bcd.reporting.document import Block, Figure, Section
-from bcd.reporting.figures import new_figure, save_figure
+from bcd.reporting.figures import new_figure
+from bcd.reporting.svg import save_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,7 +105,7 @@ def map_section(
         wrong = check.predicted[found.rows] != labels
         figures[_BY_ERROR] = draw_errors(found.points, labels, wrong, names)
     for name, figure in figures.items():
-        save_figure(figure, folder / "figures" / f"{name}.png")
+        save_svg(figure, folder / "figures" / f"{name}.svg")
     sample = "" if len(found.rows) == len(features) else f"{len(found.rows)} images, at random. "
     text = (
         f"{sample}t-SNE of the frozen network's features: images near each other look alike to the "

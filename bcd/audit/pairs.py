@@ -9,7 +9,7 @@ from bcd.data.quality.overlaps import Overlap, write_pairs
 from bcd.data.quality.profile import DataProfile
 from bcd.data.reading import fit, read_image
 from bcd.data.splits.split import Split
-from bcd.reporting.figures import TILE, draw_tiles, save_figure
+from bcd.reporting.figures import TILE, draw_tiles, save_png
 
 
 def cross_set_pairs(profile: DataProfile, split: Split) -> list[Overlap]:
@@ -47,4 +47,4 @@ def write_overlaps(folder: Path, catalog: Catalog, profile: DataProfile, split: 
             tiles.append(fit(read_image(catalog.root / path), TILE))
             titles.append(f"{Path(path).name}\n{split.subsets[index]}, {pair.share:.0%} shared")
     columns = 4 if len(shown) > 1 else 2
-    save_figure(draw_tiles(tiles, titles, columns), folder / "figures" / f"{PAIRS_FIGURE}.png")
+    save_png(draw_tiles(tiles, titles, columns), folder / "figures" / f"{PAIRS_FIGURE}.png")

@@ -13,7 +13,8 @@ from bcd.data.quality.profile import DataProfile
 from bcd.data.reading import read_image
 from bcd.data.splits.slide_groups import Slides
 from bcd.reporting.document import Block, Figure, Section
-from bcd.reporting.figures import new_figure, save_figure
+from bcd.reporting.figures import new_figure
+from bcd.reporting.svg import save_svg
 from bcd.reporting.gallery import Card, Gallery, Picture
 from bcd.storage import written_path
 
@@ -97,7 +98,7 @@ def size_section(folder: Path, catalog: Catalog, profile: DataProfile) -> Sectio
     legend = axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     for entry in legend.get_texts():
         entry.set_parse_math(False)  # a dollar sign in a name is no formula
-    save_figure(figure, folder / "figures" / f"{_FIGURE}.png")
+    save_svg(figure, folder / "figures" / f"{_FIGURE}.svg")
     blocks: list[Block] = [text, Figure(_FIGURE, "size and focus by class")]
     return Section("Size and focus", blocks)
 

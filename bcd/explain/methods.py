@@ -68,12 +68,17 @@ def gradcam(
         score = log_odds(network, x, targets).sum()
     kept = [output for outputs in calls.values() for output in outputs]
     found = iter(torch.autograd.grad(score, kept))
-    side = max(view.shape[2] for view in split_views(x, [view.side for view in network.prefix.views]))
+    side = max(view.shape[2] for view in split_views(x, _sides(network)))
     total = x.new_zeros(len(x), 1, side, side)
     for outputs in calls.values():
         maps = [_resized(_weighted(output, next(found)), side) for output in outputs]
         total += sum(maps) if network.test_time is None else _undone(maps, network.test_time)
     return total[:, 0]
+
+
+def _sides(network: SmearNetwork) -> list[int]:
+    """Of its input views in pixels."""
+    return [view.side for view in network.prefix.views]
 
 
 def _weighted(output: Tensor, gradient: Tensor) -> Tensor:
@@ -115,7 +120,7 @@ def integrated_gradients(network: SmearNetwork, x: Tensor, targets: Tensor, step
     """
     from captum.attr import IntegratedGradients
 
-    sides = [view.side for view in network.prefix.views]
+    sides = _sides(network)
     method = IntegratedGradients(lambda pixels, classes: log_odds(network, pixels, classes))
     found = method.attribute(
         x,
@@ -154,7 +159,7 @@ def occlusion(network: SmearNetwork, x: Tensor, targets: Tensor) -> Tensor:
 
 def _occluded(network: SmearNetwork, x: Tensor, target: Tensor) -> Tensor:
     """The same for one image (1, ...), with one pass for several squares."""
-    views = split_views(x, [view.side for view in network.prefix.views])
+    views = split_views(x, _sides(network))
     flats = [view.mean((2, 3)) for view in views]
     largest = max(views, key=lambda view: view.shape[2])
     total, count = torch.zeros_like(largest[0, 0]), torch.zeros_like(largest[0, 0])

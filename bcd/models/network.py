@@ -18,7 +18,7 @@ from bcd.models.cells import CellHead
 from bcd.models.data_parallel import GlobalDropout
 from bcd.models.frozen_prefix import FrozenPrefix
 from bcd.models.heads.averaged import AveragedHeads, average
-from bcd.models.heads.factory import make_head
+from bcd.models.heads.factory import Head, make_head
 from bcd.models.ood_descriptor import OodDescriptor
 from bcd.models.test_time import tta_views
 
@@ -98,7 +98,7 @@ class SmearNetwork(nn.Module):
         self.dropout = GlobalDropout(0 if of_cells else cfg.dropout)
         head = head or with_defaults(HeadConfig)
 
-        def make() -> nn.Module:
+        def make() -> Head | CellHead:
             if of_cells:
                 return CellHead(backbone.features, classes, head, cfg.cell_pooling, cfg.dropout)
             return make_head(len(views) * backbone.features, classes, head)

@@ -17,7 +17,6 @@ from bcd.release.model_card import card_metadata
 from bcd.release.options import CURVE_FIGURE, budget_note, options
 from bcd.reporting.curves import draw_learning_curve
 from bcd.reporting.document import Figure, Section, Table, write_html, write_markdown
-from bcd.reporting.figures import save_figure
 from bcd.reporting.guarantees import (
     OUT_OF_FOLD_ANSWERS,
     prior_correction_line,
@@ -34,13 +33,16 @@ from bcd.reporting.results import (
     metric_rows,
     metric_text,
 )
+from bcd.reporting.svg import save_svg
 
 
 def write_release_report(folder: Path, facts: ReleaseFacts) -> None:
     """Writes `report.html` and `model_card.md`; figures of the results are there already."""
     if facts.curve is not None:
-        figure = draw_learning_curve(facts.curve["points"])
-        save_figure(figure, folder / "figures" / f"{CURVE_FIGURE}.png")
+        figure = draw_learning_curve(
+            facts.curve["points"], f"out of fold, n = {facts.metrics['n']}"
+        )
+        save_svg(figure, folder / "figures" / f"{CURVE_FIGURE}.svg")
     sections = [
         _summary(facts), _data(facts), _members(facts), _results(facts), _decisions(facts),
         *options(facts), _failures(facts), _limits(facts),

@@ -15,7 +15,7 @@ from bcd.console import say, show_table
 from bcd.data.catalog import Catalog
 from bcd.data.reading import fit, read_image
 from bcd.evaluation.comparison import Comparison, Disagreement
-from bcd.reporting.figures import TILE, draw_tiles, save_figure
+from bcd.reporting.figures import TILE, draw_tiles, save_png
 from bcd.reporting.results import UNSAFE_TITLES, absent_classes_note, rejected_line
 from bcd.run_folder import write_config
 from bcd.storage import write_csv, write_text, written_path
@@ -66,7 +66,7 @@ def write_comparison(
         found.disagreements, paths, lambda i: read_image(catalog.root / paths[i])
     )
     if figure is not None:
-        save_figure(figure, run_dir / "figures" / "disagreements.png")
+        save_png(figure, run_dir / "figures" / "disagreements.png")
 
 
 def show_comparison(

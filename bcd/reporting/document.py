@@ -35,7 +35,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """An SVG or PNG in the folder `figures` of a run; left out if neither exists."""
+    """A chart (SVG) or photographs (PNG) in the folder `figures` of a run; left out if absent."""
 
     name: str
     title: str

@@ -1,4 +1,7 @@
-"""Figures of results: confusion matrix, training curves, misclassified images."""
+"""Figures of results: confusion matrix, training curves, misclassified images.
+
+Charts are written as SVG (`bcd/reporting/svg.py`), photographs as PNG.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.data.reading import fit
+from bcd.reporting.svg import series
 from bcd.storage import replacing, written_path
 
 if TYPE_CHECKING:
@@ -44,10 +48,27 @@ def new_figure(
     return figure
 
 
-def save_figure(figure: Figure, file: Path) -> None:
-    """Writes a PNG; the file is replaced atomically."""
+def save_png(figure: Figure, file: Path) -> None:
+    """Writes a figure of photographs as PNG; the file is replaced atomically."""
     with replacing(file) as stream:
         figure.savefig(stream, format="png", pil_kwargs={"compress_level": 3})
+
+
+def add_axes(figure: Figure, place: tuple[int, int, int] = (1, 1, 1), grid: str = "both") -> Axes:
+    """Adds axes with a grid behind the data, and no frame above and to the right.
+
+    Args:
+        figure: The figure.
+        place: Rows, columns and number of the axes, from 1.
+        grid: Direction of the grid lines: `both`, `x`, `y`, or empty for none.
+    """
+    axes = figure.add_subplot(*place)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(length=0, labelsize=9)
+    axes.set_axisbelow(True)
+    if grid:
+        axes.grid(axis=grid, linewidth=0.8)  # type: ignore[arg-type]
+    return axes
 
 
 def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
@@ -58,22 +79,27 @@ def draw_confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], titl
         classes: Class names.
         title: Of the figure.
     """
+    from matplotlib.patches import Rectangle
+
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 2.2 + 0.75 * len(classes)
-    figure = new_figure(side + 0.6, side)
-    axes = figure.add_subplot()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    ticks = range(len(classes))
+    k, longest = len(classes), max(map(len, classes))
+    left, bottom = 0.6 + 0.09 * longest, 0.7 + 0.05 * longest  # names below are at 30 degrees
+    cells = 0.8 * max(k, 2)
+    figure = new_figure(left + cells + 0.2, bottom + cells + 0.4, (left, bottom, 0.2, 0.4))
+    axes = add_axes(figure, grid="")
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.set(xlim=(-0.5, k - 0.5), ylim=(k - 0.5, -0.5), xlabel="predicted", ylabel="true")
     # Names may contain dollar signs, which are not formulas.
-    axes.set_xticks(ticks, classes, rotation=30, ha="right", parse_math=False)
-    axes.set_yticks(ticks, classes, parse_math=False)
-    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_xticks(range(k), classes, rotation=30, ha="right", parse_math=False)
+    axes.set_yticks(range(k), classes, parse_math=False)
     axes.set_title(title, parse_math=False)
     for i, j in np.ndindex(*counts.shape):
-        colour = "white" if shares[i, j] > 0.5 else "black"
+        # At most half opaque: text in the page's own colour is readable on it in any theme.
+        place = (j - 0.48, i - 0.48)
+        axes.add_patch(Rectangle(place, 0.96, 0.96, fc="C0", alpha=0.04 + 0.46 * shares[i, j]))
         text = f"{counts[i, j]}\n{shares[i, j]:.1%}" if counts[i, j] else "0"
-        axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=9)
+        axes.text(j, i, text, ha="center", va="center", fontsize=9)
     return figure
 
 
@@ -81,16 +107,16 @@ def draw_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     """Draws loss and accuracy on train and val over the epochs."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = new_figure(8, 3.4, (0.75, 0.5, 0.2, 0.4))
+    figure = new_figure(8, 3.2, (0.65, 0.5, 0.2, 0.35))
     for number, name in enumerate(("loss", "accuracy"), start=1):
-        axes: Axes = figure.add_subplot(1, 2, number)
-        for subset in ("train", "val"):
+        axes = add_axes(figure, (1, 2, number))
+        for place, subset in enumerate(("train", "val")):
             values = [epoch.get(f"{subset}/{name}", np.nan) for epoch in history]
-            axes.plot(range(1, len(values) + 1), values, marker="o", label=subset)
+            epochs = range(1, len(values) + 1)
+            axes.plot(epochs, values, **series(place), markersize=5, label=subset)
         axes.set(xlabel="epoch", title=name)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        axes.legend()
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        axes.legend(frameon=False)
     return figure
 
 

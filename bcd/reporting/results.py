@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bcd.data.catalog import Catalog
 from bcd.data.reading import read_image
+from bcd.evaluation.chart_data import errors_by_group
 from bcd.evaluation.intervals import FEW_GROUPS, WORST_COVERAGE_FEW_GROUPS
 from bcd.evaluation.metrics import HEADLINE_METRICS
 from bcd.evaluation.predictions import find_mistakes, write_predictions
 from bcd.evaluation.results import Result
 from bcd.reporting.curves import draw_reliability, draw_risk_coverage
-from bcd.reporting.figures import draw_confusion, draw_mistakes, save_figure
+from bcd.reporting.figures import draw_confusion, draw_mistakes, save_png
+from bcd.reporting.interval_figures import MOST_GROUPS, draw_group_errors, draw_intervals
+from bcd.reporting.ranking_figures import draw_precision_recall, draw_roc, draw_scores
+from bcd.reporting.svg import save_svg
 from bcd.storage import write_text
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def write_results(run_dir: Path, catalog: Catalog, results: Mapping[str, Result]) -> None:
+
+def write_results(
+    run_dir: Path,
+    catalog: Catalog,
+    results: Mapping[str, Result],
+    groups: Sequence[str] = (),
+    full: bool = False,
+) -> None:
     """Writes `metrics.json`, and predictions and figures of the last set named.
 
     Args:
         run_dir: Folder of the run.
         catalog: Holds the images.
         results: By the name of the set, such as `val` and `test`.
+        groups: Group of each image of the last set, empty if unknown.
+        full: Whether to draw more figures: curves of each class, histograms, errors by group.
     """
     write_metrics(run_dir, results)
     name, result = list(results.items())[-1]
@@ -32,12 +47,13 @@ def write_results(run_dir: Path, catalog: Catalog, results: Mapping[str, Result]
     write_predictions(run_dir / "predictions.csv", result.predictions, classes)
     if "confusion" not in result.metrics:  # labels that are no class of the model
         return
-    figures = run_dir / "figures"
     title = f"{name}, n = {result.metrics['n']}"
-    figure = draw_confusion(result.metrics["confusion"], catalog.classes, title)
-    save_figure(figure, figures / "confusion_matrix.png")
-    save_figure(draw_reliability(*result.reliability), figures / "reliability.png")
-    save_figure(draw_risk_coverage(*result.risk_coverage, title), figures / "risk_coverage.png")
+    drawn = _figures(result, catalog, title)
+    if full:
+        drawn |= _more_figures(result, catalog.benign, groups, title)
+    for file, figure in drawn.items():
+        if figure is not None:
+            save_svg(figure, run_dir / "figures" / f"{file}.svg")
 
 
 def write_mistakes(run_dir: Path, catalog: Catalog, result: Result) -> None:
@@ -53,7 +69,35 @@ def write_mistakes(run_dir: Path, catalog: Catalog, result: Result) -> None:
     mistakes = find_mistakes(result.predictions, catalog.classes)
     drawn = draw_mistakes(mistakes, lambda i: read_image(catalog.root / result.predictions[i].path))
     if drawn is not None:
-        save_figure(drawn, run_dir / "figures" / "mistakes.png")
+        save_png(drawn, run_dir / "figures" / "mistakes.png")
+
+
+def _figures(result: Result, catalog: Catalog, title: str) -> dict[str, Figure | None]:
+    """The figures of every set, by the name of their file."""
+    return {
+        "confusion_matrix": draw_confusion(result.metrics["confusion"], catalog.classes, title),
+        "intervals": draw_intervals(result.metrics, title),
+        "reliability": draw_reliability(*result.reliability, title),
+        "risk_coverage": draw_risk_coverage(*result.risk_coverage, title),
+    }
+
+
+def _more_figures(
+    result: Result, benign: int | None, groups: Sequence[str], title: str
+) -> dict[str, Figure | None]:
+    """The further figures of a full report, by the name of their file."""
+    probabilities, labels, metrics = result.probabilities, result.labels, result.metrics
+    drawn: dict[str, Figure | None] = {
+        "precision_recall": draw_precision_recall(probabilities, labels, metrics, title),
+        "roc": draw_roc(probabilities, labels, metrics, title),
+    }
+    if benign is not None:
+        threshold = metrics.get("at_threshold", {}).get("threshold")
+        p = 1 - probabilities[:, benign]
+        drawn["scores"] = draw_scores(p, labels != benign, threshold, title)
+    if found := errors_by_group(groups, probabilities.argmax(axis=1) != labels):
+        drawn["group_errors"] = draw_group_errors(found[:MOST_GROUPS], len(found), title)
+    return drawn
 
 
 def write_metrics(run_dir: Path, results: Mapping[str, Result]) -> None:

@@ -10,12 +10,12 @@ import numpy as np
 
 from bcd.evaluation.robustness_table import Rows
 from bcd.evaluation.unsafe import UNSAFE_SHARES
-from bcd.reporting.figures import new_figure, save_figure
+from bcd.reporting.figures import add_axes, new_figure
 from bcd.reporting.results import UNSAFE_COLUMNS
+from bcd.reporting.svg import save_svg
 from bcd.storage import write_csv
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _COLUMNS = 5
@@ -30,15 +30,15 @@ def draw_robustness(rows: Sequence[Mapping[str, Any]]) -> Figure:
     plain, *corrupted = rows
     kinds = list(dict.fromkeys(row["kind"] for row in corrupted))
     lines = -(-len(kinds) // _COLUMNS)
-    figure = new_figure(2.1 * _COLUMNS, 2.0 * lines + 0.2)
+    figure = new_figure(2.1 * _COLUMNS, 2.0 * lines + 0.5)
     # One scale for all panels, starting at the tenth below the lowest accuracy.
     lowest = np.floor(10 * min(row["accuracy"] for row in rows) - 1e-9) / 10
     for number, kind in enumerate(kinds):
-        axes: Axes = figure.add_subplot(lines, _COLUMNS, number + 1)
+        axes = add_axes(figure, (lines, _COLUMNS, number + 1))
         some = [row for row in corrupted if row["kind"] == kind]
         places, values = range(len(some)), [row["accuracy"] for row in some]
         # No line between points: between two of opposite sign there is no corruption at all.
-        axes.vlines(places, plain["accuracy"], values, linewidth=1.5, alpha=0.5)
+        axes.vlines(places, plain["accuracy"], values, "C0", linewidth=1.5, alpha=0.5)
         axes.plot(places, values, marker="o", markersize=4, linestyle="none")
         axes.axhline(plain["accuracy"], color="black", linestyle="--", linewidth=0.8)
         axes.set_xticks(places, [row["strength"] for row in some], fontsize=7)
@@ -46,15 +46,15 @@ def draw_robustness(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set_ylim(max(lowest, 0) - 0.02, 1.02)
         axes.tick_params(axis="y", labelsize=7, labelleft=number % _COLUMNS == 0)
         axes.set_title(kind, fontsize=9)
-        axes.grid(alpha=0.3)
     figure.supylabel("accuracy", fontsize=9)
+    figure.suptitle(f"n = {plain['n']}; dashed: without corruption", fontsize=11)
     return figure
 
 
 def write_robustness(run_dir: Path, rows: Rows) -> None:
-    """Writes `robustness.csv` and `figures/robustness.png`."""
+    """Writes `robustness.csv` and `figures/robustness.svg`."""
     write_csv(run_dir / "robustness.csv", list(rows[0]), [list(row.values()) for row in rows])
-    save_figure(draw_robustness(rows), run_dir / "figures" / "robustness.png")
+    save_svg(draw_robustness(rows), run_dir / "figures" / "robustness.svg")
 
 
 def robustness_cells(rows: Rows, intervals: bool) -> tuple[list[str], list[list[str]]]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from bcd.evaluation.unsafe import UNSAFE_SHARES
 from bcd.reporting.document import Block, Figure, Section, Table, write_html
-from bcd.reporting.figures import save_figure
 from bcd.reporting.html import Cell
 from bcd.reporting.results import UNSAFE_COLUMNS, UNSAFE_TITLES
+from bcd.reporting.svg import save_svg
 from bcd.storage import write_csv
 from bcd.sweeps.board import Board, board_overview, interval_text, mean_text
 from bcd.sweeps.configurations import mean_unsafe
@@ -102,7 +102,7 @@ def write_board(sweep: Path, board: Board) -> None:
     """Writes the tables, the figure and the page into a sweep's folder."""
     write_csv(sweep / "leaderboard.csv", _CSV, [_csv_row(i, board) for i in range(len(board.rows))])
     write_csv(sweep / "trials.csv", TRIALS_HEADER, trial_rows(board.rows, board.tests))
-    save_figure(draw_board(board.rows), sweep / "figures" / "leaderboard.png")
+    save_svg(draw_board(board.rows), sweep / "figures" / "leaderboard.svg")
     title = f"Leaderboard of {sweep.name}"
     sections = _sections(sweep, board)
     write_html(sweep / "leaderboard.html", title, sections, board_overview(sweep, board))

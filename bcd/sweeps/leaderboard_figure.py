@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bcd.reporting.figures import new_figure
+from bcd.reporting.figures import add_axes, new_figure
 from bcd.sweeps.configurations import key_of
 from bcd.sweeps.ranking import BEST, INDISTINGUISHABLE, WORSE, Row
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _MOST = 40  # configurations shown; the table shows all
 _PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}
-_COLOURS = {BEST: "#1a7f37", INDISTINGUISHABLE: "#0969da", WORSE: "#8c959f"}
+_STYLES = {BEST: ("C2", "D"), INDISTINGUISHABLE: ("C0", "o"), WORSE: ("grey", "s")}  # and markers
 
 
 def draw_board(rows: Sequence[Row]) -> Figure:
@@ -30,29 +30,27 @@ def draw_board(rows: Sequence[Row]) -> Figure:
     keys = _varied(shown)
     wide = bool(keys) and len(shown) > 1
     figure = new_figure(13 if wide else 8, 1.6 + 0.28 * max(len(shown), 5))
-    axes = figure.subplots(1, 2 if wide else 1, squeeze=False)[0]
-    _intervals(axes[0], shown)
+    _intervals(add_axes(figure, (1, 1 + wide, 1), grid="x"), shown)
     if wide:
-        _parallel(axes[1], shown, keys)
+        _parallel(add_axes(figure, (1, 2, 2), grid=""), shown, keys)
     return figure
 
 
 def _intervals(axes: Axes, rows: Sequence[Row]) -> None:
     for place, row in enumerate(rows):
         assert row.interval is not None
-        colour = _COLOURS.get(row.verdict, "#8c959f")
+        colour, marker = _STYLES.get(row.verdict, _STYLES[WORSE])
         axes.plot(row.interval, (place, place), color=colour, linewidth=2)
         runs = [trial.accuracy for trial in row.configuration.done]
         axes.plot(runs, [place] * len(runs), ".", color=colour, alpha=0.5, markersize=5)
-        axes.plot(row.pooled, place, "D", color=colour, markersize=6)
-    for name, colour in _COLOURS.items():
+        axes.plot(row.pooled, place, marker, color=colour, markersize=6)
+    for name, (colour, marker) in _STYLES.items():
         if any(row.verdict == name for row in rows):
-            axes.plot([], [], "D-", color=colour, label=name)
+            axes.plot([], [], f"{marker}-", color=colour, label=name)
     labels = [row.configuration.label for row in rows]
     axes.set_yticks(range(len(rows)), [_cut(t) for t in labels], fontsize=8, parse_math=False)
     axes.invert_yaxis()
     axes.set(xlabel="accuracy on val with 95 % interval; dots are runs")
-    axes.grid(axis="x", alpha=0.3)
     if rows:
         axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
 
@@ -76,22 +74,23 @@ def _values(row: Row) -> dict[str, str]:
 
 def _parallel(axes: Axes, rows: Sequence[Row], keys: Sequence[str]) -> None:
     """Parallel coordinates: one axis per key, from its lowest to its highest value."""
-    from matplotlib import colormaps
-
     heights = [_heights([_values(row).get(key) for row in rows], axes, x)
                for x, key in enumerate(keys)]  # fmt: skip
     reached = np.array([row.pooled for row in rows])
     low, high = reached.min(), reached.max()
     heights.append((reached - low) / (high - low or 1))
     for place in reversed(range(len(rows))):
-        colour = colormaps["viridis"](1 - place / max(len(rows) - 1, 1))
         line = [height[place] for height in heights]
-        axes.plot(range(len(line)), line, color=colour, linewidth=3 if place == 0 else 1.2)
+        if place == 0:
+            axes.plot(range(len(line)), line, color="C1", linewidth=3)
+        else:  # worse ones are fainter
+            faint = 0.8 - 0.6 * place / len(rows)
+            axes.plot(range(len(line)), line, color="C0", linewidth=1.2, alpha=faint)
     for at, value in ((0, low), (1, high)):
         axes.text(len(keys) + 0.05, at, f"{value:.4f}", fontsize=8, va="center")
     axes.set_xticks(range(len(keys) + 1), [*keys, "val accuracy"], parse_math=False, fontsize=8)
     for x in range(len(keys) + 1):
-        axes.axvline(x, color="#ccc", zorder=0)
+        axes.axvline(x, color="#b0b0b0", zorder=0)
     axes.set_yticks([])
     axes.set_xlim(-0.3, len(keys) + 0.5)
     axes.set_title("values searched over; the best in bold", fontsize=9)

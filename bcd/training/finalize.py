@@ -19,7 +19,6 @@ from bcd.audit.pairs import write_overlaps
 from bcd.audit.run import audit_training_run
 from bcd.data.datamodule import SmearDataModule
 from bcd.data.quality.appearance import measure_appearance
-from bcd.data.reading import read_image
 from bcd.data.views import PLAIN
 from bcd.errors import BcdError
 from bcd.evaluation.bootstrap import fill_group_names
@@ -36,8 +35,10 @@ from bcd.inference.checkpoint import write_policy
 from bcd.models.checkpoint_content import network_state, read_content
 from bcd.models.network import SmearNetwork
 from bcd.reporting.document import Block
-from bcd.reporting.figures import draw_curves, save_figure
+from bcd.reporting.figures import draw_curves
+from bcd.reporting.raster import confusion_image
 from bcd.reporting.results import write_results
+from bcd.reporting.svg import save_svg
 from bcd.storage import write_text
 from bcd.training.build import Run
 from bcd.training.examples import example_blocks
@@ -211,7 +212,7 @@ def write_run(
     folder = run.folder
     write_results(folder, run.catalog, outcome.results)
     write_overlaps(folder, run.catalog, run.profile, run.split)
-    save_figure(draw_curves(history), folder / "figures" / "curves.png")
+    save_svg(draw_curves(history), folder / "figures" / "curves.svg")
     facts = Facts(
         run.cfg, run.catalog, run.split, outcome.results, outcome.policy, outcome.checks,
         outcome.corruptions, tested, len(history), run.all_warnings(history), outcome.examples,
@@ -219,11 +220,12 @@ def write_run(
     write_report(folder, facts)
     checks = {"verdict": worst(outcome.checks), "checks": [asdict(c) for c in outcome.checks]}
     write_text(folder / "audit.json", json.dumps(checks, indent=1) + "\n")
+    test: dict[str, Any] = outcome.results["test"].metrics
     for logger in loggers:
         if isinstance(logger, pl.loggers.TensorBoardLogger):
-            image = read_image(folder / "figures" / "confusion_matrix.png")
+            title = f"test, n = {test['n']}"
+            image = confusion_image(test["confusion"], run.catalog.classes, title)
             logger.experiment.add_image("test/confusion", image, step, dataformats="HWC")
-        test: dict[str, Any] = outcome.results["test"].metrics
         logger.log_metrics({f"test/{n}": test[n] for n in _LOGGED}, step=step)
         logger.finalize("success")
 

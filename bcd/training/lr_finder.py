@@ -17,7 +17,8 @@ from bcd.console import say
 from bcd.data.datamodule import SmearDataModule
 from bcd.errors import BcdError
 from bcd.models.classifier import SmearClassifier
-from bcd.reporting.figures import new_figure, save_figure
+from bcd.reporting.figures import add_axes, new_figure
+from bcd.reporting.svg import save_svg
 from bcd.storage import write_text
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def find_learning_rate(
 ) -> None:
     """Trains for a few steps while the learning rate rises, and discards the weights.
 
-    Writes `learning_rate.csv` and `figures/learning_rate.png`, and prints the rate at which the
+    Writes `learning_rate.csv` and `figures/learning_rate.svg`, and prints the rate at which the
     loss decreases fastest.
 
     Args:
@@ -139,17 +140,17 @@ def find_learning_rate(
     rows = list(zip(test.rates, test.losses, strict=False))  # the last may lack its loss
     csv.writer(table).writerows([("lr", "loss"), *rows])
     write_text(folder / "learning_rate.csv", table.getvalue())
-    save_figure(_draw(rows, best), folder / "figures" / "learning_rate.png")
+    save_svg(_draw(rows, best), folder / "figures" / "learning_rate.svg")
     say(f"the loss decreases fastest at optimizer.lr={best:.1e}; a higher rate is rarely better")
-    say(f"curve: {folder / 'figures' / 'learning_rate.png'}")
+    say(f"curve: {folder / 'figures' / 'learning_rate.svg'}")
 
 
 def _draw(rows: list[tuple[float, float]], best: float) -> Figure:
-    figure = new_figure(6, 3.6)
-    axes = figure.add_subplot()
+    figure = new_figure(6, 3.6, (0.7, 0.5, 0.2, 0.35))
+    axes = add_axes(figure)
     axes.plot(*zip(*rows, strict=True))
-    axes.axvline(best, color="tab:red", linestyle="--", label=f"steepest at {best:.1e}")
+    axes.axvline(best, color="C1", linestyle="--", label=f"steepest at {best:.1e}")
     axes.set(xscale="log", xlabel="learning rate of the head", ylabel="loss, smoothed")
-    axes.grid(alpha=0.3)
-    axes.legend()
+    axes.set_title(f"train, {len(rows)} steps")
+    axes.legend(frameon=False)
     return figure

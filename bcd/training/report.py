@@ -154,6 +154,10 @@ def _results(facts: Facts) -> Section:
         [
             Table(["metric", *facts.results], metric_rows(facts.results)),
             intervals.strip(),
+            Figure("intervals", "metrics and sensitivities on test with 95 % intervals"),
+            Figure("precision_recall", "precision over recall of each class on test"),
+            Figure("roc", "ROC curve of each class on test"),
+            Figure("group_errors", "errors by slide on test"),
             Table(["class", "n", "sensitivity", "specificity", "precision", "AUROC"], rows),
             Table(
                 ["metric, test", "value"],
@@ -188,10 +192,7 @@ def _threshold(facts: Facts) -> list[Section]:
     at = test["at_threshold"]
     names = ("sensitivity", "specificity", "ppv", "npv")
     rows = [
-        [
-            "most probable class",
-            *(metric_text(test, f"malignant_{name}") for name in names),
-        ],
+        ["most probable class", *(metric_text(test, f"malignant_{name}") for name in names)],
         [
             f"malignant from probability {at['threshold']:.4g}",
             *(metric_text(at, f"malignant_{name}") for name in names),
@@ -204,14 +205,13 @@ def _threshold(facts: Facts) -> list[Section]:
     )
     header = ["malignant against benign", "sensitivity", "specificity", "PPV", "NPV"]
     promise, chosen = threshold_guarantee(facts.policy), val_reuse_note(val_chose_epoch(facts.cfg))
-    return [Section("Threshold", [Table(header, rows), text, promise, chosen])]
+    chart = Figure("scores", "probability of malignancy on test, and the threshold")
+    return [Section("Threshold", [Table(header, rows), text, promise, chosen, chart])]
 
 
 def _abstention(facts: Facts) -> Section:
     test, policy = facts.test, facts.policy
-    reasons = (
-        ", ".join(f"{count} {name}" for name, count in test["referral_reasons"].items()) or "none"
-    )
+    reasons = ", ".join(f"{n} {name}" for name, n in test["referral_reasons"].items()) or "none"
     decided = metric_text(test, "accuracy_decided") or "nothing decided"
     sets = test["prediction_sets"]
     rows = [[f"{float(c):.0%}", f"{v:.4f}"] for c, v in test["selective_accuracy"].items()]

@@ -35,10 +35,11 @@ from bcd.reporting.figures import (
     draw_curves,
     draw_mistakes,
     new_figure,
-    save_figure,
+    save_png,
 )
 from bcd.reporting.guarantees import unsafe_line
 from bcd.reporting.results import metric_rows, write_mistakes, write_results
+from bcd.reporting.svg import svg_text
 from tests.helpers.noise import noise, write_classes
 
 # Each class of the noise images is strongest in a colour of its own: red, green, blue.
@@ -168,10 +169,11 @@ def test_names_that_look_like_formulas_are_drawn_literally(tmp_path: Path) -> No
     mistakes = find_mistakes([Prediction(odd, "$x$", (0.0, 1.0))], ("$x$", "$\\y$"))
     wrong = draw_mistakes(mistakes, lambda _: noise(0))
     matrix = draw_confusion([[1, 0], [0, 1]], ("$x$", "$\\y$"), "$\\t$")
-    for figure in (wrong, matrix):
-        assert figure is not None
-        save_figure(figure, tmp_path / "figure.png")
-        assert any("$" in text for text in texts(figure))
+    assert wrong is not None
+    save_png(wrong, tmp_path / "figure.png")
+    assert any(odd in text for text in texts(wrong))
+    drawn = svg_text(matrix, "matrix")
+    assert all(f">{name}</text>" in drawn for name in ("$x$", "$\\y$", "$\\t$"))
 
 
 def test_a_figure_is_written_whole_or_not_at_all(
@@ -180,7 +182,7 @@ def test_a_figure_is_written_whole_or_not_at_all(
     from matplotlib.figure import Figure
 
     file = tmp_path / "figures" / "a.png"
-    save_figure(draw_confusion([[1, 0], [0, 1]], "ab", "t"), file)
+    save_png(draw_confusion([[1, 0], [0, 1]], "ab", "t"), file)
     assert shows_something(np.array(Image.open(file).convert("RGB")))
     before = file.read_bytes()
 
@@ -191,7 +193,7 @@ def test_a_figure_is_written_whole_or_not_at_all(
 
     monkeypatch.setattr(Figure, "savefig", broken)
     with pytest.raises(OSError, match="no space left"):
-        save_figure(new_figure(2, 2), file)
+        save_png(new_figure(2, 2), file)
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]
 
@@ -226,7 +228,9 @@ def test_predictions_and_figures_of_the_last_set_are_written(
     assert [row["path"] for row in rows] == [catalog.images[i].path for i in (1, 2, 5, 8)]
     assert [row["prediction"] for row in rows] == ["Myeloma", "Myeloma", "Lymphoma", "Benign"]
     figures = {file.name for file in (tmp_path / "run" / "figures").iterdir()}
-    assert figures == {"confusion_matrix.png", "reliability.png", "risk_coverage.png"}
+    assert figures == {
+        f"{name}.svg" for name in ("confusion_matrix", "intervals", "reliability", "risk_coverage")
+    }
     write_mistakes(tmp_path / "run", catalog, results["test"])
     assert (tmp_path / "run" / "figures" / "mistakes.png").is_file()
 

@@ -102,13 +102,16 @@ def test_the_calibration_error_is_compared_with_that_of_a_calibrated_model(
 def test_the_report_is_self_contained_and_shows_each_figure_once(run: Path) -> None:
     text = (run / "report.html").read_text(encoding="utf-8")
     page = Page(text)
-    assert not re.search(r"url\(|@import|<script src|<iframe|http:|https:", text)
-    figures = [base64.b64encode(file.read_bytes()).decode() for file in run.glob("figures/*.png")]
+    assert not re.search(r"url\((?!#)|@import|<script src|<iframe|http:|https:", text)
+    drawn = [base64.b64encode(file.read_bytes()).decode() for file in run.glob("figures/*.png")]
     embedded = [source.removeprefix("data:image/png;base64,") for source in page.sources]
-    assert len(figures) >= 4 and all(embedded.count(figure) == 1 for figure in figures)
+    assert drawn and all(embedded.count(figure) == 1 for figure in drawn)
+    assert len(list((run / "figures").glob("*.svg"))) == page.tags.count("svg") >= 4
     assert all(source.startswith("data:image/") for source in page.sources)
     # One image of each class, and the gallery of errors.
-    assert len(page.sources) == page.tags.count("img") > len(figures) + 4
+    assert len(page.sources) == page.tags.count("img") > len(drawn) + 4
+    identifiers = re.findall(r' id="([^"]+)"', text)
+    assert len(identifiers) == len(set(identifiers)) > 0
 
 
 def test_the_model_card_has_the_same_content(

@@ -11,7 +11,7 @@ STANDARD = corruption_suite("standard")
 
 
 def test_the_figure_has_one_panel_per_kind_with_the_uncorrupted_accuracy_dashed() -> None:
-    rows = [{"kind": "none", "strength": "", "accuracy": 0.9}]
+    rows = [{"kind": "none", "strength": "", "accuracy": 0.9, "n": 40}]
     rows += [
         {"kind": s.kind, "strength": s.strength_label, "accuracy": 0.4 + i / 100}
         for i, s in enumerate(STANDARD)

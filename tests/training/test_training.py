@@ -38,7 +38,7 @@ def tensors(result: TrainResult) -> dict[str, Tensor]:
 
 def test_the_run_folder_is_complete(small: TrainResult) -> None:
     expected = {"config.yaml", "run.json", "split.csv", "metrics.json", "predictions.csv"}
-    expected |= {"report.html", "figures/confusion_matrix.png", "figures/curves.png"}
+    expected |= {"report.html", "figures/confusion_matrix.svg", "figures/curves.svg"}
     expected |= {"checkpoints/best.ckpt", "checkpoints/last.ckpt"}
     assert [name for name in sorted(expected) if not (small.run_dir / name).is_file()] == []
     assert len(list((small.run_dir / "checkpoints").iterdir())) == 2
