@@ -14,8 +14,8 @@ from bcd.data.reading import read_image
 from bcd.data.splits.slide_groups import Slides
 from bcd.reporting.document import Block, Figure, Section
 from bcd.reporting.figures import new_figure
-from bcd.reporting.svg import save_svg
 from bcd.reporting.gallery import Card, Gallery, Picture
+from bcd.reporting.svg import save_svg
 from bcd.storage import written_path
 
 if TYPE_CHECKING:

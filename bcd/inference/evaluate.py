@@ -145,7 +145,8 @@ def evaluate_checkpoint(cfg: EvalConfig) -> dict[str, Result]:
     write_config(run_dir, cfg)
     folders = part_folders(run_dir, parts)
     for part, folder in zip(parts, folders, strict=True):
-        write_results(folder, part.catalog, {part.key: results[part.key]})
+        groups = [part.catalog.images[i].group for i in part.indices]
+        write_results(folder, part.catalog, {part.key: results[part.key]}, groups)
         write_mistakes(folder, part.catalog, results[part.key])
         if cfg.corruptions is not None:
             _measure_robustness(cfg, network, card, part, match, folder)

@@ -236,7 +236,7 @@ def _write(folder: Path, facts: ReleaseFacts, network: SmearNetwork, started: fl
     record = json.loads(json.dumps(facts.record()))
     content = release_content(images, first, shipped, count, policy, record, str(folder))
     write_config(folder, {**asdict(images.cfg), "release": asdict(facts.settings)})
-    write_results(folder, images.catalog, {OUT_OF_FOLD: facts.result})
+    write_results(folder, images.catalog, {OUT_OF_FOLD: facts.result}, images.groups)
     write_mistakes(folder, images.catalog, facts.result)
     more = {"folds": fold_rows(facts), "corruptions": facts.corruptions, **_extra(record)}
     write_text(

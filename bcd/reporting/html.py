@@ -150,13 +150,7 @@ def embed_png(file: Path, title: str) -> str:
 
 
 def embed_svg(file: Path, title: str) -> str:
-    """An SVG file, as an element of the page, so that it has the page's colours.
-
-    Ids get the name of the file in front, so that those of several figures differ.
-    """
-    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", file.read_text("utf-8"), flags=re.S)
-    text = text[text.index("<svg") :].strip()
-    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
-    start = f"{re.sub(r'[^a-zA-Z0-9]', '-', file.stem)}-"
-    text = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{start}", text)
-    return text.replace("<svg", f'<svg role=img aria-label="{html.escape(title)}"', 1)
+    """An SVG file of `save_svg` as an element of the page, whose colours it takes."""
+    text = file.read_text(encoding="utf-8").rstrip("\n")
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text, count=2).replace("xlink:href", "href")
+    return text.replace('role="img"', f'role="img" aria-label="{html.escape(title)}"', 1)

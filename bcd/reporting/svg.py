@@ -31,8 +31,8 @@ _MARKERS = "os^Dvp"
 _DASHES = ("-", "--", "-.", (0, (1, 1.5)))
 
 _ROOT = (
-    '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-    'width="{width}" height="{height}" viewBox="{box}" role="img" style="'
+    '<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="{box}" '
+    'role="img" style="'
     "fill: var(--ink, #1f2328); font-family: system-ui, sans-serif; stroke-linejoin: round"
     '">'
 )
@@ -85,7 +85,7 @@ def _themed(text: str) -> str:
     body = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in names else "", body)
     body = re.sub(r" font-family: [^;\"]*(;|(?=\"))", "", body)
     body = re.sub(r' transform="rotate\(-0 [^"]*"', "", body)
-    body = re.sub(r"\n\s*", "\n", body)
+    body = re.sub(r"\n\s*", "\n", body).replace("xlink:href", "href")
     return root + re.sub(
         r"(fill|stroke): (#[0-9a-f]{6})", lambda m: f"{m[1]}: {_THEME.get(m[2], m[2])}", body
     )

@@ -210,7 +210,8 @@ def write_run(
         tested: What the report says about the use of the test set.
     """
     folder = run.folder
-    write_results(folder, run.catalog, outcome.results)
+    groups = [run.split.groups[i] for i in run.split.indices("test")] if run.split.groups else []
+    write_results(folder, run.catalog, outcome.results, groups)
     write_overlaps(folder, run.catalog, run.profile, run.split)
     save_svg(draw_curves(history), folder / "figures" / "curves.svg")
     facts = Facts(

@@ -119,7 +119,7 @@ def test_the_page_has_the_table_a_figure_with_alt_text_and_the_command(sweep: Pa
     rows = table(sweep)
     assert "http" not in page and "<script src" not in page
     assert all(row["configuration"] in page and row["verdict"] in page for row in rows)
-    assert '<img alt="Val accuracy of each configuration' in page
+    assert 'role="img" aria-label="Val accuracy of each configuration' in page
     command = reproduce_command(rank(sweep, group_trials(read_trials(sweep)))[0])
     assert command.startswith("bcd train -m ") and command.endswith(" seed=0,1")
     assert rows[0]["overrides"].split()[-2] in command
