@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bcd.audit.probes import (
@@ -18,7 +19,6 @@ from bcd.audit.probes import (
 from bcd.audit.shortcuts import NETWORK, WITHOUT_COLOUR
 from bcd.audit.sources import COLOUR, MASKED, SOURCES
 from bcd.config.compose import with_defaults
-from bcd.config.input_views import CELLS
 from bcd.config.programs import AuditConfig
 from bcd.config.schema import (
     AugmentConfig,
@@ -36,6 +36,7 @@ from bcd.errors import BcdError
 from bcd.evaluation.collect import choose_device
 from bcd.features.cached import Need, cached_source
 from bcd.models.backbones.build import build_backbone
+from bcd.models.cells import mean_of_cells
 from bcd.models.network import SmearNetwork
 
 
@@ -119,8 +120,8 @@ def frozen_features(
     with cached_source(cached, frozen, network, views, needs, choose_device(device)) as source:
         rows = [source[(i, PLAIN)][0].numpy() for i in range(len(catalog.images))]
     found = np.stack(rows)
-    if model.roi == CELLS:  # the mean over an image's cells
-        found = found[..., :-1].sum(axis=1) / np.maximum(found[..., -1:].sum(axis=1), 1)
+    if network.prefix.of_cells:
+        found = mean_of_cells(torch.from_numpy(found)).numpy()
     return found
 
 

@@ -52,6 +52,11 @@ def place_cells(found: Tensor, present: Tensor) -> Tensor:
     return placed
 
 
+def mean_of_cells(features: Tensor) -> Tensor:
+    """Mean features (N, C) of the cells of images, from (N, cells, C + 1); 0 without cells."""
+    return features[..., :-1].sum(1) / features[..., -1:].sum(1).clamp(min=1)
+
+
 class CellHead(nn.Module):
     """A head for each cell of an image, whose answers are pooled.
 

@@ -66,6 +66,11 @@ class FrozenPrefix(nn.Module):
         self.requires_grad_(False)
         self.train(False)
 
+    @property
+    def of_cells(self) -> bool:
+        """Whether it gets a crop of each white cell."""
+        return bool(self.views) and self.views[0].roi == CELLS
+
     def train(self, mode: bool = True) -> FrozenPrefix:
         """Stays in eval mode."""
         return super().train(False)
@@ -85,7 +90,7 @@ class FrozenPrefix(nn.Module):
             return self._outputs(x)
 
     def _outputs(self, x: Tensor) -> Tensor:
-        if self.views and self.views[0].roi == CELLS:
+        if self.of_cells:
             crops, present = unpack_cells(x, self.views[0])
             return place_cells(self._of_cells(crops[present].permute(0, 3, 1, 2)), present)
         if len(self.views) <= 1:

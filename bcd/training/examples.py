@@ -2,56 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from bcd.config.training import FULL
-from bcd.console import track
-from bcd.data.datamodule import SmearDataModule
 from bcd.data.quality.overlaps import OverlapShares
 from bcd.data.reading import read_image
 from bcd.evaluation.examples import confused_pairs
 from bcd.evaluation.label_issues import LabelIssue, find_label_issues
 from bcd.evaluation.results import Result
-from bcd.models.network import SmearNetwork
 from bcd.reporting.document import Block, Table
 from bcd.reporting.gallery import Card, Gallery, Picture
 from bcd.storage import written_path
 from bcd.training.build import Run
 from bcd.training.neighbours import Shown
 
-_BATCH = 16  # images explained at a time
 _ISSUES = 24  # labels to check in the report, at most
 
 
 def example_blocks(
-    run: Run,
-    network: SmearNetwork,
-    datamodule: SmearDataModule,
-    test: Result,
-    shown: Shown,
-    device: torch.device,
+    run: Run, test: Result, shown: Shown, overlays: Mapping[int, NDArray[np.uint8]]
 ) -> list[Block]:
     """What the report shows of single answers: errors first, and labels to check.
 
     Args:
-        run: The run, no longer within `cached_features`.
-        network: With the best weights.
-        datamodule: Gives the images.
+        run: The run.
         test: Answers for the test images.
         shown: Those to show.
-        device: Where to compute.
+        overlays: Of some answers the image with its attribution drawn over it, by row.
 
     Raises:
         BcdError: An image can no longer be read.
     """
     pairs = confused_pairs(test.labels, test.probabilities.argmax(axis=1), run.catalog.classes)
     maker = _CardMaker(run, test, shown)
-    overlaid = _overlaid(run, network, datamodule, test, shown, device)
-    cards = {row: maker.card(row, overlaid.get(row)) for row in shown.examples.rows}
+    cards = {row: maker.card(row, overlays.get(row)) for row in shown.examples.rows}
 
     def gallery(rows: Sequence[int]) -> Gallery:
         return Gallery([cards[row] for row in rows])
@@ -174,50 +160,3 @@ class _CardMaker:
 
     def _pixels(self, index: int) -> NDArray[np.uint8]:
         return read_image(self._catalog.root / self._catalog.images[index].path)
-
-
-def _overlaid(
-    run: Run,
-    network: SmearNetwork,
-    datamodule: SmearDataModule,
-    test: Result,
-    shown: Shown,
-    device: torch.device,
-) -> dict[int, NDArray[np.uint8]]:
-    """Overlays by row of the answer; empty unless `report=full`."""
-    if run.cfg.report != FULL:
-        return {}
-    tested, rows = run.split.indices("test"), shown.examples.rows
-    found: dict[int, NDArray[np.uint8]] = {}
-    batches = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
-    for batch in track(batches, "Attributions", len(rows), len):
-        indices = [tested[row] for row in batch]
-        targets = test.probabilities[batch].argmax(axis=1).tolist()
-        if drawn := overlays(network, datamodule, indices, targets, device):
-            found |= dict(zip(batch, drawn, strict=True))
-    return found
-
-
-def overlays(
-    network: SmearNetwork,
-    datamodule: SmearDataModule,
-    indices: Sequence[int],
-    targets: Sequence[int],
-    device: torch.device,
-) -> list[NDArray[np.uint8]]:
-    """PLACE FOR ATTRIBUTIONS: images with an overlay of what the answer rests on.
-
-    `example_blocks` calls this for batches of images if `report=full`, outside `cached_features`,
-    so that the network takes images.
-
-    Args:
-        network: With the best weights, in eval mode.
-        datamodule: `datamodule.images[(index, PLAIN)][0]` is an image as the network takes it.
-        indices: Of the images, in the catalog.
-        targets: Class to explain of each: the predicted one.
-        device: Where to compute.
-
-    Returns:
-        RGB uint8, one per image; an empty list if there are none.
-    """
-    return []

@@ -13,7 +13,7 @@ from bcd.data.splits.split import Split
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.results import Result
 from bcd.evaluation.robustness_table import Rows
-from bcd.reporting.document import Block
+from bcd.reporting.document import Block, Section
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Facts:
     epochs: int
     warnings: Sequence[str] = ()
     examples: Sequence[Block] = ()
+    more: Sequence[Section] = ()
 
     @property
     def test(self) -> dict[str, Any]:

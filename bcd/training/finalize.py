@@ -17,6 +17,7 @@ from bcd.audit.checks import Check, worst
 from bcd.audit.leaks import find_leaks, leak_metrics
 from bcd.audit.pairs import write_overlaps
 from bcd.audit.run import audit_training_run
+from bcd.config.training import FULL
 from bcd.data.datamodule import SmearDataModule
 from bcd.data.quality.appearance import measure_appearance
 from bcd.data.views import PLAIN
@@ -34,30 +35,33 @@ from bcd.features.describe import describe
 from bcd.inference.checkpoint import write_policy
 from bcd.models.checkpoint_content import network_state, read_content
 from bcd.models.network import SmearNetwork
-from bcd.reporting.document import Block
+from bcd.reporting.document import Block, Section
 from bcd.reporting.figures import draw_curves
 from bcd.reporting.raster import confusion_image
 from bcd.reporting.results import write_results
 from bcd.reporting.svg import save_svg
 from bcd.storage import write_text
+from bcd.training.attributions import Attributions, attribute_answers
 from bcd.training.build import Run
 from bcd.training.examples import example_blocks
 from bcd.training.facts import Facts
 from bcd.training.neighbours import Shown
 from bcd.training.report import write_report
+from bcd.training.white_cells import cell_sections
 
 Loggers = Sequence[pl.loggers.Logger]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Results on val and test, decision policy, audit, robustness to corruptions, and examples."""
+    """Results, decision policy, audit, robustness to corruptions, examples, further sections."""
 
     results: dict[str, Result]
     policy: DecisionPolicy
     checks: list[Check]
     corruptions: Rows
     examples: list[Block]
+    more: list[Section]
 
 
 def evaluate_best(
@@ -187,8 +191,13 @@ def finalize(
     )
     clusters = run.split.clusters
     rows = brief_table([corrupted], run.catalog.benign, dict(enumerate(clusters)))
-    examples = example_blocks(run, network, datamodule, test, shown, device)
-    return Outcome(results, policy, checks, rows, examples)
+    explained = Attributions()
+    more: list[Section] = []
+    if cfg.report == FULL:
+        explained = attribute_answers(run, network, datamodule, test, shown, device)
+        more = [*explained.sections, *cell_sections(run)]
+    examples = example_blocks(run, test, shown, explained.overlays)
+    return Outcome(results, policy, checks, rows, examples, more)
 
 
 def write_run(
@@ -211,12 +220,13 @@ def write_run(
     """
     folder = run.folder
     groups = [run.split.groups[i] for i in run.split.indices("test")] if run.split.groups else []
-    write_results(folder, run.catalog, outcome.results, groups)
+    write_results(folder, run.catalog, outcome.results, groups, run.cfg.report == FULL)
     write_overlaps(folder, run.catalog, run.profile, run.split)
     save_svg(draw_curves(history), folder / "figures" / "curves.svg")
     facts = Facts(
         run.cfg, run.catalog, run.split, outcome.results, outcome.policy, outcome.checks,
         outcome.corruptions, tested, len(history), run.all_warnings(history), outcome.examples,
+        outcome.more,
     )  # fmt: skip
     write_report(folder, facts)
     checks = {"verdict": worst(outcome.checks), "checks": [asdict(c) for c in outcome.checks]}

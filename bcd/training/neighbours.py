@@ -18,6 +18,7 @@ from bcd.data.views import PLAIN, Key
 from bcd.evaluation.examples import Examples, choose_examples
 from bcd.evaluation.neighbours import Neighbour, nearest
 from bcd.evaluation.results import Result
+from bcd.models.cells import mean_of_cells
 from bcd.models.network import SmearNetwork
 from bcd.training.build import Run, cached_views
 
@@ -98,4 +99,7 @@ def _head_inputs(
     batches = track(loader, description, len(loader)) if description else loader
     network.eval().to(device)
     found = [network.embed(x.to(device, non_blocking=True)).float().cpu() for x, _ in batches]
-    return np.asarray(torch.cat(found).numpy(), np.float32)
+    features = torch.cat(found)
+    if network.prefix.of_cells:
+        features = mean_of_cells(features)
+    return np.asarray(features.numpy(), np.float32)

@@ -36,7 +36,7 @@ def write_report(folder: Path, facts: Facts) -> None:
     sections = [
         *_warnings(facts), _use(facts), _data(facts), _separation(facts), _model(facts),
         _results(facts), _shortcuts(facts), _calibration(facts), *_threshold(facts),
-        _abstention(facts), _corruption(facts), _failures(facts), _limits(facts),
+        _abstention(facts), _corruption(facts), _failures(facts), *facts.more, _limits(facts),
     ]  # fmt: skip
     write_html(folder / "report.html", facts.cfg.name, sections, overview(folder, facts))
     write_markdown(folder / "model_card.md", f"Model card: {facts.cfg.name}", sections)
