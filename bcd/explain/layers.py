@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -21,8 +22,9 @@ def find_layers(network: SmearNetwork, x: Tensor) -> list[nn.Module]:
     """Finds the last layer of each path through a network that still knows places.
 
     That is the last one that returns maps or tokens at more than one place, with a gradient at
-    more than one: after the last attention of a transformer, only the class token counts. Fused
-    networks and members with trained blocks are paths of their own.
+    more than one: after the last attention of a transformer, only the class token counts. It is
+    called once for each input view. Fused networks and members with trained blocks are paths of
+    their own.
 
     Args:
         network: In eval mode.
@@ -33,8 +35,10 @@ def find_layers(network: SmearNetwork, x: Tensor) -> list[nn.Module]:
     """
     chains = _chains([*network.prefix.blocks, *network.trunk])
     outputs: dict[nn.Module, Tensor] = {}
+    calls: Counter[nn.Module] = Counter()
 
     def keep(step: nn.Module, _: Any, output: Any) -> None:
+        calls[step] += 1
         if isinstance(output, Tensor) and as_maps(output) is not None:
             outputs.pop(step, None)  # in the order of the last calls
             outputs[step] = output
@@ -43,9 +47,24 @@ def find_layers(network: SmearNetwork, x: Tensor) -> list[nn.Module]:
         for step in {step for chain in chains for step in chain}:
             stack.callback(step.register_forward_hook(keep).remove)
         features = network.embed(x.detach().requires_grad_())
-    usable = _with_gradients(outputs, features)
+    once = len(network.prefix.sides)
+    usable = [step for step in _with_gradients(outputs, features) if calls[step] == once]
     last = [next((s for s in reversed(usable) if s in chain), None) for chain in chains]
-    return [] if None in last else [step for step in dict.fromkeys(last) if step is not None]
+    layers = [step for step in dict.fromkeys(last) if step is not None]
+    return layers if None not in last and _nothing_passes(network, x, layers) else []
+
+
+def _nothing_passes(network: SmearNetwork, x: Tensor, layers: Iterable[nn.Module]) -> bool:
+    """Whether the features do not depend on the image if the outputs of the layers are constant."""
+    pixels = x.detach().requires_grad_()
+    with ExitStack() as stack:
+        for layer in layers:
+            hook = layer.register_forward_hook(lambda _, __, output: output.detach())
+            stack.callback(hook.remove)
+        features = network.embed(pixels)
+    if not features.requires_grad:
+        return True
+    return torch.autograd.grad(features.sum(), pixels, allow_unused=True)[0] is None
 
 
 def as_maps(output: Tensor) -> Tensor | None:

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bcd.explain.layers import as_maps
-from bcd.explain.pixels import flat_images, join_views, split_views
+from bcd.explain.pixels import background_colours, empty_fields, join_views, split_views
 from bcd.models.network import SmearNetwork
 from bcd.models.test_time import tta_views
 
-# Side of the square that occlusion covers, as a share of the image's; squares overlap by half.
-_SQUARE = 1 / 8
+# Side of the square that occlusion covers, as a share of the image's: about a white cell's in a
+# field. Squares overlap by half.
+_SQUARE = 1 / 6
 
 
 def log_odds(network: SmearNetwork, x: Tensor, targets: Tensor) -> Tensor:
@@ -106,8 +107,8 @@ def _undone(maps: Sequence[Tensor], kind: str) -> Tensor:
 def integrated_gradients(network: SmearNetwork, x: Tensor, targets: Tensor, steps: int) -> Tensor:
     """Integrated gradients (Sundararajan et al., ICML 2017), of pixels, added over channels.
 
-    The baseline is an image of one colour, the mean of the image: it has the same stain and light
-    and no structure. So these maps cannot show evidence in stain and light themselves.
+    The baseline is an empty field, an image of the colour of its background (the brightest quarter
+    of its pixels). So these maps cannot show evidence in the background itself.
 
     Args:
         network: In eval mode.
@@ -124,7 +125,7 @@ def integrated_gradients(network: SmearNetwork, x: Tensor, targets: Tensor, step
     method = IntegratedGradients(lambda pixels, classes: log_odds(network, pixels, classes))
     found = method.attribute(
         x,
-        baselines=flat_images(x, sides),
+        baselines=empty_fields(x, sides),
         additional_forward_args=(targets,),
         n_steps=steps,
         internal_batch_size=images_at_once(x),
@@ -135,16 +136,17 @@ def integrated_gradients(network: SmearNetwork, x: Tensor, targets: Tensor, step
 
 
 def images_at_once(x: Tensor) -> int:
-    """How many images to compute gradients for at a time, for about 1 GB in MobileNetV2."""
-    return max(1, 8 * 3 * 224**2 // x[0].numel())
+    """How many images to compute gradients for at a time, for about half a GB in MobileNetV2."""
+    return max(1, 4 * 3 * 224**2 // x[0].numel())
 
 
 @torch.no_grad()
 def occlusion(network: SmearNetwork, x: Tensor, targets: Tensor) -> Tensor:
     """Occlusion (Zeiler and Fergus, ECCV 2014): how the log-odds fall as squares are covered.
 
-    Squares have an eighth of the image's side, overlap by half, and get the mean colour of the
-    image, at the same place of every input view.
+    Squares have a sixth of the image's side, overlap by half, and get the colour of the image's
+    background, at the same place of every input view, as if nothing were there. So these maps
+    cannot show evidence in the background itself.
 
     Args:
         network: In eval mode.
@@ -160,18 +162,18 @@ def occlusion(network: SmearNetwork, x: Tensor, targets: Tensor) -> Tensor:
 def _occluded(network: SmearNetwork, x: Tensor, target: Tensor) -> Tensor:
     """The same for one image (1, ...), with one pass for several squares."""
     views = split_views(x, _sides(network))
-    flats = [view.mean((2, 3)) for view in views]
+    colours = [background_colours(view)[0] for view in views]
     largest = max(views, key=lambda view: view.shape[2])
     total, count = torch.zeros_like(largest[0, 0]), torch.zeros_like(largest[0, 0])
     starts = [number * _SQUARE / 2 for number in range(round(2 / _SQUARE) - 1)]
     squares = [(top, left) for top in starts for left in starts]
-    before, size = log_odds(network, x, target[None]), 4 * images_at_once(x)
+    before, size = log_odds(network, x, target[None]), 8 * images_at_once(x)
     for first in range(0, len(squares), size):
         some = squares[first : first + size]
         covered = [view.repeat(len(some), 1, 1, 1) for view in views]
-        for view, flat in zip(covered, flats, strict=True):
+        for view, colour in zip(covered, colours, strict=True):
             for one, square in zip(view, some, strict=True):
-                one[_place(square, view.shape[2])] = flat[0, :, None, None]
+                one[_place(square, view.shape[2])] = colour[:, None, None]
         after = log_odds(network, join_views(covered), target.expand(len(some)))
         for square, fall in zip(some, before - after, strict=True):
             place = _place(square, len(total))[1:]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # The largest share of the map's colour in a pixel, so that the cell below stays visible.
-_OPACITY = 0.55
+_OPACITY = 0.6
 # Places are coloured by their share of this quantile of the map, as a single pixel may be far above
 # all others.
 _BRIGHTEST = 0.995
@@ -35,7 +35,7 @@ def draw_overlay(image: NDArray[np.uint8], attribution: NDArray[np.float32]) -> 
     resized = np.asarray(cv2.resize(attribution, (width, height)), np.float32)
     share = np.clip(resized / max(np.quantile(resized, _BRIGHTEST), resized.max() / 100), 0, 1)
     coloured = cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[:, :, ::-1]
-    opacity = (_OPACITY * np.sqrt(share))[:, :, None]
+    opacity = (_OPACITY * share)[:, :, None]
     drawn = np.asarray(np.rint(image * (1 - opacity) + coloured * opacity), np.uint8)
     top = top_pixels(resized).astype(np.uint8)
     lines, _ = cv2.findContours(top, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)

@@ -1,4 +1,4 @@
-"""The inputs of a network as floats: their input views, and copies without any structure."""
+"""The inputs of a network as floats: their input views, and empty fields of the same colour."""
 
 from __future__ import annotations
 
@@ -27,7 +27,18 @@ def join_views(views: Sequence[Tensor]) -> Tensor:
     return torch.cat([view.permute(0, 2, 3, 1).flatten(1) for view in views], 1)
 
 
-def flat_images(x: Tensor, sides: Sequence[int]) -> Tensor:
-    """Images of one colour, the mean of each image and input view; same shape as `x`."""
+def background_colours(view: Tensor) -> Tensor:
+    """Mean colour (N, 3) of the brightest quarter of the pixels, the background of a smear.
+
+    Args:
+        view: Images (N, 3, H, W).
+    """
+    pixels = view.flatten(2)
+    brightest = pixels.sum(1).topk(max(pixels.shape[2] // 4, 1)).indices
+    return pixels.gather(2, brightest[:, None].expand(-1, 3, -1)).mean(2)
+
+
+def empty_fields(x: Tensor, sides: Sequence[int]) -> Tensor:
+    """Images of one colour, the background of each image and input view; same shape as `x`."""
     views = split_views(x, sides)
-    return join_views([view.mean((2, 3), keepdim=True).expand_as(view) for view in views])
+    return join_views([background_colours(v)[:, :, None, None].expand_as(v) for v in views])
