@@ -146,8 +146,8 @@ def labels_section(catalog: Catalog, check: LabelCheck | None, reason: str) -> S
     )
     shown = "" if count <= _SHOWN else f" The {_SHOWN} most suspicious are shown."
     blocks: list[Block] = [
-        f"{count} of {images} images confidently look like another class: {'; '.join(pairs)}. All "
-        f"are in {LABEL_ISSUES}.{shown} {how}",
+        f"Labels of {count} of {images} images, which look like another class: {'; '.join(pairs)}. "
+        f"All are in {LABEL_ISSUES}.{shown} {how}",
         Gallery([_card(catalog, check, place) for place in range(min(count, _SHOWN))]),
     ]
     return Section(title, blocks)

@@ -146,9 +146,9 @@ class _CardMaker:
             "overlapping training image",
         ]  # fmt: skip
         return [
-            f"Labels to check: {len(self._issues)} of {len(self._tested)} test images confidently "
-            "show another class than their label's (confident learning). The label or the model "
-            "may be wrong, so look at each.",
+            f"Labels to check: {len(self._issues)} of {len(self._tested)} test images look like "
+            "another class than their label's (confident learning). The label or the model may be "
+            "wrong, so look at each.",
             Table(header, rows, numeric=False),
         ]
 
