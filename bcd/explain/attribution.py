@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bcd.errors import BcdError
+from bcd.explain.cells import one_with_cells
 from bcd.explain.layers import find_layers
 from bcd.explain.methods import gradcam, images_at_once, integrated_gradients, occlusion
 from bcd.models.heads.averaged import AveragedHeads
@@ -88,7 +89,10 @@ def explain(
         found = []
         for first in range(0, len(x), size):
             part, classes = x[first : first + size], targets[first : first + size]
-            if chosen == "gradcam":
+            if chosen == "gradcam" and not layers:
+                side = network.prefix.views[0].image_side
+                found.append(part.new_zeros(len(part), side, side))
+            elif chosen == "gradcam":
                 found.append(gradcam(network, part, classes, layers))
             elif chosen == "occlusion":
                 found.append(occlusion(network, part, classes))
@@ -104,8 +108,10 @@ def check_method(network: SmearNetwork, method: str) -> None:
     """Checks that a network's head allows a method.
 
     Raises:
-        BcdError: It has no gradient, and the method needs one.
+        BcdError: It has no gradient, and the method needs one; or answers are pooled over cells.
     """
+    if network.prefix.of_cells and method not in ("auto", "gradcam"):
+        raise BcdError(f"explain={method}: with data.roi=cells only gradcam is possible")
     if method in ("gradcam", "integrated_gradients") and not _has_gradient(network.head):
         raise BcdError(
             f"explain={method}: forest and knn heads have no gradient: set explain=occlusion"
@@ -119,7 +125,12 @@ def _choose(network: SmearNetwork, x: Tensor, method: str) -> tuple[str, list[nn
         return "occlusion", []
     if method not in ("auto", "gradcam"):
         return method, []
-    layers = find_layers(network, x[:1])
+    one = x[:1]
+    if network.prefix.of_cells:
+        one = one_with_cells(x, network.prefix.views[0])
+        if not len(one):  # and so every map is 0
+            return "gradcam", []
+    layers = find_layers(network, one)
     if layers:
         return "gradcam", layers
     if method == "gradcam":

@@ -47,7 +47,7 @@ def find_layers(network: SmearNetwork, x: Tensor) -> list[nn.Module]:
         for step in {step for chain in chains for step in chain}:
             stack.callback(step.register_forward_hook(keep).remove)
         features = network.embed(x.detach().requires_grad_())
-    once = len(network.prefix.sides)
+    once = len(network.prefix.views)
     usable = [step for step in _with_gradients(outputs, features) if calls[step] == once]
     last = [next((s for s in reversed(usable) if s in chain), None) for chain in chains]
     layers = [step for step in dict.fromkeys(last) if step is not None]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bcd.explain.cells import place_on_images
 from bcd.explain.layers import as_maps
 from bcd.explain.pixels import background_colours, empty_fields, join_views, split_views
 from bcd.models.network import SmearNetwork
@@ -45,7 +46,7 @@ def gradcam(
 
     The maps of all input views, test-time views, fused networks and members are added: each sums
     up to its own contribution to the log-odds. Those of test-time views are turned, mirrored and
-    scaled back first.
+    scaled back first. Those of cells are placed where the cells are.
 
     Args:
         network: In eval mode.
@@ -69,6 +70,10 @@ def gradcam(
         score = log_odds(network, x, targets).sum()
     kept = [output for outputs in calls.values() for output in outputs]
     found = iter(torch.autograd.grad(score, kept))
+    if network.prefix.of_cells:
+        view = network.prefix.views[0]
+        own = [_resized(_weighted(output, next(found)), view.side) for output in kept]
+        return place_on_images(torch.stack(own).sum(0), x, view)
     side = max(view.shape[2] for view in split_views(x, _sides(network)))
     total = x.new_zeros(len(x), 1, side, side)
     for outputs in calls.values():
