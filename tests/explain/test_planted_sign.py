@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -75,6 +74,7 @@ def fitted(seen: Planted) -> SmearNetwork:
 
 if __name__ == "__main__":
     import time
+
     from bcd.explain.overlay import draw_overlay
 
     torch.set_num_threads(1)

@@ -24,7 +24,7 @@ LAYERS: dict[str, str] = {
     "models": "errors storage console run_folder config",
     "features": "errors storage console config data models",
     "evaluation": "errors storage console config data models features",
-    "explain": "errors models",
+    "explain": "errors config data models",
     "reporting": "storage console run_folder config data evaluation",
     "audit": ("errors storage console run_folder config data models features evaluation reporting"),
     "inference": (
@@ -32,7 +32,7 @@ LAYERS: dict[str, str] = {
         "reporting audit"
     ),
     "training": (
-        "errors storage console run_folder config cli data models features evaluation "
+        "errors storage console run_folder config cli data models features evaluation explain "
         "reporting audit inference"
     ),
     "sweeps": "errors storage console run_folder config cli evaluation reporting training",

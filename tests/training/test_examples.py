@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from bcd.data.synthetic.smears import CLASS_NAMES, generate
 from bcd.errors import ConfigError
@@ -30,7 +28,7 @@ class Cards(HTMLParser):
         self.alternatives: list[list[str]] = []
         self.texts: list[str] = []
         self._open: list[str] = []
-        self.feed(page)
+        self.feed(page[page.index('<section id="intended-use"') :])  # below the samples of the first screen
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -107,28 +105,42 @@ def test_errors_are_shown_beside_the_nearest_training_image(root: Path, tmp_path
     assert 0 < sum(counts) <= len(wrong)
 
 
+def headings(folder: Path) -> set[str]:
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    return set(re.findall(r"<h2>(.*?)</h2>", page))
+
+
+@pytest.mark.parametrize("roi", ["image", "cells"])
 def test_a_full_report_shows_more_answers_with_attributions(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, tmp_path: Path, roi: str
 ) -> None:
-    explained: list[int] = []
-
-    def overlays(network: Any, _: Any, indices: list[int], *rest: Any) -> list[NDArray[np.uint8]]:
-        assert not network.prefix.skipped  # the network takes images, not cached features
-        explained.extend(indices)
-        return [np.full((48, 48, 3), 200, np.uint8) for _ in indices]
-
-    monkeypatch.setattr("bcd.training.examples.overlays", overlays)
-    page = run(tmp_path / "full", root, "report=full")  # the network is trained as a whole
+    trained = ("model.unfreeze=0", "data.roi=cells") if roi == "cells" else ()
+    page = run(tmp_path / "full", root, "report=full", *trained)
     rows = {row["path"]: row for row in read(tmp_path / "full" / "predictions.csv")}
     right = [path for path, row in rows.items() if row["prediction"] == row["label"]]
     assert {lines[-1] for lines in page.lines} & set(right)
-    assert len(explained) == len(set(explained)) == len(page.lines)
     for lines, alternatives in zip(page.lines, page.alternatives, strict=True):
         assert sum(text.startswith("What the answer rests on") for text in alternatives) == 1
         assert sum(line.startswith("Nearest training image") for line in lines) == 1
-    explained.clear()
+    assert headings(tmp_path / "full") >= {"Attribution", "White cells"}
+    (section,) = re.findall(
+        r'<section id="attribution">(.*?)</section>',
+        (tmp_path / "full" / "report.html").read_text(encoding="utf-8"),
+        re.DOTALL,
+    )
+    for name in ("white cells", "red cells", "background", "scale bar", "head and last half"):
+        assert f">{name}<" in section
+    measured = read(tmp_path / "full" / "cells.csv")
+    assert [row["path"] for row in measured] == list(rows)
+    assert {row["path"]: row["class"] for row in measured} == {
+        path: row["label"] for path, row in rows.items()
+    }
+
+
+def test_a_brief_report_needs_no_second_pass(root: Path, tmp_path: Path) -> None:
     page = run(tmp_path / "brief", root)
-    assert explained == []
+    assert not headings(tmp_path / "brief") & {"Attribution", "White cells"}
+    assert not (tmp_path / "brief" / "cells.csv").exists()
     assert {lines[-1] for lines in page.lines} == {
         row["path"]
         for row in read(tmp_path / "brief" / "predictions.csv")
@@ -137,6 +149,7 @@ def test_a_full_report_shows_more_answers_with_attributions(
     # Its features would need a pass over all training images; known overlaps need none.
     assert not any("Nearest" in line for lines in page.lines for line in lines)
     assert any("Overlapping training image" in line for lines in page.lines for line in lines)
+    assert not any("rests on" in text for texts in page.alternatives for text in texts)
 
 
 def test_the_report_is_brief_or_full(tmp_path: Path) -> None:
