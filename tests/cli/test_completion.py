@@ -60,6 +60,7 @@ def completed(programs: Path, install: str, line: str) -> set[str]:
         ),
         ("bcd train model=cnn split.emb", {"split.embargo="}),
         ("bcd predict unc", {"uncalibrated="}),
+        ("bcd cells ma", {"masks="}),
         ("bcd models mob", set()),
         ("python train.py optimizer=ad", {"optimizer=adam", "optimizer=adamw"}),
         ("python eval.py corr", {"corruptions="}),

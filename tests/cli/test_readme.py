@@ -17,6 +17,7 @@ from bcd.cli.paths import quote_paths
 from bcd.config.check import check_config
 from bcd.config.programs import (
     AuditConfig,
+    CellsConfig,
     CompareConfig,
     EvalConfig,
     PredictConfig,
@@ -33,6 +34,7 @@ SCHEMAS: dict[str, type] = {
     "audit": AuditConfig,
     "compare": CompareConfig,
     "site": SiteProfileConfig,
+    "cells": CellsConfig,
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -70,7 +72,7 @@ def test_a_command_composes_and_passes_the_checks(line: str) -> None:
             assert member_config(members, 0, Path("x")).split.folds == cfg.split.folds
             return
     if "--help" not in words:
-        if name not in ("train", "audit", "site") and "ckpt=x" not in single:
+        if name not in ("train", "audit", "site", "cells") and "ckpt=x" not in single:
             assert any(word.startswith(("ckpt=", "ckpts=")) for word in words)
         check_config(cfg, SCHEMAS[name])
 

@@ -14,6 +14,8 @@ LIGHT = [
     "bcd.cli.app", "bcd.cli.help", "bcd.cli.overrides", "bcd.cli.paths",
     "bcd.config.check", "bcd.config.compose", "bcd.config.programs", "bcd.config.training",
     "bcd.inference", "bcd.commands.predict", "bcd.commands.train",
+    # White cells are found in forked and spawned processes.
+    "bcd.commands.cells", "bcd.data.cells.run",
     # What a predictor needs beside an exported model.
     "bcd.evaluation.answers", "bcd.evaluation.calibration", "bcd.evaluation.conformal",
     "bcd.evaluation.decision", "bcd.evaluation.ood", "bcd.evaluation.predictions",
