@@ -11,8 +11,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.data.cells.segmentation import Box, Cells
+from bcd.data.cells.segmentation import MOST_SIDE, Box, Cells, reduce
 from bcd.data.quality.background import optical_density
+
+_LONGEST = 48  # pixels of the longer side of a cell at which its outline is followed
+_MARGIN, _SMOOTHING = 4, 1.0  # pixels
+_POINTS = 5  # of the outline, whose mean replaces the one in the middle
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def measure_cells(image: NDArray[np.uint8], cells: Cells) -> list[CellMeasures]:
     if not cells.count:
         return []
     height, width = cells.labels.shape
-    green = optical_density(image)[..., 1]
+    stains = _stains(image, cells)
     found = []
     for number, box in enumerate(cells.boxes, start=1):
         left, top, right, bottom = box
@@ -93,7 +97,7 @@ def measure_cells(image: NDArray[np.uint8], cells: Cells) -> list[CellMeasures]:
                 area=area,
                 nucleus_ratio=float(nucleus.sum() / area),
                 roundness=_roundness(cell),
-                stain=float(green[place][nucleus if nucleus.any() else cell].mean()),
+                stain=stains[number - 1],
                 at_border=left == 0 or top == 0 or right == width or bottom == height,
             )
         )
@@ -113,14 +117,40 @@ def summarize_cells(cells: Sequence[CellMeasures]) -> ImageMeasures:
     )
 
 
+def _stains(image: NDArray[np.uint8], cells: Cells) -> list[float]:
+    """Mean green density of the nucleus of each cell, of the whole cell if it has none."""
+    green = optical_density(reduce(image, MOST_SIDE / min(image.shape[:2])))[..., 1]
+    nuclei = cells.labels * cells.nuclei
+    cells_and_nuclei = [_fit_labels(labels, green.shape) for labels in (cells.labels, nuclei)]
+    sums, sizes = (
+        np.stack(
+            [np.bincount(labels.ravel(), weights, cells.count + 1) for labels in cells_and_nuclei]
+        )
+        for weights in (green.ravel(), None)
+    )
+    means = sums / np.maximum(sizes, 1)
+    return [float(mean) for mean in np.where(sizes[1] > 0, means[1], means[0])[1:]]
+
+
+def _fit_labels(labels: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.int32]:
+    if labels.shape == shape:
+        return labels
+    reduced: Any = cv2.resize(
+        labels.astype(np.float32), shape[::-1], interpolation=cv2.INTER_NEAREST
+    )
+    return np.asarray(reduced, np.int32)
+
+
 def _median(values: Sequence[float]) -> float:
     return float(np.median(values)) if values else math.nan
 
 
 def _roundness(cell: NDArray[np.bool_]) -> float:
     """4 pi A / P², with the outline smoothed: the steps between pixels would lengthen it."""
-    padded = np.pad(cell.astype(np.float32), _MARGIN)
-    smooth: Any = cv2.GaussianBlur(padded, (0, 0), _SMOOTHING)
+    factor = min(1.0, _LONGEST / max(cell.shape))  # enlarged labels have larger steps
+    size = [max(round(side * factor), 1) for side in cell.shape[::-1]]
+    small = cv2.resize(cell.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    smooth: Any = cv2.GaussianBlur(np.pad(small, _MARGIN), (0, 0), _SMOOTHING)
     levels = np.asarray(smooth > 0.5, np.uint8)
     contours, _ = cv2.findContours(levels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     if not contours:
@@ -129,10 +159,6 @@ def _roundness(cell: NDArray[np.bool_]) -> float:
     outline = _smooth(np.asarray(contour, np.float32)[:, 0])
     area, perimeter = cv2.contourArea(outline), cv2.arcLength(outline, True)
     return min(4 * math.pi * area / perimeter**2, 1.0) if perimeter else 0.0
-
-
-_MARGIN, _SMOOTHING = 4, 1.0  # pixels
-_POINTS = 5  # of the outline, whose mean replaces the one in the middle
 
 
 def _smooth(outline: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -47,10 +47,11 @@ def fill_holes(mask: Mask, area: float) -> Mask:
     return filled > 0
 
 
-def window(labels: Labels, number: int) -> tuple[slice, slice]:
-    """Rows and columns of the box around a cell."""
-    x, y, w, h = cv2.boundingRect((labels == number).astype(np.uint8))
-    return slice(y, y + h), slice(x, x + w)
+def windows(labels: Labels) -> list[tuple[slice, slice]]:
+    """Rows and columns of the box around each cell; the numbers of cells have no gaps."""
+    from scipy.ndimage import find_objects
+
+    return list(find_objects(labels))
 
 
 def renumber(labels: Labels, kept: NDArray[np.bool_]) -> Labels:

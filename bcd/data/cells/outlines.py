@@ -37,14 +37,22 @@ def draw_outlines(image: Pixels, cells: Cells) -> Pixels:
     size = max(round(width * factor), 1), max(round(height * factor), 1)
     way = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     drawn: Any = cv2.resize(image, size, interpolation=way)
+    labels, nuclei = cells.labels, cells.nuclei
+    if factor < 1:
+        labels, nuclei = (_sampled(layer, size) for layer in (labels, nuclei))
     for number in range(1, cells.count + 1):
-        cell = cells.labels == number
-        for mask, colour in ((cell, _CELL), (cell & cells.nuclei, _NUCLEUS)):
+        cell = labels == number
+        for mask, colour in ((cell, _CELL), (cell & (nuclei > 0), _NUCLEUS)):
             large = cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_LINEAR)
             inside = (np.asarray(large) > 127).astype(np.uint8)
             contours, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(drawn, contours, -1, colour, 1)
     return np.asarray(drawn, np.uint8)
+
+
+def _sampled(layer: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    sampled = cv2.resize(layer.astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
+    return np.asarray(sampled)
 
 
 def make_sheet(tiles: Sequence[Pixels]) -> Pixels:

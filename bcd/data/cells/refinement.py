@@ -14,7 +14,7 @@ from bcd.data.cells.morphology import (
     morph,
     otsu,
     renumber,
-    window,
+    windows,
 )
 
 _CYTOPLASM = 0.68  # its green density over that of the nucleus, at most
@@ -32,8 +32,7 @@ def round_off(labels: Labels, stained: Mask) -> Labels:
         stained: Pixels of cells of any kind, (height, width).
     """
     found = labels.copy()
-    for number in range(1, int(labels.max(initial=0)) + 1):
-        place = window(labels, number)
+    for number, place in enumerate(windows(labels), start=1):
         hull = _hull(labels[place] == number)
         found[place][hull & stained[place] & (labels[place] == 0)] = number
     return found
@@ -51,8 +50,7 @@ def drop_smudges(labels: Labels, dark: Mask, purple: Layer) -> Labels:
     if not count:
         return labels
     depths, areas, solidities = (np.ones(count + 1) for _ in range(3))
-    for number in range(1, count + 1):
-        place = window(labels, number)
+    for number, place in enumerate(windows(labels), start=1):
         cell = labels[place] == number
         depths[number] = np.median(purple[place][cell & dark[place]])
         areas[number] = cell.sum()
@@ -83,8 +81,7 @@ def find_nuclei(labels: Labels, green: Layer, red: float) -> Mask:
         red: Diameter of a red cell in pixels.
     """
     nuclei = np.zeros(labels.shape, bool)
-    for number in range(1, int(labels.max(initial=0)) + 1):
-        place = window(labels, number)
+    for number, place in enumerate(windows(labels), start=1):
         cell = labels[place] == number
         density = green[place]
         values = density[cell]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -60,15 +61,14 @@ class CellsTable:
 
     Attributes:
         files: One for each.
-        failed: Those that could not be read.
     """
 
     files: Sequence[Measured]
-    failed: Sequence[Measured] = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Lists the files without an answer."""
-        object.__setattr__(self, "failed", [file for file in self.files if file.error])
+    @property
+    def failed(self) -> list[Measured]:
+        """Those that could not be read."""
+        return [file for file in self.files if file.error]
 
 
 def run_cells(cfg: CellsConfig) -> CellsTable:
@@ -160,8 +160,9 @@ def _write_sheet(file: Path, table: CellsTable, most: int) -> None:
     shown = min(most, len(readable))
     tiles = []
     for number in range(shown):
-        image = read_image(readable[number * len(readable) // shown], SMALLEST_SIDE)
-        tiles.append(draw_outlines(image, find_cells(image)))
+        with contextlib.suppress(ImageError):  # it was there a moment ago
+            image = read_image(readable[number * len(readable) // shown], SMALLEST_SIDE)
+            tiles.append(draw_outlines(image, find_cells(image)))
     if tiles:
         _write_png(file, np.ascontiguousarray(make_sheet(tiles)[:, :, ::-1]))
 

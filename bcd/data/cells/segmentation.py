@@ -21,7 +21,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.data.cells.morphology import HOLE, Labels, Layer, Mask, disc, fill_holes, morph, otsu
+from bcd.data.cells.morphology import (
+    HOLE,
+    Labels,
+    Layer,
+    Mask,
+    disc,
+    fill_holes,
+    morph,
+    otsu,
+    windows,
+)
 from bcd.data.cells.refinement import drop_smudges, find_nuclei, round_off
 from bcd.data.cells.scale import red_cell_size
 from bcd.data.cells.separation import keep_cells, separate
@@ -33,7 +43,9 @@ Box = tuple[int, int, int, int]
 SMALLEST_SIDE = 32
 """Least side of an image, in pixels."""
 
-_MOST_SIDE = 512  # pixels of the shorter side to which any image is reduced
+MOST_SIDE = 512
+"""Pixels of the shorter side to which larger images are reduced."""
+
 _WORK = 22.0  # pixels of a red cell's diameter to which larger images are reduced
 _WORK_SIDE = 224  # but not below this shorter side
 
@@ -75,11 +87,8 @@ class Cells:
     @cached_property
     def boxes(self) -> list[Box]:
         """Of each cell left, top, right and bottom in pixels; right and bottom are exclusive."""
-        found = []
-        for number in range(1, self.count + 1):
-            x, y, w, h = cv2.boundingRect((self.labels == number).astype(np.uint8))
-            found.append((x, y, x + w, y + h))
-        return found
+        places = windows(self.labels)
+        return [(across.start, down.start, across.stop, down.stop) for down, across in places]
 
     @cached_property
     def centres(self) -> list[tuple[float, float]]:
@@ -110,18 +119,18 @@ def find_cells(image: NDArray[np.uint8]) -> Cells:
             f"not {image.dtype} {image.shape}"
         )
     shorter = min(height, width)
-    density = optical_density(_reduce(image, _MOST_SIDE / shorter))
+    density = optical_density(reduce(image, MOST_SIDE / shorter))
     red = red_cell_size(density)
     side = min(density.shape[:2])
     factor = max(_WORK / red, _WORK_SIDE / side)
     if factor < 1:
-        density = optical_density(_reduce(image, factor * side / shorter))
+        density = optical_density(reduce(image, factor * side / shorter))
         red *= factor
     found = _find(density, red)
     return found if density.shape == image.shape else _enlarge(found, height, width)
 
 
-def _reduce(image: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+def reduce(image: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
     """Reduces an image by area averages; returns the image itself from a factor of 1 on."""
     if factor >= 1:
         return image

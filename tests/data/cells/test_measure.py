@@ -113,6 +113,18 @@ def test_a_stronger_dye_measures_as_a_stronger_stain() -> None:
     assert np.corrcoef(dye, stain)[0, 1] > 0.8
 
 
+def test_an_enlarged_image_measures_as_the_image_does() -> None:
+    """Labels of large images are enlarged, which must not make cells angular."""
+    image = draw_smear("Pre-B", slide=1, index=2, seed=SEED, size=448)
+    large = np.asarray(cv2.resize(image, (1800, 1800), interpolation=cv2.INTER_CUBIC))
+    small, big = (summarize_cells(measure_cells(i, find_cells(i))) for i in (image, large))
+    assert big.count == small.count and big.whole == small.whole
+    assert big.area == pytest.approx(small.area * (1800 / 448) ** 2, rel=0.1)
+    assert big.nucleus_ratio == pytest.approx(small.nucleus_ratio, abs=0.05)
+    assert big.roundness == pytest.approx(small.roundness, abs=0.05)
+    assert big.stain == pytest.approx(small.stain, rel=0.05)
+
+
 def test_a_cell_without_a_nucleus_is_measured_whole() -> None:
     cell = ellipse(20, 20)
     image = np.full((160, 160, 3), WHITE, np.uint8)
