@@ -16,6 +16,8 @@ from bcd.explain.attribution import Attribution, Maps, explain
 from bcd.explain.overlay import top_pixels
 from bcd.models.network import SmearNetwork
 
+# What is randomized, from the head downwards.
+PARTS = ("head", "head and last half", "all")
 # Mean rank correlation with the maps of a network with random weights, up to which maps are said to
 # depend on the weights.
 MOST_SIMILAR = 0.5
@@ -26,7 +28,7 @@ class Randomized:
     """How similar maps are to those of the same network with some weights randomized.
 
     Attributes:
-        part: What was randomized, from the head downwards: `head`, `head and last half`, `all`.
+        part: What was randomized, one of `PARTS`; halves are of the backbone's blocks.
         rank_correlation: Spearman's, of the pixels of a map, mean over images.
         ssim: Structural similarity of maps, each divided by its maximum, mean over images.
     """
@@ -42,7 +44,7 @@ class RandomizationCheck:
 
     Attributes:
         method: Of the maps.
-        stages: One for each part, the last with all weights randomized.
+        stages: One for each part, the last with the most weights randomized.
     """
 
     method: str
@@ -56,14 +58,16 @@ class RandomizationCheck:
     @property
     def verdict(self) -> str:
         """What the check found, in a sentence."""
-        found = self.stages[-1].rank_correlation
+        last = self.stages[-1]
+        found = last.rank_correlation
+        weights = "all its weights" if last.part == PARTS[-1] else f"the weights of its {last.part}"
         if self.passed:
             return (
-                f"The maps depend on what the network learned: with all its weights randomized, "
-                f"their rank correlation is {found:.2f} (at most {MOST_SIMILAR} is accepted)."
+                f"The maps depend on what the network learned: with {weights} randomized, their "
+                f"rank correlation is {found:.2f} (at most {MOST_SIMILAR} is accepted)."
             )
         return (
-            f"The maps hardly depend on what the network learned: with all its weights randomized, "
+            f"The maps hardly depend on what the network learned: with {weights} randomized, "
             f"their rank correlation is still {found:.2f} (at most {MOST_SIMILAR} is accepted). Do "
             "not read them as reasons for an answer."
         )
@@ -75,6 +79,7 @@ def check_randomization(
     method: str = "auto",
     seed: int = 0,
     given: Attribution | None = None,
+    parts: Sequence[str] = PARTS,
 ) -> RandomizationCheck:
     """Compares maps with those of copies of the network whose weights are randomized.
 
@@ -87,6 +92,7 @@ def check_randomization(
         method: As `explain` takes it.
         seed: Of the random draws.
         given: The maps of these images, if they were already computed.
+        parts: What to randomize, in the order of `PARTS`; the last decides.
 
     Returns:
         Similarities and a verdict. A map that is 0 everywhere is similar to none.
@@ -94,18 +100,17 @@ def check_randomization(
     own = explain(network, images, method=method) if given is None else given
     targets = torch.from_numpy(own.targets)
     changed = copy.deepcopy(network)
-    blocks = [*changed.prefix.blocks, *changed.trunk]
+    blocks: list[nn.Module] = [*changed.prefix.blocks, *changed.trunk]
     half = len(blocks) // 2
-    stages: list[tuple[str, list[nn.Module]]] = [("head", [changed.head])]
-    if half:
-        stages.append(("head and last half", blocks[half:]))
-    stages.append(("all", blocks[:half] if half else blocks))
+    below: list[list[nn.Module]] = [[changed.head], blocks[half:], blocks[:half]]
+    modules = dict(zip(PARTS, below, strict=True))
     generator = torch.Generator().manual_seed(seed)
     found = []
-    for name, parts in stages:
-        for part in parts:
-            _randomize(part, generator)
-        found.append(_compare(name, own, explain(changed, images, targets, own.method)))
+    for name in PARTS[: PARTS.index(parts[-1]) + 1]:
+        for module in modules[name]:
+            _randomize(module, generator)
+        if name in parts:
+            found.append(_compare(name, own, explain(changed, images, targets, own.method)))
     return RandomizationCheck(own.method, tuple(found))
 
 
@@ -116,7 +121,7 @@ def _randomize(part: nn.Module, generator: torch.Generator) -> None:
         if values.is_floating_point():
             # Much faster than a permutation, and a variance stays positive too.
             drawn = torch.randint(values.numel(), (values.numel(),), generator=generator)
-            values.copy_(values.flatten()[drawn.to(values.device)].view_as(values))
+            values.copy_(values.flatten().take(drawn.to(values.device)).view_as(values))
 
 
 def _compare(name: str, own: Attribution, other: Attribution) -> Randomized:

@@ -21,9 +21,9 @@ from bcd.explain.pixels import background_colours, empty_fields, join_views, spl
 from bcd.models.network import SmearNetwork
 from bcd.models.test_time import tta_views
 
-# Side of the square that occlusion covers, as a share of the image's: about a white cell's in a
-# field. Squares overlap by half.
-_SQUARE = 1 / 6
+# Sides of the squares that occlusion covers, as shares of the image's: about a white cell's in a
+# field, and a larger one, as a small one alone may change no vote of a forest or of neighbours.
+_SQUARES = (1 / 6, 1 / 3)
 
 
 def log_odds(network: SmearNetwork, x: Tensor, targets: Tensor) -> Tensor:
@@ -149,9 +149,9 @@ def images_at_once(x: Tensor) -> int:
 def occlusion(network: SmearNetwork, x: Tensor, targets: Tensor) -> Tensor:
     """Occlusion (Zeiler and Fergus, ECCV 2014): how the log-odds fall as squares are covered.
 
-    Squares have a sixth of the image's side, overlap by half, and get the colour of the image's
-    background, at the same place of every input view, as if nothing were there. So these maps
-    cannot show evidence in the background itself.
+    Squares have a sixth or a third of the image's side, overlap by half, and get the colour of the
+    image's background, at the same place of every input view, as if nothing were there. So these
+    maps cannot show evidence in the background itself. A pixel has the mean fall of each size.
 
     Args:
         network: In eval mode.
@@ -169,25 +169,37 @@ def _occluded(network: SmearNetwork, x: Tensor, target: Tensor) -> Tensor:
     views = split_views(x, _sides(network))
     colours = [background_colours(view)[0] for view in views]
     largest = max(views, key=lambda view: view.shape[2])
-    total, count = torch.zeros_like(largest[0, 0]), torch.zeros_like(largest[0, 0])
-    starts = [number * _SQUARE / 2 for number in range(round(2 / _SQUARE) - 1)]
-    squares = [(top, left) for top in starts for left in starts]
+    total = torch.zeros_like(largest[0, 0])
     before, size = log_odds(network, x, target[None]), 8 * images_at_once(x)
-    for first in range(0, len(squares), size):
-        some = squares[first : first + size]
-        covered = [view.repeat(len(some), 1, 1, 1) for view in views]
-        for view, colour in zip(covered, colours, strict=True):
-            for one, square in zip(view, some, strict=True):
-                one[_place(square, view.shape[2])] = colour[:, None, None]
-        after = log_odds(network, join_views(covered), target.expand(len(some)))
-        for square, fall in zip(some, before - after, strict=True):
-            place = _place(square, len(total))[1:]
-            total[place] += fall
-            count[place] += 1
-    return total / count.clamp(min=1)
+    for share in _SQUARES:
+        falls, count = torch.zeros_like(total), torch.zeros_like(total)
+        squares = _squares(share)
+        for first in range(0, len(squares), size):
+            some = squares[first : first + size]
+            covered = [view.repeat(len(some), 1, 1, 1) for view in views]
+            for view, colour in zip(covered, colours, strict=True):
+                for one, square in zip(view, some, strict=True):
+                    one[(slice(None), *_pixels(square, len(one[0])))] = colour[:, None, None]
+            after = log_odds(network, join_views(covered), target.expand(len(some)))
+            for square, fall in zip(some, before - after, strict=True):
+                place = _pixels(square, len(total))
+                falls[place] += fall
+                count[place] += 1
+        total += falls / count.clamp(min=1)
+    return total
 
 
-def _place(square: tuple[float, float], side: int) -> tuple[slice, slice, slice]:
-    """The pixels of a square in an image (3, side, side)."""
-    rows, columns = (slice(round(a * side), round((a + _SQUARE) * side)) for a in square)
-    return slice(None), rows, columns
+Square = tuple[float, float, float]  # top, left and side, as shares of the image's side
+
+
+def _squares(side: float) -> list[Square]:
+    """Squares that overlap by half."""
+    starts = [number * side / 2 for number in range(round(2 / side) - 1)]
+    return [(top, left, side) for top in starts for left in starts]
+
+
+def _pixels(square: Square, side: int) -> tuple[slice, slice]:
+    """Rows and columns of a square in an image of so many pixels a side."""
+    *starts, length = square
+    rows, columns = (slice(round(a * side), round((a + length) * side)) for a in starts)
+    return rows, columns

@@ -43,11 +43,11 @@ def draw_overlay(image: NDArray[np.uint8], attribution: NDArray[np.float32]) -> 
 
 
 def top_pixels(values: NDArray[np.float32], share: float = TOP) -> NDArray[np.bool_]:
-    """The pixels with the most evidence: exactly this share of them, the first of ties.
+    """The pixels with the most evidence: this share of them, but none without evidence.
 
     Args:
         values: A map (h, w).
-        share: Of all pixels, rounded up.
+        share: Of all pixels, rounded up; of ties the first are taken.
 
     Returns:
         A mask (h, w).
@@ -56,4 +56,4 @@ def top_pixels(values: NDArray[np.float32], share: float = TOP) -> NDArray[np.bo
     order = np.argsort(-values, axis=None, kind="stable")[:count]
     mask = np.zeros(values.size, dtype=bool)
     mask[order] = True
-    return mask.reshape(values.shape)
+    return mask.reshape(values.shape) & (values > 0)

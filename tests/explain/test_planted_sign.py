@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bcd.config.compose import with_defaults
+from bcd.config.head import HeadConfig
 from bcd.config.schema import ModelConfig
 from bcd.data.synthetic.smears import draw_smear
 from bcd.explain.attribution import explain
+from bcd.explain.checks import check_randomization
 from bcd.explain.overlay import top_pixels
 from bcd.models.backbones.build import build_backbone
+from bcd.models.heads.base import FittedHead
+from bcd.models.heads.factory import make_head
 from bcd.models.network import SmearNetwork
 
 SIDE, SIGN = 96, 28
@@ -62,42 +69,67 @@ def fitted(seen: Planted) -> SmearNetwork:
     network = SmearNetwork(build_backbone(cfg), KINDS, cfg).train()
     optimizer = torch.optim.Adam(network.parameters(), 2e-3)
     for _ in range(9):
-        for part in torch.randperm(len(seen.labels)).split(16):
-            loss: Tensor = nn.functional.cross_entropy(
-                network(seen.images[part]), seen.labels[part]
-            )
+        order = torch.randperm(len(seen.labels))
+        for first in range(0, len(order), 16):
+            part = order[first : first + 16]
+            loss: Any = nn.functional.cross_entropy(network(seen.images[part]), seen.labels[part])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     return network.eval()
 
 
-if __name__ == "__main__":
-    import time
+def share_on_signs(network: SmearNetwork, new: Planted, method: str) -> float:
+    """Mean share of the top 5 % of the pixels that are on the sign."""
+    found = explain(network, new.images, method=method)
+    assert found.method == method
+    assert not found.empty.any()
+    tops = [top_pixels(values) for values in found.maps]
+    shares = [(top & place).sum() / top.sum() for top, place in zip(tops, new.places, strict=True)]
+    return float(np.mean(shares))
 
-    from bcd.explain.overlay import draw_overlay
 
-    torch.set_num_threads(1)
-    t = time.time()
-    n = fitted(planted(180, 1))
-    print("train", time.time() - t)
-    new = planted(36, 2)
+@pytest.fixture(scope="module")
+def network() -> SmearNetwork:
+    return fitted(planted(180, seed=1))
+
+
+@pytest.fixture(scope="module")
+def new() -> Planted:
+    """Images that it was not fitted to, on slides of another seed."""
+    return planted(30, seed=2)
+
+
+def test_the_evidence_is_where_the_sign_is(network: SmearNetwork, new: Planted) -> None:
+    assert new.places.mean() >= 0.05
     with torch.no_grad():
-        print("acc", (n(new.images).argmax(1) == new.labels).float().mean())
-    for m in ("gradcam", "integrated_gradients", "occlusion"):
-        a = explain(n, new.images, method=m)
-        on = [(top_pixels(v) & p).sum() / top_pixels(v).sum() for v, p in zip(a.maps, new.places)]
-        print(
-            m,
-            np.mean(on),
-            np.mean([v[p].sum() for v, p in zip(a.maps, new.places)]),
-            a.empty.sum(),
-            SIGN**2 / SIDE**2,
-        )
-        ims = new.images.permute(0, 2, 3, 1).numpy()
-        cv2.imwrite(
-            f"/tmp/planted-{m}.png",
-            np.concatenate(
-                [np.concatenate([ims[i], draw_overlay(ims[i], a.maps[i])], 0) for i in range(10)], 1
-            )[:, :, ::-1],
-        )
+        right = network(new.images).argmax(1) == new.labels
+    assert right.float().mean() > 0.9
+    for method in ("gradcam", "integrated_gradients"):
+        share = share_on_signs(network, new, method)
+        assert share >= 0.7, method
+
+
+def test_the_maps_depend_on_what_was_learned(network: SmearNetwork, new: Planted) -> None:
+    for method in ("gradcam", "integrated_gradients"):
+        check = check_randomization(network, new.images[:8], method, parts=["all"])
+        assert check.passed, check.verdict
+
+
+@pytest.mark.parametrize("kind", ["forest", "knn"])
+def test_a_head_without_gradient_is_explained_by_occlusion(
+    kind: str, network: SmearNetwork, new: Planted
+) -> None:
+    seen = planted(60, seed=3)
+    fixed = copy.deepcopy(network)
+    with torch.no_grad():
+        features = fixed.embed(seen.images).numpy()
+    head = make_head(features.shape[1], KINDS, with_defaults(HeadConfig, kind=kind, trees=50))
+    assert isinstance(head, FittedHead)
+    head.fit(features, seen.labels.numpy(), False, 0)
+    fixed.head = head
+    few = Planted(new.images[:6], new.labels[:6], new.places[:6])
+    with torch.no_grad():
+        assert (fixed(few.images).argmax(1) == few.labels).all()
+    assert explain(fixed, few.images[:1]).method == "occlusion"
+    assert share_on_signs(fixed, few, "occlusion") >= 0.7
