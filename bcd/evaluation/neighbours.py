@@ -27,11 +27,42 @@ class Neighbour:
     similarity: float
 
 
+class NearestSearch:
+    """Finds the nearest of many images, of which a part is in memory at a time.
+
+    Args:
+        queries: Features, (m, d).
+
+    Attributes:
+        found: The nearest of the images added so far, one per query.
+    """
+
+    def __init__(self, queries: Floats) -> None:
+        self._queries = queries
+        self._centre: Floats | None = None
+        self.found: list[Neighbour] = []
+
+    def add(self, candidates: Floats, indices: Sequence[int]) -> None:
+        """Compares a part of the images with the queries.
+
+        Args:
+            candidates: Features, (n, d), with n at least 1. The first part stands for all: its mean
+                is subtracted from all features, as in `nearest`.
+            indices: Of the candidates in the catalog.
+        """
+        if self._centre is None:
+            self._centre = candidates.mean(axis=0)
+        found = nearest(self._queries, candidates, indices, centre=self._centre)
+        pairs = zip(self.found or found, found, strict=True)
+        self.found = [max(pair, key=lambda one: one.similarity) for pair in pairs]
+
+
 def nearest(
     queries: Floats,
     candidates: Floats,
     indices: Sequence[int],
     own: Sequence[int | None] | None = None,
+    centre: Floats | None = None,
 ) -> list[Neighbour]:
     """Finds the nearest candidate of each query by cosine similarity.
 
@@ -43,11 +74,12 @@ def nearest(
         candidates: Features, (n, d), with n at least 1, or 2 if the queries are among them.
         indices: Of the candidates in the catalog.
         own: For each query, its row among the candidates, which is left out; None if it has none.
+        centre: What is subtracted, (d,); None for the mean of the candidates.
 
     Returns:
         One neighbour per query.
     """
-    centre = candidates.mean(axis=0)
+    centre = candidates.mean(axis=0) if centre is None else centre
     points, asked = _normalized(candidates - centre), _normalized(queries - centre)
     found = []
     for start in range(0, len(asked), _CHUNK):

@@ -59,8 +59,11 @@ def example_blocks(
 
 def _introduction(shown: int, errors: int, found: Shown) -> str:
     """What the gallery of errors shows."""
-    which = "All" if shown == errors else f"{shown} of"
-    text = f"{which} {errors} errors, the most confident first."
+    text = f"{shown} of {errors} errors, the most confident first."
+    if shown == errors:
+        text = (
+            f"All {errors} errors, the most confident first." if errors > 1 else "The only error."
+        )
     if found.neighbours:
         return (
             f"{text} Beside each is the training image whose features, as the head gets them, are "

@@ -16,13 +16,14 @@ from bcd.data.datamodule import SmearDataModule
 from bcd.data.loading import make_loader
 from bcd.data.views import PLAIN, Key
 from bcd.evaluation.examples import Examples, choose_examples
-from bcd.evaluation.neighbours import Neighbour, nearest
+from bcd.evaluation.neighbours import NearestSearch, Neighbour
 from bcd.evaluation.results import Result
 from bcd.models.cells import mean_of_cells
 from bcd.models.network import SmearNetwork
 from bcd.training.build import Run, cached_views
 
 _BATCH = 64
+_PART = 4096  # training images whose features are in memory at a time
 _VIEWS = 5  # views of a training image whose features are averaged, at most
 
 
@@ -75,14 +76,16 @@ def find_shown(
     if banked:
         views = list(cached_views(datamodule, epochs))[: _VIEWS if free else 1]
     train, tested = run.split.indices("train"), run.split.indices("test")
-    keys = [(i, view) for i in train for view in views]
-    text = "" if free else "Features of train"
-    candidates = _head_inputs(network, datamodule, keys, device, text)
-    candidates = candidates.reshape(len(train), len(views), -1).mean(axis=1)
     asked = [(tested[row], PLAIN) for row in examples.rows]
-    queries = _head_inputs(network, datamodule, asked, device)
-    found = nearest(queries, candidates, train)
-    return Shown(examples, dict(zip(examples.rows, found, strict=True)))
+    search = NearestSearch(_head_inputs(network, datamodule, asked, device))
+    parts = -(-len(train) // _PART)
+    text = "" if free else "Features of train"
+    for part in range(parts):  # each evenly spaced, as the first one determines the centre
+        own = train[part::parts]
+        keys = [(i, view) for i in own for view in views]
+        features = _head_inputs(network, datamodule, keys, device, text)
+        search.add(features.reshape(len(own), len(views), -1).mean(axis=1), own)
+    return Shown(examples, dict(zip(examples.rows, search.found, strict=True)))
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bcd.data.quality.overlaps import Overlap, OverlapShares
 from bcd.evaluation.examples import DOUBTFUL, SUREST, WRONG, choose_examples, confused_pairs
-from bcd.evaluation.neighbours import nearest
+from bcd.evaluation.neighbours import NearestSearch, nearest
 
 CLASSES = ("Benign", "Early Pre-B", "Pre-B")
 
@@ -77,6 +77,16 @@ def test_the_nearest_image_is_found_among_features_with_a_common_part() -> None:
     found = nearest(queries, candidates, indices)
     assert [neighbour.index for neighbour in found] == [1000 + i for i in order]
     assert all(0.99 < neighbour.similarity <= 1.0 + 1e-6 for neighbour in found)
+
+
+def test_a_search_in_parts_finds_what_a_search_of_all_finds() -> None:
+    random = np.random.default_rng(2)
+    candidates, queries = random.random((90, 8)) + 5.0, random.random((7, 8)) + 5.0
+    centre = candidates[::3].mean(axis=0)
+    search = NearestSearch(queries)
+    for part in range(3):
+        search.add(candidates[part::3], range(part, 90, 3))
+    assert search.found == nearest(queries, candidates, range(90), centre=centre)
 
 
 def test_an_image_is_not_its_own_neighbour() -> None:
