@@ -269,7 +269,7 @@ def test_a_run_reports_its_leaks_and_eval_repeats_them(tmp_path: Path) -> None:
         assert "balanced" in reported[f"shortcut: {source}"]
         assert source.capitalize() in report
     assert "without seeing a cell" in report or "not above chance" in report
-    assert "class=FAIL" in report
+    assert 'class="badge FAIL"' in report
     again = script("eval.py", f"ckpt={run}", f"hydra.run.dir={tmp_path}/eval")
     assert again.returncode == 0, again.stderr
     repeated = json.loads((tmp_path / "eval" / "metrics.json").read_text())["test"]
