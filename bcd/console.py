@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -56,12 +57,19 @@ def track(
 ) -> Iterator[T]:
     """Yields the items while a bar shows the progress, the speed and the time left.
 
+    Where standard error is no terminal, lines show them: one for each tenth, but none within two
+    seconds of another, and one at the end.
+
     Args:
         items: The items to process.
         description: Text in front of the bar.
         total: Sum of the items' weights.
         weigh: Returns the weight of an item.
     """
+    shown = console()
+    if not shown.is_terminal:
+        yield from _track_in_lines(items, description, total, weigh)
+        return
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -77,12 +85,38 @@ def track(
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console(), transient=False) as progress:
+    with Progress(*columns, console=shown, transient=False) as progress:
         task = progress.add_task(description, total=total, rate="")
         for item in items:
             yield item
             speed = progress.tasks[task].speed
             progress.update(task, advance=weigh(item), rate=f"{speed:.0f}/s" if speed else "")
+
+
+_PAUSE = 2.0  # seconds between lines of `track`
+
+
+def _track_in_lines(
+    items: Iterable[T], description: str, total: int, weigh: Callable[[T], int]
+) -> Iterator[T]:
+    started = last = time.monotonic()
+    done = tenth = 0
+    for item in items:
+        yield item
+        done += weigh(item)
+        now = time.monotonic()
+        if done >= total or done * 10 // total == tenth or now - last < _PAUSE:
+            continue
+        last, tenth = now, done * 10 // total
+        rate = done / (now - started)
+        left = (total - done) / rate
+        say(f"{description}: {done}/{total} ({done / total:.0%}), {_rate(rate)}, {left:.0f} s left")
+    seconds = time.monotonic() - started
+    say(f"{description}: {done}/{total}, {_rate(done / max(seconds, 1e-3))}, {seconds:.1f} s")
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s"
 
 
 def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

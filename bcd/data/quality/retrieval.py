@@ -12,7 +12,7 @@ candidates, as fields are photographed one beside the other.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,7 @@ _CENTRES, _SAMPLE, _ROUNDS = 256, 30_000, 10
 _COMMON = 400  # images: a word in more of them is ignored, as it is costly and tells little
 _TURNS = 12  # bins of a word's orientation, and rotations that are tried
 _CHUNK = 64  # images searched for at a time
+_MANY = 30  # number of chunks above which progress is shown
 _WORD_CHUNK = 2048  # keypoints whose distances to all centres fit into the processor's cache
 
 
@@ -114,6 +115,8 @@ def _neighbours(orders: Sequence[NDArray[np.int64]]) -> list[Pairs]:
 
 def _alike(points: Keypoints) -> Pairs:
     """Each image with the images that share most words with it."""
+    from bcd.console import track
+
     n, k = points.place.shape
     owner, which = np.nonzero(np.arange(k) < points.count[:, None])
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -133,7 +136,10 @@ def _alike(points: Keypoints) -> Pairs:
             asked = _asked(owner[own] - start, plain[own], mirrored[own], angle[own])
             return _most(_turned(_table(2 * (stop - start), *asked, rarity)) @ file, start, stop)
 
-        found = [pairs for part in pool.map(search, range(0, n, _CHUNK)) for pairs in part]
+        chunks = range(0, n, _CHUNK)
+        done: Iterable[list[Pairs]] = pool.map(search, chunks)
+        done = track(done, "Comparing images", len(chunks)) if len(chunks) > _MANY else done
+        found = [pairs for part in done for pairs in part]
     return tuple(np.concatenate(column) for column in zip(*found, strict=True))  # type: ignore
 
 

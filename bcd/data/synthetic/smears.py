@@ -227,9 +227,9 @@ def _draw_all(work: Callable[[int], None], count: int, size: int, progress: bool
     worth = count * size * size >= _WORTH
     done: Iterable[None] = _each(work, count, min(os.cpu_count() or 1, 16) if worth else 1)
     if progress:
-        from rich.progress import track
+        from bcd.console import track
 
-        done = track(done, description="drawing smears", total=count)
+        done = track(done, "Drawing smears", count)
     for _ in done:
         pass
 

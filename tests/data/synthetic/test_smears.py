@@ -45,7 +45,7 @@ def test_where_no_processes_can_be_had_it_draws_in_this_one(
     monkeypatch.setattr(generated, "ProcessPoolExecutor", broken)
     generate(tmp_path / "g", count=8, slides=2, size=32, progress=True)
     assert len(_files(tmp_path / "g")) == 9
-    assert "drawing smears" in capsys.readouterr().out
+    assert "Drawing smears: 8/8" in capsys.readouterr().err
 
 
 def test_every_slide_holds_every_class_in_equal_shares(tmp_path: Path) -> None:
