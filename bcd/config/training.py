@@ -23,6 +23,7 @@ from bcd.config.values import at_least, one_of
 from bcd.errors import ConfigError
 
 BRIEF, FULL = REPORTS = ("brief", "full")
+LOGGED_IMAGES = "images"  # the key of the `logger` group that is no logger
 
 
 def check_training(cfg: TrainConfig) -> None:
@@ -49,6 +50,7 @@ def check_training(cfg: TrainConfig) -> None:
             "reasons; set decision.low_confidence and decision.ood"
         )
     _check_priors(cfg)
+    _check_logger(cfg.logger)
     if cfg.model.roi == CELLS:
         _check_cells(cfg)
     if cfg.head.fitted:
@@ -95,6 +97,20 @@ def _check_fitted(cfg: TrainConfig) -> None:
             )
 
 
+def _check_logger(logger: Mapping[str, Any]) -> None:
+    """Refuses what is neither a logger nor the key beside them.
+
+    Raises:
+        ConfigError: Names the key and what it needs.
+    """
+    for name, node in logger.items():
+        if name == LOGGED_IMAGES:
+            if not isinstance(node, bool):
+                raise ConfigError(f"logger.{name}={node}: needs true or false")
+        elif node is not None and not target_of(node):
+            raise ConfigError(f"logger.{name}={node}: needs the _target_ of a logger, or null")
+
+
 def target_of(node: Any) -> str:
     """The class that a configuration node names with `_target_`; empty if it names none."""
     return str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
@@ -131,3 +147,8 @@ class TrainConfig:
         one_of("report", self.report, REPORTS)
         check_training(self)
         self.head.check_with(self.model.unfreeze, self.model.class_weights)
+
+    @property
+    def logs_images(self) -> bool:
+        """Whether photographs are logged."""
+        return bool(self.logger.get(LOGGED_IMAGES))

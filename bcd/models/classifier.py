@@ -62,8 +62,7 @@ class SmearClassifier(pl.LightningModule):
         head: The `head` group; None: linear.
         seed: Of the random draws of a fitted head.
         members, test_time: As of `SmearNetwork`; a release puts ensembles together.
-        pretrained: Whether to load `model.weights`. A checkpoint has all weights, so a module that
-            is built from one does not load them.
+        pretrained: Whether to load `model.weights`, which those of a checkpoint would replace.
     """
 
     def __init__(
@@ -213,11 +212,12 @@ class SmearClassifier(pl.LightningModule):
         self.train_loss.update(log_losses(logits, labels))
         self._log_epoch("train", self.train_loss, self.train_scores)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Updates the val figures with a batch."""
-        logits = self(batch[0])
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Updates the val figures with a batch, and returns its logits to callbacks."""
+        logits: Tensor = self(batch[0])
         self.val_loss.update(log_losses(logits, batch[1]))
         self.val_scores.update(logits, batch[1])
+        return logits
 
     def on_validation_epoch_end(self) -> None:
         """Logs the figures on the val set; those of the sanity check are discarded."""

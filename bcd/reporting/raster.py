@@ -77,6 +77,18 @@ def captioned(pixels: Pixels, lines: Sequence[str], side: int = 160) -> Pixels:
     return np.asarray(canvas)
 
 
+def side_by_side(tiles: Sequence[Pixels], columns: int) -> Pixels:
+    """Pictures of the same size in rows of `columns`, on white."""
+    height, width = tiles[0].shape[:2]
+    rows, gap = -(-len(tiles) // columns), 6
+    across = min(columns, len(tiles))
+    sheet = np.full((rows * (height + gap), across * (width + gap), 3), 255, np.uint8)
+    for place, tile in enumerate(tiles):
+        top, left = place // columns * (height + gap), place % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = tile
+    return sheet
+
+
 @cache
 def _font() -> FreeTypeFont:
     import matplotlib

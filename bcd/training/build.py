@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from bcd.config.check import command_line, instantiate
-from bcd.config.training import TrainConfig
+from bcd.config.training import LOGGED_IMAGES, TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.datamodule import SmearDataModule
 from bcd.data.input_views import definition
@@ -36,6 +36,7 @@ from bcd.training.distributed import RestoreRandomState
 from bcd.training.divergence import DivergenceCheck
 from bcd.training.interruption import InterruptCheck
 from bcd.training.resume import RelocateCheckpoints
+from bcd.training.tensorboard import BoardCallback
 from bcd.training.warnings import loss_warnings, pretraining_warnings, setting_warnings
 
 
@@ -110,7 +111,8 @@ def make_classifier(run: Run) -> SmearClassifier:
 
 def make_loggers(logger: Mapping[str, Any]) -> list[pl.loggers.Logger]:
     """Makes the loggers of the `logger` group."""
-    return [instantiate(node) for node in logger.values() if node is not None]
+    nodes = [node for name, node in logger.items() if name != LOGGED_IMAGES]
+    return [instantiate(node) for node in nodes if node is not None]
 
 
 def make_callbacks(run: Run, quiet: bool) -> list[pl.Callback]:
@@ -118,12 +120,13 @@ def make_callbacks(run: Run, quiet: bool) -> list[pl.Callback]:
 
     Args:
         run: The run.
-        quiet: Whether to leave progress bars out.
+        quiet: Whether to leave progress bars and logged images out.
     """
     made = [instantiate(node) for node in run.cfg.callbacks.values() if node is not None]
     if quiet:
         made = [c for c in made if not isinstance(c, pl.callbacks.ProgressBar)]
-    own = [CardWriter(_card(run)), RestoreRandomState(), RelocateCheckpoints()]
+    board = BoardCallback(images=run.cfg.logs_images and not quiet)
+    own = [board, CardWriter(_card(run)), RestoreRandomState(), RelocateCheckpoints()]
     return [*made, *own, DivergenceCheck(), InterruptCheck()]
 
 

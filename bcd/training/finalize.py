@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -37,7 +36,6 @@ from bcd.models.checkpoint_content import network_state, read_content
 from bcd.models.network import SmearNetwork
 from bcd.reporting.document import Block, Section
 from bcd.reporting.figures import draw_curves
-from bcd.reporting.raster import confusion_image
 from bcd.reporting.results import write_results
 from bcd.reporting.svg import save_svg
 from bcd.storage import write_text
@@ -47,6 +45,7 @@ from bcd.training.examples import example_blocks
 from bcd.training.facts import Facts
 from bcd.training.neighbours import Shown
 from bcd.training.report import write_report
+from bcd.training.tensorboard import log_test
 from bcd.training.white_cells import cell_sections
 
 Loggers = Sequence[pl.loggers.Logger]
@@ -231,14 +230,4 @@ def write_run(
     write_report(folder, facts)
     checks = {"verdict": worst(outcome.checks), "checks": [asdict(c) for c in outcome.checks]}
     write_text(folder / "audit.json", json.dumps(checks, indent=1) + "\n")
-    test: dict[str, Any] = outcome.results["test"].metrics
-    for logger in loggers:
-        if isinstance(logger, pl.loggers.TensorBoardLogger):
-            title = f"test, n = {test['n']}"
-            image = confusion_image(test["confusion"], run.catalog.classes, title)
-            logger.experiment.add_image("test/confusion", image, step, dataformats="HWC")
-        logger.log_metrics({f"test/{n}": test[n] for n in _LOGGED}, step=step)
-        logger.finalize("success")
-
-
-_LOGGED = ("loss", "accuracy", "precision", "recall", "f1")
+    log_test(loggers, outcome.results["test"], run.catalog, step, run.cfg.logs_images)

@@ -32,9 +32,11 @@ from bcd.training.fit import best_checkpoint, fit
 from bcd.training.interruption import explained
 from bcd.training.lr_finder import epochs_of_search, find_learning_rate
 from bcd.training.neighbours import find_shown
+from bcd.training.projector import write_projector
 from bcd.training.provenance import how_tested
 from bcd.training.resume import Resumed, check_images, check_resumed, find_resumed
 from bcd.training.summary import describe_run, print_results, print_warnings
+from bcd.training.tensorboard import boards_of
 
 VAL_PREDICTIONS = "predictions_val.csv"
 
@@ -103,6 +105,8 @@ def _train(cfg: TrainConfig, tested: bool) -> TrainResult | None:
         policy, results = evaluate_best(run, network, datamodule, best, device, subsets)
         if tested:
             shown = find_shown(run, network, datamodule, results["test"], epochs, device)
+        if tested and cfg.logs_images and boards_of(trainer.loggers):
+            write_projector(run.folder, network, datamodule, results["test"], device)
 
     history = classifier.history
     if tested:

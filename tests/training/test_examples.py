@@ -28,7 +28,9 @@ class Cards(HTMLParser):
         self.alternatives: list[list[str]] = []
         self.texts: list[str] = []
         self._open: list[str] = []
-        self.feed(page[page.index('<section id="intended-use"') :])  # below the samples of the first screen
+        self.feed(
+            page[page.index('<section id="intended-use"') :]
+        )  # below the samples of the first screen
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
