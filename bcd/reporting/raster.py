@@ -56,7 +56,7 @@ def confusion_image(matrix: Sequence[Sequence[int]], classes: Sequence[str], tit
     return np.asarray(canvas)
 
 
-def captioned(pixels: Pixels, lines: Sequence[str], side: int = 160) -> Pixels:
+def captioned(pixels: Pixels, lines: Sequence[str], side: int = 128) -> Pixels:
     """A photograph of `side` pixels with lines of text below it.
 
     Args:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SHOWN = 6  # misclassified images of an epoch
 _TEST_SHOWN = 12  # misclassified images of test
+_COLUMNS = 3  # TensorBoard shrinks wide pictures until their text cannot be read
 _LOGGED = ("loss", "accuracy", "precision", "recall", "f1")
 
 
@@ -191,10 +192,10 @@ def _val_mistakes(
 
 
 def _photographs(mistakes: Sequence[Mistake], catalog: Catalog) -> NDArray[np.uint8]:
-    """The images in rows of six, with true and predicted class below each."""
+    """The images, with true and predicted class below each."""
     tiles = []
     for mistake in mistakes:
         name = written_path(mistake.path.rpartition("/")[2])
         lines = [name, f"is {mistake.label}", f"{mistake.prediction} ({mistake.probability:.0%})"]
         tiles.append(captioned(read_image(catalog.root / mistake.path), lines))
-    return side_by_side(tiles, SHOWN)
+    return side_by_side(tiles, _COLUMNS)

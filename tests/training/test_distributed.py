@@ -46,6 +46,15 @@ def spread(rows: dict[str, list[float]]) -> float:
     return float(max(max(column) - min(column) for column in columns))
 
 
+def pictures(run: Path) -> list[bytes]:
+    """The confusion matrix on val of each epoch, as TensorBoard shows it."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run), {"images": 0})
+    events.Reload()
+    return [event.encoded_image_string for event in events.Images("val/confusion")]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
@@ -77,6 +86,9 @@ def test_two_processes_answer_as_one_does(road: str, folder: Path) -> None:
     history = read_content(folder / f"two_{name}" / "checkpoints" / "last.ckpt")["history"]
     for here, there in zip(history, one.classifier.history, strict=True):
         assert here == pytest.approx(there, abs=1e-3)
+    # The matrix on val is of all images, although each process has a part of them.
+    drawn = [pictures(folder / f"{n}_{name}") for n in ("one", "two")]
+    assert drawn[0] == drawn[1] and len(drawn[0]) == len(history)
     assert done.stderr.count(f"{TRAINED} train") == 1
     assert done.stderr.count("run folder:") == 1
     known = (
