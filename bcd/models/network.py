@@ -14,7 +14,7 @@ from bcd.config.schema import ModelConfig
 from bcd.errors import ConfigError
 from bcd.models.backbones.blocks import pool
 from bcd.models.backbones.build import Backbone
-from bcd.models.cells import CellHead
+from bcd.models.cells import CellHead, mean_of_cells
 from bcd.models.data_parallel import GlobalDropout
 from bcd.models.frozen_prefix import FrozenPrefix
 from bcd.models.heads.averaged import AveragedHeads, average
@@ -118,6 +118,14 @@ class SmearNetwork(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         """Maps images uint8 (N, 3, H, W) to the input of the head, (N, features)."""
         return self._embed_rest(self.prefix(x))
+
+    def vectors(self, x: Tensor) -> Tensor:
+        """Maps what `embed` takes to a vector for each image, (N, features).
+
+        It is the input of the head; of cells their mean.
+        """
+        features = self.embed(x)
+        return mean_of_cells(features) if self.prefix.of_cells else features
 
     def answer(self, x: Tensor) -> Tensor:
         """Maps the output of the frozen prefix to logits (N, classes)."""

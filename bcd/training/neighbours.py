@@ -18,7 +18,6 @@ from bcd.data.views import PLAIN, Key
 from bcd.evaluation.examples import Examples, choose_examples
 from bcd.evaluation.neighbours import NearestSearch, Neighbour
 from bcd.evaluation.results import Result
-from bcd.models.cells import mean_of_cells
 from bcd.models.network import SmearNetwork
 from bcd.training.build import Run, cached_views
 
@@ -101,8 +100,5 @@ def _head_inputs(
     loader = make_loader(datamodule.source, order, _BATCH, None)
     batches = track(loader, description, len(loader)) if description else loader
     network.eval().to(device)
-    found = [network.embed(x.to(device, non_blocking=True)).float().cpu() for x, _ in batches]
-    features = torch.cat(found)
-    if network.prefix.of_cells:
-        features = mean_of_cells(features)
-    return np.asarray(features.numpy(), np.float32)
+    found = [network.vectors(x.to(device, non_blocking=True)).float().cpu() for x, _ in batches]
+    return np.asarray(torch.cat(found).numpy(), np.float32)

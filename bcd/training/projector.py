@@ -84,7 +84,7 @@ def _features(
 ) -> NDArray[np.float32]:
     network.eval().to(device)
     loader = datamodule.plain_loader("test")
-    parts = [network.embed(inputs.to(device)).float().cpu().numpy() for inputs, _ in loader]
+    parts = [network.vectors(inputs.to(device)).float().cpu().numpy() for inputs, _ in loader]
     return np.concatenate(parts)
 
 

@@ -19,6 +19,9 @@ from tests.helpers.harness import SMALL, train_config
 FROZEN = ("model=mobilenetv2", "model.weights=null", "model.input_size=48", "augment=none")
 
 
+FIRST = '<section id="intended-use"'  # below the samples of the first screen
+
+
 class Cards(HTMLParser):
     """Lines and text alternatives of each card, and paragraphs, of a page."""
 
