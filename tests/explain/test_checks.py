@@ -12,7 +12,7 @@ from bcd.explain import checks
 from bcd.explain.attribution import Attribution
 from bcd.explain.checks import check_randomization, mass_by_region, rank_correlation
 from bcd.explain.overlay import draw_overlay, top_pixels
-from tests.explain.test_attribution import made, small
+from tests.helpers.explaining import made, small
 from tests.models.test_models import images
 
 
