@@ -18,7 +18,7 @@ from bcd.data.synthetic.smears import CLASS_NAMES, generate
 from tests.helpers.harness import audit_config
 from tests.helpers.pages import Page
 
-MAPS = {"map_class.png", "map_slide.png", "map_error.png"}
+MAPS = {"map_class.svg", "map_slide.svg", "map_error.svg"}
 SECTIONS = ["Images of each class", "Size and focus", "Map of the images", "Labels to check"]
 
 
@@ -45,7 +45,7 @@ def test_the_page_shows_sheets_maps_and_labels(smears: Path, tmp_path: Path) -> 
     at = page.headings.index(SECTIONS[0])
     assert page.headings[at : at + 4] == SECTIONS
     figures = {file.name for file in (tmp_path / "figures").iterdir()}
-    assert {*MAPS, "size_and_focus.png"} <= figures
+    assert {*MAPS, "size_and_focus.svg"} <= figures
     counts = json.loads((tmp_path / "audit.json").read_text())
     for name in CLASS_NAMES:
         own = len(list((smears / name).iterdir()))
