@@ -141,11 +141,11 @@ def _tiles(board: Board) -> list[Tile]:
     tiles = []
     if best.interval is not None:
         interval = percent_interval(best.interval)
-        tiles.append(Tile("Best configuration on val", percent(best.pooled), [interval]))
+        tiles.append(Tile("Val accuracy of the best", percent(best.pooled), [interval]))
     if board.pooled is not None:
         share, low_high, n = board.pooled
         notes = [percent_interval(low_high), f"{n} predictions"]
-        tiles.append(Tile("Best configuration on test", percent(share), notes))
+        tiles.append(Tile("Test accuracy of the best", percent(share), notes))
     done = sum(len(row.configuration.done) for row in board.rows)
     count = sum(len(row.configuration.trials) for row in board.rows)
     same = sum(row.verdict == INDISTINGUISHABLE for row in board.rows)
