@@ -12,9 +12,6 @@ Mask = NDArray[np.bool_]
 Layer = NDArray[np.float32]
 Labels = NDArray[np.int32]
 
-HOLE = 0.15
-"""Area of the largest hole in a cell or a nucleus, in squares of a red cell's diameter."""
-
 
 def otsu(values: Layer, top: float) -> float:
     """Otsu's threshold of values between 0 and `top`; 0 without values."""
@@ -44,6 +41,14 @@ def fill_holes(mask: Mask, area: float) -> Mask:
     for contour, (*_, parent) in zip(contours, hierarchy[0] if contours else (), strict=True):
         if parent >= 0 and cv2.contourArea(contour) < area:
             cv2.drawContours(filled, [contour], 0, 1, cv2.FILLED)
+    return filled > 0
+
+
+def convex_hull(cell: Mask) -> Mask:
+    """The convex hull of a mask."""
+    filled = cell.astype(np.uint8)
+    y, x = np.nonzero(cell)
+    cv2.fillConvexPoly(filled, cv2.convexHull(np.stack([x, y], axis=-1)), 1)
     return filled > 0
 
 

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 
 from bcd.data.cells.morphology import (
-    HOLE,
     Labels,
     Layer,
     Mask,
+    convex_hull,
     fill_holes,
     morph,
     otsu,
@@ -21,6 +21,7 @@ _CYTOPLASM = 0.68  # its green density over that of the nucleus, at most
 _DARKEST = 2.5  # green density above which a pixel does not affect the threshold
 _PALE, _RAGGED_PALE = 0.5, 0.65  # purple of a smudge over that of the image's nuclei, at most
 _RAGGED = 0.945  # area of a smudge over that of its convex hull, at most
+_HOLE = 0.15  # area of the largest hole in a nucleus, in squares of a red cell's diameter
 _GRANULES = 0.2  # diameter of what is no part of a nucleus, or a gap in it, in red cells'
 
 
@@ -33,7 +34,7 @@ def round_off(labels: Labels, stained: Mask) -> Labels:
     """
     found = labels.copy()
     for number, place in enumerate(windows(labels), start=1):
-        hull = _hull(labels[place] == number)
+        hull = convex_hull(labels[place] == number)
         found[place][hull & stained[place] & (labels[place] == 0)] = number
     return found
 
@@ -54,7 +55,7 @@ def drop_smudges(labels: Labels, dark: Mask, purple: Layer) -> Labels:
         cell = labels[place] == number
         depths[number] = np.median(purple[place][cell & dark[place]])
         areas[number] = cell.sum()
-        solidities[number] = areas[number] / max(_hull(cell).sum(), 1)
+        solidities[number] = areas[number] / max(convex_hull(cell).sum(), 1)
     order = 1 + np.argsort(depths[1:], kind="stable")
     # By area, or many small dark nuclei would make the large pale ones of an image smudges.
     below = np.cumsum(areas[order])
@@ -62,14 +63,6 @@ def drop_smudges(labels: Labels, dark: Mask, purple: Layer) -> Labels:
     paleness = depths / usual
     kept = (paleness > _PALE) & ((paleness > _RAGGED_PALE) | (solidities > _RAGGED))
     return renumber(labels, np.asarray(kept, bool))
-
-
-def _hull(cell: Mask) -> Mask:
-    """The convex hull of a mask."""
-    filled = cell.astype(np.uint8)
-    y, x = np.nonzero(cell)
-    cv2.fillConvexPoly(filled, cv2.convexHull(np.stack([x, y], axis=-1)), 1)
-    return filled > 0
 
 
 def find_nuclei(labels: Labels, green: Layer, red: float) -> Mask:
@@ -92,6 +85,6 @@ def find_nuclei(labels: Labels, green: Layer, red: float) -> Mask:
         opened = morph(chromatin, cv2.MORPH_OPEN, _GRANULES * red)
         core = opened if opened.any() else chromatin
         nuclei[place] |= cell & fill_holes(
-            morph(core, cv2.MORPH_CLOSE, _GRANULES * red), HOLE * red**2
+            morph(core, cv2.MORPH_CLOSE, _GRANULES * red), _HOLE * red**2
         )
     return nuclei

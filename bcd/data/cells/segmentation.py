@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.data.cells.morphology import (
-    HOLE,
     Labels,
     Layer,
     Mask,
@@ -53,10 +52,11 @@ _WORK_SIDE = 224  # but not below this shorter side
 _BLUR = 0.05
 _OPENING = 0.35
 _CLOSING = 0.1
+_HOLE = 0.06  # area of the largest hole, in squares of it; gaps between cells are larger
 
 _FAINTEST, _DARKEST = 0.15, 0.5  # purple times its share, of nuclei
 _TINGE = 0.07  # optical density: the faintest cytoplasm
-_BETWEEN = 0.27  # limit of the share of purple, from that of red cells (0) to that of nuclei (1)
+_BETWEEN = 0.25  # limit of the share of purple, from that of red cells (0) to that of nuclei (1)
 _LEAST_BLUR = 0.7  # pixels
 _HALF = 0.42  # depth of an edge over that of the cell within it, up to which it is outside
 
@@ -187,7 +187,7 @@ def _bodies(purple: Layer, share: Layer, stained: Mask, dark: Mask, red: float) 
     limit = usual + _BETWEEN * max(nuclear - usual, 0)
     body = (stained & (share > limit) & (purple > _TINGE)) | dark
     opened = morph(body, cv2.MORPH_OPEN, _OPENING * red)
-    return fill_holes(morph(opened, cv2.MORPH_CLOSE, _CLOSING * red), HOLE * red**2)
+    return fill_holes(morph(opened, cv2.MORPH_CLOSE, _CLOSING * red), _HOLE * red**2)
 
 
 def _enlarge(cells: Cells, height: int, width: int) -> Cells:

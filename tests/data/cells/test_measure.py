@@ -116,9 +116,9 @@ def test_a_stronger_dye_measures_as_a_stronger_stain() -> None:
 def test_an_enlarged_image_measures_as_the_image_does() -> None:
     """Labels of large images are enlarged, which must not make cells angular."""
     image = draw_smear("Pre-B", slide=1, index=2, seed=SEED, size=448)
-    large = cv2.resize(image, (1800, 1800), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
-    small = summarize_cells(measure_cells(image, find_cells(image)))
-    big = summarize_cells(measure_cells(large, find_cells(large)))
+    enlarged = cv2.resize(image, (1800, 1800), interpolation=cv2.INTER_CUBIC)
+    large = np.asarray(enlarged, np.uint8)
+    small, big = (summarize_cells(measure_cells(i, find_cells(i))) for i in (image, large))
     assert big.count == small.count and big.whole == small.whole
     assert big.area == pytest.approx(small.area * (1800 / 448) ** 2, rel=0.1)
     assert big.nucleus_ratio == pytest.approx(small.nucleus_ratio, abs=0.05)

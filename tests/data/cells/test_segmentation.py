@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bcd.data.cells.segmentation import Cells, find_cells
-from bcd.data.synthetic.drawing import red_cells, slide_appearance
+from bcd.data.synthetic.drawing import debris, red_cells, slide_appearance
 from bcd.data.synthetic.labels import draw_labels
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
 
@@ -135,19 +135,22 @@ def test_nuclei_lie_within_cells_and_are_as_large_as_they_are() -> None:
     assert found_area == pytest.approx(true_area, rel=0.1)
 
 
-def red_only(slide: int) -> Pixels:
-    """Red cells alone, drawn as `draw_smear` draws them."""
+def red_only(slide: int, platelets: bool = False) -> Pixels:
+    """Red cells, with platelets or alone, drawn as `draw_smear` draws them."""
     look = slide_appearance(np.random.default_rng([1, SEED, slide]))
     rng = np.random.default_rng([SEED, slide])
-    amount = cv2.GaussianBlur(red_cells(rng, 224, look.pallor), (0, 0), 0.6)
-    density = amount[..., None] * look.dyes[0] + 0.007 * rng.standard_normal((224, 224, 1))
+    red = red_cells(rng, 224, look.pallor)
+    specks = debris(rng, 224)[1] * platelets
+    amounts = np.asarray(cv2.GaussianBlur(cv2.merge([red, specks]), (0, 0), 0.6))
+    density = amounts @ look.dyes[[0, 2]] + 0.007 * rng.standard_normal((224, 224, 1))
     light = np.clip(look.background * np.exp(-density), 0, 255)
     return np.asarray(light, np.uint8)
 
 
 @pytest.mark.parametrize("slide", STAINS.values())
-def test_red_cells_are_no_white_cells(slide: int) -> None:
-    assert find_cells(red_only(slide)).count == 0
+@pytest.mark.parametrize("platelets", [False, True])
+def test_red_cells_and_platelets_are_no_white_cells(slide: int, platelets: bool) -> None:
+    assert find_cells(red_only(slide, platelets)).count == 0
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
@@ -172,6 +175,16 @@ def test_a_mirrored_image_has_the_mirrored_cells() -> None:
     back = Cells(np.ascontiguousarray(mirrored.labels[:, ::-1]), mirrored.nuclei[:, ::-1])
     assert found.count == back.count > 2
     assert min(compare(found, back).overlaps) > 0.95
+
+
+def test_cells_that_touch_are_divided() -> None:
+    """Three discs in a row that touch, and two that overlap by a fifth of their diameter."""
+    image = np.full((224, 224, 3), 245, np.uint8)
+    for x, y in ((40, 60), (67, 60), (92, 70), (150, 130), (172, 130)):
+        cv2.circle(image, (x, y), 14, (110, 70, 160), cv2.FILLED, cv2.LINE_AA)
+    for x in range(20, 220, 40):
+        cv2.circle(image, (x, 200), 9, (205, 170, 175), cv2.FILLED, cv2.LINE_AA)
+    assert find_cells(image).count == 5
 
 
 def test_a_wide_image_has_the_cells_of_both_halves() -> None:
