@@ -75,7 +75,7 @@ _SCORES_HEADER = ("source", "split", "balanced accuracy", "accuracy", "n")
 _VERDICTS = {
     FAIL: "The audit failed. Do not rely on the figures before this is resolved:",
     WARN: "The audit has warnings. Read the figures with this in mind:",
-    PASS: "The audit passed.",
+    PASS: "The audit passed. It is about images and split, not about how good the model is.",
 }
 
 

@@ -88,3 +88,11 @@ def test_the_wheel_holds_every_file_of_the_configuration(installed: Path, tmp_pa
     conf = Path(run(installed, tmp_path, "python", "-c", show).stdout.strip())
     expected = {file.relative_to(ROOT / "conf") for file in (ROOT / "conf").rglob("*.yaml")}
     assert {file.relative_to(conf) for file in conf.rglob("*.yaml")} == expected
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_styles_and_scripts_of_pages(installed: Path, tmp_path: Path) -> None:
+    show = "import bcd.reporting as r; print(r.__path__[0])"
+    assets = Path(run(installed, tmp_path, "python", "-c", show).stdout.strip()) / "assets"
+    for file in (ROOT / "bcd" / "reporting" / "assets").iterdir():
+        assert (assets / file.name).read_bytes() == file.read_bytes()
