@@ -90,25 +90,18 @@ class BoardCallback(pl.Callback):
         logits, labels = (torch.cat(part) for part in zip(*self._answers, strict=True))
         self._answers.clear()
         probabilities = torch.softmax(logits.float(), dim=1)
-        own = confusion(
-            labels.cpu().numpy(), probabilities.argmax(1).cpu().numpy(), logits.shape[1]
-        )
-        summed = trainer.strategy.reduce(torch.from_numpy(own).to(logits.device), reduce_op="sum")
+        sure, truth = probabilities.cpu().numpy(), labels.cpu().numpy()
+        own = torch.from_numpy(confusion(truth, sure.argmax(axis=1), sure.shape[1]))
+        summed: Any = trainer.strategy.reduce(own.to(logits.device), reduce_op="sum")
         if not trainer.is_global_zero:
             return
         data: SmearDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        matrix, catalog, step = (
-            torch.as_tensor(summed).cpu().numpy(),
-            data.catalog,
-            trainer.global_step,
-        )
-        title = f"val, n = {matrix.sum()}, epoch {trainer.current_epoch + 1}"
-        pictures = {"val/confusion": confusion_image(matrix.tolist(), catalog.classes, title)}
-        if self._images:
-            found = _val_mistakes(probabilities.cpu().numpy(), labels.cpu().numpy(), trainer, data)
-            if found:
-                pictures["val/mistakes"] = _photographs(found[:SHOWN], catalog)
-        log_pictures(boards, pictures, step)
+        matrix, catalog = summed.tolist(), data.catalog
+        title = f"val, n = {int(summed.sum())}, epoch {trainer.current_epoch + 1}"
+        pictures = {"val/confusion": confusion_image(matrix, catalog.classes, title)}
+        if self._images and (found := _val_mistakes(sure, truth, trainer, data)):
+            pictures["val/mistakes"] = _photographs(found[:SHOWN], catalog)
+        log_pictures(boards, pictures, trainer.global_step)
 
 
 def boards_of(loggers: Sequence[pl.loggers.Logger]) -> list[SummaryWriter]:
