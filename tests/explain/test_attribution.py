@@ -133,21 +133,3 @@ def test_an_answer_without_evidence_has_an_empty_map() -> None:
         found = explain(network, x, method=method, steps=2)
         assert found.empty.all()
         assert not found.maps.any()
-
-
-def test_gradcam_is_captums_where_both_apply() -> None:
-    from captum.attr import LayerGradCam
-
-    from bcd.explain.layers import find_layers
-    from bcd.explain.methods import gradcam, log_odds
-
-    cfg = small(unfreeze="all")
-    network, x = made(cfg), images(3, 64)
-    targets = torch.tensor([0, 1, 2])
-    (layer,) = find_layers(network, x[:1].float())
-    own = gradcam(network, x.float(), targets, [layer])
-    method = LayerGradCam(lambda pixels: log_odds(network, pixels, targets), layer)
-    maps = method.attribute(x.float().requires_grad_(), relu_attributions=False)
-    theirs = torch.nn.functional.interpolate(maps, (64, 64), mode="bilinear", align_corners=False)
-    theirs = theirs[:, 0] * (maps.shape[2] * maps.shape[3] / 64**2)
-    torch.testing.assert_close(own, theirs.detach(), rtol=1e-4, atol=1e-6)
