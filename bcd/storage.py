@@ -48,6 +48,14 @@ def written_path(path: str) -> str:
     return re.sub("[\udc80-\udcff]", lambda odd: f"\\x{ord(odd[0]) - 0xDC00:02x}", path)
 
 
+_LONGEST_NAME = 200  # bytes; most file systems allow 255, some of which `replacing` needs
+
+
+def short_name(name: str) -> str:
+    """The name of a file, or a hash of it if it is so long that a suffix may not fit."""
+    return name if len(os.fsencode(name)) <= _LONGEST_NAME else digest(name)[:16]
+
+
 @contextlib.contextmanager
 def replacing(file: Path, durable: bool = False) -> Iterator[IO[bytes]]:
     """Opens a temporary file for writing and renames it at the end, so that readers see all of it.

@@ -25,7 +25,9 @@ Floats = NDArray[np.floating[Any]]
 
 MOST = 3000  # images in a map; t-SNE takes about 5 s of processor time for 2,500
 FEWEST = 12  # images for which a map says anything
-MARKERS = "os^Dv*PX<>"  # of the classes, so that colour is not needed to tell them apart
+MARKERS = "os^DvPX"  # of the classes; colour and marker repeat together after 42 classes
+_COLOURS = 6  # that follow the theme of the page
+_LONGEST_NAME = 24  # letters in a legend
 
 _COMPONENTS, _PERPLEXITY, _STEPS = 50, 30, 500
 _BY_CLASS, _BY_SLIDE, _BY_ERROR = "map_class", "map_slide", "map_error"
@@ -133,7 +135,7 @@ def draw_classes(
     figure, axes = _new_map("by class")
     for k, name in enumerate(names):
         own = points[labels == k]
-        _scatter(axes, own, f"C{k % 10}", MARKERS[k % len(MARKERS)], f"{name} ({len(own)})")
+        _scatter(axes, own, f"C{k % _COLOURS}", _marker(k), f"{_short(name)} ({len(own)})")
     _add_legend(figure, axes)
     return figure
 
@@ -158,8 +160,8 @@ def draw_slides(
     figure, axes = _new_map("by estimated slide: one colour each, colours repeat")
     for k, name in enumerate(names):
         own = labels == k
-        text = f"{name} ({len(np.unique(groups[own]))} slides)"
-        _scatter(axes, points[own], colours[own], MARKERS[k % len(MARKERS)], text)
+        text = f"{_short(name)} ({len(np.unique(groups[own]))} slides)"
+        _scatter(axes, points[own], colours[own], _marker(k), text)
     _add_legend(figure, axes, colour="0.4")
     return figure
 
@@ -182,7 +184,8 @@ def draw_errors(
     _scatter(axes, points[~wrong], "0.75", ".", f"correct ({int((~wrong).sum())})")
     for k, name in enumerate(names):
         own = points[wrong & (labels == k)]
-        _scatter(axes, own, f"C{k % 10}", MARKERS[k % len(MARKERS)], f"{name}, wrong ({len(own)})")
+        text = f"{_short(name)}, wrong ({len(own)})"
+        _scatter(axes, own, f"C{k % _COLOURS}", _marker(k), text)
     _add_legend(figure, axes)
     return figure
 
@@ -198,10 +201,18 @@ def _new_map(title: str) -> tuple[Drawing, Axes]:
 
 
 def _scatter(axes: Axes, points: Any, colour: Any, marker: str, label: str) -> None:
-    """Draws points as pixels: thousands of shapes would make an SVG slow."""
-    drawn = axes.scatter(points[:, 0], points[:, 1], s=14, c=colour, marker=marker, linewidths=0,
-                         alpha=0.8, rasterized=True)  # fmt: skip
+    drawn = axes.scatter(
+        points[:, 0], points[:, 1], s=14, c=colour, marker=marker, linewidths=0, alpha=0.8
+    )
     drawn.set_label(label)
+
+
+def _marker(k: int) -> str:
+    return MARKERS[k % len(MARKERS)]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\u2026"
 
 
 def _add_legend(figure: Drawing, axes: Axes, colour: str | None = None) -> None:

@@ -142,11 +142,12 @@ def labels_section(catalog: Catalog, check: LabelCheck | None, reason: str) -> S
     if not count:
         return Section(title, [f"None of {images} images. {how}"])
     pairs = confused_pairs(
-        catalog.labels, _suggested(catalog, check), catalog.classes, words="that look like"
+        catalog.labels, _suggested(catalog, check), catalog.classes, words="labels look like"
     )
     shown = "" if count <= _SHOWN else f" The {_SHOWN} most suspicious are shown."
     blocks: list[Block] = [
-        f"Labels of {count} of {images} images, which look like another class: {'; '.join(pairs)}. "
+        f"{count} of {images} images look like another class than their label's: "
+        f"{'; '.join(pairs)}. "
         f"All are in {LABEL_ISSUES}.{shown} {how}",
         Gallery([_card(catalog, check, place) for place in range(min(count, _SHOWN))]),
     ]

@@ -88,7 +88,7 @@ def size_section(folder: Path, catalog: Catalog, profile: DataProfile) -> Sectio
         panels.pop("shorter side, pixels")
     text += (
         " Sharpness is the standard deviation of the Laplacian of the grey image: low values are "
-        "out of focus. A class that differs in either may be recognized by it."
+        "out of focus. A class that differs in it may be recognized by it."
     )
     labels = np.asarray(catalog.labels)
     figure = new_figure(4.5 * len(panels) + 1.5, 3.4)

@@ -20,7 +20,7 @@ Pixels = NDArray[np.uint8]
 _WINDOW = 64 / 224  # side of a cell's window, as a share of the image's
 _RED_CELL = 16 / 224  # diameter of a red cell at which this is the window, as a share
 # Smallest and largest diameter, relative to that, at which an image counts as magnified like the
-# others: 95 % of the published images are measured at 0.9 to 1.6.
+# others. Red cells of the published images differ that much, also by errors of measurement.
 _SAME_SCALE = (0.6, 1.7)
 _FILL = 230  # grey level of what is painted over: about that of a smear's background
 _MARGIN = 2 / 224  # kept around a cell, as a share of the image's side

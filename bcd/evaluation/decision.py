@@ -144,6 +144,16 @@ class DecisionPolicy:
         """Which images are referred because of a low probability, (n,)."""
         return np.asarray(probabilities.max(axis=1) < self.confidence_threshold)
 
+    def undecided(self, probabilities: Floats) -> NDArray[np.bool_]:
+        """For which images the model finds all classes equally probable, (n,).
+
+        Prior correction, which would favour rare classes there, is undone first.
+        """
+        own = np.nan_to_num(probabilities)
+        if self.priors is not None:
+            own = own * np.asarray(self.priors)
+        return np.asarray(np.ptp(own, axis=1) <= 1e-6 * own.max(axis=1))
+
     def threshold_disagrees(self, probabilities: Floats) -> NDArray[np.bool_]:
         """Where the threshold contradicts the most probable class, (n,)."""
         called = self.malignant(probabilities)
@@ -173,7 +183,7 @@ class DecisionPolicy:
         found = {
             NOT_FINITE: ~finite,
             LOW_CONFIDENCE: finite & self.low_confidence(probabilities),
-            UNDECIDED: finite & (np.ptp(np.nan_to_num(probabilities), axis=1) < 1e-9),
+            UNDECIDED: finite & self.undecided(probabilities),
             OOD: finite & (ood_score > 1),
             DISAGREES: finite & self.threshold_disagrees(probabilities),
             MEMBERS_DISAGREE: finite & differ,

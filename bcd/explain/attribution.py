@@ -112,7 +112,7 @@ def check_method(network: SmearNetwork, method: str) -> None:
     """
     if network.prefix.of_cells and method not in ("auto", "gradcam"):
         raise BcdError(f"explain={method}: with data.roi=cells only gradcam is possible")
-    if method in ("gradcam", "integrated_gradients") and not _has_gradient(network.head):
+    if method in ("gradcam", "integrated_gradients") and not has_gradient(network.head):
         raise BcdError(
             f"explain={method}: forest and knn heads have no gradient: set explain=occlusion"
         )
@@ -121,7 +121,7 @@ def check_method(network: SmearNetwork, method: str) -> None:
 def _choose(network: SmearNetwork, x: Tensor, method: str) -> tuple[str, list[nn.Module]]:
     """The method for `auto`, and the layers of Grad-CAM."""
     check_method(network, method)
-    if method == "auto" and not _has_gradient(network.head):
+    if method == "auto" and not has_gradient(network.head):
         return "occlusion", []
     if method not in ("auto", "gradcam"):
         return method, []
@@ -141,7 +141,8 @@ def _choose(network: SmearNetwork, x: Tensor, method: str) -> tuple[str, list[nn
     return "integrated_gradients", []
 
 
-def _has_gradient(head: nn.Module) -> bool:
+def has_gradient(head: nn.Module) -> bool:
+    """Whether a head has a gradient; forests and nearest neighbours have none."""
     heads = list(head.heads) if isinstance(head, AveragedHeads) else [head]
     return not any(isinstance(one, ForestHead | KnnHead) for one in heads)
 

@@ -29,13 +29,16 @@ class Randomized:
 
     Attributes:
         part: What was randomized, one of `PARTS`; halves are of the backbone's blocks.
-        rank_correlation: Spearman's, of the pixels of a map, mean over images.
-        ssim: Structural similarity of maps, each divided by its maximum, mean over images.
+        rank_correlation: Absolute value of Spearman's, of the pixels of a map; mean over images.
+        ssim: Structural similarity of maps, each divided by its maximum; mean over images.
+        compared: Number of images whose maps show evidence before and after; both means are over
+            these, and NaN without any.
     """
 
     part: str
     rank_correlation: float
     ssim: float
+    compared: int
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,22 @@ class RandomizationCheck:
     Attributes:
         method: Of the maps.
         stages: One for each part, the last with the most weights randomized.
+        images: Number of images.
     """
 
     method: str
     stages: tuple[Randomized, ...]
+    images: int
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether at least half of the maps could be compared."""
+        return 2 * self.stages[-1].compared >= self.images > 0
 
     @property
     def passed(self) -> bool:
         """Whether the maps depend on the weights."""
-        return self.stages[-1].rank_correlation <= MOST_SIMILAR
+        return self.conclusive and self.stages[-1].rank_correlation <= MOST_SIMILAR
 
     @property
     def verdict(self) -> str:
@@ -61,6 +71,12 @@ class RandomizationCheck:
         last = self.stages[-1]
         found = last.rank_correlation
         weights = "all its weights" if last.part == PARTS[-1] else f"the weights of its {last.part}"
+        if not self.conclusive:
+            return (
+                f"Whether the maps depend on what the network learned could not be checked: with "
+                f"{weights} randomized, {last.compared} of {self.images} images have evidence "
+                "before and after."
+            )
         if self.passed:
             return (
                 f"The maps depend on what the network learned: with {weights} randomized, their "
@@ -95,7 +111,7 @@ def check_randomization(
         parts: What to randomize, in the order of `PARTS`; the last decides.
 
     Returns:
-        Similarities and a verdict. A map that is 0 everywhere is similar to none.
+        Similarities and a verdict. Maps that are 0 everywhere cannot be compared.
     """
     own = explain(network, images, method=method) if given is None else given
     targets = torch.from_numpy(own.targets)
@@ -111,7 +127,7 @@ def check_randomization(
             _randomize(module, generator)
         if name in parts:
             found.append(_compare(name, own, explain(changed, images, targets, own.method)))
-    return RandomizationCheck(own.method, tuple(found))
+    return RandomizationCheck(own.method, tuple(found), len(own.maps))
 
 
 @torch.no_grad()
@@ -125,11 +141,15 @@ def _randomize(part: nn.Module, generator: torch.Generator) -> None:
 
 
 def _compare(name: str, own: Attribution, other: Attribution) -> Randomized:
-    pairs = [*zip(own.maps, other.maps, strict=True)]
+    pairs = [(a, b) for a, b in zip(own.maps, other.maps, strict=True) if a.any() and b.any()]
+    if not pairs:
+        return Randomized(name, float("nan"), float("nan"), 0)
     return Randomized(
         name,
-        float(np.mean([rank_correlation(a, b) for a, b in pairs])),
+        # A map of edges and one of everything but edges say equally little.
+        float(np.mean([abs(rank_correlation(a, b)) for a, b in pairs])),
         float(np.mean([_ssim(a, b) for a, b in pairs])),
+        len(pairs),
     )
 
 
@@ -147,8 +167,6 @@ def _ssim(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     from skimage import metrics
 
     similarity: Any = metrics.structural_similarity
-    if not (a.any() and b.any()):
-        return 0.0
     return float(similarity(a / a.max(), b / b.max(), data_range=1.0))
 
 

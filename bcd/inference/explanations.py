@@ -18,9 +18,7 @@ from bcd.evaluation.predictions import Prediction
 from bcd.explain.attribution import check_method, explain
 from bcd.explain.overlay import draw_overlay
 from bcd.inference.predictor import Predictor, network_inputs
-from bcd.storage import digest, replacing
-
-_LONGEST = 250  # bytes in a name; most file systems allow 255
+from bcd.storage import replacing, short_name
 
 
 class Explanations:
@@ -94,9 +92,7 @@ class Explanations:
         """The picture's path in the folder; a number makes names different that would be equal."""
         absolute = Path(os.path.abspath(path))  # noqa: PTH100  (follows no links)
         place = absolute.relative_to(self._root) if self._root else Path(path.name)
-        name = place.name
-        if len(os.fsencode(name)) + len(".png") > _LONGEST:
-            name = digest(name)[:16]
+        name = short_name(place.name)
         number, full = 1, (place.parent / f"{name}.png").as_posix()
         while full.casefold() in self._names:  # some file systems ignore case
             number += 1

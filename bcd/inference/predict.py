@@ -100,7 +100,7 @@ def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = No
                     each(prediction)
     _tell(tally, file)
     if pictures is not None:
-        _tell_pictures(pictures)
+        _tell_pictures(pictures, predictor)
     for line in describe_match(predictor.match):
         say(line)
     tell_differences(predictor.card, summarize(predictor.looks), predictor.match)
@@ -122,15 +122,15 @@ def _pictures(
     return Explanations(predictor, method, file, paths)
 
 
-def _tell_pictures(pictures: Explanations) -> None:
+def _tell_pictures(pictures: Explanations, predictor: Predictor) -> None:
     if not pictures.written:
         return
-    say(f"explanations ({pictures.method}): {pictures.written} pictures in {pictures.folder}")
+    say(f"explanations ({pictures.method}): {pictures.written} in {pictures.folder}")
     if pictures.empty:
-        say(
-            f"warning: {pictures.empty} of them show no evidence: in these images no place speaks "
-            "for the predicted class"
-        )
+        why = "no place speaks for the predicted class"
+        if predictor.network.prefix.of_cells:
+            why += ", or no white cell was found"
+        say(f"warning: explanations without any evidence: {pictures.empty} ({why})")
 
 
 def _tell(tally: Tally, file: Path) -> None:

@@ -87,9 +87,12 @@ def table(
         for row in rows
     )
     kinds = ["numeric"] * numeric + ["sortable"] * (bool(head) and len(rows) > 1)
+    kinds += ["wide"] * (len(header) > _WIDE)
     kind = f' class="{" ".join(kinds)}"' if kinds else ""
     return scrolled(f"<table{kind}>{head}<tbody>{body}</tbody></table>", label or "Table")
 
+
+_WIDE = 8  # columns above which a table is printed in small type
 
 _NUMBER = re.compile(r"[+\-\u2212]?\d[\d\s.,+\-\u2212\u00b1\[\]/%e]*|-")
 
@@ -125,8 +128,9 @@ def matrix(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
         cells = (_matrix_cell(count, sum(row), place == k) for k, count in enumerate(row))
         lines.append(f"<tr><th scope=row>{html.escape(name)}</th>{''.join(cells)}</tr>")
     return (
-        "<table class=matrix><caption>Rows: true class. Columns: predicted class. Percentages are "
-        f"of the true class.</caption><thead><tr><td></td>{names}</tr></thead>"
+        f"<table class=matrix style=--classes:{len(classes)}><caption>Rows: true class. Columns: "
+        "predicted class. Percentages are of the true class.</caption>"
+        f"<thead><tr><td></td>{names}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table>"
     )
 

@@ -14,10 +14,11 @@ from bcd.console import track
 from bcd.data.cells.regions import find_regions
 from bcd.data.datamodule import SmearDataModule
 from bcd.data.input_views import shown_pixels
+from bcd.data.reading import fit
 from bcd.data.views import PLAIN
 from bcd.errors import BcdError
 from bcd.evaluation.results import Result
-from bcd.explain.attribution import Attribution, explain
+from bcd.explain.attribution import Attribution, explain, has_gradient
 from bcd.explain.checks import RandomizationCheck, check_randomization, mass_by_region
 from bcd.explain.overlay import TOP, draw_overlay
 from bcd.models.network import SmearNetwork
@@ -28,11 +29,12 @@ from bcd.training.neighbours import Shown
 _BATCH = 8  # images explained at a time
 _SAMPLE = 40  # evenly spaced test images whose regions are measured
 _CHECKED = 8  # of these, for the randomization check
+_SLOW = 4  # the same numbers where each image takes seconds, as occlusion does
 
 _METHODS = {
     "gradcam": "Grad-CAM",
-    "integrated_gradients": "integrated gradients",
-    "occlusion": "occlusion",
+    "integrated_gradients": "Integrated gradients",
+    "occlusion": "Occlusion",
 }
 
 
@@ -69,13 +71,17 @@ def attribute_answers(
     """
     tested, rows = run.split.indices("test"), shown.examples.rows
     sample = np.unique(np.linspace(0, len(tested) - 1, min(_SAMPLE, len(tested))).astype(int))
+    slow = not has_gradient(network.head)
+    if slow:
+        rows, sample = rows[:_SLOW], sample[:: -(-len(sample) // _SLOW)]
     every = list(dict.fromkeys([*rows, *sample.tolist()]))
     predicted = test.probabilities.argmax(axis=1)
     network.eval().to(device)
     overlays: dict[int, NDArray[np.uint8]] = {}
     maps, regions = [], []
     chosen: Attribution | None = None
-    batches = [every[start : start + _BATCH] for start in range(0, len(every), _BATCH)]
+    size = 1 if slow else _BATCH
+    batches = [every[start : start + size] for start in range(0, len(every), size)]
     try:
         for batch in track(batches, "Attributions", len(every), len):
             inputs = _inputs(datamodule, [tested[row] for row in batch])
@@ -86,8 +92,9 @@ def attribute_answers(
                 overlays[row] = draw_overlay(pixels, values)
                 if row in sample:
                     maps.append(values)
-                    regions.append(find_regions(pixels))
-        first = _inputs(datamodule, [tested[row] for row in sample[:_CHECKED]])
+                    regions.append(find_regions(_plain(datamodule, tested[row], len(values))))
+        some = sample[: 2 if slow else _CHECKED]
+        first = _inputs(datamodule, [tested[row] for row in some])
         checked = check_randomization(network, first)
     except BcdError as error:
         return Attributions({}, [Section("Attribution", [f"Not computed: {error}."])])
@@ -102,12 +109,19 @@ def attribute_answers(
     return Attributions(overlays, [Section("Attribution", blocks)])
 
 
+def _plain(datamodule: SmearDataModule, index: int, side: int) -> NDArray[np.uint8]:
+    """The image in its own colours and with all regions, as its maps are large."""
+    resized = datamodule.images.resized(index)
+    return resized[side] if side in resized else fit(resized[max(resized)], side)
+
+
 def _sentences(checked: RandomizationCheck, count: int) -> list[Block]:
     return [
-        f"{_METHODS[checked.method].capitalize()} for the predicted class: where in an image the "
+        f"{_METHODS[checked.method]} for the predicted class: where in an image the "
         "evidence is that raises its log-odds. An attribution shows where a network looks, not "
         "whether what it sees there is right.",
-        f"{checked.verdict} On {_CHECKED} test images at most:",
+        f"{checked.verdict} Maps of {checked.images} test images before and after, as far as both "
+        "show evidence:",
         f"The second table has the shares of the evidence on {count} evenly spaced test images. "
         "Regions are found by colour and shape; a ratio above 1 means that a region has more of "
         "the evidence than of the area.",
@@ -115,8 +129,12 @@ def _sentences(checked: RandomizationCheck, count: int) -> list[Block]:
 
 
 def _randomized(checked: RandomizationCheck) -> Table:
-    rows = [[s.part, f"{s.rank_correlation:.2f}", f"{s.ssim:.2f}"] for s in checked.stages]
-    return Table(["weights randomized", "rank correlation", "structural similarity"], rows)
+    rows = [
+        [s.part, *(f"{v:.2f}" * (v == v) for v in (s.rank_correlation, s.ssim)), str(s.compared)]
+        for s in checked.stages
+    ]
+    header = ["weights randomized", "absolute rank correlation", "structural similarity", "images"]
+    return Table(header, rows)
 
 
 def _ratio(value: float | None) -> str:

@@ -53,9 +53,9 @@ def find_shown(
     so the nearest training image shows what an answer may rest on. The descriptors for
     out-of-distribution detection come from earlier blocks and reflect stain and light.
 
-    If nothing but the head is trained, the feature bank has these features of every training image,
-    and the mean over its views is taken. Otherwise the network would have to run on all training
-    images once more, which only `report=full` does.
+    If nothing but the head is trained and there is a feature bank, it has these features of every
+    training image, and the mean over its views is taken. Otherwise the network would have to run on
+    all training images once more, which only `report=full` does.
 
     Args:
         run: The run, within `cached_features`.

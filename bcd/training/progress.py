@@ -152,7 +152,9 @@ def _counted(epoch: int, trainer: pl.Trainer) -> str:
 
 
 def _short(loss: float) -> str:
-    return f"{loss:.4f}" if loss < 10 else f"{loss:.2f}" if loss < 1000 else f"{loss:.0e}"
+    if loss >= 1000:
+        return f"{loss:.0e}"
+    return f"{loss:.4f}" if loss < 10 else f"{loss:.2f}" if loss < 100 else f"{loss:.0f}"
 
 
 def _duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from bcd.config.training import BRIEF, FULL, TrainConfig
+from bcd.config.training import BRIEF, FULL, LOGGED_IMAGES, TrainConfig
 from bcd.data.datamodule import SmearDataModule
 from bcd.errors import ConfigError
 from bcd.evaluation.predictions import write_predictions
@@ -77,8 +77,8 @@ def _train(cfg: TrainConfig, tested: bool) -> TrainResult | None:
     cfg = replace(cfg, resume=None)
 
     run = make_run(cfg)
-    if not tested and cfg.report == FULL:
-        run = _without_full_report(run)
+    if not tested:
+        run = _as_trial(run)
     if resumed is not None:
         check_images(resumed, run.catalog, run.split)
     datamodule = make_datamodule(run)
@@ -165,13 +165,18 @@ def _find_resumed(cfg: TrainConfig, tested: bool) -> Resumed | None:
     return resumed
 
 
-def _without_full_report(run: Run) -> Run:
-    """The same run with the brief report: a sweep tests its best run when all are trained."""
-    line = (
-        f"report={FULL} has no effect in a run of a sweep, whose best run gets the brief report; "
-        "train that configuration once more with it"
-    )
-    return replace(run, cfg=replace(run.cfg, report=BRIEF), warnings=[*run.warnings, line])
+def _as_trial(run: Run) -> Run:
+    """The same run as one of a sweep, which has the brief report and logs no photographs."""
+    cfg, lines = run.cfg, list(run.warnings)
+    if cfg.report == FULL:
+        lines.append(
+            f"report={FULL} has no effect in a run of a sweep, whose best run gets the brief "
+            "report; train that configuration once more with it"
+        )
+    if cfg.logs_images:
+        lines.append("logger.images=true has no effect in a run of a sweep")
+    logger = {**cfg.logger, LOGGED_IMAGES: False} if cfg.logs_images else cfg.logger
+    return replace(run, cfg=replace(cfg, report=BRIEF, logger=logger), warnings=lines)
 
 
 def _begin_folder(run: Run, tested: bool) -> None:

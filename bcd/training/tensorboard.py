@@ -101,7 +101,7 @@ class BoardCallback(pl.Callback):
         pictures = {"val/confusion": confusion_image(matrix, catalog.classes, title)}
         if self._images and (found := _val_mistakes(sure, truth, trainer, data)):
             pictures["val/mistakes"] = _photographs(found[:SHOWN], catalog)
-        log_pictures(boards, pictures, trainer.global_step)
+        log_pictures(boards, pictures, max(trainer.global_step - 1, 0))  # as their scalars
 
 
 def boards_of(loggers: Sequence[pl.loggers.Logger]) -> list[SummaryWriter]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from bcd.config.head import KEYS_OF_HEADS
+from bcd.config.input_views import CELLS
 from bcd.config.training import TrainConfig, target_of
 from bcd.data.catalog import Catalog
 from bcd.models.backbones.run_weights import WeightsSource
@@ -76,6 +77,10 @@ def _without_effect(cfg: TrainConfig, catalog: Catalog) -> Iterator[tuple[Sequen
         [f"split.{key}" for key in cfg.split.unread()],
         "this way of splitting does not read it",
     )
+    if not any(target_of(node) for node in cfg.logger.values()):
+        yield ("logger.images",), "there is no logger"
+    if model.roi != CELLS:
+        yield ("model.cell_pooling",), "data.roi=cells alone pools cells"
     if not cfg.features.bank:
         yield ("features.engine", "features.dtype"), "features.bank=false"
     elif model.unfreeze == "all":

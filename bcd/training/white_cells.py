@@ -57,9 +57,9 @@ def cell_sections(run: Run) -> list[Section]:
     none = sum(one.count == 0 for one in found)
     text = (
         f"White cells of the {len(found)} test images, found by colour and shape without a "
-        f"network; in {none} none was found. Median over images, with quartiles in brackets; area, "
-        "nucleus and roundness of an image are medians over its cells that lie wholly inside it. "
-        "cells.csv has each image. The answers do not use these measures."
+        f"network{f'; in {none} none was found' * bool(none)}. Median over images, with quartiles "
+        "in brackets; area, nucleus and roundness of an image are medians over its cells that lie "
+        "wholly inside it. cells.csv has each image. The answers do not use these measures."
     )
     return [Section("White cells", [text, Table(["class", "images", *_COLUMNS.values()], table)])]
 

@@ -184,6 +184,12 @@ def test_a_disabled_rule_refers_nothing() -> None:
     assert {name for why in given.reasons for name in why} <= {DISAGREES}
     unknown = policy.answer(test.logits * 0, test.descriptors)
     assert all(UNDECIDED in why for why in unknown.reasons)
+    corrected = replace(policy, priors=(0.7, 0.1, 0.1, 0.1))
+    unknown = corrected.answer(test.logits * 0, test.descriptors)
+    assert np.ptp(unknown.probabilities[0]) > 0.2
+    assert all(UNDECIDED in why for why in unknown.reasons)
+    known = corrected.answer(test.logits, test.descriptors)
+    assert not any(UNDECIDED in why for why in known.reasons)
 
 
 def test_the_policy_survives_a_weights_only_checkpoint(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_a_fitted_head_has_one_matrix_and_no_rate(base: Path) -> None:
 
 
 def test_without_a_logger_nothing_is_written(base: Path) -> None:
-    result = run(base / "none", "logger=none", "+logger.images=true", "trainer.max_epochs=1")
+    result = run(base / "none", "logger=none", "logger.images=true", "trainer.max_epochs=1")
     assert not list(result.run_dir.glob("events.*"))
     assert not (result.run_dir / "projector").exists()
 

@@ -25,7 +25,7 @@ from bcd.data.opening import PIXELS
 from bcd.data.parallel import LargeImageError, SmallOnly, read_each, uses_processes
 from bcd.data.reading import read_image
 from bcd.errors import BcdError, ConfigError
-from bcd.storage import replacing, write_csv, written_path
+from bcd.storage import replacing, short_name, write_csv, written_path
 
 IMAGE_COLUMNS = (
     "path", "count", "whole", "area", "nucleus_ratio", "roundness", "stain", "error",
@@ -101,7 +101,7 @@ def _mask_files(paths: Sequence[Path], folder: Path) -> list[Path]:
     absolute = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100  (keeps links)
     above = Path(os.path.commonpath([path.parent for path in absolute]))
     relative = (path.relative_to(above) for path in absolute)
-    return [folder / path.with_name(f"{path.name}.png") for path in relative]
+    return [folder / path.with_name(f"{short_name(path.name)}.png") for path in relative]
 
 
 def _measure_all(paths: Sequence[Path], masks: Sequence[Path | None]) -> Iterator[Measured]:
@@ -196,7 +196,7 @@ def _tell(table: CellsTable, folder: Path, cfg: CellsConfig) -> None:
         ["white cells", str(found.count)],
         ["an image, median", f"{np.median(counts):.0f}" if counts else "none"],
         [
-            "nuclear area of that of the cell, median",
+            "nuclear area over that of the cell, median",
             "none" if math.isnan(share) else f"{share:.2f}",
         ],
         ["could not be read", str(len(table.failed))],

@@ -49,5 +49,5 @@ def _usual_width(mask: NDArray[np.uint8], usual: float) -> float:
     distance: Any = cv2.distanceTransform(filled, cv2.DIST_L2, 5)
     distance = cv2.GaussianBlur(distance, (0, 0), 1)
     highest = cv2.dilate(distance, np.ones((9, 9), np.uint8))
-    peaks = distance[(distance >= highest) & (distance > _NARROWEST)]
+    peaks = distance[(distance >= highest) & (distance > _NARROWEST) & (distance < max(mask.shape))]
     return 2 * float(np.quantile(peaks, _RANK)) if peaks.size else float("nan")

@@ -25,12 +25,24 @@
     contents.addEventListener("click", (e) => { if (e.target.hash && narrow.matches) fold(); });
     const watch = new IntersectionObserver((seen) => {
       for (const { target, isIntersecting } of seen) {
-        const link = links.get(encodeURIComponent(target.id)) ?? links.get(target.id);
-        if (isIntersecting) link?.setAttribute("aria-current", "true");
+        if (isIntersecting) here.add(target);
+        else here.delete(target);
+      }
+      mark();
+    }, { rootMargin: "-10% 0px -75%" });
+    const sections = [...document.querySelectorAll("main > section[id]")], here = new Set();
+    const mark = () => {
+      // The last section may be too short to get to the top.
+      const end = innerHeight + scrollY >= document.documentElement.scrollHeight - 2;
+      const marked = end ? new Set(sections.slice(-1)) : here;
+      for (const section of sections) {
+        const link = links.get(encodeURIComponent(section.id)) ?? links.get(section.id);
+        if (marked.has(section)) link?.setAttribute("aria-current", "true");
         else link?.removeAttribute("aria-current");
       }
-    }, { rootMargin: "-10% 0px -75%" });
-    document.querySelectorAll("main > section[id]").forEach((section) => watch.observe(section));
+    };
+    sections.forEach((section) => watch.observe(section));
+    addEventListener("scroll", mark, { passive: true });
   }
   addEventListener("beforeprint", () => {
     document.querySelectorAll("main details").forEach((details) => { details.open = true; });
@@ -95,8 +107,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const image = shown[at].querySelector("img");
     picture.src = image.src;
     picture.alt = image.alt;
-    const more = shown[at].closest("figure")?.querySelector("figcaption")?.textContent ?? "";
-    caption.textContent = more.includes(image.alt) ? more : `${image.alt} ${more}`;
+    const more = [...(shown[at].closest("figure")?.querySelectorAll("figcaption > *") ?? [])];
+    const lines = more.map((line) => line.textContent).filter((text) => !image.alt.includes(text));
+    caption.textContent = [image.alt, ...lines].join("\n");
   };
   previous.addEventListener("click", () => show(at - 1));
   next.addEventListener("click", () => show(at + 1));
