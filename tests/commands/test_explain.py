@@ -79,7 +79,7 @@ def test_every_answer_gets_a_picture_and_no_answer_changes(
     capsys.readouterr()
     made = predicted(asked(trained, tmp_path, input=str(unknown), explain=True, batch_size=2))
     assert [p.probabilities for p in made] == [p.probabilities for p in plain]
-    assert "explanations (gradcam): 4 pictures in" in capsys.readouterr().err
+    assert "explanations (gradcam): 4 in" in capsys.readouterr().err
     before, after = rows(tmp_path / "plain" / "predictions.csv"), rows(tmp_path / "predictions.csv")
     shown = {Path(row["path"]).relative_to(unknown).as_posix(): row.pop("explanation")
              for row in after}  # fmt: skip

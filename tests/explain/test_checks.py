@@ -67,6 +67,14 @@ def test_maps_that_do_not_depend_on_the_weights_fail_the_check(
         maps = np.abs(np.stack(found)) + 1e-3
         return Attribution(maps, np.zeros(len(x), np.int64), method)
 
+    def inverted(_: object, x: torch.Tensor, *__: object, method: str = "edges") -> Attribution:
+        own = edges(_, x)
+        return Attribution(own.maps.max() - own.maps, own.targets, method)
+
+    def nothing(_: object, x: torch.Tensor, *__: object, method: str = "none") -> Attribution:
+        own = edges(_, x)
+        return Attribution(own.maps * 0, own.targets, method)
+
     network, x = made(small()), images(2)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     passed = check_randomization(network, x, "gradcam")
@@ -79,6 +87,13 @@ def test_maps_that_do_not_depend_on_the_weights_fail_the_check(
     head = check_randomization(network, x, "gradcam", parts=["head"])
     assert head.stages == passed.stages[:1]
     assert "the weights of its head randomized" in head.verdict
+    monkeypatch.setattr(checks, "explain", nothing)
+    unknown = check_randomization(network, x)
+    assert not (unknown.passed or unknown.conclusive)
+    assert unknown.stages[-1].compared == 0
+    assert "could not be checked" in unknown.verdict
+    monkeypatch.setattr(checks, "explain", inverted)
+    assert not check_randomization(network, x, given=edges(None, x)).passed
     monkeypatch.setattr(checks, "explain", edges)
     failed = check_randomization(network, x)
     assert not failed.passed

@@ -18,7 +18,7 @@ from bcd.config.head import HeadConfig
 from bcd.config.schema import ModelConfig
 from bcd.data.synthetic.smears import draw_smear
 from bcd.explain.attribution import explain
-from bcd.explain.checks import check_randomization
+from bcd.explain.checks import MOST_SIMILAR, check_randomization
 from bcd.explain.overlay import top_pixels
 from bcd.models.backbones.build import build_backbone
 from bcd.models.heads.base import FittedHead
@@ -112,8 +112,11 @@ def test_the_evidence_is_where_the_sign_is(network: SmearNetwork, new: Planted) 
 
 def test_the_maps_depend_on_what_was_learned(network: SmearNetwork, new: Planted) -> None:
     for method in ("gradcam", "integrated_gradients"):
-        check = check_randomization(network, new.images[:8], method, parts=["all"])
-        assert check.passed, check.verdict
+        check = check_randomization(network, new.images, method, parts=["all"])
+        (stage,) = check.stages
+        # With random weights, many images have no evidence for the class at all.
+        assert stage.compared > 3
+        assert stage.rank_correlation <= MOST_SIMILAR, check.verdict
 
 
 @pytest.mark.parametrize("kind", ["forest", "knn"])
