@@ -92,6 +92,16 @@ def test_masks_of_several_inputs_do_not_overwrite_each_other(tmp_path: Path) -> 
     assert found == {"one/a.png.png", "two/a.jpg.png", "two/a.png.png"}
 
 
+def test_a_long_name_has_a_mask_too(tmp_path: Path) -> None:
+    image = draw_smear("Pro-B", slide=0, index=0, size=96)
+    file = tmp_path / "in" / f"{'x' * 240}.png"
+    file.parent.mkdir()
+    cv2.imwrite(str(file), image)
+    measured(tmp_path / "in", tmp_path / "out", masks=True)
+    (mask,) = (tmp_path / "out" / "masks").iterdir()
+    assert len(mask.name) < 40
+
+
 def test_a_number_of_images_on_the_sheet(smears: Path, tmp_path: Path) -> None:
     measured(smears, tmp_path, sheet=2)
     sheet = np.asarray(cv2.imread(str(tmp_path / "outlines.png")))

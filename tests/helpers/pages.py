@@ -111,6 +111,7 @@ def check_page(browser: Browser, file: Path) -> None:
         )
         check_images(tab)
         tab.set_viewport_size({"width": 700, "height": 1000})  # of A4, without margins
+        check_numbers(tab)
         assert tab.locator("main > section").first.bounding_box()["width"] <= 700  # type: ignore[index]
         assert tab.pdf()[:4] == b"%PDF"
 
@@ -127,11 +128,18 @@ def check_images(tab: Tab) -> None:
 def check_width(tab: Tab) -> None:
     """Nothing is wider than the window, and no line breaks within a number."""
     assert tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
-    assert tab.evaluate(
-        "[...document.querySelectorAll('td.num')].every("
+    check_numbers(tab)
+
+
+def check_numbers(tab: Tab) -> None:
+    """No line breaks within a number."""
+    broken = tab.evaluate(
+        "[...document.querySelectorAll('td.num, .matrix td b, .matrix td small')].filter("
         "c => { const r = document.createRange(); r.selectNodeContents(c);"
-        "return new Set([...r.getClientRects()].map(b => Math.round(b.top))).size <= 1; })"
+        "return new Set([...r.getClientRects()].map(b => Math.round(b.top))).size > 1; })"
+        ".map(c => c.textContent)"
     )
+    assert broken == []
 
 
 def check_contents(tab: Tab) -> None:

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
+import numpy as np
 import pytest
 
 from bcd.audit.run import audit
 from bcd.data.reading import read_image
 from bcd.reporting.document import Figure, Section, Table, replace_section, write_html
 from bcd.reporting.figures import new_figure
+from bcd.reporting.gallery import Card, Gallery, Picture
 from bcd.reporting.html import Cell, Link
+from bcd.reporting.overview import Overview, matrix_panel
 from bcd.reporting.svg import save_svg, series
 from bcd.sweeps.finalize_sweep import finalize_sweep
 from bcd.sweeps.trials import FAILED
@@ -141,6 +144,34 @@ def test_a_leaderboard_sorts_and_links_to_reports(browser: Browser, leaderboard:
         assert links == ["2-0/report.html"]
         links = [link.get_attribute("href") for link in trials.locator("a").all()]
         assert links == ["2-0/report.html", "2-1/report.html"]
+
+
+@needs_browser
+def test_many_classes_and_columns_keep_their_numbers_whole(
+    browser: Browser, tmp_path: Path
+) -> None:
+    classes = [f"Class {n:02d} of several words" for n in range(12)]
+    counts = [[100 if i == j else 37 for j in range(12)] for i in range(12)]
+    wide = Table(["name", *classes], [["row", *["0.979 [0.966, 0.988]"] * 12]] * 2)
+    panel = matrix_panel({"confusion": counts, "n": 6084}, classes)
+    overview = Overview("Run", "PASS", "Fine.", panels=[panel])
+    page = tmp_path / "page.html"
+    write_html(page, "Page", [Section("Wide", [wide])], overview)
+    check_page(browser, page)
+
+
+@needs_browser
+def test_the_caption_of_a_large_image_says_which_it_is(browser: Browser, tmp_path: Path) -> None:
+    pixels = np.zeros((20, 20, 3), np.uint8)
+    card = Card([Picture(pixels, "Test image: A"), Picture(pixels, "Other: B")], ["A", "60 %"])
+    page = tmp_path / "page.html"
+    write_html(page, "Page", [Section("One", [Gallery([card])])])
+    with opened(browser, page) as tab:
+        tab.locator(".zoom").first.press("Enter")
+        caption = tab.locator("dialog[open] p")
+        assert caption.inner_text().splitlines() == ["Test image: A", "60 %"]
+        tab.keyboard.press("ArrowRight")
+        assert caption.inner_text().splitlines() == ["Other: B", "A", "60 %"]
 
 
 @needs_browser
