@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -100,12 +101,12 @@ def attribute_answers(
         return Attributions({}, [Section("Attribution", [f"Not computed: {error}."])])
     shares = mass_by_region(np.stack(maps), regions)
     cells = [
-        [name, f"{s.mass:.1%}", f"{s.top:.1%}", f"{s.area:.1%}", _ratio(s.ratio)]
+        [name, f"{s.mass:.1%}", f"{s.top:.1%}", f"{s.area:.1%}", _figure(s.ratio)]
         for name, s in shares.items()
     ]
-    blocks = [*_sentences(checked, len(maps)), _randomized(checked)]
+    what, check, where = _sentences(checked, len(maps))
     header = ["region", "evidence", f"most evident {TOP:.0%}", "area", "evidence over area"]
-    blocks.append(Table(header, cells))
+    blocks: list[Block] = [what, check, _randomized(checked), where, Table(header, cells)]
     return Attributions(overlays, [Section("Attribution", blocks)])
 
 
@@ -115,30 +116,29 @@ def _plain(datamodule: SmearDataModule, index: int, side: int) -> NDArray[np.uin
     return resized[side] if side in resized else fit(resized[max(resized)], side)
 
 
-def _sentences(checked: RandomizationCheck, count: int) -> list[Block]:
-    return [
+def _sentences(checked: RandomizationCheck, count: int) -> tuple[str, str, str]:
+    return (
         f"{_METHODS[checked.method]} for the predicted class: where in an image the "
         "evidence is that raises its log-odds. An attribution shows where a network looks, not "
         "whether what it sees there is right.",
         f"{checked.verdict} Maps of {checked.images} test images before and after, as far as both "
         "show evidence:",
-        f"The second table has the shares of the evidence on {count} evenly spaced test images. "
-        "Regions are found by colour and shape; a ratio above 1 means that a region has more of "
-        "the evidence than of the area.",
-    ]
+        f"Shares of the evidence on {count} evenly spaced test images. Regions are found by colour "
+        "and shape; a ratio above 1 means that a region has more of the evidence than of the area.",
+    )
 
 
 def _randomized(checked: RandomizationCheck) -> Table:
     rows = [
-        [s.part, *(f"{v:.2f}" * (v == v) for v in (s.rank_correlation, s.ssim)), str(s.compared)]
+        [s.part, *(_figure(v) for v in (s.rank_correlation, s.ssim)), str(s.compared)]
         for s in checked.stages
     ]
     header = ["weights randomized", "absolute rank correlation", "structural similarity", "images"]
     return Table(header, rows)
 
 
-def _ratio(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _figure(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.2f}"
 
 
 def _inputs(datamodule: SmearDataModule, indices: Sequence[int]) -> Tensor:
