@@ -53,11 +53,12 @@ class InputView:
 
     @property
     def described(self) -> InputView:
-        """The view that out-of-distribution detection describes: of cells, the image around them.
+        """The view that out-of-distribution detection describes: never a part of the image.
 
-        What makes an image unfamiliar is also seen outside its cells.
+        What makes an image unfamiliar is also seen outside its cells, and cells that were cut out
+        look alike wherever they come from.
         """
-        return InputView(PLAIN_VIEW, self.image_side) if self.roi == CELLS else self
+        return self if self.roi == WHOLE else InputView(PLAIN_VIEW, self.image_side)
 
 
 def parse_views(names: Sequence[str], size: int, roi: str = WHOLE) -> tuple[InputView, ...]:

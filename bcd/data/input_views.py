@@ -96,34 +96,35 @@ def sides_of(views: Sequence[InputView]) -> tuple[int, ...]:
     return tuple(sorted({view.image_side for view in views}))
 
 
-def cut_rois(
-    resized: Mapping[int, Pixels], views: Sequence[InputView]
-) -> dict[int, tuple[Pixels, ...]]:
-    """The regions that input views are made of; all views have the same kind of region.
+Regions = Mapping[tuple[int, str], Sequence[Pixels]]
+
+
+def cut_rois(resized: Mapping[int, Pixels], views: Sequence[InputView]) -> Regions:
+    """The regions that input views are made of.
 
     Args:
         resized: The image by its side, from `prepare_sides`.
         views: The input views.
 
     Returns:
-        By the side of the resized image: the image itself, the image with a part painted over, or
-        the image followed by a crop of each white cell.
+        By the side of the resized image and the region: the image itself, the image with a part
+        painted over, or the image followed by a crop of each white cell.
     """
-    found: dict[int, tuple[Pixels, ...]] = {}
+    found: dict[tuple[int, str], tuple[Pixels, ...]] = {}
     for view in views:
-        image = resized[view.image_side]
-        if view.image_side not in found:
+        image, key = resized[view.image_side], (view.image_side, view.roi)
+        if key not in found:
             if view.roi in (MASKED, BACKGROUND):
-                found[view.image_side] = (paint_over(image, view.roi == MASKED),)
+                found[key] = (paint_over(image, view.roi == MASKED),)
             elif view.roi == CELLS:
-                found[view.image_side] = (image, *cut_cells(image, view.side))
+                found[key] = (image, *cut_cells(image, view.side))
             else:
-                found[view.image_side] = (image,)
+                found[key] = (image,)
     return found
 
 
 def make_views(
-    cut: Mapping[int, Sequence[Pixels]],
+    cut: Regions,
     views: Sequence[InputView],
     augment: Callable[[Pixels], Pixels] = lambda pixels: pixels,
 ) -> list[Pixels]:
@@ -138,10 +139,8 @@ def make_views(
     Returns:
         For each view its pixels, (side, side, 3); of cells the bytes that `pack_cells` makes.
     """
-    augmented = {
-        side: [augment(part) for part in cut[side]] for side in {v.image_side: None for v in views}
-    }
-    return [_finish(augmented[view.image_side], view) for view in views]
+    augmented = {key: [augment(part) for part in parts] for key, parts in cut.items()}
+    return [_finish(augmented[view.image_side, view.roi], view) for view in views]
 
 
 def _finish(parts: Sequence[Pixels], view: InputView) -> Pixels:
@@ -163,6 +162,35 @@ def packed_shape(views: Sequence[InputView]) -> tuple[int, ...]:
     if len(views) == 1:
         return views[0].side, views[0].side, 3
     return (sum(view.side**2 * 3 for view in views),)
+
+
+def views_to_read(views: Sequence[InputView]) -> tuple[InputView, ...]:
+    """The input views, after the one that is described if they do not contain it.
+
+    Args:
+        views: That the network gets.
+    """
+    if views[0].roi in (MASKED, BACKGROUND):
+        return (views[0].described, *views)
+    return tuple(views)
+
+
+def split_described(batch: Pixels, views: Sequence[InputView]) -> tuple[Pixels, Pixels]:
+    """Divides what was read as `views_to_read` into the described images and the network's.
+
+    Args:
+        batch: Of `pack`, (N, ...).
+        views: That the network gets.
+
+    Returns:
+        Images (N, side, side, 3), or the batch itself if the network's inputs contain them; and
+        inputs as `pack` makes them of `views`, (N, ...).
+    """
+    if views_to_read(views) == tuple(views):
+        return batch, batch
+    side = views[0].described.side
+    images = batch[:, : 3 * side**2].reshape(len(batch), side, side, 3)
+    return images, batch[:, 3 * side**2 :].reshape(len(batch), *packed_shape(views))
 
 
 def plain_pixels(packed: Pixels, views: Sequence[InputView]) -> Pixels | None:

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bcd.console import track
-from bcd.data.input_views import cut_rois, make_views, pack
+from bcd.data.input_views import (
+    cut_rois,
+    make_views,
+    pack,
+    split_described,
+    views_to_read,
+)
 from bcd.data.views import ImageViews
 from bcd.errors import BcdError
 from bcd.evaluation.corruption_suites import Corruption, corruption_suite
@@ -76,7 +82,8 @@ def evaluate_suite(
     @torch.inference_mode()
     def forward(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits; out-of-distribution score and disagreement in the last two columns."""
-        first = images if images.ndim == 4 else unpack(images, [described])[0]
+        shown, images = split_described(images, views)
+        first = shown if shown.ndim == 4 else unpack(shown, [described])[0]
         logits, differ = answer(images)
         more = np.stack([policy.ood_score(describing.forward(first)), differ], axis=1)
         return np.concatenate([logits, more], axis=1, dtype=np.float32)
@@ -95,7 +102,7 @@ def evaluate_suite(
         logits, differ = head_outputs(head, torch.from_numpy(features))
         return logits.numpy(), differ.numpy()
 
-    corrupted = CorruptedViews(source, indices, suite)
+    corrupted = CorruptedViews(source.of_inputs(views_to_read(views)), indices, suite)
     batch = max(any_engine.batch, 8)
     values, labels = run_corruptions(
         corrupted, forward, any_engine.threads, batch, "Corrupted images"

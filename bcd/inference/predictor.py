@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bcd.config.compose import as_config, read_defaults
 from bcd.config.programs import SiteMatchConfig
-from bcd.data.input_views import plain_pixels
+from bcd.data.input_views import plain_pixels, split_described, views_to_read
 from bcd.data.load import expand_inputs
 from bcd.data.quality.appearance import Look, choose_evenly, look_at_input
 from bcd.data.sandbox import Answer, Wanted, read_all
@@ -123,7 +123,8 @@ class Predictor:
 
         Instead of pixels there is the reason where a file could not be read.
         """
-        wanted = Wanted(self.card.input_views, self.card.mask_scale_bar, self.match)
+        views = self.card.input_views
+        wanted = Wanted(views_to_read(views), self.card.mask_scale_bar, self.match)
         answers = zip(files, read_all(files, wanted, num_workers), strict=True)
         self.looks, done, measured = [], 0, set(choose_evenly(len(files)))
         while batch := list(itertools.islice(answers, batch_size)):
@@ -132,10 +133,17 @@ class Predictor:
                     self._look_at(answer)
             done += len(batch)
             made = self._predict(batch)
-            yield [(p, answer) for p, (_, answer) in zip(made, batch, strict=True)]
+            yield [(p, self._got(answer)) for p, (_, answer) in zip(made, batch, strict=True)]
+
+    def _got(self, answer: Answer) -> Answer:
+        """Of what was read, what the network got."""
+        if isinstance(answer, str):
+            return answer
+        got: NDArray[np.uint8] = split_described(answer[None], self.card.input_views)[1][0]
+        return got
 
     def _look_at(self, packed: NDArray[np.uint8]) -> None:
-        pixels = plain_pixels(packed, self.card.input_views)
+        pixels = plain_pixels(packed, views_to_read(self.card.input_views))
         if pixels is not None and len(pixels) >= LEAST_SIDE:
             self.looks.append(look_at_input(pixels))
 
@@ -144,8 +152,11 @@ class Predictor:
         readable = [(path, answer) for path, answer in batch if not isinstance(answer, str)]
         made: Iterator[Prediction] = iter(())
         if readable:
-            inputs = network_inputs([answer for _, answer in readable]).to(self.device)
-            found = (*self.network.outputs(inputs), self.network.descriptor(inputs))
+            read = np.stack([answer for _, answer in readable])
+            images, got = split_described(read, self.card.input_views)
+            inputs = network_inputs(list(got)).to(self.device)
+            shown = inputs if images is got else network_inputs(list(images)).to(self.device)
+            found = (*self.network.outputs(inputs), self.network.descriptor(shown))
             logits, disagreement, described = (part.float().cpu().numpy() for part in found)
             decisions = policy.answer(logits, described, disagreement)
             made = (decisions.prediction(i, str(path)) for i, (path, _) in enumerate(readable))

@@ -9,13 +9,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bcd.config.compose import with_defaults
 from bcd.config.head import HeadConfig
 from bcd.config.input_views import MOST_CELLS
+from bcd.data.cells.segmentation import find_cells
 from bcd.errors import ConfigError
-from bcd.evaluation.decision import UNDECIDED
+from bcd.evaluation.decision import OOD, UNDECIDED
 from bcd.inference.checkpoint import load_checkpoint
 from bcd.inference.evaluate import evaluate_checkpoint
 from bcd.models.cells import CellHead, place_cells
@@ -144,6 +146,27 @@ def test_eval_and_predict_give_the_answers_of_the_run(run: TrainResult, tmp_path
         np.testing.assert_allclose([p.probabilities for p in asked], expected, atol=1e-4)
         assert [p.refer for p in asked] == [p.refer for p in again.predictions]
     np.testing.assert_allclose([p.probabilities for p in direct.predictions], expected, atol=1e-4)
+
+
+def test_out_of_distribution_detection_sees_the_whole_image(
+    run: TrainResult, tmp_path: Path
+) -> None:
+    """An image whose cells are familiar, in a slide that is not."""
+    root = run.run_dir.parent / "images"
+    file = next(iter(sorted(root.rglob("*.png"))))
+    image = cv2.imread(str(file))
+    assert image is not None
+    cells = find_cells(np.ascontiguousarray(image[:, :, ::-1])).mask
+    element = np.ones((9, 9), np.uint8)
+    beside: NDArray[np.bool_] = np.asarray(cv2.dilate(cells.astype(np.uint8), element) == 0)
+    assert beside.mean() > 0.3
+    noise = np.random.default_rng(0).integers(200, 256, image.shape)
+    image[beside] = noise[beside]
+    cv2.imwrite(str(tmp_path / "strange.png"), image)
+    words = (f"ckpt={run.run_dir}", f"input=[{file},{tmp_path}/strange.png]", "num_workers=0")
+    own, strange = predicted(predict_config(tmp_path / "out", *words))
+    assert OOD not in own.refer
+    assert OOD in strange.refer
 
 
 def test_the_card_has_the_region(run: TrainResult) -> None:
