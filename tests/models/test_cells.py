@@ -161,8 +161,8 @@ def test_out_of_distribution_detection_sees_the_whole_image(
     beside: NDArray[np.bool_] = np.asarray(cv2.dilate(cells.astype(np.uint8), element) == 0)
     assert beside.mean() > 0.3
     noise = np.random.default_rng(0).integers(200, 256, image.shape)
-    image[beside] = noise[beside]
-    cv2.imwrite(str(tmp_path / "strange.png"), image)
+    strange_image = np.where(beside[:, :, None], noise, image).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "strange.png"), strange_image)
     words = (f"ckpt={run.run_dir}", f"input=[{file},{tmp_path}/strange.png]", "num_workers=0")
     own, strange = predicted(predict_config(tmp_path / "out", *words))
     assert OOD not in own.refer
