@@ -100,6 +100,8 @@ def evaluate_suite(
         ]
         features = np.concatenate(made, axis=1)
         logits, differ = head_outputs(head, torch.from_numpy(features))
+        if network.prefix.of_mask:  # nothing is known of an image without white cells
+            logits[~torch.from_numpy(features).any(1)] = 0
         return logits.numpy(), differ.numpy()
 
     corrupted = CorruptedViews(source.of_inputs(views_to_read(views)), indices, suite)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bcd.config.input_views import CELLS, InputView
+from bcd.config.input_views import CELLS, MASKED, InputView
 from bcd.data.input_views import Pixels
 from bcd.features.engines import Engine
 from bcd.models.cells import place_cells, unpack_cells
@@ -19,6 +19,8 @@ def batches_of(engine: Engine, view: InputView) -> Batches:
         engine: Runs the prefix on images of the side that the view has.
         view: The input view.
     """
+    if view.roi == MASKED:
+        return MaskedBatches(engine, view.side)
     return CellBatches(engine, view) if view.roi == CELLS else Batches(engine, view.side)
 
 
@@ -69,12 +71,41 @@ def run_view(engine: Engine, view: InputView, images: Pixels) -> NDArray[np.floa
     Returns:
         Features, (N, ...).
     """
+    if view.roi == MASKED:
+        found = engine.forward(images)
+        found[_uniform(images)] = 0
+        return found
     if view.roi != CELLS:
         return engine.forward(images)
     batches = CellBatches(engine, view)
     for packed in images:
         batches.add(packed, {})
     return batches.features()
+
+
+def _uniform(images: Pixels) -> NDArray[np.bool_]:
+    """Which images (N, side, side, 3) show nothing, (N,)."""
+    pixels = images.reshape(len(images), -1, 3)
+    return np.asarray((pixels.max(axis=1) == pixels.min(axis=1)).all(axis=1))
+
+
+class MaskedBatches(Batches):
+    """The same for images with everything but white cells painted over; without any, 0."""
+
+    def __init__(self, engine: Engine, side: int) -> None:
+        super().__init__(engine, side)
+        self._nothing: list[bool] = []
+
+    def add(self, pixels: Pixels, known: dict[bytes, int]) -> None:
+        """Adds a view."""
+        super().add(pixels, known)
+        self._nothing.append(bool(_uniform(pixels[None])[0]))
+
+    def features(self) -> NDArray[np.float32]:
+        """The features of all views that were added, in order."""
+        found = super().features()
+        found[self._nothing] = 0
+        return found
 
 
 class CellBatches(Batches):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bcd.config.input_views import CELLS, InputView
+from bcd.config.input_views import CELLS, MASKED, InputView
 from bcd.models.backbones.blocks import pool
 from bcd.models.cells import place_cells, unpack_cells
 
@@ -71,6 +71,14 @@ class FrozenPrefix(nn.Module):
         """Whether it gets a crop of each white cell."""
         return bool(self.views) and self.views[0].roi == CELLS
 
+    @property
+    def of_mask(self) -> bool:
+        """Whether it gets images with everything but white cells painted over.
+
+        The output for an image without any is 0 everywhere, which no other image has.
+        """
+        return bool(self.views) and self.views[0].roi == MASKED
+
     def train(self, mode: bool = True) -> FrozenPrefix:
         """Stays in eval mode."""
         return super().train(False)
@@ -93,10 +101,16 @@ class FrozenPrefix(nn.Module):
         if self.of_cells:
             crops, present = unpack_cells(x, self.views[0])
             return place_cells(self._of_cells(crops[present].permute(0, 3, 1, 2)), present)
+        if self.of_mask and len(self.views) == 1:
+            return self._activations(x) * _shows_something(x, self.pooled)
         if len(self.views) <= 1:
             return self._activations(x)
         parts = unpack(x, [view.side for view in self.views])
-        return torch.cat([self._activations(part.permute(0, 3, 1, 2)) for part in parts], 1)
+        images = [part.permute(0, 3, 1, 2) for part in parts]
+        made = [self._activations(image) for image in images]
+        if self.of_mask:
+            made = [m * _shows_something(i, True) for m, i in zip(made, images, strict=True)]
+        return torch.cat(made, 1)
 
     def _of_cells(self, crops: Tensor) -> Tensor:
         """Features (cells, C), also if there is no cell."""
@@ -112,3 +126,10 @@ class FrozenPrefix(nn.Module):
     def _activations(self, x: Tensor) -> Tensor:
         x = self.blocks(self.normalized(x))
         return pool(x) if self.pooled else x
+
+
+def _shows_something(x: Tensor, pooled: bool) -> Tensor:
+    """1 for an image (N, C, H, W) that is not uniform, else 0: (N, 1), or (N, 1, 1, 1) for maps."""
+    pixels = x.flatten(2)
+    shows = (pixels.amax(2) != pixels.amin(2)).any(1)
+    return shows.to(torch.float32).view(-1, *[1] * (1 if pooled else 3))

@@ -130,7 +130,18 @@ class SmearNetwork(nn.Module):
     def answer(self, x: Tensor) -> Tensor:
         """Maps the output of the frozen prefix to logits (N, classes)."""
         logits: Tensor = self.head(self.dropout(self._embed_rest(x)))
-        return logits
+        return self._known(logits, x)
+
+    def _known(self, logits: Tensor, x: Tensor) -> Tensor:
+        """Logits (N, classes), 0 for images without white cells where the network gets only these.
+
+        Args:
+            logits: Of the head.
+            x: Output of the frozen prefix.
+        """
+        if not self.prefix.of_mask:
+            return logits
+        return torch.where(x.flatten(1).any(1)[:, None], logits, torch.zeros_like(logits))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images uint8 (N, 3, H, W) to logits (N, classes)."""
@@ -148,7 +159,9 @@ class SmearNetwork(nn.Module):
             x: As `embed` takes them, or outputs of the prefix while it is skipped.
         """
         if not self.test_time:
-            return head_outputs(self.head, self.embed(x))
+            x = self.prefix(x)
+            logits, differ = head_outputs(self.head, self._embed_rest(x))
+            return self._known(logits, x), differ
         each = self.each(x)
         if isinstance(self.head, AveragedHeads):
             return self.head.combine(each)
@@ -166,10 +179,12 @@ class SmearNetwork(nn.Module):
         return average(torch.stack([self._each(view) for view in views]))
 
     def _each(self, x: Tensor) -> Tensor:
-        features = self.embed(x)
+        x = self.prefix(x)
+        features = self._embed_rest(x)
         if isinstance(self.head, AveragedHeads):
-            return self.head.each(features)
-        return torch.log_softmax(self.head(features), dim=1)[None]
+            each = self.head.each(features)
+            return torch.stack([torch.log_softmax(self._known(one, x), dim=1) for one in each])
+        return torch.log_softmax(self._known(self.head(features), x), dim=1)[None]
 
 
 def head_outputs(head: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
