@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import os
 import sys
@@ -224,28 +223,27 @@ def test_a_training_run_decodes_each_file_once_and_the_next_run_none(
 ) -> None:
     reads, decodes = work
 
-    def run(name: str) -> tuple[Counter[str], Counter[str], Counter[str]]:
-        """The images that no figure may show: how many files, reads and decodes of each."""
+    def run(name: str) -> tuple[Counter[str], int]:
+        """How many files have each content, and the number of images that the report shows."""
         reads.clear()
         decodes.clear()
         frozen = ("model.unfreeze=0", "model.batchnorm=frozen", "features.engine=torch")
         root = f"data.root={tmp_path / 'smears'}"
         result = train(train_config(tmp_path / name, *SMALL, *frozen, root))
         assert result is not None
-        catalog = result.datamodule.catalog
-        content = {image.path: image.sha256 for image in catalog.images}
-        with (tmp_path / name / "predictions.csv").open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-        wrong = {content[row["path"]] for row in rows if row["label"] != row["prediction"]}
-        files = Counter(image.sha256 for image in catalog.images)
-        read, decoded, expected = (
-            Counter({k: c[k] for k in files if k not in wrong and c[k]})
-            for c in (reads, decodes, files)
-        )
-        assert len(expected) > len(files) / 2
-        return expected, read, decoded
+        page = (tmp_path / name / "report.html").read_text(encoding="utf-8")
+        shown = page.count("<img ")
+        files = Counter(image.sha256 for image in result.datamodule.catalog.images)
+        # Most images are in no figure.
+        assert shown > 0
+        assert sum(decodes[k] <= files[k] for k in files) > len(files) / 2
+        return files, shown
 
-    expected, read, decoded = run("cold")
-    assert (read, decoded) == (expected, expected)
-    expected, read, decoded = run("warm")
-    assert (read, decoded) == (expected, Counter())  # read for its hash
+    files, shown = run("cold")
+    assert not files - reads and not files - decodes  # each file at least once
+    assert (reads - files).total() <= shown
+    assert (decodes - files).total() <= shown
+    files, shown = run("warm")
+    assert not files - reads  # for its hash
+    assert (reads - files).total() <= shown
+    assert decodes.total() <= shown

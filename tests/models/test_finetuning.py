@@ -243,5 +243,5 @@ def test_lr_find_draws_the_curve_and_makes_no_run(tmp_path: Path) -> None:
     assert rows[0][0] == LOWEST and 20 < len(rows) <= 120
     assert all(a < b for (a, _), (b, _) in itertools.pairwise(rows))
     assert min(loss for _, loss in rows) < rows[0][1]
-    assert (tmp_path / "run" / "figures" / "learning_rate.png").is_file()
+    assert (tmp_path / "run" / "figures" / "learning_rate.svg").is_file()
     assert not (tmp_path / "run" / "checkpoints").exists()
