@@ -81,7 +81,13 @@ def test_another_launcher_runs_missing_trials_and_gives_the_same_leaderboard(
     shutil.copytree(serial, folder)
     shutil.rmtree(folder / "0")  # as if it had never been
     before = (folder / "1" / "trial.json").stat().st_mtime_ns
-    _, status, _ = sweep(base, folder.name, *GRID, *launcher)
+    try:
+        _, status, _ = sweep(base, folder.name, *GRID, *launcher)
+    except AssertionError as error:
+        # On a busy machine submitit starts a job before it has made the folder for its log.
+        if "_log.out" not in str(error):
+            raise
+        _, status, _ = sweep(base, folder.name, *GRID, *launcher)
     assert status == 1
     assert (folder / "1" / "trial.json").stat().st_mtime_ns == before
     assert table(folder) == table(serial)
