@@ -101,16 +101,19 @@ class FrozenPrefix(nn.Module):
         if self.of_cells:
             crops, present = unpack_cells(x, self.views[0])
             return place_cells(self._of_cells(crops[present].permute(0, 3, 1, 2)), present)
-        if self.of_mask and len(self.views) == 1:
-            return self._activations(x) * _shows_something(x, self.pooled)
         if len(self.views) <= 1:
-            return self._activations(x)
+            return self._of_image(x)
         parts = unpack(x, [view.side for view in self.views])
-        images = [part.permute(0, 3, 1, 2) for part in parts]
-        made = [self._activations(image) for image in images]
-        if self.of_mask:
-            made = [m * _shows_something(i, True) for m, i in zip(made, images, strict=True)]
-        return torch.cat(made, 1)
+        return torch.cat([self._of_image(part.permute(0, 3, 1, 2)) for part in parts], 1)
+
+    def _of_image(self, x: Tensor) -> Tensor:
+        """Activations of an input view; 0 for a masked image that shows nothing."""
+        found = self._activations(x)
+        if not self.of_mask:
+            return found
+        pixels = x.flatten(2)
+        shows = (pixels.amax(2) != pixels.amin(2)).any(1)
+        return found * shows.to(found.dtype).view(-1, *[1] * (found.ndim - 1))
 
     def _of_cells(self, crops: Tensor) -> Tensor:
         """Features (cells, C), also if there is no cell."""
@@ -126,10 +129,3 @@ class FrozenPrefix(nn.Module):
     def _activations(self, x: Tensor) -> Tensor:
         x = self.blocks(self.normalized(x))
         return pool(x) if self.pooled else x
-
-
-def _shows_something(x: Tensor, pooled: bool) -> Tensor:
-    """1 for an image (N, C, H, W) that is not uniform, else 0: (N, 1), or (N, 1, 1, 1) for maps."""
-    pixels = x.flatten(2)
-    shows = (pixels.amax(2) != pixels.amin(2)).any(1)
-    return shows.to(torch.float32).view(-1, *[1] * (1 if pooled else 3))

@@ -190,6 +190,22 @@ def test_an_image_without_white_cells_is_referred(run: TrainResult, tmp_path: Pa
     assert np.ptp(found.probabilities) < 1e-6
 
 
+def test_a_masked_image_that_shows_nothing_has_no_answer_within_a_transformer() -> None:
+    pytest.importorskip("timm")
+    cfg = with_defaults(
+        ModelConfig, backbone="test_vit", library="timm", weights=None, input_size=64, roi="mask",
+        unfreeze=1,
+    )  # fmt: skip
+    network = SmearNetwork(build_backbone(cfg), 3, cfg).eval()
+    x = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    x[1] = 230
+    with torch.no_grad():
+        tokens, found = network.prefix(x), network(x)
+    assert tokens.ndim == 3 and len(tokens) == 3
+    assert not tokens[1].any() and tokens[[0, 2]].any()
+    assert np.ptp(found[1].numpy()) < 1e-6
+
+
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
