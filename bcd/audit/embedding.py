@@ -14,7 +14,7 @@ from bcd.audit.labels import LabelCheck
 from bcd.data.catalog import Catalog
 from bcd.data.splits.slide_groups import Slides
 from bcd.reporting.document import Block, Figure, Section
-from bcd.reporting.figures import new_figure
+from bcd.reporting.figures import new_figure, shortened
 from bcd.reporting.svg import save_svg
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ def map_section(
         return Section(title, [reason])
     if found is None:
         return Section(title, [f"None: it needs {FEWEST} images or more."])
-    labels, names = np.asarray(catalog.labels)[found.rows], catalog.classes
+    labels = np.asarray(catalog.labels)[found.rows]
+    names = [shortened(name, _LONGEST_NAME) for name in catalog.classes]
     groups = np.unique(slides.groups, return_inverse=True)[1][found.rows]
     figures = {
         _BY_CLASS: draw_classes(found.points, labels, names),
@@ -135,7 +136,7 @@ def draw_classes(
     figure, axes = _new_map("by class")
     for k, name in enumerate(names):
         own = points[labels == k]
-        _scatter(axes, own, f"C{k % _COLOURS}", _marker(k), f"{_short(name)} ({len(own)})")
+        _scatter(axes, own, f"C{k % _COLOURS}", _marker(k), f"{name} ({len(own)})")
     _add_legend(figure, axes)
     return figure
 
@@ -160,7 +161,7 @@ def draw_slides(
     figure, axes = _new_map("by estimated slide: one colour each, colours repeat")
     for k, name in enumerate(names):
         own = labels == k
-        text = f"{_short(name)} ({len(np.unique(groups[own]))} slides)"
+        text = f"{name} ({len(np.unique(groups[own]))} slides)"
         _scatter(axes, points[own], colours[own], _marker(k), text)
     _add_legend(figure, axes, colour="0.4")
     return figure
@@ -184,7 +185,7 @@ def draw_errors(
     _scatter(axes, points[~wrong], "0.75", ".", f"correct ({int((~wrong).sum())})")
     for k, name in enumerate(names):
         own = points[wrong & (labels == k)]
-        text = f"{_short(name)}, wrong ({len(own)})"
+        text = f"{name}, wrong ({len(own)})"
         _scatter(axes, own, f"C{k % _COLOURS}", _marker(k), text)
     _add_legend(figure, axes)
     return figure
@@ -209,10 +210,6 @@ def _scatter(axes: Axes, points: Any, colour: Any, marker: str, label: str) -> N
 
 def _marker(k: int) -> str:
     return MARKERS[k % len(MARKERS)]
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\u2026"
 
 
 def _add_legend(figure: Drawing, axes: Axes, colour: str | None = None) -> None:

@@ -98,11 +98,9 @@ def evaluate_suite(
             run_view(engines[view.side], view, part)
             for view, part in zip(views, parts, strict=True)
         ]
-        features = np.concatenate(made, axis=1)
-        logits, differ = head_outputs(head, torch.from_numpy(features))
-        if network.prefix.of_mask:  # nothing is known of an image without white cells
-            logits[~torch.from_numpy(features).any(1)] = 0
-        return logits.numpy(), differ.numpy()
+        features = torch.from_numpy(np.concatenate(made, axis=1))
+        logits, differ = head_outputs(head, features)
+        return network.known(logits, features).numpy(), differ.numpy()
 
     corrupted = CorruptedViews(source.of_inputs(views_to_read(views)), indices, suite)
     batch = max(any_engine.batch, 8)

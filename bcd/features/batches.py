@@ -71,22 +71,12 @@ def run_view(engine: Engine, view: InputView, images: Pixels) -> NDArray[np.floa
     Returns:
         Features, (N, ...).
     """
-    if view.roi == MASKED:
-        found = engine.forward(images)
-        found[_uniform(images)] = 0
-        return found
-    if view.roi != CELLS:
+    if view.roi not in (MASKED, CELLS):
         return engine.forward(images)
-    batches = CellBatches(engine, view)
+    batches = batches_of(engine, view)
     for packed in images:
         batches.add(packed, {})
     return batches.features()
-
-
-def _uniform(images: Pixels) -> NDArray[np.bool_]:
-    """Which images (N, side, side, 3) show nothing, (N,)."""
-    pixels = images.reshape(len(images), -1, 3)
-    return np.asarray((pixels.max(axis=1) == pixels.min(axis=1)).all(axis=1))
 
 
 class MaskedBatches(Batches):
@@ -99,7 +89,7 @@ class MaskedBatches(Batches):
     def add(self, pixels: Pixels, known: dict[bytes, int]) -> None:
         """Adds a view."""
         super().add(pixels, known)
-        self._nothing.append(bool(_uniform(pixels[None])[0]))
+        self._nothing.append(bool((pixels == pixels[0, 0]).all()))
 
     def features(self) -> NDArray[np.float32]:
         """The features of all views that were added, in order."""

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from bcd.data.input_views import shown_pixels
+from bcd.data.pictures import common_folder, picture_place, write_png
 from bcd.data.sandbox import Answer
 from bcd.evaluation.predictions import Prediction
 from bcd.explain.attribution import check_method, explain
 from bcd.explain.overlay import draw_overlay
 from bcd.inference.predictor import Predictor, network_inputs
-from bcd.storage import replacing, short_name
 
 
 class Explanations:
@@ -54,7 +50,7 @@ class Explanations:
         self.written = self.empty = 0
         self.method: str | None = None
         self._predictor, self._asked = predictor, method
-        self._root = _common_folder(paths)
+        self._root = common_folder(paths)
         self._names: set[str] = set()
 
     def draw(self, batch: Sequence[tuple[Prediction, Answer]]) -> list[Prediction]:
@@ -83,33 +79,17 @@ class Explanations:
         for i, packed, values in zip(chosen, pixels, found.maps, strict=True):
             image = shown_pixels(packed, self._predictor.card.input_views)
             file = self.folder / self._name(Path(made[i].path))
-            _write(file, draw_overlay(image, values))
+            write_png(file, draw_overlay(image, values))
             made[i] = replace(made[i], explanation=file.relative_to(self.folder.parent).as_posix())
         self.written += len(chosen)
         return made
 
     def _name(self, path: Path) -> str:
         """The picture's path in the folder; a number makes names different that would be equal."""
-        absolute = Path(os.path.abspath(path))  # noqa: PTH100  (follows no links)
-        place = absolute.relative_to(self._root) if self._root else Path(path.name)
-        name = short_name(place.name)
-        number, full = 1, (place.parent / f"{name}.png").as_posix()
+        place = picture_place(path, self._root)
+        number, full = 1, place.as_posix()
         while full.casefold() in self._names:  # some file systems ignore case
             number += 1
-            full = (place.parent / f"{name} ({number}).png").as_posix()
+            full = place.with_name(f"{place.stem} ({number}).png").as_posix()
         self._names.add(full.casefold())
         return full
-
-
-def _common_folder(paths: Sequence[Path]) -> Path | None:
-    """The lowest folder that all paths are in; None on several drives."""
-    try:
-        return Path(os.path.commonpath([os.path.abspath(path.parent) for path in paths]))  # noqa: PTH100
-    except ValueError:
-        return None
-
-
-def _write(file: Path, pixels: NDArray[np.uint8]) -> None:
-    _, code = cv2.imencode(".png", pixels[:, :, ::-1])
-    with replacing(file) as stream:
-        stream.write(code.tobytes())

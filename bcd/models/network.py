@@ -130,14 +130,14 @@ class SmearNetwork(nn.Module):
     def answer(self, x: Tensor) -> Tensor:
         """Maps the output of the frozen prefix to logits (N, classes)."""
         logits: Tensor = self.head(self.dropout(self._embed_rest(x)))
-        return self._known(logits, x)
+        return self.known(logits, x)
 
-    def _known(self, logits: Tensor, x: Tensor) -> Tensor:
+    def known(self, logits: Tensor, x: Tensor) -> Tensor:
         """Logits (N, classes), 0 for images without white cells where the network gets only these.
 
         Args:
             logits: Of the head.
-            x: Output of the frozen prefix.
+            x: Output of the frozen prefix, which is 0 for these images.
         """
         if not self.prefix.of_mask:
             return logits
@@ -161,7 +161,7 @@ class SmearNetwork(nn.Module):
         if not self.test_time:
             x = self.prefix(x)
             logits, differ = head_outputs(self.head, self._embed_rest(x))
-            return self._known(logits, x), differ
+            return self.known(logits, x), differ
         each = self.each(x)
         if isinstance(self.head, AveragedHeads):
             return self.head.combine(each)
@@ -183,8 +183,8 @@ class SmearNetwork(nn.Module):
         features = self._embed_rest(x)
         if isinstance(self.head, AveragedHeads):
             each = self.head.each(features)
-            return torch.stack([torch.log_softmax(self._known(one, x), dim=1) for one in each])
-        return torch.log_softmax(self._known(self.head(features), x), dim=1)[None]
+            return torch.stack([torch.log_softmax(self.known(one, x), dim=1) for one in each])
+        return torch.log_softmax(self.known(self.head(features), x), dim=1)[None]
 
 
 def head_outputs(head: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:

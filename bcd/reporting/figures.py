@@ -48,6 +48,11 @@ def new_figure(
     return figure
 
 
+def shortened(name: str, longest: int) -> str:
+    """A name, cut with an ellipsis if it has more than `longest` characters."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}\u2026"
+
+
 def save_png(figure: Figure, file: Path) -> None:
     """Writes a figure of photographs as PNG; the file is replaced atomically."""
     with replacing(file) as stream:

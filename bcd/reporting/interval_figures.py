@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bcd.evaluation.chart_data import GroupErrors
-from bcd.reporting.figures import add_axes, new_figure
+from bcd.reporting.figures import add_axes, new_figure, shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +51,9 @@ def draw_intervals(metrics: Mapping[str, Any], title: str) -> Figure | None:
         axes.plot((low, high), (place, place), "-", color="C0", linewidth=2, alpha=0.6)
         axes.plot(value, place, marker, color="C0", markersize=6)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_yticks(range(len(rows)), [_cut(row[0]) for row in rows], parse_math=False)
+    axes.set_yticks(
+        range(len(rows)), [shortened(row[0], _LONGEST) for row in rows], parse_math=False
+    )
     axes.set_xlabel("value with 95 % interval")
     axes.set_title(title, parse_math=False)
     return figure
@@ -76,13 +78,9 @@ def draw_group_errors(found: Sequence[GroupErrors], groups: int, title: str) -> 
         text, at = f"{group.wrong} of {group.n}", (group.share, place)
         axes.annotate(text, at, (4, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set(xlim=(0, None), ylim=(len(found) - 0.5, -0.5))
-    axes.set_yticks(places, [_cut(group.name) for group in found], parse_math=False)
+    axes.set_yticks(places, [shortened(group.name, _LONGEST) for group in found], parse_math=False)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     shown = f"the worst {len(found)} of {groups} groups" if len(found) < groups else "all groups"
     axes.set_xlabel(f"share of errors, {shown}")
     axes.set_title(title, parse_math=False)
     return figure
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.data.reading import fit
+from bcd.reporting.figures import shortened
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
@@ -37,7 +38,7 @@ def confusion_image(matrix: Sequence[Sequence[int]], classes: Sequence[str], tit
 
     counts, k = np.asarray(matrix), len(classes)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    names = [_cut(name) for name in classes]
+    names = [shortened(name, _LONGEST) for name in classes]
     font = _font()
     longest = int(max(font.getlength(name) for name in names))
     left, top, wide = longest + 12, 2 * _LINE + 8, max(longest + 12, _CELL)
@@ -97,10 +98,6 @@ def _font() -> FreeTypeFont:
     # The font of matplotlib, which has the letters of most languages.
     file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     return ImageFont.truetype(str(file), 12)
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
 def _mixed(share: float) -> tuple[int, int, int]:

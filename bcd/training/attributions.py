@@ -19,7 +19,7 @@ from bcd.data.reading import fit
 from bcd.data.views import PLAIN
 from bcd.errors import BcdError
 from bcd.evaluation.results import Result
-from bcd.explain.attribution import Attribution, explain, has_gradient
+from bcd.explain.attribution import explain, has_gradient
 from bcd.explain.checks import RandomizationCheck, check_randomization, mass_by_region
 from bcd.explain.overlay import TOP, draw_overlay
 from bcd.models.network import SmearNetwork
@@ -80,14 +80,12 @@ def attribute_answers(
     network.eval().to(device)
     overlays: dict[int, NDArray[np.uint8]] = {}
     maps, regions = [], []
-    chosen: Attribution | None = None
     size = 1 if slow else _BATCH
     batches = [every[start : start + size] for start in range(0, len(every), size)]
     try:
         for batch in track(batches, "Attributions", len(every), len):
             inputs = _inputs(datamodule, [tested[row] for row in batch])
             found = explain(network, inputs, torch.from_numpy(predicted[batch]))
-            chosen = chosen or found
             for row, packed, values in zip(batch, _samples(inputs), found.maps, strict=True):
                 pixels = shown_pixels(packed, datamodule.images.inputs)
                 overlays[row] = draw_overlay(pixels, values)

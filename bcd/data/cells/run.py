@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from bcd.config.programs import CellsConfig
 from bcd.console import printable, say, show_table
@@ -23,9 +20,10 @@ from bcd.data.files import ImageError
 from bcd.data.load import expand_inputs
 from bcd.data.opening import PIXELS
 from bcd.data.parallel import LargeImageError, SmallOnly, read_each, uses_processes
+from bcd.data.pictures import common_folder, picture_place, write_png
 from bcd.data.reading import read_image
 from bcd.errors import BcdError, ConfigError
-from bcd.storage import replacing, short_name, write_csv, written_path
+from bcd.storage import write_csv, written_path
 
 IMAGE_COLUMNS = (
     "path", "count", "whole", "area", "nucleus_ratio", "roundness", "stain", "error",
@@ -85,7 +83,10 @@ def run_cells(cfg: CellsConfig) -> CellsTable:
         raise ConfigError("input is missing: give input=<file, folder or glob>, or input=[a,b]")
     paths = expand_inputs(inputs)[: cfg.limit]
     folder = Path(cfg.run_dir)
-    masks = _mask_files(paths, folder / "masks") if cfg.masks else [None] * len(paths)
+    masks: list[Path | None] = [None] * len(paths)
+    if cfg.masks:
+        root = common_folder(paths)
+        masks = [folder / "masks" / picture_place(path, root) for path in paths]
     table = CellsTable(list(_measure_all(paths, masks)))
     write_csv(folder / "cells.csv", IMAGE_COLUMNS, map(_image_row, table.files))
     rows = (_cell_row(file.path, cell) for file in table.files for cell in file.cells)
@@ -94,14 +95,6 @@ def run_cells(cfg: CellsConfig) -> CellsTable:
         _write_sheet(folder / "outlines.png", table, cfg.shown)
     _tell(table, folder, cfg)
     return table
-
-
-def _mask_files(paths: Sequence[Path], folder: Path) -> list[Path]:
-    """The file of each image's mask, with the image's path below the folder of all of them."""
-    absolute = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100  (keeps links)
-    above = Path(os.path.commonpath([path.parent for path in absolute]))
-    relative = (path.relative_to(above) for path in absolute)
-    return [folder / path.with_name(f"{short_name(path.name)}.png") for path in relative]
 
 
 def _measure_all(paths: Sequence[Path], masks: Sequence[Path | None]) -> Iterator[Measured]:
@@ -145,13 +138,7 @@ def _measure(item: tuple[Path, Path | None], only_small: bool) -> Measured | Non
 def _write_mask(file: Path, cells: Cells) -> None:
     if cells.count > _MOST_CELLS:
         raise BcdError(f"{file}: {cells.count} cells do not fit into a mask; give masks=false")
-    _write_png(file, cells.labels.astype(np.uint16))
-
-
-def _write_png(file: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
-    _, code = cv2.imencode(".png", pixels)
-    with replacing(file) as stream:
-        stream.write(code.tobytes())
+    write_png(file, cells.labels.astype(np.uint16))
 
 
 def _write_sheet(file: Path, table: CellsTable, most: int) -> None:
@@ -164,7 +151,7 @@ def _write_sheet(file: Path, table: CellsTable, most: int) -> None:
             image = read_image(readable[number * len(readable) // shown], SMALLEST_SIDE)
             tiles.append(draw_outlines(image, find_cells(image)))
     if tiles:
-        _write_png(file, np.ascontiguousarray(make_sheet(tiles)[:, :, ::-1]))
+        write_png(file, make_sheet(tiles))
 
 
 def _image_row(file: Measured) -> list[object]:
