@@ -175,11 +175,11 @@ def views_to_read(views: Sequence[InputView]) -> tuple[InputView, ...]:
     return tuple(views)
 
 
-def split_described(batch: Pixels, views: Sequence[InputView]) -> tuple[Pixels, Pixels]:
+def split_described(batch: Any, views: Sequence[InputView]) -> tuple[Any, Any]:
     """Divides what was read as `views_to_read` into the described images and the network's.
 
     Args:
-        batch: Of `pack`, (N, ...).
+        batch: Of `pack`, an array or tensor (N, ...).
         views: That the network gets.
 
     Returns:
@@ -189,8 +189,8 @@ def split_described(batch: Pixels, views: Sequence[InputView]) -> tuple[Pixels, 
     if views_to_read(views) == tuple(views):
         return batch, batch
     side = views[0].described.side
-    images = batch[:, : 3 * side**2].reshape(len(batch), side, side, 3)
-    return images, batch[:, 3 * side**2 :].reshape(len(batch), *packed_shape(views))
+    images = batch[:, : 3 * side**2].reshape(batch.shape[0], side, side, 3)
+    return images, batch[:, 3 * side**2 :].reshape(batch.shape[0], *packed_shape(views))
 
 
 def plain_pixels(packed: Pixels, views: Sequence[InputView]) -> Pixels | None:

@@ -168,7 +168,7 @@ def _export(module: nn.Module, size: int) -> bytes:
     """The module as ONNX with a free batch size."""
     stream = io.BytesIO()
     example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
-    with warnings.catch_warnings(), _plain_attention():
+    with warnings.catch_warnings(), plain_attention():
         warnings.simplefilter("ignore")
         # The tracing exporter takes half a second where the newer one takes thirteen.
         torch.onnx.export(
@@ -186,7 +186,7 @@ def _export(module: nn.Module, size: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _plain_attention() -> Iterator[None]:
+def plain_attention() -> Iterator[None]:
     """Computes attention in steps that can be exported, instead of in one fused call."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -221,7 +221,7 @@ def _openvino(label: str, module: nn.Module, size: int) -> Engine:
     import openvino
 
     example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
-    with _plain_attention():
+    with plain_attention():
         model = openvino.convert_model(module, example_input=example)
     model.reshape({0: [-1, size, size, 3]})
     streams = {"NUM_STREAMS": _cores(), "INFERENCE_NUM_THREADS": _cores()}

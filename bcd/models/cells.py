@@ -32,9 +32,9 @@ def unpack_cells(batch: Any, view: InputView) -> tuple[Any, Any]:
         Crops (N, MOST_CELLS, side, side, 3), and which of them there are, bool (N, MOST_CELLS).
     """
     crops = batch[:, 3 * view.image_side**2 :]
-    crops = crops.reshape(len(batch), MOST_CELLS, view.side, view.side, 3)
+    crops = crops.reshape(batch.shape[0], MOST_CELLS, view.side, view.side, 3)
     # A missing crop is all zeros, which none is that has a stained cell in it.
-    return crops, (crops.reshape(len(batch), MOST_CELLS, -1) != 0).any(2)
+    return crops, (crops.reshape(batch.shape[0], MOST_CELLS, -1) != 0).any(2)
 
 
 def place_cells(found: Tensor, present: Tensor) -> Tensor:
@@ -47,9 +47,11 @@ def place_cells(found: Tensor, present: Tensor) -> Tensor:
     Returns:
         (N, MOST_CELLS, C + 1).
     """
-    placed = found.new_zeros(*present.shape, found.shape[1] + 1)
-    placed[present] = functional.pad(found, (0, 1), value=1.0)
-    return placed
+    # The same operations whatever the number of cells, so that they can be traced for export.
+    marked = functional.pad(found, (0, 1), value=1.0)
+    rows = torch.cat([marked.new_zeros(1, marked.shape[1]), marked])
+    places = torch.cumsum(present.flatten().to(torch.int64), 0) * present.flatten()
+    return rows[places].reshape(*present.shape, -1)
 
 
 def mean_of_cells(features: Tensor) -> Tensor:

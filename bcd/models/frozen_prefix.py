@@ -26,7 +26,7 @@ def unpack(batch: Any, sides: Sequence[int]) -> list[Any]:
     parts, start = [], 0
     for side in sides:
         stop = start + side**2 * 3
-        parts.append(batch[:, start:stop].reshape(len(batch), side, side, 3))
+        parts.append(batch[:, start:stop].reshape(batch.shape[0], side, side, 3))
         start = stop
     return parts
 
@@ -117,9 +117,9 @@ class FrozenPrefix(nn.Module):
 
     def _of_cells(self, crops: Tensor) -> Tensor:
         """Features (cells, C), also if there is no cell."""
-        if len(crops):
-            return self._activations(crops)
-        return self._activations(crops.new_zeros(1, *crops.shape[1:]))[:0]
+        # With a blank crop no batch is empty, which some layers cannot compute.
+        blank = crops.new_zeros(1, *crops.shape[1:])
+        return self._activations(torch.cat([crops, blank]))[:-1]
 
     def normalized(self, x: Tensor) -> Tensor:
         """Images uint8 (N, 3, H, W), with the mean subtracted and divided by the deviation."""

@@ -190,5 +190,5 @@ class SmearNetwork(nn.Module):
 def head_outputs(head: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
     """Maps features to logits (N, classes) and how much members differ (N,), 0 without members."""
     if not isinstance(head, AveragedHeads):
-        return head(features), features.new_zeros(len(features))
+        return head(features), features.new_zeros(features.shape[0])
     return head.combine(head.each(features))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -31,11 +34,22 @@ def _scales(x: Tensor) -> list[Tensor]:
 
 
 def _resized(x: Tensor, side: int) -> Tensor:
-    size = (side, side)
-    found = functional.interpolate(x.float(), size, mode="bilinear", antialias=True)
+    """Resizes squares, bilinear with antialiasing, as a product that can be exported."""
+    weights = torch.from_numpy(_weights(x.shape[2], side)).to(x.device)
+    found = torch.matmul(torch.matmul(weights, x.float()), weights.T)
     rounded = found.round().clamp(0, 255)
     # The gradient of rounding is zero; where one is required, it is that of the resized pixels.
     return found + (rounded - found).detach() if found.requires_grad else rounded
+
+
+@functools.cache
+def _weights(length: int, side: int) -> NDArray[np.float32]:
+    """Weights (side, length) of old pixels in new ones: a triangle as wide as a pixel."""
+    scale = length / side
+    centres = (np.arange(side)[:, None] + 0.5) * scale
+    away = np.abs(np.arange(length)[None] + 0.5 - centres) / max(scale, 1)
+    weights = np.maximum(1 - away, 0)
+    return np.asarray(weights / weights.sum(1, keepdims=True), np.float32)
 
 
 _KINDS: dict[str, Callable[[Tensor], list[Tensor]]] = {

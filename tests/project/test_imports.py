@@ -31,6 +31,9 @@ LAYERS: dict[str, str] = {
         "errors storage console run_folder config data models features evaluation explain "
         "reporting audit"
     ),
+    "export": (
+        "errors storage console run_folder config data models features evaluation inference"
+    ),
     "training": (
         "errors storage console run_folder config cli data models features evaluation explain "
         "reporting audit inference"
@@ -41,8 +44,8 @@ LAYERS: dict[str, str] = {
         "audit inference training sweeps"
     ),
     "commands": (
-        "errors storage console config cli data models features audit inference training sweeps "
-        "release"
+        "errors storage console config cli data models features audit inference export training "
+        "sweeps release"
     ),
     "__main__": "config cli",
     "__init__": "config inference",

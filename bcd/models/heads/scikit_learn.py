@@ -142,7 +142,7 @@ class KnnHead(FittedHead):
             same = gaps == 0
             weights = torch.where(same.any(1, keepdim=True), same.to(gaps.dtype), 1 / gaps)
         weights = weights / weights.sum(1, keepdim=True)
-        votes = features.new_zeros(len(features), self.out_features)
+        votes = features.new_zeros(features.shape[0], self.out_features)
         votes = votes.scatter_add(1, self.get_buffer("labels")[near], weights)
         return SHARPNESS["knn"] * _log_of_votes(votes, count)
 
@@ -195,7 +195,7 @@ class ForestHead(FittedHead):
     def _answer(self, features: Tensor) -> Tensor:
         roots, below = self.get_buffer("roots"), self.get_buffer("below")
         feature, threshold = self.get_buffer("feature"), self.get_buffer("threshold")
-        node = roots.expand(len(features), -1)
+        node = roots.expand(features.shape[0], -1)
         for _ in range(int(self.get_buffer("depth"))):
             right = features.gather(1, feature[node]) > threshold[node]
             node = below[node, right.long()]

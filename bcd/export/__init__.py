@@ -1,0 +1,1 @@
+"""Export: a checkpoint as one file that answers without bcd's code."""

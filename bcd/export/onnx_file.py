@@ -1,0 +1,75 @@
+"""Writes a checkpoint's whole answer as an ONNX model."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from bcd.config.check import first_line
+from bcd.errors import BcdError
+from bcd.export.module import ExportModule, example
+from bcd.export.policy import OUTPUTS
+from bcd.features.engines import plain_attention
+
+OPSET = 18
+
+
+def to_onnx(module: ExportModule) -> Any:
+    """Converts a module to an ONNX model, an `onnx.ModelProto`.
+
+    The thresholds become inputs with defaults (initializers that can be overridden).
+
+    Raises:
+        BcdError: The network has an operation that ONNX does not have.
+    """
+    import onnx
+
+    try:
+        model = onnx.load_from_string(_traced(module))
+        _add_defaults(model, module.defaults)
+        onnx.checker.check_model(model)
+    except Exception as error:
+        raise BcdError(f"this network cannot be exported to ONNX ({first_line(error)})") from error
+    return model
+
+
+def set_metadata(model: Any, metadata: Mapping[str, str]) -> None:
+    """Replaces the metadata of a model."""
+    del model.metadata_props[:]
+    for name, text in metadata.items():
+        model.metadata_props.add(key=name, value=text)
+    model.doc_string = "Research use only; not a medical device."
+
+
+def _traced(module: ExportModule) -> bytes:
+    limits = [torch.tensor(value, dtype=torch.float64) for value in module.defaults.values()]
+    free = {0: "n", 1: "height", 2: "width"} if module.in_graph else {0: "n"}
+    stream = io.BytesIO()
+    with warnings.catch_warnings(), plain_attention(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        # The tracing exporter takes a second where the newer one takes many.
+        torch.onnx.export(
+            module,
+            (example(module.views), *limits),
+            stream,  # type: ignore[arg-type]
+            input_names=list(module.names),
+            output_names=list(OUTPUTS),
+            dynamic_axes={module.names[0]: free} | {name: {0: "n"} for name in OUTPUTS},
+            dynamo=False,
+            opset_version=OPSET,
+        )
+    return stream.getvalue()
+
+
+def _add_defaults(model: Any, defaults: Mapping[str, float]) -> None:
+    """Gives inputs a default value."""
+    from onnx import numpy_helper
+
+    for name, value in defaults.items():
+        initializer = numpy_helper.from_array(np.asarray(value, np.float64), name)
+        model.graph.initializer.append(initializer)

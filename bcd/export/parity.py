@@ -1,0 +1,180 @@
+"""Checks that an exported file answers as its checkpoint does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bcd.data.input_views import (
+    cut_rois,
+    make_views,
+    pack,
+    prepare_sides,
+    split_described,
+    views_to_read,
+)
+from bcd.data.synthetic.drawing import slide_appearance
+from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
+from bcd.errors import BcdError
+from bcd.evaluation.decision import DecisionPolicy, Decisions, p_malignant
+from bcd.export.policy import REASONS
+from bcd.inference.checkpoint import Card
+from bcd.models.network import SmearNetwork
+
+Pixels = NDArray[np.uint8]
+Outputs = Mapping[str, NDArray[Any]]
+# Answers a batch: images of equal size, or packed ones; returns outputs by name.
+Answer = Callable[[Pixels], Outputs]
+
+TOLERANCE = 1e-3  # largest accepted difference of a probability
+
+# Height and width relative to the network's side; the last ones are pixels of tiny images.
+_SIZES = ((1.0, 1.0), (2.0, 2.0), (2.14, 2.86), (1.07, 0.93), (0.43, 1.7), (4.46, 3.35))
+_TINY = ((1, 1), (61, 97))
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an exported file's answers are from its checkpoint's.
+
+    Attributes:
+        images: Number of images compared.
+        decided: How many of them are not so close to a threshold that either answer is right.
+        largest: Largest difference of a probability.
+        differences: Images whose class, malignancy, referral or reasons differ, with what differs.
+    """
+
+    images: int
+    decided: int
+    largest: float
+    differences: tuple[str, ...]
+
+    def check(self, tolerance: float = TOLERANCE) -> None:
+        """Raises an error if the answers differ.
+
+        Raises:
+            BcdError: A decision or, by more than the tolerance, a probability differs.
+        """
+        if self.differences or not self.largest <= tolerance:
+            first = f"; {self.differences[0]}" if self.differences else ""
+            raise BcdError(
+                f"the exported file does not answer as the checkpoint: of {self.images} images, "
+                f"{len(self.differences)} get another decision, and a probability differs by up to "
+                f"{self.largest:.2g} (at most {tolerance:g}){first}: nothing was written"
+            )
+
+
+class Reference:
+    """The answers of a checkpoint.
+
+    Args:
+        network: In eval mode.
+        card: Of the checkpoint.
+    """
+
+    def __init__(self, network: SmearNetwork, card: Card) -> None:
+        self.network, self.card = network, card
+        self.policy = DecisionPolicy.from_plain(card.policy)
+        self._views = views_to_read(card.input_views)
+
+    def pack(self, image: Pixels) -> Pixels:
+        """What a predictor reads of an image (height, width, 3)."""
+        resized = prepare_sides(image, self._views, self.card.mask_scale_bar)
+        return np.ascontiguousarray(pack(make_views(cut_rois(resized, self._views), self._views)))
+
+    @torch.inference_mode()
+    def decide(self, image: Pixels) -> tuple[Decisions, float]:
+        """The decisions about an image, and its out-of-distribution score."""
+        described, got = split_described(self.pack(image)[None], self.card.input_views)
+        logits, disagreement = self.network.outputs(_inputs(got))
+        found = self.network.descriptor(_inputs(described)).float().numpy()
+        decided = self.policy.answer(logits.float().numpy(), found, disagreement.float().numpy())
+        return decided, float(self.policy.ood_score(found)[0])
+
+
+def _inputs(batch: Pixels) -> torch.Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(batch))
+    return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
+
+
+def parity_images(side: int) -> list[Pixels]:
+    """Drawn smears and images that are none, of ordinary and of odd sizes, (height, width, 3).
+
+    Args:
+        side: Of the network's input in pixels.
+    """
+    sizes = [(max(round(h * side), 1), max(round(w * side), 1)) for h, w in _SIZES]
+    rng = np.random.default_rng(0)
+    found = []
+    for number, (height, width) in enumerate([*sizes, *_TINY]):
+        long = max(height, width, 32)
+        name = CLASS_NAMES[number % len(CLASS_NAMES)]
+        smear = draw_smear(name, slide=number, index=number, size=long)
+        found.append(np.ascontiguousarray(smear[:height, :width]))
+    background = slide_appearance(np.random.default_rng(0)).background
+    found.append(np.full((side, side, 3), np.round(background), np.uint8))  # an empty field
+    found.append(rng.integers(0, 256, (side, side + 3, 3), dtype=np.uint8))
+    found.append(np.zeros((side + 1, side, 3), np.uint8))
+    return found
+
+
+def compare(answer: Answer, reference: Reference, images: Sequence[Pixels], packed: bool) -> Parity:
+    """Compares answers for each image.
+
+    Args:
+        answer: Of the exported file.
+        reference: Of the checkpoint.
+        images: (height, width, 3) each.
+        packed: Whether the file takes packed images.
+    """
+    largest, decided, differences = 0.0, 0, []
+    for number, image in enumerate(images):
+        given = reference.pack(image) if packed else image
+        own = {name: value[0] for name, value in answer(given[None]).items()}
+        expected, score = reference.decide(image)
+        largest = max(largest, _distance(own["probabilities"], expected.probabilities[0]))
+        if _is_close(reference.policy, expected, score):
+            continue
+        decided += 1
+        if found := _different(own, expected):
+            size = "x".join(map(str, image.shape[:2]))
+            differences.append(f"image {number} ({size}): {found}")
+    return Parity(len(images), decided, largest, tuple(differences))
+
+
+def _distance(own: NDArray[Any], expected: NDArray[Any]) -> float:
+    if np.isfinite(own).all() != np.isfinite(expected).all():
+        return float("inf")
+    return float(np.nan_to_num(np.abs(own - expected)).max())
+
+
+def _is_close(policy: DecisionPolicy, expected: Decisions, score: float) -> bool:
+    """Whether a difference within the tolerance may change a decision about the image."""
+    row = expected.probabilities[0]
+    if not np.isfinite(row).all():
+        return False
+    second, first = np.sort(row)[-2:]
+    gaps = [first - policy.confidence_threshold, score - 1, first - second]
+    if policy.benign is not None and policy.malignant_threshold is not None:
+        gaps.append(float(p_malignant(row[None], policy.benign)[0]) - policy.malignant_threshold)
+    # Equal probabilities are a decision of their own.
+    return bool(min(map(abs, gaps)) < TOLERANCE and not np.ptp(row) < 1e-9)
+
+
+def _different(own: Outputs, expected: Decisions) -> str:
+    """What differs between two answers for an image; empty if nothing."""
+    reasons = tuple(name for name, given in zip(REASONS, own["reasons"], strict=True) if given)
+    if reasons != expected.reasons[0] or bool(own["refer"]) != bool(reasons):
+        return f"reasons {list(reasons)} instead of {list(expected.reasons[0])}"
+    malignant = expected.malignant[0]
+    if malignant is not None and bool(own["malignant"]) != malignant:
+        return f"malignant {bool(own['malignant'])} instead of {malignant}"
+    row = expected.probabilities[0]
+    if np.isfinite(row).all() and own["probabilities"].argmax() != row.argmax():
+        return f"class {own['probabilities'].argmax()} instead of {row.argmax()}"
+    return ""
