@@ -18,6 +18,7 @@ from bcd.export.policy import PolicyGraph, thresholds
 from bcd.export.resize import resize
 from bcd.features.engines import fold_batchnorm
 from bcd.models.heads.averaged import AveragedHeads
+from bcd.models.heads.scikit_learn import ForestHead
 from bcd.models.network import SmearNetwork
 
 
@@ -58,6 +59,9 @@ class ExportModule(nn.Module):
         super().__init__()
         self.network = copy.deepcopy(network).cpu().float().eval()
         fold_batchnorm(self.network)
+        for part in self.network.modules():
+            if isinstance(part, ForestHead):
+                part.steps = int(part.get_buffer("depth"))  # a program holds no such loop
         head = self.network.head
         members = len(head.heads) if isinstance(head, AveragedHeads) else 1
         self.defaults = thresholds(policy, members)

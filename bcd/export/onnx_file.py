@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def _traced(module: ExportModule) -> bytes:
     limits = [torch.tensor(value, dtype=torch.float64) for value in module.defaults.values()]
     free = {0: "n", 1: "height", 2: "width"} if module.in_graph else {0: "n"}
     stream = io.BytesIO()
-    with warnings.catch_warnings(), plain_attention(), torch.no_grad():
+    with warnings.catch_warnings(), plain_attention(), _small_numbers(), torch.no_grad():
         warnings.simplefilter("ignore")
         # The tracing exporter takes a second where the newer one takes many.
         torch.onnx.export(
@@ -64,6 +65,35 @@ def _traced(module: ExportModule) -> bytes:
             opset_version=OPSET,
         )
     return stream.getvalue()
+
+
+@contextlib.contextmanager
+def _small_numbers() -> Iterator[None]:
+    """Exports functions that are precise near zero, which ONNX does not have, in float64."""
+    from torch.onnx.utils import register_custom_op_symbolic, unregister_custom_op_symbolic
+
+    single, double = 1, 11  # of onnx.TensorProto
+
+    def wide(g: Any, x: Any) -> Any:
+        return g.op("Cast", x, to_i=double)
+
+    def one(g: Any) -> Any:
+        return g.op("Constant", value_t=torch.tensor(1, dtype=torch.float64))
+
+    def expm1(g: Any, x: Any) -> Any:
+        return g.op("Cast", g.op("Sub", g.op("Exp", wide(g, x)), one(g)), to_i=single)
+
+    def log1p(g: Any, x: Any) -> Any:
+        return g.op("Cast", g.op("Log", g.op("Add", wide(g, x), one(g))), to_i=single)
+
+    functions = {"aten::expm1": expm1, "aten::log1p": log1p}
+    for name, function in functions.items():
+        register_custom_op_symbolic(name, function, OPSET)
+    try:
+        yield
+    finally:
+        for name in functions:
+            unregister_custom_op_symbolic(name, OPSET)
 
 
 def _add_defaults(model: Any, defaults: Mapping[str, float]) -> None:

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
 
 from bcd.config.export import ExportConfig
 from bcd.console import say, short
 from bcd.errors import BcdError, ConfigError
-from bcd.evaluation.decision import DecisionPolicy
-from bcd.export.metadata import describe
-from bcd.export.module import ExportModule
-from bcd.export.parity import Answer, Parity, Pixels, Reference, compare, parity_images
-from bcd.export.policy import OUTPUTS
+from bcd.export.build import Exported, build
 from bcd.inference.checkpoint import load_checkpoint
 from bcd.run_folder import find_checkpoint
 from bcd.storage import replacing, typed_path
@@ -37,14 +29,9 @@ def export(cfg: ExportConfig) -> Path:
     source = find_checkpoint(cfg.ckpt)
     file = _output(cfg, source)
     network, card = load_checkpoint(source)
-    policy = DecisionPolicy.from_plain(card.policy)
-    module = ExportModule(network, policy, card.input_views, card.mask_scale_bar, cfg.format)
-    data, answer = _onnx(module, card) if cfg.format == "onnx" else _program(module, card)
-    images = parity_images(max(card.sides))
-    found = compare(answer, Reference(network, card), images, not module.in_graph)
-    found.check()
-    _write(file, data)
-    _tell(found, file, module)
+    exported = build(network, card, cfg.format)
+    _write(file, exported.data)
+    _tell(exported, file)
     return file
 
 
@@ -58,46 +45,6 @@ def _output(cfg: ExportConfig, source: Path) -> Path:
     return file
 
 
-def _onnx(module: ExportModule, card: Any) -> tuple[bytes, Answer]:
-    from bcd.export.onnx_file import set_metadata, to_onnx
-
-    model = to_onnx(module)
-    set_metadata(model, describe(card, module, "float32"))
-    data: bytes = model.SerializeToString()
-    return data, onnx_answer(data)
-
-
-def onnx_answer(data: bytes) -> Answer:
-    """Answers of an ONNX model of this project."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    (name,) = (given.name for given in session.get_inputs())
-
-    def answer(batch: Pixels) -> dict[str, Any]:
-        return dict(zip(OUTPUTS, session.run(list(OUTPUTS), {name: batch}), strict=True))
-
-    return answer
-
-
-def _program(module: ExportModule, card: Any) -> tuple[bytes, Answer]:
-    import io
-
-    from bcd.export.program import program_bytes, to_program
-
-    data = program_bytes(to_program(module), describe(card, module, "float32"))
-    answering: Any = torch.export.load(io.BytesIO(data)).module()
-    limits = [torch.tensor(value, dtype=torch.float64) for value in module.defaults.values()]
-
-    def answer(batch: Pixels) -> dict[str, Any]:
-        found = answering(torch.from_numpy(np.ascontiguousarray(batch)), *limits)
-        return {name: value.numpy() for name, value in zip(OUTPUTS, found, strict=True)}
-
-    return data, answer
-
-
 def _write(file: Path, data: bytes) -> None:
     try:
         with replacing(file) as stream:
@@ -106,11 +53,12 @@ def _write(file: Path, data: bytes) -> None:
         raise BcdError(f"output={file}: cannot be written ({error.strerror or error})") from error
 
 
-def _tell(found: Parity, file: Path, module: ExportModule) -> None:
-    where = "" if module.in_graph else "; bcd predict prepares the images"
-    say(f"exported: {short(file)} ({file.stat().st_size / 1e6:.1f} MB{where})")
+def _tell(exported: Exported, file: Path) -> None:
+    found, where = exported.parity, "" if exported.in_graph else "; bcd predict prepares the images"
+    say(f"exported: {short(file)} ({len(exported.data) / 1e6:.1f} MB{where})")
+    close = found.images - found.decided
+    left_out = f" ({close} more are too close to a threshold to compare)" if close else ""
     say(
-        f"parity: the same decisions for {found.decided} of {found.images} images, "
-        f"{found.images - found.decided} are too close to a threshold to compare; largest "
-        f"difference of a probability {found.largest:.1e}"
+        f"parity: the same decisions for {found.decided} images{left_out}; largest difference of a "
+        f"probability {max(found.largest, found.rounded):.1e}"
     )

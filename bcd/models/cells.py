@@ -113,7 +113,7 @@ class CellHead(nn.Module):
         if self.pooling == "mean":
             # Not minus infinity, whose gradient is not a number for an image without cells.
             each = each.masked_fill(~present[..., None], -1e4)
-            return torch.logsumexp(each, 1) - present.sum(1, True).clamp(min=1).log()
+            return torch.logsumexp(each, 1) - present.sum(1, True).clamp(min=1).to(each.dtype).log()
         # log(1 - p) of each cell; p is kept off 1, where it has no gradient.
         none = torch.log1p(-each.exp().clamp(max=1 - 1e-6)).masked_fill(~present[..., None], 0)
         return torch.log(-torch.expm1(none.sum(1)).clamp(max=-1e-12))

@@ -141,7 +141,8 @@ class SmearNetwork(nn.Module):
         """
         if not self.prefix.of_mask:
             return logits
-        return torch.where(x.flatten(1).any(1)[:, None], logits, torch.zeros_like(logits))
+        shows = (x != 0).flatten(1).any(1)[:, None]
+        return torch.where(shows, logits, torch.zeros_like(logits))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images uint8 (N, 3, H, W) to logits (N, classes)."""

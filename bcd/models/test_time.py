@@ -15,7 +15,9 @@ _ZOOM = 1.2  # factor of the larger and the smaller version
 
 
 def _d4(x: Tensor) -> list[Tensor]:
-    turned = [torch.rot90(x, turns, (2, 3)) for turns in range(4)]
+    # Turns as reflections, which can be exported.
+    quarter = x.transpose(2, 3)
+    turned = [x, quarter.flip(2), x.flip(2, 3), quarter.flip(3)]
     return turned + [view.flip(3) for view in turned]
 
 
@@ -24,7 +26,7 @@ def _flips(x: Tensor) -> list[Tensor]:
 
 
 def _scales(x: Tensor) -> list[Tensor]:
-    side = x.shape[2]
+    side = int(x.shape[2])  # constant, also where tracing makes it a tensor
     small = round(side / _ZOOM / 2) * 2
     edge = (side - small) // 2
     larger = _resized(x[:, :, edge : side - edge, edge : side - edge], side)
@@ -35,7 +37,7 @@ def _scales(x: Tensor) -> list[Tensor]:
 
 def _resized(x: Tensor, side: int) -> Tensor:
     """Resizes squares, bilinear with antialiasing, as a product that can be exported."""
-    weights = torch.from_numpy(_weights(x.shape[2], side)).to(x.device)
+    weights = torch.from_numpy(_weights(int(x.shape[2]), side)).to(x.device)
     found = torch.matmul(torch.matmul(weights, x.float()), weights.T)
     rounded = found.round().clamp(0, 255)
     # The gradient of rounding is zero; where one is required, it is that of the resized pixels.

@@ -152,7 +152,12 @@ class ForestHead(FittedHead):
 
     The nodes of all trees are in one table. A leaf is its own child, so that every image takes as
     many steps as the deepest tree has.
+
+    Attributes:
+        steps: Their number, set while the head is exported; None to read it from the buffer.
     """
+
+    steps: int | None = None
 
     def __init__(self, in_features: int, out_features: int, cfg: HeadConfig) -> None:
         super().__init__(in_features, out_features, cfg)
@@ -196,7 +201,7 @@ class ForestHead(FittedHead):
         roots, below = self.get_buffer("roots"), self.get_buffer("below")
         feature, threshold = self.get_buffer("feature"), self.get_buffer("threshold")
         node = roots.expand(features.shape[0], -1)
-        for _ in range(int(self.get_buffer("depth"))):
+        for _ in range(int(self.get_buffer("depth")) if self.steps is None else self.steps):
             right = features.gather(1, feature[node]) > threshold[node]
             node = below[node, right.long()]
         shares = self.get_buffer("value")[node].sum(1) / max(len(roots), 1)
