@@ -58,12 +58,27 @@ class Gate:
 _BYTES = Gate(MAX_BYTES)  # of encoded files held by threads of this process
 
 
-def room_for(path: Path) -> contextlib.AbstractContextManager[None]:
-    """Waits until there is memory for a file's bytes; enter it before reading them."""
+def room_for(path: Path | None) -> contextlib.AbstractContextManager[None]:
+    """Waits until there is memory for a file's bytes; enter it before reading them.
+
+    None is for bytes that are in memory already.
+    """
     try:
-        return _BYTES.taking(path.stat().st_size)
+        return contextlib.nullcontext() if path is None else _BYTES.taking(path.stat().st_size)
     except OSError:
         return contextlib.nullcontext()
+
+
+def check_length(length: int) -> None:
+    """Checks the number of bytes of an image file.
+
+    Raises:
+        ImageError: There are none, or more than `MAX_BYTES`.
+    """
+    if not length:
+        raise ImageError("empty file")
+    if length > MAX_BYTES:
+        raise ImageError(f"too large ({length / 1e6:.0f} MB, at most {MAX_BYTES / 1e6:.0f})")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -83,17 +98,13 @@ def read_bytes(path: Path) -> bytes:
         with open(os.open(path, flags), "rb") as stream:  # noqa: PTH123  (of a descriptor)
             facts = os.fstat(stream.fileno())
             _refuse_irregular(facts.st_mode)
-            if facts.st_size > MAX_BYTES:
-                raise ImageError(
-                    f"too large ({facts.st_size / 1e6:.0f} MB, at most {MAX_BYTES / 1e6:.0f})"
-                )
+            check_length(facts.st_size)
             data = stream.read(facts.st_size)
     except OSError as error:
         raise UnreadableError(f"cannot be read ({error.strerror})") from error
     except ValueError as error:  # a name with a zero byte
         raise ImageError(f"cannot be read ({error})") from error
-    if not data:
-        raise ImageError("empty file")
+    check_length(len(data))
     return data
 
 

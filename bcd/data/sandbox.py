@@ -1,9 +1,9 @@
-"""Reads untrusted files in separate processes.
+"""Reads untrusted images in separate processes.
 
 A decoder may crash, hang or request any amount of memory. That ends only the process that reads
-this file, and the file is rejected with a reason. Parent and reader communicate through pipes: the
-parent sends a path, the reader requests room for a number of pixels, and after the answer it sends
-the pixels.
+this image, and the image is rejected with a reason. Parent and reader communicate through pipes:
+the parent sends a path or encoded bytes, the reader requests room for a number of pixels, and after
+the answer it sends the pixels.
 """
 
 from __future__ import annotations
@@ -16,108 +16,116 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import astuple
 from pathlib import Path
-from typing import IO, Any
+from queue import Empty, SimpleQueue
+from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bcd.config.input_views import InputView
-from bcd.data.files import Gate, ImageError, room_for
-from bcd.data.input_views import cut_rois, make_views, pack, packed_shape, prepare_sides
-from bcd.data.matching import Match
+from bcd.data.files import room_for
+from bcd.data.input_views import packed_shape
+from bcd.data.items import Answer, Item, Wanted
 from bcd.data.opening import PIXELS
-from bcd.data.reading import read_image
+from bcd.data.reader import DECODING_SECONDS, ask, hear, send
 
-# Of processor time, so that a busy machine rejects nothing; MAX_PIXELS take two to three.
-_DECODING_SECONDS = 4
 _WAITING_SECONDS = 20.0  # for an image on a busy machine, or if processor time cannot be limited
 _STARTING_SECONDS = 60.0  # for starting a process, and for a file on a slow disk
-_MEMORY = 850 << 20  # bytes that a reader may use in addition to what it starts with
 _MOST = 8  # readers
 _FILES_A_READER = 64  # fewer files do not justify another process
+_AHEAD = 64 << 20  # encoded bytes of items that wait for a reader
 
 _SIGXCPU = getattr(signal, "SIGXCPU", 0)  # ends a process that has exceeded its time
 
-Answer = NDArray[np.uint8] | str  # pixels as `pack` returns them, or why there are none
 
-
-@dataclass(frozen=True)
-class Wanted:
-    """The requested format of images.
-
-    Attributes:
-        inputs: The input views.
-        mask: Whether the corner with the scale bar is covered.
-        match: How images of another site are matched; None for not at all.
-    """
-
-    inputs: tuple[InputView, ...]
-    mask: bool
-    match: Match | None = None
-
-    def read(self, path: Path, gate: Gate = PIXELS) -> Answer:
-        """Reads a file in this process."""
-        try:
-            image = read_image(path, 1, gate)
-            resized = prepare_sides(image, self.inputs, self.mask, self.match)
-            return np.ascontiguousarray(
-                pack(make_views(cut_rois(resized, self.inputs), self.inputs))
-            )
-        except ImageError as error:
-            return str(error)
-        except MemoryError:
-            return "cannot be decoded (takes too much memory)"
-        except Exception as error:  # any other error rejects only this file
-            return f"cannot be decoded ({type(error).__name__})"
-
-
-def read_all(paths: Sequence[Path], wanted: Wanted, workers: int | None) -> Iterator[Answer]:
-    """Yields the content of each file, in order.
+def read_all(
+    items: Iterable[Path | Item], wanted: Wanted, workers: int | None
+) -> Iterator[tuple[str, Answer]]:
+    """Yields the name and the content of each image, in order.
 
     Args:
-        paths: The files.
+        items: The images. They are taken from the iterator as they are read, so that their number
+            need not be known, and only few of them are held.
         wanted: The requested format.
         workers: Number of reading processes; None for one per core, at most eight, fewer for few
             files; 0 reads in this process, which a crash of a decoder would end.
     """
+    given = map(Item.of, items)
     if workers == 0:
-        yield from (wanted.read(path) for path in paths)
+        yield from ((item.name, wanted.read(item)) for item in given)
         return
-    few = -(-len(paths) // _FILES_A_READER)
-    workers = workers or max(1, min(_MOST, os.cpu_count() or 1, few))
-    readers = threading.local()
-    started: list[_Reader] = []
+    readers = _Readers(wanted, workers)
+    ahead: deque[tuple[Item, Future[Answer]]] = deque()
+    held = 0
+    try:
+        for item in given:
+            ahead.append((item, readers.submit(item)))
+            held += len(item.data or b"")
+            while len(ahead) > 4 * readers.count or held > _AHEAD:
+                done, answer = ahead.popleft()
+                held -= len(done.data or b"")
+                yield done.name, answer.result()
+        while ahead:
+            done, answer = ahead.popleft()
+            yield done.name, answer.result()
+    finally:
+        readers.close()
 
-    def read(path: Path) -> Answer:
-        if not hasattr(readers, "own"):
-            readers.own = _Reader(wanted)
-            started.append(readers.own)
-        own: _Reader = readers.own
-        return own.read(path)
 
-    with ThreadPoolExecutor(workers, "reading") as pool:
-        try:
-            ahead: deque[Future[Answer]] = deque()
-            for path in paths:
-                ahead.append(pool.submit(read, path))
-                if len(ahead) > 4 * workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for reader in started:
-                reader.close()
+class _Readers:
+    """Reading processes, each with a thread that waits for it; more are started as files come.
+
+    Args:
+        wanted: The requested format.
+        workers: Number of processes, as in `read_all`.
+    """
+
+    def __init__(self, wanted: Wanted, workers: int | None) -> None:
+        self._wanted = wanted
+        self._most = workers or min(_MOST, os.cpu_count() or 1)
+        self._files_each = 1 if workers else _FILES_A_READER
+        self._queue: SimpleQueue[tuple[Item, Future[Answer]] | None] = SimpleQueue()
+        self._readers: list[_Reader] = []
+        self._submitted = 0
+
+    @property
+    def count(self) -> int:
+        """Number of processes so far."""
+        return len(self._readers)
+
+    def submit(self, item: Item) -> Future[Answer]:
+        """Has an image read; they are read in this order."""
+        if self._submitted >= self.count * self._files_each and self.count < self._most:
+            self._readers.append(_Reader(self._wanted))
+            threading.Thread(target=self._run, args=(self._readers[-1],), daemon=True).start()
+        self._submitted += 1
+        answer: Future[Answer] = Future()
+        self._queue.put((item, answer))
+        return answer
+
+    def _run(self, reader: _Reader) -> None:
+        while (task := self._queue.get()) is not None:
+            item, answer = task
+            try:
+                answer.set_result(reader.read(item))
+            except BaseException as error:
+                answer.set_exception(error)
+
+    def close(self) -> None:
+        """Ends all processes; images that were not read yet are not read."""
+        with contextlib.suppress(Empty):
+            while True:
+                self._queue.get_nowait()
+        for reader in self._readers:
+            self._queue.put(None)
+            reader.close()
 
 
 _PATH = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-_SERVE = "from bcd.data.sandbox import serve; serve(*json.loads(sys.argv[2]))"
+_SERVE = "from bcd.data.reader import serve; serve(*json.loads(sys.argv[2]))"
 
 
 class _Reader:
@@ -128,14 +136,14 @@ class _Reader:
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
 
-    def read(self, path: Path) -> Answer:
-        """Reads a file; tries a second time if the process ended unexpectedly."""
-        answer = self._attempt(path)
+    def read(self, item: Item) -> Answer:
+        """Reads an image; tries a second time if the process ended unexpectedly."""
+        answer = self._attempt(item)
         if answer is None and not self._closed:
-            answer = self._attempt(path)
+            answer = self._attempt(item)
         return "cannot be decoded (the decoder crashed)" if answer is None else answer
 
-    def _attempt(self, path: Path) -> Answer | None:
+    def _attempt(self, item: Item) -> Answer | None:
         """The answer of the process; None if it ends without one."""
         process = self._process or self._start()
         slow = threading.Event()
@@ -147,20 +155,20 @@ class _Reader:
         assert process.stdin is not None
         assert process.stdout is not None
         answer: Answer | None = None
-        with room_for(path), contextlib.suppress(OSError, ValueError):
-            _send(process.stdin, json.dumps(str(path)))
+        with room_for(item.path), contextlib.suppress(OSError, ValueError):
+            ask(process.stdin, item)
             with _within(_STARTING_SECONDS, stop):
-                word, value = _hear(process.stdout)
+                word, value = hear(process.stdout)
             if word == "room":
                 with PIXELS.taking(int(value)), _within(_WAITING_SECONDS, stop):
-                    _send(process.stdin, '"go"')
-                    word, value = _hear(process.stdout)
+                    send(process.stdin, '"go"')
+                    word, value = hear(process.stdout)
                     if word == "pixels":
                         answer = self._pixels(process.stdout)
             if word == "reason":
                 answer = value
         if answer is None and (self._stop() == -_SIGXCPU or slow.is_set()):
-            return f"cannot be decoded (takes longer than {_DECODING_SECONDS} s)"
+            return f"cannot be decoded (takes longer than {DECODING_SECONDS} s)"
         return answer
 
     def _pixels(self, stream: IO[bytes]) -> Answer | None:
@@ -209,70 +217,3 @@ def _within(seconds: float, stop: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-def _send(stream: IO[bytes], line: str) -> None:
-    stream.write(line.encode("ascii") + b"\n")
-    stream.flush()
-
-
-def _hear(stream: IO[bytes]) -> tuple[str, str]:
-    """A word and its value; raises ValueError if the other side has ended."""
-    word, value = json.loads(stream.readline())
-    return str(word), str(value)
-
-
-class _Asking(Gate):
-    """The gate of a reader: asks the parent, which knows what the other readers hold."""
-
-    def __init__(self, questions: IO[bytes], answers: IO[bytes]) -> None:
-        super().__init__(0)
-        self._questions = questions
-        self._answers = answers
-
-    @contextlib.contextmanager
-    def taking(self, amount: int) -> Iterator[None]:
-        _send(self._questions, json.dumps(("room", amount)))
-        if not self._answers.readline():
-            raise SystemExit
-        yield
-
-
-def serve(inputs: Sequence[Sequence[Any]], mask: bool, match: Mapping[str, Any] | None) -> None:
-    """Runs a reader until its parent closes the pipe; the arguments are those of `Wanted`."""
-    answers, questions = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print must not reach the pipe
-    _bound_memory()
-    views = tuple(InputView(*one) for one in inputs)
-    wanted = Wanted(views, mask, Match.from_plain(match))
-    gate = _Asking(questions, answers)
-    for line in answers:
-        _bound_time()  # for opening too: a header may be endless
-        answer = wanted.read(Path(json.loads(line)), gate)
-        if isinstance(answer, str):
-            _send(questions, json.dumps(("reason", answer)))
-        else:
-            _send(questions, json.dumps(("pixels", "")))
-            questions.write(answer.tobytes())
-            questions.flush()
-
-
-def _bound_time() -> None:
-    """Grants this process some more seconds of processor time, if the system supports limits."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        soon = math.ceil(time.process_time()) + _DECODING_SECONDS
-        resource.setrlimit(resource.RLIMIT_CPU, (soon, hard))
-
-
-def _bound_memory() -> None:
-    """Limits this process's memory and disables core dumps, if the system supports it."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        most = pages * resource.getpagesize() + _MEMORY
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))

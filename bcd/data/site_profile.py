@@ -13,6 +13,7 @@ from bcd.config.input_views import PLAIN_VIEW, InputView
 from bcd.config.programs import SiteProfileConfig
 from bcd.console import printable, say, show_table, track
 from bcd.data.files import ImageError, read_bytes
+from bcd.data.items import Wanted
 from bcd.data.load import expand_inputs
 from bcd.data.quality.appearance import (
     FEWEST,
@@ -22,7 +23,7 @@ from bcd.data.quality.appearance import (
     look_at,
     summarize,
 )
-from bcd.data.sandbox import Wanted, read_all
+from bcd.data.sandbox import read_all
 from bcd.errors import BcdError, ConfigError
 from bcd.storage import digest, typed_path, write_text
 
@@ -67,7 +68,8 @@ def measure_site(root: str, limit: int, workers: int | None) -> SiteProfile:
     wanted = Wanted((InputView(PLAIN_VIEW, SIDE),), mask=False)
     looks, names, unreadable = [], [], 0
     answers = read_all(chosen, wanted, workers)
-    for file, answer in zip(chosen, track(answers, "Measuring", len(chosen)), strict=True):
+    shown = track(answers, "Measuring", len(chosen))
+    for file, (_, answer) in zip(chosen, shown, strict=True):
         try:
             if isinstance(answer, str):
                 raise ImageError(answer)

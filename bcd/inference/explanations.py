@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from bcd.data.input_views import shown_pixels
+from bcd.data.items import Answer
 from bcd.data.pictures import common_folder, picture_place, write_png
-from bcd.data.sandbox import Answer
 from bcd.evaluation.predictions import Prediction
 from bcd.explain.attribution import check_method, explain
 from bcd.explain.overlay import draw_overlay

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from torch import Tensor
 from bcd.config.compose import as_config, read_defaults
 from bcd.config.programs import SiteMatchConfig
 from bcd.data.input_views import plain_pixels, split_described, views_to_read
+from bcd.data.items import Answer, Item, Wanted
 from bcd.data.load import expand_inputs
-from bcd.data.quality.appearance import Look, choose_evenly, look_at_input
-from bcd.data.sandbox import Answer, Wanted, read_all
+from bcd.data.quality.appearance import Look, Sample
+from bcd.data.sandbox import read_all
 from bcd.data.views import ViewSource
 from bcd.evaluation.collect import choose_device
 from bcd.evaluation.decision import DecisionPolicy
@@ -45,8 +46,6 @@ class Predictor:
         policy: Calibrates the network's answers and decides which are referred.
         device: Where the network runs.
         match: How every image is matched to the training images; None for not at all.
-        looks: Measurements of some of the images that `batches` read, as far as the network gets
-            them in their own colours and with `LEAST_SIDE` pixels or more.
 
     Raises:
         BcdError: There is no such checkpoint or device, it has no decision policy, or the profile
@@ -66,7 +65,7 @@ class Predictor:
         self.network = network.eval().to(self.device)
         self.policy = DecisionPolicy.from_plain(self.card.policy)
         self.match = find_match(as_config(SiteMatchConfig, site), self.card)
-        self.looks: list[Look] = []
+        self._sample = Sample()
 
     @property
     def classes(self) -> list[str]:
@@ -103,12 +102,12 @@ class Predictor:
         return [prediction_record(p, self.classes) for batch in batches for p in batch]
 
     def batches(
-        self, files: Sequence[Path], batch_size: int, num_workers: int | None
+        self, files: Iterable[Path | Item], batch_size: int, num_workers: int | None
     ) -> Iterator[list[Prediction]]:
         """Yields the predictions of files in order, batch by batch, as they are computed.
 
         Args:
-            files: Image files.
+            files: Images: files, or bytes with a name. They may come from a generator.
             batch_size: Number of images at a time.
             num_workers: As in `predict`.
         """
@@ -117,7 +116,7 @@ class Predictor:
 
     @torch.inference_mode()
     def answers(
-        self, files: Sequence[Path], batch_size: int, num_workers: int | None
+        self, files: Iterable[Path | Item], batch_size: int, num_workers: int | None
     ) -> Iterator[list[tuple[Prediction, Answer]]]:
         """Yields predictions as `batches` does, each with the pixels that the network got.
 
@@ -125,13 +124,11 @@ class Predictor:
         """
         views = self.card.input_views
         wanted = Wanted(views_to_read(views), self.card.mask_scale_bar, self.match)
-        answers = zip(files, read_all(files, wanted, num_workers), strict=True)
-        self.looks, done, measured = [], 0, set(choose_evenly(len(files)))
+        answers = read_all(files, wanted, num_workers)
+        self._sample = Sample()
         while batch := list(itertools.islice(answers, batch_size)):
-            for number, (_, answer) in enumerate(batch, done):
-                if number in measured and not isinstance(answer, str):
-                    self._look_at(answer)
-            done += len(batch)
+            for _, answer in batch:
+                self._sample.add(None if isinstance(answer, str) else self._shown(answer))
             made = self._predict(batch)
             yield [(p, self._got(answer)) for p, (_, answer) in zip(made, batch, strict=True)]
 
@@ -142,14 +139,22 @@ class Predictor:
         got: NDArray[np.uint8] = split_described(answer[None], self.card.input_views)[1][0]
         return got
 
-    def _look_at(self, packed: NDArray[np.uint8]) -> None:
+    def _shown(self, packed: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+        """The image in its own colours, if it is large enough to be measured."""
         pixels = plain_pixels(packed, views_to_read(self.card.input_views))
-        if pixels is not None and len(pixels) >= LEAST_SIDE:
-            self.looks.append(look_at_input(pixels))
+        return None if pixels is None or len(pixels) < LEAST_SIDE else pixels
 
-    def _predict(self, batch: Sequence[tuple[Path, Answer]]) -> list[Prediction]:
+    @property
+    def looks(self) -> list[Look]:
+        """Measurements of some of the images that `batches` read.
+
+        As far as the network gets them in their own colours and with `LEAST_SIDE` pixels or more.
+        """
+        return self._sample.looks()
+
+    def _predict(self, batch: Sequence[tuple[str, Answer]]) -> list[Prediction]:
         policy = self.policy
-        readable = [(path, answer) for path, answer in batch if not isinstance(answer, str)]
+        readable = [(name, answer) for name, answer in batch if not isinstance(answer, str)]
         made: Iterator[Prediction] = iter(())
         if readable:
             read = np.stack([answer for _, answer in readable])
@@ -159,8 +164,8 @@ class Predictor:
             found = (*self.network.outputs(inputs), self.network.descriptor(shown))
             logits, disagreement, described = (part.float().cpu().numpy() for part in found)
             decisions = policy.answer(logits, described, disagreement)
-            made = (decisions.prediction(i, str(path)) for i, (path, _) in enumerate(readable))
-        return [policy.unread(str(p), a) if isinstance(a, str) else next(made) for p, a in batch]
+            made = (decisions.prediction(i, name) for i, (name, _) in enumerate(readable))
+        return [policy.unread(n, a) if isinstance(a, str) else next(made) for n, a in batch]
 
 
 def network_inputs(pixels: Sequence[NDArray[np.uint8]]) -> Tensor:

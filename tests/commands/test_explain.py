@@ -14,7 +14,7 @@ import torch
 
 from bcd.config.compose import with_defaults
 from bcd.config.programs import PredictConfig, SiteMatchConfig
-from bcd.data.sandbox import Wanted
+from bcd.data.items import Wanted
 from bcd.errors import BcdError, ConfigError
 from bcd.explain.attribution import explain
 from bcd.explain.overlay import draw_overlay

@@ -15,7 +15,7 @@ import torch
 
 from bcd.config.compose import with_defaults
 from bcd.config.programs import PredictConfig
-from bcd.data.sandbox import Wanted
+from bcd.data.items import Wanted
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.predictions import Prediction

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,11 @@ import pytest
 from bcd.config.input_views import InputView
 from bcd.data import sandbox as readers
 from bcd.data.files import Gate, ImageError, UnreadableError, read_bytes
+from bcd.data.items import Item, Wanted
 from bcd.data.loading import make_loader
 from bcd.data.opening import MAX_PIXELS
 from bcd.data.reading import HALVED_ABOVE, decode_image, read_image
-from bcd.data.sandbox import Wanted, read_all
+from bcd.data.sandbox import read_all
 from bcd.data.views import Source
 from bcd.errors import ConfigError
 from bcd.training.run import train
@@ -115,8 +118,8 @@ _BAD = """
 import os, time
 from pathlib import Path
 from bcd.data import reading
-from bcd.data import sandbox as readers
-read = readers.read_image
+from bcd.data import items
+read = items.read_image
 def bad(path, *others):
     def decode(data, min_size, gate):
         while path.stem == "endless header":
@@ -134,7 +137,7 @@ def bad(path, *others):
         return read(path, *others)
     finally:
         reading.decode_image = real
-readers.read_image = bad
+items.read_image = bad
 """
 
 
@@ -150,7 +153,7 @@ def test_a_decoder_that_crashes_hangs_or_eats_costs_its_own_file_only(
     wanted = Wanted(PLAIN_32, False)
     monkeypatch.setattr(readers, "_STARTING_SECONDS", 600.0)
     started = time.monotonic()
-    found = list(read_all(files, wanted, 2))
+    found = [answer for _, answer in read_all(files, wanted, 2)]
     assert time.monotonic() - started < 200  # 10 to 15 where nothing else runs
     reasons = {n: f for n, f in zip(names, found, strict=True) if isinstance(f, str)}
     assert reasons == {
@@ -168,10 +171,50 @@ def test_readers_give_what_this_process_reads_whatever_their_number(tmp_path: Pa
     files = [write_image(tmp_path / f"{i}.png", noise(i, size=40 + i)) for i in range(9)]
     files.insert(4, tmp_path / "gone\n.png")
     alone = list(read_all(files, Wanted(PLAIN_32, True), 0))
-    assert isinstance(alone[4], str)
+    assert [name for name, _ in alone] == [str(file) for file in files]
+    assert isinstance(alone[4][1], str)
     for workers in (1, 3):
-        for one, other in zip(alone, read_all(files, Wanted(PLAIN_32, True), workers), strict=True):
+        again = read_all(iter(files), Wanted(PLAIN_32, True), workers)
+        for one, other in zip(alone, again, strict=True):
+            assert one[0] == other[0]
+            np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_bytes_are_read_as_the_file_that_has_them(tmp_path: Path) -> None:
+    files = [write_image(tmp_path / f"{i}.png", noise(i, size=200)) for i in range(3)]
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("no image\n")
+    files += [tmp_path / "empty.png", tmp_path / "text.png"]
+    wanted = Wanted(PLAIN_32, False)
+    expected = [answer for _, answer in read_all(files, wanted, 0)]
+    members = [Item(f"archive/{file.name}", data=file.read_bytes()) for file in files]
+    for workers in (0, 2):
+        made = list(read_all(iter(members), wanted, workers))
+        assert [name for name, _ in made] == [item.name for item in members]
+        for (_, one), other in zip(made, expected, strict=True):
             np.testing.assert_array_equal(one, other)
+    assert [answer for answer in expected if isinstance(answer, str)] == [
+        "empty file", "not an image (content of another type)"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_few_items_of_an_endless_stream_are_held(workers: int, tmp_path: Path) -> None:
+    data = fuzzing.encoded(noise(1), "PNG")
+    taken = 0
+
+    def stream() -> Iterator[Item]:
+        nonlocal taken
+        for number in itertools.count():
+            taken += 1
+            yield Item(str(number), data=data)
+
+    answers = read_all(stream(), Wanted(PLAIN_32, False), workers)
+    for expected in range(20):
+        name, _ = next(answers)
+        assert name == str(expected)
+        assert taken <= expected + 1 + 4 * workers
+    answers.close()  # type: ignore[attr-defined]
 
 
 def test_a_gate_lets_through_as_much_as_fits() -> None:

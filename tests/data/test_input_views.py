@@ -16,8 +16,9 @@ from bcd.config.input_views import InputView, parse_views
 from bcd.config.schema import AugmentConfig, ModelConfig
 from bcd.data.catalog import ImageRecord
 from bcd.data.input_views import cut_rois, make_views, normalize, pack, packed_shape, prepare_sides
+from bcd.data.items import Wanted
 from bcd.data.reading import prepare, read_image
-from bcd.data.sandbox import Wanted, read_all
+from bcd.data.sandbox import read_all
 from bcd.data.views import PLAIN, Augmenter, ImageViews
 from bcd.errors import ConfigError
 from bcd.models.backbones.build import check_backbone
@@ -91,7 +92,7 @@ def test_views_are_made_of_the_decoded_image_not_of_a_smaller_one(tmp_path: Path
 def test_predict_reads_the_views_that_training_loads(workers: int, tmp_path: Path) -> None:
     file = write_image(tmp_path / "a.png", noise(2, size=50))
     inputs = parse_views(VIEWS, 24)
-    (answer,) = read_all([file], Wanted(inputs, False), workers)
+    ((_, answer),) = read_all([file], Wanted(inputs, False), workers)
     expected = pack(
         make_views(cut_rois(prepare_sides(read_image(file), inputs, False), inputs), inputs)
     )

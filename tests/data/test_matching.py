@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from bcd.config.input_views import InputView
 from bcd.data.input_views import prepare_sides
+from bcd.data.items import Wanted
 from bcd.data.matching import ColourMap, Match
 from bcd.data.quality.appearance import Appearance, Spread
 from bcd.data.reading import fit, mask_scale_bar, prepare
-from bcd.data.sandbox import Wanted, read_all
+from bcd.data.sandbox import read_all
 from bcd.data.site_match import make_match
 from bcd.data.stains import density_of, macenko_stains
 from bcd.errors import BcdError
@@ -166,7 +167,7 @@ def test_readers_in_other_processes_match_images_in_the_same_way(tmp_path: objec
     views = (InputView("plain", 40), InputView("grey", 56))
     files = [write_image(folder / f"{i}.png", noise(i, i, size=80)) for i in range(3)]
     wanted = Wanted(views, True, match)
-    inside, outside = (list(read_all(files, wanted, workers)) for workers in (0, 1))
+    inside, outside = ([a for _, a in read_all(files, wanted, workers)] for workers in (0, 1))
     for one, other in zip(inside, outside, strict=True):
         np.testing.assert_array_equal(one, other)
     resized = prepare_sides(noise(0, 0, size=80), views, True, match)

@@ -254,10 +254,10 @@ def _predict(ckpt: str, folder: str, output: str) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     read = _Reader.read
 
-    def timed(reader: Any, path: Path) -> Any:
+    def timed(reader: Any, item: Any) -> Any:
         started = time.monotonic()
-        answer = read(reader, path)
-        seconds[path.name] = time.monotonic() - started
+        answer = read(reader, item)
+        seconds[item.path.name] = time.monotonic() - started
         return answer
 
     _Reader.read = timed  # type: ignore[method-assign, assignment]

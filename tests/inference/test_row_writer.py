@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bcd.data.sandbox import Answer, Wanted
+from bcd.data.items import Answer, Item, Wanted
 from bcd.errors import BcdError
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.row_writer import RowWriter
@@ -39,10 +39,10 @@ def test_rows_so_far_are_kept_where_something_unforeseen_ends_the_run(
     whole = predicted(predict_config(tmp_path / "whole", *settings))
     real = Wanted.read
 
-    def fail(wanted: Wanted, path: Path) -> Answer:
-        if path.name == "4.png":
+    def fail(wanted: Wanted, item: Item) -> Answer:
+        if Path(item.name).name == "4.png":
             raise KeyboardInterrupt
-        return real(wanted, path)
+        return real(wanted, item)
 
     monkeypatch.setattr(Wanted, "read", fail)
     for form in ("csv", "json"):

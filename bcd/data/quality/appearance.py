@@ -268,6 +268,26 @@ def measure_appearance(
     return found
 
 
-def look_at_input(pixels: NDArray[np.uint8]) -> Look:
-    """Measures one image that was already resized to a network's input, (side, side, 3)."""
-    return look_at(fit(pixels, SIDE))
+class Sample:
+    """Evenly spaced images of a stream whose length is not known, at most `MOST` of them.
+
+    All up to `MOST`, then every second, then every fourth, and so on: the same for the same stream.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[NDArray[np.uint8] | None] = []
+        self._step, self._seen = 1, 0
+
+    def add(self, pixels: NDArray[np.uint8] | None) -> None:
+        """Takes the next image, (side, side, 3), or None where it cannot be measured."""
+        if self._seen % self._step == 0:
+            self._kept.append(None if pixels is None else fit(pixels, SIDE).copy())
+            if len(self._kept) > MOST:
+                self._kept = self._kept[::2]
+                self._step *= 2
+        self._seen += 1
+
+    def looks(self) -> list[Look]:
+        """Measures the images that were kept; nothing if they are too few to be summarized."""
+        kept = [pixels for pixels in self._kept if pixels is not None]
+        return [look_at(pixels) for pixels in kept] if len(kept) >= FEWEST else []

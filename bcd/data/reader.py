@@ -1,0 +1,108 @@
+"""The reading process of `bcd.data.sandbox`, and what it and its parent tell each other."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from bcd.config.input_views import InputView
+from bcd.data.files import Gate
+from bcd.data.items import Item, Wanted
+from bcd.data.matching import Match
+
+# Of processor time, so that a busy machine rejects nothing; MAX_PIXELS take two to three.
+DECODING_SECONDS = 4
+_MEMORY = 850 << 20  # bytes that a reader may use in addition to what it starts with
+
+
+def ask(stream: IO[bytes], item: Item) -> None:
+    """Sends an image to read: a path, or a number of bytes and then the bytes."""
+    if item.data is None:
+        send(stream, json.dumps(str(item.path)))
+        return
+    stream.write(json.dumps(len(item.data)).encode("ascii") + b"\n")
+    stream.write(item.data)
+    stream.flush()
+
+
+def _received(line: bytes, stream: IO[bytes]) -> Item:
+    """What `ask` sent; the rest of it is read from the stream."""
+    what = json.loads(line)
+    if isinstance(what, str):
+        return Item.of(Path(what))
+    return Item("", data=stream.read(what))
+
+
+def send(stream: IO[bytes], line: str) -> None:
+    """Sends a line of ASCII."""
+    stream.write(line.encode("ascii") + b"\n")
+    stream.flush()
+
+
+def hear(stream: IO[bytes]) -> tuple[str, str]:
+    """A word and its value; raises ValueError if the other side has ended."""
+    word, value = json.loads(stream.readline())
+    return str(word), str(value)
+
+
+class _Asking(Gate):
+    """The gate of a reader: asks the parent, which knows what the other readers hold."""
+
+    def __init__(self, questions: IO[bytes], answers: IO[bytes]) -> None:
+        super().__init__(0)
+        self._questions = questions
+        self._answers = answers
+
+    @contextlib.contextmanager
+    def taking(self, amount: int) -> Iterator[None]:
+        send(self._questions, json.dumps(("room", amount)))
+        if not self._answers.readline():
+            raise SystemExit
+        yield
+
+
+def serve(inputs: Sequence[Sequence[Any]], mask: bool, match: Mapping[str, Any] | None) -> None:
+    """Runs a reader until its parent closes the pipe; the arguments are those of `Wanted`."""
+    answers, questions = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print must not reach the pipe
+    _bound_memory()
+    views = tuple(InputView(*one) for one in inputs)
+    wanted = Wanted(views, mask, Match.from_plain(match))
+    gate = _Asking(questions, answers)
+    for line in answers:
+        _bound_time()  # for opening too: a header may be endless
+        answer = wanted.read(_received(line, answers), gate)
+        if isinstance(answer, str):
+            send(questions, json.dumps(("reason", answer)))
+        else:
+            send(questions, json.dumps(("pixels", "")))
+            questions.write(answer.tobytes())
+            questions.flush()
+
+
+def _bound_time() -> None:
+    """Grants this process some more seconds of processor time, if the system supports limits."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        soon = math.ceil(time.process_time()) + DECODING_SECONDS
+        resource.setrlimit(resource.RLIMIT_CPU, (soon, hard))
+
+
+def _bound_memory() -> None:
+    """Limits this process's memory and disables core dumps, if the system supports it."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        most = pages * resource.getpagesize() + _MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
