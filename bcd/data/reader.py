@@ -8,9 +8,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from bcd.config.input_views import InputView
 from bcd.data.files import Gate
@@ -20,6 +20,7 @@ from bcd.data.matching import Match
 # Of processor time, so that a busy machine rejects nothing; MAX_PIXELS take two to three.
 DECODING_SECONDS = 4
 _MEMORY = 850 << 20  # bytes that a reader may use in addition to what it starts with
+_SMALL = 1 << 20  # pixels that are decoded without asking: they hardly count
 
 
 def ask(stream: IO[bytes], item: Item) -> None:
@@ -62,19 +63,23 @@ class _Asking(Gate):
 
     @contextlib.contextmanager
     def taking(self, amount: int) -> Iterator[None]:
-        send(self._questions, json.dumps(("room", amount)))
-        if not self._answers.readline():
-            raise SystemExit
+        if amount > _SMALL:
+            send(self._questions, json.dumps(("room", amount)))
+            if not self._answers.readline():
+                raise SystemExit
         yield
 
 
-def serve(inputs: Sequence[Sequence[Any]], mask: bool, match: Mapping[str, Any] | None) -> None:
-    """Runs a reader until its parent closes the pipe; the arguments are those of `Wanted`."""
+def serve() -> None:
+    """Runs a reader until its parent closes the pipe; what is wanted comes first."""
     answers, questions = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print must not reach the pipe
+    first = answers.readline()
+    if not first:
+        return
+    inputs, mask, match = json.loads(first)
     _bound_memory()
-    views = tuple(InputView(*one) for one in inputs)
-    wanted = Wanted(views, mask, Match.from_plain(match))
+    wanted = Wanted(tuple(InputView(*one) for one in inputs), mask, Match.from_plain(match))
     gate = _Asking(questions, answers)
     for line in answers:
         _bound_time()  # for opening too: a header may be endless
@@ -82,8 +87,8 @@ def serve(inputs: Sequence[Sequence[Any]], mask: bool, match: Mapping[str, Any] 
         if isinstance(answer, str):
             send(questions, json.dumps(("reason", answer)))
         else:
-            send(questions, json.dumps(("pixels", "")))
-            questions.write(answer.tobytes())
+            questions.write(b'["pixels", ""]\n')
+            questions.write(memoryview(answer).cast("B"))
             questions.flush()
 
 

@@ -16,8 +16,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import astuple
 from pathlib import Path
@@ -36,13 +37,14 @@ _WAITING_SECONDS = 20.0  # for an image on a busy machine, or if processor time 
 _STARTING_SECONDS = 60.0  # for starting a process, and for a file on a slow disk
 _MOST = 8  # readers
 _FILES_A_READER = 64  # fewer files do not justify another process
-_AHEAD = 64 << 20  # encoded bytes of items that wait for a reader
+_ENCODED = 64 << 20  # bytes of items that wait for a reader
+_READ = 64 << 20  # bytes of pixels that were read ahead
 
 _SIGXCPU = getattr(signal, "SIGXCPU", 0)  # ends a process that has exceeded its time
 
 
 def read_all(
-    items: Iterable[Path | Item], wanted: Wanted, workers: int | None
+    items: Iterable[Path | Item], wanted: Wanted, workers: int | None, ahead: int = 0
 ) -> Iterator[tuple[str, Answer]]:
     """Yields the name and the content of each image, in order.
 
@@ -52,24 +54,26 @@ def read_all(
         wanted: The requested format.
         workers: Number of reading processes; None for one per core, at most eight, fewer for few
             files; 0 reads in this process, which a crash of a decoder would end.
+        ahead: Number of images to read before they are asked for, within bounds of memory.
     """
     given = map(Item.of, items)
     if workers == 0:
         yield from ((item.name, wanted.read(item)) for item in given)
         return
     readers = _Readers(wanted, workers)
-    ahead: deque[tuple[Item, Future[Answer]]] = deque()
+    ahead = min(ahead, _READ // math.prod(packed_shape(wanted.inputs)))
+    waiting: deque[tuple[Item, Future[Answer]]] = deque()
     held = 0
     try:
         for item in given:
-            ahead.append((item, readers.submit(item)))
+            waiting.append((item, readers.submit(item)))
             held += len(item.data or b"")
-            while len(ahead) > 4 * readers.count or held > _AHEAD:
-                done, answer = ahead.popleft()
+            while len(waiting) > max(4 * readers.count, ahead) or held > _ENCODED:
+                done, answer = waiting.popleft()
                 held -= len(done.data or b"")
                 yield done.name, answer.result()
-        while ahead:
-            done, answer = ahead.popleft()
+        while waiting:
+            done, answer = waiting.popleft()
             yield done.name, answer.result()
     finally:
         readers.close()
@@ -90,6 +94,8 @@ class _Readers:
         self._queue: SimpleQueue[tuple[Item, Future[Answer]] | None] = SimpleQueue()
         self._readers: list[_Reader] = []
         self._submitted = 0
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
 
     @property
     def count(self) -> int:
@@ -114,8 +120,15 @@ class _Readers:
             except BaseException as error:
                 answer.set_exception(error)
 
+    def _watch(self) -> None:
+        """Ends processes that take too long; one thread, as a timer for each file would be one."""
+        while not self._closed.wait(0.25):
+            for reader in list(self._readers):
+                reader.end_if_late()
+
     def close(self) -> None:
         """Ends all processes; images that were not read yet are not read."""
+        self._closed.set()
         with contextlib.suppress(Empty):
             while True:
                 self._queue.get_nowait()
@@ -125,7 +138,37 @@ class _Readers:
 
 
 _PATH = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-_SERVE = "from bcd.data.reader import serve; serve(*json.loads(sys.argv[2]))"
+_SERVE = "from bcd.data.reader import serve; serve()"
+
+_EARLY: list[subprocess.Popen[bytes]] = []  # at most one
+
+
+def start_early() -> None:
+    """Starts a reading process before it is known what it reads.
+
+    It imports what it needs meanwhile; the next reader in this process takes it. It ends with this
+    process.
+    """
+    if not _EARLY:
+        _EARLY.append(_start())
+
+
+def _started() -> subprocess.Popen[bytes]:
+    with contextlib.suppress(IndexError):
+        return _EARLY.pop()
+    return _start()
+
+
+def _start() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _PATH + _SERVE, json.dumps(sys.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # libraries print warnings about files
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        start_new_session=True,  # only the parent handles an interruption, and ends the reader
+        pipesize=1 << 20,  # an image is written at once; where pipes cannot be enlarged, in parts
+    )
 
 
 class _Reader:
@@ -134,7 +177,8 @@ class _Reader:
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
         self._process: subprocess.Popen[bytes] | None = None
-        self._closed = False
+        self._closed = self._slow = False
+        self._deadline: float | None = None
 
     def read(self, item: Item) -> Answer:
         """Reads an image; tries a second time if the process ended unexpectedly."""
@@ -145,55 +189,57 @@ class _Reader:
 
     def _attempt(self, item: Item) -> Answer | None:
         """The answer of the process; None if it ends without one."""
-        process = self._process or self._start()
-        slow = threading.Event()
-
-        def stop() -> None:
-            slow.set()
-            process.kill()
-
-        assert process.stdin is not None
-        assert process.stdout is not None
         answer: Answer | None = None
+        self._slow = False
         with room_for(item.path), contextlib.suppress(OSError, ValueError):
+            self._deadline = time.monotonic() + _STARTING_SECONDS
+            process = self._process or self._begin()
+            assert process.stdin is not None
+            assert process.stdout is not None
             ask(process.stdin, item)
-            with _within(_STARTING_SECONDS, stop):
-                word, value = hear(process.stdout)
+            word, value = hear(process.stdout)
             if word == "room":
-                with PIXELS.taking(int(value)), _within(_WAITING_SECONDS, stop):
+                self._deadline = None
+                with PIXELS.taking(int(value)):
+                    self._deadline = time.monotonic() + _WAITING_SECONDS
                     send(process.stdin, '"go"')
                     word, value = hear(process.stdout)
                     if word == "pixels":
                         answer = self._pixels(process.stdout)
+            elif word == "pixels":
+                answer = self._pixels(process.stdout)
             if word == "reason":
                 answer = value
-        if answer is None and (self._stop() == -_SIGXCPU or slow.is_set()):
+        self._deadline = None
+        if answer is None and (self._stop() == -_SIGXCPU or self._slow):
             return f"cannot be decoded (takes longer than {DECODING_SECONDS} s)"
         return answer
 
     def _pixels(self, stream: IO[bytes]) -> Answer | None:
-        shape = packed_shape(self._wanted.inputs)
-        data = stream.read(math.prod(shape))
-        if len(data) < math.prod(shape):
-            return None
-        return np.frombuffer(bytearray(data), np.uint8).reshape(shape)
+        pixels = np.empty(packed_shape(self._wanted.inputs), np.uint8)
+        view = memoryview(pixels).cast("B")
+        got = 0
+        while part := stream.readinto(view[got:]):  # type: ignore[attr-defined]
+            got += part
+        return pixels if got == len(view) else None
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _begin(self) -> subprocess.Popen[bytes]:
+        self._process = _started()
+        if self._closed:
+            self._process.kill()
+        assert self._process.stdin is not None
         inputs = [astuple(view) for view in self._wanted.inputs]
         match = self._wanted.match
         plain = None if match is None else match.to_plain()
-        wanted = json.dumps([inputs, self._wanted.mask, plain])
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _PATH + _SERVE, json.dumps(sys.path), wanted],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # libraries print warnings about files
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-            start_new_session=True,  # only the parent handles an interruption, and ends the reader
-        )
-        if self._closed:
-            self._process.kill()
+        send(self._process.stdin, json.dumps([inputs, self._wanted.mask, plain]))
         return self._process
+
+    def end_if_late(self) -> None:
+        """Ends the process if it has taken too long; called from another thread."""
+        deadline, process = self._deadline, self._process
+        if process is not None and deadline is not None and time.monotonic() > deadline:
+            self._slow = True
+            process.kill()
 
     def close(self) -> None:
         """Ends the process permanently."""
@@ -206,14 +252,3 @@ class _Reader:
             return 0
         process.kill()
         return process.wait()
-
-
-@contextlib.contextmanager
-def _within(seconds: float, stop: Callable[[], None]) -> Iterator[None]:
-    timer = threading.Timer(seconds, stop)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
