@@ -23,14 +23,16 @@ def load(
     device: str = "auto",
     site: Mapping[str, Any] | None = None,
 ) -> Predictor:
-    """Loads a checkpoint for predicting images.
+    """Loads a checkpoint or an exported model for predicting images.
 
     Args:
         ckpt: A checkpoint, a run folder (its `best.ckpt`), a sweep (the checkpoint of its best
-            configuration), or a folder of runs (the newest run's).
-        uncalibrated: Whether to accept a checkpoint without a decision policy. All of its
-            predictions are then referred.
-        device: `cpu`, `cuda`, `mps`, or `auto` for the first accelerator, else the CPU.
+            configuration), or a folder of runs (the newest run's). Or a file that `bcd export`
+            wrote (.onnx), which needs no torch.
+        uncalibrated: Whether to accept one without a decision policy. All of its predictions are
+            then referred.
+        device: `cpu`, `cuda`, `mps` (checkpoints only), or `auto` for the first accelerator, else
+            the CPU.
         site: Keys of the `site` group of `bcd predict`, such as `{"profile": "site.json"}`; None
             to take images as they are.
 
@@ -38,12 +40,12 @@ def load(
         A predictor; `predict(paths)` gives the rows of `predictions.csv`.
 
     Raises:
-        BcdError: There is no such checkpoint or device, it has no decision policy, or the profile
-            cannot be used.
+        BcdError: There is no such file or device, it is damaged, it has no decision policy, or the
+            profile cannot be used.
 
     Example:
         >>> rows = bcd.load("outputs/paper/<run>").predict("data/new")  # doctest: +SKIP
     """
-    from bcd.inference.predictor import Predictor
+    from bcd.inference.predictor import Predictor, load_any
 
-    return Predictor(ckpt, uncalibrated=uncalibrated, device=device, site=site)
+    return Predictor(load_any(ckpt, uncalibrated, device), site)

@@ -163,6 +163,11 @@ def find_checkpoint(text: str, key: str = "ckpt") -> Path:
         BcdError: There is none, or a sweep that was not ranked.
     """
     path = typed_path(text).absolute()
+    if path.suffix.lower() == ".onnx":
+        raise BcdError(
+            f"{key}={text}: an exported model, which only bcd predict takes, as model=<file>: give "
+            "the checkpoint that it was exported from"
+        )
     if path.is_file():
         return path
     found = list(path.rglob("best.ckpt")) if path.is_dir() else []

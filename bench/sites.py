@@ -28,6 +28,7 @@ from bcd.data.quality.appearance import SIDE, summarize
 from bcd.data.reading import read_image
 from bcd.data.site_profile import measure_site, write_profile
 from bcd.data.splits.split import recorded_indices
+from bcd.inference.checkpoint_model import CheckpointModel
 from bcd.inference.predictor import Predictor
 from bcd.inference.site import tell_differences
 
@@ -69,9 +70,11 @@ def main() -> None:
 
 def _write_scaled(model: Predictor, folder: Path, factor: float, every: int) -> dict[Path, str]:
     """Writes test images at another scale; returns their classes by file."""
-    catalog = load_catalog(DataConfig(**model.card.config["data"]), model.classes)
+    assert isinstance(model.model, CheckpointModel)
+    card = model.model.card
+    catalog = load_catalog(DataConfig(**card.config["data"]), model.classes)
     truth = {}
-    for index in recorded_indices(catalog, model.card.split["test"])[::every]:
+    for index in recorded_indices(catalog, card.split["test"])[::every]:
         image = catalog.images[index]
         pixels = Match(factor, None).prepare(read_image(catalog.root / image.path), SIDE, False)
         file = folder / f"{index}.png"
@@ -93,14 +96,14 @@ def _row(
     """Answers for images of one site; without known classes all are benign."""
     model = bcd.load(ckpt, site=match or None)
     found = model.predict(files, num_workers=0)
-    benign = model.card.classes[model.card.benign or 0]
+    benign = model.classes[model.facts.benign or 0]
     right = [row["prediction"] == truth.get(Path(row["path"])) for row in found]
     malignant = [truth.get(Path(row["path"]), benign) != benign for row in found]
     unsafe = sum(
         row["malignant"] != true and not row["refer"]
         for row, true in zip(found, malignant, strict=True)
     )
-    differs = tell_differences(model.card, summarize(model.looks), model.match)
+    differs = tell_differences(model.facts, summarize(model.looks), model.match)
     matched = ", ".join(f"{k}={v}" for k, v in match.items() if k != "profile") or (
         "scale" if match else "no"
     )

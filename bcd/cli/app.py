@@ -62,7 +62,7 @@ def run(
     _quieten()
     decorate = hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)
     try:
-        sys.argv[1:] = quote_paths(go_on_in_place(sys.argv[1:]))
+        sys.argv[1:] = quote_paths(go_on_in_place(sys.argv[1:]), config_name)
 
         def start() -> None:
             if not {"--help", "-h"}.isdisjoint(sys.argv):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bcd.storage import typed_path
 
@@ -14,13 +15,15 @@ _PATHS = frozenset(
      "model.weights", "recalibrate", "site.profile"}
 )  # fmt: skip
 _SITE_ROOT = re.compile(r"sites\.[^.]+\.root")
+# The same, of one command. Hydra looks for a file of the group `model`, unless it gets a mapping.
+_MAPPED = {"predict": frozenset({"model"})}
 # Keys whose values may hold `${now:…}` and other interpolations.
 _FOLDERS = frozenset({"run_dir", "hydra.run.dir", "hydra.sweep.dir"})
 
 _FUNCTION = re.compile(r"(?:choice|glob|range|interval|shuffle|sort|tag|extend_list)\(.*\)", re.S)
 
 
-def quote_paths(arguments: Sequence[str]) -> list[str]:
+def quote_paths(arguments: Sequence[str], config_name: str = "") -> list[str]:
     """Quotes the values of keys that are paths, so that Hydra reads them as text.
 
     A value that exists as a file or folder is always quoted. Otherwise these keep their meaning:
@@ -29,25 +32,33 @@ def quote_paths(arguments: Sequence[str]) -> list[str]:
 
     Args:
         arguments: The command line.
+        config_name: Name of the primary YAML file, as commands have keys of their own.
     """
     several = not {"-m", "--multirun"}.isdisjoint(arguments)
-    return [_quoted_argument(argument, several) for argument in arguments]
+    mapped = _MAPPED.get(config_name, frozenset())
+    return [_quoted_argument(argument, several, mapped) for argument in arguments]
 
 
-def _quoted_argument(argument: str, several: bool) -> str:
+def mapped_path(value: Any) -> Any:
+    """The path in a value that `quote_paths` made a mapping; other values as they are."""
+    return value.get("file") if isinstance(value, Mapping) else value
+
+
+def _quoted_argument(argument: str, several: bool, mapped: frozenset[str]) -> str:
     key, equals, value = argument.partition("=")
     plain = key.lstrip("+")
-    is_path = plain in _PATHS | _FOLDERS or _SITE_ROOT.fullmatch(plain)
+    is_path = plain in _PATHS | _FOLDERS | mapped or _SITE_ROOT.fullmatch(plain)
     if not equals or not value or not is_path:
         return argument
+    form = "{{file:{}}}" if plain in mapped else "{}"
     if not _is_there(value):
         if plain in _FOLDERS and "${" in value:
             return argument
         if value.startswith("[") and value.endswith("]"):
             return f"{key}=[{','.join(_elements(value[1:-1]))}]"
         if several and "," in value and not _FUNCTION.fullmatch(value):
-            return f"{key}={','.join(_elements(value))}"
-    return f"{key}={_quoted(value)}"
+            return f"{key}={','.join(map(form.format, _elements(value)))}"
+    return f"{key}={form.format(_quoted(value))}"
 
 
 def _elements(text: str) -> list[str]:

@@ -1,7 +1,8 @@
-"""Predicts the class of images with a checkpoint.
+"""Predicts the class of images with a checkpoint, or with a file from bcd export.
 
 bcd predict ckpt=<checkpoint or run folder> input=<file, folder or glob>
 bcd predict ckpt=<checkpoint or run folder> input=[a.jpg,folder] format=json
+bcd predict model=<file from bcd export> input=<file, folder or glob>
 """
 
 from typing import TYPE_CHECKING
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 
 def main(cfg: "DictConfig") -> int:
     """Predicts; returns 3 if some images have no prediction."""
+    from bcd.cli.paths import mapped_path
     from bcd.config.check import check_config
     from bcd.config.programs import PredictConfig
 
+    cfg.model = mapped_path(cfg.model)
     with quick_imports():
         checked = check_config(cfg, PredictConfig)
         from bcd.inference.predict import predict

@@ -1,4 +1,4 @@
-"""The process's environment: no telemetry, and no files outside the project's own folders.
+"""The process's environment: cores, no telemetry, no files outside the project's own folders.
 
 Most libraries read these variables only once, when they are imported. So this module imports
 nothing heavy, and `import bcd` calls `send_nothing` before anything else.
@@ -40,3 +40,8 @@ def use_own_folders() -> None:
     os.environ.setdefault("MPL_IGNORE_SYSTEM_FONTS", "1")
     with contextlib.suppress(RuntimeError):  # a user without a home folder
         os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))
+
+
+def core_count() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -268,7 +268,8 @@ class CompareConfig:
 class PredictConfig:
     """The configuration of `bcd predict`."""
 
-    ckpt: str
+    ckpt: str | None
+    model: str | None
     input: str | list[str]
     format: str
     output: str | None
@@ -283,6 +284,10 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         """Checks values beyond their types."""
+        if (self.ckpt is None) == (self.model is None):
+            raise ConfigError("give ckpt=<checkpoint or run> or model=<from bcd export>: one of both")
+        if self.model is not None and self.explain:
+            raise ConfigError(f"explain={self.explain}: needs the model's checkpoint, as ckpt=")
         one_of("format", self.format, ("csv", "json"))
         if isinstance(self.explain, str):
             one_of("explain", self.explain, EXPLANATIONS)

@@ -88,7 +88,7 @@ def serve() -> None:
             send(questions, json.dumps(("reason", answer)))
         else:
             questions.write(b'["pixels", ""]\n')
-            questions.write(memoryview(answer).cast("B"))
+            questions.write(answer.data.cast("B"))
             questions.flush()
 
 

@@ -27,6 +27,7 @@ from typing import IO
 
 import numpy as np
 
+from bcd.config.environment import core_count
 from bcd.data.files import room_for
 from bcd.data.input_views import packed_shape
 from bcd.data.items import Answer, Item, Wanted
@@ -89,7 +90,7 @@ class _Readers:
 
     def __init__(self, wanted: Wanted, workers: int | None) -> None:
         self._wanted = wanted
-        self._most = workers or min(_MOST, os.cpu_count() or 1)
+        self._most = workers or min(_MOST, core_count())
         self._files_each = 1 if workers else _FILES_A_READER
         self._queue: SimpleQueue[tuple[Item, Future[Answer]] | None] = SimpleQueue()
         self._readers: list[_Reader] = []
@@ -217,7 +218,7 @@ class _Reader:
 
     def _pixels(self, stream: IO[bytes]) -> Answer | None:
         pixels = np.empty(packed_shape(self._wanted.inputs), np.uint8)
-        view = memoryview(pixels).cast("B")
+        view = pixels.data.cast("B")
         got = 0
         while part := stream.readinto(view[got:]):  # type: ignore[attr-defined]
             got += part

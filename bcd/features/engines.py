@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bcd.config.check import first_line
+from bcd.config.environment import core_count
 from bcd.console import say
 from bcd.errors import BcdError
 from bcd.models.frozen_prefix import FrozenPrefix
@@ -146,10 +146,6 @@ def fold_batchnorm(module: nn.Module) -> None:
                 module[number + 1] = nn.Identity()
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _torch(label: str, module: nn.Module, device: torch.device) -> Engine:
     module = module.to(device).to(memory_format=torch.channels_last)
 
@@ -160,8 +156,8 @@ def _torch(label: str, module: nn.Module, device: torch.device) -> Engine:
         return output.cpu().numpy()
 
     if device.type == "cpu":
-        return Engine(label, forward, _cores(), 8)
-    return Engine(label, forward, min(16, _cores()), 64)
+        return Engine(label, forward, core_count(), 8)
+    return Engine(label, forward, min(16, core_count()), 64)
 
 
 def _export(module: nn.Module, size: int) -> bytes:
@@ -214,7 +210,7 @@ def _onnxruntime(label: str, module: nn.Module, size: int) -> Engine:
         (output,) = session.run(None, {"images": images})
         return np.asarray(output, dtype=np.float32)
 
-    return Engine(label, forward, _cores(), 1)
+    return Engine(label, forward, core_count(), 1)
 
 
 def _openvino(label: str, module: nn.Module, size: int) -> Engine:
@@ -224,7 +220,7 @@ def _openvino(label: str, module: nn.Module, size: int) -> Engine:
     with plain_attention():
         model = openvino.convert_model(module, example_input=example)
     model.reshape({0: [-1, size, size, 3]})
-    streams = {"NUM_STREAMS": _cores(), "INFERENCE_NUM_THREADS": _cores()}
+    streams = {"NUM_STREAMS": core_count(), "INFERENCE_NUM_THREADS": core_count()}
     exact = {"INFERENCE_PRECISION_HINT": "f32", **streams}
     compiled: Any = openvino.Core().compile_model(model, "CPU", exact)
 
@@ -233,4 +229,4 @@ def _openvino(label: str, module: nn.Module, size: int) -> Engine:
         output = request.infer({0: images})[0]
         return np.array(output, dtype=np.float32)
 
-    return Engine(label, forward, _cores(), 8)
+    return Engine(label, forward, core_count(), 8)

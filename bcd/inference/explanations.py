@@ -14,7 +14,7 @@ from bcd.data.pictures import common_folder, picture_place, write_png
 from bcd.evaluation.predictions import Prediction
 from bcd.explain.attribution import check_method, explain
 from bcd.explain.overlay import draw_overlay
-from bcd.inference.predictor import Predictor, network_inputs
+from bcd.inference.checkpoint_model import CheckpointModel, network_inputs
 
 
 class Explanations:
@@ -25,7 +25,7 @@ class Explanations:
     `.png` appended, so that `a.jpg` and `a.png` have different ones.
 
     Args:
-        predictor: Whose answers are explained.
+        model: Whose answers are explained.
         method: As `explain` of `bcd.explain.attribution` takes it.
         rows: The file of the predictions. The folder is `explanations`, or
             `<name>_explanations` beside a file that is not named `predictions`.
@@ -42,14 +42,14 @@ class Explanations:
     """
 
     def __init__(
-        self, predictor: Predictor, method: str, rows: Path, paths: Sequence[Path]
+        self, model: CheckpointModel, method: str, rows: Path, paths: Sequence[Path]
     ) -> None:
-        check_method(predictor.network, method)
+        check_method(model.network, method)
         own = "" if rows.stem == "predictions" else f"{rows.stem}_"
         self.folder = rows.parent / f"{own}explanations"
         self.written = self.empty = 0
         self.method: str | None = None
-        self._predictor, self._asked = predictor, method
+        self._model, self._asked = model, method
         self._root = common_folder(paths)
         self._names: set[str] = set()
 
@@ -71,13 +71,11 @@ class Explanations:
             return made
         pixels = [answer for i in chosen if not isinstance(answer := batch[i][1], str)]
         targets = torch.tensor([best for best in classes if best is not None])
-        found = explain(
-            self._predictor.network, network_inputs(pixels), targets, method=self._asked
-        )
+        found = explain(self._model.network, network_inputs(pixels), targets, method=self._asked)
         self.method = found.method
         self.empty += int(found.empty.sum())
         for i, packed, values in zip(chosen, pixels, found.maps, strict=True):
-            image = shown_pixels(packed, self._predictor.card.input_views)
+            image = shown_pixels(packed, self._model.card.input_views)
             file = self.folder / self._name(Path(made[i].path))
             write_png(file, draw_overlay(image, values))
             made[i] = replace(made[i], explanation=file.relative_to(self.folder.parent).as_posix())

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bcd.config.input_views import CELLS
 from bcd.config.programs import PredictConfig
 from bcd.console import printable, say, show_table, track
 from bcd.data.load import expand_inputs
 from bcd.data.quality.appearance import summarize
 from bcd.errors import ConfigError
 from bcd.evaluation.predictions import Prediction
-from bcd.inference.predictor import Predictor
+from bcd.inference.predictor import Predictor, load_model
 from bcd.inference.row_writer import RowWriter
 from bcd.inference.site import describe_match, tell_differences
 from bcd.storage import typed_path
@@ -84,7 +85,10 @@ def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = No
     paths = expand_inputs(inputs)[: cfg.limit]
     with RowWriter(file) as rows:
         predictor = Predictor(
-            cfg.ckpt, uncalibrated=cfg.uncalibrated, device=cfg.device, site=cfg.site
+            load_model(
+                ckpt=cfg.ckpt, model=cfg.model, uncalibrated=cfg.uncalibrated, device=cfg.device
+            ),
+            cfg.site,
         )
         pictures = _pictures(cfg, predictor, file, paths)
         rows.begin(predictor.classes, pictures is not None)
@@ -100,13 +104,13 @@ def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = No
                     each(prediction)
     _tell(tally, file)
     if pictures is not None:
-        _tell_pictures(pictures, predictor)
+        _tell_pictures(pictures, predictor.facts.input_views[0].roi == CELLS)
     for line in describe_match(predictor.match):
         say(line)
-    tell_differences(predictor.card, summarize(predictor.looks), predictor.match)
-    if predictor.card.recalibration is not None:
-        say(f"recalibrated for {predictor.card.recalibration['site']}, for its images only")
-    if not predictor.policy.calibrated:
+    tell_differences(predictor.facts, summarize(predictor.looks), predictor.match)
+    if predictor.facts.recalibration is not None:
+        say(f"recalibrated for {predictor.facts.recalibration['site']}, for its images only")
+    if not predictor.facts.calibrated:
         say("warning: uncalibrated: nothing was decided on val, so every image is referred")
     return tally
 
@@ -116,19 +120,21 @@ def _pictures(
 ) -> Explanations | None:
     if not cfg.explain:
         return None
+    from bcd.inference.checkpoint_model import CheckpointModel
     from bcd.inference.explanations import Explanations
 
+    assert isinstance(predictor.model, CheckpointModel)  # as checked with the configuration
     method = cfg.explain if isinstance(cfg.explain, str) else "auto"
-    return Explanations(predictor, method, file, paths)
+    return Explanations(predictor.model, method, file, paths)
 
 
-def _tell_pictures(pictures: Explanations, predictor: Predictor) -> None:
+def _tell_pictures(pictures: Explanations, of_cells: bool) -> None:
     if not pictures.written:
         return
     say(f"explanations ({pictures.method}): {pictures.written} in {pictures.folder}")
     if pictures.empty:
         why = "no place speaks for the predicted class"
-        if predictor.network.prefix.of_cells:
+        if of_cells:
             why += ", or no white cell was found"
         say(f"warning: explanations without any evidence: {pictures.empty} ({why})")
 

@@ -1,17 +1,17 @@
-"""Predicts image files with a checkpoint; an unreadable file gets a row with the reason."""
+"""Predicts images with a model; an unreadable one gets a row with the reason."""
 
 from __future__ import annotations
 
 import itertools
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bcd.config.compose import as_config, read_defaults
 from bcd.config.programs import SiteMatchConfig
@@ -20,57 +20,81 @@ from bcd.data.items import Answer, Item, Wanted
 from bcd.data.load import expand_inputs
 from bcd.data.quality.appearance import Look, Sample
 from bcd.data.sandbox import read_all
-from bcd.data.views import ViewSource
-from bcd.evaluation.collect import choose_device
-from bcd.evaluation.decision import DecisionPolicy
+from bcd.evaluation.decision import DecisionPolicy, Decisions
 from bcd.evaluation.predictions import Prediction, prediction_record
-from bcd.inference.checkpoint import load_checkpoint
+from bcd.inference.exported import SUFFIX, ExportedModel
+from bcd.inference.model import Model, ModelFacts
 from bcd.inference.site import find_match
-from bcd.run_folder import find_checkpoint
 
 LEAST_SIDE = 112  # pixels of an input in which red cells can be measured
 
+_Read = Sequence[tuple[str, Answer]]
 
-class Predictor:
-    """A checkpoint that predicts image files; `bcd.load` makes one.
+
+def load_model(
+    *, ckpt: str | Path | None, model: str | Path | None, uncalibrated: bool, device: str
+) -> Model:
+    """Loads a checkpoint or an exported model; only a checkpoint needs torch.
 
     Args:
-        ckpt: A checkpoint, or a folder as in `find_checkpoint`.
-        uncalibrated: Whether to accept a checkpoint without a decision policy.
-        device: `cpu`, `cuda`, `mps`, or `auto` for the first accelerator, else the CPU.
+        ckpt: A checkpoint, or a folder as in `find_checkpoint`; None if there is a model.
+        model: A file that `bcd export` wrote; None if there is a checkpoint.
+        uncalibrated: Whether to accept one without a decision policy.
+        device: `cpu`, `cuda`, `mps` (checkpoints only), or `auto` for an accelerator if there is
+            one.
+
+    Raises:
+        BcdError: There is no such file or device, it is damaged, or it has no decision policy.
+    """
+    if model is not None:
+        return ExportedModel(model, uncalibrated, device)
+    assert ckpt is not None  # as checked with the configuration
+    from bcd.inference.checkpoint_model import CheckpointModel  # imports torch
+
+    return CheckpointModel(ckpt, uncalibrated, device)
+
+
+def load_any(source: str | Path, uncalibrated: bool, device: str) -> Model:
+    """Loads an exported model if the name ends in .onnx, else a checkpoint; see `load_model`."""
+    exported = Path(source).suffix.lower() == SUFFIX
+    given: dict[str, Any] = {"model" if exported else "ckpt": source}
+    chosen = {"ckpt": None, "model": None, **given}
+    return load_model(**chosen, uncalibrated=uncalibrated, device=device)
+
+
+class Predictor:
+    """Predicts images with a model; `bcd.load` makes one.
+
+    Args:
+        model: A checkpoint or an exported model.
         site: The `site` group, or a mapping of its keys; None to take images as they are.
 
     Attributes:
-        network: In eval mode, on the device.
-        card: The checkpoint's description of itself.
-        policy: Calibrates the network's answers and decides which are referred.
-        device: Where the network runs.
+        model: As given.
         match: How every image is matched to the training images; None for not at all.
 
     Raises:
-        BcdError: There is no such checkpoint or device, it has no decision policy, or the profile
-            cannot be used.
+        BcdError: The profile cannot be used.
     """
 
     def __init__(
-        self,
-        ckpt: str | Path,
-        *,
-        uncalibrated: bool = False,
-        device: str = "auto",
-        site: SiteMatchConfig | Mapping[str, Any] | None = None,
+        self, model: Model, site: SiteMatchConfig | Mapping[str, Any] | None = None
     ) -> None:
-        network, self.card = load_checkpoint(find_checkpoint(str(ckpt)), uncalibrated)
-        self.device = choose_device(device)
-        self.network = network.eval().to(self.device)
-        self.policy = DecisionPolicy.from_plain(self.card.policy)
-        self.match = find_match(as_config(SiteMatchConfig, site), self.card)
+        self.model = model
+        self.match = find_match(as_config(SiteMatchConfig, site), model.facts)
+        if self.match is not None and isinstance(model, ExportedModel):
+            model.refuse_match()
         self._sample = Sample()
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What the model says about itself."""
+        return self.model.facts
 
     @property
     def classes(self) -> list[str]:
         """Names of the classes, in the order of the probabilities."""
-        return self.card.classes
+        return self.facts.classes
 
     def predict(
         self,
@@ -114,61 +138,91 @@ class Predictor:
         for batch in self.answers(files, batch_size, num_workers):
             yield [prediction for prediction, _ in batch]
 
-    @torch.inference_mode()
     def answers(
         self, files: Iterable[Path | Item], batch_size: int, num_workers: int | None
     ) -> Iterator[list[tuple[Prediction, Answer]]]:
         """Yields predictions as `batches` does, each with the pixels that the network got.
 
-        Instead of pixels there is the reason where a file could not be read.
+        Instead of pixels there is the reason where a file could not be read. If reading fails
+        as a whole, what was read before is still answered.
         """
-        views = self.card.input_views
-        wanted = Wanted(views_to_read(views), self.card.mask_scale_bar, self.match)
-        answers = read_all(files, wanted, num_workers)
         self._sample = Sample()
-        while batch := list(itertools.islice(answers, batch_size)):
-            for _, answer in batch:
-                self._sample.add(None if isinstance(answer, str) else self._shown(answer))
-            made = self._predict(batch)
-            yield [(p, self._got(answer)) for p, (_, answer) in zip(made, batch, strict=True)]
+        views = self.facts.input_views
+        wanted = Wanted(views_to_read(views), self.facts.mask_scale_bar, self.match)
+        read = read_all(files, wanted, num_workers, ahead=batch_size)
+        done: list[tuple[Prediction, Answer]] = []
+        for part, decisions in self._decided(read, min(batch_size, self.model.batch or batch_size)):
+            done += self._predictions(part, decisions)
+            while len(done) >= batch_size:
+                yield done[:batch_size]
+                del done[:batch_size]
+        if done:
+            yield done
 
-    def _got(self, answer: Answer) -> Answer:
+    def _decided(
+        self, read: Iterator[tuple[str, Answer]], size: int
+    ) -> Iterator[tuple[_Read, Decisions | None]]:
+        """Has the model decide about what was read, in order; several calls run at a time."""
+        if self.model.threads == 1:
+            while part := list(itertools.islice(read, size)):
+                yield part, self._decide(part)
+            return
+        failure: BaseException | None = None
+        with ThreadPoolExecutor(self.model.threads, "deciding") as pool:
+            calls: deque[tuple[_Read, Future[Decisions | None]]] = deque()
+            try:
+                while failure is None:
+                    try:
+                        part = list(itertools.islice(read, size))
+                    except BaseException as error:
+                        failure = error
+                        break
+                    if not part:
+                        break
+                    calls.append((part, pool.submit(self._decide, part)))
+                    if len(calls) > 2 * self.model.threads:
+                        done, call = calls.popleft()
+                        yield done, call.result()
+                for done, call in calls:
+                    yield done, call.result()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+        if failure is not None:
+            raise failure
+
+    def _decide(self, part: _Read) -> Decisions | None:
+        readable = [answer for _, answer in part if not isinstance(answer, str)]
+        return self.model.answer(np.stack(readable)) if readable else None
+
+    def _predictions(
+        self, part: _Read, decisions: Decisions | None
+    ) -> Iterator[tuple[Prediction, Answer]]:
+        unread = DecisionPolicy(calibrated=self.facts.calibrated).unread
+        number = 0
+        for name, answer in part:
+            if isinstance(answer, str):
+                self._sample.add(None)
+                yield unread(name, answer), answer
+                continue
+            assert decisions is not None
+            self._sample.add(self._shown(answer))
+            yield decisions.prediction(number, name), self._got(answer)
+            number += 1
+
+    def _got(self, answer: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Of what was read, what the network got."""
-        if isinstance(answer, str):
-            return answer
-        got: NDArray[np.uint8] = split_described(answer[None], self.card.input_views)[1][0]
+        got: NDArray[np.uint8] = split_described(answer[None], self.facts.input_views)[1][0]
         return got
 
     def _shown(self, packed: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
         """The image in its own colours, if it is large enough to be measured."""
-        pixels = plain_pixels(packed, views_to_read(self.card.input_views))
+        pixels = plain_pixels(packed, views_to_read(self.facts.input_views))
         return None if pixels is None or len(pixels) < LEAST_SIDE else pixels
 
     @property
     def looks(self) -> list[Look]:
-        """Measurements of some of the images that `batches` read.
+        """Measurements of some of the images that `answers` read last.
 
         As far as the network gets them in their own colours and with `LEAST_SIDE` pixels or more.
         """
         return self._sample.looks()
-
-    def _predict(self, batch: Sequence[tuple[str, Answer]]) -> list[Prediction]:
-        policy = self.policy
-        readable = [(name, answer) for name, answer in batch if not isinstance(answer, str)]
-        made: Iterator[Prediction] = iter(())
-        if readable:
-            read = np.stack([answer for _, answer in readable])
-            images, got = split_described(read, self.card.input_views)
-            inputs = network_inputs(list(got)).to(self.device)
-            shown = inputs if images is got else network_inputs(list(images)).to(self.device)
-            found = (*self.network.outputs(inputs), self.network.descriptor(shown))
-            logits, disagreement, described = (part.float().cpu().numpy() for part in found)
-            decisions = policy.answer(logits, described, disagreement)
-            made = (decisions.prediction(i, name) for i, (name, _) in enumerate(readable))
-        return [policy.unread(n, a) if isinstance(a, str) else next(made) for n, a in batch]
-
-
-def network_inputs(pixels: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """Stacks the pixels of images, as `answers` yields them, into inputs of the network."""
-    inputs, _ = ViewSource.collate([(torch.from_numpy(one), 0) for one in pixels])
-    return inputs

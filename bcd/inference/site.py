@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bcd.config.programs import SiteMatchConfig
 from bcd.console import say
@@ -12,16 +13,30 @@ from bcd.data.site_match import make_match
 from bcd.data.site_profile import read_profile
 from bcd.errors import BcdError
 from bcd.evaluation.appearance import find_differences
-from bcd.inference.checkpoint import Card
-from bcd.inference.parts import Part
+
+if TYPE_CHECKING:  # imports torch
+    from bcd.inference.parts import Part
 
 
-def find_match(cfg: SiteMatchConfig, card: Card) -> Match | None:
+class Trained(Protocol):
+    """What is known of a model's training images; a `Card` and `ModelFacts` have it."""
+
+    @property
+    def appearance(self) -> Mapping[str, Any] | None: ...  # noqa: D102
+
+    @property
+    def recalibration(self) -> Mapping[str, Any] | None: ...  # noqa: D102
+
+    @property
+    def mask_scale_bar(self) -> bool: ...  # noqa: D102
+
+
+def find_match(cfg: SiteMatchConfig, card: Trained) -> Match | None:
     """How images are matched to the training images of a checkpoint.
 
     Args:
         cfg: The `site` group.
-        card: The checkpoint's card.
+        card: The checkpoint's card, or what an exported model says about itself.
 
     Returns:
         The match; None without a profile.
@@ -68,17 +83,17 @@ def describe_match(match: Match | None) -> list[str]:
     return [f"site.profile: every image is {listed}"]
 
 
-def _own(card: Card) -> Appearance | None:
+def _own(card: Trained) -> Appearance | None:
     return None if card.appearance is None else Appearance.from_plain(card.appearance)
 
 
 def tell_differences(
-    card: Card, given: Appearance | None, match: Match | None, name: str = "these images"
+    card: Trained, given: Appearance | None, match: Match | None, name: str = "these images"
 ) -> list[str]:
     """Prints how images differ from the training images, if they do; returns the differences.
 
     Args:
-        card: Of the checkpoint.
+        card: Of the checkpoint, or what an exported model says about itself.
         given: Of the images, matched if they were; None if too few can be measured.
         match: How they were matched.
         name: What to call them.
@@ -91,12 +106,12 @@ def tell_differences(
     return found
 
 
-def tell_appearance(match: Match | None, card: Card, part: Part) -> dict[str, Any]:
+def tell_appearance(match: Match | None, card: Trained, part: Part) -> dict[str, Any]:
     """Measures the images of a part, prints how they differ, and returns what `run.json` records.
 
     Args:
         match: How the images are matched, from `find_match`.
-        card: Of the checkpoint.
+        card: Of the checkpoint, or what an exported model says about itself.
         part: The images.
 
     Raises:

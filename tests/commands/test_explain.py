@@ -18,7 +18,8 @@ from bcd.data.items import Wanted
 from bcd.errors import BcdError, ConfigError
 from bcd.explain.attribution import explain
 from bcd.explain.overlay import draw_overlay
-from bcd.inference.predictor import Predictor, network_inputs
+from bcd.inference.checkpoint_model import CheckpointModel, network_inputs
+from bcd.inference.predictor import Predictor
 from bcd.models.heads.scikit_learn import LogregHead
 from bcd.training.run import train
 from tests.commands.test_site import measured
@@ -66,7 +67,7 @@ def picture(file: Path) -> Any:
 
 def seen(predictor: Predictor, file: Path) -> tuple[torch.Tensor, Any]:
     """What the network gets of an image, and its plain view as pixels."""
-    wanted = Wanted(predictor.card.input_views, predictor.card.mask_scale_bar, predictor.match)
+    wanted = Wanted(predictor.facts.input_views, predictor.facts.mask_scale_bar, predictor.match)
     packed = wanted.read(file)
     assert not isinstance(packed, str)
     return network_inputs([packed]), packed[64 * 64 * 3 :].reshape(112, 112, 3)
@@ -93,11 +94,11 @@ def test_every_answer_gets_a_picture_and_no_answer_changes(
     }
     written = {p.relative_to(tmp_path).as_posix() for p in tmp_path.glob("explanations/**/*.png")}
     assert written == set(shown.values()) - {""}
-    predictor = Predictor(trained / "run", device="cpu")
+    model = CheckpointModel(trained / "run", False, "cpu")
     for prediction in made:
         if prediction.explanation and prediction.best is not None:
-            x, pixels = seen(predictor, Path(prediction.path))
-            maps = explain(predictor.network, x, torch.tensor([prediction.best])).maps
+            x, pixels = seen(Predictor(model), Path(prediction.path))
+            maps = explain(model.network, x, torch.tensor([prediction.best])).maps
             given = picture(tmp_path / prediction.explanation)
             assert np.abs(given.astype(int) - draw_overlay(pixels, maps[0])).mean() < 0.5
             assert (given != pixels).any()
@@ -134,8 +135,9 @@ def test_the_picture_shows_the_matched_pixels(
     monkeypatch.setattr("bcd.inference.explanations.draw_overlay", lambda image, _: image)
     file = site / "3.png"
     predicted(asked(trained, tmp_path, input=str(file), explain=True, site=match))
-    _, expected = seen(Predictor(trained / "run", device="cpu", site=match), file)
-    _, unmatched = seen(Predictor(trained / "run", device="cpu"), file)
+    model = CheckpointModel(trained / "run", False, "cpu")
+    _, expected = seen(Predictor(model, match), file)
+    _, unmatched = seen(Predictor(model), file)
     given = picture(tmp_path / "explanations" / "3.png.png")
     assert (given == expected).all()
     assert np.abs(given.astype(int) - unmatched).mean() > 2

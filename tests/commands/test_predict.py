@@ -19,6 +19,7 @@ from bcd.data.items import Wanted
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.predictions import Prediction
+from bcd.inference.checkpoint_model import CheckpointModel
 from bcd.inference.predictor import Predictor
 from bcd.training.run import train
 from tests.helpers.harness import (
@@ -256,16 +257,16 @@ def test_a_run_folder_means_its_best_checkpoint_and_a_folder_of_runs_the_newest(
 def test_probabilities_are_those_of_logits_divided_by_the_temperature(
     trained: Path, unknown: Path
 ) -> None:
-    predictor = Predictor(trained / "run", device="cpu")
-    card = predictor.card
+    model = CheckpointModel(trained / "run", False, "cpu")
+    predictor, card = Predictor(model), model.card
     files = sorted(unknown.glob("*.png"))
     wanted = Wanted(card.input_views, card.mask_scale_bar)
     read = [torch.from_numpy(np.asarray(wanted.read(file))) for file in files]
     pixels = torch.stack(read)
-    logits = predictor.network(pixels.permute(0, 3, 1, 2)).detach()
+    logits = model.network(pixels.permute(0, 3, 1, 2)).detach()
     for temperature in (None, 2.5):
         plain = None if temperature is None else DecisionPolicy(temperature).to_plain()
-        predictor.policy = DecisionPolicy.from_plain(plain)
+        model.policy = DecisionPolicy.from_plain(plain)
         made = predictor.batches(files, 2, 0)
         expected = (logits.double() / (temperature or 1)).softmax(dim=1).numpy()
         given = np.array([p.probabilities for batch in made for p in batch])

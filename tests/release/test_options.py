@@ -12,13 +12,14 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-import bcd
 from bcd.config.compose import with_defaults
 from bcd.config.schema import ModelConfig
+from bcd.inference.checkpoint import load_checkpoint
 from bcd.models.backbones.build import build_backbone
 from bcd.models.network import SmearNetwork
 from bcd.models.test_time import tta_views
 from bcd.release.curve import fit_power
+from bcd.run_folder import find_checkpoint
 from tests.helpers.harness import fresh
 from tests.release.making import FOLDS, FROZEN, metrics, released, rows
 
@@ -63,7 +64,7 @@ def test_views_are_kept_only_if_the_folds_show_a_gain(trained: Path) -> None:
     gain = metrics(trained)["test_time"]
     assert gain["kind"] == "flips"
     assert gain["kept"] == (gain["loss_gain_ci"][0] > 0)
-    network = bcd.load(trained).network
+    network, _ = load_checkpoint(find_checkpoint(str(trained)))
     assert network.test_time == ("flips" if gain["kept"] else None)
     said = "They are part of the model." if gain["kept"] else "They were left out."
     assert said in (trained / "model_card.md").read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import bcd
+from bcd.evaluation.decision import DecisionPolicy
 from bcd.inference.checkpoint import load_checkpoint
 from bcd.models.checkpoint_content import network_state, read_content
 from bcd.models.classifier import SmearClassifier
@@ -64,7 +65,7 @@ def test_the_checkpoint_averages_the_calibrated_members(folder: Path, base: Path
     for fold in range(FOLDS):
         file = folder / "folds" / str(fold) / "checkpoints" / "best.ckpt"
         logged = np.log(probabilities(file, paths).clip(1e-12))
-        policy = bcd.load(file).policy
+        policy = DecisionPolicy.from_plain(load_checkpoint(file)[1].policy)
         scaled = logged * policy.temperature / card.release["temperature"]
         p = np.exp(scaled)
         of_members.append(p / p.sum(axis=1, keepdims=True))
