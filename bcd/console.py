@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 T = TypeVar("T")
+_HAS_RICH = find_spec("rich") is not None
 
 
 def _is_first() -> bool:
@@ -66,8 +68,7 @@ def track(
         total: Sum of the items' weights.
         weigh: Returns the weight of an item.
     """
-    shown = console()
-    if not shown.is_terminal:
+    if not _HAS_RICH or not (shown := console()).is_terminal:
         yield from _track_in_lines(items, description, total, weigh)
         return
     from rich.progress import (
@@ -121,6 +122,10 @@ def _rate(rate: float) -> str:
 
 def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Prints a table; the first column is text, the others are right-aligned."""
+    if not _HAS_RICH:
+        for line in _plain_table(title, [header, *rows]):
+            say(line)
+        return
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
@@ -129,3 +134,14 @@ def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]])
     for row in rows:
         table.add_row(*row)
     console().print(table)
+
+
+def _plain_table(title: str, rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table without rich, which predicting with an exported model does not need."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [title]
+    for first, *rest in rows:
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines

@@ -285,7 +285,7 @@ class PredictConfig:
     def __post_init__(self) -> None:
         """Checks values beyond their types."""
         if (self.ckpt is None) == (self.model is None):
-            raise ConfigError("give ckpt=<checkpoint or run> or model=<from bcd export>: one of both")
+            raise ConfigError("give ckpt=<checkpoint or run> or model=<exported file>, one of both")
         if self.model is not None and self.explain:
             raise ConfigError(f"explain={self.explain}: needs the model's checkpoint, as ckpt=")
         one_of("format", self.format, ("csv", "json"))
