@@ -51,6 +51,8 @@ def main(name: str | None = None) -> NoReturn:
         name = _take_verb()
     verb = VERBS[name]
     module = import_module(f"bcd.commands.{verb.module}")
+    if {"--help", "-h"}.isdisjoint(sys.argv):
+        getattr(module, "prepare", lambda: None)()
     if not verb.config:
         run_plain(module.main)
     trial = getattr(module, "trial", None)

@@ -5,12 +5,21 @@ bcd predict ckpt=<checkpoint or run folder> input=[a.jpg,folder] format=json
 bcd predict model=<file from bcd export> input=<file, folder or glob>
 """
 
+import sys
 from typing import TYPE_CHECKING
 
 from bcd.cli.app import quick_imports
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+
+def prepare() -> None:
+    """Starts a reading process, which imports what it needs while this one does the same."""
+    if any(argument.startswith("input=") for argument in sys.argv):
+        from bcd.data.reader_process import start_early
+
+        start_early()
 
 
 def main(cfg: "DictConfig") -> int:

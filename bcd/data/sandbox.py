@@ -11,10 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -33,6 +31,7 @@ from bcd.data.input_views import packed_shape
 from bcd.data.items import Answer, Item, Wanted
 from bcd.data.opening import PIXELS
 from bcd.data.reader import DECODING_SECONDS, ask, hear, send
+from bcd.data.reader_process import start_reader
 
 _WAITING_SECONDS = 20.0  # for an image on a busy machine, or if processor time cannot be limited
 _STARTING_SECONDS = 60.0  # for starting a process, and for a file on a slow disk
@@ -138,40 +137,6 @@ class _Readers:
             reader.close()
 
 
-_PATH = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-_SERVE = "from bcd.data.reader import serve; serve()"
-
-_EARLY: list[subprocess.Popen[bytes]] = []  # at most one
-
-
-def start_early() -> None:
-    """Starts a reading process before it is known what it reads.
-
-    It imports what it needs meanwhile; the next reader in this process takes it. It ends with this
-    process.
-    """
-    if not _EARLY:
-        _EARLY.append(_start())
-
-
-def _started() -> subprocess.Popen[bytes]:
-    with contextlib.suppress(IndexError):
-        return _EARLY.pop()
-    return _start()
-
-
-def _start() -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", _PATH + _SERVE, json.dumps(sys.path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # libraries print warnings about files
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-        start_new_session=True,  # only the parent handles an interruption, and ends the reader
-        pipesize=1 << 20,  # an image is written at once; where pipes cannot be enlarged, in parts
-    )
-
-
 class _Reader:
     """One reading process, restarted whenever it ends."""
 
@@ -225,7 +190,7 @@ class _Reader:
         return pixels if got == len(view) else None
 
     def _begin(self) -> subprocess.Popen[bytes]:
-        self._process = _started()
+        self._process = start_reader()
         if self._closed:
             self._process.kill()
         assert self._process.stdin is not None

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from bcd.config.input_views import InputView
+from bcd.data import reader_process
 from bcd.data import sandbox as readers
 from bcd.data.files import Gate, ImageError, UnreadableError, read_bytes
 from bcd.data.items import Item, Wanted
@@ -149,7 +150,7 @@ def test_a_decoder_that_crashes_hangs_or_eats_costs_its_own_file_only(
     files = [write_image(tmp_path / f"{name}.png", noise(i)) for i, name in enumerate(names)]
     (tmp_path / "bad.py").write_text(_BAD)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(readers, "_SERVE", "import bad; " + readers._SERVE)
+    monkeypatch.setattr(reader_process, "_SERVE", "import bad; " + reader_process._SERVE)
     wanted = Wanted(PLAIN_32, False)
     monkeypatch.setattr(readers, "_STARTING_SECONDS", 600.0)
     started = time.monotonic()

@@ -1,0 +1,42 @@
+"""Starts reading processes; imports nothing large, so that one can start before all else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+
+_PATH = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+_SERVE = "from bcd.data.reader import serve; serve()"
+
+_EARLY: list[subprocess.Popen[bytes]] = []  # at most one
+
+
+def start_early() -> None:
+    """Starts a reading process before it is known what it reads.
+
+    It imports what it needs meanwhile, and `start_reader` returns it. It ends with this process.
+    """
+    if not _EARLY:
+        _EARLY.append(_start())
+
+
+def start_reader() -> subprocess.Popen[bytes]:
+    """Returns a process that runs `bcd.data.reader.serve`; the one started early if there is."""
+    with contextlib.suppress(IndexError):
+        return _EARLY.pop()
+    return _start()
+
+
+def _start() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _PATH + _SERVE, json.dumps(sys.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # libraries print warnings about files
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        start_new_session=True,  # only the parent handles an interruption, and ends the reader
+        pipesize=1 << 20,  # an image is written at once; where pipes cannot be enlarged, in parts
+    )
