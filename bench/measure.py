@@ -17,10 +17,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Timed:
-    """Wall-clock seconds of a process, and its peak memory in MB (0 if unknown)."""
+    """What a process took.
+
+    Attributes:
+        seconds: From start to end.
+        memory: Peak in MB, of the largest process if it started others; 0 if unknown.
+        processor: Seconds of all cores, also of processes that it started; 0 if unknown.
+    """
 
     seconds: float
     memory: float
+    processor: float = 0.0
 
 
 def run_timed(arguments: Sequence[str], log: Path, environment: Mapping[str, str] = {}) -> Timed:
@@ -48,11 +55,12 @@ def run_timed(arguments: Sequence[str], log: Path, environment: Mapping[str, str
             _, status, usage = os.wait4(process.pid, 0)
             code, memory = os.waitstatus_to_exitcode(status), usage.ru_maxrss
             memory_mb = memory / (1e6 if sys.platform == "darwin" else 1e3)
+            processor = usage.ru_utime + usage.ru_stime
         else:
-            code, memory_mb = process.wait(), 0.0
+            code, memory_mb, processor = process.wait(), 0.0, 0.0
     if code != 0:
         raise RuntimeError(f"{' '.join(arguments)} ended with {code}; see {log}")
-    return Timed(time.perf_counter() - started, memory_mb)
+    return Timed(time.perf_counter() - started, memory_mb, processor)
 
 
 def machine() -> str:

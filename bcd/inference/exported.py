@@ -80,11 +80,7 @@ class ExportedModel:
         Raises:
             BcdError: What the file computes is not an answer.
         """
-        try:
-            found = self._session.run(list(_OUTPUTS), {self._input: packed})
-        except Exception as error:
-            raise self._failed(error) from error
-        probabilities, malignant, refer, reasons = found
+        probabilities, malignant, refer, reasons = self.forward(packed)
         self._check(len(packed), probabilities, malignant, refer, reasons)
         always = () if self.facts.calibrated else (UNCALIBRATED,)
         named = [
@@ -96,6 +92,18 @@ class ExportedModel:
             pairs = zip(malignant, named, strict=True)
             decided = [None if NOT_FINITE in why else bool(value) for value, why in pairs]
         return Decisions(probabilities, decided, named)
+
+    def forward(self, packed: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        """The outputs for n images, unchecked.
+
+        Raises:
+            BcdError: The file cannot be computed.
+        """
+        try:
+            found: list[NDArray[Any]] = self._session.run(list(_OUTPUTS), {self._input: packed})
+        except Exception as error:
+            raise self._failed(error) from error
+        return found
 
     def refuse_match(self) -> None:
         """Refuses to match images where the file would cover the matched corner again.
