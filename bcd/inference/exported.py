@@ -58,8 +58,9 @@ class ExportedModel:
             self._decides = bool(content["decides_malignant"])
             self._preprocessing = str(content["preprocessing"])
             self._input = _INPUTS[self._preprocessing]
-            self.facts = _facts(content)
-            _check_views(self._given, self.facts.input_views, json.loads(metadata["card"]))
+            self.facts = _facts(content, card := json.loads(metadata["card"]))
+            views = self.facts.input_views
+            _check_views(self._given, views, card["views"], self._preprocessing)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise _damaged(self._given) from error
         self._check_shapes()
@@ -230,13 +231,15 @@ def _content(given: str, metadata: Mapping[str, str]) -> Mapping[str, Any]:
     return dict(content)
 
 
-def _facts(content: Mapping[str, Any]) -> ModelFacts:
-    classes, benign = list(map(str, content["classes"])), content["benign"]
-    if benign is not None:
-        classes[int(benign)]
+def _facts(content: Mapping[str, Any], card: Mapping[str, Any]) -> ModelFacts:
+    for name in ("classes", "benign", "mask_scale_bar", "appearance", "recalibration"):
+        if content[name] != card[name]:
+            raise ValueError(f"the card has other {name}")
+    if bool(content["calibrated"]) != (card["policy"] is not None):
+        raise ValueError("calibrated without a policy")
     return ModelFacts(
-        classes,
-        benign,
+        list(map(str, content["classes"])),
+        content["benign"],
         tuple(InputView(str(view[0]), int(view[1]), *view[2:]) for view in content["views"]),
         bool(content["mask_scale_bar"]),
         content["appearance"],
@@ -245,12 +248,17 @@ def _facts(content: Mapping[str, Any]) -> ModelFacts:
     )
 
 
-def _check_views(given: str, views: tuple[InputView, ...], card: Mapping[str, Any]) -> None:
+def _check_views(given: str, views: tuple[InputView, ...], made: Any, preprocessing: str) -> None:
     """Refuses input views that this version makes otherwise, or cannot make."""
-    if [definition(view) for view in views] != card["views"]:
+    if [definition(view) for view in views] != made:
         raise BcdError(
-            f"{given}: its input views were made as {card['views']}, and this version makes them "
+            f"{given}: its input views were made as {made}, and this version makes them "
             "otherwise: use the version it was exported with, or export again"
+        )
+    if preprocessing == "graph" and len(views) > 1:
+        raise BcdError(
+            f"{given}: makes several input views of whole images, which bcd predict does not send: "
+            "give the checkpoint it was exported from, as ckpt="
         )
     missing = [one for one in ("skimage", "scipy") if find_spec(one) is None]
     if missing and any(view.roi != WHOLE for view in views):
