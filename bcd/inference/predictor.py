@@ -20,6 +20,7 @@ from bcd.data.items import Answer, Item, Wanted
 from bcd.data.load import expand_inputs
 from bcd.data.quality.appearance import Look, Sample
 from bcd.data.sandbox import read_all
+from bcd.errors import BcdError
 from bcd.evaluation.decision import DecisionPolicy, Decisions
 from bcd.evaluation.predictions import Prediction, prediction_record
 from bcd.inference.exported import SUFFIX, ExportedModel
@@ -44,12 +45,19 @@ def load_model(
             one.
 
     Raises:
-        BcdError: There is no such file or device, it is damaged, or it has no decision policy.
+        BcdError: There is no such file or device, it is damaged, it has no decision policy, or a
+            package that it needs is not installed.
     """
     if model is not None:
         return ExportedModel(model, uncalibrated, device)
     assert ckpt is not None  # as checked with the configuration
-    from bcd.inference.checkpoint_model import CheckpointModel  # imports torch
+    try:
+        from bcd.inference.checkpoint_model import CheckpointModel
+    except ModuleNotFoundError as error:
+        raise BcdError(
+            f"ckpt={ckpt}: needs the package {error.name}: pip install bcd, or give model=<file "
+            "from bcd export>"
+        ) from error
 
     return CheckpointModel(ckpt, uncalibrated, device)
 
