@@ -73,7 +73,7 @@ class ExportedModel:
         self.device = "cpu" if on_cpu else "cuda"
         # On a CPU each call has one thread; see `bcd.features.engines`.
         self.threads = core_count() if on_cpu else 1
-        self.batch: int | None = 1 if on_cpu else None
+        self.batch: int | None = 4 if on_cpu else None
 
     def answer(self, packed: NDArray[np.uint8]) -> Decisions:
         """Decides about n images; see `Model`.

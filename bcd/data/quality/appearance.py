@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.config.compose import with_defaults
+from bcd.config.environment import core_count
 from bcd.config.input_views import InputView
 from bcd.config.schema import AugmentConfig
 from bcd.data.catalog import Catalog
@@ -290,4 +291,7 @@ class Sample:
     def looks(self) -> list[Look]:
         """Measures the images that were kept; nothing if they are too few to be summarized."""
         kept = [pixels for pixels in self._kept if pixels is not None]
-        return [look_at(pixels) for pixels in kept] if len(kept) >= FEWEST else []
+        if len(kept) < FEWEST:
+            return []
+        with ThreadPoolExecutor(core_count()) as pool:
+            return list(pool.map(look_at, kept))
