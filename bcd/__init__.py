@@ -22,6 +22,7 @@ def load(
     uncalibrated: bool = False,
     device: str = "auto",
     site: Mapping[str, Any] | None = None,
+    verify: str | None = None,
 ) -> Predictor:
     """Loads a checkpoint or an exported model for predicting images.
 
@@ -35,17 +36,18 @@ def load(
             the CPU.
         site: Keys of the `site` group of `bcd predict`, such as `{"profile": "site.json"}`; None
             to take images as they are.
+        verify: A public key (PEM): an exported model is used only if its signature is by this key.
 
     Returns:
         A predictor; `predict(paths)` gives the rows of `predictions.csv`.
 
     Raises:
-        BcdError: There is no such file or device, it is damaged, it has no decision policy, or the
-            profile cannot be used.
+        BcdError: There is no such file or device, it is damaged or not signed, it has no decision
+            policy, or the profile cannot be used.
 
     Example:
         >>> rows = bcd.load("outputs/paper/<run>").predict("data/new")  # doctest: +SKIP
     """
     from bcd.inference.predictor import Predictor, load_any
 
-    return Predictor(load_any(ckpt, uncalibrated, device), site)
+    return Predictor(load_any(ckpt, uncalibrated, device, verify), site)

@@ -12,7 +12,7 @@ from bcd.storage import typed_path
 # Keys whose values are paths.
 _PATHS = frozenset(
     {"data.root", "root", "input", "ckpt", "ckpts", "resume", "output", "split.file",
-     "model.weights", "recalibrate", "site.profile"}
+     "model.weights", "recalibrate", "site.profile", "verify"}
 )  # fmt: skip
 _SITE_ROOT = re.compile(r"sites\.[^.]+\.root")
 # The same, of one command. Hydra looks for a file of the group `model`, unless it gets a mapping.
@@ -40,8 +40,13 @@ def quote_paths(arguments: Sequence[str], config_name: str = "") -> list[str]:
 
 
 def mapped_path(value: Any) -> Any:
-    """The path in a value that `quote_paths` made a mapping; other values as they are."""
-    return value.get("file") if isinstance(value, Mapping) else value
+    """The path in a mapping that `quote_paths` made, as a value of a configuration; else the value."""
+    found = value.get("file") if isinstance(value, Mapping) else value
+    return _without_interpolation(found) if isinstance(found, str) else found
+
+
+def _without_interpolation(text: str) -> str:
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def _quoted_argument(argument: str, several: bool, mapped: frozenset[str]) -> str:
@@ -54,7 +59,7 @@ def _quoted_argument(argument: str, several: bool, mapped: frozenset[str]) -> st
     if not _is_there(value):
         if plain in _FOLDERS and "${" in value:
             return argument
-        if value.startswith("[") and value.endswith("]"):
+        if value.startswith("[") and value.endswith("]") and plain not in mapped:
             return f"{key}=[{','.join(_elements(value[1:-1]))}]"
         if several and "," in value and not _FUNCTION.fullmatch(value):
             return f"{key}={','.join(map(form.format, _elements(value)))}"
@@ -97,7 +102,7 @@ def _quoted(value: str) -> str:
     if value == "???":  # Hydra's mark of a missing value
         value = f".{os.sep}{value}"
     # Backslashes are escaped only before characters whose meaning they would change.
-    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    text = _without_interpolation(value)
     text = re.sub(r'(\\*)"', r'\1\1\\"', text)
     text = re.sub(r"(\\+)\Z", r"\1\1", text)
     return f'"{text}"'

@@ -270,6 +270,7 @@ class PredictConfig:
 
     ckpt: str | None
     model: str | None
+    verify: str | None
     input: str | list[str]
     format: str
     output: str | None
@@ -286,6 +287,8 @@ class PredictConfig:
         """Checks values beyond their types."""
         if (self.ckpt is None) == (self.model is None):
             raise ConfigError("give ckpt=<checkpoint or run> or model=<exported file>, one of both")
+        if self.model is None and self.verify is not None:
+            raise ConfigError(f"verify={self.verify}: needs model=<signed file>")
         if self.model is not None and self.explain:
             raise ConfigError(f"explain={self.explain}: needs the model's checkpoint, as ckpt=")
         one_of("format", self.format, ("csv", "json"))

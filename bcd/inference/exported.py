@@ -19,6 +19,7 @@ from bcd.errors import BcdError
 from bcd.evaluation.decision import Decisions
 from bcd.evaluation.predictions import NOT_FINITE, UNCALIBRATED
 from bcd.inference.model import ModelFacts
+from bcd.inference.signature import verify_file
 from bcd.storage import typed_path
 
 FORMAT = 1  # the newest that this version reads
@@ -42,15 +43,20 @@ class ExportedModel:
         file: The file.
         uncalibrated: Whether to accept a file without a decision policy.
         device: `cpu`, `cuda`, or `auto` for CUDA if this onnxruntime has it, else the CPU.
+        verify: A public key with which the file's signature is checked first; None for no check.
 
     Raises:
         BcdError: There is no such file or device, onnxruntime is not installed, the file is
-            damaged or was not written by `bcd export`, or it has no decision policy.
+            damaged, was not signed, was not written by `bcd export`, or has no decision policy.
     """
 
-    def __init__(self, file: str | Path, uncalibrated: bool, device: str) -> None:
-        self._given = f"model={file}"
-        self._session = _start(self._given, _read(self._given, typed_path(str(file))), device)
+    def __init__(
+        self, file: str | Path, uncalibrated: bool, device: str, verify: str | None = None
+    ) -> None:
+        self._given, path = f"model={file}", typed_path(str(file))
+        if verify is not None:
+            verify_file(path, typed_path(verify))
+        self._session = _start(self._given, _read(self._given, path), device)
         try:
             metadata = self._session.get_modelmeta().custom_metadata_map
             content = _content(self._given, metadata)

@@ -86,7 +86,11 @@ def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = No
     with RowWriter(file) as rows:
         predictor = Predictor(
             load_model(
-                ckpt=cfg.ckpt, model=cfg.model, uncalibrated=cfg.uncalibrated, device=cfg.device
+                ckpt=cfg.ckpt,
+                model=cfg.model,
+                uncalibrated=cfg.uncalibrated,
+                device=cfg.device,
+                verify=cfg.verify,
             ),
             cfg.site,
         )

@@ -20,7 +20,7 @@ from bcd.data.items import Answer, Item, Wanted
 from bcd.data.load import expand_inputs
 from bcd.data.quality.appearance import Look, Sample
 from bcd.data.sandbox import read_all
-from bcd.errors import BcdError
+from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.decision import DecisionPolicy, Decisions
 from bcd.evaluation.predictions import Prediction, prediction_record
 from bcd.inference.exported import SUFFIX, ExportedModel
@@ -33,7 +33,12 @@ _Read = Sequence[tuple[str, Answer]]
 
 
 def load_model(
-    *, ckpt: str | Path | None, model: str | Path | None, uncalibrated: bool, device: str
+    *,
+    ckpt: str | Path | None,
+    model: str | Path | None,
+    uncalibrated: bool,
+    device: str,
+    verify: str | None = None,
 ) -> Model:
     """Loads a checkpoint or an exported model; only a checkpoint needs torch.
 
@@ -43,13 +48,14 @@ def load_model(
         uncalibrated: Whether to accept one without a decision policy.
         device: `cpu`, `cuda`, `mps` (checkpoints only), or `auto` for an accelerator if there is
             one.
+        verify: A public key with which the model's signature is checked first; None for no check.
 
     Raises:
-        BcdError: There is no such file or device, it is damaged, it has no decision policy, or a
-            package that it needs is not installed.
+        BcdError: There is no such file or device, it is damaged or not signed, it has no decision
+            policy, or a package that it needs is not installed.
     """
     if model is not None:
-        return ExportedModel(model, uncalibrated, device)
+        return ExportedModel(model, uncalibrated, device, verify)
     assert ckpt is not None  # as checked with the configuration
     try:
         from bcd.inference.checkpoint_model import CheckpointModel
@@ -62,12 +68,15 @@ def load_model(
     return CheckpointModel(ckpt, uncalibrated, device)
 
 
-def load_any(source: str | Path, uncalibrated: bool, device: str) -> Model:
+def load_any(source: str | Path, uncalibrated: bool, device: str, verify: str | None) -> Model:
     """Loads an exported model if the name ends in .onnx, else a checkpoint; see `load_model`."""
     exported = Path(source).suffix.lower() == SUFFIX
-    given: dict[str, Any] = {"model" if exported else "ckpt": source}
-    chosen = {"ckpt": None, "model": None, **given}
-    return load_model(**chosen, uncalibrated=uncalibrated, device=device)
+    if verify is not None and not exported:
+        raise ConfigError(f"verify={verify}: needs an exported model (*{SUFFIX}), not {source}")
+    ckpt, model = (None, source) if exported else (source, None)
+    return load_model(
+        ckpt=ckpt, model=model, uncalibrated=uncalibrated, device=device, verify=verify
+    )
 
 
 class Predictor:

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from bcd.cli.paths import quote_paths
+from bcd.cli.paths import mapped_path, quote_paths
 from bcd.config.compose import with_defaults
 from bcd.storage import typed_path
 from tests.helpers.harness import CONF
@@ -59,6 +59,19 @@ def test_names_arrive_through_the_whole_composition(here: Path) -> None:
     assert isinstance(plain, dict)
     assert plain["ckpt"] == "${a} #1"
     assert plain["input"] == ["1e5", "ü;"]
+
+
+def test_the_model_of_predict_is_a_path_and_elsewhere_a_choice(here: Path) -> None:
+    for name in (*NAMES, "mobilenetv2", "a.onnx", "a ${b}\\${c}.onnx"):
+        (here / name).touch()
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("predict", overrides=quote_paths([f"model={name}"], "predict"))
+        cfg.model = mapped_path(cfg.model)
+        assert cfg.model == (name if name != "???" else "./???")
+    assert quote_paths(["model=mobilenetv2"], "train") == ["model=mobilenetv2"]
+    several = quote_paths(["-m", "model=a.onnx,b.onnx"], "predict")
+    assert several == ["-m", 'model={file:"a.onnx"},{file:"b.onnx"}']
+    assert mapped_path(None) is None
 
 
 def test_names_arrive_in_lists(here: Path) -> None:

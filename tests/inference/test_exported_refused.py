@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import onnx
@@ -106,3 +107,29 @@ def test_views_that_cannot_be_made_or_sent_are_refused(monkeypatch: pytest.Monke
     check(several, "predictor")
     with pytest.raises(BcdError, match="several input views"):
         check(several, "graph")
+
+
+def test_a_signature_is_checked_before_the_file_is_used(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=r"verify=key\.pem: needs"):
+        bcd.load(made / "run", verify="key.pem")
+    with pytest.raises(ConfigError, match=r"verify=key\.pem: needs"):
+        asked(made, tmp_path, ckpt=str(made / "run"), verify="key.pem")
+    checked: list[tuple[Path, Path]] = []
+    monkeypatch.setattr(exported, "verify_file", lambda file, key: checked.append((file, key)))
+    assert predicted(asked(made, tmp_path, model=str(made / MODEL), verify="key.pem"))
+    assert checked == [(made / MODEL, Path("key.pem"))]
+    monkeypatch.undo()
+    monkeypatch.setattr(exported, "_read", lambda *_: pytest.fail("was used"))
+    with pytest.raises(BcdError, match=r"verify=key\.pem: .*model\.onnx"):  # it has no signature
+        bcd.load(made / MODEL, verify="key.pem")
+
+
+def test_a_checkpoint_without_torch_names_what_is_missing(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "bcd.inference.checkpoint_model", raising=False)
+    with pytest.raises(BcdError, match=r"needs the package torch: .*or give model="):
+        bcd.load(made / "run")

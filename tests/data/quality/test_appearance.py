@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,9 +15,13 @@ from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig
 from bcd.data.load import load_catalog
 from bcd.data.matching import Match
+from bcd.data.quality import appearance
 from bcd.data.quality.appearance import (
     CACHE,
+    FEWEST,
+    SIDE,
     Appearance,
+    Sample,
     choose_evenly,
     look_at,
     measure_appearance,
@@ -110,6 +115,26 @@ def test_a_sample_is_evenly_spaced() -> None:
     assert choose_evenly(30, 10) == list(range(0, 30, 3))
     assert choose_evenly(25, 10) == [0, 2, 5, 7, 10, 12, 15, 17, 20, 22]
     assert choose_evenly(0) == []
+
+
+def test_a_sample_of_a_stream_is_spaced_evenly_whatever_its_length(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(appearance, "look_at", lambda pixels: int(pixels[0, 0, 0]))
+    monkeypatch.setattr(appearance, "MOST", 10)
+    expected = {0: [], FEWEST - 1: [], 10: list(range(10)), 11: list(range(0, 11, 2)),
+                40: list(range(0, 40, 4)), 200: list(range(0, 200, 32))}  # fmt: skip
+    for count, numbers in expected.items():
+        sample = Sample()
+        for number in range(count):
+            sample.add(np.full((SIDE, SIDE, 3), number, np.uint8))
+        found: list[Any] = sample.looks()
+        assert found == numbers
+    sample = Sample()
+    for number in range(10):  # what cannot be measured has a place as well
+        sample.add(None if number % 2 else np.full((SIDE // 2, SIDE // 2, 3), number, np.uint8))
+    found = sample.looks()
+    assert found == list(range(0, 10, 2))
 
 
 def test_a_catalog_is_measured_once_for_each_match(
