@@ -40,7 +40,7 @@ def quote_paths(arguments: Sequence[str], config_name: str = "") -> list[str]:
 
 
 def mapped_path(value: Any) -> Any:
-    """The path in a mapping that `quote_paths` made, as a value of a configuration; else the value."""
+    """The path in a mapping that `quote_paths` made, for a configuration; else the value."""
     found = value.get("file") if isinstance(value, Mapping) else value
     return _without_interpolation(found) if isinstance(found, str) else found
 

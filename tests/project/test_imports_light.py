@@ -16,10 +16,9 @@ LIGHT = [
     "bcd.inference", "bcd.commands.predict", "bcd.commands.train",
     # White cells are found in forked and spawned processes.
     "bcd.commands.cells", "bcd.data.cells.run",
-    # What a predictor needs beside an exported model.
-    "bcd.evaluation.answers", "bcd.evaluation.calibration", "bcd.evaluation.conformal",
-    "bcd.evaluation.decision", "bcd.evaluation.ood", "bcd.evaluation.predictions",
-    "bcd.evaluation.thresholds",
+    # A predictor of an exported model.
+    "bcd.inference.exported", "bcd.inference.predict", "bcd.inference.predictor",
+    "bcd.evaluation.decision", "bcd.evaluation.ood", "bcd.evaluation.thresholds",
 ]  # fmt: skip
 
 

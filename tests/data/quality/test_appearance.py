@@ -133,8 +133,8 @@ def test_a_sample_of_a_stream_is_spaced_evenly_whatever_its_length(
     sample = Sample()
     for number in range(10):  # what cannot be measured has a place as well
         sample.add(None if number % 2 else np.full((SIDE // 2, SIDE // 2, 3), number, np.uint8))
-    found = sample.looks()
-    assert found == list(range(0, 10, 2))
+    measured: list[Any] = sample.looks()
+    assert measured == list(range(0, 10, 2))
 
 
 def test_a_catalog_is_measured_once_for_each_match(
