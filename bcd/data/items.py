@@ -26,11 +26,13 @@ class Item:
         name: What rows call it.
         path: The file; None if there are bytes.
         data: An encoded image, for example a member of an archive; None if there is a file.
+        reason: Why there is neither, for example for a link in an archive; empty if there is.
     """
 
     name: str
     path: Path | None = None
     data: bytes | None = None
+    reason: str = ""
 
     @classmethod
     def of(cls, given: Path | Item) -> Item:
@@ -69,6 +71,8 @@ class Wanted:
 
 
 def _decode(item: Item, gate: Gate) -> NDArray[np.uint8]:
+    if item.reason:
+        raise ImageError(item.reason)
     if item.data is None:
         assert item.path is not None
         return read_image(item.path, 1, gate)

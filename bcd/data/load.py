@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from bcd.data.class_map import MALIGNANT, ClassMap
 from bcd.data.layouts import Entry, benign_index, is_image, list_entries, order_classes
 from bcd.data.provide import provide_root
 from bcd.data.scan import FileFacts, scan_files
-from bcd.data.walk import find_files
+from bcd.data.walk import Tree
 from bcd.errors import BcdError, ConfigError
 from bcd.storage import typed_path
 
@@ -105,21 +105,36 @@ def expand_inputs(inputs: Sequence[str], key: str = "input") -> list[Path]:
     """
     files: list[Path] = []
     for text in inputs:
-        path = typed_path(text)
-        if os.path.isdir(path):  # noqa: PTH112  (never raises)
-            (below,) = find_files([path])
-            found = sorted(i.path for i in below if i.reason or is_image(i.path.name))
-        elif os.path.lexists(path):
-            found = [path]
-        else:
-            found = _matching(path)
-        if not found:
-            raise BcdError(f"{key}={text}: no image there; give a file, a folder or a glob")
+        found, _ = matching_files(typed_path(text))
+        before = len(files)
         files += found
+        if len(files) == before:
+            raise no_image(text, key)
     return list(dict.fromkeys(files))
 
 
-def _matching(pattern: Path) -> list[Path]:
+def no_image(text: str, key: str = "input") -> BcdError:
+    """The error for a typed path that matches no image."""
+    return BcdError(f"{key}={text}: no image there; give a file, a folder or a glob")
+
+
+def matching_files(path: Path) -> tuple[Iterable[Path], int]:
+    """The files that a path refers to, in order, and their number.
+
+    Args:
+        path: A file, a folder or a glob. The files of a folder are found while they are iterated
+            over; memory does not grow with their number, except for those in one folder.
+    """
+    if os.path.isdir(path):  # noqa: PTH112  (never raises)
+        tree = Tree(path, is_image)
+        return (found.path for found in tree), tree.count
+    if os.path.lexists(path):
+        return [path], 1
+    names = _matching(path)
+    return map(Path, names), len(names)
+
+
+def _matching(pattern: Path) -> list[str]:
     """Files that match a glob; brackets in the names of existing folders are taken literally."""
     import glob
 
@@ -128,7 +143,8 @@ def _matching(pattern: Path) -> list[Path]:
         start = start.parent
     rest = pattern.relative_to(start)
     found = glob.glob(str(Path(glob.escape(str(start))) / rest), recursive=True)  # noqa: PTH207
-    return sorted(Path(p) for p in found)
+    # In the order of paths, whose parts are compared one by one.
+    return sorted(set(found), key=lambda name: name.replace(os.sep, "\0"))
 
 
 def _check_classes(

@@ -104,11 +104,14 @@ class _Readers:
 
     def submit(self, item: Item) -> Future[Answer]:
         """Has an image read; they are read in this order."""
+        answer: Future[Answer] = Future()
+        if item.reason:
+            answer.set_result(item.reason)
+            return answer
         if self._submitted >= self.count * self._files_each and self.count < self._most:
             self._readers.append(_Reader(self._wanted))
             threading.Thread(target=self._run, args=(self._readers[-1],), daemon=True).start()
         self._submitted += 1
-        answer: Future[Answer] = Future()
         self._queue.put((item, answer))
         return answer
 

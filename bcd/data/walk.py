@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 Identity = tuple[int, int]  # device and inode
@@ -31,9 +31,83 @@ def find_files(folders: Sequence[Path]) -> list[list[Found]]:
     Returns:
         What was found in each folder, in no particular order.
     """
+    found: list[list[Found]] = [[] for _ in folders]
+    _search(folders, lambda place, one: found[place].append(one), lambda _: None)
+    return found
+
+
+@dataclass
+class Tree:
+    """The files below a folder, one after the other; see `find_files` for what is searched.
+
+    Only the names of folders, and those in one folder at a time, are in memory.
+
+    Args:
+        root: The folder.
+        wanted: Returns whether a file of that name is listed.
+
+    Attributes:
+        count: Number of files, and of folders and links that could not be searched.
+    """
+
+    root: Path
+    wanted: Callable[[str], bool]
+    count: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self._refused: dict[Path, Found] = {}
+        self._searched: set[Path] = set()
+        _search([self.root], self._count, self._searched.add)
+
+    def _count(self, _: int, one: Found) -> None:
+        self.count += bool(one.reason) or self.wanted(one.path.name)
+        if one.reason:
+            self._refused[one.path] = one
+
+    def __iter__(self) -> Iterator[Found]:
+        """Yields what there is, in the order of `sorted` paths."""
+        if self.root in self._refused:
+            yield self._refused[self.root]
+            return
+        waiting = [iter(_names(self.root))]
+        folders = [self.root]
+        while waiting:
+            name = next(waiting[-1], None)
+            if name is None:
+                waiting.pop()
+                folders.pop()
+                continue
+            path = folders[-1] / name
+            if path in self._refused:
+                yield self._refused[path]
+            elif path in self._searched:
+                waiting.append(iter(_names(path)))
+                folders.append(path)
+            elif self.wanted(name):
+                yield Found(path)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208  (names alone take less memory)
+    except OSError:  # it was removed meanwhile
+        return []
+
+
+def _search(
+    folders: Sequence[Path],
+    listed: Callable[[int, Found], object],
+    searched: Callable[[Path], object],
+) -> None:
+    """Searches folders.
+
+    Args:
+        folders: Where to search.
+        listed: Called with the number of the folder and what was found below it.
+        searched: Called with every folder that is listed.
+    """
     above = {own for folder in folders for own in _above(folder)}
     seen: dict[Identity, Path] = {}
-    found: list[list[Found]] = [[] for _ in folders]
     waiting = [*reversed(list(enumerate(folders)))]
     links: list[tuple[int, Path]] = []
     while waiting or links:
@@ -41,23 +115,24 @@ def find_files(folders: Sequence[Path]) -> list[list[Found]]:
         try:
             own = _identity(folder)
             if own in seen or own in above:
-                found[place].append(Found(folder, _again(seen.get(own))))
+                listed(place, Found(folder, _again(seen.get(own))))
                 continue
             seen[own] = folder
+            folders_inside: list[os.DirEntry[str]] = []
             with os.scandir(folder) as entries:
-                listed = sorted(entries, key=lambda entry: entry.name)
+                searched(folder)
+                for entry in entries:
+                    if is_folder(entry):
+                        folders_inside.append(entry)
+                    else:
+                        why = "a broken link" if is_broken(entry) else ""
+                        listed(place, Found(folder / entry.name, why))
         except OSError as error:
-            found[place].append(Found(folder, unread_folder(error)))
+            listed(place, Found(folder, unread_folder(error)))
             continue
-        for entry in listed:
-            path = folder / entry.name
-            if not is_folder(entry):
-                found[place].append(Found(path, "a broken link" if is_broken(entry) else ""))
-            elif entry.is_symlink():
-                links.append((place, path))
-            else:
-                waiting.append((place, path))
-    return found
+        for entry in sorted(folders_inside, key=lambda entry: entry.name):
+            target = links if entry.is_symlink() else waiting
+            target.append((place, folder / entry.name))
 
 
 def unread_folder(error: OSError) -> str:
