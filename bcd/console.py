@@ -55,17 +55,20 @@ def say(line: str) -> None:
 
 
 def track(
-    items: Iterable[T], description: str, total: int, weigh: Callable[[T], int] = lambda _: 1
+    items: Iterable[T],
+    description: str,
+    total: int | None,
+    weigh: Callable[[T], int] = lambda _: 1,
 ) -> Iterator[T]:
     """Yields the items while a bar shows the progress, the speed and the time left.
 
     Where standard error is no terminal, lines show them: one for each tenth, but none within two
-    seconds of another, and one at the end.
+    seconds of another, and one at the end. If the total is not known, there is one a minute.
 
     Args:
         items: The items to process.
         description: Text in front of the bar.
-        total: Sum of the items' weights.
+        total: Sum of the items' weights, or more; None if it is not known.
         weigh: Returns the weight of an item.
     """
     if not _HAS_RICH or not (shown := console()).is_terminal:
@@ -92,13 +95,15 @@ def track(
             yield item
             speed = progress.tasks[task].speed
             progress.update(task, advance=weigh(item), rate=f"{speed:.0f}/s" if speed else "")
+        progress.update(task, total=progress.tasks[task].completed)
 
 
 _PAUSE = 2.0  # seconds between lines of `track`
+_PAUSE_WITHOUT_TOTAL = 60.0
 
 
 def _track_in_lines(
-    items: Iterable[T], description: str, total: int, weigh: Callable[[T], int]
+    items: Iterable[T], description: str, total: int | None, weigh: Callable[[T], int]
 ) -> Iterator[T]:
     started = last = time.monotonic()
     done = tenth = 0
@@ -106,14 +111,19 @@ def _track_in_lines(
         yield item
         done += weigh(item)
         now = time.monotonic()
+        rate = done / max(now - started, 1e-3)
+        if total is None:
+            if now - last >= _PAUSE_WITHOUT_TOTAL:
+                last = now
+                say(f"{description}: {done}, {_rate(rate)}")
+            continue
         if done >= total or done * 10 // total == tenth or now - last < _PAUSE:
             continue
         last, tenth = now, done * 10 // total
-        rate = done / (now - started)
         left = (total - done) / rate
         say(f"{description}: {done}/{total} ({done / total:.0%}), {_rate(rate)}, {left:.0f} s left")
     seconds = time.monotonic() - started
-    say(f"{description}: {done}/{total}, {_rate(done / max(seconds, 1e-3))}, {seconds:.1f} s")
+    say(f"{description}: {done}/{done}, {_rate(done / max(seconds, 1e-3))}, {seconds:.1f} s")
 
 
 def _rate(rate: float) -> str:

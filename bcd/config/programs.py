@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from bcd.config.batch import BatchConfig
 from bcd.config.schema import (
     CORRUPTION_SUITES,
     ENGINES,
@@ -265,16 +266,12 @@ class CompareConfig:
 
 
 @dataclass
-class PredictConfig:
+class PredictConfig(BatchConfig):
     """The configuration of `bcd predict`."""
 
     ckpt: str | None
     model: str | None
     verify: str | None
-    input: str | list[str]
-    format: str
-    output: str | None
-    limit: int | None
     explain: bool | str
     uncalibrated: bool
     device: str
@@ -291,9 +288,7 @@ class PredictConfig:
             raise ConfigError(f"verify={self.verify}: needs model=<signed file>")
         if self.model is not None and self.explain:
             raise ConfigError(f"explain={self.explain}: needs the model's checkpoint, as ckpt=")
-        one_of("format", self.format, ("csv", "json"))
+        super().__post_init__()
         if isinstance(self.explain, str):
             one_of("explain", self.explain, EXPLANATIONS)
         at_least("batch_size", self.batch_size, 1)
-        if self.limit is not None:
-            at_least("limit", self.limit, 1)

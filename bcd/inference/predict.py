@@ -1,114 +1,197 @@
-"""Predicts files with a checkpoint and writes `predictions.csv` or JSON."""
+"""Predicts images with a checkpoint and writes a row for each: one file, or a folder of parts."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bcd.config.input_views import CELLS
 from bcd.config.programs import PredictConfig
-from bcd.console import printable, say, show_table, track
-from bcd.data.load import expand_inputs
+from bcd.console import say, track
+from bcd.data.items import Answer, Item
 from bcd.data.quality.appearance import summarize
+from bcd.data.site_profile import read_profile
 from bcd.errors import ConfigError
 from bcd.evaluation.predictions import Prediction
+from bcd.inference.batch.folder import PartsFolder
+from bcd.inference.batch.inputs import open_inputs
+from bcd.inference.batch.manifest import file_sha256
+from bcd.inference.batch.shards import Shard, find_shard
+from bcd.inference.batch.tally import Tally
+from bcd.inference.batch.target import Target, find_target
 from bcd.inference.predictor import Predictor, load_model
 from bcd.inference.row_writer import RowWriter
 from bcd.inference.site import describe_match, tell_differences
+from bcd.run_folder import find_checkpoint
 from bcd.storage import typed_path
 
 if TYPE_CHECKING:
     from bcd.inference.explanations import Explanations
 
-
-@dataclass
-class Tally:
-    """Counts of predictions; its size does not depend on their number.
-
-    Attributes:
-        classes: Names of the classes.
-        predicted: Number of images predicted as each class, by its index.
-        referred: Number of predicted images that are referred.
-        infinite: Number of images whose answer is not finite.
-        failed: Number of images that could not be read.
-        first_failed: The first few of these.
-    """
-
-    classes: Sequence[str]
-    predicted: Counter[int] = field(default_factory=Counter)
-    referred: int = 0
-    infinite: int = 0
-    failed: int = 0
-    first_failed: list[Prediction] = field(default_factory=list)
-
-    @property
-    def unanswered(self) -> int:
-        """Number of images without an answer."""
-        return self.failed + self.infinite
-
-    def add(self, prediction: Prediction) -> None:
-        """Counts a prediction."""
-        if prediction.best is None and not prediction.error:
-            self.infinite += 1
-            return
-        if prediction.best is None:
-            self.failed += 1
-            self.first_failed += [prediction][: 5 - len(self.first_failed)]
-            return
-        self.predicted[prediction.best] += 1
-        self.referred += bool(prediction.refer)
+Each = Callable[[Prediction], object]
 
 
-def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = None) -> Tally:
-    """Predicts the files of `input`, writes a row for each when it is done, and prints a summary.
+def predict(cfg: PredictConfig, each: Each | None = None) -> Tally:
+    """Predicts the images of `input`, writes a row for each, and prints a summary.
+
+    Rows in one file are written when they are computed; those in a folder, part by part.
 
     Args:
         cfg: Checked configuration.
         each: Called with every prediction, in order, after its row is written.
 
     Returns:
-        Counts only, so that memory does not grow with the number of files.
+        Counts only, so that memory does not grow with the number of images.
 
     Raises:
         BcdError: No checkpoint, none with a decision policy, no such input, or an output that
-            cannot be written.
+            cannot be written or belongs to something else.
     """
     inputs = [cfg.input] if isinstance(cfg.input, str) else cfg.input
     if not isinstance(inputs, list) or not all(isinstance(i, str) for i in inputs) or not inputs:
         raise ConfigError("input is missing: give input=<file, folder or glob>, or input=[a,b]")
-    file = typed_path(cfg.output or f"{cfg.run_dir}/predictions.{cfg.format}")
-    if file.suffix.lower() not in (".csv", ".json"):
-        raise ConfigError(f"output={cfg.output}: must end in .csv or .json")
-    paths = expand_inputs(inputs)[: cfg.limit]
+    target = find_target(cfg)
+    opened = open_inputs(inputs, cfg.input_column, cfg.limit)
+    if target.folder:
+        return _predict_into_folder(cfg, inputs, target, opened.items, opened.total, each)
+    return _predict_into_file(cfg, target.path, opened.items, opened.total, each)
+
+
+def _predict_into_file(
+    cfg: PredictConfig, file: Path, items: Iterator[Item], total: int | None, each: Each | None
+) -> Tally:
     with RowWriter(file) as rows:
-        predictor = Predictor(
-            load_model(
-                ckpt=cfg.ckpt,
-                model=cfg.model,
-                uncalibrated=cfg.uncalibrated,
-                device=cfg.device,
-                verify=cfg.verify,
-            ),
-            cfg.site,
-        )
-        pictures = _pictures(cfg, predictor, file, paths)
+        predictor = _predictor(cfg)
+        pictures = None
+        if cfg.explain:
+            shown = _all_files(items)
+            items, total = iter(shown), len(shown)
+            pictures = _pictures(cfg, predictor, file, [Path(item.name) for item in shown])
         rows.begin(predictor.classes, pictures is not None)
         tally = Tally(predictor.classes)
-        answers = predictor.answers(paths, cfg.batch_size, cfg.num_workers)
+        answers = _answers(cfg, predictor, items)
         doing = "Predicting" if pictures is None else "Predicting and explaining"
-        for batch in track(answers, doing, len(paths), len):
+        for batch in track(answers, doing, total, len):
             made = [p for p, _ in batch] if pictures is None else pictures.draw(batch)
             rows.write(made)
             for prediction in made:
                 tally.add(prediction)
                 if each is not None:
                     each(prediction)
-    _tell(tally, file)
+    tally.show(file)
     if pictures is not None:
         _tell_pictures(pictures, predictor.facts.input_views[0].roi == CELLS)
+    _tell_predictor(predictor)
+    return tally
+
+
+def _predict_into_folder(
+    cfg: PredictConfig,
+    inputs: list[str],
+    target: Target,
+    items: Iterator[Item],
+    total: int | None,
+    each: Each | None,
+) -> Tally:
+    shard = find_shard(cfg.shard)
+    if shard.count > 1:
+        say(f"shard {shard}" + f" (by {shard.source})" * bool(shard.source))
+    own, count = shard.of(items), shard.share(total)
+    model, settings = _model_facts(cfg), _settings(cfg, inputs, target, shard)
+    folder = PartsFolder(target.path, shard, target.form, cfg.part_rows, model, settings)
+    with folder:
+        folder.pass_over(own)
+        done = folder.manifest
+        if done.finished:
+            assert done.tally is not None
+            say(f"finished before: {done.rows} rows in {len(done.parts)} parts, nothing to do")
+            tally = Tally.from_plain(done.tally)
+            tally.show(target.path)
+            return tally
+        predictor = _predictor(cfg)
+        tally = Tally(predictor.classes)
+        if done.tally is not None:
+            tally = Tally.from_plain(done.tally)
+        if done.rows:
+            say(f"continued: {done.rows} rows in {len(done.parts)} parts are there already")
+        left = None if count is None else max(0, count - done.rows)
+        answers = _answers(cfg, predictor, own, cfg.part_rows)
+        rows = ([prediction for prediction, _ in batch] for batch in answers)
+        folder.write(track(rows, "Predicting", left, len), tally, each)
+    tally.show(target.path)
+    _tell_predictor(predictor)
+    return tally
+
+
+def _predictor(cfg: PredictConfig) -> Predictor:
+    model = load_model(
+        ckpt=cfg.ckpt,
+        model=cfg.model,
+        uncalibrated=cfg.uncalibrated,
+        device=cfg.device,
+        verify=cfg.verify,
+    )
+    return Predictor(model, cfg.site)
+
+
+def _answers(
+    cfg: PredictConfig, predictor: Predictor, items: Iterator[Item], part: int | None = None
+) -> Iterator[list[tuple[Prediction, Answer]]]:
+    return predictor.answers(items, cfg.batch_size, cfg.num_workers, part)
+
+
+def _model_facts(cfg: PredictConfig) -> dict[str, Any]:
+    file = typed_path(cfg.model) if cfg.model is not None else find_checkpoint(str(cfg.ckpt))
+    return {"file": file.name, "sha256": file_sha256(file)}
+
+
+def _settings(
+    cfg: PredictConfig, inputs: list[str], target: Target, shard: Shard
+) -> dict[str, Any]:
+    """Everything but the model that determines the rows and their parts."""
+    return {
+        "input": inputs,
+        "working_folder": str(Path.cwd()),  # of relative inputs
+        "input_column": cfg.input_column,
+        "limit": cfg.limit,
+        "shard": str(shard),
+        "format": target.form,
+        "part_rows": cfg.part_rows,
+        "uncalibrated": cfg.uncalibrated,
+        "site": _site_facts(cfg),
+    }
+
+
+def _site_facts(cfg: PredictConfig) -> dict[str, Any] | None:
+    if cfg.site.profile is None:
+        return None
+    read_profile(cfg.site.profile)  # checks it
+    return asdict(cfg.site) | {"sha256": file_sha256(typed_path(cfg.site.profile))}
+
+
+def _all_files(items: Iterator[Item]) -> list[Item]:
+    shown = []
+    for item in items:
+        if item.data is not None:
+            raise ConfigError("explain: is for files; members of an archive get no pictures")
+        shown.append(item)
+    return shown
+
+
+def _pictures(
+    cfg: PredictConfig, predictor: Predictor, file: Path, paths: list[Path]
+) -> Explanations:
+    from bcd.inference.checkpoint_model import CheckpointModel
+    from bcd.inference.explanations import Explanations
+
+    assert isinstance(predictor.model, CheckpointModel)  # as checked with the configuration
+    method = cfg.explain if isinstance(cfg.explain, str) else "auto"
+    return Explanations(predictor.model, method, file, paths)
+
+
+def _tell_predictor(predictor: Predictor) -> None:
     for line in describe_match(predictor.match):
         say(line)
     tell_differences(predictor.facts, summarize(predictor.looks), predictor.match)
@@ -116,20 +199,6 @@ def predict(cfg: PredictConfig, each: Callable[[Prediction], object] | None = No
         say(f"recalibrated for {predictor.facts.recalibration['site']}, for its images only")
     if not predictor.facts.calibrated:
         say("warning: uncalibrated: nothing was decided on val, so every image is referred")
-    return tally
-
-
-def _pictures(
-    cfg: PredictConfig, predictor: Predictor, file: Path, paths: Sequence[Path]
-) -> Explanations | None:
-    if not cfg.explain:
-        return None
-    from bcd.inference.checkpoint_model import CheckpointModel
-    from bcd.inference.explanations import Explanations
-
-    assert isinstance(predictor.model, CheckpointModel)  # as checked with the configuration
-    method = cfg.explain if isinstance(cfg.explain, str) else "auto"
-    return Explanations(predictor.model, method, file, paths)
 
 
 def _tell_pictures(pictures: Explanations, of_cells: bool) -> None:
@@ -141,14 +210,3 @@ def _tell_pictures(pictures: Explanations, of_cells: bool) -> None:
         if of_cells:
             why += ", or no white cell was found"
         say(f"warning: explanations without any evidence: {pictures.empty} ({why})")
-
-
-def _tell(tally: Tally, file: Path) -> None:
-    rows = [[name, str(tally.predicted[number])] for number, name in enumerate(tally.classes)]
-    rows += [["referred", str(tally.referred)], ["could not be read", str(tally.failed)]]
-    if tally.infinite:
-        rows.append(["no finite answer", str(tally.infinite)])
-    show_table("Predicted", ["class", "images"], rows)
-    for prediction in tally.first_failed:
-        say(f"could not be read: {printable(prediction.path)}: {prediction.error}")
-    say(f"predictions: {file}")

@@ -156,20 +156,32 @@ class Predictor:
             yield [prediction for prediction, _ in batch]
 
     def answers(
-        self, files: Iterable[Path | Item], batch_size: int, num_workers: int | None
+        self,
+        files: Iterable[Path | Item],
+        batch_size: int,
+        num_workers: int | None,
+        part: int | None = None,
     ) -> Iterator[list[tuple[Prediction, Answer]]]:
         """Yields predictions as `batches` does, each with the pixels that the network got.
 
         Instead of pixels there is the reason where a file could not be read. If reading fails
         as a whole, what was read before is still answered.
+
+        Args:
+            files: As in `batches`.
+            batch_size: Number of images at a time.
+            num_workers: As in `predict`.
+            part: The model gets no batch that goes beyond a multiple of so many images, so that
+                answers are the same to the last digit if reading starts there; None for no limit.
         """
         self._sample = Sample()
         views = self.facts.input_views
         wanted = Wanted(views_to_read(views), self.facts.mask_scale_bar, self.match)
         read = read_all(files, wanted, num_workers, ahead=batch_size)
         done: list[tuple[Prediction, Answer]] = []
-        for part, decisions in self._decided(read, min(batch_size, self.model.batch or batch_size)):
-            done += self._predictions(part, decisions)
+        size = min(batch_size, self.model.batch or batch_size)
+        for batch, decisions in self._decided(read, _batch_sizes(size, part or size)):
+            done += self._predictions(batch, decisions)
             while len(done) >= batch_size:
                 yield done[:batch_size]
                 del done[:batch_size]
@@ -177,11 +189,11 @@ class Predictor:
             yield done
 
     def _decided(
-        self, read: Iterator[tuple[str, Answer]], size: int
+        self, read: Iterator[tuple[str, Answer]], sizes: Iterator[int]
     ) -> Iterator[tuple[_Read, Decisions | None]]:
         """Has the model decide about what was read, in order; several calls run at a time."""
         if self.model.threads == 1:
-            while part := list(itertools.islice(read, size)):
+            while part := list(itertools.islice(read, next(sizes))):
                 yield part, self._decide(part)
             return
         failure: BaseException | None = None
@@ -190,7 +202,7 @@ class Predictor:
             try:
                 while failure is None:
                     try:
-                        part = list(itertools.islice(read, size))
+                        part = list(itertools.islice(read, next(sizes)))
                     except BaseException as error:
                         failure = error
                         break
@@ -243,3 +255,9 @@ class Predictor:
         As far as the network gets them in their own colours and with `LEAST_SIDE` pixels or more.
         """
         return self._sample.looks()
+
+
+def _batch_sizes(size: int, part: int) -> Iterator[int]:
+    """Sizes of batches, of which none goes beyond a multiple of `part` images."""
+    while True:
+        yield from (min(size, part - done) for done in range(0, part, size))

@@ -156,8 +156,9 @@ def test_bad_images_are_rows_with_their_reason_among_the_others(
 def test_a_given_file_that_is_not_an_image_is_a_row(
     trained: Path, unknown: Path, tmp_path: Path
 ) -> None:
-    (made,) = predicted(asked(trained, tmp_path, input=str(unknown / "notes.txt")))
-    assert made.error == "not an image file (type '.txt')"
+    (unknown / "notes.md").write_text("no image\n")
+    (made,) = predicted(asked(trained, tmp_path, input=str(unknown / "notes.md")))
+    assert made.error == "not an image file (type '.md')"
     assert made.probabilities == ()
 
 
@@ -212,7 +213,7 @@ def test_an_output_that_cannot_be_written_is_an_error_before_predicting(
 ) -> None:
     looked: list[Path] = []
     monkeypatch.setattr(Wanted, "read", lambda self, path: looked.append(path))
-    for output in ("rows.txt", "rows", "rows.csv.gz"):
+    for output in ("rows.txt", "rows.csv.gz"):
         with pytest.raises(ConfigError, match=rf"output=.*{output}: must end in \.csv or \.json"):
             predicted(asked(trained, tmp_path, input=str(unknown), output=str(tmp_path / output)))
     assert looked == []

@@ -1,0 +1,1 @@
+"""Prediction of any number of images: lists and archives as inputs, tables in parts, shards."""
