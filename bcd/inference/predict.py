@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -153,7 +154,8 @@ def _settings(
     """Everything but the model that determines the rows and their parts."""
     return {
         "input": inputs,
-        "working_folder": str(Path.cwd()),  # of relative inputs
+        # Relative inputs are others in another folder.
+        "working_folder": None if all(map(os.path.isabs, inputs)) else str(Path.cwd()),
         "input_column": cfg.input_column,
         "limit": cfg.limit,
         "shard": str(shard),

@@ -65,7 +65,7 @@ class PartsFolder:
         self.manifest = Manifest(model, settings)
         self._names = Names()
         self._waiting: list[Prediction] = []
-        self._tally: Tally | None = None
+        self._safe = 0  # rows that the manifest on disk has
 
     def __enter__(self) -> PartsFolder:
         import filelock
@@ -191,7 +191,7 @@ class PartsFolder:
             self.manifest.finished = True
             self._write_manifest()
         except BaseException:
-            say(f"{self.manifest.rows} rows are in {self._folder}; the same command continues")
+            say(f"{self._safe} rows are in {self._folder}; the same command continues")
             raise
 
     def _write_part(self, tally: Tally, each: Callable[[Prediction], object] | None) -> None:
@@ -219,6 +219,7 @@ class PartsFolder:
     def _write_manifest(self) -> None:
         try:
             self.manifest.write(self._file)
+            self._safe = self.manifest.rows
         except OSError as error:
             raise self._failure(error) from error
 

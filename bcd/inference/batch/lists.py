@@ -59,7 +59,9 @@ def _lines(path: Path, _: str) -> Iterator[str]:
 def _cells(path: Path, column: str) -> Iterator[str]:
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
         reader = csv.DictReader(stream)
-        _check_column(path, column, list(reader.fieldnames or ()))
+        if reader.fieldnames is None:  # an empty file
+            return
+        _check_column(path, column, list(reader.fieldnames))
         for row in reader:
             yield row[column] or ""
 
