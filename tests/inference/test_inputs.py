@@ -7,7 +7,7 @@ import gzip
 import io
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ def test_an_unusable_list_is_one_line(name: str, content: bytes, told: str, tmp_
     assert "\n" not in str(caught.value) and str(tmp_path / name) in str(caught.value)
 
 
-def make_tar(file: Path, members: dict[str, bytes | tarfile.TarInfo], form: int = 1) -> Path:
+def make_tar(file: Path, members: Mapping[str, bytes | tarfile.TarInfo], form: int = 1) -> Path:
     """Writes an archive of files and other members; by gzip if its name says so."""
     mode: Any = "w:gz" if file.suffix.lower() in (".gz", ".tgz") else "w"
     with tarfile.open(file, mode, format=form) as archive:
@@ -163,7 +163,7 @@ def special(name: str, kind: bytes, size: int = 0) -> tarfile.TarInfo:
 
 
 def test_what_is_no_file_in_an_archive_is_a_row_with_the_reason(tmp_path: Path) -> None:
-    odd = {
+    odd: dict[str, bytes | tarfile.TarInfo] = {
         "/etc/x.png": PNG,
         "../../y.png": PNG,
         "hard.png": special("hard.png", tarfile.LNKTYPE),

@@ -2,81 +2,35 @@
 
 from __future__ import annotations
 
-import csv
 import functools
-import json
-import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
 from bcd.data.items import Item, Wanted
 from bcd.errors import BcdError, ConfigError
-from bcd.evaluation.predictions import Prediction
 from bcd.inference.batch import folder as parts
-from bcd.inference.batch.manifest import Manifest, file_sha256
-from bcd.inference.batch.shards import Shard, find_shard
+from bcd.inference.batch.manifest import file_sha256
+from bcd.inference.batch.shards import Shard
 from bcd.inference.predict import predict
-from bcd.inference.predictor import Predictor
-from bcd.training.run import train
+from bcd.inference.predictor import load_any
 from tests.helpers.forking import CAN_FORK
-from tests.helpers.harness import SMALL, error_lines, predict_config, script, train_config
+from tests.helpers.harness import error_lines, predict_config, script
+from tests.helpers.killing import MOMENTS, kill_at
 from tests.helpers.memory import peak_growth
-from tests.helpers.noise import noise, write_image
-
-COUNT, PART_ROWS = 23, 5
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a checkpoint, images, and the rows of one run into one file."""
-    place = tmp_path_factory.mktemp("place")
-    train(train_config(place / "run", *SMALL, f"data.root={place / 'train'}"))
-    for i in range(COUNT - 2):
-        write_image(place / "in" / f"{i}.png", noise(i, i, size=48))
-    (place / "in" / "0 empty.png").touch()
-    (place / "in" / "7 text.png").write_text("no image")
-    predict(predict_config(place, *settings(place)))
-    return place
-
-
-def settings(place: Path, **changed: object) -> list[str]:
-    given: dict[str, object] = {"ckpt": place / "run", "input": place / "in", "device": "cpu"}
-    given |= {"num_workers": 0, "batch_size": 2, "part_rows": PART_ROWS} | changed
-    return [f"{key}={value}" for key, value in given.items()]
-
-
-def run(place: Path, output: Path, **changed: object) -> list[Prediction]:
-    made: list[Prediction] = []
-    cfg = predict_config(output.parent, *settings(place, output=output, **changed))
-    predict(cfg, made.append)
-    return made
-
-
-def rows_of(*files: Path) -> list[dict[str, str]]:
-    found = []
-    for file in files:
-        with file.open(newline="", encoding="utf-8") as stream:
-            found += list(csv.DictReader(stream))
-    return found
-
-
-def written(folder: Path) -> list[dict[str, str]]:
-    return rows_of(*sorted(folder.glob("part-*.csv")))
-
-
-def manifest(folder: Path, name: str = "manifest.json") -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / name).read_text(encoding="ascii"))
-    return found
-
-
-def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
-    visible = [file for file in folder.iterdir() if not file.name.startswith(".")]
-    return {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in visible}
+from tests.helpers.parts import (
+    COUNT,
+    contents,
+    manifest,
+    rows_of,
+    run,
+    settings,
+    written,
+)
 
 
 def test_parts_have_the_rows_of_one_file(
@@ -116,78 +70,6 @@ def test_parquet_has_types_and_the_same_values(place: Path, tmp_path: Path) -> N
         if row["probability"] is not None:
             assert f"{row['probability']:.6f}" == cells["probability"]
         assert row["error"] == cells["error"] and row["path"] == cells["path"]
-
-
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def kill_at(moment: str) -> None:
-    """Makes predict be killed while it writes its third part, in this process."""
-    real, calls = parts.replacing, 0
-    read = Wanted.read
-
-    class Dying:
-        def __init__(self, stream: IO[bytes], after: bool) -> None:
-            self.stream, self.after = stream, after
-
-        def write(self, data: bytes) -> None:
-            self.stream.write(data if self.after else data[: len(data) // 2])
-            self.stream.flush()
-            _die()
-
-    def replacing(file: Path, durable: bool = False) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 2 and moment == "after a part":
-            _die_after_next_manifest()
-        if calls == 2 and moment in ("in a part", "before a part is named"):
-            return _Wrapped(real(file, durable), moment != "in a part")
-        return real(file, durable)
-
-    class _Wrapped:
-        def __init__(self, inner: Any, after: bool) -> None:
-            self.inner, self.after = inner, after
-
-        def __enter__(self) -> Dying:
-            return Dying(self.inner.__enter__(), self.after)
-
-        def __exit__(self, *_: object) -> None:
-            raise AssertionError("not killed")
-
-    write = Manifest.write
-    writes = 0
-
-    def write_manifest(self: Manifest, file: Path) -> None:
-        nonlocal writes
-        writes += 1
-        if writes == 3 and moment == "before the manifest":
-            _die()
-        write(self, file)
-
-    def _die_after_next_manifest() -> None:
-        def last(self: Manifest, file: Path) -> None:
-            write(self, file)
-            _die()
-
-        Manifest.write = last  # type: ignore[method-assign]
-
-    reads = 0
-
-    def counted(wanted: Wanted, item: Item) -> Any:
-        nonlocal reads
-        reads += 1
-        if reads == 8 and moment == "while images are read":
-            _die()
-        return read(wanted, item)
-
-    parts.replacing = replacing
-    Manifest.write = write_manifest  # type: ignore[method-assign]
-    Wanted.read = counted  # type: ignore[method-assign]
-
-
-MOMENTS = ("in a part", "before the manifest", "while images are read", "before a part is named",
-           "after a part")  # fmt: skip
 
 
 @pytest.mark.skipif(not CAN_FORK, reason="kills are those of Linux")
@@ -323,64 +205,6 @@ def test_a_folder_that_cannot_be_made_is_told_at_the_start(
         run(place, tmp_path / output, ckpt=place / "run")
 
 
-def test_shards_have_the_rows_of_one_process(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, whole = tmp_path / "out", rows_of(place / "predictions.csv")
-    for index in (2, 0, 3):
-        run(place, out, shard=f"{index + 1}/4")
-    for name in ("ARRAY_TASK_ID", "ARRAY_TASK_MIN", "ARRAY_TASK_MAX", "ARRAY_TASK_COUNT"):
-        monkeypatch.setenv(f"SLURM_{name}", {"ID": "8", "MIN": "7", "MAX": "10", "COUNT": "4"}[
-            name.rpartition("_")[2]])  # fmt: skip
-    run(place, out, shard="auto")
-    for index in range(4):
-        assert rows_of(*sorted(out.glob(f"part-000{index + 1}-of-0004-*.csv"))) == whole[index::4]
-    with pytest.raises(BcdError, match=r"has manifest-0001-of-0004\.json, so it cannot take"):
-        run(place, out)
-    with pytest.raises(BcdError, match=r"limit was null and is now 3 \(manifest-0001"):
-        run(place, out, shard="2/4", limit=3)
-    with pytest.raises(ConfigError, match=r"shard=auto: needs output=<folder>"):
-        run(place, tmp_path / "a.csv", shard="auto")
-    run(place, tmp_path / "few", shard="7/7", limit=6)
-    assert written(tmp_path / "few") == []
-    assert manifest(tmp_path / "few", "manifest-0007-of-0007.json")["finished"]
-
-
-SLURM = {"SLURM_ARRAY_TASK_MIN": "4", "SLURM_ARRAY_TASK_MAX": "8", "SLURM_ARRAY_TASK_COUNT": "3",
-         "SLURM_ARRAY_TASK_STEP": "2", "SLURM_ARRAY_TASK_ID": "8"}  # fmt: skip
-TORCHRUN = {"RANK": "1", "WORLD_SIZE": "3"}
-
-
-@pytest.mark.parametrize(
-    ("setting", "environment", "expected"),
-    [
-        (None, TORCHRUN | SLURM, (0, 1)),
-        ("1/1", TORCHRUN, (0, 1)),
-        ("3/3", {}, (2, 3)),
-        ("auto", {}, (0, 1)),
-        ("auto", TORCHRUN, (1, 3)),
-        ("auto", SLURM, (2, 3)),
-        ("auto", SLURM | {"SLURM_ARRAY_TASK_STEP": "1"}, "has gaps"),
-        ("auto", SLURM | {"SLURM_ARRAY_TASK_ID": "5"}, "has gaps"),
-        ("auto", TORCHRUN | SLURM, "both RANK and SLURM"),
-        ("auto", {"RANK": "3", "WORLD_SIZE": "3"}, "say 4 of 3"),
-        ("auto", {"RANK": "0"}, "WORLD_SIZE= in the environment"),
-        ("0/3", {}, "with i from 1 to n"),
-        ("4/3", {}, "with i from 1 to n"),
-        ("all", {}, "with i from 1 to n"),
-    ],
-)
-def test_a_shard_is_what_the_setting_or_the_environment_says(
-    setting: str | None, environment: dict[str, str], expected: tuple[int, int] | str
-) -> None:
-    if isinstance(expected, str):
-        with pytest.raises(ConfigError, match=expected):
-            find_shard(setting, environment)
-        return
-    shard = find_shard(setting, environment)
-    assert (shard.index, shard.count) == expected
-
-
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
@@ -407,7 +231,7 @@ def test_memory_does_not_grow_with_the_number_of_images(
 
     def peak(count: int) -> float:
         (tmp_path / "list.txt").write_text(f"{image}\n" * count)
-        pixels = Wanted(predictor.card.input_views, False).read(image)
+        pixels = Wanted(facts.input_views, False).read(image)
         monkeypatch.setattr(Wanted, "read", lambda *_: pixels)
         changed = {"input": tmp_path / "list.txt", "batch_size": 50, "part_rows": 50}
         made, most = peak_growth(
@@ -418,6 +242,6 @@ def test_memory_does_not_grow_with_the_number_of_images(
         assert sum(made.predicted.values()) == count
         return most
 
-    predictor = Predictor(place / "run", device="cpu")
+    facts = load_any(place / "run", False, "cpu").facts
     peak(50)  # imports
     assert peak(2000) <= 1.1 * peak(200)
