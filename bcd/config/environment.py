@@ -18,6 +18,7 @@ _OFF = {
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime: a device id, a store of events and their upload
     "NO_ALBUMENTATIONS_UPDATE": "1",  # albumentations: asks PyPI for its version
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub, when timm downloads weights
+    "RAY_USAGE_STATS_ENABLED": "0",  # ray: reports of clusters
     "DO_NOT_TRACK": "1",  # several libraries respect it
 }
 

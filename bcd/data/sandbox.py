@@ -60,7 +60,7 @@ def read_all(
     if workers == 0:
         yield from ((item.name, wanted.read(item)) for item in given)
         return
-    readers = _Readers(wanted, workers)
+    readers = Readers(wanted, workers)
     ahead = min(ahead, _READ // math.prod(packed_shape(wanted.inputs)))
     waiting: deque[tuple[Item, Future[Answer]]] = deque()
     held = 0
@@ -79,7 +79,7 @@ def read_all(
         readers.close()
 
 
-class _Readers:
+class Readers:
     """Reading processes, each with a thread that waits for it; more are started as files come.
 
     Args:

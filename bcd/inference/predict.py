@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bcd.config.input_views import CELLS
 from bcd.config.programs import PredictConfig
 from bcd.console import say, track
-from bcd.data.items import Answer, Item
+from bcd.data.items import Item
 from bcd.data.quality.appearance import summarize
 from bcd.data.site_profile import read_profile
 from bcd.errors import ConfigError
@@ -54,14 +54,32 @@ def predict(cfg: PredictConfig, each: Each | None = None) -> Tally:
     if not isinstance(inputs, list) or not all(isinstance(i, str) for i in inputs) or not inputs:
         raise ConfigError("input is missing: give input=<file, folder or glob>, or input=[a,b]")
     target = find_target(cfg)
+    _check_engine(cfg)
     opened = open_inputs(inputs, cfg.input_column, cfg.limit)
     if target.folder:
         return _predict_into_folder(cfg, inputs, target, opened.items, opened.total, each)
-    return _predict_into_file(cfg, target.path, opened.items, opened.total, each)
+    return _predict_into_file(cfg, inputs, target.path, opened.items, opened.total, each)
+
+
+def _check_engine(cfg: PredictConfig) -> None:
+    if cfg.engine == "local":
+        if cfg.workers is not None:
+            say("warning: workers has no effect with engine=local")
+        return
+    if cfg.explain:
+        raise ConfigError(f"explain={cfg.explain}: needs engine=local")
+    from bcd.inference.batch.ray_engine import import_ray
+
+    import_ray()
 
 
 def _predict_into_file(
-    cfg: PredictConfig, file: Path, items: Iterator[Item], total: int | None, each: Each | None
+    cfg: PredictConfig,
+    inputs: list[str],
+    file: Path,
+    items: Iterator[Item],
+    total: int | None,
+    each: Each | None,
 ) -> Tally:
     with RowWriter(file) as rows:
         predictor = _predictor(cfg)
@@ -72,12 +90,15 @@ def _predict_into_file(
             pictures = _pictures(cfg, predictor, file, [Path(item.name) for item in shown])
         rows.begin(predictor.classes, pictures is not None)
         tally = Tally(predictor.classes)
-        answers = _answers(cfg, predictor, items)
-        doing = "Predicting" if pictures is None else "Predicting and explaining"
-        for batch in track(answers, doing, total, len):
-            made = [p for p, _ in batch] if pictures is None else pictures.draw(batch)
-            rows.write(made)
-            for prediction in made:
+        if pictures is None:
+            work = _Work(inputs, items, Shard(), 0, None)
+            made = track(_batches(cfg, predictor, work), "Predicting", total, len)
+        else:
+            answers = predictor.answers(items, cfg.batch_size, cfg.num_workers)
+            made = map(pictures.draw, track(answers, "Predicting and explaining", total, len))
+        for batch in made:
+            rows.write(batch)
+            for prediction in batch:
                 tally.add(prediction)
                 if each is not None:
                     each(prediction)
@@ -118,29 +139,70 @@ def _predict_into_folder(
         if done.rows:
             say(f"continued: {done.rows} rows in {len(done.parts)} parts are there already")
         left = None if count is None else max(0, count - done.rows)
-        answers = _answers(cfg, predictor, own, cfg.part_rows)
-        rows = ([prediction for prediction, _ in batch] for batch in answers)
+        work = _Work(inputs, own, shard, done.rows, cfg.part_rows)
+        rows = _batches(cfg, predictor, work)
         folder.write(track(rows, "Predicting", left, len), tally, each)
     tally.show(target.path)
     _tell_predictor(predictor)
     return tally
 
 
+def _model_arguments(cfg: PredictConfig) -> dict[str, Any]:
+    """Arguments of `load_model`."""
+    names = ("ckpt", "model", "verify", "uncalibrated", "device")
+    return {name: getattr(cfg, name) for name in names}
+
+
 def _predictor(cfg: PredictConfig) -> Predictor:
-    model = load_model(
-        ckpt=cfg.ckpt,
-        model=cfg.model,
-        uncalibrated=cfg.uncalibrated,
-        device=cfg.device,
-        verify=cfg.verify,
+    """The model in this process; with Ray it says only what it is, and others compute."""
+    arguments = _model_arguments(cfg)
+    if cfg.engine != "local":
+        arguments["device"] = "cpu"
+    return Predictor(load_model(**arguments), cfg.site)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Which images are to be predicted.
+
+    Attributes:
+        inputs: As typed.
+        items: What they refer to, of this shard and without those that have rows.
+        shard: Which share of the images.
+        done: Number of its images that have rows.
+        part: Number of rows of a part.
+    """
+
+    inputs: list[str]
+    items: Iterator[Item]
+    shard: Shard
+    done: int
+    part: int | None
+
+
+def _batches(cfg: PredictConfig, predictor: Predictor, work: _Work) -> Iterator[list[Prediction]]:
+    if cfg.engine == "local":
+        for batch in predictor.answers(work.items, cfg.batch_size, cfg.num_workers, work.part):
+            yield [prediction for prediction, _ in batch]
+        return
+    from bcd.inference.batch.ray_engine import Job, predict_with_ray
+
+    job = Job(
+        model=_model_arguments(cfg),
+        site=asdict(cfg.site),
+        inputs=work.inputs,
+        column=cfg.input_column,
+        limit=cfg.limit,
+        shard=work.shard,
+        done=work.done,
+        batch_size=cfg.batch_size,
+        part=work.part,
+        folder=str(Path.cwd()),
     )
-    return Predictor(model, cfg.site)
-
-
-def _answers(
-    cfg: PredictConfig, predictor: Predictor, items: Iterator[Item], part: int | None = None
-) -> Iterator[list[tuple[Prediction, Answer]]]:
-    return predictor.answers(items, cfg.batch_size, cfg.num_workers, part)
+    for told in predict_with_ray(job, cfg.workers, cfg.device):
+        for _, pixels in told:
+            predictor.sample.add(pixels)
+        yield [prediction for prediction, _ in told]
 
 
 def _model_facts(cfg: PredictConfig) -> dict[str, Any]:

@@ -89,6 +89,7 @@ class Predictor:
     Attributes:
         model: As given.
         match: How every image is matched to the training images; None for not at all.
+        sample: Some of the images that `answers` read last.
 
     Raises:
         BcdError: The profile cannot be used.
@@ -101,12 +102,18 @@ class Predictor:
         self.match = find_match(as_config(SiteMatchConfig, site), model.facts)
         if self.match is not None and isinstance(model, ExportedModel):
             model.refuse_match()
-        self._sample = Sample()
+        self.sample = Sample()
 
     @property
     def facts(self) -> ModelFacts:
         """What the model says about itself."""
         return self.model.facts
+
+    @property
+    def wanted(self) -> Wanted:
+        """How images have to be read."""
+        views = self.facts.input_views
+        return Wanted(views_to_read(views), self.facts.mask_scale_bar, self.match)
 
     @property
     def classes(self) -> list[str]:
@@ -174,19 +181,24 @@ class Predictor:
             part: The model gets no batch that goes beyond a multiple of so many images, so that
                 answers are the same to the last digit if reading starts there; None for no limit.
         """
-        self._sample = Sample()
-        views = self.facts.input_views
-        wanted = Wanted(views_to_read(views), self.facts.mask_scale_bar, self.match)
-        read = read_all(files, wanted, num_workers, ahead=batch_size)
+        self.sample = Sample()
+        read = read_all(files, self.wanted, num_workers, ahead=batch_size)
         done: list[tuple[Prediction, Answer]] = []
-        size = min(batch_size, self.model.batch or batch_size)
-        for batch, decisions in self._decided(read, _batch_sizes(size, part or size)):
-            done += self._predictions(batch, decisions)
+        for answer in self.decide(read, batch_size, part):
+            done.append(answer)
             while len(done) >= batch_size:
                 yield done[:batch_size]
                 del done[:batch_size]
         if done:
             yield done
+
+    def decide(
+        self, read: Iterator[tuple[str, Answer]], batch_size: int, part: int | None = None
+    ) -> Iterator[tuple[Prediction, Answer]]:
+        """Yields predictions of images that were read as `wanted`, as `answers` does."""
+        size = min(batch_size, self.model.batch or batch_size)
+        for batch, decisions in self._decided(read, _batch_sizes(size, part or size)):
+            yield from self._predictions(batch, decisions)
 
     def _decided(
         self, read: Iterator[tuple[str, Answer]], sizes: Iterator[int]
@@ -230,11 +242,11 @@ class Predictor:
         number = 0
         for name, answer in part:
             if isinstance(answer, str):
-                self._sample.add(None)
+                self.sample.add(None)
                 yield unread(name, answer), answer
                 continue
             assert decisions is not None
-            self._sample.add(self._shown(answer))
+            self.sample.add(self.shown(answer))
             yield decisions.prediction(number, name), self._got(answer)
             number += 1
 
@@ -243,7 +255,7 @@ class Predictor:
         got: NDArray[np.uint8] = split_described(answer[None], self.facts.input_views)[1][0]
         return got
 
-    def _shown(self, packed: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    def shown(self, packed: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
         """The image in its own colours, if it is large enough to be measured."""
         pixels = plain_pixels(packed, views_to_read(self.facts.input_views))
         return None if pixels is None or len(pixels) < LEAST_SIDE else pixels
@@ -254,7 +266,7 @@ class Predictor:
 
         As far as the network gets them in their own colours and with `LEAST_SIDE` pixels or more.
         """
-        return self._sample.looks()
+        return self.sample.looks()
 
 
 def _batch_sizes(size: int, part: int) -> Iterator[int]:

@@ -279,9 +279,14 @@ class Sample:
         self._kept: list[NDArray[np.uint8] | None] = []
         self._step, self._seen = 1, 0
 
+    @property
+    def takes_next(self) -> bool:
+        """Whether the next image is kept for the time being."""
+        return self._seen % self._step == 0
+
     def add(self, pixels: NDArray[np.uint8] | None) -> None:
         """Takes the next image, (side, side, 3), or None where it cannot be measured."""
-        if self._seen % self._step == 0:
+        if self.takes_next:
             self._kept.append(None if pixels is None else fit(pixels, SIDE).copy())
             if len(self._kept) > MOST:
                 self._kept = self._kept[::2]

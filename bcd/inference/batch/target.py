@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bcd.config.programs import PredictConfig
 from bcd.errors import ConfigError
+from bcd.inference.batch.lists import import_parquet
 from bcd.inference.batch.shards import find_shard
 from bcd.storage import typed_path
 
@@ -35,6 +36,7 @@ def find_target(cfg: PredictConfig) -> Target:
             in a slash or has no suffix; None is a file in the run folder.
 
     Raises:
+        BcdError: pyarrow is needed and not installed.
         ConfigError: It is neither, or the format or another setting does not fit it.
     """
     output = cfg.output
@@ -60,4 +62,6 @@ def find_target(cfg: PredictConfig) -> Target:
         )
     if cfg.explain:
         raise ConfigError(f"explain={cfg.explain}: needs output=<file>.csv or .json, not a folder")
+    if cfg.format == "parquet":
+        import_parquet("format=parquet")
     return Target(path, True, cfg.format)
