@@ -19,7 +19,7 @@ from bcd.evaluation.predictions import Prediction
 from bcd.inference.batch.folder import PartsFolder
 from bcd.inference.batch.inputs import open_inputs
 from bcd.inference.batch.manifest import file_sha256
-from bcd.inference.batch.shards import Shard, find_shard
+from bcd.inference.batch.shards import Shard, find_shard, take_own_gpu
 from bcd.inference.batch.tally import Tally
 from bcd.inference.batch.target import Target, find_target
 from bcd.inference.predictor import Predictor, load_model
@@ -132,6 +132,7 @@ def _predict_into_folder(
             tally = Tally.from_plain(done.tally)
             tally.show(target.path)
             return tally
+        take_own_gpu(shard)
         predictor = _predictor(cfg)
         tally = Tally(predictor.classes)
         if done.tally is not None:

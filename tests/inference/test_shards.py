@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bcd.errors import BcdError, ConfigError
-from bcd.inference.batch.shards import find_shard
+from bcd.inference.batch.shards import Shard, find_shard, take_own_gpu
 from tests.helpers.parts import manifest, rows_of, run, written
 
 
@@ -67,3 +67,23 @@ def test_a_shard_is_what_the_setting_or_the_environment_says(
         return
     shard = find_shard(setting, environment)
     assert (shard.index, shard.count) == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        (TORCHRUN | {"LOCAL_RANK": "1"}, "1"),
+        (TORCHRUN | {"LOCAL_RANK": "1", "CUDA_VISIBLE_DEVICES": "4,6"}, "6"),
+        (TORCHRUN | {"LOCAL_RANK": "1", "CUDA_VISIBLE_DEVICES": "5"}, "5"),
+        (TORCHRUN, None),
+        (SLURM | {"LOCAL_RANK": "1"}, None),
+    ],
+)
+def test_each_process_of_torchrun_has_a_gpu_of_its_own(
+    environment: dict[str, str], expected: str | None
+) -> None:
+    given = dict(environment)
+    take_own_gpu(find_shard("auto", given), given)
+    assert given.get("CUDA_VISIBLE_DEVICES") == expected
+    take_own_gpu(Shard(1, 3), given := dict(environment))
+    assert given == environment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 AUTO = "auto"
 _TORCHRUN = ("RANK", "WORLD_SIZE")
+_BY_TORCHRUN = " and ".join(_TORCHRUN)
 _SLURM = "SLURM_ARRAY_TASK_"
 _INSTEAD = "give shard=<i>/<n>, or shard=null for all images"
 
@@ -72,10 +73,26 @@ def find_shard(setting: str | None, environment: Mapping[str, str] = os.environ)
         raise ConfigError(f"shard=auto: both RANK and {_SLURM}ID are set: {_INSTEAD}")
     if from_torchrun:
         rank, world = (_number(name, environment) for name in _TORCHRUN)
-        return _shard(rank, world, " and ".join(_TORCHRUN), environment)
+        return _shard(rank, world, _BY_TORCHRUN)
     if from_array:
         return _of_array(environment)
     return Shard()
+
+
+def take_own_gpu(shard: Shard, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Leaves each of the processes of torchrun on a machine one GPU; before CUDA is used.
+
+    Args:
+        shard: Of this process.
+        environment: Where CUDA looks for `CUDA_VISIBLE_DEVICES`.
+    """
+    local = environment.get("LOCAL_RANK", "")
+    if shard.source != _BY_TORCHRUN or not local.isdigit():
+        return
+    visible = environment.get("CUDA_VISIBLE_DEVICES", "")
+    every = visible.split(",") if visible else []
+    if not every or int(local) < len(every):
+        environment["CUDA_VISIBLE_DEVICES"] = every[int(local)] if every else local
 
 
 def _of_array(environment: Mapping[str, str]) -> Shard:
@@ -88,10 +105,10 @@ def _of_array(environment: Mapping[str, str]) -> Shard:
             f"shard=auto: the job array has gaps ({_SLURM}MIN={least}, MAX={most}, COUNT={count}): "
             f"{_INSTEAD}"
         )
-    return _shard((own - least) // step, count, f"{_SLURM}ID, _MIN, _MAX and _COUNT", environment)
+    return _shard((own - least) // step, count, f"{_SLURM}ID, _MIN, _MAX and _COUNT")
 
 
-def _shard(index: int, count: int, source: str, environment: Mapping[str, str]) -> Shard:
+def _shard(index: int, count: int, source: str) -> Shard:
     if not 0 <= index < count:
         raise ConfigError(f"shard=auto: {source} say {index + 1} of {count}: {_INSTEAD}")
     return Shard(index, count, source)
