@@ -14,7 +14,7 @@ from bcd.console import say, track
 from bcd.data.items import Item
 from bcd.data.quality.appearance import summarize
 from bcd.data.site_profile import read_profile
-from bcd.errors import ConfigError
+from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.batch.folder import PartsFolder
 from bcd.inference.batch.inputs import open_inputs
@@ -208,7 +208,11 @@ def _batches(cfg: PredictConfig, predictor: Predictor, work: _Work) -> Iterator[
 
 def _model_facts(cfg: PredictConfig) -> dict[str, Any]:
     file = typed_path(cfg.model) if cfg.model is not None else find_checkpoint(str(cfg.ckpt))
-    return {"file": file.name, "sha256": file_sha256(file)}
+    try:
+        return {"file": file.name, "sha256": file_sha256(file)}
+    except OSError as error:
+        key = "model" if cfg.model is not None else "ckpt"
+        raise BcdError(f"{key}={file}: cannot be read ({error.strerror})") from error
 
 
 def _settings(

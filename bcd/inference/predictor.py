@@ -18,7 +18,8 @@ from bcd.config.programs import SiteMatchConfig
 from bcd.data.input_views import plain_pixels, split_described, views_to_read
 from bcd.data.items import Answer, Item, Wanted
 from bcd.data.load import expand_inputs
-from bcd.data.quality.appearance import Look, Sample
+from bcd.data.quality.appearance import Look
+from bcd.data.quality.sample import Sample
 from bcd.data.sandbox import read_all
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.decision import DecisionPolicy, Decisions

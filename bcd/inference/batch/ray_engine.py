@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bcd.config.environment import core_count
 from bcd.data.items import Item
-from bcd.data.quality.appearance import Sample
+from bcd.data.quality.sample import Sample
 from bcd.data.sandbox import Readers
 from bcd.errors import BcdError, foreseen
 from bcd.evaluation.predictions import Prediction
