@@ -15,7 +15,7 @@ from PIL import Image
 
 # Folders of tests that train many small networks in this process and do not check figures. The
 # programs that tests start in processes of their own draw all figures.
-WITHOUT_FIGURES = ("commands", "features", "inference", "models", "training")
+WITHOUT_FIGURES = ("commands", "features", "inference", "models", "slides", "training")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

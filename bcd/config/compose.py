@@ -29,6 +29,7 @@ from bcd.config.schema import (
     ModelConfig,
     SplitConfig,
 )
+from bcd.config.slide import SlideConfig
 
 Schema = TypeVar("Schema")
 
@@ -59,6 +60,7 @@ _FILES: dict[type, tuple[str, str]] = {
     SiteMatchConfig: ("predict", "site"),
     SiteProfileConfig: ("site", ""),
     CellsConfig: ("cells", ""),
+    SlideConfig: ("slide", ""),
 }
 
 

@@ -57,17 +57,18 @@ class Wanted:
     def read(self, item: Path | Item, gate: Gate = PIXELS) -> Answer:
         """Reads an image in this process."""
         try:
-            image = _decode(Item.of(item), gate)
-            resized = prepare_sides(image, self.inputs, self.mask, self.match)
-            return np.ascontiguousarray(
-                pack(make_views(cut_rois(resized, self.inputs), self.inputs))
-            )
+            return self.pack(_decode(Item.of(item), gate))
         except ImageError as error:
             return str(error)
         except MemoryError:
             return "cannot be decoded (takes too much memory)"
         except Exception as error:  # any other error rejects only this file
             return f"cannot be decoded ({type(error).__name__})"
+
+    def pack(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """One array for the input views of an image, RGB, (height, width, 3)."""
+        resized = prepare_sides(image, self.inputs, self.mask, self.match)
+        return np.ascontiguousarray(pack(make_views(cut_rois(resized, self.inputs), self.inputs)))
 
 
 def _decode(item: Item, gate: Gate) -> NDArray[np.uint8]:

@@ -78,11 +78,11 @@ def serve() -> None:
     if not first:
         return
     inputs, mask, match = json.loads(first)
-    _bound_memory()
+    bound_memory(_MEMORY)
     wanted = Wanted(tuple(InputView(*one) for one in inputs), mask, Match.from_plain(match))
     gate = _Asking(questions, answers)
     for line in answers:
-        _bound_time()  # for opening too: a header may be endless
+        bound_time(DECODING_SECONDS)  # for opening too: a header may be endless
         answer = wanted.read(_received(line, answers), gate)
         if isinstance(answer, str):
             send(questions, json.dumps(("reason", answer)))
@@ -92,22 +92,22 @@ def serve() -> None:
             questions.flush()
 
 
-def _bound_time() -> None:
+def bound_time(seconds: int) -> None:
     """Grants this process some more seconds of processor time, if the system supports limits."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        soon = math.ceil(time.process_time()) + DECODING_SECONDS
+        soon = math.ceil(time.process_time()) + seconds
         resource.setrlimit(resource.RLIMIT_CPU, (soon, hard))
 
 
-def _bound_memory() -> None:
-    """Limits this process's memory and disables core dumps, if the system supports it."""
+def bound_memory(more: int) -> None:
+    """Limits this process to some more bytes and disables core dumps, if the system can."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        most = pages * resource.getpagesize() + _MEMORY
+        most = pages * resource.getpagesize() + more
         resource.setrlimit(resource.RLIMIT_AS, (most, most))

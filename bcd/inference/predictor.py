@@ -182,8 +182,20 @@ class Predictor:
             part: The model gets no batch that goes beyond a multiple of so many images, so that
                 answers are the same to the last digit if reading starts there; None for no limit.
         """
-        self.sample = Sample()
         read = read_all(files, self.wanted, num_workers, ahead=batch_size)
+        return self.answers_to(read, batch_size, part)
+
+    def answers_to(
+        self, read: Iterator[tuple[str, Answer]], batch_size: int, part: int | None = None
+    ) -> Iterator[list[tuple[Prediction, Answer]]]:
+        """Yields predictions as `answers` does, for images that were read elsewhere.
+
+        Args:
+            read: Name of each image, and what `wanted` makes of it or why it could not be read.
+            batch_size: Number of images at a time.
+            part: As in `answers`.
+        """
+        self.sample = Sample()
         done: list[tuple[Prediction, Answer]] = []
         for answer in self.decide(read, batch_size, part):
             done.append(answer)

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from bcd.__main__ import VERBS
-from bcd.cli.paths import quote_paths
+from bcd.cli.paths import mapped_path, quote_paths
 from bcd.config.check import check_config
 from bcd.config.programs import (
     AuditConfig,
@@ -23,6 +23,7 @@ from bcd.config.programs import (
     PredictConfig,
     SiteProfileConfig,
 )
+from bcd.config.slide import SlideConfig
 from bcd.config.training import TrainConfig
 from bcd.release.members import member_config, member_words, read_release
 from tests.helpers.harness import CONF, ROOT
@@ -35,6 +36,7 @@ SCHEMAS: dict[str, type] = {
     "compare": CompareConfig,
     "site": SiteProfileConfig,
     "cells": CellsConfig,
+    "slide": SlideConfig,
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -57,7 +59,7 @@ def test_a_command_composes_and_passes_the_checks(line: str) -> None:
         return
     overrides = [word for word in words[2:] if not word.startswith("-")]
     single = []
-    for override in OverridesParser.create().parse_overrides(quote_paths(overrides)):
+    for override in OverridesParser.create().parse_overrides(quote_paths(overrides, name)):
         values = override.sweep_string_iterator() if override.is_sweep_override() else None
         text = f"{override.key_or_group}={next(iter(values))}" if values else override.input_line
         assert text is not None
@@ -73,7 +75,9 @@ def test_a_command_composes_and_passes_the_checks(line: str) -> None:
             return
     if "--help" not in words:
         if name not in ("train", "audit", "site", "cells") and "ckpt=x" not in single:
-            assert any(word.startswith(("ckpt=", "ckpts=")) for word in words)
+            assert any(word.startswith(("ckpt=", "ckpts=", "model=")) for word in words)
+        if name in ("predict", "slide"):
+            cfg.model = mapped_path(cfg.model)
         check_config(cfg, SCHEMAS[name])
 
 

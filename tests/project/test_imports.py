@@ -34,6 +34,7 @@ LAYERS: dict[str, str] = {
     "export": (
         "errors storage console run_folder config data models features evaluation inference"
     ),
+    "slides": "errors storage console run_folder config data evaluation reporting inference",
     "training": (
         "errors storage console run_folder config cli data models features evaluation explain "
         "reporting audit inference"
@@ -44,8 +45,8 @@ LAYERS: dict[str, str] = {
         "audit inference training sweeps"
     ),
     "commands": (
-        "errors storage console config cli data models features audit inference export training "
-        "sweeps release"
+        "errors storage console config cli data models features audit inference export slides "
+        "training sweeps release"
     ),
     "__main__": "config cli",
     "__init__": "config inference",

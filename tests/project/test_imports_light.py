@@ -13,7 +13,7 @@ LIGHT = [
     "bcd", "bcd.__main__", "bcd.errors", "bcd.console", "bcd.storage", "bcd.run_folder",
     "bcd.cli.app", "bcd.cli.help", "bcd.cli.overrides", "bcd.cli.paths",
     "bcd.config.check", "bcd.config.compose", "bcd.config.programs", "bcd.config.training",
-    "bcd.inference", "bcd.commands.predict", "bcd.commands.train",
+    "bcd.inference", "bcd.commands.predict", "bcd.commands.slide", "bcd.commands.train",
     # White cells are found in forked and spawned processes.
     "bcd.commands.cells", "bcd.data.cells.run",
     # A predictor of an exported model.

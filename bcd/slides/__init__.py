@@ -1,0 +1,1 @@
+"""Whole-slide files: tiles with smear, their answers, and a heat map."""
