@@ -14,6 +14,7 @@ class SlideConfig:
 
     ckpt: str | None
     model: str | None
+    verify: str | None
     input: str
     mpp: float | None
     slide_mpp: float | None
@@ -30,6 +31,8 @@ class SlideConfig:
         """Checks values beyond their types."""
         if (self.ckpt is None) == (self.model is None):
             raise ConfigError("give ckpt=<checkpoint or run> or model=<exported file>, one of both")
+        if self.model is None and self.verify is not None:
+            raise ConfigError(f"verify={self.verify}: needs model=<signed file>")
         for key in ("mpp", "slide_mpp"):
             if (value := getattr(self, key)) is not None:
                 within(key, value, 0.01, 100)

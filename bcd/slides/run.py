@@ -68,8 +68,15 @@ def run_slide(cfg: SlideConfig) -> Tally:
     """
     path, folder = typed_path(cfg.input), Path(cfg.run_dir)
     check_no_run(folder)
-    given = {"ckpt": cfg.ckpt, "model": cfg.model}
-    predictor = Predictor(load_model(**given, uncalibrated=cfg.uncalibrated, device=cfg.device))
+    predictor = Predictor(
+        load_model(
+            ckpt=cfg.ckpt,
+            model=cfg.model,
+            uncalibrated=cfg.uncalibrated,
+            device=cfg.device,
+            verify=cfg.verify,
+        )
+    )
     benign = predictor.facts.benign
     with SlideReaders(path, predictor.wanted, cfg.num_workers) as readers:
         side = max(view.image_side for view in predictor.wanted.inputs)

@@ -228,6 +228,7 @@ def test_a_tile_is_answered_like_an_image_of_the_same_pixels(
         ({"mpp": 40.0}, "the slide has only 2000 x 2000"),
         ({"slide_mpp": 0.5}, "has no effect without mpp"),
         ({"model": "y"}, "one of both"),
+        ({"verify": "key.pem"}, "needs model="),
         ({"overlap": 1.0}, "overlap=1.0"),
     ],
 )
