@@ -242,6 +242,6 @@ def test_memory_does_not_grow_with_the_number_of_images(
         assert sum(made.predicted.values()) == count
         return most
 
-    facts = load_any(place / "run", False, "cpu").facts
+    facts = load_any(place / "run", False, "cpu", None).facts
     peak(50)  # imports
     assert peak(2000) <= 1.1 * peak(200)

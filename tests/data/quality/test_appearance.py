@@ -21,12 +21,12 @@ from bcd.data.quality.appearance import (
     FEWEST,
     SIDE,
     Appearance,
-    Sample,
     choose_evenly,
     look_at,
     measure_appearance,
     summarize,
 )
+from bcd.data.quality.sample import Sample
 from bcd.data.reading import read_image
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear, generate
 from bcd.evaluation.appearance import find_differences
