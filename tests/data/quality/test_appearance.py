@@ -15,7 +15,6 @@ from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig
 from bcd.data.load import load_catalog
 from bcd.data.matching import Match
-from bcd.data.quality import appearance
 from bcd.data.quality.appearance import (
     CACHE,
     FEWEST,
@@ -120,8 +119,8 @@ def test_a_sample_is_evenly_spaced() -> None:
 def test_a_sample_of_a_stream_is_spaced_evenly_whatever_its_length(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(appearance, "look_at", lambda pixels: int(pixels[0, 0, 0]))
-    monkeypatch.setattr(appearance, "MOST", 10)
+    monkeypatch.setattr("bcd.data.quality.sample.look_at", lambda pixels: int(pixels[0, 0, 0]))
+    monkeypatch.setattr("bcd.data.quality.sample.MOST", 10)
     expected = {0: [], FEWEST - 1: [], 10: list(range(10)), 11: list(range(0, 11, 2)),
                 40: list(range(0, 40, 4)), 200: list(range(0, 200, 32))}  # fmt: skip
     for count, numbers in expected.items():
