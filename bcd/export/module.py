@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bcd.config.input_views import InputView
-from bcd.data.input_views import sides_of, split_described
+from bcd.data.input_views import packed_shape, split_described, views_to_read
 from bcd.data.reading import BAR_HEIGHT, BAR_WIDTH
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.export.policy import PolicyGraph, thresholds
@@ -23,8 +23,8 @@ from bcd.models.network import SmearNetwork
 
 
 def prepares_in_graph(views: Sequence[InputView]) -> bool:
-    """Whether a graph can make the input views from an image: if each is the image, resized."""
-    return all(view.is_plain for view in views)
+    """Whether a graph makes the input views from an image: if there is one, the image resized."""
+    return len(views) == 1 and views[0].is_plain
 
 
 def _resize_if_needed(images: Tensor, side: int) -> Tensor:
@@ -96,12 +96,7 @@ class ExportModule(nn.Module):
         if not self.in_graph:
             described, inputs = split_described(images, self.views)
             return _channels_first(described), _channels_first(inputs)
-        sized = {side: self._prepared(images, side) for side in sides_of(self.views)}
-        parts = [sized[view.side] for view in self.views]
-        if len(parts) == 1:
-            inputs = _channels_first(parts[0])
-            return inputs, inputs
-        inputs = torch.cat([part.flatten(1) for part in parts], 1)
+        inputs = _channels_first(self._prepared(images, self.views[0].side))
         return inputs, inputs
 
     def _prepared(self, images: Tensor, side: int) -> Tensor:
@@ -133,6 +128,4 @@ def example(views: Sequence[InputView]) -> Tensor:
     """An input to trace with: two images of another size than the network's, or packed bytes."""
     if prepares_in_graph(views):
         return torch.zeros(2, 45, 52, 3, dtype=torch.uint8)
-    from bcd.data.input_views import packed_shape, views_to_read
-
     return torch.zeros(2, *packed_shape(views_to_read(views)), dtype=torch.uint8)

@@ -262,10 +262,7 @@ def _check_views(given: str, views: tuple[InputView, ...], made: Any, preprocess
             "otherwise: use the version it was exported with, or export again"
         )
     if preprocessing == "graph" and len(views) > 1:
-        raise BcdError(
-            f"{given}: makes several input views of whole images, which bcd predict does not send: "
-            "give the checkpoint it was exported from, as ckpt="
-        )
+        raise _damaged(given)
     missing = [one for one in ("skimage", "scipy") if find_spec(one) is None]
     if missing and any(view.roi != WHOLE for view in views):
         raise BcdError(f"{given}: finding white cells needs pip install scikit-image scipy")
