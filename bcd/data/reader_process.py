@@ -11,6 +11,8 @@ import sys
 _PATH = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
 _SERVE = "from bcd.data.reader import serve; serve()"
 
+_PIPE = 1 << 20  # bytes
+
 _EARLY: list[subprocess.Popen[bytes]] = []  # at most one
 
 
@@ -31,12 +33,22 @@ def start_reader() -> subprocess.Popen[bytes]:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", _PATH + _SERVE, json.dumps(sys.path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # libraries print warnings about files
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
         start_new_session=True,  # only the parent handles an interruption, and ends the reader
-        pipesize=1 << 20,  # an image is written at once; where pipes cannot be enlarged, in parts
     )
+    assert process.stdout is not None
+    _enlarge(process.stdout.fileno())
+    return process
+
+
+def _enlarge(pipe: int) -> None:
+    """Lets an image be written at once; where pipes cannot be enlarged, it is in parts."""
+    with contextlib.suppress(ImportError, AttributeError, OSError):  # only on Linux, up to a limit
+        import fcntl
+
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
