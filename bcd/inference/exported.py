@@ -19,7 +19,7 @@ from bcd.errors import BcdError
 from bcd.evaluation.decision import Decisions
 from bcd.evaluation.predictions import NOT_FINITE, UNCALIBRATED
 from bcd.inference.model import ModelFacts
-from bcd.inference.signature import verify_file
+from bcd.inference.signature import read_verified
 from bcd.storage import typed_path
 
 FORMAT = 1  # the newest that this version reads
@@ -54,9 +54,7 @@ class ExportedModel:
         self, file: str | Path, uncalibrated: bool, device: str, verify: str | None = None
     ) -> None:
         self._given, path = f"model={file}", typed_path(str(file))
-        if verify is not None:
-            verify_file(path, typed_path(verify))
-        self._session = _start(self._given, _read(self._given, path), device)
+        self._session = _start(self._given, _read(self._given, path, verify), device)
         try:
             metadata = self._session.get_modelmeta().custom_metadata_map
             content = _content(self._given, metadata)
@@ -171,9 +169,11 @@ class ExportedModel:
             raise _damaged(self._given)
 
 
-def _read(given: str, file: Path) -> bytes:
+def _read(given: str, file: Path, verify: str | None) -> bytes:
     if file.suffix.lower() != SUFFIX:
         raise BcdError(f"{given}: not an exported model (*{SUFFIX}): give a checkpoint as ckpt=")
+    if verify is not None:
+        return read_verified(file, typed_path(verify))
     try:
         return file.read_bytes()
     except OSError as error:

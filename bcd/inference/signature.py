@@ -56,8 +56,10 @@ def sign_data(data: bytes, private_key: Path) -> str:
         return signature_of(file).read_text(encoding="utf-8")
 
 
-def verify_file(file: Path, public_key: Path) -> None:
-    """Checks that a file is the one that the owner of a key signed; reads nothing else of it.
+def read_verified(file: Path, public_key: Path) -> bytes:
+    """Reads a file and checks that it is the one that the owner of a key signed.
+
+    What is returned is what was checked, whatever becomes of the file meanwhile.
 
     Args:
         file: The file; its signature is beside it (`signature_of`).
@@ -69,19 +71,28 @@ def verify_file(file: Path, public_key: Path) -> None:
         ConfigError: It is no public key.
     """
     signature = signature_of(file)
+    found = []
     for needed in (file, signature):
-        if not needed.is_file():
-            raise BcdError(f"verify={public_key}: {needed}: no such file: {file} is not used")
-    with _quiet():
-        verifier = _verifier(public_key)
         try:
-            # What a link leads to is what will be read.
-            verifier.verify(file.resolve(), signature.resolve())
+            found.append(needed.read_bytes())
+        except OSError as error:
+            raise BcdError(
+                f"verify={public_key}: {needed}: cannot be read ({error.strerror}): {file} is not "
+                "used"
+            ) from error
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        verifier = _verifier(public_key)
+        copy = Path(folder, "file")
+        copy.write_bytes(found[0])
+        signature_of(copy).write_bytes(found[1])
+        try:
+            verifier.verify(copy, signature_of(copy))
         except Exception as error:
             raise BcdError(
                 f"verify={public_key}: {signature.name} is not the signature of {file} by this "
                 f"key: the file was changed, or another key signed it ({first_line(error)[:120]})"
             ) from error
+    return found[0]
 
 
 def _signer(key: Path) -> Any:

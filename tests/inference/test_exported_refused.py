@@ -105,7 +105,7 @@ def test_views_that_cannot_be_made_or_sent_are_refused(monkeypatch: pytest.Monke
         check(cells, "predictor")
     several = (InputView("plain", 224), InputView("plain", 320))
     check(several, "predictor")
-    with pytest.raises(BcdError, match="several input views"):
+    with pytest.raises(BcdError, match="damaged"):
         check(several, "graph")
 
 
@@ -117,11 +117,16 @@ def test_a_signature_is_checked_before_the_file_is_used(
     with pytest.raises(ConfigError, match=r"verify=key\.pem: needs"):
         asked(made, tmp_path, ckpt=str(made / "run"), verify="key.pem")
     checked: list[tuple[Path, Path]] = []
-    monkeypatch.setattr(exported, "verify_file", lambda file, key: checked.append((file, key)))
+
+    def checking(file: Path, key: Path) -> bytes:
+        checked.append((file, key))
+        return file.read_bytes()
+
+    monkeypatch.setattr(exported, "read_verified", checking)
     assert predicted(asked(made, tmp_path, model=str(made / MODEL), verify="key.pem"))
     assert checked == [(made / MODEL, Path("key.pem"))]
     monkeypatch.undo()
-    monkeypatch.setattr(exported, "_read", lambda *_: pytest.fail("was used"))
+    monkeypatch.setattr(exported, "_start", lambda *_: pytest.fail("was used"))
     with pytest.raises(BcdError, match=r"verify=key\.pem: .*model\.onnx"):  # it has no signature
         bcd.load(made / MODEL, verify="key.pem")
 

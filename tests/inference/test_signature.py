@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bcd.errors import BcdError, ConfigError
-from bcd.inference.signature import check_private_key, sign_data, signature_of, verify_file
+from bcd.inference.signature import check_private_key, read_verified, sign_data, signature_of
 
 CONTENT = b"graph" * 1000 + b"metadata"
 
@@ -42,14 +42,14 @@ def signed(tmp_path: Path) -> tuple[Path, Path]:
     file = tmp_path / "model.onnx"
     file.write_bytes(CONTENT)
     signature_of(file).write_text(sign_data(CONTENT, private))
-    verify_file(file, public)
+    assert read_verified(file, public) == CONTENT
     return file, public
 
 
 def refusal(file: Path, public: Path) -> str:
     """The one line with which a file is refused."""
     with pytest.raises(BcdError) as caught:
-        verify_file(file, public)
+        read_verified(file, public)
     told = str(caught.value)
     assert "\n" not in told
     assert told.startswith(f"verify={public}: ")
@@ -88,7 +88,7 @@ def test_a_missing_a_foreign_and_a_broken_signature_are_refused(
     signature_of(file).write_text(json.dumps(unsigned))
     refusal(file, public)
     signature_of(file).unlink()
-    assert f"{signature_of(file)}: no such file" in refusal(file, public)
+    assert f"{signature_of(file)}: cannot be read (No such file" in refusal(file, public)
 
 
 def test_a_changed_statement_is_refused(signed: tuple[Path, Path], tmp_path: Path) -> None:
@@ -115,21 +115,21 @@ def test_another_key_is_refused_also_where_the_signature_does_not_name_it(
             assert "another key signed it" in refusal(file, key)
         bundle["verificationMaterial"]["publicKey"] = {}
         signature_of(file).write_text(json.dumps(bundle))
-    verify_file(file, public)
+    read_verified(file, public)
 
 
 def test_only_the_file_itself_counts(signed: tuple[Path, Path], tmp_path: Path) -> None:
     file, public = signed
     (tmp_path / "beside.onnx").write_bytes(b"unsigned")
-    verify_file(file, public)
+    read_verified(file, public)
     renamed = file.rename(tmp_path / "renamed.onnx")
     signature_of(file).rename(signature_of(renamed))
-    verify_file(renamed, public)
+    read_verified(renamed, public)
     folder = tmp_path / "folder.onnx"
     folder.mkdir()
     os.link(renamed, folder / "renamed.onnx")
     signature_of(folder).write_text(signature_of(renamed).read_text())
-    assert "no such file" in refusal(folder, public)
+    assert "cannot be read" in refusal(folder, public)
 
 
 def test_a_link_is_what_it_leads_to(signed: tuple[Path, Path], tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_link_is_what_it_leads_to(signed: tuple[Path, Path], tmp_path: Path) -
     link = tmp_path / "links" / "model.onnx"
     link.symlink_to(file)
     signature_of(link).symlink_to(signature_of(file))
-    verify_file(link, public)
+    read_verified(link, public)
     link.unlink()
     (tmp_path / "changed.onnx").write_bytes(CONTENT + b"x")
     link.symlink_to(tmp_path / "changed.onnx")
@@ -169,7 +169,7 @@ def test_what_is_no_key_is_refused_before_anything_is_done(
         assert "\n" not in str(caught.value)
     for key in (private, text, curve[1], tmp_path / "missing.pem"):
         with pytest.raises(ConfigError, match="not a public key"):
-            verify_file(file, key)
+            read_verified(file, key)
 
 
 def test_without_the_package_one_line_names_the_extra(
@@ -196,11 +196,11 @@ from pathlib import Path
 def refuse(*args, **kwargs):
     raise AssertionError("a socket was opened")
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
-from bcd.inference.signature import sign_data, signature_of, verify_file
+from bcd.inference.signature import sign_data, signature_of, read_verified
 file, private, public = map(Path, sys.argv[1:])
 file.write_bytes(b"content")
 signature_of(file).write_text(sign_data(b"content", private))
-verify_file(file, public)
+read_verified(file, public)
 print("torch" in sys.modules)
 """
     words = [sys.executable, "-c", program, str(tmp_path / "model.onnx"), str(private), str(public)]
