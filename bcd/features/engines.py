@@ -160,8 +160,8 @@ def _torch(label: str, module: nn.Module, device: torch.device) -> Engine:
     return Engine(label, forward, min(16, core_count()), 64)
 
 
-def _export(module: nn.Module, size: int) -> bytes:
-    """The module as ONNX with a free batch size."""
+def export_onnx(module: nn.Module, size: int) -> bytes:
+    """Exports a module of `images`, uint8 (N, size, size, 3), as ONNX with a free batch size."""
     stream = io.BytesIO()
     example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), plain_attention():
@@ -203,7 +203,7 @@ def _onnxruntime(label: str, module: nn.Module, size: int) -> Engine:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
-        _export(module, size), options, providers=["CPUExecutionProvider"]
+        export_onnx(module, size), options, providers=["CPUExecutionProvider"]
     )
 
     def forward(images: NDArray[np.uint8]) -> NDArray[np.float32]:

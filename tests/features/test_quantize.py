@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bcd.features.engines import export_onnx
+from bcd.features.quantize import quantize_onnx
+
+
+class _Scaled(nn.Module):
+    """Convolutions of images with channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU6(), nn.Conv2d(8, 8, 3, 1, 1, groups=8), nn.ReLU6()
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.layers(x.permute(0, 3, 1, 2).float() / 255)
+        return found.mean((2, 3))
+
+
+def test_layers_are_quantized_per_channel_the_same_each_time(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import onnx
+    import onnxruntime
+
+    torch.manual_seed(0)
+    module = _Scaled().eval()
+    images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    exported = export_onnx(module, 32)
+    first, second = (quantize_onnx(exported, ({"images": i[None]} for i in images)) for _ in "ab")
+    assert first == second
+    assert capsys.readouterr() == ("", "")
+
+    graph = onnx.load_from_string(first).graph
+    scales = {n.input[1] for n in graph.node if n.op_type == "DequantizeLinear"}
+    sizes = [int(np.prod(i.dims)) for i in graph.initializer if i.name in scales]
+    assert sizes.count(8) >= 2  # one scale per channel of the weights of both layers
+    assert sizes.count(1) >= 2  # one scale per activation
+    session = onnxruntime.InferenceSession(first, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"images": images})
+    with torch.no_grad():
+        wanted = module(torch.from_numpy(images)).numpy()
+    assert not np.array_equal(found, wanted)
+    np.testing.assert_allclose(found, wanted, atol=0.02 * wanted.max())
