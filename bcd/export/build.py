@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,20 @@ import numpy as np
 import torch
 
 from bcd.evaluation.decision import DecisionPolicy
+from bcd.export.float16 import store_float16
 from bcd.export.metadata import describe
 from bcd.export.module import ExportModule
 from bcd.export.onnx_file import set_metadata, to_onnx
-from bcd.export.parity import Answer, Parity, Pixels, Reference, compare, parity_images
+from bcd.export.parity import (
+    FLOAT16_TOLERANCE,
+    TOLERANCE,
+    Answer,
+    Parity,
+    Pixels,
+    Reference,
+    compare,
+    parity_images,
+)
 from bcd.export.policy import OUTPUTS
 from bcd.export.program import program_bytes, to_program
 from bcd.inference.checkpoint import Card
@@ -39,35 +50,43 @@ class Exported:
     parity: Parity
 
 
-def build(network: SmearNetwork, card: Card, form: str) -> Exported:
-    """Exports a network in float32.
+def build(network: SmearNetwork, card: Card, form: str, precision: str = "float32") -> Exported:
+    """Exports a network that computes in float32.
 
     Args:
         network: In eval mode.
         card: Of its checkpoint, with a decision policy.
         form: `onnx` or `program`.
+        precision: Of the weights in the file; `float16` needs `onnx`.
 
     Raises:
         BcdError: The network cannot be exported, or its exported answers differ.
     """
     policy = DecisionPolicy.from_plain(card.policy)
     module = ExportModule(network, policy, card.input_views, card.mask_scale_bar, form)
-    data, answer = _onnx(module, card) if form == "onnx" else _program(module, card)
+    data, answer = _onnx(module, card, precision) if form == "onnx" else _program(module, card)
     images = parity_images(max(card.sides))
     found = compare(answer, Reference(network, card), images, not module.in_graph)
-    found.check()
+    found.check(FLOAT16_TOLERANCE if precision == "float16" else TOLERANCE)
     return Exported(data, answer, module.in_graph, module.defaults, found)
 
 
-def _onnx(module: ExportModule, card: Card) -> tuple[bytes, Answer]:
+def _onnx(module: ExportModule, card: Card, precision: str) -> tuple[bytes, Answer]:
     model = to_onnx(module)
-    set_metadata(model, describe(card, module, "float32"))
+    if precision == "float16":
+        store_float16(model)
+    set_metadata(model, describe(card, module, precision))
     data: bytes = model.SerializeToString()
     return data, onnx_answer(data)
 
 
-def onnx_answer(data: bytes) -> Answer:
-    """Answers of an ONNX model of this project."""
+def onnx_answer(data: bytes, outputs: Sequence[str] = OUTPUTS) -> Answer:
+    """Answers of an ONNX model of this project.
+
+    Args:
+        data: The model.
+        outputs: Names of those to compute.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -76,7 +95,7 @@ def onnx_answer(data: bytes) -> Answer:
     (name,) = (given.name for given in session.get_inputs())
 
     def answer(batch: Pixels) -> dict[str, Any]:
-        return dict(zip(OUTPUTS, session.run(list(OUTPUTS), {name: batch}), strict=True))
+        return dict(zip(outputs, session.run(list(outputs), {name: batch}), strict=True))
 
     return answer
 

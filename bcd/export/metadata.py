@@ -19,13 +19,16 @@ FORMAT = 1  # increase it when older programs would misread the file
 _OF_IMAGES = ("split", "groups", "pretrained_on")
 
 
-def describe(card: Card, module: ExportModule, precision: str) -> dict[str, str]:
+def describe(
+    card: Card, module: ExportModule, precision: str, int8: dict[str, Any] | None = None
+) -> dict[str, str]:
     """The metadata of an exported file.
 
     Args:
         card: Of the checkpoint.
         module: What is exported.
         precision: `float32`, `float16` or `int8`.
+        int8: How it was quantized, and figures before and after.
 
     Returns:
         `bcd`, what a program needs to use the file, and `card`, the checkpoint's card without lists
@@ -47,6 +50,7 @@ def describe(card: Card, module: ExportModule, precision: str) -> dict[str, str]
         "views": [_view(view) for view in card.input_views],
         "mask_scale_bar": card.mask_scale_bar,
         "precision": precision,
+        "int8": int8,
         "thresholds": module.defaults,
         "appearance": card.appearance,
         "recalibration": card.recalibration,

@@ -18,6 +18,8 @@ from bcd.export.policy import OUTPUTS
 from bcd.features.engines import plain_attention
 
 OPSET = 18
+LOGITS = "logits"
+TEMPERATURE = "policy.temperature"
 
 
 def to_onnx(module: ExportModule) -> Any:
@@ -49,6 +51,7 @@ def set_metadata(model: Any, metadata: Mapping[str, str]) -> None:
 
 def _traced(module: ExportModule) -> bytes:
     limits = [torch.tensor(value, dtype=torch.float64) for value in module.defaults.values()]
+    outputs = [*OUTPUTS, LOGITS] if module.tells_logits else list(OUTPUTS)
     free = {0: "n", 1: "height", 2: "width"} if module.in_graph else {0: "n"}
     stream = io.BytesIO()
     with warnings.catch_warnings(), plain_attention(), _small_numbers(), torch.no_grad():
@@ -59,8 +62,8 @@ def _traced(module: ExportModule) -> bytes:
             (example(module.views), *limits),
             stream,  # type: ignore[arg-type]
             input_names=list(module.names),
-            output_names=list(OUTPUTS),
-            dynamic_axes={module.names[0]: free} | {name: {0: "n"} for name in OUTPUTS},
+            output_names=outputs,
+            dynamic_axes={module.names[0]: free} | {name: {0: "n"} for name in outputs},
             dynamo=False,
             opset_version=OPSET,
         )
@@ -103,3 +106,22 @@ def _add_defaults(model: Any, defaults: Mapping[str, float]) -> None:
     for name, value in defaults.items():
         initializer = numpy_helper.from_array(np.asarray(value, np.float64), name)
         model.graph.initializer.append(initializer)
+
+
+def set_policy(model: Any, temperature: float, defaults: Mapping[str, float]) -> None:
+    """Replaces the temperature and the defaults of the thresholds of a model.
+
+    Raises:
+        LookupError: The model does not have one of them.
+    """
+    from onnx import numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name, value in {TEMPERATURE: temperature, **defaults}.items():
+        tensors[name].CopyFrom(numpy_helper.from_array(np.asarray(value, np.float64), name))
+
+
+def remove_logits(model: Any) -> None:
+    """Removes the last output of a model, `LOGITS`; what computed it stays."""
+    last = model.graph.output.pop()
+    assert last.name == LOGITS

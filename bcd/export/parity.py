@@ -36,6 +36,8 @@ Answer = Callable[[Pixels], Outputs]
 
 TOLERANCE = 1e-3  # largest accepted difference of a probability
 ROUNDED_TOLERANCE = 1e-2  # where resizing rounds a pixel differently
+# On 1,227 real smears weights in float16 change one by up to 0.0094, by 2e-6 in the median.
+FLOAT16_TOLERANCE = 0.02
 
 # Height and width relative to the network's side; the last ones are pixels of tiny images.
 _SIZES = ((1.0, 1.0), (2.0, 2.0), (2.14, 2.86), (1.07, 0.93), (0.43, 1.7), (4.46, 3.35))
@@ -61,19 +63,23 @@ class Parity:
     rounded: float
     differences: tuple[str, ...]
 
-    def check(self) -> None:
+    def check(self, tolerance: float = TOLERANCE) -> None:
         """Raises an error if the answers differ.
+
+        Args:
+            tolerance: Largest accepted difference where resizing gives the same pixels.
 
         Raises:
             BcdError: A decision or, by more than the tolerance, a probability or score differs.
         """
-        fits = self.largest <= TOLERANCE and self.rounded <= ROUNDED_TOLERANCE
+        rounded = max(tolerance, ROUNDED_TOLERANCE)
+        fits = self.largest <= tolerance and self.rounded <= rounded
         if self.differences or not fits:
             first = f"; {self.differences[0]}" if self.differences else ""
             raise BcdError(
                 f"the exported file does not answer as the checkpoint: of {self.images} images, "
                 f"{len(self.differences)} get another decision, and a probability or score differs "
-                f"by up to {max(self.largest, self.rounded):.2g} (at most {TOLERANCE:g}){first}: "
+                f"by up to {max(self.largest, self.rounded):.2g} (at most {tolerance:g}){first}: "
                 "nothing was written"
             )
 
@@ -192,7 +198,7 @@ def _is_close(
         off: By how much the score differs.
     """
     row = expected.probabilities[0]
-    if not np.isfinite(row).all() or max(far, off) > ROUNDED_TOLERANCE:
+    if not np.isfinite(row).all() or max(far, off) > FLOAT16_TOLERANCE:
         return False
     second, first = np.sort(row)[-2:]
     gaps = [first - policy.confidence_threshold]

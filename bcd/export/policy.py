@@ -61,7 +61,8 @@ class PolicyGraph(nn.Module):
 
     def __init__(self, policy: DecisionPolicy, classes: int) -> None:
         super().__init__()
-        self.temperature, self.benign = policy.temperature, policy.benign
+        self.benign = policy.benign
+        self.register_buffer("temperature", torch.tensor(policy.temperature, dtype=torch.float64))
         priors = policy.priors or (1.0,) * classes
         self.register_buffer("priors", torch.tensor(priors, dtype=torch.float64))
         self.knows_own = policy.subspace is not None
@@ -124,7 +125,7 @@ class PolicyGraph(nn.Module):
 
     def _probabilities(self, logits: Tensor, known: Tensor) -> Tensor:
         usable = torch.where(known[:, None], logits, torch.zeros_like(logits)).double()
-        scaled = usable / self.temperature - self.get_buffer("priors").log()
+        scaled = usable / self.get_buffer("temperature") - self.get_buffer("priors").log()
         return torch.softmax(scaled, 1)
 
     def _ood_score(

@@ -8,7 +8,10 @@ from bcd.config.export import ExportConfig
 from bcd.console import say, short
 from bcd.errors import BcdError, ConfigError
 from bcd.export.build import Exported, build
-from bcd.inference.checkpoint import load_checkpoint
+from bcd.export.int8 import build_int8, check_quantizable
+from bcd.inference.checkpoint import Card, load_checkpoint
+from bcd.inference.signature import check_private_key, sign_data, signature_of
+from bcd.models.network import SmearNetwork
 from bcd.run_folder import find_checkpoint
 from bcd.storage import replacing, typed_path
 
@@ -29,10 +32,29 @@ def export(cfg: ExportConfig) -> Path:
     source = find_checkpoint(cfg.ckpt)
     file = _output(cfg, source)
     network, card = load_checkpoint(source)
-    exported = build(network, card, cfg.format)
+    key = None if cfg.sign is None else typed_path(cfg.sign)
+    _check(card, cfg, key)
+    exported = _build(network, card, cfg)
+    signature = sign_data(exported.data, key) if key is not None else None
     _write(file, exported.data)
-    _tell(exported, file)
+    if signature is not None:
+        _write(signature_of(file), signature.encode())
+    _tell(exported, file, cfg.precision)
     return file
+
+
+def _build(network: SmearNetwork, card: Card, cfg: ExportConfig) -> Exported:
+    if cfg.precision == "int8":
+        return build_int8(network, card, cfg)
+    return build(network, card, cfg.format, cfg.precision)
+
+
+def _check(card: Card, cfg: ExportConfig, key: Path | None) -> None:
+    """Checks what would otherwise fail after minutes."""
+    if cfg.precision == "int8":
+        check_quantizable(card)
+    if key is not None:
+        check_private_key(key)
 
 
 def _output(cfg: ExportConfig, source: Path) -> Path:
@@ -53,9 +75,11 @@ def _write(file: Path, data: bytes) -> None:
         raise BcdError(f"output={file}: cannot be written ({error.strerror or error})") from error
 
 
-def _tell(exported: Exported, file: Path) -> None:
+def _tell(exported: Exported, file: Path, precision: str) -> None:
     found, where = exported.parity, "" if exported.in_graph else "; bcd predict prepares the images"
     say(f"exported: {short(file)} ({len(exported.data) / 1e6:.1f} MB{where})")
+    if precision == "int8":
+        return  # it was compared on val and test
     close = found.images - found.decided
     left_out = f" ({close} more are too close to a threshold to compare)" if close else ""
     say(

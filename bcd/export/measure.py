@@ -1,0 +1,113 @@
+"""Compares what an exported file answers with what it answered before it was quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bcd.console import say, show_table
+from bcd.evaluation.decision import DecisionPolicy
+from bcd.evaluation.unsafe import is_unsafe
+from bcd.export.parity import Answer
+from bcd.export.run_images import RunImages
+
+Booleans = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Answers for n images with known classes.
+
+    Attributes:
+        labels: (n,).
+        correct: Whether the most probable class is the right one, (n,).
+        refer: Whether the image is referred, (n,).
+        unsafe: Whether the answer is wrong about malignancy and the image not referred, (n,); None
+            without a benign class.
+    """
+
+    labels: NDArray[np.int64]
+    correct: Booleans
+    refer: Booleans
+    unsafe: Booleans | None
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images with the right class."""
+        return float(self.correct.mean())
+
+    def to_plain(self) -> dict[str, Any]:
+        """Figures of all images, ready for JSON."""
+        unsafe = None if self.unsafe is None else int(self.unsafe.sum())
+        return {
+            "n": len(self.labels), "accuracy": self.accuracy,
+            "referred": float(self.refer.mean()), "n_unsafe": unsafe,
+        }  # fmt: skip
+
+
+def measure(
+    answers: Sequence[Answer], images: RunImages, indices: Sequence[int], policy: DecisionPolicy
+) -> list[Measured]:
+    """Measures several files on the same images, which are read once.
+
+    Args:
+        answers: Of each file.
+        images: Of the run.
+        indices: Which of them.
+        policy: Of the checkpoint; tells whether malignancy is decided.
+    """
+    kept = ("probabilities", "malignant", "refer")
+    rows: list[list[list[Any]]] = [[] for _ in answers]
+    for image in images.read(indices):
+        for found, answer in zip(rows, answers, strict=True):
+            outputs = answer(image)
+            found.append([outputs[name][0] for name in kept])
+    labels = images.labels(indices)
+    benign = None if policy.malignant_threshold is None else policy.benign
+    measured = []
+    for found in rows:
+        probabilities, called, refer = (np.array(part) for part in zip(*found, strict=True))
+        # Without probabilities an image is referred.
+        best = np.nan_to_num(probabilities).argmax(1)
+        unsafe = None if benign is None else is_unsafe(labels != benign, called, refer)
+        measured.append(Measured(labels, best == labels, refer, unsafe))
+    return measured
+
+
+def show_measured(
+    found: Mapping[str, Sequence[Measured]],
+    classes: Sequence[str],
+    before: DecisionPolicy,
+    after: DecisionPolicy,
+) -> None:
+    """Prints figures of each class before and after, and what was fitted again."""
+    for name, (old, new) in found.items():
+        rows = [_row("all", old, new, np.ones(len(old.labels), bool))]
+        rows += [_row(c, old, new, old.labels == k) for k, c in enumerate(classes)]
+        title = f"float32 -> int8 on {name}"
+        show_table(title, ["class", "n", "accuracy", "unsafe", "referred"], rows)
+    line = f"int8: fitted again on val: temperature {before.temperature:.3f} -> "
+    line += f"{after.temperature:.3f}"
+    if before.malignant_threshold is not None and after.malignant_threshold is not None:
+        line += f", threshold {before.malignant_threshold:.4g} -> {after.malignant_threshold:.4g}"
+    say(line)
+
+
+def _row(name: str, old: Measured, new: Measured, chosen: Booleans) -> list[str]:
+    n = int(chosen.sum())
+    if not n:
+        return [name, "0", "", "", ""]
+    unsafe = ""
+    if old.unsafe is not None and new.unsafe is not None:
+        unsafe = f"{old.unsafe[chosen].sum()} -> {new.unsafe[chosen].sum()}"
+    return [
+        name,
+        str(n),
+        f"{old.correct[chosen].mean():.2%} -> {new.correct[chosen].mean():.2%}",
+        unsafe,
+        f"{old.refer[chosen].mean():.2%} -> {new.refer[chosen].mean():.2%}",
+    ]

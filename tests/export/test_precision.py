@@ -1,0 +1,243 @@
+"""Exports in float16 and int8: what is rounded and fitted again, and when nothing is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from bcd.config.compose import read_defaults
+from bcd.config.export import ExportConfig, ExportDataConfig
+from bcd.errors import BcdError, ConfigError
+from bcd.evaluation.answers import Answers
+from bcd.evaluation.decision import DecisionPolicy
+from bcd.export.build import build, onnx_answer
+from bcd.export.float16 import store_float16
+from bcd.export.int8 import check_loss, check_quantizable, refit
+from bcd.export.measure import Measured
+from bcd.export.parity import FLOAT16_TOLERANCE, Reference, network_inputs
+from bcd.export.run import export
+from bcd.export.run_images import RunImages
+from bcd.inference.checkpoint import Card, load_checkpoint
+from bcd.inference.signature import signature_of, verify_file
+from bcd.run_folder import find_checkpoint
+from bcd.training.run import train
+from tests.export.making import smears, with_card
+from tests.helpers.explaining import made, small
+from tests.helpers.harness import SMALL, train_config
+from tests.inference.test_signature import write_pair
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("precision")
+    more = ("split.kind=grouped", f"data.root={folder / 'images'}", "data.generate.slides=12")
+    more = (*more, "split.val=0.4")
+    train(train_config(folder / "run", *SMALL, *more))
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def written(run: Path) -> Path:
+    """The run in int8, whatever that costs in accuracy."""
+    return export(configured(run, precision="int8", output=str(run / "int8.onnx"), max_loss=100.0))
+
+
+def configured(run: Path, **settings: Any) -> ExportConfig:
+    given = {**read_defaults("export"), "ckpt": str(run), "data": ExportDataConfig(None, 0)}
+    given |= settings
+    return ExportConfig(**{field.name: given[field.name] for field in fields(ExportConfig)})
+
+
+def tensors(data: bytes) -> dict[str, onnx.TensorProto]:
+    return {tensor.name: tensor for tensor in onnx.load_from_string(data).graph.initializer}
+
+
+def facts(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The metadata `bcd` and `card` of a file."""
+    kept = onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map
+    return json.loads(kept["bcd"]), json.loads(kept["card"])
+
+
+def test_float16_holds_the_weights_and_nothing_of_the_policy() -> None:
+    network, card = with_card(made(small()), small())
+    exact, half = (build(network, card, "onnx", kind) for kind in ("float32", "float16"))
+    half.parity.check(FLOAT16_TOLERANCE)
+    before, after = tensors(exact.data), tensors(half.data)
+    large = {n for n, t in before.items() if t.data_type == TensorProto.FLOAT and len(t.dims) == 4}
+    large = {n for n in large if np.prod(before[n].dims[1:]) >= 32}
+    assert large
+    for name in large:
+        assert after[f"{name}_float16"].data_type == TensorProto.FLOAT16
+        assert name not in after
+    for name, tensor in before.items():
+        if tensor.data_type == TensorProto.DOUBLE:
+            assert after[name] == tensor
+    for image in smears(card.input_size, 4):
+        one, other = exact.answer(image[None]), half.answer(image[None])
+        assert not np.array_equal(one["probabilities"], other["probabilities"])
+        np.testing.assert_allclose(
+            one["probabilities"], other["probabilities"], atol=FLOAT16_TOLERANCE
+        )
+
+
+def test_a_weight_that_float16_cannot_hold_stays() -> None:
+    network, card = with_card(made(small()), small())
+    model = onnx.load_from_string(build(network, card, "onnx").data)
+    wide = next(t for t in model.graph.initializer if len(t.dims) == 4 and t.dims[1] > 3)
+    values = numpy_helper.to_array(wide).copy()
+    values.flat[0] = 1e6
+    wide.CopyFrom(numpy_helper.from_array(values, wide.name))
+    store_float16(model)
+    kept = {t.name: t.data_type for t in model.graph.initializer}
+    assert kept[wide.name] == TensorProto.FLOAT
+    assert TensorProto.FLOAT16 in kept.values()
+
+
+def answered(run: Path) -> tuple[Card, RunImages, list[int], Answers]:
+    """Answers of the checkpoint for val."""
+    network, card = load_checkpoint(find_checkpoint(str(run)))
+    images = RunImages(ExportDataConfig(None, 0), card)
+    val = images.indices("val", all_of=True)
+    packed = np.concatenate(list(images.read(val)))
+    described, got = Reference(network, card).divide(packed)
+    logits, _ = network.outputs(network_inputs(got))
+    found = network.descriptor(network_inputs(described))
+    labels = images.labels(val)
+    return card, images, val, Answers(logits.detach().numpy(), found.numpy(), labels)
+
+
+def test_the_policy_of_the_run_is_fitted_again_to_its_own_answers(run: Path) -> None:
+    card, images, val, answers = answered(run)
+    policy = DecisionPolicy.from_plain(card.policy)
+    assert policy.by_groups
+    again = refit(card, policy, answers, images.groups(val))
+    assert again.subspace is policy.subspace
+    for name, value in vars(policy).items():
+        if name != "subspace":
+            new = getattr(again, name)
+            assert new == (pytest.approx(value, rel=1e-3) if isinstance(value, float) else value)
+    louder = replace(answers, logits=answers.logits * 100)
+    other = refit(card, policy, louder, images.groups(val))
+    assert other.temperature > 2 * policy.temperature
+
+
+def test_int8_quantizes_the_network_alone(run: Path, written: Path) -> None:
+    exact = export(configured(run, output=str(run / "float32.onnx")))
+    graph = onnx.load(written).graph
+    rounded = {t.name for t in graph.initializer if t.data_type == TensorProto.INT8 and t.dims}
+    assert any(name.startswith("network.") for name in rounded)
+    assert not [name for name in rounded if "descriptor" in name or "head" in name]
+    quantizers = {n.output[0]: n for n in graph.node if n.op_type == "QuantizeLinear"}
+    assert not [n for n in quantizers if n.startswith(("/policy", "/descriptor"))]
+    one, other = (onnx_answer(file.read_bytes()) for file in (exact, written))
+    for image in [*smears(48, 4), *smears(61, 4)]:
+        before, after = one(image[None]), other(image[None])
+        assert not np.array_equal(before["probabilities"], after["probabilities"])
+        np.testing.assert_allclose(before["probabilities"], after["probabilities"], atol=0.1)
+        np.testing.assert_allclose(before["ood_score"], after["ood_score"], rtol=0.01)
+
+
+def test_int8_says_what_was_fitted_again_and_what_it_costs(run: Path, written: Path) -> None:
+    said, card = facts(written)
+    images = RunImages(ExportDataConfig(None, 0), load_checkpoint(find_checkpoint(str(run)))[1])
+    assert said["precision"] == "int8"
+    inner = tensors(written.read_bytes())
+    for name, value in said["thresholds"].items():
+        assert numpy_helper.to_array(inner[name]) == value
+    assert said["thresholds"]["malignant_threshold"] == card["policy"]["malignant_threshold"]
+    assert numpy_helper.to_array(inner["policy.temperature"]) == card["policy"]["temperature"]
+    assert said["int8"]["temperature"][1] == card["policy"]["temperature"]
+    answer = onnx_answer(written.read_bytes())
+    for subset in ("val", "test"):
+        indices = images.indices(subset)
+        labels = images.labels(indices)
+        given = [answer(image) for image in images.read(indices)]
+        right = [one["probabilities"][0].argmax() for one in given] == labels
+        refer = np.array([one["refer"][0] for one in given])
+        called = np.array([one["malignant"][0] for one in given])
+        figures = said["int8"]["measured"][subset][1]
+        assert figures["n"] == len(indices)
+        assert figures["accuracy"] == right.mean()
+        assert figures["referred"] == refer.mean()
+        assert figures["n_unsafe"] == ((called != (labels != 0)) & ~refer).sum()
+
+
+def refused(config: ExportConfig) -> str:
+    """The line with which an export is refused; nothing is written."""
+    assert config.output is not None
+    with pytest.raises(BcdError) as caught:
+        export(config)
+    assert not Path(config.output).exists()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def moved(run: Path) -> Iterator[Path]:
+    """One val image, which is away."""
+    _, images, val, _ = answered(run)
+    file = images.catalog.root / images.catalog.images[val[0]].path
+    file.rename(run / "away.png")
+    yield file
+    (run / "away.png").rename(file)
+
+
+def test_int8_needs_every_image_of_val(run: Path, moved: Path, tmp_path: Path) -> None:
+    config = configured(run, precision="int8", output=str(tmp_path / "x.onnx"))
+    told = refused(config)
+    n = len(load_checkpoint(find_checkpoint(str(run)))[1].split["val"])
+    assert f"only {n - 1} of the run's {n} val images" in told
+    assert "data.root=" in told
+    config.data.root = str(tmp_path / "nowhere")
+    assert "not at" in refused(config)
+
+
+def test_int8_is_refused_where_val_falls(run: Path) -> None:
+    def measured(*correct: bool) -> Measured:
+        n = len(correct)
+        return Measured(np.zeros(n, np.int64), np.array(correct), np.zeros(n, bool), None)
+
+    check_loss([measured(True, True, True, False), measured(True, True, False, False)], 25)
+    check_loss([measured(True, False), measured(True, True)], 0)
+    with pytest.raises(BcdError, match=r"falls by 25\.00 points, more than max_loss=24"):
+        check_loss([measured(True, True, True, False), measured(True, True, False, False)], 24)
+
+
+def test_int8_is_refused_without_a_val_set_of_the_model(run: Path) -> None:
+    _, card = load_checkpoint(find_checkpoint(str(run)))
+    check_quantizable(card)
+    with pytest.raises(BcdError, match="a release has no val set"):
+        check_quantizable(replace(card, release={"recipe": "x"}))
+    with pytest.raises(BcdError, match="fitted to images of north, not to val"):
+        check_quantizable(replace(card, recalibration={"site": "north"}))
+
+
+def test_a_signed_export_can_be_verified_and_a_wrong_key_writes_nothing(
+    run: Path, tmp_path: Path
+) -> None:
+    private, public = write_pair(tmp_path / "keys")
+    file = tmp_path / "model.onnx"
+    told = refused(configured(run, sign=str(public), output=str(file)))
+    assert told.startswith(f"sign={public}: not a private key")
+    assert export(configured(run, sign=str(private), output=str(file))) == file
+    verify_file(file, public)
+    model = onnx.load(file)
+    model.metadata_props[0].value += " "
+    onnx.save(model, file)
+    with pytest.raises(BcdError, match="the file was changed"):
+        verify_file(file, public)
+    assert signature_of(file).is_file()
+
+
+def test_a_program_is_float32() -> None:
+    with pytest.raises(ConfigError, match="needs format=onnx"):
+        configured(Path("run"), precision="int8", format="program")
