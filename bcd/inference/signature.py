@@ -88,9 +88,10 @@ def read_verified(file: Path, public_key: Path) -> bytes:
         try:
             verifier.verify(copy, signature_of(copy))
         except Exception as error:
+            why = first_line(error).partition(":")[0]
             raise BcdError(
                 f"verify={public_key}: {signature.name} is not the signature of {file} by this "
-                f"key: the file was changed, or another key signed it ({first_line(error)[:120]})"
+                f"key: the file was changed, or another key signed it ({why})"
             ) from error
     return found[0]
 
