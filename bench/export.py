@@ -107,9 +107,9 @@ def _encode(sources: Sequence[Path], count: int, folder: Path) -> list[Path]:
     written = []
     for number in range(count):
         image = Image.open(sources[number % len(sources)]).convert("RGB")
-        size = tuple(int(side) for side in np.exp(rng.uniform(np.log(100), np.log(1000), 2)))
+        width, height = np.exp(rng.uniform(np.log(100), np.log(1000), 2)).astype(int).tolist()
         file = folder / f"{number:04d}.{_FORMATS[number % len(_FORMATS)]}"
-        image.resize(size, Image.Resampling.BICUBIC).save(file)
+        image.resize((width, height), Image.Resampling.BICUBIC).save(file)
         written.append(file)
     return written
 

@@ -39,9 +39,8 @@ from tests.inference.test_signature import write_pair
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("precision")
-    more = ("split.kind=grouped", f"data.root={folder / 'images'}", "data.generate.slides=12")
-    more = (*more, "split.val=0.4")
-    train(train_config(folder / "run", *SMALL, *more))
+    split = ("split.kind=grouped", "split.val=0.4", "data.generate.slides=12")
+    train(train_config(folder / "run", *SMALL, *split, f"data.root={folder / 'images'}"))
     return folder / "run"
 
 
@@ -161,7 +160,7 @@ def test_int8_says_what_was_fitted_again_and_what_it_costs(run: Path, written: P
         indices = images.indices(subset)
         labels = images.labels(indices)
         given = [answer(image) for image in images.read(indices)]
-        right = [one["probabilities"][0].argmax() for one in given] == labels
+        right = np.array([one["probabilities"][0].argmax() for one in given]) == labels
         refer = np.array([one["refer"][0] for one in given])
         called = np.array([one["malignant"][0] for one in given])
         figures = said["int8"]["measured"][subset][1]
