@@ -244,4 +244,4 @@ def test_memory_does_not_grow_with_the_number_of_images(
 
     facts = load_any(place / "run", False, "cpu", None).facts
     peak(50)  # imports
-    assert peak(2000) <= 1.1 * peak(200)
+    assert peak(1000) <= 1.1 * peak(100)
