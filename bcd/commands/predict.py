@@ -5,6 +5,7 @@ bcd predict ckpt=<checkpoint or run folder> input=[a.jpg,folder] format=json
 bcd predict model=<file from bcd export> input=<file, folder or glob>
 """
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ def prepare() -> None:
 
 
 def main(cfg: "DictConfig") -> int:
-    """Predicts; returns 3 if some images have no prediction."""
+    """Predicts; returns 3 if some images have no prediction, except to torchrun."""
     from bcd.cli.paths import mapped_path
     from bcd.config.check import check_config
     from bcd.config.programs import PredictConfig
@@ -33,4 +34,7 @@ def main(cfg: "DictConfig") -> int:
         checked = check_config(cfg, PredictConfig)
         from bcd.inference.predict import predict
 
-    return 3 if predict(checked).unanswered else 0
+    if not predict(checked).unanswered:
+        return 0
+    # torchrun ends all other processes when one has another status.
+    return 0 if checked.shard == "auto" and "TORCHELASTIC_RUN_ID" in os.environ else 3
