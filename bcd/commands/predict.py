@@ -2,6 +2,7 @@
 
 bcd predict ckpt=<checkpoint or run folder> input=<file, folder or glob>
 bcd predict ckpt=<checkpoint or run folder> input=[a.jpg,folder] format=json
+bcd predict ckpt=<checkpoint or run folder> input=<list or archive> output=<folder>
 bcd predict model=<file from bcd export> input=<file, folder or glob>
 """
 

@@ -55,10 +55,15 @@ def read_all(
         workers: Number of reading processes; None for one per core, at most eight, fewer for few
             files; 0 reads in this process, which a crash of a decoder would end.
         ahead: Number of images to read before they are asked for, within bounds of memory.
+
+    Raises:
+        Exception: What the iterator of the images raised, after all images before.
     """
-    given = map(Item.of, items)
+    failed: list[Exception] = []
+    given = _until_failure(items, failed)
     if workers == 0:
         yield from ((item.name, wanted.read(item)) for item in given)
+        _raise_first(failed)
         return
     readers = Readers(wanted, workers)
     ahead = min(ahead, _READ // math.prod(packed_shape(wanted.inputs)))
@@ -77,6 +82,20 @@ def read_all(
             yield done.name, answer.result()
     finally:
         readers.close()
+    _raise_first(failed)
+
+
+def _until_failure(items: Iterable[Path | Item], failed: list[Exception]) -> Iterator[Item]:
+    """The items before the iterator fails, which is noted."""
+    try:
+        yield from map(Item.of, items)
+    except Exception as error:
+        failed.append(error)
+
+
+def _raise_first(failed: list[Exception]) -> None:
+    for error in failed:
+        raise error
 
 
 class Readers:

@@ -17,13 +17,13 @@ from bcd.config.compose import as_config, read_defaults
 from bcd.config.programs import SiteMatchConfig
 from bcd.data.input_views import plain_pixels, split_described, views_to_read
 from bcd.data.items import Answer, Item, Wanted
-from bcd.data.load import expand_inputs
 from bcd.data.quality.appearance import Look
 from bcd.data.quality.sample import Sample
 from bcd.data.sandbox import read_all
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.decision import DecisionPolicy, Decisions
 from bcd.evaluation.predictions import Prediction, prediction_record
+from bcd.inference.batch.inputs import open_inputs
 from bcd.inference.exported import SUFFIX, ExportedModel
 from bcd.inference.model import Model, ModelFacts
 from bcd.inference.site import find_match
@@ -131,7 +131,8 @@ class Predictor:
         """Predicts images.
 
         Args:
-            paths: A file, a folder (searched recursively), a glob, or a list of these.
+            paths: What `input` of `bcd predict` may be, such as a file, a folder (searched
+                recursively), a glob, an archive, or a list of these.
             batch_size: Number of images at a time; None for the default of `bcd predict`.
             num_workers: Number of processes that read images; None for one a core. With 0, this
                 process reads them; it has no time limit for a file and ends if a decoder crashes.
@@ -145,8 +146,9 @@ class Predictor:
             BcdError: A path matches no image.
         """
         given = [paths] if isinstance(paths, str | os.PathLike) else paths
-        files = expand_inputs([str(path) for path in given])
-        size = batch_size or read_defaults("predict")["batch_size"]
+        defaults = read_defaults("predict")
+        files = open_inputs([str(path) for path in given], defaults["input_column"]).items
+        size = batch_size or defaults["batch_size"]
         batches = self.batches(files, size, num_workers)
         return [prediction_record(p, self.classes) for batch in batches for p in batch]
 

@@ -24,6 +24,7 @@ from tests.helpers.killing import MOMENTS, kill_at
 from tests.helpers.memory import peak_growth
 from tests.helpers.parts import (
     COUNT,
+    PART_ROWS,
     contents,
     manifest,
     rows_of,
@@ -245,3 +246,14 @@ def test_memory_does_not_grow_with_the_number_of_images(
     facts = load_any(place / "run", False, "cpu", None).facts
     peak(50)  # imports
     assert peak(1000) <= 1.1 * peak(100)
+
+
+@pytest.mark.parametrize("readers", [0, 1])
+def test_a_list_that_is_damaged_further_on_keeps_the_parts_before(
+    readers: int, place: Path, tmp_path: Path
+) -> None:
+    lines = [f"{image}\n" for image in sorted((place / "in").iterdir())]
+    (tmp_path / "list.txt").write_text("".join([*lines, "x" * 70_000]))
+    with pytest.raises(BcdError, match="a line is too long"):
+        run(place, tmp_path / "out", input=tmp_path / "list.txt", num_workers=readers)
+    assert len(written(tmp_path / "out")) == COUNT // PART_ROWS * PART_ROWS

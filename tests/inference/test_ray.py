@@ -92,6 +92,7 @@ def test_several_workers_continue_a_run_although_one_is_killed(
     run("out", kill, engine="ray", workers=2)
     assert len(killed) == 1
     assert reachable == []
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     one, other = (contents(tmp_path / name) for name in ("whole", "out"))
     assert {n: c for n, (c, _) in one.items() if n != "manifest.json"} == {
         n: c for n, (c, _) in other.items() if n != "manifest.json"

@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import pickle
+import re
 import shutil
 import tempfile
 import warnings
@@ -21,7 +22,7 @@ from bcd.config.environment import core_count
 from bcd.data.items import Item
 from bcd.data.quality.sample import Sample
 from bcd.data.sandbox import Readers
-from bcd.errors import BcdError, foreseen
+from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.batch.inputs import open_inputs
 from bcd.inference.batch.shards import Shard
@@ -102,7 +103,7 @@ def predict_with_ray(job: Job, workers: int | None, device: str) -> Iterator[lis
         context.execution_options.preserve_order = True
         context.target_max_block_size = 1  # a block is a batch
         context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", module=r"ray\.data")
         batches = ray.data.read_datasource(_source(job), override_num_blocks=1, num_cpus=0)
         answered = batches.map_batches(
@@ -228,9 +229,10 @@ def _worker_of(job: Job) -> type[_Worker]:
 
 
 def _expected(error: Exception) -> BcdError:
-    """The expected error behind one of Ray, which has it as cause."""
-    known = foreseen(error) or foreseen(getattr(error, "cause", None) or error)
-    if known is not None:
-        return BcdError(str(known), known.status)
-    first = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    """The expected error behind one of Ray, which has the traceback of the worker as text."""
+    known = re.findall(r"^bcd\.errors\.(\w+): (.+)$", str(error), re.MULTILINE)
+    if known:
+        kind, message = known[-1]
+        return ConfigError(message) if kind == ConfigError.__name__ else BcdError(message)
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return BcdError(f"engine=ray: {first}")
