@@ -27,7 +27,7 @@ from bcd.export.parity import FLOAT16_TOLERANCE, Reference, network_inputs
 from bcd.export.run import export
 from bcd.export.run_images import RunImages
 from bcd.inference.checkpoint import Card, load_checkpoint
-from bcd.inference.signature import signature_of, verify_file
+from bcd.inference.signature import read_verified, signature_of
 from bcd.run_folder import find_checkpoint
 from bcd.training.run import train
 from tests.export.making import smears, with_card
@@ -228,12 +228,12 @@ def test_a_signed_export_can_be_verified_and_a_wrong_key_writes_nothing(
     told = refused(configured(run, sign=str(public), output=str(file)))
     assert told.startswith(f"sign={public}: not a private key")
     assert export(configured(run, sign=str(private), output=str(file))) == file
-    verify_file(file, public)
+    read_verified(file, public)
     model = onnx.load(file)
     model.metadata_props[0].value += " "
     onnx.save(model, file)
     with pytest.raises(BcdError, match="the file was changed"):
-        verify_file(file, public)
+        read_verified(file, public)
     assert signature_of(file).is_file()
 
 
