@@ -8,6 +8,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +27,34 @@ def cache_dir() -> Path:
 def digest(text: str) -> str:
     """sha256 of a text, which may hold file names that are not UTF-8."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def file_sha256(file: Path) -> str:
+    """sha256 of a file's bytes.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    found = hashlib.sha256()
+    with file.open("rb") as stream:
+        while data := stream.read(1 << 20):
+            found.update(data)
+    return found.hexdigest()
+
+
+def plain_json(value: Any) -> str:
+    """JSON in ASCII with sorted keys; numbers that JSON does not know become null."""
+    return json.dumps(_finite(value), sort_keys=True, ensure_ascii=True, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def typed_path(text: str) -> Path:

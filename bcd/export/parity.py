@@ -10,15 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bcd.data.input_views import (
-    cut_rois,
-    make_views,
-    pack,
-    prepare_sides,
-    sides_of,
-    split_described,
-    views_to_read,
-)
+from bcd.data.input_views import views_to_read
+from bcd.data.items import Wanted
 from bcd.data.reading import fit
 from bcd.data.synthetic.drawing import slide_appearance
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
@@ -27,6 +20,7 @@ from bcd.evaluation.decision import DecisionPolicy, Decisions, p_malignant
 from bcd.export.policy import REASONS
 from bcd.export.resize import resize
 from bcd.inference.checkpoint import Card
+from bcd.inference.checkpoint_model import CheckpointModel
 from bcd.models.network import SmearNetwork
 
 Pixels = NDArray[np.uint8]
@@ -90,43 +84,26 @@ class Reference:
     Args:
         network: In eval mode.
         card: Of the checkpoint.
+
+    Attributes:
+        model: The checkpoint.
+        pack: Makes of an image (height, width, 3) what a predictor reads.
     """
 
     def __init__(self, network: SmearNetwork, card: Card) -> None:
-        self.network, self.card = network, card
-        self.policy = DecisionPolicy.from_plain(card.policy)
-        self._views = views_to_read(card.input_views)
-
-    def pack(self, image: Pixels) -> Pixels:
-        """What a predictor reads of an image (height, width, 3)."""
-        resized = prepare_sides(image, self._views, self.card.mask_scale_bar)
-        return np.ascontiguousarray(pack(make_views(cut_rois(resized, self._views), self._views)))
-
-    def divide(self, packed: Pixels) -> tuple[Pixels, Pixels]:
-        """What is described of packed images (N, ...), and what the network gets."""
-        described, got = split_described(packed, self.card.input_views)
-        return described, got
+        self.model = CheckpointModel(network, card, "cpu")
+        self.pack = Wanted(views_to_read(card.input_views), card.mask_scale_bar).pack
 
     def resizes_alike(self, image: Pixels) -> bool:
         """Whether a graph resizes an image to the same pixels as the predictor."""
         tensor = torch.from_numpy(image)[None]
-        sides = sides_of(self.card.input_views)
+        sides = self.model.card.sides
         return all(bool((resize(tensor, s)[0].numpy() == fit(image, s)).all()) for s in sides)
 
-    @torch.inference_mode()
     def decide(self, image: Pixels) -> tuple[Decisions, float]:
         """The decisions about an image, and its out-of-distribution score."""
-        described, got = self.divide(self.pack(image)[None])
-        logits, disagreement = self.network.outputs(network_inputs(got))
-        found = self.network.descriptor(network_inputs(described)).float().numpy()
-        decided = self.policy.answer(logits.float().numpy(), found, disagreement.float().numpy())
-        return decided, float(self.policy.ood_score(found)[0])
-
-
-def network_inputs(batch: Pixels) -> torch.Tensor:
-    """A batch as a network takes it: images (N, 3, side, side), or bytes (N, ...)."""
-    tensor = torch.from_numpy(np.ascontiguousarray(batch))
-    return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
+        outputs, policy = self.model.outputs(self.pack(image)[None]), self.model.policy
+        return policy.answer(*outputs), float(policy.ood_score(outputs[1])[0])
 
 
 def parity_images(side: int) -> list[Pixels]:
@@ -170,7 +147,7 @@ def compare(answer: Answer, reference: Reference, images: Sequence[Pixels], pack
             largest = max(largest, far, off)
         else:
             rounded = max(rounded, far, off)
-        if _is_close(reference.policy, expected, score, far, off):
+        if _is_close(reference.model.policy, expected, score, far, off):
             continue
         decided += 1
         if found := _different(own, expected):

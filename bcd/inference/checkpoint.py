@@ -28,7 +28,9 @@ from bcd.models.checkpoint_content import (
 )
 from bcd.models.network import SmearNetwork
 from bcd.run_folder import versions
-from bcd.storage import replacing
+from bcd.storage import plain_json, replacing
+
+_OF_IMAGES = ("split", "groups", "pretrained_on")
 
 
 @dataclass
@@ -127,6 +129,13 @@ class Card:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as the checkpoint stores it."""
         return asdict(self)
+
+    def text(self) -> str:
+        """JSON in ASCII, without lists that have an entry for each image and without tensors."""
+        plain = {name: value for name, value in self.to_dict().items() if name not in _OF_IMAGES}
+        if plain["policy"] is not None:
+            plain["policy"] = {k: v for k, v in plain["policy"].items() if k != "subspace"}
+        return plain_json(plain)
 
 
 def save_content(content: dict[str, Any], file: Path) -> None:

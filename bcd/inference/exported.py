@@ -251,6 +251,7 @@ def _facts(content: Mapping[str, Any], card: Mapping[str, Any]) -> ModelFacts:
         content["appearance"],
         content["recalibration"],
         bool(content["calibrated"]),
+        str(content["card_sha256"]),
     )
 
 

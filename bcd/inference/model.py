@@ -25,6 +25,7 @@ class ModelFacts:
         appearance: What the training images look like, as `Appearance.to_plain`; None if unknown.
         recalibration: For which site, if it was recalibrated; as in `Card`.
         calibrated: Whether it has a decision policy; if not, every image is referred.
+        card_sha256: Of the card, as exported files hold it.
     """
 
     classes: list[str]
@@ -34,6 +35,7 @@ class ModelFacts:
     appearance: Mapping[str, Any] | None
     recalibration: Mapping[str, Any] | None
     calibrated: bool
+    card_sha256: str
 
 
 class Model(Protocol):

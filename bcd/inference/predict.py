@@ -18,7 +18,6 @@ from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.batch.folder import PartsFolder
 from bcd.inference.batch.inputs import open_inputs
-from bcd.inference.batch.manifest import file_sha256
 from bcd.inference.batch.shards import Shard, find_shard, take_own_gpu
 from bcd.inference.batch.tally import Tally
 from bcd.inference.batch.target import Target, find_target
@@ -26,7 +25,7 @@ from bcd.inference.predictor import Predictor, load_model
 from bcd.inference.row_writer import RowWriter
 from bcd.inference.site import describe_match, tell_differences
 from bcd.run_folder import find_checkpoint
-from bcd.storage import typed_path
+from bcd.storage import file_sha256, typed_path
 
 if TYPE_CHECKING:
     from bcd.inference.explanations import Explanations
@@ -134,6 +133,7 @@ def _predict_into_folder(
             return tally
         take_own_gpu(shard)
         predictor = _predictor(cfg)
+        done.card_sha256 = predictor.facts.card_sha256
         tally = Tally(predictor.classes)
         if done.tally is not None:
             tally = Tally.from_plain(done.tally)

@@ -66,7 +66,7 @@ def load_model(
             "from bcd export>"
         ) from error
 
-    return CheckpointModel(ckpt, uncalibrated, device)
+    return CheckpointModel.load(ckpt, uncalibrated, device)
 
 
 def load_any(source: str | Path, uncalibrated: bool, device: str, verify: str | None) -> Model:

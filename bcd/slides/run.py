@@ -23,10 +23,10 @@ from bcd.slides.opening import Level, SlideFacts
 from bcd.slides.readers import SlideReaders
 from bcd.slides.serving import Request
 from bcd.slides.tally import Tally
-from bcd.slides.telling import NOTE, file_sha256, tell_results, tell_slide
+from bcd.slides.telling import NOTE, tell_results, tell_slide
 from bcd.slides.tiles import Grid, Tile, tile_size
 from bcd.slides.tissue import find_tissue, read_overview
-from bcd.storage import GrowingFile, csv_line, typed_path, write_text
+from bcd.storage import GrowingFile, csv_line, file_sha256, typed_path, write_text
 
 PLACE_COLUMNS = ("x", "y", "width", "height", "tissue")
 
@@ -111,7 +111,7 @@ def run_slide(cfg: SlideConfig) -> Tally:
         "tissue": {"share": round(mask.share, 6), "threshold": mask.threshold},
         "shown": shown,
         "differences_from_training": differences,
-        "model": _model(cfg),
+        "model": {**_model(cfg), "card_sha256": predictor.facts.card_sha256},
     }  # fmt: skip
     write_text(folder / "slide.json", json.dumps(found, indent=1) + "\n")
     tell_results(cfg, tally, predictor.facts.calibrated, mask.share)

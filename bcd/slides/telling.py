@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from bcd.config.slide import SlideConfig
@@ -70,12 +69,3 @@ def tell_results(cfg: SlideConfig, tally: Tally, calibrated: bool, share: float)
     for name in ("tiles.csv", "heatmap.png", "slide.json"):
         say(f"{name.partition('.')[0]}: {printable(str(Path(cfg.run_dir) / name))}")
     say(NOTE)
-
-
-def file_sha256(file: Path) -> str:
-    """sha256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while part := stream.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()

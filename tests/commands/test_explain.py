@@ -94,7 +94,7 @@ def test_every_answer_gets_a_picture_and_no_answer_changes(
     }
     written = {p.relative_to(tmp_path).as_posix() for p in tmp_path.glob("explanations/**/*.png")}
     assert written == set(shown.values()) - {""}
-    model = CheckpointModel(trained / "run", False, "cpu")
+    model = CheckpointModel.load(trained / "run", False, "cpu")
     for prediction in made:
         if prediction.explanation and prediction.best is not None:
             x, pixels = seen(Predictor(model), Path(prediction.path))
@@ -135,7 +135,7 @@ def test_the_picture_shows_the_matched_pixels(
     monkeypatch.setattr("bcd.inference.explanations.draw_overlay", lambda image, _: image)
     file = site / "3.png"
     predicted(asked(trained, tmp_path, input=str(file), explain=True, site=match))
-    model = CheckpointModel(trained / "run", False, "cpu")
+    model = CheckpointModel.load(trained / "run", False, "cpu")
     _, expected = seen(Predictor(model, match), file)
     _, unmatched = seen(Predictor(model), file)
     given = picture(tmp_path / "explanations" / "3.png.png")

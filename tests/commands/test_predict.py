@@ -258,7 +258,7 @@ def test_a_run_folder_means_its_best_checkpoint_and_a_folder_of_runs_the_newest(
 def test_probabilities_are_those_of_logits_divided_by_the_temperature(
     trained: Path, unknown: Path
 ) -> None:
-    model = CheckpointModel(trained / "run", False, "cpu")
+    model = CheckpointModel.load(trained / "run", False, "cpu")
     predictor, card = Predictor(model), model.card
     files = sorted(unknown.glob("*.png"))
     wanted = Wanted(card.input_views, card.mask_scale_bar)

@@ -15,8 +15,9 @@ from bcd.data.input_views import definition
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.ood import fit_detector
-from bcd.export.parity import Pixels, Reference, network_inputs
+from bcd.export.parity import Pixels, Reference
 from bcd.inference.checkpoint import Card
+from bcd.inference.checkpoint_model import network_inputs
 from bcd.models.heads.averaged import AveragedHeads
 from bcd.models.heads.base import FittedHead
 from bcd.models.network import SmearNetwork
@@ -60,19 +61,17 @@ def _fit(network: SmearNetwork, card: Card, settings: dict[str, Any]) -> None:
     reference = Reference(network, card)
     images = smears(card.input_size)
     labels = np.arange(len(images)) % len(card.classes)
-    packed = [reference.pack(image) for image in images]
-    described, got = reference.divide(np.stack(packed))
-    with torch.inference_mode():
-        features = network.embed(network_inputs(got)).numpy()
-        heads = network.head.heads if isinstance(network.head, AveragedHeads) else [network.head]
-        for number, head in enumerate(heads):
-            if isinstance(head, FittedHead):
-                head.fit(features, labels, False, number)
-        logits, spread = network.outputs(network_inputs(got))
-        descriptors = network.descriptor(network_inputs(described)).numpy()
+    packed = np.stack([reference.pack(image) for image in images])
+    heads = network.head.heads if isinstance(network.head, AveragedHeads) else [network.head]
+    for number, head in enumerate(heads):
+        if isinstance(head, FittedHead):
+            with torch.inference_mode():
+                features = network.embed(network_inputs(list(packed))).numpy()
+            head.fit(features, labels, False, number)
+    logits, descriptors, spread = reference.model.outputs(packed)
     tame = {"temperature": float(logits.std())} | settings  # no probability near 0 or 1
     policy = DecisionPolicy(benign=0, **tame)
-    probabilities = policy.probabilities(logits.numpy())
+    probabilities = policy.probabilities(logits)
     limits = {
         "confidence_threshold": float(np.quantile(probabilities.max(1), 0.3)) + 1e-4,
         "malignant_threshold": float(np.median(1 - probabilities[:, 0])) + 1e-4,

@@ -23,7 +23,7 @@ from bcd.export.build import build, onnx_answer
 from bcd.export.float16 import store_float16
 from bcd.export.int8 import check_loss, check_quantizable, refit
 from bcd.export.measure import Measured
-from bcd.export.parity import FLOAT16_TOLERANCE, Reference, network_inputs
+from bcd.export.parity import FLOAT16_TOLERANCE, Reference
 from bcd.export.run import export
 from bcd.export.run_images import RunImages
 from bcd.inference.checkpoint import Card, load_checkpoint
@@ -107,11 +107,8 @@ def answered(run: Path) -> tuple[Card, RunImages, list[int], Answers]:
     images = RunImages(ExportDataConfig(None, 0), card)
     val = images.indices("val", all_of=True)
     packed = np.concatenate(list(images.read(val)))
-    described, got = Reference(network, card).divide(packed)
-    logits, _ = network.outputs(network_inputs(got))
-    found = network.descriptor(network_inputs(described))
-    labels = images.labels(val)
-    return card, images, val, Answers(logits.detach().numpy(), found.numpy(), labels)
+    logits, descriptors, _ = Reference(network, card).model.outputs(packed)
+    return card, images, val, Answers(logits, descriptors, images.labels(val))
 
 
 def test_the_policy_of_the_run_is_fitted_again_to_its_own_answers(run: Path) -> None:

@@ -14,10 +14,10 @@ import pytest
 from bcd.data.items import Item, Wanted
 from bcd.errors import BcdError, ConfigError
 from bcd.inference.batch import folder as parts
-from bcd.inference.batch.manifest import file_sha256
 from bcd.inference.batch.shards import Shard
 from bcd.inference.predict import predict
 from bcd.inference.predictor import load_any
+from bcd.storage import file_sha256
 from tests.helpers.forking import CAN_FORK
 from tests.helpers.harness import error_lines, predict_config, script
 from tests.helpers.killing import MOMENTS, kill_at
@@ -48,6 +48,8 @@ def test_parts_have_the_rows_of_one_file(
         assert part["sha256"] == file_sha256(tmp_path / "out" / part["file"])
     checkpoint = place / "run" / "checkpoints" / "best.ckpt"
     assert found["model"] == {"file": "best.ckpt", "sha256": file_sha256(checkpoint)}
+    card = load_any(place / "run", False, "cpu", None).facts.card_sha256
+    assert found["card_sha256"] == card != ""
     assert found["finished"] and found["tally"]["could_not_be_read"] == 2
     before = contents(tmp_path / "out")
     assert run(place, tmp_path / "out") == []

@@ -41,7 +41,9 @@ SIDE = 32  # of the stub's images
 class Darkness:
     """A model that finds dark tiles malignant, and refers those that are nearly white."""
 
-    facts = ModelFacts(list(CLASS_NAMES), 0, (InputView("plain", SIDE),), False, None, None, True)
+    facts = ModelFacts(
+        list(CLASS_NAMES), 0, (InputView("plain", SIDE),), False, None, None, True, card_sha256=""
+    )
     device, threads, batch = "cpu", 1, None
 
     def answer(self, packed: Pixels) -> Decisions:
@@ -201,7 +203,7 @@ def test_a_tile_is_answered_like_an_image_of_the_same_pixels(
     assert "no diagnosis of the slide is made" in done.stderr
     assert "give mpp=" in done.stderr
     found = rows(tmp_path)
-    model = CheckpointModel(run, False, "cpu")
+    model = CheckpointModel.load(run, False, "cpu")
     assert list(found[0]) == [*PLACE_COLUMNS, *columns(model.facts.classes)]
     assert len(found) == 30
     level0 = tifffile.imread(slides / "flat.tif")

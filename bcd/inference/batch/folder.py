@@ -17,7 +17,6 @@ from bcd.inference.batch.manifest import (
     Manifest,
     Names,
     Part,
-    file_sha256,
     find_change,
     manifest_name,
     read_manifest,
@@ -25,7 +24,7 @@ from bcd.inference.batch.manifest import (
 from bcd.inference.batch.parts import encode_rows
 from bcd.inference.batch.shards import Shard
 from bcd.inference.batch.tally import Tally
-from bcd.storage import PART, replacing
+from bcd.storage import PART, file_sha256, replacing
 
 _OTHER = "give the settings and inputs that it began with, or another output=<folder>"
 

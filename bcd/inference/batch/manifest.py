@@ -41,11 +41,12 @@ class Manifest:
     """What is known about the parts of one shard.
 
     Attributes:
-        model: The model: file name, sha256, and sha256 of its card where it has one.
+        model: The model: file name and sha256.
         settings: Everything else that determines the rows.
         parts: The parts that are complete, in order.
         tally: Counts over their rows, as `Tally.to_plain` writes them.
         finished: Whether these are all.
+        card_sha256: sha256 of the model's card; empty until the model is loaded.
         bcd: Version that wrote it.
         runs: For each start of the program: host, start, last write, and rows up to then.
         format: Version of this format.
@@ -56,6 +57,7 @@ class Manifest:
     parts: list[Part] = field(default_factory=list)
     tally: dict[str, Any] | None = None
     finished: bool = False
+    card_sha256: str = ""
     bcd: str = bcd.__version__
     runs: list[dict[str, Any]] = field(default_factory=list)
     format: int = FORMAT
@@ -81,19 +83,6 @@ class Manifest:
         text = json.dumps(asdict(self), indent=1)
         with replacing(file, durable=True) as stream:
             stream.write(f"{text}\n".encode("ascii"))
-
-
-def file_sha256(file: Path) -> str:
-    """sha256 of a file of any size.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    found = hashlib.sha256()
-    with file.open("rb") as stream:
-        while data := stream.read(1 << 20):
-            found.update(data)
-    return found.hexdigest()
 
 
 def manifest_name(shard: Shard) -> str:
