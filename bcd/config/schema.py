@@ -158,7 +158,7 @@ class FeaturesConfig:
 
     def __post_init__(self) -> None:
         """Checks values beyond their types."""
-        one_of("features.engine", self.engine, ENGINES)
+        one_of("features.engine", self.engine, (*ENGINES, "int8"))
         one_of("features.dtype", self.dtype, ("float32", "float16"))
 
 

@@ -128,7 +128,13 @@ class Source(Dataset[Any]):
 
 
 class ViewSource(Source):
-    """Returns views by key, in the network's input format, with their labels."""
+    """Returns views by key, in the network's input format, with their labels.
+
+    Attributes:
+        approximation: What of them is approximate, and how closely; empty if they are exact.
+    """
+
+    approximation = ""
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         """A view and its label."""

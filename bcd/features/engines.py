@@ -102,7 +102,7 @@ def make_engine(name: str, prefix: FrozenPrefix, size: int, device: torch.device
     Raises:
         EngineError: The engine cannot run this network.
     """
-    module = _Extractor(prefix).eval()
+    module = without_batchnorm(prefix)
     makers = {"onnxruntime": _onnxruntime, "openvino": _openvino}
     label = engine_label(name, device)
     if name == "torch":
@@ -111,6 +111,11 @@ def make_engine(name: str, prefix: FrozenPrefix, size: int, device: torch.device
         return makers[name](label, module, size)
     except Exception as error:
         raise EngineError(f"{name} cannot run this network ({first_line(error)})") from error
+
+
+def without_batchnorm(prefix: FrozenPrefix) -> nn.Module:
+    """Copies a prefix; the copy has less to compute and takes images with channels last."""
+    return _Extractor(prefix).eval()
 
 
 class _Extractor(nn.Module):
@@ -193,6 +198,11 @@ def plain_attention() -> Iterator[None]:
 
 
 def _onnxruntime(label: str, module: nn.Module, size: int) -> Engine:
+    return onnx_engine(label, export_onnx(module, size))
+
+
+def onnx_engine(label: str, exported: bytes) -> Engine:
+    """Makes an engine of onnxruntime from a model that `export_onnx` exported."""
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()  # Windows builds send them whatever the environment says
@@ -202,9 +212,7 @@ def _onnxruntime(label: str, module: nn.Module, size: int) -> Engine:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        export_onnx(module, size), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
 
     def forward(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         (output,) = session.run(None, {"images": images})

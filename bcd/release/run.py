@@ -28,6 +28,7 @@ from bcd.evaluation.collect import choose_device
 from bcd.evaluation.out_of_fold import fit_release
 from bcd.evaluation.results import evaluate
 from bcd.evaluation.thresholds import INDEPENDENT_IMAGES, Scope
+from bcd.features.int8 import INT8
 from bcd.inference.checkpoint import save_content
 from bcd.models.network import SmearNetwork
 from bcd.release.answers import (
@@ -137,6 +138,8 @@ def _prepare(cfg: DictConfig, given: Sequence[str]) -> tuple[ReleaseConfig, list
     if settings.old is not None:
         check_old(settings.old)
     first = member_config(member_words(given, settings, None), 0, Path("release"))
+    if first.features.engine == INT8:
+        raise ConfigError("features.engine=int8: a release is trained on exact features")
     if settings.tta is not None and first.model.views != [PLAIN_VIEW]:
         raise ConfigError(f"tta={settings.tta}: needs model.views=[{PLAIN_VIEW}]")
     return settings, member_words(given, settings, first)

@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,10 @@ class Run:
     split: Split
     warnings: Sequence[str] = ()
     sources: Sequence[WeightsSource] = ()
+
+    def with_warning(self, line: str) -> Run:
+        """The same run with one more warning."""
+        return replace(self, warnings=[*self.warnings, line])
 
     def all_warnings(self, history: Sequence[Mapping[str, float]]) -> list[str]:
         """The warnings about settings, and those about the figures of the epochs."""
@@ -158,7 +162,7 @@ def make_trainer(
 @contextlib.contextmanager
 def cached_features(
     run: Run, datamodule: SmearDataModule, network: SmearNetwork, epochs: int, device: torch.device
-) -> Iterator[None]:
+) -> Iterator[str]:
     """Within the block, the frozen blocks run at most once for each view of an image.
 
     Args:
@@ -168,6 +172,9 @@ def cached_features(
         epochs: Number of epochs, each of which may need another view; -1 for any number.
         device: Where to compute.
 
+    Yields:
+        What of the features that are trained on is approximate; empty if they are exact.
+
     Raises:
         BcdError: The features cannot be computed or stored.
     """
@@ -175,9 +182,10 @@ def cached_features(
     views = cached_views(datamodule, epochs)
     evaluated = sorted([*split.indices("val"), *split.indices("test")])
     needs = [Need(split.indices("train"), views), Need(evaluated, (PLAIN,))]
-    with cached_source(run.cfg.features, run.cfg.model, network, images, needs, device) as source:
+    features, model = run.cfg.features, run.cfg.model
+    with cached_source(features, model, network, images, needs, device, training=True) as source:
         datamodule.source = source
-        yield
+        yield source.approximation
     datamodule.source = images
 
 

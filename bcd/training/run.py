@@ -92,7 +92,11 @@ def _train(cfg: TrainConfig, tested: bool) -> TrainResult | None:
         _begin_folder(run, tested)
 
     device, epochs = trainer.strategy.root_device, _epochs(run, trainer)
-    with cached_features(run, datamodule, network, epochs, device):
+    with cached_features(run, datamodule, network, epochs, device) as approximation:
+        if approximation:
+            run = run.with_warning(approximation)
+            if trainer.is_global_zero:
+                print_warnings([approximation])
         if cfg.lr_find:
             find_learning_rate(cfg.trainer, classifier, datamodule, run.folder)
             return None
@@ -146,7 +150,9 @@ def test_trained(
     network = make_classifier(run).network
     trainer = make_trainer(cfg.trainer, run.folder, [], make_loggers(cfg.logger), quiet=True)
     device, epochs = trainer.strategy.root_device, _epochs(run, trainer)
-    with cached_features(run, datamodule, network, epochs, device):
+    with cached_features(run, datamodule, network, epochs, device) as approximation:
+        if approximation:
+            run = run.with_warning(approximation)
         policy, results = evaluate_best(run, network, datamodule, best, device)
         shown = find_shown(run, network, datamodule, results["test"], epochs, device)
     outcome = finalize(run, network, datamodule, policy, results, shown, device)

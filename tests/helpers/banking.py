@@ -76,6 +76,7 @@ def fill(
     network: SmearNetwork,
     model: ModelConfig,
     views: int = 3,
+    training: bool = False,
     **features: Any,
 ) -> BankedViews:
     """Feeds from a bank: the first half is trained on, the rest watched; returns the source."""
@@ -85,7 +86,8 @@ def fill(
         Need(range(half), range(views)),
         Need(range(half, len(source)), (PLAIN,)),
     ]
-    with cached_source(cfg, model, network, source, needs, torch.device("cpu")) as cached:
+    cpu = torch.device("cpu")
+    with cached_source(cfg, model, network, source, needs, cpu, training) as cached:
         assert isinstance(cached, BankedViews)
         return cached
 
