@@ -9,7 +9,8 @@ from bcd.data.quality.overlaps import Overlap, write_pairs
 from bcd.data.quality.profile import DataProfile
 from bcd.data.reading import fit, read_image
 from bcd.data.splits.split import Split
-from bcd.reporting.figures import TILE, draw_tiles, save_png
+from bcd.reporting.figures import TILE, draw_tiles, png
+from bcd.storage import replacing
 
 
 def cross_set_pairs(profile: DataProfile, split: Split) -> list[Overlap]:
@@ -28,16 +29,24 @@ PAIRS_FIGURE = "cross_set_pairs"
 _MAX_PAIRS = 12
 
 
-def write_overlaps(folder: Path, catalog: Catalog, profile: DataProfile, split: Split) -> None:
-    """Writes `pairs.csv` and, if the split separates pairs, a contact sheet of some of them.
-
-    The sheet, `figures/cross_set_pairs.png`, shows at most twelve pairs, from the largest overlap
-    to the smallest.
-    """
+def write_overlaps(
+    folder: Path, catalog: Catalog, profile: DataProfile, sheet: bytes | None
+) -> None:
+    """Writes `pairs.csv` and the sheet of `overlap_sheet`, as `figures/cross_set_pairs.png`."""
     write_pairs(folder / "pairs.csv", catalog, profile.overlaps)
+    if sheet is not None:
+        with replacing(folder / "figures" / f"{PAIRS_FIGURE}.png") as stream:
+            stream.write(sheet)
+
+
+def overlap_sheet(catalog: Catalog, profile: DataProfile, split: Split) -> bytes | None:
+    """A contact sheet of pairs that the split separates, as PNG; None if it separates none.
+
+    It shows at most twelve pairs, from the largest overlap to the smallest.
+    """
     pairs = cross_set_pairs(profile, split)
     if not pairs:
-        return
+        return None
     step = max(1, len(pairs) / _MAX_PAIRS)
     shown = [pairs[int(number * step)] for number in range(min(_MAX_PAIRS, len(pairs)))]
     tiles, titles = [], []
@@ -47,4 +56,4 @@ def write_overlaps(folder: Path, catalog: Catalog, profile: DataProfile, split: 
             tiles.append(fit(read_image(catalog.root / path), TILE))
             titles.append(f"{Path(path).name}\n{split.subsets[index]}, {pair.share:.0%} shared")
     columns = 4 if len(shown) > 1 else 2
-    save_png(draw_tiles(tiles, titles, columns), folder / "figures" / f"{PAIRS_FIGURE}.png")
+    return png(draw_tiles(tiles, titles, columns))

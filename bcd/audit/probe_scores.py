@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bcd.audit.brief import cached_score
 from bcd.audit.probes import (
     ProbeScore,
     SkippedProbe,
     fit_indices,
-    load_or_compute,
     regress_out_colour,
     score_probe,
 )
@@ -76,17 +76,6 @@ def all_scores(
             else:
                 say(f"no score for {name} on the {where} split: {found.reason}")
     return scores, network
-
-
-def cached_score(
-    name: str, catalog: Catalog, profile: DataProfile, split: Split, where: str
-) -> ProbeScore | SkippedProbe:
-    """Scores a source on a split; cached for the same images and split."""
-
-    def compute() -> ProbeScore | SkippedProbe:
-        return score_probe(name, SOURCES[name](profile.statistics, catalog), catalog, split, where)
-
-    return replace(load_or_compute(catalog, split, name, compute), split=where)
 
 
 def network_features(cfg: AuditConfig, catalog: Catalog) -> tuple[NDArray[np.float32] | None, str]:

@@ -1,16 +1,14 @@
-"""The full audit, as a command, and the brief one that is part of each training run."""
+"""The full audit, as a command."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from bcd.audit.checks import (
     FAIL,
-    PASS,
     Check,
     check_files,
     check_overlaps,
@@ -21,20 +19,17 @@ from bcd.audit.checks import (
 from bcd.audit.embedding import map_section
 from bcd.audit.labels import LABEL_ISSUES, check_labels, labels_section, write_label_issues
 from bcd.audit.page import check_rows, write_audit
-from bcd.audit.pairs import write_overlaps
-from bcd.audit.probe_scores import all_scores, cached_score, network_features
+from bcd.audit.pairs import overlap_sheet, write_overlaps
+from bcd.audit.probe_scores import all_scores, network_features
 from bcd.audit.sheets import sheets_section, size_section
 from bcd.audit.shortcuts import check_shortcuts
-from bcd.audit.sources import BRIEF_SOURCES
 from bcd.config.programs import AuditConfig
-from bcd.config.schema import DataConfig, SplitConfig
 from bcd.console import say
-from bcd.data.catalog import Catalog
 from bcd.data.input_views import sides_of
 from bcd.data.load import load_catalog
-from bcd.data.quality.profile import DataProfile, profile_images
+from bcd.data.quality.profile import profile_images
 from bcd.data.splits.slide_groups import likely_slides
-from bcd.data.splits.split import Split, make_split
+from bcd.data.splits.split import make_split
 from bcd.run_folder import write_config, write_run_info
 from bcd.storage import write_text
 
@@ -69,7 +64,8 @@ def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
         check_slides(slides),
         *check_shortcuts(scores, network),
     ]
-    write_overlaps(run_dir, catalog, profile, split)
+    sheet = overlap_sheet(catalog, profile, split)
+    write_overlaps(run_dir, catalog, profile, sheet)
     labels = None if features is None else check_labels(catalog, profile, features)
     if labels is not None:
         write_label_issues(run_dir / LABEL_ISSUES, catalog, labels)
@@ -102,31 +98,3 @@ def audit(cfg: AuditConfig) -> tuple[list[Check], int]:
     say(f"verdict: {worst(checks)}")
     say(f"audit: {run_dir}  (open audit.html)")
     return checks, int(cfg.strict and worst(checks) == FAIL)
-
-
-def audit_training_run(
-    catalog: Catalog, split: Split, profile: DataProfile, cfg: SplitConfig, data: DataConfig
-) -> list[Check]:
-    """The brief audit of a training run: files, overlaps, leaks, separation, colour shortcuts.
-
-    Args:
-        catalog: The images.
-        split: Of the images.
-        profile: Of the images.
-        cfg: The `split` group.
-        data: The `data` group.
-    """
-    scores = [cached_score(name, catalog, profile, split, cfg.kind) for name in BRIEF_SOURCES]
-    return [
-        *check_files(catalog),
-        *check_overlaps(catalog, profile),
-        *check_split(catalog, split, cfg, profile, data),
-        *check_shortcuts(scores),
-    ]
-
-
-def verdict_line(checks: Sequence[Check]) -> str:
-    """The verdict of an audit in one line: the worst status and the findings behind it."""
-    verdict = worst(checks)
-    reasons = [f"{c.name}: {c.finding}" for c in checks if c.status == verdict != PASS]
-    return f"audit: {verdict}" + (f" ({'; '.join(reasons)})" if reasons else "")

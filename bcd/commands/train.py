@@ -26,17 +26,21 @@ def main(cfg: "DictConfig") -> int:
         with quick_imports():
             from bcd.release.run import release
         return release(cfg)
-    with quick_imports():
-        if cfg.get("resume"):
-            from hydra.core.hydra_config import HydraConfig
+    if cfg.get("resume"):
+        from hydra.core.hydra_config import HydraConfig
 
+        with quick_imports():
             from bcd.training.resume import resumed_config
 
-            cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
-        checked = check_config(cfg, TrainConfig)
-        from bcd.training.run import train
+        cfg = resumed_config(cfg, HydraConfig.get().overrides.task)
+    with quick_imports():
+        from bcd.training.ahead import reading_ahead
+    with reading_ahead(cfg) as ahead:
+        with quick_imports():
+            checked = check_config(cfg, TrainConfig)
+            from bcd.training.run import train
 
-    train(checked)
+        train(checked, ahead=ahead)
     return 0
 
 

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,18 @@ class Workspace:
             with tempfile.TemporaryFile(dir=cache_dir()) as stream:
                 return cls(Slots(os.dup(stream.fileno()), count, parts, limit))
         return None
+
+    def state(self) -> Any:
+        """What another process needs, besides the open file, to read the same parts."""
+        return replace(self.slots, descriptor=-1), self._numbers, self._stamps
+
+    @classmethod
+    def attached(cls, descriptor: int, state: Any) -> Workspace:
+        """The workspace of another process, from its open file and its `state`."""
+        slots, numbers, stamps = state
+        made = cls(replace(slots, descriptor=descriptor))
+        made._numbers, made._stamps = numbers, stamps
+        return made
 
     def add(self, number: int, sha256: str, written: Sequence[str]) -> None:
         """Records which parts of an image were written."""

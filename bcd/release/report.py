@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import bcd
+from bcd.audit.brief import verdict_line
 from bcd.audit.checks import NOT_ESTABLISHED
 from bcd.audit.page import checks_table, verdict_parts
-from bcd.audit.run import verdict_line
 from bcd.evaluation.unsafe import UNSAFE_SHARES
 from bcd.release.facts import ReleaseFacts, fold_rows
 from bcd.release.gate import FOLDS_TABLE

@@ -13,8 +13,8 @@ import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from bcd.audit.brief import audit_training_run
 from bcd.audit.checks import Check, worst
-from bcd.audit.run import audit_training_run
 from bcd.config.input_views import PLAIN_VIEW
 from bcd.config.release import ReleaseConfig
 from bcd.console import say

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bcd.audit.brief import verdict_line
 from bcd.audit.checks import PASS, worst
-from bcd.audit.run import verdict_line
 from bcd.console import command, say, short, show_table
 from bcd.release.facts import ReleaseFacts
 from bcd.release.options import budget_note, gain_text, gate_line

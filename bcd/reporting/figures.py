@@ -5,6 +5,7 @@ Charts are written as SVG (`bcd/reporting/svg.py`), photographs as PNG.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,10 +54,18 @@ def shortened(name: str, longest: int) -> str:
     return name if len(name) <= longest else f"{name[: longest - 1]}\u2026"
 
 
+def png(figure: Figure) -> bytes:
+    """A figure of photographs as PNG."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", pil_kwargs={"compress_level": 3})
+    return stream.getvalue()
+
+
 def save_png(figure: Figure, file: Path) -> None:
     """Writes a figure of photographs as PNG; the file is replaced atomically."""
+    content = png(figure)
     with replacing(file) as stream:
-        figure.savefig(stream, format="png", pil_kwargs={"compress_level": 3})
+        stream.write(content)
 
 
 def add_axes(figure: Figure, place: tuple[int, int, int] = (1, 1, 1), grid: str = "both") -> Axes:

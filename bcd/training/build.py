@@ -14,15 +14,15 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
+from bcd.audit.checks import Check
+from bcd.audit.pairs import overlap_sheet
 from bcd.config.check import command_line, instantiate
 from bcd.config.training import LOGGED_IMAGES, TrainConfig
 from bcd.data.catalog import Catalog
 from bcd.data.datamodule import SmearDataModule
 from bcd.data.input_views import definition
-from bcd.data.load import load_catalog
-from bcd.data.quality.appearance import kept_sides
-from bcd.data.quality.profile import DataProfile, profile_images
-from bcd.data.splits.split import Split, make_split
+from bcd.data.quality.profile import DataProfile
+from bcd.data.splits.split import Split
 from bcd.data.views import PLAIN
 from bcd.features.cached import Need, cached_source
 from bcd.inference.checkpoint import Card
@@ -31,6 +31,7 @@ from bcd.models.backbones.run_weights import WeightsSource, weights_sources
 from bcd.models.classifier import SmearClassifier
 from bcd.models.network import SmearNetwork
 from bcd.storage import typed_path
+from bcd.training.ahead import Ahead, Asked, Images
 from bcd.training.checkpointing import AtomicCheckpointIO, CardWriter
 from bcd.training.distributed import RestoreRandomState
 from bcd.training.divergence import DivergenceCheck
@@ -42,7 +43,10 @@ from bcd.training.warnings import loss_warnings, pretraining_warnings, setting_w
 
 @dataclass(frozen=True)
 class Run:
-    """The images of a training run, their split, its first weights, and warnings about settings."""
+    """The images of a training run, their split, its first weights, and warnings about settings.
+
+    Where there is a second process, `ahead`, it audits the images meanwhile.
+    """
 
     cfg: TrainConfig
     folder: Path
@@ -51,6 +55,15 @@ class Run:
     split: Split
     warnings: Sequence[str] = ()
     sources: Sequence[WeightsSource] = ()
+    ahead: Ahead | None = None
+
+    def audit(self) -> tuple[list[Check], bytes | None]:
+        """The brief audit, and the sheet of overlaps that the split separates."""
+        images = Images(self.catalog, self.profile, self.split)
+        if self.ahead is not None:
+            return self.ahead.checks(images), self.ahead.sheet(images)
+        asked = Asked.of(self.cfg.data, self.cfg.split, self.cfg.model)
+        return asked.checks(images), overlap_sheet(*images)
 
     def with_warning(self, line: str) -> Run:
         """The same run with one more warning."""
@@ -61,8 +74,12 @@ class Run:
         return [*self.warnings, *loss_warnings(self.cfg, len(self.catalog.classes), history)]
 
 
-def make_run(cfg: TrainConfig) -> Run:
+def make_run(cfg: TrainConfig, ahead: Ahead | None = None) -> Run:
     """Seeds all random generators, reads the images and splits them.
+
+    Args:
+        cfg: Checked configuration.
+        ahead: A second process that has begun to read the images; None for none.
 
     Raises:
         BcdError: The images or the backbone are not available, or the images cannot be split.
@@ -73,13 +90,15 @@ def make_run(cfg: TrainConfig) -> Run:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     check_backbone(cfg.model)  # before minutes are spent on reading images
     sources = weights_sources(cfg.model)
-    catalog = load_catalog(cfg.data, keep=kept_sides(cfg.model.input_views()))
-    profile = profile_images(catalog)
-    split = make_split(catalog, cfg.split, profile)
+    asked = Asked.of(cfg.data, cfg.split, cfg.model)
+    if ahead is not None and ahead.asked != asked:
+        ahead = None
+    catalog, profile, split = asked.images() if ahead is None else ahead.images()
     warnings = setting_warnings(cfg, catalog, command_line())
     tested = [catalog.images[i].sha256 for i in split.indices("test")]
     warnings += pretraining_warnings(sources, tested)
-    return Run(cfg, Path(cfg.run_dir).absolute(), catalog, profile, split, warnings, sources)
+    folder = Path(cfg.run_dir).absolute()
+    return Run(cfg, folder, catalog, profile, split, warnings, sources, ahead)
 
 
 def make_datamodule(run: Run) -> SmearDataModule:

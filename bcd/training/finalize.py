@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from bcd.audit.checks import Check, worst
 from bcd.audit.leaks import find_leaks, leak_metrics
 from bcd.audit.pairs import write_overlaps
-from bcd.audit.run import audit_training_run
 from bcd.config.training import FULL
 from bcd.data.datamodule import SmearDataModule
 from bcd.data.quality.appearance import measure_appearance
@@ -53,11 +52,12 @@ Loggers = Sequence[pl.loggers.Logger]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Results, decision policy, audit, robustness to corruptions, examples, further sections."""
+    """Results, policy, audit and its sheet, robustness to corruptions, examples, more sections."""
 
     results: dict[str, Result]
     policy: DecisionPolicy
     checks: list[Check]
+    sheet: bytes | None
     corruptions: Rows
     examples: list[Block]
     more: list[Section]
@@ -183,7 +183,7 @@ def finalize(
     found = find_leaks(run.profile, run.split.indices("train"), run.split.indices("val"), tested)
     test = results["test"]
     test.metrics.update(leak_metrics(found, tested, test.predictions, run.catalog))
-    checks = audit_training_run(run.catalog, run.split, run.profile, cfg.split, cfg.data)
+    checks, sheet = run.audit()
     masked = cfg.data.mask_scale_bar
     corrupted = brief_robustness(
         network, policy, run.catalog, tested, cfg.model, cfg.features, masked, device
@@ -196,7 +196,7 @@ def finalize(
         explained = attribute_answers(run, network, datamodule, test, shown, device)
         more = [*explained.sections, *cell_sections(run)]
     examples = example_blocks(run, test, shown, explained.overlays)
-    return Outcome(results, policy, checks, rows, examples, more)
+    return Outcome(results, policy, checks, sheet, rows, examples, more)
 
 
 def write_run(
@@ -220,7 +220,7 @@ def write_run(
     folder = run.folder
     groups = [run.split.groups[i] for i in run.split.indices("test")] if run.split.groups else []
     write_results(folder, run.catalog, outcome.results, groups, run.cfg.report == FULL)
-    write_overlaps(folder, run.catalog, run.profile, run.split)
+    write_overlaps(folder, run.catalog, run.profile, outcome.sheet)
     save_svg(draw_curves(history), folder / "figures" / "curves.svg")
     facts = Facts(
         run.cfg, run.catalog, run.split, outcome.results, outcome.policy, outcome.checks,

@@ -16,6 +16,7 @@ from bcd.errors import ConfigError
 from bcd.evaluation.predictions import write_predictions
 from bcd.models.classifier import SmearClassifier
 from bcd.run_folder import write_config, write_run_info
+from bcd.training.ahead import Ahead
 from bcd.training.build import (
     Run,
     cached_features,
@@ -52,13 +53,14 @@ class TrainResult:
     trainer: pl.Trainer
 
 
-def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
+def train(cfg: TrainConfig, tested: bool = True, ahead: Ahead | None = None) -> TrainResult | None:
     """Trains, chooses on val, tests, and writes the run folder.
 
     Args:
         cfg: Checked configuration; `run_dir` is where everything is written.
         tested: Whether the test set is used. A trial of a sweep leaves it untouched and writes its
             predictions on val to `predictions_val.csv`; `test_trained` may test it later.
+        ahead: A second process that has begun to read the images; None for none.
 
     Returns:
         The figures and objects; None on processes of a distributed run other than the first, and
@@ -68,15 +70,15 @@ def train(cfg: TrainConfig, tested: bool = True) -> TrainResult | None:
         BcdError: Images, weights or configuration cannot be used, or the run was interrupted.
     """
     with explained(Path(cfg.run_dir).absolute()):
-        return _train(cfg, tested)
+        return _train(cfg, tested, ahead)
 
 
-def _train(cfg: TrainConfig, tested: bool) -> TrainResult | None:
+def _train(cfg: TrainConfig, tested: bool, ahead: Ahead | None) -> TrainResult | None:
     started = time.time()
     resumed = _find_resumed(cfg, tested)
     cfg = replace(cfg, resume=None)
 
-    run = make_run(cfg)
+    run = make_run(cfg, ahead)
     if not tested:
         run = _as_trial(run)
     if resumed is not None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from bcd.audit.run import verdict_line
+from bcd.audit.brief import verdict_line
 from bcd.console import command, say, short, show_table
 from bcd.data.splits.split import far_from_share
 from bcd.reporting.guarantees import guarantee_lines, prior_correction_line

@@ -1,0 +1,212 @@
+"""What a run needs of its images besides the network, computed in a second process meanwhile.
+
+Importing torch and lightning takes seconds on one core. A process that was forked before it reads
+and splits the images during that time, then audits them while the network runs. The results are
+those that the run would compute itself, as it does where there is no such process, or where it
+ended unexpectedly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from multiprocessing import reduction
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bcd.audit.brief import audit_training_run
+from bcd.audit.checks import Check
+from bcd.audit.pairs import overlap_sheet
+from bcd.config.schema import DataConfig, ModelConfig, SplitConfig
+from bcd.data.catalog import Catalog
+from bcd.data.load import load_catalog
+from bcd.data.quality.appearance import kept_sides
+from bcd.data.quality.profile import DataProfile, profile_images
+from bcd.data.splits.split import Split, make_split
+from bcd.data.workspace import Workspace
+from bcd.errors import BcdError
+from bcd.storage import typed_path
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+class Images(NamedTuple):
+    """The images of a run, what is known of them, and their split."""
+
+    catalog: Catalog
+    profile: DataProfile
+    split: Split
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The settings that decide which images are used and how.
+
+    Attributes:
+        data: The `data` group.
+        split: The `split` group.
+        sides: In pixels, of the images that are kept for later steps.
+    """
+
+    data: DataConfig
+    split: SplitConfig
+    sides: tuple[int, ...]
+
+    @classmethod
+    def of(cls, data: DataConfig, split: SplitConfig, model: ModelConfig) -> Asked:
+        """Of the groups of a configuration."""
+        return cls(data, split, tuple(kept_sides(model.input_views())))
+
+    def images(self) -> Images:
+        """Reads and splits the images.
+
+        Raises:
+            BcdError: The images are not available or cannot be split.
+        """
+        catalog = load_catalog(self.data, keep=self.sides)
+        profile = profile_images(catalog)
+        return Images(catalog, profile, make_split(catalog, self.split, profile))
+
+    def checks(self, images: Images) -> list[Check]:
+        """The brief audit."""
+        catalog, profile, split = images
+        return audit_training_run(catalog, split, profile, self.split, self.data)
+
+
+class _EndedError(Exception):
+    """The second process gave no result."""
+
+
+class Ahead:
+    """A second process at work.
+
+    Args:
+        asked: The settings.
+    """
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self._images: Future[Images] = Future()
+        self._checks: Future[list[Check]] = Future()
+        self._sheet: Future[bytes | None] = Future()
+        forking = multiprocessing.get_context("fork")
+        self._connection, theirs = forking.Pipe()
+        self._process = forking.Process(target=_work, args=(asked, theirs, self._connection))
+        self._process.start()
+        theirs.close()
+        threading.Thread(target=self._receive, daemon=True).start()
+
+    def images(self) -> Images:
+        """The images, as soon as they are known.
+
+        Raises:
+            BcdError: As `Asked.images`.
+        """
+        try:
+            return self._images.result()
+        except _EndedError:
+            return self.asked.images()
+
+    def checks(self, images: Images) -> list[Check]:
+        """The brief audit of the images."""
+        try:
+            return self._checks.result()
+        except _EndedError:
+            return self.asked.checks(images)
+
+    def sheet(self, images: Images) -> bytes | None:
+        """The sheet of `overlap_sheet`."""
+        try:
+            return self._sheet.result()
+        except _EndedError:
+            return overlap_sheet(*images)
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.terminate()
+        self._process.join()
+
+    def _receive(self) -> None:
+        futures: tuple[Future[Any], ...] = (self._images, self._checks, self._sheet)
+        for future in futures:
+            try:
+                found = self._connection.recv()
+                if isinstance(found, Images):
+                    found = self._with_workspace(found)
+            except Exception:  # whatever it is, the run computes the result itself
+                future.set_exception(_EndedError())
+                continue
+            if isinstance(found, BcdError):
+                future.set_exception(found)
+            else:
+                future.set_result(found)
+
+    def _with_workspace(self, images: Images) -> Images:
+        state = self._connection.recv()
+        if state is None:
+            return images
+        kept = Workspace.attached(reduction.recv_handle(self._connection), state)
+        return images._replace(catalog=replace(images.catalog, kept=kept))
+
+
+def _work(asked: Asked, connection: Any, other: Any) -> None:
+    """The second process: sends each result, or the error that a user can mend, and ends."""
+    other.close()  # so that this end is told when the other process ends
+    gc.enable()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        images = asked.images()
+        kept = images.catalog.kept
+        connection.send(images._replace(catalog=replace(images.catalog, kept=None)))
+        connection.send(None if kept is None else kept.state())
+        if kept is not None:
+            reduction.send_handle(connection, kept.slots.descriptor, os.getppid())
+        connection.send(asked.checks(images))
+        connection.send(overlap_sheet(*images))
+    except BcdError as error:
+        with contextlib.suppress(OSError):
+            connection.send(error)
+    except (Exception, KeyboardInterrupt):  # the first process meets the same and reports it
+        return
+
+
+@contextlib.contextmanager
+def reading_ahead(cfg: DictConfig) -> Iterator[Ahead | None]:
+    """Starts the second process, where this is possible and of use, and ends it with the block.
+
+    Args:
+        cfg: As composed by Hydra, not yet checked: what is wrong with it is left to the caller.
+    """
+    ahead = _start(cfg)
+    try:
+        yield ahead
+    finally:
+        if ahead is not None:
+            ahead.close()
+
+
+def _start(cfg: DictConfig) -> Ahead | None:
+    from bcd.config.check import check_config
+
+    several = (os.cpu_count() or 1) > 1 and not os.environ.get("LOCAL_RANK")
+    # Forking a process with torch's threads is not safe.
+    if sys.platform != "linux" or not several or "torch" in sys.modules:
+        return None
+    try:
+        data = check_config(cfg.data, DataConfig)
+        split = check_config(cfg.split, SplitConfig)
+        model = check_config(cfg.model, ModelConfig)
+    except BcdError:
+        return None
+    # Nothing is downloaded or generated before the whole configuration has been checked.
+    if data.generate is not None or not typed_path(data.root).exists():
+        return None
+    return Ahead(Asked.of(data, split, model))
