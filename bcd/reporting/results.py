@@ -15,7 +15,7 @@ from bcd.evaluation.metrics import HEADLINE_METRICS
 from bcd.evaluation.predictions import find_mistakes, write_predictions
 from bcd.evaluation.results import Result
 from bcd.reporting.curves import draw_reliability, draw_risk_coverage
-from bcd.reporting.figures import draw_confusion, draw_mistakes, save_png
+from bcd.reporting.figures import draw_confusion, draw_curves, draw_mistakes, save_png
 from bcd.reporting.interval_figures import MOST_GROUPS, draw_group_errors, draw_intervals
 from bcd.reporting.ranking_figures import draw_precision_recall, draw_roc, draw_scores
 from bcd.reporting.svg import save_svg
@@ -54,6 +54,11 @@ def write_results(
     for file, figure in drawn.items():
         if figure is not None:
             save_svg(figure, run_dir / "figures" / f"{file}.svg")
+
+
+def write_curves(run_dir: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Draws the figures of each epoch, as `figures/curves.svg`."""
+    save_svg(draw_curves(history), run_dir / "figures" / "curves.svg")
 
 
 def write_mistakes(run_dir: Path, catalog: Catalog, result: Result) -> None:

@@ -15,11 +15,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import reduction
-from typing import TYPE_CHECKING, Any, NamedTuple
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from bcd.audit.brief import audit_training_run
 from bcd.audit.checks import Check
@@ -36,6 +38,8 @@ from bcd.storage import typed_path
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+T = TypeVar("T")
 
 
 class Images(NamedTuple):
@@ -86,7 +90,7 @@ class _EndedError(Exception):
 
 
 class Ahead:
-    """A second process at work.
+    """A second process at work: it reads, splits and audits the images, then does other jobs.
 
     Args:
         asked: The settings.
@@ -94,9 +98,12 @@ class Ahead:
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
+        self._waiting: SimpleQueue[Future[Any]] = SimpleQueue()
         self._images: Future[Images] = Future()
         self._checks: Future[list[Check]] = Future()
         self._sheet: Future[bytes | None] = Future()
+        for future in (self._images, self._checks, self._sheet):
+            self._waiting.put(future)
         forking = multiprocessing.get_context("fork")
         self._connection, theirs = forking.Pipe()
         self._process = forking.Process(target=_work, args=(asked, theirs, self._connection))
@@ -110,24 +117,29 @@ class Ahead:
         Raises:
             BcdError: As `Asked.images`.
         """
-        try:
-            return self._images.result()
-        except _EndedError:
-            return self.asked.images()
+        return _result(self._images, self.asked.images)
 
     def checks(self, images: Images) -> list[Check]:
         """The brief audit of the images."""
-        try:
-            return self._checks.result()
-        except _EndedError:
-            return self.asked.checks(images)
+        return _result(self._checks, lambda: self.asked.checks(images))
 
     def sheet(self, images: Images) -> bytes | None:
         """The sheet of `overlap_sheet`."""
-        try:
-            return self._sheet.result()
-        except _EndedError:
-            return overlap_sheet(*images)
+        return _result(self._sheet, lambda: overlap_sheet(*images))
+
+    def begin(self, job: Callable[[], T]) -> Callable[[], T]:
+        """Begins a job in the second process; returns what waits for its result.
+
+        Args:
+            job: A `partial` that can be pickled, of a function in a module that does not import
+                torch.
+        """
+        future: Future[T] = Future()
+        content = reduction.ForkingPickler.dumps(job)
+        self._waiting.put(future)
+        with contextlib.suppress(OSError):  # it has ended, as the receiving thread finds as well
+            self._connection.send_bytes(content)
+        return partial(_result, future, job)
 
     def close(self) -> None:
         """Ends the process."""
@@ -135,8 +147,8 @@ class Ahead:
         self._process.join()
 
     def _receive(self) -> None:
-        futures: tuple[Future[Any], ...] = (self._images, self._checks, self._sheet)
-        for future in futures:
+        while True:
+            future = self._waiting.get()
             try:
                 found = self._connection.recv()
                 if isinstance(found, Images):
@@ -157,6 +169,13 @@ class Ahead:
         return images._replace(catalog=replace(images.catalog, kept=kept))
 
 
+def _result(future: Future[T], otherwise: Callable[[], T]) -> T:
+    try:
+        return future.result()
+    except _EndedError:
+        return otherwise()
+
+
 def _work(asked: Asked, connection: Any, other: Any) -> None:
     """The second process: sends each result, or the error that a user can mend, and ends."""
     other.close()  # so that this end is told when the other process ends
@@ -171,6 +190,8 @@ def _work(asked: Asked, connection: Any, other: Any) -> None:
             reduction.send_handle(connection, kept.slots.descriptor, os.getppid())
         connection.send(asked.checks(images))
         connection.send(overlap_sheet(*images))
+        while True:
+            connection.send(connection.recv()())
     except BcdError as error:
         with contextlib.suppress(OSError):
             connection.send(error)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
@@ -40,6 +40,8 @@ from bcd.training.resume import RelocateCheckpoints
 from bcd.training.tensorboard import BoardCallback
 from bcd.training.warnings import loss_warnings, pretraining_warnings, setting_warnings
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -64,6 +66,10 @@ class Run:
             return self.ahead.checks(images), self.ahead.sheet(images)
         asked = Asked.of(self.cfg.data, self.cfg.split, self.cfg.model)
         return asked.checks(images), overlap_sheet(*images)
+
+    def begin(self, job: Callable[[], T]) -> Callable[[], T]:
+        """Begins a job in the second process, if there is one; returns what gives its result."""
+        return job if self.ahead is None else self.ahead.begin(job)
 
     def with_warning(self, line: str) -> Run:
         """The same run with one more warning."""

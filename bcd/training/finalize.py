@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -34,9 +35,7 @@ from bcd.inference.checkpoint import write_policy
 from bcd.models.checkpoint_content import network_state, read_content
 from bcd.models.network import SmearNetwork
 from bcd.reporting.document import Block, Section
-from bcd.reporting.figures import draw_curves
-from bcd.reporting.results import write_results
-from bcd.reporting.svg import save_svg
+from bcd.reporting.results import write_curves, write_results
 from bcd.storage import write_text
 from bcd.training.attributions import Attributions, attribute_answers
 from bcd.training.build import Run
@@ -110,23 +109,28 @@ def evaluate_best(
         run.cfg.decision, answers["val"], detector, run.catalog.benign, scope,
         split.class_shares("train", run.catalog),
     )  # fmt: skip
+    catalog = replace(run.catalog, kept=None)
+    begun = {
+        subset: run.begin(
+            partial(
+                evaluate,
+                given,
+                policy,
+                catalog,
+                split.indices(subset),
+                split.clusters_of(subset),
+                intervals=subset == "test",
+            )
+        )
+        for subset, given in answers.items()
+    }
     if best is not None and content is not None:
         appearance = measure_appearance(
             run.catalog, split.indices("train"), run.cfg.data.mask_scale_bar
         )
         plain = None if appearance is None else appearance.to_plain()
         write_policy(best, content, policy.to_plain(), plain)
-    results = {
-        subset: evaluate(
-            given,
-            policy,
-            run.catalog,
-            split.indices(subset),
-            split.clusters_of(subset),
-            intervals=subset == "test",
-        )
-        for subset, given in answers.items()
-    }
+    results = {subset: result() for subset, result in begun.items()}
     return policy, results
 
 
@@ -219,9 +223,13 @@ def write_run(
     """
     folder = run.folder
     groups = [run.split.groups[i] for i in run.split.indices("test")] if run.split.groups else []
-    write_results(folder, run.catalog, outcome.results, groups, run.cfg.report == FULL)
+    catalog, full = replace(run.catalog, kept=None), run.cfg.report == FULL
+    # In the second process, which has imported matplotlib already.
+    drawn = run.begin(partial(write_results, folder, catalog, outcome.results, groups, full))
+    curves = run.begin(partial(write_curves, folder, history))
     write_overlaps(folder, run.catalog, run.profile, outcome.sheet)
-    save_svg(draw_curves(history), folder / "figures" / "curves.svg")
+    drawn()
+    curves()
     facts = Facts(
         run.cfg, run.catalog, run.split, outcome.results, outcome.policy, outcome.checks,
         outcome.corruptions, tested, len(history), run.all_warnings(history), outcome.examples,
