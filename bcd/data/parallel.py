@@ -8,6 +8,7 @@ one bound on the memory in use (`bcd.data.files`).
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -32,6 +33,7 @@ Result = TypeVar("Result")
 _SMALL = 1 << 20  # pixels
 _MANY = 512  # below this number of images, threads finish before processes have started
 _CHUNK = 16
+_PDEATHSIG = 1  # PR_SET_PDEATHSIG of prctl(2)
 _FEW = 64  # number of images above which a progress bar is shown
 
 
@@ -88,7 +90,8 @@ def read_each(
     cores = os.cpu_count() or 1
     if small and uses_processes(len(items)):
         forking = multiprocessing.get_context("fork")
-        with ProcessPoolExecutor(cores, forking, _ignore_interruptions) as processes:
+        own = (os.getpid(),)
+        with ProcessPoolExecutor(cores, forking, _ignore_interruptions, own) as processes:
             found = processes.map(read, items, chunksize=_CHUNK)
             try:
                 yield from track(found, what, len(items))
@@ -138,6 +141,20 @@ def kept_or_read(
         yield from zip(unread, read_each(read, list(unread.values()), small, what), strict=True)
 
 
-def _ignore_interruptions() -> None:
+def _ignore_interruptions(parent: int) -> None:
     """Leaves an interruption to the parent process, which ends these processes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(parent, signal.SIGKILL)  # they would wait for more work forever
+
+
+def end_with_parent(parent: int, number: int) -> None:
+    """Makes Linux send this process a signal when the process that forked it ends, however.
+
+    Args:
+        parent: The process that forked this one.
+        number: Of the signal.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PDEATHSIG, number)
+        if os.getppid() != parent:  # it has ended already
+            os.kill(os.getpid(), number)

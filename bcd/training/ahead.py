@@ -29,6 +29,7 @@ from bcd.audit.pairs import overlap_sheet
 from bcd.config.schema import DataConfig, ModelConfig, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.load import load_catalog
+from bcd.data.parallel import end_with_parent
 from bcd.data.quality.appearance import kept_sides
 from bcd.data.quality.profile import DataProfile, profile_images
 from bcd.data.splits.split import Split, make_split
@@ -106,7 +107,9 @@ class Ahead:
             self._waiting.put(future)
         forking = multiprocessing.get_context("fork")
         self._connection, theirs = forking.Pipe()
-        self._process = forking.Process(target=_work, args=(asked, theirs, self._connection))
+        self._process = forking.Process(
+            target=_work, args=(asked, theirs, self._connection, os.getpid())
+        )
         self._process.start()
         theirs.close()
         threading.Thread(target=self._receive, daemon=True).start()
@@ -176,18 +179,20 @@ def _result(future: Future[T], otherwise: Callable[[], T]) -> T:
         return otherwise()
 
 
-def _work(asked: Asked, connection: Any, other: Any) -> None:
+def _work(asked: Asked, connection: Any, other: Any, parent: int) -> None:
     """The second process: sends each result, or the error that a user can mend, and ends."""
     other.close()  # so that this end is told when the other process ends
     gc.enable()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
+    signal.signal(signal.SIGTERM, _end)
+    end_with_parent(parent, signal.SIGTERM)
     try:
         images = asked.images()
         kept = images.catalog.kept
         connection.send(images._replace(catalog=replace(images.catalog, kept=None)))
         connection.send(None if kept is None else kept.state())
         if kept is not None:
-            reduction.send_handle(connection, kept.slots.descriptor, os.getppid())
+            reduction.send_handle(connection, kept.slots.descriptor, parent)
         connection.send(asked.checks(images))
         connection.send(overlap_sheet(*images))
         while True:
@@ -195,8 +200,15 @@ def _work(asked: Asked, connection: Any, other: Any) -> None:
     except BcdError as error:
         with contextlib.suppress(OSError):
             connection.send(error)
-    except (Exception, KeyboardInterrupt):  # the first process meets the same and reports it
+    except Exception:  # the first process meets the same and reports it
         return
+
+
+def _end(*_: object) -> None:
+    """Ends this process and those that it started, at once: what they write is written whole."""
+    for process in multiprocessing.active_children():
+        process.kill()
+    os._exit(1)
 
 
 @contextlib.contextmanager

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from bcd.data.reading import fit, read_image
 from bcd.data.synthetic.smears import generate
 from bcd.data.workspace import pixels_part
 from bcd.errors import BcdError
-from bcd.training.ahead import Ahead, Asked
+from bcd.training.ahead import Ahead, Asked, Images
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks")
 
@@ -88,7 +91,58 @@ def check_errors(root: Path) -> None:
     assert not killed._process.is_alive()
 
 
-@pytest.mark.parametrize("check", [check_results, check_errors])
+class _Endless(Asked):
+    """Settings for which the images take minutes to read, in further processes."""
+
+    def images(self) -> Images:
+        list(parallel.read_each(time.sleep, [60.0] * 99, True, "Reading"))
+        raise AssertionError
+
+
+def check_end(root: Path) -> None:
+    """As above: the process and those that it started end at once, also when their parent dies."""
+    parallel._MANY = 1
+    own = asked_of(root)
+    asked = _Endless(own.data, own.split, own.sides)
+    ahead = Ahead(asked)
+    started = _descendants(ahead)
+    ahead.close()
+    _wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
+
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    parent = os.fork()
+    if parent == 0:
+        sender.send(_descendants(Ahead(asked)))
+        os.kill(os.getpid(), signal.SIGKILL)
+    started = receiver.recv()
+    os.waitpid(parent, 0)
+    _wait_for(lambda: not any(_runs(pid) for pid in started))
+
+
+def _descendants(ahead: Ahead) -> list[int]:
+    """The process and those that it started, as soon as there is one."""
+    pid = ahead._process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    _wait_for(lambda: children.read_text() != "")
+    assert pid is not None
+    return [pid, *map(int, children.read_text().split())]
+
+
+def _runs(pid: int) -> bool:
+    try:  # a process without a parent may stay as a zombie
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    latest = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < latest
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("check", [check_results, check_errors, check_end])
 def test_results_are_the_same_and_never_missing(check: object, root: Path, tmp_path: Path) -> None:
     name = getattr(check, "__name__", "")
     code = f"from pathlib import Path; from {__name__} import {name}; {name}(Path({str(root)!r}))"
@@ -97,7 +151,7 @@ def test_results_are_the_same_and_never_missing(check: object, root: Path, tmp_p
         env={**os.environ, "BCD_CACHE": str(tmp_path / "cache")},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stderr
