@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def _run(work: Path, asked: argparse.Namespace, engine: str, seed: int) -> dict[
         f"features.engine={engine}", f"run_dir={folder}",
     ]  # fmt: skip
     cache = work / "cache"
-    subprocess.run(["rm", "-rf", str(cache / "features")], check=True)
+    shutil.rmtree(cache / "features", ignore_errors=True)
     before = os.times()
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "BCD_CACHE": str(cache)}, capture_output=True,
@@ -59,9 +60,7 @@ def _run(work: Path, asked: argparse.Namespace, engine: str, seed: int) -> dict[
     test = json.loads((folder / "metrics.json").read_text())["test"]
     spent = after.children_user + after.children_system
     spent -= before.children_user + before.children_system
-    first = next(line for line in done.stderr.splitlines() if line.startswith("Features:"))
-    lines = [line for line in done.stderr.splitlines() if line.startswith("Features:")]
-    rate = re.search(r", (\d+)/s, [\d.]+ s$", next((x for x in lines if x.endswith(" s")), first))
+    rate = re.search(r"^Features: \d+/\d+, (\d+)/s, [\d.]+ s$", done.stderr, re.MULTILINE)
     agreement = next(iter((cache / "features").glob("*/agreement.json")), None)
     known = {} if agreement is None else json.loads(agreement.read_text())
     return {
