@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig, ModelConfig, SplitConfig
@@ -46,6 +47,13 @@ def check_results(root: Path) -> None:
     """Run in an interpreter without torch, which may fork."""
     assert "torch" not in sys.modules
     parallel._MANY = 1  # the second process starts further ones, as for many images
+    limits = threadpoolctl.threadpool_limits
+
+    def limited(threads: int) -> object:
+        assert "sklearn.cluster" in sys.modules  # which would not be limited if it came later
+        return limits(threads)
+
+    threadpoolctl.threadpool_limits = limited
     asked = asked_of(root)
     ahead = Ahead(asked)
     images, own = ahead.images(), asked.images()

@@ -88,6 +88,7 @@ def find_overlaps(catalog: Catalog, load: Callable[[], ImageStatistics]) -> list
     cached = CACHE.load(text)
     with contextlib.suppress(TypeError):  # nothing, or not what this version writes
         return [Overlap(*row) for row in cached]
+    import sklearn.cluster  # noqa: F401  (the limit applies to libraries that are loaded already)
     from threadpoolctl import threadpool_limits
 
     found, different = _copies(catalog, load())
