@@ -31,15 +31,13 @@ from bcd.export.onnx_file import LOGITS, remove_logits, set_metadata, set_policy
 from bcd.export.parity import FLOAT16_TOLERANCE, Answer, parity_images
 from bcd.export.policy import thresholds
 from bcd.export.run_images import RunImages
-from bcd.features.quantize import WEIGHTED, layers, quantize_onnx
+from bcd.features.quantize import first_layers, quantize_onnx
 from bcd.inference.checkpoint import Card
 from bcd.models.network import SmearNetwork
 
 _LEAST = 8  # images to calibrate on
 
-# What stays exact: parts of the graph, and the first layers of the network.
-_EXACT = ("/descriptor", "/policy", "/head")
-_FIRST = 3
+_EXACT = ("/descriptor", "/policy", "/head")  # parts of the graph that stay exact
 
 
 def check_quantizable(card: Card) -> None:
@@ -64,15 +62,11 @@ def check_quantizable(card: Card) -> None:
 def exact_nodes(graph: Any) -> set[str]:
     """Names of the nodes of an exported graph, an `onnx.GraphProto`, that are not quantized.
 
-    Beside the parts around the network these are its first layers: they see few channels, so that
-    rounding errors do not average out, and all that follows sees these errors; and what normalizes
-    the pixels is slow if the graph is rearranged for integers.
+    These are the parts around the network and its first layers. What normalizes the pixels would be
+    slow if the graph were rearranged for integers.
     """
     around = {node.name for node in graph.node if node.name.startswith(_EXACT)}
-    inner = set(layers(graph, around))
-    weighted = [n.name for n in graph.node if n.name in inner and n.op_type in WEIGHTED]
-    # A small network has few layers to leave out.
-    return around | set(weighted[: min(_FIRST, len(weighted) // 4 + 1)])
+    return around | first_layers(graph, around)
 
 
 def build_int8(network: SmearNetwork, card: Card, cfg: ExportConfig) -> Exported:

@@ -32,7 +32,7 @@ from bcd.features.engines import (
     onnx_engine,
     without_batchnorm,
 )
-from bcd.features.quantize import quantize_onnx
+from bcd.features.quantize import first_layers, quantize_onnx
 from bcd.models.frozen_prefix import FrozenPrefix
 from bcd.storage import write_text
 
@@ -144,7 +144,8 @@ def make_int8(
     try:
         exported = export_onnx(_with_full_constants(without_batchnorm(prefix), size), size)
         exact = onnx_engine(label, exported)
-        rough = onnx_engine(label, quantize_onnx(exported, ({"images": p[None]} for p in own)))
+        shown = ({"images": one[None]} for one in own)
+        rough = onnx_engine(label, quantize_onnx(exported, shown, first_layers))
     except Exception as error:
         raise BcdError(
             f"features.engine=int8: this network cannot be quantized ({first_line(error)}): set "

@@ -20,6 +20,8 @@ from bcd.errors import BcdError
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 _BETWEEN = ("Clip", "Relu", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
 
+_FIRST = 3  # layers that `first_layers` finds
+
 Inputs = Iterable[Mapping[str, NDArray[Any]]]
 
 
@@ -96,6 +98,22 @@ def layers(graph: Any, exact: Collection[str] = ()) -> list[str]:
         if weighted or (node.op_type in _BETWEEN and follows and not adds_bias):
             found[node.name] = None
     return list(found)
+
+
+def first_layers(graph: Any, around: Collection[str] = ()) -> set[str]:
+    """Names of the first few layers of a network in an `onnx.GraphProto`.
+
+    They are worth keeping exact: they see few channels, so that rounding errors do not average out,
+    and all that follows sees these errors. In float32 they take hardly longer.
+
+    Args:
+        graph: The graph.
+        around: Names of nodes that are not of the network.
+    """
+    inner = set(layers(graph, around))
+    weighted = [n.name for n in graph.node if n.name in inner and n.op_type in WEIGHTED]
+    # A small network has few layers to leave out.
+    return set(weighted[: min(_FIRST, len(weighted) // 4 + 1)])
 
 
 def _copy_shared(graph: Any, names: Collection[str]) -> None:
