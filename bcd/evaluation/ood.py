@@ -81,6 +81,11 @@ def fit_subspace(features: Floats) -> Subspace | None:
     return Subspace(mean.numpy(), found.T.contiguous().numpy())
 
 
+def thinned(images: list[int]) -> list[int]:
+    """At most `MAX_IMAGES` of the images of train, evenly spaced, to fit a detector to."""
+    return images[:: max(-(-len(images) // MAX_IMAGES), 1)]
+
+
 def fit_detector(
     descriptors: Floats, share: float, groups: Sequence[str] | None = None
 ) -> Subspace | None:

@@ -1,9 +1,10 @@
 """Quantizes an exported network to int8 and fits its decision policy again.
 
-The layers of the network are quantized. Resizing, normalization, the first convolution, the head,
-the out-of-distribution descriptor and the policy compute as in float32. Temperature and thresholds
-are fitted to the quantized network's answers for val, of which it has seen no image: so the
-guarantees are those of the file that is written, and the images to calibrate on are from train.
+The layers of the network and of the out-of-distribution descriptor are quantized. Resizing,
+normalization, their first layers, the head and the policy compute as in float32. Temperature and
+thresholds are fitted to the quantized network's answers for val, of which it has seen no image: so
+the guarantees are those of the file that is written, and the images to calibrate on are from train.
+The detector is fitted to the quantized descriptors of train and val, as in training.
 """
 
 from __future__ import annotations
@@ -16,18 +17,34 @@ import numpy as np
 
 from bcd.config.decision import DecisionConfig
 from bcd.config.export import ExportConfig
+from bcd.data.reading import fit
 from bcd.errors import BcdError
 from bcd.evaluation.answers import Answers, check_finite
 from bcd.evaluation.bootstrap import fill_group_names
 from bcd.evaluation.decision import DecisionPolicy
+from bcd.evaluation.ood import thinned
 from bcd.evaluation.policy_fitting import fit_policy
 from bcd.evaluation.thresholds import Scope
 from bcd.export.build import Exported, build, onnx_answer
+from bcd.export.detection import (
+    Flagged,
+    check_detection,
+    count_flagged,
+    refit_detector,
+    show_flagged,
+)
 from bcd.export.float16 import store_float16
 from bcd.export.measure import Measured, measure, show_measured
 from bcd.export.metadata import describe
 from bcd.export.module import ExportModule
-from bcd.export.onnx_file import LOGITS, remove_logits, set_metadata, set_policy, to_onnx
+from bcd.export.onnx_file import (
+    DESCRIPTORS,
+    LOGITS,
+    remove_outputs,
+    set_metadata,
+    set_policy,
+    to_onnx,
+)
 from bcd.export.parity import FLOAT16_TOLERANCE, Answer, parity_images
 from bcd.export.policy import thresholds
 from bcd.export.run_images import RunImages
@@ -37,7 +54,8 @@ from bcd.models.network import SmearNetwork
 
 _LEAST = 8  # images to calibrate on
 
-_EXACT = ("/descriptor", "/policy", "/head")  # parts of the graph that stay exact
+_EXACT = ("/policy", "/head")  # parts of the graph that stay exact
+_DESCRIPTOR = "/descriptor"
 
 
 def check_quantizable(card: Card) -> None:
@@ -62,11 +80,13 @@ def check_quantizable(card: Card) -> None:
 def exact_nodes(graph: Any) -> set[str]:
     """Names of the nodes of an exported graph, an `onnx.GraphProto`, that are not quantized.
 
-    These are the parts around the network and its first layers. What normalizes the pixels would be
-    slow if the graph were rearranged for integers.
+    These are the parts around the network, and the first layers of network and descriptor. What
+    normalizes the pixels would be slow if the graph were rearranged for integers.
     """
     around = {node.name for node in graph.node if node.name.startswith(_EXACT)}
-    return around | first_layers(graph, around)
+    described = {node.name for node in graph.node if node.name.startswith(_DESCRIPTOR)}
+    rest = {node.name for node in graph.node} - described
+    return around | first_layers(graph, around | described) | first_layers(graph, rest)
 
 
 def build_int8(network: SmearNetwork, card: Card, cfg: ExportConfig) -> Exported:
@@ -78,69 +98,93 @@ def build_int8(network: SmearNetwork, card: Card, cfg: ExportConfig) -> Exported
         cfg: Checked configuration.
 
     Raises:
-        BcdError: The network or the run's images cannot be used, or the accuracy on val falls by
-            more than `max_loss`.
+        BcdError: The network or the run's images cannot be used, the accuracy on val falls by more
+            than `max_loss`, or fewer changed images are out of distribution.
     """
     exact = build(network, card, "onnx")
     images = RunImages(cfg.data, card)
-    val = images.indices("val", all_of=True)
+    train, val = (images.indices(name, all_of=True) for name in ("train", "val"))
     before = DecisionPolicy.from_plain(card.policy)
     module = ExportModule(network, before, card.input_views, card.mask_scale_bar, "onnx")
-    model, used = quantized(module, card, images, cfg.calibration_images)
-    policy = refit(card, before, _answers(model, images, val), images.groups(val))
+    model, used = quantized(module, images, train, cfg.calibration_images)
+    policy = refit(card, before, *_answers(model, images, thinned(train), val))
     module.defaults = thresholds(policy, 1)
-    set_policy(model, policy.temperature, module.defaults)
-    remove_logits(model)
+    set_policy(model, policy, module.defaults)
+    remove_outputs(model)
     answer = onnx_answer(model.SerializeToString())
-    _check_rest(exact.answer, answer, max(card.sides), exact.in_graph)
+    _check_resizing(answer, max(card.sides), exact.in_graph)
+    pair = [exact.answer, answer]
     parts = {"val": val, "test": images.indices("test")}
-    found = {
-        name: measure([exact.answer, answer], images, indices, before)
-        for name, indices in parts.items()
-        if indices
-    }
-    facts = _facts(images, used, before, policy, found)
+    found = {name: measure(pair, images, i, before) for name, i in parts.items() if i}
+    flagged = {} if policy.subspace is None else count_flagged(pair, images, val)
+    facts = _facts(used, before, policy, found, flagged)
     set_metadata(model, describe(replace(card, policy=policy.to_plain()), module, "int8", facts))
     show_measured(found, images.catalog.classes, before, policy)
+    if flagged:
+        show_flagged(flagged)
     check_loss(found["val"], cfg.max_loss)
+    check_detection(flagged)
     data: bytes = model.SerializeToString()
     return replace(exact, data=data, answer=answer, thresholds=module.defaults)
 
 
-def _answers(model: Any, images: RunImages, indices: Sequence[int]) -> Answers:
-    """The logits of a quantized model for images; it has no use for their descriptors."""
-    answer = onnx_answer(model.SerializeToString(), (LOGITS,))
-    logits = np.concatenate([answer(image)[LOGITS] for image in images.read(indices)])
-    found = Answers(logits, np.empty((len(logits), 0), np.float32), images.labels(indices))
+def _answers(
+    model: Any, images: RunImages, train: Sequence[int], val: Sequence[int]
+) -> tuple[Answers, Answers, list[str], list[str]]:
+    """The outputs of a quantized model for train and val, and the groups of these images."""
+    answer = onnx_answer(model.SerializeToString(), (LOGITS, DESCRIPTORS))
+    indices = [*train, *val]
+    rows = [answer(image) for image in images.read(indices)]
+    logits, descriptors = (np.concatenate([r[n] for r in rows]) for n in (LOGITS, DESCRIPTORS))
+    found = Answers(logits, descriptors, images.labels(indices))
     check_finite(found, [images.catalog.images[i].path for i in indices])
-    return found
+    n = len(train)
+    return found[:n], found[n:], images.groups(train), images.groups(val)
 
 
-def refit(card: Card, policy: DecisionPolicy, val: Answers, groups: list[str]) -> DecisionPolicy:
-    """Fits a policy as the training run did, to other answers for val.
+def refit(
+    card: Card,
+    policy: DecisionPolicy,
+    train: Answers,
+    val: Answers,
+    train_groups: list[str],
+    val_groups: list[str],
+) -> DecisionPolicy:
+    """Fits a policy as the training run did, to other answers.
 
     Args:
         card: Of the checkpoint.
-        policy: That of the run; its out-of-distribution detector is kept.
-        val: The answers.
-        groups: Recorded group of each image of val; empty if there is none.
+        policy: That of the run.
+        train: The answers for train; only the out-of-distribution detector is fitted to them.
+        val: The answers for val.
+        train_groups: Recorded group of each image of train; empty if there is none.
+        val_groups: The same of val.
+
+    Raises:
+        BcdError: The detector cannot be fitted to these images.
     """
     config = DecisionConfig(**card.config["decision"])
-    named = fill_group_names(groups) if policy.by_groups else None
+    named = fill_group_names(val_groups) if policy.by_groups else None
+    detector = policy.subspace
+    if detector is not None:
+        own = np.concatenate([train.descriptors, val.descriptors])
+        owners = fill_group_names([*train_groups, *val_groups]) if policy.by_groups else None
+        detector = refit_detector(detector, own, config.ood, owners)
     scope = Scope(named, policy.population, policy.by_overlaps)
-    return fit_policy(config, val, policy.subspace, policy.benign, scope, policy.priors or ())
+    return fit_policy(config, val, detector, policy.benign, scope, policy.priors or ())
 
 
-def _check_rest(exact: Answer, answer: Answer, side: int, in_graph: bool) -> None:
-    """Checks that what is not quantized answers as before: resizing and the descriptor."""
+def _check_resizing(answer: Answer, side: int, in_graph: bool) -> None:
+    """Checks that the graph still resizes as the predictor does."""
     if not in_graph:
         return
     for image in parity_images(side):
-        one, other = (float(a(image[None])["ood_score"][0]) for a in (exact, answer))
-        if not abs(one - other) <= FLOAT16_TOLERANCE * max(one, 1.0):
+        resized = fit(image, side)
+        own, given = (float(answer(i[None])["ood_score"][0]) for i in (image, resized))
+        if not abs(own - given) <= FLOAT16_TOLERANCE * max(given, 1.0):
             raise BcdError(
-                f"precision=int8: quantizing changed the out-of-distribution score from {one:.4f} "
-                f"to {other:.4f}: nothing was written"
+                f"precision=int8: the out-of-distribution score is {own:.4f} where the file "
+                f"resizes an image itself, {given:.4f} otherwise: nothing was written"
             )
 
 
@@ -160,31 +204,37 @@ def check_loss(val: Sequence[Measured], most: float) -> None:
 
 
 def _facts(
-    images: RunImages,
     used: Sequence[int],
     before: DecisionPolicy,
     after: DecisionPolicy,
     found: Mapping[str, Sequence[Measured]],
+    flagged: Flagged,
 ) -> dict[str, Any]:
     """What the file says of how it was quantized."""
+    limits = [None if p.subspace is None else p.subspace.limit for p in (before, after)]
+    changed = {name: {"n": n, "flagged": pair} for name, (pair, n) in flagged.items()}
     return {
         "calibration_images": len(used),
         "temperature": [before.temperature, after.temperature],
         "malignant_threshold": [before.malignant_threshold, after.malignant_threshold],
+        "ood_limit": limits,
+        "changed": changed,
         "measured": {name: [one.to_plain() for one in pair] for name, pair in found.items()},
     }
 
 
 def quantized(
-    module: ExportModule, card: Card, images: RunImages, count: int
+    module: ExportModule, images: RunImages, train: Sequence[int], count: int
 ) -> tuple[Any, list[int]]:
-    """A module as an ONNX model whose layers are quantized; `logits` is a last output.
+    """A module as an ONNX model whose layers are quantized.
+
+    `logits` and `descriptors` are its last outputs.
 
     Args:
         module: What is exported.
-        card: Of the checkpoint.
         images: Of the run.
-        count: Training images to calibrate on.
+        train: Its training images.
+        count: Number of them to calibrate on.
 
     Returns:
         The model, and the indices of these images.
@@ -194,15 +244,14 @@ def quantized(
     """
     import onnx
 
-    train = images.indices("train")
     if len(train) < _LEAST:
         raise BcdError(
-            f"precision=int8: only {len(train)} of the run's training images are in "
-            f"{images.catalog.root}: give data.root=<where they are>"
+            f"precision=int8: the run has only {len(train)} training images, fewer than {_LEAST}: "
+            "use precision=float16"
         )
     places = np.unique(np.linspace(0, len(train) - 1, min(count, len(train))).round().astype(int))
     chosen = [train[place] for place in places]
-    module.tells_logits = True
+    module.tells_outputs = True
     data: bytes = to_onnx(module).SerializeToString()
     found = quantize_onnx(data, ({module.names[0]: i} for i in images.read(chosen)), exact_nodes)
     model = onnx.load_from_string(found)

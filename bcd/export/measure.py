@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bcd.console import say, show_table
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.unsafe import is_unsafe
+from bcd.export.detection import is_flagged
 from bcd.export.parity import Answer
 from bcd.export.run_images import RunImages
 
@@ -26,6 +27,7 @@ class Measured:
         labels: (n,).
         correct: Whether the most probable class is the right one, (n,).
         refer: Whether the image is referred, (n,).
+        flagged: Whether the image is out of distribution, (n,).
         unsafe: Whether the answer is wrong about malignancy and the image not referred, (n,); None
             without a benign class.
     """
@@ -33,6 +35,7 @@ class Measured:
     labels: NDArray[np.int64]
     correct: Booleans
     refer: Booleans
+    flagged: Booleans
     unsafe: Booleans | None
 
     @property
@@ -45,7 +48,8 @@ class Measured:
         unsafe = None if self.unsafe is None else int(self.unsafe.sum())
         return {
             "n": len(self.labels), "accuracy": self.accuracy,
-            "referred": float(self.refer.mean()), "n_unsafe": unsafe,
+            "referred": float(self.refer.mean()), "out_of_distribution": float(self.flagged.mean()),
+            "n_unsafe": unsafe,
         }  # fmt: skip
 
 
@@ -65,16 +69,18 @@ def measure(
     for image in images.read(indices):
         for found, answer in zip(rows, answers, strict=True):
             outputs = answer(image)
-            found.append([outputs[name][0] for name in kept])
+            found.append([*(outputs[name][0] for name in kept), is_flagged(outputs)])
     labels = images.labels(indices)
     benign = None if policy.malignant_threshold is None else policy.benign
     measured = []
     for found in rows:
-        probabilities, called, refer = (np.array(part) for part in zip(*found, strict=True))
+        probabilities, called, refer, flagged = (
+            np.array(part) for part in zip(*found, strict=True)
+        )
         # Without probabilities an image is referred.
         best = np.nan_to_num(probabilities).argmax(1)
         unsafe = None if benign is None else is_unsafe(labels != benign, called, refer)
-        measured.append(Measured(labels, best == labels, refer, unsafe))
+        measured.append(Measured(labels, best == labels, refer, flagged, unsafe))
     return measured
 
 
@@ -89,18 +95,21 @@ def show_measured(
         rows = [_row("all", old, new, np.ones(len(old.labels), bool))]
         rows += [_row(c, old, new, old.labels == k) for k, c in enumerate(classes)]
         title = f"float32 -> int8 on {name}"
-        show_table(title, ["class", "n", "accuracy", "unsafe", "referred"], rows)
+        show_table(title, ["class", "n", "accuracy", "unsafe", "referred", "OOD"], rows)
     line = f"int8: fitted again on val: temperature {before.temperature:.3f} -> "
     line += f"{after.temperature:.3f}"
     if before.malignant_threshold is not None and after.malignant_threshold is not None:
         line += f", threshold {before.malignant_threshold:.4g} -> {after.malignant_threshold:.4g}"
+    if before.subspace is not None and after.subspace is not None:
+        old_limit, new_limit = before.subspace.limit, after.subspace.limit
+        line += f"; on train and val: limit of OOD detection {old_limit:.4g} -> {new_limit:.4g}"
     say(line)
 
 
 def _row(name: str, old: Measured, new: Measured, chosen: Booleans) -> list[str]:
     n = int(chosen.sum())
     if not n:
-        return [name, "0", "", "", ""]
+        return [name, "0", "", "", "", ""]
     unsafe = ""
     if old.unsafe is not None and new.unsafe is not None:
         unsafe = f"{old.unsafe[chosen].sum()} -> {new.unsafe[chosen].sum()}"
@@ -110,4 +119,5 @@ def _row(name: str, old: Measured, new: Measured, chosen: Booleans) -> list[str]
         f"{old.correct[chosen].mean():.2%} -> {new.correct[chosen].mean():.2%}",
         unsafe,
         f"{old.refer[chosen].mean():.2%} -> {new.refer[chosen].mean():.2%}",
+        f"{old.flagged[chosen].mean():.2%} -> {new.flagged[chosen].mean():.2%}",
     ]

@@ -46,7 +46,8 @@ class ExportModule(nn.Module):
     Attributes:
         names: Of the inputs: the images first, then the thresholds.
         defaults: Of the thresholds.
-        tells_logits: Whether the logits, float32 (N, classes), are a last output.
+        tells_outputs: Whether the network's logits, float32 (N, classes), and descriptors, (N, d),
+            are last outputs.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class ExportModule(nn.Module):
         self.fit = _scripted() if format == "onnx" else resize
         self.in_graph = prepares_in_graph(views)
         self.names = ("images" if self.in_graph else "packed", *self.defaults)
-        self.tells_logits = False
+        self.tells_outputs = False
         self.requires_grad_(False)
 
     def forward(self, images: Tensor, *limits: Tensor) -> tuple[Tensor, ...]:
@@ -91,7 +92,7 @@ class ExportModule(nn.Module):
         found = self.network.descriptor(described)
         named = dict(zip(self.defaults, limits, strict=True))
         answer: tuple[Tensor, ...] = self.policy(logits, found, disagreement, named)
-        return (*answer, logits) if self.tells_logits else answer
+        return (*answer, logits, found) if self.tells_outputs else answer
 
     def _inputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What is described and what the network gets, as it takes them."""

@@ -13,13 +13,14 @@ import torch
 
 from bcd.config.check import first_line
 from bcd.errors import BcdError
+from bcd.evaluation.decision import DecisionPolicy
 from bcd.export.module import ExportModule, example
 from bcd.export.policy import OUTPUTS
 from bcd.features.engines import plain_attention
 
 OPSET = 18
-LOGITS = "logits"
-TEMPERATURE = "policy.temperature"
+LOGITS, DESCRIPTORS = "logits", "descriptors"
+TEMPERATURE, MEAN, BASIS = "policy.temperature", "policy.mean", "policy.basis"
 
 
 def to_onnx(module: ExportModule) -> Any:
@@ -51,7 +52,7 @@ def set_metadata(model: Any, metadata: Mapping[str, str]) -> None:
 
 def _traced(module: ExportModule) -> bytes:
     limits = [torch.tensor(value, dtype=torch.float64) for value in module.defaults.values()]
-    outputs = [*OUTPUTS, LOGITS] if module.tells_logits else list(OUTPUTS)
+    outputs = [*OUTPUTS, LOGITS, DESCRIPTORS] if module.tells_outputs else list(OUTPUTS)
     free = {0: "n", 1: "height", 2: "width"} if module.in_graph else {0: "n"}
     stream = io.BytesIO()
     with warnings.catch_warnings(), plain_attention(), _small_numbers(), torch.no_grad():
@@ -108,20 +109,26 @@ def _add_defaults(model: Any, defaults: Mapping[str, float]) -> None:
         model.graph.initializer.append(initializer)
 
 
-def set_policy(model: Any, temperature: float, defaults: Mapping[str, float]) -> None:
-    """Replaces the temperature and the defaults of the thresholds of a model.
+def set_policy(model: Any, policy: DecisionPolicy, defaults: Mapping[str, float]) -> None:
+    """Replaces the policy of a model: temperature, subspace, and defaults of the thresholds.
 
     Raises:
         LookupError: The model does not have one of them.
     """
     from onnx import numpy_helper
 
+    values: dict[str, Any] = {TEMPERATURE: policy.temperature, **defaults}
+    if policy.subspace is not None:
+        values |= {MEAN: policy.subspace.mean, BASIS: policy.subspace.basis.T}
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    for name, value in {TEMPERATURE: temperature, **defaults}.items():
-        tensors[name].CopyFrom(numpy_helper.from_array(np.asarray(value, np.float64), name))
+    for name, value in values.items():
+        value = np.ascontiguousarray(value, np.float64).reshape(np.shape(value))
+        assert list(tensors[name].dims) == list(value.shape)
+        tensors[name].CopyFrom(numpy_helper.from_array(value, name))
 
 
-def remove_logits(model: Any) -> None:
-    """Removes the last output of a model, `LOGITS`; what computed it stays."""
-    last = model.graph.output.pop()
-    assert last.name == LOGITS
+def remove_outputs(model: Any) -> None:
+    """Removes the last outputs of a model, `LOGITS` and `DESCRIPTORS`; what computes them stays."""
+    for name in (DESCRIPTORS, LOGITS):
+        last = model.graph.output.pop()
+        assert last.name == name

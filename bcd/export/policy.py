@@ -69,7 +69,7 @@ class PolicyGraph(nn.Module):
         if policy.subspace is not None:
             mean, basis = policy.subspace.mean, policy.subspace.basis
             self.register_buffer("mean", torch.from_numpy(mean).double())
-            self.register_buffer("basis", torch.from_numpy(basis).double())
+            self.register_buffer("basis", torch.from_numpy(basis).double().T.contiguous())  # (d, k)
 
     def forward(
         self,
@@ -135,6 +135,6 @@ class PolicyGraph(nn.Module):
             return descriptors[:, 0].double() * 0
         usable = torch.where(familiar[:, None], descriptors, torch.zeros_like(descriptors))
         centred = usable.double() - self.get_buffer("mean")
-        inside = centred @ self.get_buffer("basis").T
+        inside = centred @ self.get_buffer("basis")
         rest = centred.square().sum(1) - inside.square().sum(1)
         return rest.clamp(min=0).sqrt() / limits["ood_limit"].clamp(min=1e-12)

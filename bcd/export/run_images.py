@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.config.export import ExportDataConfig
+from bcd.config.input_views import PLAIN_VIEW, InputView
 from bcd.config.schema import DataConfig
 from bcd.data.catalog import Catalog
 from bcd.data.input_views import views_to_read
@@ -81,9 +82,23 @@ class RunImages:
         Raises:
             BcdError: An image cannot be read.
         """
-        wanted = Wanted(views_to_read(self.card.input_views), self.card.mask_scale_bar)
+        for packed in self._read(indices, views_to_read(self.card.input_views)):
+            yield packed[None]
+
+    def read_plain(self, indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        """Yields each image resized to the largest side that is read, (side, side, 3).
+
+        Raises:
+            BcdError: An image cannot be read.
+        """
+        yield from self._read(indices, (InputView(PLAIN_VIEW, max(self.card.sides)),))
+
+    def _read(
+        self, indices: Sequence[int], views: tuple[InputView, ...]
+    ) -> Iterator[NDArray[np.uint8]]:
+        wanted = Wanted(views, self.card.mask_scale_bar)
         files = [self.catalog.root / self.catalog.images[i].path for i in indices]
         for file, answer in read_all(files, wanted, self._workers, ahead=_AHEAD):
             if isinstance(answer, str):
                 raise BcdError(f"{file}: {answer}")
-            yield answer[None]
+            yield answer

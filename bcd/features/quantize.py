@@ -117,7 +117,21 @@ def first_layers(graph: Any, around: Collection[str] = ()) -> set[str]:
 
 
 def _copy_shared(graph: Any, names: Collection[str]) -> None:
-    """Gives nodes that are not quantized weights of their own."""
+    """Gives nodes that are not quantized weights of their own, and each convolution its bias.
+
+    Biases are corrected, and rounded to steps that depend on the input.
+    """
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    biased: set[str] = set()
+    for node in graph.node:
+        if node.name not in names or node.op_type != "Conv" or len(node.input) < 3:
+            continue
+        name = node.input[2]
+        if name in biased and name in tensors:
+            node.input[2] = f"{name}_{len(graph.initializer)}"
+            graph.initializer.add().CopyFrom(tensors[name])
+            graph.initializer[-1].name = node.input[2]
+        biased.add(name)
     rest = [node for node in graph.node if node.name not in names]
     used = {name for node in graph.node if node.name in names for name in node.input}
     for tensor in [t for t in graph.initializer if t.name in used and t.dims]:

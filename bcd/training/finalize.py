@@ -25,7 +25,7 @@ from bcd.evaluation.bootstrap import fill_group_names
 from bcd.evaluation.brief_robustness import brief_robustness, brief_table
 from bcd.evaluation.collect import collect_answers
 from bcd.evaluation.decision import DecisionPolicy
-from bcd.evaluation.ood import MAX_IMAGES, Subspace, fit_detector
+from bcd.evaluation.ood import Subspace, fit_detector, thinned
 from bcd.evaluation.policy_fitting import fit_policy
 from bcd.evaluation.results import Result, evaluate
 from bcd.evaluation.robustness_table import Rows
@@ -143,17 +143,13 @@ def _describe(
 ) -> dict[str, NDArray[np.float32]]:
     """Out-of-distribution descriptors of the plain images of train and of each subset."""
     cfg, images = run.cfg, datamodule.images
-    named = {"train": _train_images(run)} | {s: run.split.indices(s) for s in subsets}
+    named = {"train": thinned(run.split.indices("train"))} | {
+        s: run.split.indices(s) for s in subsets
+    }
     keys = [(index, PLAIN) for indices in named.values() for index in indices]
     found = describe(cfg.features, cfg.model, network, images, keys, device)
     ends = np.cumsum([len(indices) for indices in named.values()])[:-1]
     return dict(zip(named, np.split(found, ends), strict=True))
-
-
-def _train_images(run: Run) -> list[int]:
-    """At most `MAX_IMAGES` images of train, evenly spaced."""
-    indices = run.split.indices("train")
-    return indices[:: -(-len(indices) // MAX_IMAGES)]
 
 
 def _fit_detector(
@@ -165,7 +161,7 @@ def _fit_detector(
         BcdError: A descriptor is not finite.
     """
     split = run.split
-    owners = [split.clusters[i] for i in _train_images(run)] if grouped else []
+    owners = [split.clusters[i] for i in thinned(split.indices("train"))] if grouped else []
     names = fill_group_names([*owners, *split.clusters_of("val")]) if grouped else None
     own = np.concatenate([described["train"], described["val"]])
     if not np.isfinite(own).all():
