@@ -101,9 +101,9 @@ def build_int8(network: SmearNetwork, card: Card, cfg: ExportConfig) -> Exported
         BcdError: The network or the run's images cannot be used, the accuracy on val falls by more
             than `max_loss`, or fewer changed images are out of distribution.
     """
-    exact = build(network, card, "onnx")
     images = RunImages(cfg.data, card)
     train, val = (images.indices(name, all_of=True) for name in ("train", "val"))
+    exact = build(network, card, "onnx")
     before = DecisionPolicy.from_plain(card.policy)
     module = ExportModule(network, before, card.input_views, card.mask_scale_bar, "onnx")
     model, used = quantized(module, images, train, cfg.calibration_images)

@@ -18,12 +18,18 @@ from bcd.config.compose import read_defaults
 from bcd.config.export import ExportConfig, ExportDataConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.answers import Answers
+from bcd.evaluation.bootstrap import fill_group_names
 from bcd.evaluation.decision import DecisionPolicy
+from bcd.evaluation.ood import fit_detector
+from bcd.export import int8
 from bcd.export.build import build, onnx_answer
+from bcd.export.detection import CHANGES, check_detection, refit_detector
 from bcd.export.float16 import store_float16
 from bcd.export.int8 import check_loss, check_quantizable, refit
 from bcd.export.measure import Measured
+from bcd.export.onnx_file import DESCRIPTORS
 from bcd.export.parity import FLOAT16_TOLERANCE, Reference
+from bcd.export.policy import OUTPUTS
 from bcd.export.run import export
 from bcd.export.run_images import RunImages
 from bcd.inference.checkpoint import Card, load_checkpoint
@@ -101,50 +107,77 @@ def test_a_weight_that_float16_cannot_hold_stays() -> None:
     assert TensorProto.FLOAT16 in kept.values()
 
 
-def answered(run: Path) -> tuple[Card, RunImages, list[int], Answers]:
-    """Answers of the checkpoint for val."""
+def of_run(run: Path) -> tuple[Card, RunImages]:
+    card = load_checkpoint(find_checkpoint(str(run)))[1]
+    return card, RunImages(ExportDataConfig(None, 0), card)
+
+
+def answered(run: Path, subset: str) -> tuple[Answers, list[str]]:
+    """Answers of the checkpoint for a subset, and groups of its images."""
     network, card = load_checkpoint(find_checkpoint(str(run)))
     images = RunImages(ExportDataConfig(None, 0), card)
-    val = images.indices("val", all_of=True)
-    packed = np.concatenate(list(images.read(val)))
+    indices = images.indices(subset, all_of=True)
+    packed = np.concatenate(list(images.read(indices)))
     logits, descriptors, _ = Reference(network, card).model.outputs(packed)
-    return card, images, val, Answers(logits, descriptors, images.labels(val))
+    return Answers(logits, descriptors, images.labels(indices)), images.groups(indices)
 
 
 def test_the_policy_of_the_run_is_fitted_again_to_its_own_answers(run: Path) -> None:
-    card, images, val, answers = answered(run)
+    card, _ = of_run(run)
     policy = DecisionPolicy.from_plain(card.policy)
+    (train, train_groups), (val, val_groups) = (answered(run, name) for name in ("train", "val"))
     assert policy.by_groups
-    again = refit(card, policy, answers, images.groups(val))
-    assert again.subspace is policy.subspace
+    assert policy.subspace is not None
+    again = refit(card, policy, train, val, train_groups, val_groups)
     for name, value in vars(policy).items():
         if name != "subspace":
             new = getattr(again, name)
             assert new == (pytest.approx(value, rel=1e-3) if isinstance(value, float) else value)
-    louder = replace(answers, logits=answers.logits * 100)
-    other = refit(card, policy, louder, images.groups(val))
+    assert again.subspace is not None
+    assert again.subspace.limit == pytest.approx(policy.subspace.limit, rel=1e-3)
+    distances = [s.distance(val.descriptors) for s in (policy.subspace, again.subspace)]
+    np.testing.assert_allclose(*distances, rtol=1e-2)
+    alone = refit(card, policy, train, val, [""] * len(train_groups), [""] * len(val_groups))
+    assert alone.subspace is not None
+    assert alone.subspace.limit != again.subspace.limit  # groups count
+    louder = replace(val, logits=val.logits * 100, descriptors=val.descriptors * 2)
+    other = refit(
+        card,
+        policy,
+        replace(train, descriptors=train.descriptors * 2),
+        louder,
+        train_groups,
+        val_groups,
+    )
     assert other.temperature > 2 * policy.temperature
+    assert other.subspace is not None
+    assert other.subspace.limit == pytest.approx(2 * policy.subspace.limit, rel=1e-2)
+    with pytest.raises(BcdError, match="fitted to other images"):
+        refit(card, policy, train[:4], val[:4], train_groups[:4], val_groups[:4])
 
 
-def test_int8_quantizes_the_network_alone(run: Path, written: Path) -> None:
+def test_int8_quantizes_network_and_descriptor(run: Path, written: Path) -> None:
     exact = export(configured(run, output=str(run / "float32.onnx")))
     graph = onnx.load(written).graph
     rounded = {t.name for t in graph.initializer if t.data_type == TensorProto.INT8 and t.dims}
     assert any(name.startswith("network.") for name in rounded)
-    assert not [name for name in rounded if "descriptor" in name or "head" in name]
+    assert not [name for name in rounded if "head" in name or "policy" in name]
     quantizers = {n.output[0]: n for n in graph.node if n.op_type == "QuantizeLinear"}
-    assert not [n for n in quantizers if n.startswith(("/policy", "/descriptor"))]
+    assert [n for n in quantizers if n.startswith("/descriptor")]
+    assert not [n for n in quantizers if n.startswith("/policy")]
+    assert [output.name for output in graph.output] == list(OUTPUTS)
     one, other = (onnx_answer(file.read_bytes()) for file in (exact, written))
     for image in [*smears(48, 4), *smears(61, 4)]:
         before, after = one(image[None]), other(image[None])
         assert not np.array_equal(before["probabilities"], after["probabilities"])
         np.testing.assert_allclose(before["probabilities"], after["probabilities"], atol=0.1)
-        np.testing.assert_allclose(before["ood_score"], after["ood_score"], rtol=0.01)
+        assert before["ood_score"] != after["ood_score"]
+        np.testing.assert_allclose(before["ood_score"], after["ood_score"], rtol=0.1)
 
 
 def test_int8_says_what_was_fitted_again_and_what_it_costs(run: Path, written: Path) -> None:
     said, card = facts(written)
-    images = RunImages(ExportDataConfig(None, 0), load_checkpoint(find_checkpoint(str(run)))[1])
+    images = of_run(run)[1]
     assert said["precision"] == "int8"
     inner = tensors(written.read_bytes())
     for name, value in said["thresholds"].items():
@@ -159,12 +192,69 @@ def test_int8_says_what_was_fitted_again_and_what_it_costs(run: Path, written: P
         given = [answer(image) for image in images.read(indices)]
         right = np.array([one["probabilities"][0].argmax() for one in given]) == labels
         refer = np.array([one["refer"][0] for one in given])
+        flagged = np.array([one["ood_score"][0] > 1 for one in given])
         called = np.array([one["malignant"][0] for one in given])
         figures = said["int8"]["measured"][subset][1]
         assert figures["n"] == len(indices)
         assert figures["accuracy"] == right.mean()
         assert figures["referred"] == refer.mean()
+        assert figures["out_of_distribution"] == flagged.mean()
         assert figures["n_unsafe"] == ((called != (labels != 0)) & ~refer).sum()
+
+
+def test_the_detector_of_int8_is_fitted_to_its_own_descriptors(run: Path, written: Path) -> None:
+    card, images = of_run(run)
+    said, _ = facts(written)
+    indices = [i for name in ("train", "val") for i in images.indices(name)]
+    model = onnx.load(written)
+    model.graph.output.append(onnx.ValueInfoProto(name=DESCRIPTORS))
+    answer = onnx_answer(model.SerializeToString(), (DESCRIPTORS, "ood_score"))
+    rows = [answer(image) for image in images.read(indices)]
+    given, scores = (np.concatenate([row[n] for row in rows]) for n in (DESCRIPTORS, "ood_score"))
+    share = card.config["decision"]["ood"]
+    fitted = fit_detector(given, share, fill_group_names(images.groups(indices)))
+    assert fitted is not None
+    assert said["int8"]["ood_limit"][1] == said["thresholds"]["ood_limit"]
+    assert fitted.limit == pytest.approx(said["thresholds"]["ood_limit"], rel=1e-6)
+    np.testing.assert_allclose(scores, fitted.distance(given) / fitted.limit, rtol=1e-4)
+
+
+def test_int8_says_how_many_changed_images_it_flags(run: Path, written: Path) -> None:
+    _, images = of_run(run)
+    val = images.indices("val")
+    told = facts(written)[0]["int8"]["changed"]
+    assert set(told) == set(CHANGES)
+    answer = onnx_answer(written.read_bytes())
+    inverted = [answer(255 - image)["ood_score"][0] > 1 for image in images.read(val)]
+    assert told["inverted"] == {"n": len(val), "flagged": [len(val), sum(inverted)]}
+    assert told[CHANGES[-1]]["n"] > len(val)
+
+
+def test_int8_is_refused_where_fewer_changed_images_are_flagged() -> None:
+    check_detection({})
+    check_detection({"grey": ((100, 95), 100), "inverted": ((50, 70), 100), "few": ((7, 6), 7)})
+    with pytest.raises(BcdError) as caught:
+        check_detection({"grey": ((100, 95), 100), "inverted": ((100, 94), 100)})
+    assert (
+        "of 100 changed images of val (inverted), 94 are out of distribution instead of 100"
+        in str(caught.value)
+    )
+    with pytest.raises(BcdError, match=r"\(few\), 5 are"):
+        check_detection({"few": ((7, 5), 7)})
+
+
+def test_int8_writes_nothing_where_the_detector_is_blind(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def blind(*given: Any) -> Any:
+        found = refit_detector(*given)
+        return replace(found, limit=1e6 * found.limit)
+
+    monkeypatch.setattr(int8, "refit_detector", blind)
+    told = refused(
+        configured(run, precision="int8", output=str(tmp_path / "x.onnx"), max_loss=100.0)
+    )
+    assert "0 are out of distribution instead of" in told
 
 
 def refused(config: ExportConfig) -> str:
@@ -178,20 +268,21 @@ def refused(config: ExportConfig) -> str:
 
 
 @pytest.fixture
-def moved(run: Path) -> Iterator[Path]:
-    """One val image, which is away."""
-    _, images, val, _ = answered(run)
-    file = images.catalog.root / images.catalog.images[val[0]].path
+def moved(run: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """One image of the requested subset, which is away."""
+    _, images = of_run(run)
+    file = images.catalog.root / images.catalog.images[images.indices(request.param)[0]].path
     file.rename(run / "away.png")
-    yield file
+    yield request.param
     (run / "away.png").rename(file)
 
 
-def test_int8_needs_every_image_of_val(run: Path, moved: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("moved", ["train", "val"], indirect=True)
+def test_int8_needs_every_image_of_train_and_val(run: Path, moved: str, tmp_path: Path) -> None:
     config = configured(run, precision="int8", output=str(tmp_path / "x.onnx"))
     told = refused(config)
-    n = len(load_checkpoint(find_checkpoint(str(run)))[1].split["val"])
-    assert f"only {n - 1} of the run's {n} val images" in told
+    n = len(of_run(run)[0].split[moved])
+    assert f"only {n - 1} of the run's {n} {moved} images" in told
     assert "data.root=" in told
     config.data.root = str(tmp_path / "nowhere")
     assert "not at" in refused(config)
@@ -200,7 +291,8 @@ def test_int8_needs_every_image_of_val(run: Path, moved: Path, tmp_path: Path) -
 def test_int8_is_refused_where_val_falls(run: Path) -> None:
     def measured(*correct: bool) -> Measured:
         n = len(correct)
-        return Measured(np.zeros(n, np.int64), np.array(correct), np.zeros(n, bool), None)
+        none = np.zeros(n, bool)
+        return Measured(np.zeros(n, np.int64), np.array(correct), none, none, None)
 
     check_loss([measured(True, True, True, False), measured(True, True, False, False)], 25)
     check_loss([measured(True, False), measured(True, True)], 0)

@@ -7,6 +7,19 @@ from bcd.features.engines import export_onnx
 from bcd.features.quantize import first_layers, quantize_onnx
 
 
+class _Twice(nn.Module):
+    """One convolution that is applied to an image and to the output of another layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Conv2d(3, 3, 3, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        image = x.permute(0, 3, 1, 2).float() / 255
+        found: torch.Tensor = self.shared(image) + self.shared(torch.relu(self.shared(image)) * 20)
+        return found.mean((2, 3))
+
+
 class _Scaled(nn.Module):
     """Convolutions of images with channels last."""
 
@@ -50,3 +63,17 @@ def test_layers_are_quantized_per_channel_the_same_each_time(
         wanted = module(torch.from_numpy(images)).numpy()
     assert not np.array_equal(found, wanted)
     np.testing.assert_allclose(found, wanted, atol=0.02 * wanted.max())
+
+
+def test_each_use_of_a_convolution_has_a_corrected_bias_of_its_own() -> None:
+    import onnxruntime
+
+    torch.manual_seed(0)
+    module = _Twice().eval()
+    images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    found = quantize_onnx(export_onnx(module, 32), ({"images": i[None]} for i in images))
+    session = onnxruntime.InferenceSession(found, providers=["CPUExecutionProvider"])
+    (given,) = session.run(None, {"images": images})
+    with torch.no_grad():
+        wanted = module(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(given, wanted, atol=0.005 * np.abs(wanted).max())
