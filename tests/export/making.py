@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 
 from bcd.config.compose import with_defaults
@@ -29,6 +30,10 @@ def smears(side: int, count: int = 24) -> list[Pixels]:
         draw_smear(CLASS_NAMES[number % 4], slide=number % 6, index=number, size=side)
         for number in range(count)
     ]
+
+
+def tensors(data: bytes) -> dict[str, onnx.TensorProto]:
+    return {tensor.name: tensor for tensor in onnx.load_from_string(data).graph.initializer}
 
 
 def with_card(
