@@ -13,6 +13,7 @@ from typing import NamedTuple, NoReturn
 
 from bcd.cli.app import run, run_plain
 from bcd.config.compose import CONF
+from bcd.errors import foreseen
 
 
 class Verb(NamedTuple):
@@ -51,7 +52,14 @@ def main(name: str | None = None) -> NoReturn:
     if name is None:
         name = _take_verb()
     verb = VERBS[name]
-    module = import_module(f"bcd.commands.{verb.module}")
+    try:
+        module = import_module(f"bcd.commands.{verb.module}")
+    except ModuleNotFoundError as error:
+        known = foreseen(error)
+        if known is None:
+            raise
+        print(f"error: {known}", file=sys.stderr)  # noqa: T201
+        sys.exit(known.status)
     if {"--help", "-h"}.isdisjoint(sys.argv):
         getattr(module, "prepare", lambda: None)()
     if not verb.config:

@@ -32,7 +32,7 @@ _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 def foreseen(error: BaseException) -> BcdError | None:
-    """Returns the expected error behind an exception: a `BcdError` or a disk error.
+    """Returns the expected error behind an exception: a `BcdError`, a disk or an import error.
 
     Args:
         error: Any exception; its chain of causes is searched as well.
@@ -48,6 +48,13 @@ def foreseen(error: BaseException) -> BcdError | None:
             seen.errno in _NO_ROOM | _REFUSED or _no_folder_possible(seen)
         ):
             return _disk_error(seen)
+        if (
+            isinstance(seen, ModuleNotFoundError)
+            and (seen.name or "bcd").partition(".")[0] != "bcd"
+        ):
+            return BcdError(
+                f"needs the package {seen.name}, which is not installed: pip install bcd"
+            )
         seen = seen.__cause__
     return None
 
@@ -64,7 +71,9 @@ def _disk_error(error: OSError) -> BcdError:
     if error.errno in _NO_ROOM:
         fix = "free some space, or choose another folder (hydra.run.dir=, BCD_CACHE)"
     elif _no_folder_possible(error):
-        return BcdError(f"{where}: no folder can be made there: choose another one")
+        return BcdError(
+            f"{where}: no folder can be made there: choose another one (hydra.run.dir=)"
+        )
     else:
         fix = "change the permissions, or choose another folder"
     return BcdError(f"{where}: {error.strerror}: {fix}")

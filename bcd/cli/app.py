@@ -248,8 +248,12 @@ def _drop_empty_folder() -> None:
     """
     from hydra.core.hydra_config import HydraConfig
 
+    folder = Path(HydraConfig.get().runtime.output_dir)
     with contextlib.suppress(OSError):
-        Path(HydraConfig.get().runtime.output_dir).rmdir()
+        folder.rmdir()
+        for parent in folder.parents[:2]:  # outputs/<verb>, outputs
+            if parent.is_relative_to(Path.cwd() / "outputs"):
+                parent.rmdir()
 
 
 def unforeseen(error: Exception) -> str:

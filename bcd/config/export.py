@@ -40,6 +40,8 @@ class ExportConfig:
         at_least("calibration_images", self.calibration_images, 8)
         if self.format == "program" and self.precision != "float32":
             raise ConfigError(f"precision={self.precision}: needs format=onnx")
+        if self.format == "program" and self.sign is not None:
+            raise ConfigError("sign: needs format=onnx, whose signature bcd predict can verify")
 
     @property
     def suffix(self) -> str:

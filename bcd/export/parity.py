@@ -74,7 +74,7 @@ class Parity:
                 f"the exported file does not answer as the checkpoint: of {self.images} images, "
                 f"{len(self.differences)} get another decision, and a probability or score differs "
                 f"by up to {max(self.largest, self.rounded):.2g} (at most {tolerance:g}){first}: "
-                "nothing was written"
+                f"nothing was written{'; try precision=float32' if tolerance > TOLERANCE else ''}"
             )
 
 

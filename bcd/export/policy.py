@@ -32,7 +32,7 @@ OUTPUTS = (
 
 
 def thresholds(policy: DecisionPolicy, members: int) -> dict[str, float]:
-    """The inputs of a graph that can be changed after export, with their defaults.
+    """The inputs of a graph that can be changed after export, by name, with their defaults.
 
     Args:
         policy: Of the checkpoint.
@@ -48,7 +48,7 @@ def thresholds(policy: DecisionPolicy, members: int) -> dict[str, float]:
         found["ood_limit"] = policy.subspace.limit
     if members > 1:
         found["disagreement_limit"] = policy.disagreement_limit
-    return {name: float(value) for name, value in found.items()}
+    return {name: float(found[name]) for name in sorted(found)}
 
 
 class PolicyGraph(nn.Module):
@@ -80,6 +80,8 @@ class PolicyGraph(nn.Module):
     ) -> tuple[Tensor, ...]:
         """Maps outputs of a network to the `OUTPUTS`.
 
+        With a limit that is not a number, images are malignant and referred.
+
         Args:
             logits: (N, classes).
             descriptors: (N, d).
@@ -94,19 +96,19 @@ class PolicyGraph(nn.Module):
         malignant = torch.zeros_like(known)
         disagrees = torch.zeros_like(known)
         if "malignant_threshold" in limits:
-            malignant = 1 - probabilities[:, self.benign] >= limits["malignant_threshold"]
+            malignant = ~(1 - probabilities[:, self.benign] < limits["malignant_threshold"])
             disagrees = malignant != (probabilities.argmax(1) != self.benign)
         own = probabilities * self.get_buffer("priors")
         undecided = own.amax(1) - own.amin(1) <= 1e-6 * own.amax(1)
         differ = torch.zeros_like(known)
         if "disagreement_limit" in limits:
-            differ = disagreement.double() > limits["disagreement_limit"]
+            differ = ~(disagreement.double() <= limits["disagreement_limit"])
         reasons = torch.stack(
             [
                 ~finite,
-                finite & (probabilities.amax(1) < limits["confidence_threshold"]),
+                finite & ~(probabilities.amax(1) >= limits["confidence_threshold"]),
                 finite & undecided,
-                finite & (score > 1),
+                finite & ~(score <= 1),
                 finite & disagrees,
                 finite & differ,
             ],

@@ -53,6 +53,8 @@ def _check(card: Card, cfg: ExportConfig, key: Path | None) -> None:
     """Checks what would otherwise fail after minutes."""
     if cfg.precision == "int8":
         check_quantizable(card)
+    elif cfg.data.root is not None:
+        say(f"warning: data.root has no effect with precision={cfg.precision}")
     if key is not None:
         check_private_key(key)
 

@@ -65,7 +65,7 @@ class ExportedModel:
             self.facts = _facts(content, card := json.loads(metadata["card"]))
             views = self.facts.input_views
             _check_views(self._given, views, card["views"], self._preprocessing)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise _damaged(self._given) from error
         self._check_shapes()
         if not self.facts.calibrated and not uncalibrated:
@@ -227,7 +227,7 @@ def _content(given: str, metadata: Mapping[str, str]) -> Mapping[str, Any]:
     if "bcd" not in metadata:
         raise BcdError(f"{given}: not a model that bcd export wrote")
     content = json.loads(metadata["bcd"])
-    if content["format"] != FORMAT:
+    if int(content["format"]) != FORMAT:
         raise BcdError(
             f"{given}: has format {content['format']}, written by bcd {content['bcd_version']}, "
             f"and this version reads format {FORMAT}: use that version, or export again with this"

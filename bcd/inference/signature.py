@@ -115,6 +115,8 @@ def _verifier(key: Path) -> Any:
 
 
 def _no_key(option: str, key: Path, kind: str, error: Exception) -> ConfigError:
+    if not key.is_file():
+        return ConfigError(f"{option}={key}: no such file: give the {kind} key (PEM)")
     return ConfigError(
         f"{option}={key}: not a {kind} key that can be used; give PEM, not encrypted, on the curve "
         f"P-256, P-384 or P-521 ({first_line(error)[:120]})"
@@ -127,7 +129,7 @@ def _package(option: str, key: Path) -> tuple[Any, Any, Any]:
     except ImportError as error:
         raise BcdError(
             f"{option}={key}: needs the package model-signing ({first_line(error)}): "
-            "pip install 'bcd[signing]'"
+            "pip install model-signing pyopenssl cryptography"
         ) from error
     return signing, verifying, hashing
 

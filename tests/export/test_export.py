@@ -193,6 +193,10 @@ def test_thresholds_can_be_changed_after_export(
         feeds = {name: np.asarray(value) for name, value in changed.items()}
         (malignant,) = session.run(["malignant"], feeds)
         assert (malignant == chosen).all()
+    for name in ("confidence_threshold", "malignant_threshold", "ood_limit"):
+        feeds = {given.name: images, name: np.asarray(np.nan)}
+        (malignant, refer) = session.run(["malignant", "refer"], feeds)
+        assert malignant.all() if name == "malignant_threshold" else refer.all()
     feeds = {given.name: images, "confidence_threshold": np.asarray(1.1)}
     reasons, probabilities = session.run(["reasons", "probabilities"], feeds)
     assert reasons[:, REASONS.index(LOW_CONFIDENCE)].all()
@@ -224,9 +228,18 @@ def test_the_file_says_what_it_is(
     assert facts["card_sha256"] == hashlib.sha256(found["card"].encode()).hexdigest()
     assert "split" not in own
     assert "subspace" not in own["policy"]
+
+
+def test_a_program_takes_thresholds_in_the_order_of_its_metadata(program: Exported) -> None:
     files: dict[str, Any] = {"bcd": "", "card": ""}
-    torch.export.load(io.BytesIO(program.data), extra_files=files)
-    assert json.loads(files["bcd"])["thresholds"] == program.thresholds
+    answer: Any = torch.export.load(io.BytesIO(program.data), extra_files=files).module()
+    limits = json.loads(files["bcd"])["thresholds"].values()
+    images = np.stack(smears(64, 6))
+    found = answer(
+        torch.from_numpy(images), *(torch.tensor(x, dtype=torch.float64) for x in limits)
+    )
+    for name, value in zip(OUTPUTS, found, strict=True):
+        np.testing.assert_array_equal(value.numpy(), program.answer(images)[name])
 
 
 @pytest.mark.parametrize("height", [1, 2, 31, 64, 65, 100, 127, 128, 129, 192, 500])

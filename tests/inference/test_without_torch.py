@@ -35,7 +35,7 @@ def test_predicting_needs_few_packages(made: Path, tmp_path: Path) -> None:
         (tmp_path / "blocked").mkdir(exist_ok=True)
         (tmp_path / "blocked" / f"{name}.py").write_text("raise ImportError('blocked')\n")
     profile = measured(made, tmp_path / "site.json")
-    words = [f"model={made / MODEL}", f"input={made / 'new'}", f"output={tmp_path / 'rows.csv'}"]
+    words = [f"model={made / MODEL}", f"input={made / 'new'}", f"output={tmp_path / 'rows'}"]
     words += [f"site.profile={profile}", "site.colour=macenko", "site.scale=false"]
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, BLOCKED, *words], cwd=ROOT, capture_output=True, text=True,
@@ -44,7 +44,7 @@ def test_predicting_needs_few_packages(made: Path, tmp_path: Path) -> None:
     assert done.returncode == 3, done.stderr  # an image is torn
     match = with_defaults(SiteMatchConfig, profile=str(profile), scale=False, colour="macenko")
     expected = predicted(asked(made, tmp_path, ckpt=str(made / "run"), site=match))
-    with (tmp_path / "rows.csv").open(newline="", encoding="utf-8") as stream:
+    with (tmp_path / "rows" / "part-000001.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["path"] for row in rows] == [p.path for p in expected]
     for row, prediction in zip(rows, expected, strict=True):

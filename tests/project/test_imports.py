@@ -48,7 +48,7 @@ LAYERS: dict[str, str] = {
         "errors storage console config cli data models features audit inference export slides "
         "training sweeps release"
     ),
-    "__main__": "config cli",
+    "__main__": "errors config cli",
     "__init__": "config inference",
 }
 MAX_LINES = 300

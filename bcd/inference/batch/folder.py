@@ -65,31 +65,42 @@ class PartsFolder:
         self._names = Names()
         self._waiting: list[Prediction] = []
         self._safe = 0  # rows that the manifest on disk has
+        self._locked = contextlib.ExitStack()
 
     def __enter__(self) -> PartsFolder:
-        import filelock
-
         new = not self._folder.exists()
+        lock = self._folder / f".{self._file.name}.lock"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = filelock.FileLock(self._folder / f".{self._file.name}.lock")
-            self._lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise self._error(f"another process is writing {self._file.name} there") from error
-        except NotImplementedError:
-            say("warning: this file system has no locks: do not start the same shard twice")
+            self._acquire(lock)
         except OSError as error:
             raise self._failure(error) from error
         try:
             self._open()
         except BaseException:
-            self._lock.release()
+            self._locked.close()
             if new:  # nothing but the lock is in it
                 with contextlib.suppress(OSError):
-                    Path(self._lock.lock_file).unlink(missing_ok=True)
+                    lock.unlink(missing_ok=True)
                     self._folder.rmdir()
             raise
         return self
+
+    def _acquire(self, file: Path) -> None:
+        """Locks the folder as far as that is possible, so that no other process writes the same."""
+        try:
+            import filelock
+        except ImportError:  # it is not among the few packages that prediction needs
+            say("warning: filelock is not installed: do not start the same shard twice")
+            return
+        lock = filelock.FileLock(file)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise self._error(f"another process is writing {self._file.name} there") from error
+        except NotImplementedError:
+            say("warning: this file system has no locks: do not start the same shard twice")
+        self._locked.callback(lock.release)
 
     def _open(self) -> None:
         found = read_manifest(self._file)
@@ -232,4 +243,4 @@ class PartsFolder:
         )
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self._locked.close()
