@@ -48,13 +48,10 @@ def foreseen(error: BaseException) -> BcdError | None:
             seen.errno in _NO_ROOM | _REFUSED or _no_folder_possible(seen)
         ):
             return _disk_error(seen)
-        if (
-            isinstance(seen, ModuleNotFoundError)
-            and (seen.name or "bcd").partition(".")[0] != "bcd"
+        if isinstance(seen, ModuleNotFoundError) and not f"{seen.name or 'bcd'}.".startswith(
+            "bcd."
         ):
-            return BcdError(
-                f"needs the package {seen.name}, which is not installed: pip install bcd"
-            )
+            return BcdError(f"{seen.name} is not installed, which this needs: pip install bcd")
         seen = seen.__cause__
     return None
 

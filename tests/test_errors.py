@@ -14,8 +14,8 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         folder.mkdir()
     known = foreseen(caught.value)
-    assert str(known) == f"{folder}: no folder can be made there: choose another one "
-        "(hydra.run.dir=)"
+    told = "no folder can be made there: choose another one (hydra.run.dir=)"
+    assert str(known) == f"{folder}: {told}"
     with pytest.raises(FileNotFoundError) as caught:
         folder.read_bytes()
     assert foreseen(caught.value) is None  # a defect of the program

