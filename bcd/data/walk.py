@@ -9,6 +9,8 @@ from pathlib import Path
 
 Identity = tuple[int, int]  # device and inode
 
+_BROKEN = "a broken link"
+
 
 @dataclass(frozen=True)
 class Found:
@@ -55,39 +57,47 @@ class Tree:
     count: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self._refused: dict[Path, Found] = {}
-        self._searched: set[Path] = set()
-        _search([self.root], self._count, self._searched.add)
+        self._refused: dict[str, str] = {}  # folders
+        self._searched: set[str] = set()
+        _search([self.root], self._count, lambda folder: self._searched.add(str(folder)))
 
     def _count(self, _: int, one: Found) -> None:
         self.count += bool(one.reason) or self.wanted(one.path.name)
-        if one.reason:
-            self._refused[one.path] = one
+        if one.reason and one.reason != _BROKEN:  # there may be any number of links
+            self._refused[str(one.path)] = one.reason
 
     def __iter__(self) -> Iterator[Found]:
         """Yields what there is, in the order of `sorted` paths."""
-        if self.root in self._refused:
-            yield self._refused[self.root]
+        root = str(self.root)
+        if root in self._refused:
+            yield Found(self.root, self._refused[root])
             return
-        waiting = [iter(_names(self.root))]
-        folders = [self.root]
+        waiting = [iter(_names(root))]
+        folders = [root]
         while waiting:
             name = next(waiting[-1], None)
             if name is None:
                 waiting.pop()
                 folders.pop()
                 continue
-            path = folders[-1] / name
+            path = _joined(folders[-1], name)
             if path in self._refused:
-                yield self._refused[path]
+                yield Found(Path(path), self._refused[path])
             elif path in self._searched:
                 waiting.append(iter(_names(path)))
                 folders.append(path)
+            elif _is_broken_link(path):
+                yield Found(Path(path), _BROKEN)
             elif self.wanted(name):
-                yield Found(path)
+                yield Found(Path(path))
 
 
-def _names(folder: Path) -> list[str]:
+def _joined(folder: str, name: str) -> str:
+    """The text of a path that is joined like a `Path`, which takes more memory."""
+    return name if folder == os.curdir else os.path.join(folder, name)  # noqa: PTH118
+
+
+def _names(folder: str) -> list[str]:
     try:
         return sorted(os.listdir(folder))  # noqa: PTH208  (names alone take less memory)
     except OSError:  # it was removed meanwhile
@@ -125,7 +135,7 @@ def _search(
                     if is_folder(entry):
                         folders_inside.append(entry)
                     else:
-                        why = "a broken link" if is_broken(entry) else ""
+                        why = _BROKEN if is_broken(entry) else ""
                         listed(place, Found(folder / entry.name, why))
         except OSError as error:
             listed(place, Found(folder, unread_folder(error)))
@@ -142,8 +152,8 @@ def unread_folder(error: OSError) -> str:
 
 def folder_reason(path: Path) -> str:
     """Why nothing was found below a folder or broken link; empty if the path is neither."""
-    if path.is_symlink() and not os.path.exists(path):  # noqa: PTH110  (never raises)
-        return "a broken link"
+    if _is_broken_link(path):
+        return _BROKEN
     if not os.path.isdir(path):  # noqa: PTH112  (never raises)
         return ""
     try:
@@ -159,6 +169,10 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
+
+
+def _is_broken_link(path: str | Path) -> bool:
+    return os.path.islink(path) and not os.path.exists(path)  # noqa: PTH110, PTH114  (never raise)
 
 
 def is_broken(entry: os.DirEntry[str]) -> bool:

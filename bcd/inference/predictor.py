@@ -23,6 +23,7 @@ from bcd.data.sandbox import read_all
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.decision import DecisionPolicy, Decisions
 from bcd.evaluation.predictions import Prediction, prediction_record
+from bcd.inference.batch.batching import batch_sizes, batches_until_failure
 from bcd.inference.batch.inputs import open_inputs
 from bcd.inference.exported import SUFFIX, ExportedModel
 from bcd.inference.model import Model, ModelFacts
@@ -198,30 +199,24 @@ class Predictor:
             part: As in `answers`.
         """
         self.sample = Sample()
-        done: list[tuple[Prediction, Answer]] = []
-        for answer in self.decide(read, batch_size, part):
-            done.append(answer)
-            while len(done) >= batch_size:
-                yield done[:batch_size]
-                del done[:batch_size]
-        if done:
-            yield done
+        answers = self.decide(read, batch_size, part)
+        yield from batches_until_failure(answers, itertools.repeat(batch_size))
 
     def decide(
         self, read: Iterator[tuple[str, Answer]], batch_size: int, part: int | None = None
     ) -> Iterator[tuple[Prediction, Answer]]:
         """Yields predictions of images that were read as `wanted`, as `answers` does."""
         size = min(batch_size, self.model.batch or batch_size)
-        for batch, decisions in self._decided(read, _batch_sizes(size, part or size)):
+        for batch, decisions in self._decided(read, batch_sizes(size, part or size)):
             yield from self._predictions(batch, decisions)
 
     def _decided(
         self, read: Iterator[tuple[str, Answer]], sizes: Iterator[int]
     ) -> Iterator[tuple[_Read, Decisions | None]]:
         """Has the model decide about what was read, in order; several calls run at a time."""
+        parts = batches_until_failure(read, sizes)
         if self.model.threads == 1:
-            while part := list(itertools.islice(read, next(sizes))):
-                yield part, self._decide(part)
+            yield from ((part, self._decide(part)) for part in parts)
             return
         failure: BaseException | None = None
         with ThreadPoolExecutor(self.model.threads, "deciding") as pool:
@@ -229,11 +224,11 @@ class Predictor:
             try:
                 while failure is None:
                     try:
-                        part = list(itertools.islice(read, next(sizes)))
+                        part = next(parts, None)
                     except BaseException as error:
                         failure = error
                         break
-                    if not part:
+                    if part is None:
                         break
                     calls.append((part, pool.submit(self._decide, part)))
                     if len(calls) > 2 * self.model.threads:
@@ -282,9 +277,3 @@ class Predictor:
         As far as the network gets them in their own colours and with `LEAST_SIDE` pixels or more.
         """
         return self.sample.looks()
-
-
-def _batch_sizes(size: int, part: int) -> Iterator[int]:
-    """Sizes of batches, of which none goes beyond a multiple of `part` images."""
-    while True:
-        yield from (min(size, part - done) for done in range(0, part, size))

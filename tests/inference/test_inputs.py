@@ -63,12 +63,13 @@ def test_a_text_list_has_files_folders_globs_and_archives(
     make_tar(images / "t.tar", {"m/1.png": PNG})
     monkeypatch.chdir(work)
     lines = ["b.png", "", "b/*.png", "c d", "t.tar", "here/9.png", "gone.png", "gone*.png", "b.png",
-             str(images / "b.png"), "./b.png", "x\0.png"]  # fmt: skip
+             str(images / "b.png"), "./b.png", "x\0.png", "y" * 300 + ".png", "z" * 300 + "*"]  # fmt: skip
     (images / "list.txt").write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
     found = items(os.path.relpath(images / "list.txt"))
     assert [item.name for item in found] == [
         "b.png", "b/10.png", "b/2.png", "c d/x/1.PNG", "t.tar/m/1.png", "here/9.png", "gone.png",
         "gone*.png", "b.png", str(images / "b.png"), "./b.png", "x\0.png",
+        "y" * 300 + ".png", "z" * 300 + "*",
     ]  # fmt: skip
     wanted = Wanted((InputView("plain", 8),), False)
     answers = [wanted.read(item) for item in found]
@@ -76,7 +77,23 @@ def test_a_text_list_has_files_folders_globs_and_archives(
         "gone.png": "cannot be read (No such file or directory)",
         "gone*.png": "no image there",
         "x\0.png": "cannot be read (its name has a zero byte)",
+        "y" * 300 + ".png": "cannot be read (File name too long)",
+        "z" * 300 + "*": "no image there",
     }
+
+
+def test_a_line_that_raises_costs_only_itself(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("bcd.inference.batch.lists.matching_files", denied)
+    (images / "list.txt").write_text("b\nb.png\n")
+    assert [(item.name, item.reason) for item in items(images / "list.txt")] == [
+        ("b", "cannot be read (Permission denied)"),
+        ("b.png", ""),
+    ]
 
 
 def write_table(file: Path, column: str, values: Sequence[str]) -> Path:
@@ -99,6 +116,11 @@ def test_a_table_names_files_in_a_column(suffix: str, images: Path) -> None:
     assert [item.name for item in found] == listed
     assert [item.path for item in found[:3]] == [images / name for name in listed[:3]]
     assert found[4].reason == "no path in this row of the list"
+    if suffix == ".parquet":
+        arrow, parquet = (pytest.importorskip(name) for name in ("pyarrow", "pyarrow.parquet"))
+        coded = arrow.array(listed).dictionary_encode()
+        parquet.write_table(arrow.table({"path": coded}), images / "coded.parquet")
+        assert names(images / "coded.parquet") == listed
     other = write_table(images / f"other{suffix}", "Bild", listed)
     assert [item.name for item in items(other, column="Bild")] == listed
     with pytest.raises(ConfigError, match=r"input_column=path: .*has the columns n, Bild"):
@@ -114,7 +136,11 @@ def test_a_table_names_files_in_a_column(suffix: str, images: Path) -> None:
         ("line.txt", b"x" * 70_000, "a line is too long"),
         ("cell.csv", b'path\n"' + b"x" * 140_000, "cannot be read"),
         ("not.parquet", b"PAR1, but nothing else", "not a Parquet file"),
-        ("empty.tar", b"\0" * 1024, "no image there"),
+        ("empty.tar", b"\0" * 1024, "no image in this archive"),
+        ("none.tar", b"", "no image in this archive"),
+        ("utf16.txt", "ä.png\n".encode("utf-16"), "is UTF-16: save it as UTF-8"),
+        ("utf16.csv", "path\n".encode("utf-16-le"), "is UTF-16: save it as UTF-8"),
+        ("noise.csv", b"\x1b[2J\x01" * 500 + b"\n1", r"has the columns \\x1b\[2J.{180,200}…$"),
     ],
 )
 def test_an_unusable_list_is_one_line(name: str, content: bytes, told: str, tmp_path: Path) -> None:
@@ -178,7 +204,7 @@ def test_what_is_no_file_in_an_archive_is_a_row_with_the_reason(tmp_path: Path) 
         ("../../y.png", "not read (its name leads out of the archive)"),
         ("hard.png", "cannot be read (a link in an archive)"),
         ("soft.png", "cannot be read (a link in an archive)"),
-        ("pipe.png", "cannot be read (not a file but a device)"),
+        ("pipe.png", "cannot be read (a pipe)"),
         ("last.png", ""),
     ]
 
@@ -201,13 +227,38 @@ def test_an_archive_that_is_cut_off_keeps_what_came_before(
     *before, last = items(file)
     assert [item.data for item in before] == ([PNG] if cut > 512 + len(PNG) else [])
     assert last.name == str(file)
-    assert last.reason == f"cannot be read after {len(before)} images (the archive is cut off)"
+    images = "1 image" if before else "0 images"
+    assert last.reason == f"cannot be read after {images} (the archive is cut off)"
     if suffix == ".tar.gz":
         file.write_bytes(packed[:-20])
         assert "Compressed file ended" in items(file)[-1].reason
     file.write_bytes(b"no archive" * 100)
     (one,) = items(file)
-    assert one.reason.startswith("cannot be read after 0 images (")
+    assert one.reason.startswith("cannot be read after 0 images (") and "b'" not in one.reason
+
+
+def test_an_archive_need_not_end_with_zeros(tmp_path: Path) -> None:
+    whole = make_tar(tmp_path / "whole.tar", {"1.png": PNG}).read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[:1024])
+    assert [item.data for item in items(tmp_path / "a.tar")] == [PNG]
+    # An extended header without a member is not the end.
+    (tmp_path / "b.tar").write_bytes(header("x", b"x", 0) + bytes(512))
+    assert items(tmp_path / "b.tar")[0].reason.endswith("(the archive is cut off)")
+
+
+def test_a_sparse_member_with_a_long_map_costs_only_itself(tmp_path: Path) -> None:
+    start = bytearray(header("s.png", tarfile.GNUTYPE_SPARSE, 512))
+    start[482] = 1  # a block continues the map
+    start[148:156] = b" " * 8
+    start[148:156] = b"%06o\0 " % sum(start)
+    more, last = bytearray(512), bytes(512)
+    more[504] = 1
+    file, whole = tmp_path / "a.tar", make_tar(tmp_path / "b.tar", {"1.png": PNG}).read_bytes()
+    file.write_bytes(bytes(start) + bytes(more) + last + b"x" * 512 + whole)
+    assert [(item.reason, item.data) for item in items(file)] == [
+        ("cannot be read (a kind of member that is not supported)", None),
+        ("", PNG),
+    ]
 
 
 def test_an_archive_made_to_fill_memory_takes_little(
@@ -228,7 +279,7 @@ def test_an_archive_made_to_fill_memory_takes_little(
         f"{bad} (an extended header is damaged)": header("x", b"x", 512)
         + b"999 x=y\n"
         + bytes(503),
-        f"{bad} (a number in a header is none)": header("x", b"x", 512) + b"x path=y" + bytes(504),
+        f"{bad} (a header has no valid number)": header("x", b"x", 512) + b"x path=y" + bytes(504),
     }
     for reason, start in hostile.items():
         write(start)

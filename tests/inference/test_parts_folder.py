@@ -259,3 +259,8 @@ def test_a_list_that_is_damaged_further_on_keeps_the_parts_before(
     with pytest.raises(BcdError, match="a line is too long"):
         run(place, tmp_path / "out", input=tmp_path / "list.txt", num_workers=readers)
     assert len(written(tmp_path / "out")) == COUNT // PART_ROWS * PART_ROWS
+    # One file gets all rows, though their number is no multiple of a batch.
+    with pytest.raises(BcdError, match="a line is too long"):
+        run(place, tmp_path / "out.csv", input=tmp_path / "list.txt", num_workers=readers,
+            batch_size=4)  # fmt: skip
+    assert len(rows_of(*tmp_path.glob("out.csv.*.part"))) == COUNT

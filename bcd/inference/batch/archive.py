@@ -26,9 +26,11 @@ _MOST_HEADERS = 16  # in front of one member
 _CHUNK = 1 << 20  # bytes that are skipped at a time
 # Images are compressed already. More than this is an archive that was made to fill a disk.
 _EXPANSION, _FREE = 100, 1 << 30
-_LINKS, _DEVICES, _IGNORED = b"12", b"346", b"5g"
+_LINKS, _DEVICES, _PIPE, _IGNORED = b"12", b"34", b"6", b"5g"
+_SPARSE = b"S"
 _WITHOUT_DATA = b"123456"
 _FILES = b"0\x007"
+_CUT_OFF = "the archive is cut off"
 _LARGEST = 1 << 50  # bytes, more than any disk holds
 
 
@@ -62,8 +64,14 @@ def archive_items(path: Path, name: str) -> Iterator[Item]:
                 if item is not None:
                     yield item
     except (OSError, EOFError, zlib.error, _DamagedError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        yield Item(name, reason=f"cannot be read after {count} images ({why})")
+        images = f"{count} image{'s' * (count != 1)}"
+        yield Item(name, reason=f"cannot be read after {images} ({_why(error)})")
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, gzip.BadGzipFile):
+        return "not compressed by gzip, or damaged"
+    return getattr(error, "strerror", None) or str(error)
 
 
 class _Stream:
@@ -87,7 +95,7 @@ class _Stream:
         """
         data = self.some(length)
         if len(data) < length:
-            raise _DamagedError("the archive is cut off")
+            raise _DamagedError(_CUT_OFF)
         return data
 
     def some(self, length: int) -> bytes:
@@ -140,25 +148,40 @@ def _members(stream: _Stream) -> Iterator[_Member]:
         if member.kind in _WITHOUT_DATA:
             member.unread = 0
         if any(name.startswith("GNU.sparse") for name in changes):
-            member.kind = b"S"
+            member.kind = _SPARSE
         changes, headers = {}, 0
         padding = -member.unread % _BLOCK
         yield member
         stream.skip(member.unread + padding)
+    if headers:
+        raise _DamagedError(_CUT_OFF)
 
 
 def _header(stream: _Stream) -> _Member | None:
     """The next header; None at the end of the archive."""
-    block = stream.read(_BLOCK)
-    if not any(block):
+    block = stream.some(_BLOCK)
+    if not any(block):  # also of a file that ends here, without the usual zeros
         return None
+    if len(block) < _BLOCK:
+        raise _DamagedError(_CUT_OFF)
     stated = _number(block[148:156].decode("ascii", "replace").strip(" \0") or "0", 8)
     if stated != sum(block[:148]) + sum(block[156:]) + 8 * ord(" "):
         raise _DamagedError("not a tar archive, or damaged")
     name = _text(block[:100])
     if block[257:263] == b"ustar\0" and block[345]:
         name = f"{_text(block[345:500])}/{name}"
-    return _Member(name, block[156:157], _size(block[124:136]))
+    member = _Member(name, block[156:157], _size(block[124:136]))
+    if member.kind == _SPARSE and block[482]:
+        _skip_sparse_map(stream)
+    return member
+
+
+def _skip_sparse_map(stream: _Stream) -> None:
+    """Leaves out the blocks that continue the header of a sparse file."""
+    for _ in range(_LONGEST_HEADER // _BLOCK):
+        if not stream.read(_BLOCK)[504]:
+            return
+    raise _DamagedError("a header is too large")
 
 
 def _size(field: bytes) -> int:
@@ -169,11 +192,11 @@ def _size(field: bytes) -> int:
 
 def _number(text: str, base: int) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 20:
-        raise _DamagedError("a number in a header is none")
+        raise _DamagedError("a header has no valid number")
     try:
         return _bounded(int(text, base))
     except ValueError as error:
-        raise _DamagedError("a number in a header is none") from error
+        raise _DamagedError("a header has no valid number") from error
 
 
 def _bounded(number: int) -> int:
@@ -208,10 +231,14 @@ def _item(member: _Member, stream: _Stream, archive: str) -> Item | None:
         return None
     name = f"{archive}/{member.name}"
     place = PurePosixPath(member.name)
-    if place.is_absolute() or ".." in place.parts or "\0" in member.name:
+    if "\0" in member.name:
+        return Item(name, reason="cannot be read (its name has a zero byte)")
+    if place.is_absolute() or ".." in place.parts:
         return Item(name, reason="not read (its name leads out of the archive)")
     if member.kind in _LINKS:
         return Item(name, reason="cannot be read (a link in an archive)")
+    if member.kind == _PIPE:
+        return Item(name, reason="cannot be read (a pipe)")
     if member.kind in _DEVICES:
         return Item(name, reason="cannot be read (not a file but a device)")
     if member.kind not in _FILES:

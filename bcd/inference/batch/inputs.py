@@ -58,7 +58,8 @@ def _open(text: str, column: str, seen: set[str] | None) -> Inputs:
     if is_list(path):
         return Inputs(_checked(listed_items(path, column), f"input={text}: no path in it"), None)
     if is_archive(path):
-        return Inputs(_checked(archive_items(path, str(path)), str(no_image(text))), None)
+        empty = f"input={text}: no image in this archive: its images need names like 1.jpg or 1.png"
+        return Inputs(_checked(archive_items(path, str(path)), empty), None)
     files, count = matching_files(path)
     if not count:
         raise no_image(text)

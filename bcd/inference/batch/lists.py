@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bcd.console import printable
 from bcd.data.items import Item
 from bcd.data.load import matching_files
 from bcd.errors import BcdError, ConfigError
@@ -17,6 +18,8 @@ from bcd.storage import typed_path
 _LONGEST_LINE = 1 << 16  # characters
 _ROWS = 4096  # of a Parquet file that are in memory
 _WILDCARDS = frozenset("*?[")
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # its byte order marks
+_SHOWN = 200  # characters of a header in a message
 
 
 def is_list(path: Path) -> bool:
@@ -39,10 +42,23 @@ def listed_items(path: Path, column: str) -> Iterator[Item]:
         BcdError: It cannot be read, or has no such column.
     """
     suffix = path.suffix.lower()
-    try:
-        for text in _READERS[suffix](path, column):
+    for text in _read(path, column, suffix):
+        try:
             yield from _named(text, path.parent, suffix == ".txt")
-    except (OSError, csv.Error) as error:
+        except (OSError, ValueError) as error:  # costs this line only
+            why = getattr(error, "strerror", None) or type(error).__name__
+            yield Item(text, reason=f"cannot be read ({why})")
+
+
+def _read(path: Path, column: str, suffix: str) -> Iterator[str]:
+    """The lines or cells of a list."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(4)
+        if start[:2] in _UTF_16 or (start.count(0) == 2 and b"\0\0" not in start):
+            raise BcdError(f"input={path}: is UTF-16: save it as UTF-8")
+        yield from _READERS[suffix](path, column)
+    except (OSError, ValueError, csv.Error) as error:
         why = getattr(error, "strerror", None) or error
         raise BcdError(f"input={path}: cannot be read ({why})") from error
 
@@ -72,13 +88,19 @@ def _values(path: Path, column: str) -> Iterator[str]:
         with parquet.ParquetFile(path) as file:
             _check_column(path, column, file.schema_arrow.names)
             kind = file.schema_arrow.field(column).type
-            if not (arrow.types.is_string(kind) or arrow.types.is_large_string(kind)):
+            if not _is_text(arrow.types, kind):
                 raise ConfigError(f"input_column={column}: is {kind} in {path}, not text")
             for batch in file.iter_batches(_ROWS, columns=[column]):
                 for value in batch.column(0):
                     yield value.as_py() or ""
     except arrow.ArrowException as error:
         raise BcdError(f"input={path}: not a Parquet file that can be read") from error
+
+
+def _is_text(types: Any, kind: Any) -> bool:
+    if types.is_dictionary(kind):
+        return _is_text(types, kind.value_type)
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
 _READERS = {".txt": _lines, ".csv": _cells, ".parquet": _values}
@@ -103,8 +125,11 @@ def _check_column(path: Path, column: str, names: list[str]) -> None:
         return
     from bcd.config.check import nearest
 
+    listed = printable(", ".join(names))
+    if len(listed) > _SHOWN:
+        listed = f"{listed[:_SHOWN]}…"
     raise ConfigError(
-        f"input_column={column}: {path} has the columns {', '.join(names)}{nearest(column, names)}"
+        f"input_column={column}: {path} has the columns {listed}{nearest(column, names)}"
     )
 
 
@@ -120,7 +145,10 @@ def _named(text: str, folder: Path, wildcards: bool) -> Iterator[Item]:
     path = typed_path(text) if base is None else base / text
     if is_archive(path):
         yield from archive_items(path, text)
-    elif wildcards and (path.is_dir() or (not os.path.lexists(path) and _WILDCARDS & set(text))):
+    elif wildcards and (
+        os.path.isdir(path)  # noqa: PTH112  (never raises)
+        or (not os.path.lexists(path) and _WILDCARDS & set(text))
+    ):
         yield from _found(text, path, base)
     else:
         yield Item(text, path)

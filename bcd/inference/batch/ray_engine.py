@@ -24,6 +24,7 @@ from bcd.data.quality.sample import Sample
 from bcd.data.sandbox import Readers
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.predictions import Prediction
+from bcd.inference.batch.batching import batch_sizes, batches_until_failure
 from bcd.inference.batch.inputs import open_inputs
 from bcd.inference.batch.shards import Shard
 from bcd.inference.predictor import Predictor, load_model
@@ -68,17 +69,15 @@ class Job:
         os.chdir(self.folder)
         own = self.shard.of(open_inputs(self.inputs, self.column, self.limit).items)
         items = itertools.islice(own, self.done, None)
-        sample, part = Sample(), self.part or self.batch_size
-        while True:
-            for start in range(0, part, self.batch_size):
-                size = min(self.batch_size, part - start)
-                batch = []
-                for item in itertools.islice(items, size):
-                    batch.append((item, sample.takes_next))
-                    sample.add(None)
-                if not batch:
-                    return
-                yield batch
+        sample = Sample()
+
+        def wanted() -> Iterator[tuple[Item, bool]]:
+            for item in items:
+                yield item, sample.takes_next
+                sample.add(None)
+
+        sizes = batch_sizes(self.batch_size, self.part or self.batch_size)
+        yield from batches_until_failure(wanted(), sizes)
 
 
 def predict_with_ray(job: Job, workers: int | None, device: str) -> Iterator[list[Told]]:
