@@ -1,9 +1,9 @@
 """Predicts the class of images with a checkpoint, or with a file from bcd export.
 
-bcd predict ckpt=<checkpoint or run folder> input=<file, folder or glob>
+bcd predict ckpt=<checkpoint or run folder> input=<file, folder, glob, list or archive>
 bcd predict ckpt=<checkpoint or run folder> input=[a.jpg,folder] format=json
-bcd predict ckpt=<checkpoint or run folder> input=<list or archive> output=<folder>
-bcd predict model=<file from bcd export> input=<file, folder or glob>
+bcd predict ckpt=<checkpoint or run folder> input=<folder, list or archive> output=<folder>
+bcd predict model=<file from bcd export> input=<file, folder, glob, list or archive>
 """
 
 import os

@@ -20,7 +20,7 @@ class BatchConfig:
     output: str | None
     part_rows: int
     limit: int | None
-    shard: str | None
+    shard: str | int | None  # no number is right; `find_shard` says what is
     engine: str
     workers: int | None
 

@@ -18,7 +18,8 @@ from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.batch.folder import PartsFolder
 from bcd.inference.batch.inputs import open_inputs
-from bcd.inference.batch.shards import Shard, find_shard, take_own_gpu
+from bcd.inference.batch.manifest import damaged, manifest_name
+from bcd.inference.batch.shards import Shard, find_shard, take_own_gpu, tell_shard
 from bcd.inference.batch.tally import Tally
 from bcd.inference.batch.target import Target, find_target
 from bcd.inference.predictor import Predictor, load_model
@@ -51,8 +52,11 @@ def predict(cfg: PredictConfig, each: Each | None = None) -> Tally:
     """
     inputs = [cfg.input] if isinstance(cfg.input, str) else cfg.input
     if not isinstance(inputs, list) or not all(isinstance(i, str) for i in inputs) or not inputs:
-        raise ConfigError("input is missing: give input=<file, folder or glob>, or input=[a,b]")
+        raise ConfigError(
+            "input is missing: give input=<file, folder, glob, list or archive>, or input=[a,b]"
+        )
     target = find_target(cfg)
+    tell_shard(cfg.shard, find_shard(cfg.shard))
     _check_engine(cfg)
     opened = open_inputs(inputs, cfg.input_column, cfg.limit)
     if target.folder:
@@ -117,8 +121,6 @@ def _predict_into_folder(
     each: Each | None,
 ) -> Tally:
     shard = find_shard(cfg.shard)
-    if shard.count > 1:
-        say(f"shard {shard}" + f" (by {shard.source})" * bool(shard.source))
     own, count = shard.of(items), shard.share(total)
     model, settings = _model_facts(cfg), _settings(cfg, inputs, target, shard)
     folder = PartsFolder(target.path, shard, target.form, cfg.part_rows, model, settings)
@@ -137,6 +139,8 @@ def _predict_into_folder(
         tally = Tally(predictor.classes)
         if done.tally is not None:
             tally = Tally.from_plain(done.tally)
+            if list(tally.classes) != list(predictor.classes):
+                raise damaged(target.path / manifest_name(shard))
         if done.rows:
             say(f"continued: {done.rows} rows in {len(done.parts)} parts are there already")
         left = None if count is None else max(0, count - done.rows)
@@ -220,7 +224,7 @@ def _settings(
 ) -> dict[str, Any]:
     """Everything but the model that determines the rows and their parts."""
     return {
-        "input": inputs,
+        "input": [text.rstrip("/") or text for text in inputs],
         # Relative inputs are others in another folder.
         "working_folder": None if all(map(os.path.isabs, inputs)) else str(Path.cwd()),
         "input_column": cfg.input_column,

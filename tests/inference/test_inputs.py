@@ -63,7 +63,8 @@ def test_a_text_list_has_files_folders_globs_and_archives(
     make_tar(images / "t.tar", {"m/1.png": PNG})
     monkeypatch.chdir(work)
     lines = ["b.png", "", "b/*.png", "c d", "t.tar", "here/9.png", "gone.png", "gone*.png", "b.png",
-             str(images / "b.png"), "./b.png", "x\0.png", "y" * 300 + ".png", "z" * 300 + "*"]  # fmt: skip
+             str(images / "b.png"), "./b.png", "x\0.png"]  # fmt: skip
+    lines += ["y" * 300 + ".png", "z" * 300 + "*"]
     (images / "list.txt").write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
     found = items(os.path.relpath(images / "list.txt"))
     assert [item.name for item in found] == [

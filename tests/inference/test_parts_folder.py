@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -151,14 +153,14 @@ def test_what_is_continued_has_the_model_settings_and_images_it_began_with(
     file.write_bytes(content.replace(b"true", b"false", 1))
     refused("part-000002.csv has changed")
     file.unlink()
-    with pytest.raises(BcdError, match=r"part-000002.csv cannot be read \(No such file"):
+    with pytest.raises(BcdError, match=r"part-000002.csv cannot be read .*; restore it, or"):
         run(place, out, input=images)
     file.write_bytes(content)
     folder = parts.PartsFolder(begun / "x", Shard(), "csv", 1, {}, {})
     with folder, pytest.raises(BcdError, match=r"another process is writing manifest\.json"):
         run(place, begun / "x")
-    # A batch size is no matter of rows.
-    run(place, out, input=images, batch_size=4)
+    # A batch size is no matter of rows, nor is a slash at the end of a folder.
+    run(place, out, input=f"{images}/", batch_size=4)
     assert [Path(row["path"]).name for row in written(out)] == [
         Path(row["path"]).name for row in rows_of(place / "predictions.csv")
     ]
@@ -172,6 +174,44 @@ def test_what_is_continued_has_the_model_settings_and_images_it_began_with(
     (out / "manifest.json").unlink()
     with pytest.raises(BcdError, match=r"has parts but no manifest\.json"):
         run(place, out, input=images)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_damaged_manifest_is_one_line(
+    finished: bool, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        stop_after(patched, COUNT if finished else PART_ROWS + 2)
+        with contextlib.suppress(KeyboardInterrupt):
+            run(place, out)
+    file, whole = out / "manifest.json", manifest(out)
+    assert whole["finished"] is finished
+    first, count = whole["parts"][0], {**whole["tally"]}
+    changes: list[dict[str, Any]] = [{key: None} for key in whole]
+    changes += [
+        {"tally": {}},
+        {"finished": "no"},
+        {"runs": [1]},
+        {"runs": {}},
+        {"format": "1"},
+        {"bcd": 1},
+    ]
+    changes += [{"tally": count | {"first_failed": [[1]]}}, {"tally": count | {"referred": "0"}}]
+    changes += [{"tally": count | {"could_not_be_read": COUNT}}]
+    for part in ({"rows": "2"}, {"rows": True}, {"file": None}, {"file": "../x"}, {"x": 1}):
+        changes.append({"parts": [first | part, *whole["parts"][1:]]})
+    texts = [json.dumps(whole | change) for change in changes]
+    for text in [*texts, "[" * 100_000, "[]", "null", '{"format": 1}', json.dumps(whole)[:-1]]:
+        file.write_text(text)
+        with pytest.raises(BcdError) as caught:
+            run(place, out)
+        assert str(caught.value) == (
+            f"output={out}: manifest.json cannot be read: choose another folder"
+        ), text[:200]
+    file.write_text(json.dumps(whole))
+    run(place, out)
+    assert len(written(out)) == COUNT
 
 
 @pytest.fixture

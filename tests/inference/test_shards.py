@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bcd.errors import BcdError, ConfigError
-from bcd.inference.batch.shards import Shard, find_shard, take_own_gpu
+from bcd.inference.batch.shards import Shard, find_shard, take_own_gpu, tell_shard
 from tests.helpers.parts import manifest, rows_of, run, written
 
 
@@ -36,6 +36,7 @@ def test_shards_have_the_rows_of_one_process(
 
 SLURM = {"SLURM_ARRAY_TASK_MIN": "4", "SLURM_ARRAY_TASK_MAX": "8", "SLURM_ARRAY_TASK_COUNT": "3",
          "SLURM_ARRAY_TASK_STEP": "2", "SLURM_ARRAY_TASK_ID": "8"}  # fmt: skip
+SRUN = {"SLURM_PROCID": "2", "SLURM_NTASKS": "4"}
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "3"}
 
 
@@ -50,16 +51,24 @@ TORCHRUN = {"RANK": "1", "WORLD_SIZE": "3"}
         ("auto", SLURM, (2, 3)),
         ("auto", SLURM | {"SLURM_ARRAY_TASK_STEP": "1"}, "has gaps"),
         ("auto", SLURM | {"SLURM_ARRAY_TASK_ID": "5"}, "has gaps"),
-        ("auto", TORCHRUN | SLURM, "both RANK and SLURM"),
+        ("auto", TORCHRUN | SLURM, "RANK and WORLD_SIZE and SLURM"),
         ("auto", {"RANK": "3", "WORLD_SIZE": "3"}, "say 4 of 3"),
-        ("auto", {"RANK": "0"}, "WORLD_SIZE= in the environment"),
+        ("auto", {"RANK": "0"}, "WORLD_SIZE is not set"),
+        ("auto", {"WORLD_SIZE": "4"}, "RANK is not set"),
+        ("auto", {"RANK": "", "WORLD_SIZE": "4"}, "RANK= in the environment"),
+        ("auto", SRUN, (2, 4)),
+        ("auto", SRUN | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, (0, 1)),
+        ("auto", {"SLURM_NTASKS": "4"}, "SLURM_PROCID is not set"),
+        ("auto", SRUN | TORCHRUN, (1, 3)),
+        ("auto", SRUN | SLURM, "SLURM_NTASKS and SLURM_ARRAY_TASK_ID are set"),
+        (1, {}, "shard=1: give <i>/<n>"),
         ("0/3", {}, "with i from 1 to n"),
         ("4/3", {}, "with i from 1 to n"),
         ("all", {}, "with i from 1 to n"),
     ],
 )
 def test_a_shard_is_what_the_setting_or_the_environment_says(
-    setting: str | None, environment: dict[str, str], expected: tuple[int, int] | str
+    setting: str | int | None, environment: dict[str, str], expected: tuple[int, int] | str
 ) -> None:
     if isinstance(expected, str):
         with pytest.raises(ConfigError, match=expected):
@@ -67,6 +76,23 @@ def test_a_shard_is_what_the_setting_or_the_environment_says(
         return
     shard = find_shard(setting, environment)
     assert (shard.index, shard.count) == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "environment", "told"),
+    [
+        (None, TORCHRUN, ""),
+        ("2/3", {}, "shard 2/3\n"),
+        ("auto", {}, "shard=auto: nothing in the environment says which: all images\n"),
+        ("auto", SRUN, "shard 3/4 (by SLURM_PROCID and SLURM_NTASKS)\n"),
+        ("auto", {"RANK": "0", "WORLD_SIZE": "1"}, "shard 1/1 (by RANK and WORLD_SIZE)\n"),
+    ],
+)
+def test_the_share_is_told(
+    setting: str | None, environment: dict[str, str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell_shard(setting, find_shard(setting, environment))
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ from bcd.storage import PART, file_sha256, replacing
 
 _OTHER = "give the settings and inputs that it began with, or another output=<folder>"
 
+_RESTORE = "restore it, or give another output=<folder>"
+
 
 class PartsFolder:
     """The parts of one shard, and its manifest.
@@ -137,8 +139,8 @@ class PartsFolder:
     def _check_same(self, found: Manifest, file: Path, own: bool) -> None:
         before, now = ({**m.settings} for m in (found, self.manifest))
         if not own:
-            before.pop("shard")
-            now.pop("shard")
+            before.pop("shard", None)
+            now.pop("shard", None)
         change = find_change(found.model, self.manifest.model, "the model's ")
         change = change or find_change(before, now, "")
         if change:
@@ -150,12 +152,10 @@ class PartsFolder:
             try:
                 same = file_sha256(file) == part.sha256
             except OSError as error:
-                raise self._error(f"{part.file} cannot be read ({error.strerror})") from error
+                why = f"{part.file} cannot be read ({error.strerror})"
+                raise self._error(f"{why}; {_RESTORE}") from error
             if not same:
-                raise self._error(
-                    f"{part.file} has changed since it was written; restore it, or give another "
-                    "output=<folder>"
-                )
+                raise self._error(f"{part.file} has changed since it was written; {_RESTORE}")
 
     def pass_over(self, items: Iterator[Item]) -> None:
         """Takes the images that have rows already from an iterator.

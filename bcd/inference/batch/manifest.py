@@ -14,9 +14,12 @@ from typing import Any
 import bcd
 from bcd.errors import BcdError
 from bcd.inference.batch.shards import Shard
+from bcd.inference.batch.tally import Tally
 from bcd.storage import replacing, written_path
 
 FORMAT = 1
+FORMS = ("csv", "parquet")
+_START, _END = "manifest", ".json"
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Manifest:
 
 def manifest_name(shard: Shard) -> str:
     """Name of a shard's manifest."""
-    return f"manifest{shard.suffix}.json"
+    return f"{_START}{shard.suffix}{_END}"
 
 
 def read_manifest(file: Path) -> Manifest | None:
@@ -98,19 +101,67 @@ def read_manifest(file: Path) -> Manifest | None:
     """
     try:
         plain = json.loads(file.read_text(encoding="ascii"))
-        if plain["format"] != FORMAT:
+        if _number(plain["format"]) != FORMAT:
             raise BcdError(
                 f"output={file.parent}: {file.name} has format {plain['format']}, not "
                 f"{FORMAT}: use the version of bcd that wrote it, or another folder"
             )
         known = {f.name: plain[f.name] for f in fields(Manifest)}
-        return Manifest(**known | {"parts": [Part(**part) for part in plain["parts"]]})
+        known["parts"] = [Part(**part) for part in plain["parts"]]
+        found = Manifest(**known)
+        _check(found, file.name.removeprefix(_START).removesuffix(_END))
+        return found
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise BcdError(
-            f"output={file.parent}: {file.name} cannot be read: choose another folder"
-        ) from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged(file) from error
+
+
+def damaged(file: Path) -> BcdError:
+    """The error for a manifest whose content cannot be used."""
+    return BcdError(f"output={file.parent}: {file.name} cannot be read: choose another folder")
+
+
+def _check(found: Manifest, suffix: str) -> None:
+    """Checks the types of all values, the names of the parts, and that counts agree.
+
+    Raises:
+        ValueError: Something is wrong; also other errors of wrong types.
+    """
+    _of(dict, found.model, found.settings, *found.runs)
+    _of(list, found.runs)
+    _of(bool, found.finished)
+    texts = [found.card_sha256, found.bcd]
+    for run in found.runs:
+        texts += [run["host"], run["started"], run["written"]]
+        _number(run["rows"])
+    for number, part in enumerate(found.parts, start=1):
+        form = found.settings["format"]
+        if form not in FORMS or part.file != f"part{suffix}-{number:06d}.{form}":
+            raise ValueError("not the name of this part")
+        if _number(part.rows) < 1:
+            raise ValueError("a part without rows")
+        texts += [part.sha256, part.names]
+    _of(str, *texts)
+    if found.tally is None:
+        if found.parts or found.finished:
+            raise ValueError("no counts")
+        return
+    tally = Tally.from_plain(found.tally)
+    if tally.unanswered + tally.predicted.total() != found.rows:
+        raise ValueError("other counts than rows")
+
+
+def _of(kind: type, *values: object) -> None:
+    if not all(isinstance(value, kind) for value in values):
+        raise TypeError(f"not of type {kind.__name__}")
+
+
+def _number(value: object) -> int:
+    """A count."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError("not a count")
+    return value
 
 
 def find_change(before: Mapping[str, Any], now: Mapping[str, Any], what: str) -> str:

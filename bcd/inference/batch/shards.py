@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from bcd.console import say
 from bcd.errors import ConfigError
 
 T = TypeVar("T")
@@ -17,6 +18,8 @@ AUTO = "auto"
 _TORCHRUN = ("RANK", "WORLD_SIZE")
 _BY_TORCHRUN = " and ".join(_TORCHRUN)
 _SLURM = "SLURM_ARRAY_TASK_"
+_SRUN = ("SLURM_PROCID", "SLURM_NTASKS")
+FORMS = "give <i>/<n> with i from 1 to n, auto or null"
 _INSTEAD = "give shard=<i>/<n>, or shard=null for all images"
 
 
@@ -51,12 +54,13 @@ class Shard:
         return None if total is None else len(range(self.index, total, self.count))
 
 
-def find_shard(setting: str | None, environment: Mapping[str, str] = os.environ) -> Shard:
+def find_shard(setting: str | int | None, environment: Mapping[str, str] = os.environ) -> Shard:
     """Returns the shard that a setting, or with `auto` the environment, asks for.
 
     Args:
         setting: `auto`, `<i>/<n>` with i from 1 to n, or None for all images.
-        environment: Variables of torchrun (RANK, WORLD_SIZE) or of an array job of Slurm.
+        environment: Variables of torchrun (RANK, WORLD_SIZE), of an array job of Slurm, or of
+            several tasks of `srun`.
 
     Raises:
         ConfigError: The setting is something else, or the environment does not say it clearly.
@@ -64,19 +68,32 @@ def find_shard(setting: str | None, environment: Mapping[str, str] = os.environ)
     if setting is None:
         return Shard()
     if setting != AUTO:
-        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", setting)
+        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", str(setting))
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            raise ConfigError(f"shard={setting}: give <i>/<n> with i from 1 to n, auto or null")
+            raise ConfigError(f"shard={setting}: {FORMS}")
         return Shard(int(match[1]) - 1, int(match[2]))
-    from_array, from_torchrun = f"{_SLURM}ID" in environment, "RANK" in environment
-    if from_array and from_torchrun:
-        raise ConfigError(f"shard=auto: both RANK and {_SLURM}ID are set: {_INSTEAD}")
-    if from_torchrun:
-        rank, world = (_number(name, environment) for name in _TORCHRUN)
-        return _shard(rank, world, _BY_TORCHRUN)
+    from_torchrun = any(name in environment for name in _TORCHRUN)
+    from_array = f"{_SLURM}ID" in environment
+    # Slurm sets this for a single task, too; and torchrun may run in each task.
+    from_srun = environment.get(_SRUN[1], "1") != "1" and not from_torchrun
+    if from_array and (from_torchrun or from_srun):
+        other = " and ".join(name for name in (*_TORCHRUN, _SRUN[1]) if name in environment)
+        raise ConfigError(f"shard=auto: {other} and {_SLURM}ID are set: {_INSTEAD}")
+    if from_torchrun or from_srun:
+        names = _TORCHRUN if from_torchrun else _SRUN
+        rank, world = (_number(name, environment) for name in names)
+        return _shard(rank, world, " and ".join(names))
     if from_array:
         return _of_array(environment)
     return Shard()
+
+
+def tell_shard(setting: str | int | None, shard: Shard) -> None:
+    """Prints which share it is, if it is not simply all images."""
+    if shard.count > 1 or shard.source:
+        say(f"shard {shard}" + f" (by {shard.source})" * bool(shard.source))
+    elif setting == AUTO:
+        say("shard=auto: nothing in the environment says which: all images")
 
 
 def take_own_gpu(shard: Shard, environment: MutableMapping[str, str] = os.environ) -> None:
@@ -115,7 +132,9 @@ def _shard(index: int, count: int, source: str) -> Shard:
 
 
 def _number(name: str, environment: Mapping[str, str]) -> int:
-    text = environment.get(name, "")
+    if name not in environment:
+        raise ConfigError(f"shard=auto: {name} is not set in the environment: {_INSTEAD}")
+    text = environment[name]
     if not re.fullmatch("[0-9]{1,9}", text):
         raise ConfigError(f"shard=auto: {name}={text} in the environment: {_INSTEAD}")
     return int(text)

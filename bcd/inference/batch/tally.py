@@ -80,13 +80,16 @@ class Tally:
 
         Raises:
             LookupError: A count is missing.
+            TypeError: A value is of another type.
+            ValueError: The same.
         """
-        classes = list(plain["predicted"])
-        return cls(
-            classes,
-            Counter({i: int(plain["predicted"][name]) for i, name in enumerate(classes)}),
-            int(plain["referred"]),
-            int(plain["no_finite_answer"]),
-            int(plain["could_not_be_read"]),
-            [(str(path), str(error)) for path, error in plain["first_failed"]],
-        )
+        predicted = dict(plain["predicted"])
+        counts = [plain[name] for name in ("referred", "no_finite_answer", "could_not_be_read")]
+        failed = [(path, error) for path, error in plain["first_failed"]]
+        if any(type(one) is not int or one < 0 for one in (*counts, *predicted.values())):
+            raise TypeError("not a count")
+        if not all(isinstance(text, str) for pair in failed for text in pair):
+            raise TypeError("not a text")
+        numbers = Counter(dict(enumerate(predicted.values())))
+        referred, infinite, unread = counts
+        return cls(list(predicted), numbers, referred, infinite, unread, failed)
