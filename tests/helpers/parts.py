@@ -7,6 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from bcd.data.items import Item, Wanted
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.predict import predict
 from tests.helpers.harness import predict_config
@@ -25,6 +28,18 @@ def run(place: Path, output: Path, **changed: object) -> list[Prediction]:
     cfg = predict_config(output.parent, *settings(place, output=output, **changed))
     predict(cfg, made.append)
     return made
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Interrupts predict when it reads an image after so many."""
+    real, reads = Wanted.read, iter(range(count))
+
+    def read(wanted: Wanted, item: Item) -> Any:
+        if next(reads, None) is None:
+            raise KeyboardInterrupt
+        return real(wanted, item)
+
+    monkeypatch.setattr(Wanted, "read", read)
 
 
 def rows_of(*files: Path) -> list[dict[str, str]]:

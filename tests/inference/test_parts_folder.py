@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bcd.data.items import Item, Wanted
+from bcd.data.items import Wanted
 from bcd.errors import BcdError, ConfigError
 from bcd.inference.batch import folder as parts
 from bcd.inference.batch.shards import Shard
@@ -32,6 +29,7 @@ from tests.helpers.parts import (
     rows_of,
     run,
     settings,
+    stop_after,
     written,
 )
 
@@ -102,18 +100,6 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_rows(
     assert not list((tmp_path / "out").glob(".*.part"))
 
 
-def stop_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    """Interrupts predict when it reads an image after so many."""
-    real, reads = Wanted.read, iter(range(count))
-
-    def read(wanted: Wanted, item: Item) -> Any:
-        if next(reads, None) is None:
-            raise KeyboardInterrupt
-        return real(wanted, item)
-
-    monkeypatch.setattr(Wanted, "read", read)
-
-
 @pytest.fixture
 def begun(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the first two parts."""
@@ -174,44 +160,6 @@ def test_what_is_continued_has_the_model_settings_and_images_it_began_with(
     (out / "manifest.json").unlink()
     with pytest.raises(BcdError, match=r"has parts but no manifest\.json"):
         run(place, out, input=images)
-
-
-@pytest.mark.parametrize("finished", [False, True])
-def test_a_damaged_manifest_is_one_line(
-    finished: bool, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "out"
-    with monkeypatch.context() as patched:
-        stop_after(patched, COUNT if finished else PART_ROWS + 2)
-        with contextlib.suppress(KeyboardInterrupt):
-            run(place, out)
-    file, whole = out / "manifest.json", manifest(out)
-    assert whole["finished"] is finished
-    first, count = whole["parts"][0], {**whole["tally"]}
-    changes: list[dict[str, Any]] = [{key: None} for key in whole]
-    changes += [
-        {"tally": {}},
-        {"finished": "no"},
-        {"runs": [1]},
-        {"runs": {}},
-        {"format": "1"},
-        {"bcd": 1},
-    ]
-    changes += [{"tally": count | {"first_failed": [[1]]}}, {"tally": count | {"referred": "0"}}]
-    changes += [{"tally": count | {"could_not_be_read": COUNT}}]
-    for part in ({"rows": "2"}, {"rows": True}, {"file": None}, {"file": "../x"}, {"x": 1}):
-        changes.append({"parts": [first | part, *whole["parts"][1:]]})
-    texts = [json.dumps(whole | change) for change in changes]
-    for text in [*texts, "[" * 100_000, "[]", "null", '{"format": 1}', json.dumps(whole)[:-1]]:
-        file.write_text(text)
-        with pytest.raises(BcdError) as caught:
-            run(place, out)
-        assert str(caught.value) == (
-            f"output={out}: manifest.json cannot be read: choose another folder"
-        ), text[:200]
-    file.write_text(json.dumps(whole))
-    run(place, out)
-    assert len(written(out)) == COUNT
 
 
 @pytest.fixture
