@@ -157,11 +157,14 @@ class GrowingFile:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self.part.open("wb", buffering=0)
+            self._began = self.part.stat().st_mtime
             self._write(bytes(1 << 16))
             self._stream.truncate(0)
             self._stream.seek(0)
-        except OSError:
+        except OSError as error:
             self.discard()
+            if error.filename == str(self.part):
+                error.filename = str(file)
             raise
 
     def append(self, text: str) -> None:
@@ -177,13 +180,24 @@ class GrowingFile:
 
     def _write(self, data: bytes) -> None:
         left = memoryview(data)
-        while left:
-            left = left[self._stream.write(left) :]
+        try:
+            while left:
+                left = left[self._stream.write(left) :]
+        except OSError as error:
+            error.filename = str(self._file)  # users know the file by its final name
+            raise
 
     def finish(self) -> None:
-        """Renames the file to its final name."""
+        """Renames the file to its final name, and removes what killed processes left of it."""
         self.close()
         self.part.replace(self._file)
+        pattern = re.compile(re.escape(self._file.name) + r"\.([0-9]+)" + re.escape(PART))
+        with contextlib.suppress(OSError):
+            for other in list(self._file.parent.iterdir()):
+                match = pattern.fullmatch(other.name)
+                # A younger one may be of a process on another machine.
+                if match and _is_gone(int(match[1])) and other.stat().st_mtime < self._began:
+                    other.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Closes the file and keeps it under its temporary name."""
@@ -197,6 +211,19 @@ class GrowingFile:
             self.part.unlink(missing_ok=True)
             for folder in self._made:
                 folder.rmdir()
+
+
+def _is_gone(process: int) -> bool:
+    """Whether there is no such process on this machine; False if that is unknown."""
+    if os.name != "posix":  # where signal 0 is not only a question
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ The slide is glass with a round smear of drawn fields. Outside the planted regio
 are benign, inside they are those of one malignant class, and the stain is the same everywhere. It
 needs the extra `slides`.
 
-python -m bench.slide --ckpt outputs/demo/<run>
+python -m bench.slide ckpt=outputs/demo/<run>
 """
 
 from __future__ import annotations

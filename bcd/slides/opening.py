@@ -214,6 +214,9 @@ def _check_page(page: Any) -> None:
         raise ImageError(f"unsupported pixels ({page.shape[2]} channels)")
     if not (ycbcr or plain):
         raise ImageError(f"unsupported colours ({kind}, {page.compression.name})")
+    if not _has_decoder(page.compression):
+        name = getattr(page.compression, "name", page.compression)
+        raise ImageError(f"unsupported compression ({name}): save it as a tiled TIFF with JPEG")
     height, width = page.chunks[:2]
     if height * width > MOST_PIECE:
         raise ImageError(
@@ -224,6 +227,15 @@ def _check_page(page: Any) -> None:
         raise ImageError(
             f"lists {len(page.dataoffsets)} tiles, but its size needs {math.prod(page.chunked)}"
         )
+
+
+def _has_decoder(compression: int) -> bool:
+    from tifffile import TIFF
+
+    try:
+        return TIFF.DECOMPRESSORS[compression] is not None
+    except KeyError:
+        return False
 
 
 def _is_usable(page: Any, first: Any, size: tuple[int, int]) -> bool:

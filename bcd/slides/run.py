@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections import deque
@@ -14,6 +15,7 @@ from bcd.config.slide import SlideConfig
 from bcd.console import say, track
 from bcd.data.items import Answer
 from bcd.data.quality.appearance import summarize
+from bcd.errors import BcdError
 from bcd.evaluation.predictions import Prediction, columns, prediction_cells
 from bcd.inference.predictor import Predictor, load_model
 from bcd.inference.site import tell_differences
@@ -93,9 +95,12 @@ def run_slide(cfg: SlideConfig) -> Tally:
 
         chosen = _chosen(plan.grid.tiles(mask), cfg.min_tissue, tally)
         tiles = itertools.islice(chosen, cfg.limit)
-        _write_rows(cfg, predictor, _Reading(path, readers, plan.level, tiles), tally, plan, take)
+        rows = _Reading(path, readers, plan.level, tiles)
+        _write_rows(cfg, predictor, rows, tally, plan, take)
+        limited = next(chosen, None) is not None
     shown = f"probability of {'the predicted class' if benign is None else 'malignancy'}"
-    heat.save(folder / "heatmap.png", shown)
+    with _writing(folder):
+        heat.save(folder / "heatmap.png", shown)
     differences = tell_differences(
         predictor.facts, summarize(predictor.looks), None, "the tiles of this slide"
     )
@@ -108,14 +113,28 @@ def run_slide(cfg: SlideConfig) -> Tally:
             "in_grid": len(plan.grid), "min_tissue": cfg.min_tissue, "limit": cfg.limit,
             **tally.to_plain(),
         },
-        "tissue": {"share": round(mask.share, 6), "threshold": mask.threshold},
+        "tissue": {"share": mask.share and round(mask.share, 6), "threshold": mask.threshold},
         "shown": shown,
         "differences_from_training": differences,
         "model": {**_model(cfg), "card_sha256": predictor.facts.card_sha256},
     }  # fmt: skip
-    write_text(folder / "slide.json", json.dumps(found, indent=1) + "\n")
-    tell_results(cfg, tally, predictor.facts.calibrated, mask.share)
+    with _writing(folder):
+        write_text(folder / "slide.json", json.dumps(found, indent=1) + "\n")
+    tell_results(cfg, tally, predictor.facts.calibrated, mask.share, limited)
     return tally
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Says which file of the folder could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise BcdError(
+            f"run_dir={folder}: {Path(error.filename or folder).name} cannot be written "
+            f"({error.strerror or error}); free some space or change the permissions there, or "
+            "give another run_dir"
+        ) from error
 
 
 def _model(cfg: SlideConfig) -> dict[str, str]:
@@ -173,19 +192,28 @@ def _write_rows(
     take: Callable[[Tile, Prediction], None],
 ) -> None:
     """Answers for tiles, writes a row for each when it is done, and has it taken."""
-    rows, seen = GrowingFile(Path(cfg.run_dir) / "tiles.csv"), 0
+    folder, seen = Path(cfg.run_dir), 0
+    with _writing(folder):
+        rows = GrowingFile(folder / "tiles.csv")
     try:
-        rows.append(csv_line([*PLACE_COLUMNS, *columns(predictor.classes)]))
+        with _writing(folder):
+            rows.append(csv_line([*PLACE_COLUMNS, *columns(predictor.classes)]))
         answers = predictor.answers_to(reading.read(), cfg.batch_size)
         # The bar counts tiles of the grid, as it is not known in advance how many show tissue.
         weighed = _weighed(answers, tally)
         for batch, _ in track(weighed, "Tiles", len(plan.grid), lambda item: item[1]):
             done = [(reading.next(), prediction) for prediction, _ in batch]
-            rows.append("".join(csv_line(_cells(*one, predictor.classes)) for one in done))
+            text = "".join(csv_line(_cells(*one, predictor.classes)) for one in done)
+            with _writing(folder):
+                rows.append(text)
             seen += len(done)
             for one in done:
                 take(*one)
-        rows.finish()
+        # Without slide.json, files of an earlier run and of this one are not taken for results.
+        with _writing(folder):
+            for name in ("slide.json", "heatmap.png"):
+                (folder / name).unlink(missing_ok=True)
+            rows.finish()
     except BaseException:
         if seen:
             rows.close()

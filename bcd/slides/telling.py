@@ -43,14 +43,17 @@ def tell_slide(
         say(f"warning: {facts.missing} of the {facts.pieces} parts of the file are missing in it")
 
 
-def tell_results(cfg: SlideConfig, tally: Tally, calibrated: bool, share: float) -> None:
+def tell_results(
+    cfg: SlideConfig, tally: Tally, calibrated: bool, share: float | None, limited: bool
+) -> None:
     """Prints counts, warnings, and where the files are.
 
     Args:
         cfg: Of the command.
         tally: Of the tiles.
         calibrated: Whether the model has a decision policy.
-        share: Share of the slide that is tissue.
+        share: Share of the slide that is tissue; None if that is unknown.
+        limited: Whether there are more tiles than `limit`.
     """
     rows = [[name, str(tally.predicted[name])] for name in tally.classes]
     rows += [["referred", str(tally.referred)], ["too little tissue", str(tally.left_out)]]
@@ -61,9 +64,10 @@ def tell_results(cfg: SlideConfig, tally: Tally, calibrated: bool, share: float)
     for name, error in tally.first_failed:
         say(f"could not be read: tile at {name}: {error}")
     if not tally.answered:
-        say(f"warning: no tile has an answer; {share:.1%} of the slide is tissue")
-    if cfg.limit is not None:
-        say(f"warning: limit={cfg.limit}: the slide may have more tiles")
+        known = "an unknown share" if share is None else f"{share:.1%}"
+        say(f"warning: no tile has an answer; {known} of the slide is tissue")
+    if limited:
+        say(f"warning: limit={cfg.limit}: the slide has more tiles with tissue")
     if not calibrated:
         say("warning: uncalibrated: nothing was decided on val, so every tile is referred")
     for name in ("tiles.csv", "heatmap.png", "slide.json"):

@@ -14,6 +14,7 @@ from bcd.slides.opening import MOST_REGION, SlideFacts
 from bcd.slides.tissue import TissueMask
 
 _LEAST = 16  # pixels that a tile is wide
+_USUAL = "0.05 to 5"  # micrometres per pixel, with objectives of 100x to 4x and smaller images
 
 
 @dataclass(frozen=True)
@@ -65,17 +66,29 @@ def tile_size(
             )
         size = (round(side * mpp / known[0]), round(side * mpp / known[1]))
     width, height = size
-    if width > facts.width or height > facts.height:
+    if why := _unusable(facts, side, size):
+        if mpp is None:
+            raise ConfigError(
+                f"a tile has {width} x {height} pixels of level 0, {why}: give mpp=<micrometres "
+                "per pixel of the training images>, or have it answered as one image by bcd predict"
+            )
         raise ConfigError(
-            f"mpp={mpp}: a tile has {width} x {height} pixels of level 0, the slide has only "
-            f"{facts.width} x {facts.height}"
-        )
-    level = facts.best_level(min(size) / side)
-    if min(size) < _LEAST or math.prod(size) / level.downsample**2 > MOST_REGION:
-        raise ConfigError(
-            f"mpp={mpp}: a tile has {width} x {height} pixels of level 0, which cannot be read"
+            f"mpp={mpp}: a tile has {width} x {height} pixels of level 0, {why}: give the "
+            f"micrometres per pixel of the training images, {_USUAL} as a rule"
         )
     return size
+
+
+def _unusable(facts: SlideFacts, side: int, size: tuple[int, int]) -> str:
+    """Why tiles of a size in level 0 cannot be read; empty if they can."""
+    if size[0] > facts.width or size[1] > facts.height:
+        return f"but the slide has only {facts.width} x {facts.height}"
+    if min(size) < _LEAST:
+        return f"fewer than {_LEAST} x {_LEAST}"
+    level = facts.best_level(min(size) / side)
+    if math.prod(size) / level.downsample**2 > MOST_REGION:
+        return f"at level {level.number} more than the {MOST_REGION} that are read at a time"
+    return ""
 
 
 class Grid:

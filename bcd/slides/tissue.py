@@ -108,14 +108,15 @@ class TissueMask:
         stained: (height, width).
         known: Where the overview could be read, (height, width).
         scale: Pixels of level 0 per square, horizontally and vertically.
-        share: Share of the scanned area that is stained; 0 if nothing was scanned.
+        share: Share of the scanned area that is stained; 0 if nothing was scanned, None if that is
+            unknown because nothing could be read.
         threshold: Optical density of green light from which something is stained.
     """
 
     stained: NDArray[np.bool_]
     known: NDArray[np.bool_]
     scale: tuple[float, float]
-    share: float
+    share: float | None
     threshold: float
 
 
@@ -143,7 +144,8 @@ def find_tissue(overview: Overview, tile: tuple[int, int]) -> TissueMask:
     green = pixels[..., 1]
     scanned = known & (pixels.max(axis=2) >= _DARK)
     if not scanned.any():
-        return TissueMask(np.zeros_like(scanned), known, scale, 0.0, _STAINED[1])
+        share = 0.0 if known.any() else None
+        return TissueMask(np.zeros_like(scanned), known, scale, share, _STAINED[1])
     counts = np.bincount(green[scanned], minlength=256)
     glass = max(int(np.searchsorted(counts.cumsum(), _GLASS * counts.sum())), 1)
     densities = np.maximum(-np.log10(np.maximum(np.arange(256), 1) / glass), 0)

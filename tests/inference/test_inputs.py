@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import os
+import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -308,3 +309,13 @@ def test_many_members_and_lines_are_never_all_in_memory(tmp_path: Path) -> None:
         return most
 
     assert peak(4000) <= 1.1 * peak(400) + 0.05
+
+
+def test_of_broken_links_only_the_names_are_in_memory(tmp_path: Path) -> None:
+    names = [f"{number:06d} smear.png" for number in range(2000)]
+    for name in names:
+        (tmp_path / name).symlink_to(tmp_path / "nowhere")
+    opened, peak = peak_growth(lambda: open_inputs([str(tmp_path)], "path"))
+    count, more = peak_growth(lambda: sum(1 for _ in opened.items))
+    assert opened.total == count == len(names)
+    assert max(peak, more) < 2 * sum(map(sys.getsizeof, names)) / 2**20

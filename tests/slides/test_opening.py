@@ -101,6 +101,8 @@ def test_other_pixels_become_rgb(kind: str, pixels: NDArray[np.uint8], tmp_path:
         ("one strip", "tiled TIFF"),
         ("claims a width", "claims"),
         ("claims tiles", "its size needs"),
+        ("new compression", r"unsupported compression \(12345\)"),
+        ("fax", r"unsupported compression \(JBIG\)"),
     ],
 )
 def test_what_cannot_be_read_tile_by_tile_is_refused(
@@ -116,7 +118,9 @@ def test_what_cannot_be_read_tile_by_tile_is_refused(
         write(file, strip, tile=None, rowsperstrip=6000, compression="zlib")
     else:
         write(file, pixels)
-        replaced(file, *((256, of(2 * MOST_SIDE)) if "width" in kind else (322, of(16))))
+        tags = {"claims a width": (256, 2 * MOST_SIDE), "claims tiles": (322, 16)}
+        tag, value = {**tags, "new compression": (259, 12345), "fax": (259, 34661)}[kind]
+        replaced(file, tag, of(value))
     with pytest.raises(ImageError, match=reason):
         SlideFile(file)
 

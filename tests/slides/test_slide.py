@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -190,6 +196,60 @@ def test_rows_so_far_remain_if_the_run_ends_early(
     (part,) = tmp_path.glob("tiles.csv.*.part")
     assert len(part.read_text(encoding="utf-8").splitlines()) == 1 + 4
     assert not (tmp_path / "slide.json").exists()
+    # What a process left that is gone is removed when the results are there.
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                           stdout=subprocess.PIPE, check=True)  # fmt: skip
+    gone, running = (part.with_name(f"tiles.csv.{number}.part")
+                     for number in (int(ended.stdout), os.getppid()))  # fmt: skip
+    part.rename(gone)
+    running.touch()
+    for file in (gone, running):
+        os.utime(file, (0, 0))
+    monkeypatch.undo()
+    monkeypatch.setattr("bcd.slides.run.load_model", lambda **_: Darkness())
+    monkeypatch.setattr("bcd.slides.run.find_checkpoint", lambda _: Path(__file__))
+    run_slide(asked(slides / "slide.tif", tmp_path, mpp=2.0, limit=3))
+    assert [*tmp_path.glob("tiles.csv.*.part")] == [running]
+
+
+@pytest.mark.usefixtures("stub")
+def test_results_of_two_runs_are_never_mixed(
+    slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def files() -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def run(**settings: Any) -> None:
+        run_slide(asked(slides / "slide.tif", tmp_path, mpp=4.0, **settings))
+
+    run()
+    before = files()
+    fails = OSError(errno.EFBIG, "File too large", str(tmp_path / "tiles.csv"))
+    for place, left in (
+        ("bcd.storage.GrowingFile.append", before.keys()),
+        ("bcd.slides.run.HeatMap.save", {"tiles.csv"}),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, Mock(side_effect=fails))
+            told = f"run_dir={tmp_path}: tiles.csv cannot be written (File too large); free"
+            with pytest.raises(BcdError, match=re.escape(told)):
+                run(limit=3)
+        assert files().keys() == left
+    run()
+    assert files().keys() == before.keys()
+
+
+@pytest.mark.usefixtures("stub")
+@pytest.mark.parametrize("more", [True, False])
+def test_a_limit_is_told_if_it_left_out_tiles(
+    more: bool, slides: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    count = run_slide(asked(slides / "flat.tif", tmp_path, mpp=4.0)).answered
+    assert "limit=" not in capsys.readouterr().err
+    limit = count - more
+    run_slide(asked(slides / "flat.tif", tmp_path, mpp=4.0, limit=limit))
+    told = f"warning: limit={limit}: the slide has more tiles with tissue"
+    assert (told in capsys.readouterr().err) is more
 
 
 def test_a_tile_is_answered_like_an_image_of_the_same_pixels(
@@ -227,7 +287,8 @@ def test_a_tile_is_answered_like_an_image_of_the_same_pixels(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mpp": 40.0}, "the slide has only 2000 x 2000"),
+        ({"mpp": 40.0}, "the slide has only 2000 x 2000: give .*, 0.05 to 5 as a rule"),
+        ({"mpp": 0.011}, "a tile has 1 x 1 pixels of level 0, fewer than 16 x 16: give"),
         ({"slide_mpp": 0.5}, "has no effect without mpp"),
         ({"model": "y"}, "one of both"),
         ({"verify": "key.pem"}, "needs model="),
