@@ -3,89 +3,30 @@
 from __future__ import annotations
 
 import csv
-import errno
 import json
-import os
-import re
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from bcd.config.compose import with_defaults
-from bcd.config.input_views import InputView
-from bcd.config.slide import SlideConfig
-from bcd.data.synthetic.smears import CLASS_NAMES
 from bcd.errors import BcdError, ConfigError
-from bcd.evaluation.decision import LOW_CONFIDENCE, Decisions, Reasons
 from bcd.evaluation.predictions import columns
 from bcd.inference.checkpoint_model import CheckpointModel
-from bcd.inference.model import ModelFacts
 from bcd.inference.predictor import Predictor
 from bcd.slides.run import PLACE_COLUMNS, run_slide
-from bcd.slides.tally import Tally
 from bcd.training.run import train
-from bench.slide import Circle, Scene, draw_scene, score, write_slide
+from bench.slide import Circle, Scene, score, write_slide
 from tests.helpers.harness import SMALL, train_config, verb
 from tests.helpers.memory import peak_growth
+from tests.slides.making import MPP, asked, darkened
 
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("tiffslide")
 
 Pixels = NDArray[np.uint8]
-MPP = 0.5  # of level 0
-SIDE = 32  # of the stub's images
-
-
-class Darkness:
-    """A model that finds dark tiles malignant, and refers those that are nearly white."""
-
-    facts = ModelFacts(
-        list(CLASS_NAMES), 0, (InputView("plain", SIDE),), False, None, None, True, card_sha256=""
-    )
-    device, threads, batch = "cpu", 1, None
-
-    def answer(self, packed: Pixels) -> Decisions:
-        dark = 1 - packed.reshape(len(packed), -1).mean(axis=1) / 255
-        rest = np.zeros_like(dark)
-        probabilities = np.stack([1 - dark, rest, rest, dark], axis=1)
-        reasons: list[Reasons] = [(LOW_CONFIDENCE,) if one < 0.1 else () for one in dark]
-        return Decisions(probabilities, [bool(one > 0.5) for one in dark], reasons)
-
-
-@pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bcd.slides.run.load_model", lambda **_: Darkness())
-    monkeypatch.setattr("bcd.slides.run.find_checkpoint", lambda _: Path(__file__))
-
-
-def darkened(side: int) -> Scene:
-    """A scene whose planted fields are dark."""
-    scene = draw_scene(side, pool=2, mpp=MPP)
-    scene.fields[1] //= 4
-    return scene
-
-
-@pytest.fixture(scope="module")
-def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("slides")
-    write_slide(folder / "slide.tif", darkened(2000), MPP)
-    whole = (folder / "slide.tif").read_bytes()
-    (folder / "cut off.tif").write_bytes(whole[: len(whole) // 2])
-    write_slide(folder / "flat.tif", darkened(2000), MPP, levels=1)
-    return folder
-
-
-def asked(file: Path | str, run_dir: Path, **settings: Any) -> SlideConfig:
-    given = {"ckpt": "x", "input": str(file), "num_workers": 1, "run_dir": str(run_dir)}
-    return with_defaults(SlideConfig, **{**given, **settings})
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -176,80 +117,6 @@ def test_memory_does_not_grow_with_the_slide(tmp_path: Path) -> None:
         peaks.append(peak)
     pixels = 3 * (3072**2 - 1024**2) / 2**20
     assert peaks[1] - peaks[0] < 0.2 * pixels
-
-
-@pytest.mark.usefixtures("stub")
-def test_rows_so_far_remain_if_the_run_ends_early(
-    slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: Iterator[int] = iter(range(2))
-    add = Tally.add
-
-    def interrupted(self: Tally, *given: Any) -> None:
-        if next(calls, None) is None:
-            raise KeyboardInterrupt
-        add(self, *given)
-
-    monkeypatch.setattr(Tally, "add", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run_slide(asked(slides / "slide.tif", tmp_path, mpp=2.0, batch_size=2))
-    (part,) = tmp_path.glob("tiles.csv.*.part")
-    assert len(part.read_text(encoding="utf-8").splitlines()) == 1 + 4
-    assert not (tmp_path / "slide.json").exists()
-    # What a process left that is gone is removed when the results are there.
-    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
-                           stdout=subprocess.PIPE, check=True)  # fmt: skip
-    gone, running = (part.with_name(f"tiles.csv.{number}.part")
-                     for number in (int(ended.stdout), os.getppid()))  # fmt: skip
-    part.rename(gone)
-    running.touch()
-    for file in (gone, running):
-        os.utime(file, (0, 0))
-    monkeypatch.undo()
-    monkeypatch.setattr("bcd.slides.run.load_model", lambda **_: Darkness())
-    monkeypatch.setattr("bcd.slides.run.find_checkpoint", lambda _: Path(__file__))
-    run_slide(asked(slides / "slide.tif", tmp_path, mpp=2.0, limit=3))
-    assert [*tmp_path.glob("tiles.csv.*.part")] == [running]
-
-
-@pytest.mark.usefixtures("stub")
-def test_results_of_two_runs_are_never_mixed(
-    slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def files() -> dict[str, bytes]:
-        return {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-
-    def run(**settings: Any) -> None:
-        run_slide(asked(slides / "slide.tif", tmp_path, mpp=4.0, **settings))
-
-    run()
-    before = files()
-    fails = OSError(errno.EFBIG, "File too large", str(tmp_path / "tiles.csv"))
-    for place, left in (
-        ("bcd.storage.GrowingFile.append", before.keys()),
-        ("bcd.slides.run.HeatMap.save", {"tiles.csv"}),
-    ):
-        with monkeypatch.context() as patched:
-            patched.setattr(place, Mock(side_effect=fails))
-            told = f"run_dir={tmp_path}: tiles.csv cannot be written (File too large); free"
-            with pytest.raises(BcdError, match=re.escape(told)):
-                run(limit=3)
-        assert files().keys() == left
-    run()
-    assert files().keys() == before.keys()
-
-
-@pytest.mark.usefixtures("stub")
-@pytest.mark.parametrize("more", [True, False])
-def test_a_limit_is_told_if_it_left_out_tiles(
-    more: bool, slides: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    count = run_slide(asked(slides / "flat.tif", tmp_path, mpp=4.0)).answered
-    assert "limit=" not in capsys.readouterr().err
-    limit = count - more
-    run_slide(asked(slides / "flat.tif", tmp_path, mpp=4.0, limit=limit))
-    told = f"warning: limit={limit}: the slide has more tiles with tissue"
-    assert (told in capsys.readouterr().err) is more
 
 
 def test_a_tile_is_answered_like_an_image_of_the_same_pixels(

@@ -55,6 +55,12 @@ def test_tiles_of_a_few_pixels_are_refused() -> None:
         tile_size(facts(4000, 4000), 224, 0.01, None)
 
 
+def test_a_slide_that_is_smaller_than_a_tile_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"the slide has only 200 x 4000: .*bcd predict") as error:
+        tile_size(facts(200, 4000), 224, None, None)
+    assert "None" not in str(error.value)
+
+
 @pytest.mark.parametrize("overlap", [0.0, 0.3, 0.5])
 @pytest.mark.parametrize(("width", "height"), [(1000, 700), (960, 96), (97, 193)])
 def test_tiles_cover_the_slide(width: int, height: int, overlap: float) -> None:
