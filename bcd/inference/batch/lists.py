@@ -19,6 +19,7 @@ _LONGEST_LINE = 1 << 16  # characters
 _ROWS = 4096  # of a Parquet file that are in memory
 _WILDCARDS = frozenset("*?[")
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # its byte order marks
+_TEXT = ("string", "large_string", "string_view")  # not all versions of pyarrow know the last one
 _SHOWN = 200  # characters of a header in a message
 
 
@@ -100,7 +101,7 @@ def _values(path: Path, column: str) -> Iterator[str]:
 def _is_text(types: Any, kind: Any) -> bool:
     if types.is_dictionary(kind):
         return _is_text(types, kind.value_type)
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+    return str(kind) in _TEXT
 
 
 _READERS = {".txt": _lines, ".csv": _cells, ".parquet": _values}
