@@ -192,10 +192,11 @@ def test_missing_weights_are_never_replaced_by_random_ones(tmp_path: Path) -> No
 
 
 def test_eval_and_predict_need_a_checkpoint(tmp_path: Path) -> None:
-    for name in ("eval.py", "predict.py"):
-        missing = script(name, f"hydra.run.dir={tmp_path}/run")
+    asked = {"eval.py": ("data.root=x", "ckpt is missing"), "predict.py": ("input=x", "give ckpt=")}
+    for name, (given, told) in asked.items():
+        missing = script(name, given, f"hydra.run.dir={tmp_path}/run")
         assert missing.returncode == 2
-        assert "ckpt is missing" in error_lines(missing)[0]
+        assert told in error_lines(missing)[0]
     absent = script(
         "eval.py", f"ckpt={tmp_path}/no.ckpt", f"hydra.run.dir={tmp_path}/run", cwd=tmp_path
     )
