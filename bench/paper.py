@@ -75,6 +75,8 @@ def _implementations(asked: argparse.Namespace, work: Path) -> Runs:
     # The first run of bcd fills the cache; it is removed so that the cold run starts cold.
     runs["bcd, cache cold"] = lambda: _without_cache(work / "cache", ours("cold"))
     runs["bcd, cache warm"] = ours("warm")
+    int8 = ours("int8", "features.engine=int8")
+    runs["bcd, cache cold, int8"] = lambda: _without_cache(work / "cache", int8)
     return runs
 
 
