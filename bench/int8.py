@@ -54,8 +54,10 @@ def _run(work: Path, asked: argparse.Namespace, engine: str, seed: int) -> dict[
     before = os.times()
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "BCD_CACHE": str(cache)}, capture_output=True,
-        text=True, check=True,
+        text=True, check=False,
     )  # fmt: skip
+    if done.returncode:
+        sys.exit(done.stderr)
     after = os.times()
     test = json.loads((folder / "metrics.json").read_text())["test"]
     spent = after.children_user + after.children_system

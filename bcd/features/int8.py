@@ -50,7 +50,7 @@ class Agreement:
     Attributes:
         calibrated: Training images that the ranges of the int8 numbers come from.
         compared: Other training images, on which both were compared.
-        cosine: Mean cosine similarity of the features of an image.
+        cosine: Mean cosine similarity of the features of an image, or of a cell.
         lowest: The lowest.
         explained: 1 minus the mean squared difference, relative to the variance between images.
     """
@@ -77,11 +77,11 @@ class Agreement:
         """What was approximated, how closely, and what was not."""
         return (
             "Training used features computed in int8 (features.engine=int8; ranges from "
-            f"{self.calibrated} training images). On {self.compared} other training images their "
-            f"cosine similarity to the float32 network's is {self.cosine:.4f} on average and "
+            f"{self.calibrated} of the training images). On {self.compared} others their cosine "
+            f"similarity to the float32 network's is {self.cosine:.4f} on average and "
             f"{self.lowest:.4f} at the lowest. Training figures and nearest training images rest "
-            "on int8 features; the choice of the epoch, the decision policy and all figures on "
-            "val and test come from the float32 network, which the checkpoint contains."
+            "on int8 features; what is computed on val and test comes from the float32 network, "
+            "which the checkpoint contains."
         )
 
 
@@ -146,6 +146,11 @@ def make_int8(
         exact = onnx_engine(label, exported)
         shown = ({"images": one[None]} for one in own)
         rough = onnx_engine(label, quantize_onnx(exported, shown, first_layers))
+    except ImportError as error:
+        raise BcdError(
+            f"features.engine=int8: needs a package ({first_line(error)}): pip install onnx "
+            "onnxruntime, or set features.engine=auto"
+        ) from error
     except Exception as error:
         raise BcdError(
             f"features.engine=int8: this network cannot be quantized ({first_line(error)}): set "
@@ -157,7 +162,7 @@ def make_int8(
         return np.asarray(rough.forward(images) + shift, np.float32)
 
     engine = Engine(label, forward, rough.threads, rough.batch)
-    found = _compared(len(own), _run(exact, others), _run(engine, others))
+    found = _compared(calibration, _run(exact, others), _run(engine, others))
     if not found.explained >= _LEAST:
         raise BcdError(
             "features.engine=int8: the features differ too much from those of the float32 network "
@@ -190,8 +195,9 @@ def _pictures(
     for index in indices:
         drawn = partial(augmenter, sha256=source.images[index].sha256, view=view)
         made = source.of_inputs(inputs).make(source.resized(index, verify=True), [drawn])
-        for batch, (pixels,) in zip(batches, made, strict=True):
-            batch.add(pixels, {})
+        for parts in made:
+            for batch, pixels in zip(batches, parts, strict=True):
+                batch.add(pixels, {})
     return np.concatenate(found) if found else np.empty((0, 1, 1, 3), np.uint8)
 
 
@@ -199,12 +205,18 @@ def _run(engine: Engine, images: Pixels) -> NDArray[np.float32]:
     return np.concatenate([engine.forward(image[None]) for image in images])
 
 
-def _compared(calibrated: int, exact: NDArray[np.float32], rough: NDArray[np.float32]) -> Agreement:
+def _compared(
+    calibration: Calibration, exact: NDArray[np.float32], rough: NDArray[np.float32]
+) -> Agreement:
     a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (exact, rough))
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosines = (a * b).sum(axis=1) / np.maximum(lengths, 1e-12)
     spread = np.square(a - a.mean(axis=0)).sum()
     explained = 1 - np.square(a - b).sum() / max(spread, 1e-12)
     return Agreement(
-        calibrated, len(a), float(cosines.mean()), float(cosines.min()), float(explained)
+        len(calibration.calibrated),
+        len(calibration.compared),
+        float(cosines.mean()),
+        float(cosines.min()),
+        float(explained),
     )

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from bcd.audit.brief import audit_training_run
 from bcd.audit.checks import Check
 from bcd.audit.pairs import overlap_sheet
+from bcd.config.environment import core_count
 from bcd.config.schema import DataConfig, ModelConfig, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.load import load_catalog
@@ -150,13 +151,17 @@ class Ahead:
         self._process.join()
 
     def _receive(self) -> None:
+        in_step = True
         while True:
             future = self._waiting.get()
             try:
+                if not in_step:  # the next message may be the answer to another question
+                    raise _EndedError
                 found = self._connection.recv()
                 if isinstance(found, Images):
                     found = self._with_workspace(found)
             except Exception:  # whatever it is, the run computes the result itself
+                in_step = False
                 future.set_exception(_EndedError())
                 continue
             if isinstance(found, BcdError):
@@ -229,7 +234,7 @@ def reading_ahead(cfg: DictConfig) -> Iterator[Ahead | None]:
 def _start(cfg: DictConfig) -> Ahead | None:
     from bcd.config.check import check_config
 
-    several = (os.cpu_count() or 1) > 1 and not os.environ.get("LOCAL_RANK")
+    several = core_count() > 1 and not os.environ.get("LOCAL_RANK")
     # Forking a process with torch's threads is not safe.
     if sys.platform != "linux" or not several or "torch" in sys.modules:
         return None

@@ -124,6 +124,12 @@ def check_resumed(cfg: TrainConfig, resumed: Resumed) -> None:
             f"{key}={value}: the run of resume={resumed.given} has {before}; "
             "leave it out, or start a new run"
         )
+    engines = cfg.features.engine, resumed.config["features"]["engine"]
+    if engines.count("int8") == 1:
+        raise ConfigError(
+            f"features.engine={engines[0]}: the run of resume={resumed.given} trained on features "
+            f"of features.engine={engines[1]}; leave it out, or start a new run"
+        )
     epochs, before = (c.get("max_epochs") for c in (cfg.trainer, resumed.config["trainer"]))
     scheduled = any(cfg.scheduler.get(name, 0) is None for name in FILLED_IN)
     if scheduled and epochs != before:

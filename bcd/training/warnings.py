@@ -85,6 +85,8 @@ def _without_effect(cfg: TrainConfig, catalog: Catalog) -> Iterator[tuple[Sequen
         yield ("features.engine", "features.dtype"), "features.bank=false"
     elif model.unfreeze == "all":
         yield ("features",), "model.unfreeze=all leaves nothing frozen"
+    if cfg.features.engine == "int8" and not cfg.augment.transforms:
+        yield ("features.engine",), "only random views are computed in int8, and there are none"
     if not cfg.augment.transforms:
         yield ("augment.views",), "augment.transforms is empty, so all views are the same"
     if catalog.benign is None:

@@ -112,8 +112,9 @@ def test_all_figures_of_a_run_are_those_of_its_checkpoint(
 ) -> None:
     monkeypatch.setenv("BCD_CACHE", str(tmp_path / "cache"))
     cfg = train_config(
-        tmp_path / "run", *SMALL, "model.unfreeze=0", "features.engine=int8", "augment.views=2"
-    )
+        tmp_path / "run", *SMALL, "model.unfreeze=0", "features.engine=int8", "augment.views=2",
+        "model.views=[plain,grey]",
+    )  # fmt: skip
     trained = train(cfg)
     assert trained is not None
     told = json.loads((tmp_path / "run" / "run.json").read_text())["warnings"]

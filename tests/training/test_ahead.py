@@ -92,6 +92,12 @@ def check_errors(root: Path) -> None:
     os.kill(killed._process.pid, signal.SIGKILL)
     killed._process.join()
     assert killed.images().catalog == killed.asked.images().catalog
+    ahead = Ahead(asked_of(root))
+    vars(ahead)["_with_workspace"] = int  # which fails
+    images = ahead.images()  # a message is left unread, and no later one is taken for another
+    assert ahead.checks(images) == ahead.asked.checks(images)
+    ahead.close()
+
     job = killed.begin(partial(int, "no number"))
     with pytest.raises(ValueError, match="no number"):
         job()

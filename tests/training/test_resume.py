@@ -162,6 +162,7 @@ def test_more_epochs_go_on_where_a_run_ended(images: Path, tmp_path: Path) -> No
         ("split.seed=7", r"split\.seed=7: the run .* has 0"),
         ("model.input_size=64", r"model\.input_size=64: .* has 48"),
         ("+optimizer.amsgrad=true", r"optimizer\.amsgrad=True: .* has None"),
+        ("features.engine=int8", r"features\.engine=int8: .* of features\.engine=auto"),
         ("data.generate.count=60", r"data\.generate\.count=60: .* has 48"),
     ],
 )
