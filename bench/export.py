@@ -45,7 +45,7 @@ def main() -> None:
     asked = dict(word.split("=", 1) for word in sys.argv[1:])
     data = ExportDataConfig(asked.get("data"), None)
     card = load_checkpoint(find_checkpoint(asked["ckpt"]))[1]
-    images = RunImages(data, card)
+    images = RunImages(_config(asked["ckpt"], data, "float32", Path("model.onnx")), card)
     test = images.indices("test")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -64,9 +64,13 @@ def main() -> None:
 
 
 def _export(ckpt: str, data: ExportDataConfig, precision: str, file: Path) -> Path:
+    return export(_config(ckpt, data, precision, file))
+
+
+def _config(ckpt: str, data: ExportDataConfig, precision: str, file: Path) -> ExportConfig:
     given = {**read_defaults("export"), "ckpt": ckpt, "data": data, "output": str(file)}
     given["precision"] = precision
-    return export(ExportConfig(**{field.name: given[field.name] for field in fields(ExportConfig)}))
+    return ExportConfig(**{field.name: given[field.name] for field in fields(ExportConfig)})
 
 
 def _times(files: Sequence[Path], image: Any, rounds: int) -> list[float]:

@@ -13,7 +13,7 @@ PRECISIONS = ("float32", "float16", "int8")
 
 @dataclass
 class ExportDataConfig:
-    """The run's images, for int8; without a root, where the run had them."""
+    """The run's images, for float16 and int8; without a root, where the run had them."""
 
     root: str | None
     num_workers: int | None

@@ -34,7 +34,7 @@ from bcd.export.detection import (
     show_flagged,
 )
 from bcd.export.float16 import store_float16
-from bcd.export.measure import Measured, measure, show_measured
+from bcd.export.measure import Measured, check_loss, measure, show_measured, tell_fitted
 from bcd.export.metadata import describe
 from bcd.export.module import ExportModule
 from bcd.export.onnx_file import (
@@ -101,7 +101,7 @@ def build_int8(network: SmearNetwork, card: Card, cfg: ExportConfig) -> Exported
         BcdError: The network or the run's images cannot be used, the accuracy on val falls by more
             than `max_loss`, or fewer changed images are out of distribution.
     """
-    images = RunImages(cfg.data, card)
+    images = RunImages(cfg, card)
     train, val = (images.indices(name, all_of=True) for name in ("train", "val"))
     exact = build(network, card, "onnx")
     before = DecisionPolicy.from_plain(card.policy)
@@ -119,10 +119,11 @@ def build_int8(network: SmearNetwork, card: Card, cfg: ExportConfig) -> Exported
     flagged = {} if policy.subspace is None else count_flagged(pair, images, val)
     facts = _facts(used, before, policy, found, flagged)
     set_metadata(model, describe(replace(card, policy=policy.to_plain()), module, "int8", facts))
-    show_measured(found, images.catalog.classes, before, policy)
+    show_measured(found, images.catalog.classes, "int8")
+    tell_fitted(before, policy)
     if flagged:
         show_flagged(flagged)
-    check_loss(found["val"], cfg.max_loss)
+    check_loss(found["val"], cfg)
     check_detection(flagged)
     data: bytes = model.SerializeToString()
     return replace(exact, data=data, answer=answer, thresholds=module.defaults)
@@ -186,21 +187,6 @@ def _check_resizing(answer: Answer, side: int, in_graph: bool) -> None:
                 f"precision=int8: the out-of-distribution score is {own:.4f} where the file "
                 f"resizes an image itself, {given:.4f} otherwise: nothing was written"
             )
-
-
-def check_loss(val: Sequence[Measured], most: float) -> None:
-    """Checks that the accuracy on val does not fall by more than `most` points.
-
-    Raises:
-        BcdError: It does.
-    """
-    loss = 100 * (val[0].accuracy - val[1].accuracy)
-    if loss > most:
-        raise BcdError(
-            f"precision=int8: accuracy on val falls by {loss:.2f} points, more than "
-            f"max_loss={most:g}: nothing was written; use precision=float16, or raise "
-            "calibration_images or max_loss"
-        )
 
 
 def _facts(

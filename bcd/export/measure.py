@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd.config.export import ExportConfig
 from bcd.console import say, show_table
+from bcd.errors import BcdError
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.unsafe import is_unsafe
 from bcd.export.detection import is_flagged
@@ -85,17 +87,18 @@ def measure(
 
 
 def show_measured(
-    found: Mapping[str, Sequence[Measured]],
-    classes: Sequence[str],
-    before: DecisionPolicy,
-    after: DecisionPolicy,
+    found: Mapping[str, Sequence[Measured]], classes: Sequence[str], precision: str
 ) -> None:
-    """Prints figures of each class before and after, and what was fitted again."""
+    """Prints figures of each class in float32 and in another precision."""
     for name, (old, new) in found.items():
         rows = [_row("all", old, new, np.ones(len(old.labels), bool))]
         rows += [_row(c, old, new, old.labels == k) for k, c in enumerate(classes)]
-        title = f"float32 -> int8 on {name}"
+        title = f"float32 -> {precision} on {name}"
         show_table(title, ["class", "n", "accuracy", "unsafe", "referred", "OOD"], rows)
+
+
+def tell_fitted(before: DecisionPolicy, after: DecisionPolicy) -> None:
+    """Prints what was fitted again."""
     line = f"int8: fitted again on val: temperature {before.temperature:.3f} -> "
     line += f"{after.temperature:.3f}"
     if before.malignant_threshold is not None and after.malignant_threshold is not None:
@@ -104,6 +107,26 @@ def show_measured(
         old_limit, new_limit = before.subspace.limit, after.subspace.limit
         line += f"; on train and val: limit of OOD detection {old_limit:.4g} -> {new_limit:.4g}"
     say(line)
+
+
+def check_loss(val: Sequence[Measured], cfg: ExportConfig) -> None:
+    """Checks that the accuracy on val does not fall by more than `max_loss` points.
+
+    Args:
+        val: Answers in float32, and in the requested precision.
+        cfg: Checked configuration.
+
+    Raises:
+        BcdError: It does.
+    """
+    loss = 100 * (val[0].accuracy - val[1].accuracy)
+    if loss > cfg.max_loss:
+        other = "float16, or raise calibration_images" if cfg.precision == "int8" else "float32"
+        raise BcdError(
+            f"precision={cfg.precision}: accuracy on val falls by {loss:.2f} points, more than "
+            f"max_loss={cfg.max_loss:g}: nothing was written; use precision={other}, or raise "
+            "max_loss"
+        )
 
 
 def _row(name: str, old: Measured, new: Measured, chosen: Booleans) -> list[str]:

@@ -7,8 +7,11 @@ from pathlib import Path
 from bcd.config.export import ExportConfig
 from bcd.console import say, short
 from bcd.errors import BcdError, ConfigError
+from bcd.evaluation.decision import DecisionPolicy
 from bcd.export.build import Exported, build
 from bcd.export.int8 import build_int8, check_quantizable
+from bcd.export.measure import check_loss, measure, show_measured
+from bcd.export.run_images import RunImages
 from bcd.inference.checkpoint import Card, load_checkpoint
 from bcd.inference.signature import check_private_key, sign_data, signature_of
 from bcd.models.network import SmearNetwork
@@ -46,15 +49,44 @@ def export(cfg: ExportConfig) -> Path:
 def _build(network: SmearNetwork, card: Card, cfg: ExportConfig) -> Exported:
     if cfg.precision == "int8":
         return build_int8(network, card, cfg)
-    return build(network, card, cfg.format, cfg.precision)
+    exported = build(network, card, cfg.format, cfg.precision)
+    if cfg.precision == "float16":
+        _compare_on_images(network, card, cfg, exported)
+    return exported
+
+
+def _compare_on_images(
+    network: SmearNetwork, card: Card, cfg: ExportConfig, exported: Exported
+) -> None:
+    """Prints what float16 changes on val and test, as far as the run's images are there.
+
+    Raises:
+        BcdError: The accuracy on val falls by more than `max_loss`.
+    """
+    try:
+        images = RunImages(cfg, card)
+    except BcdError as error:
+        if cfg.data.root is not None:
+            raise
+        say(f"warning: compared on drawn images only: {error}")
+        return
+    pair = [build(network, card, "onnx").answer, exported.answer]
+    policy = DecisionPolicy.from_plain(card.policy)
+    found = {}
+    for name in ("val", "test"):
+        if indices := images.indices(name) if name in card.split else []:
+            found[name] = measure(pair, images, indices, policy)
+    show_measured(found, images.catalog.classes, cfg.precision)
+    if "val" in found:
+        check_loss(found["val"], cfg)
 
 
 def _check(card: Card, cfg: ExportConfig, key: Path | None) -> None:
     """Checks what would otherwise fail after minutes."""
     if cfg.precision == "int8":
         check_quantizable(card)
-    elif cfg.data.root is not None:
-        say(f"warning: data.root has no effect with precision={cfg.precision}")
+    elif cfg.precision == "float32" and cfg.data.root is not None:
+        say("warning: data.root has no effect with precision=float32")
     if key is not None:
         check_private_key(key)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bcd.config.export import ExportDataConfig
+from bcd.config.export import ExportConfig
 from bcd.config.input_views import PLAIN_VIEW, InputView
 from bcd.config.schema import DataConfig
 from bcd.data.catalog import Catalog
@@ -28,23 +28,24 @@ class RunImages:
     """The images that a checkpoint was trained, chosen and tested on, found by sha256.
 
     Args:
-        cfg: Where they are now, and how many processes read them.
+        cfg: Says where they are now, and how many processes read them.
         card: Of the checkpoint.
 
     Raises:
         BcdError: They are not there.
     """
 
-    def __init__(self, cfg: ExportDataConfig, card: Card) -> None:
-        root = typed_path(card.data_root if cfg.root is None else cfg.root)
+    def __init__(self, cfg: ExportConfig, card: Card) -> None:
+        root = typed_path(card.data_root if cfg.data.root is None else cfg.data.root)
         if not root.exists():
             raise BcdError(
-                f"precision=int8 needs the run's images, which are not at {root}: give "
-                "data.root=<where they are>, or use precision=float16"
+                f"precision={cfg.precision} needs the run's images, which are not at {root}: give "
+                "data.root=<where they are>"
             )
+        self._asked = cfg.precision
         recorded = {**card.config["data"], "generate": None, "root": str(root)}
         self.catalog: Catalog = load_catalog(DataConfig(**recorded), card.classes)
-        self.card, self._workers = card, cfg.num_workers
+        self.card, self._workers = card, cfg.data.num_workers
 
     def indices(self, subset: str, all_of: bool = False) -> list[int]:
         """Indices in the catalog of a subset's images.
@@ -63,8 +64,9 @@ class RunImages:
         if all_of and now != Counter(recorded):
             same = (now & Counter(recorded)).total()
             raise BcdError(
-                f"precision=int8: only {same} of the run's {len(recorded)} {subset} images are in "
-                f"{self.catalog.root}, with the same classes: give data.root=<where they are>"
+                f"precision={self._asked}: only {same} of the run's {len(recorded)} {subset} "
+                f"images are in {self.catalog.root}, with the same classes: give "
+                "data.root=<where they are>"
             )
         return found
 

@@ -24,8 +24,8 @@ from bcd.evaluation.ood import fit_detector
 from bcd.export import int8
 from bcd.export.build import onnx_answer
 from bcd.export.detection import CHANGES, refit_detector
-from bcd.export.int8 import check_loss, check_quantizable, refit
-from bcd.export.measure import Measured
+from bcd.export.int8 import check_quantizable, refit
+from bcd.export.measure import Measured, check_loss
 from bcd.export.onnx_file import DESCRIPTORS
 from bcd.export.parity import Reference
 from bcd.export.policy import OUTPUTS
@@ -68,13 +68,13 @@ def facts(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def of_run(run: Path) -> tuple[Card, RunImages]:
     card = load_checkpoint(find_checkpoint(str(run)))[1]
-    return card, RunImages(ExportDataConfig(None, 0), card)
+    return card, RunImages(configured(run, precision="int8"), card)
 
 
 def answered(run: Path, subset: str) -> tuple[Answers, list[str]]:
     """Answers of the checkpoint for a subset, and groups of its images."""
     network, card = load_checkpoint(find_checkpoint(str(run)))
-    images = RunImages(ExportDataConfig(None, 0), card)
+    images = RunImages(configured(run, precision="int8"), card)
     indices = images.indices(subset, all_of=True)
     packed = np.concatenate(list(images.read(indices)))
     logits, descriptors, _ = Reference(network, card).model.outputs(packed)
@@ -234,16 +234,33 @@ def test_int8_needs_every_image_of_train_and_val(run: Path, moved: str, tmp_path
     assert "not at" in refused(config)
 
 
-def test_int8_is_refused_where_val_falls(run: Path) -> None:
+def test_an_export_is_refused_where_val_falls(run: Path, tmp_path: Path) -> None:
     def measured(*correct: bool) -> Measured:
         n = len(correct)
         none = np.zeros(n, bool)
         return Measured(np.zeros(n, np.int64), np.array(correct), none, none, None)
 
-    check_loss([measured(True, True, True, False), measured(True, True, False, False)], 25)
-    check_loss([measured(True, False), measured(True, True)], 0)
+    def at_most(loss: float) -> ExportConfig:
+        return configured(run, precision="float16", max_loss=loss, output=str(tmp_path / "x.onnx"))
+
+    falling = [measured(True, True, True, False), measured(True, True, False, False)]
+    check_loss(falling, at_most(25))
+    check_loss([measured(True, False), measured(True, True)], at_most(0))
     with pytest.raises(BcdError, match=r"falls by 25\.00 points, more than max_loss=24"):
-        check_loss([measured(True, True, True, False), measured(True, True, False, False)], 24)
+        check_loss(falling, at_most(24))
+
+
+def test_float16_is_compared_on_the_runs_images(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configured(run, precision="float16", output=str(tmp_path / "x.onnx"))
+    export(config)
+    told = capsys.readouterr().err
+    assert "float32 -> float16 on val" in told
+    assert "float32 -> float16 on test" in told
+    (tmp_path / "x.onnx").unlink()
+    config.data.root = str(tmp_path / "nowhere")
+    assert "not at" in refused(config)
 
 
 def test_int8_is_refused_without_a_val_set_of_the_model(run: Path) -> None:
