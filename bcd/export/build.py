@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from bcd.config.check import first_line
+from bcd.errors import BcdError
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.export.float16 import store_float16
 from bcd.export.metadata import describe
@@ -77,7 +79,10 @@ def _onnx(module: ExportModule, card: Card, precision: str) -> tuple[bytes, Answ
         store_float16(model)
     set_metadata(model, describe(card, module, precision))
     data: bytes = model.SerializeToString()
-    return data, onnx_answer(data)
+    try:
+        return data, onnx_answer(data)
+    except Exception as error:
+        raise BcdError(f"onnxruntime cannot run this network ({first_line(error)})") from error
 
 
 def onnx_answer(data: bytes, outputs: Sequence[str] = OUTPUTS) -> Answer:

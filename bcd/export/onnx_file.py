@@ -36,7 +36,6 @@ def to_onnx(module: ExportModule) -> Any:
     try:
         model = onnx.load_from_string(_traced(module))
         _add_defaults(model, module.defaults)
-        onnx.checker.check_model(model)
     except Exception as error:
         raise BcdError(f"this network cannot be exported to ONNX ({first_line(error)})") from error
     return model
