@@ -10,6 +10,7 @@ import pytest
 
 import bcd
 from bcd.evaluation.decision import DecisionPolicy
+from bcd.export.build import build
 from bcd.inference.checkpoint import load_checkpoint
 from bcd.models.checkpoint_content import network_state, read_content
 from bcd.models.classifier import SmearClassifier
@@ -89,6 +90,13 @@ def test_the_card_names_the_members_by_their_weights(frozen: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_release_is_exported_with_its_members(frozen: Path, trained: Path) -> None:
+    for folder in (frozen, trained):  # the second one also has test-time views
+        exported = build(*load_checkpoint(folder / "checkpoints" / "best.ckpt"), "onnx")
+        assert "disagreement_limit" in exported.thresholds
+        assert exported.parity.decided > exported.parity.images / 2
+
+
 def test_a_release_is_a_checkpoint_like_any_other(frozen: Path, trained: Path, base: Path) -> None:
     images = f"data.root={base}/images"
     evaluated = verb("eval", f"ckpt={frozen}", images, "subset=all", f"run_dir={base}/eval")
