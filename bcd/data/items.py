@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,19 +57,24 @@ class Wanted:
 
     def read(self, item: Path | Item, gate: Gate = PIXELS) -> Answer:
         """Reads an image in this process."""
-        try:
-            return self.pack(_decode(Item.of(item), gate))
-        except ImageError as error:
-            return str(error)
-        except MemoryError:
-            return "cannot be decoded (takes too much memory)"
-        except Exception as error:  # any other error rejects only this file
-            return f"cannot be decoded ({type(error).__name__})"
+        return or_reason(lambda: self.pack(_decode(Item.of(item), gate)))
 
     def pack(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """One array for the input views of an image, RGB, (height, width, 3)."""
         resized = prepare_sides(image, self.inputs, self.mask, self.match)
         return np.ascontiguousarray(pack(make_views(cut_rois(resized, self.inputs), self.inputs)))
+
+
+def or_reason(read: Callable[[], NDArray[np.uint8]]) -> Answer:
+    """The pixels that a function reads, or why it cannot, whatever it raises."""
+    try:
+        return read()
+    except ImageError as error:
+        return str(error)
+    except MemoryError:
+        return "cannot be decoded (takes too much memory)"
+    except Exception as error:  # any other error rejects only what was to be read
+        return f"cannot be decoded ({type(error).__name__})"
 
 
 def _decode(item: Item, gate: Gate) -> NDArray[np.uint8]:

@@ -15,13 +15,14 @@ import signal
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import astuple
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import IO
+from typing import IO, Generic, TypeVar
 
 import numpy as np
 
@@ -32,6 +33,8 @@ from bcd.data.items import Answer, Item, Wanted
 from bcd.data.opening import PIXELS
 from bcd.data.reader import DECODING_SECONDS, ask, hear, send
 from bcd.data.reader_process import start_reader
+
+Task = TypeVar("Task")
 
 _WAITING_SECONDS = 20.0  # for an image on a busy machine, or if processor time cannot be limited
 _STARTING_SECONDS = 60.0  # for starting a process, and for a file on a slow disk
@@ -159,32 +162,56 @@ class Readers:
             reader.close()
 
 
-class _Reader:
+class ReadingProcess(ABC, Generic[Task]):
     """One reading process, restarted whenever it ends."""
 
-    def __init__(self, wanted: Wanted) -> None:
-        self._wanted = wanted
+    def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._closed = self._slow = False
-        self._deadline: float | None = None
+        self._closed = False
 
-    def read(self, item: Item) -> Answer:
+    def read(self, task: Task) -> Answer:
         """Reads an image; tries a second time if the process ended unexpectedly."""
-        answer = self._attempt(item)
+        answer = self._attempt(task)
         if answer is None and not self._closed:
-            answer = self._attempt(item)
+            answer = self._attempt(task)
         return "cannot be decoded (the decoder crashed)" if answer is None else answer
 
-    def _attempt(self, item: Item) -> Answer | None:
+    @abstractmethod
+    def _attempt(self, task: Task) -> Answer | None:
+        """The answer of the process; None if it ends without one."""
+
+    def close(self) -> None:
+        """Ends the process permanently."""
+        self._closed = True
+        self._stop()
+
+    def _stop(self) -> int:
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        process.kill()
+        return process.wait()
+
+
+class _Reader(ReadingProcess[Item]):
+    """A process that reads images."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        super().__init__()
+        self._wanted = wanted
+        self._slow = False
+        self._deadline: float | None = None
+
+    def _attempt(self, task: Item) -> Answer | None:
         """The answer of the process; None if it ends without one."""
         answer: Answer | None = None
         self._slow = False
-        with room_for(item.path), contextlib.suppress(OSError, ValueError):
+        with room_for(task.path), contextlib.suppress(OSError, ValueError):
             self._deadline = time.monotonic() + _STARTING_SECONDS
             process = self._process or self._begin()
             assert process.stdin is not None
             assert process.stdout is not None
-            ask(process.stdin, item)
+            ask(process.stdin, task)
             word, value = hear(process.stdout)
             if word == "room":
                 self._deadline = None
@@ -228,15 +255,3 @@ class _Reader:
         if process is not None and deadline is not None and time.monotonic() > deadline:
             self._slow = True
             process.kill()
-
-    def close(self) -> None:
-        """Ends the process permanently."""
-        self._closed = True
-        self._stop()
-
-    def _stop(self) -> int:
-        process, self._process = self._process, None
-        if process is None:
-            return 0
-        process.kill()
-        return process.wait()

@@ -21,9 +21,11 @@ from typing import IO, Any
 
 import numpy as np
 
+from bcd.config.environment import core_count
 from bcd.console import printable
 from bcd.data.items import Wanted
 from bcd.data.reader import send
+from bcd.data.sandbox import ReadingProcess
 from bcd.errors import BcdError
 from bcd.slides.opening import MOST_REGION, Pixels, SlideFacts
 from bcd.slides.serving import SECONDS, Request
@@ -55,7 +57,7 @@ class SlideReaders:
     def __init__(self, path: Path, wanted: Wanted, workers: int | None) -> None:
         if find_spec("tiffslide") is None:
             raise BcdError("bcd slide needs tiffslide: pip install 'bcd[slides]'")
-        count = max(1, workers or min(_MOST, os.cpu_count() or 1))
+        count = max(1, workers or min(_MOST, core_count()))
         self._ahead = _AHEAD * count
         self._processes = [_Process(path, wanted) for _ in range(count)]
         self._free: deque[_Process] = deque(self._processes)
@@ -101,16 +103,15 @@ class SlideReaders:
             self._free.append(process)
 
 
-class _Process:
-    """One reading process, started when it is needed and again whenever it ends."""
+class _Process(ReadingProcess[Request]):
+    """A process that reads regions of a slide, started when it is needed."""
 
     def __init__(self, path: Path, wanted: Wanted) -> None:
+        super().__init__()
         self._path = path
         inputs = [astuple(view) for view in wanted.inputs]
         # Absolute: the process is told where the file is, not where this one runs.
         self._arguments = json.dumps([str(path.absolute()), inputs, wanted.mask])
-        self._process: subprocess.Popen[bytes] | None = None
-        self._closed = False
 
     def open(self) -> SlideFacts:
         """Starts the process and returns what the file says about itself."""
@@ -119,14 +120,7 @@ class _Process:
             raise BcdError(f"input={printable(str(self._path))}: {found}")
         return found
 
-    def read(self, request: Request) -> Pixels | str:
-        """Reads a region; tries a second time if the process ended unexpectedly."""
-        answer = self._attempt(request)
-        if answer is None and not self._closed:
-            answer = self._attempt(request)
-        return "cannot be decoded (the decoder crashed)" if answer is None else answer
-
-    def _attempt(self, request: Request) -> Pixels | str | None:
+    def _attempt(self, task: Request) -> Pixels | str | None:
         """The answer of the process; None if it ends without one."""
         if self._process is None and isinstance(found := self._start(), str):
             return found
@@ -137,7 +131,7 @@ class _Process:
         slow = threading.Event()
         answer: Pixels | str | None = None
         with contextlib.suppress(OSError, ValueError), _within(process, slow):
-            send(process.stdin, request.to_line())
+            send(process.stdin, task.to_line())
             answer = _receive(process.stdout)
         if answer is None and (self._stop() == -_SIGXCPU or slow.is_set()):
             return f"cannot be decoded (takes longer than {SECONDS} s)"
@@ -166,18 +160,6 @@ class _Process:
             return SlideFacts.from_plain(message["facts"])
         self._stop()
         return str(message.get("reason", "cannot be opened (the reader crashed or took too long)"))
-
-    def close(self) -> None:
-        """Ends the process permanently."""
-        self._closed = True
-        self._stop()
-
-    def _stop(self) -> int:
-        process, self._process = self._process, None
-        if process is None:
-            return 0
-        process.kill()
-        return process.wait()
 
 
 def _receive(stream: IO[bytes]) -> Pixels | str | None:

@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bcd.config.input_views import InputView
 from bcd.data.files import ImageError
-from bcd.data.items import Wanted
+from bcd.data.items import Wanted, or_reason
 from bcd.data.reader import bound_memory, bound_time, send
 from bcd.slides.opening import Pixels, SlideFile, shrunk
 
@@ -70,7 +71,7 @@ def serve(path: str, inputs: Sequence[Sequence[Any]], mask: bool) -> None:
     send(answers, json.dumps({"facts": slide.facts.to_plain()}))
     for line in questions:
         bound_time(SECONDS)
-        answer = _read(slide, wanted, Request.from_line(line))
+        answer = or_reason(partial(_read, slide, wanted, Request.from_line(line)))
         if isinstance(answer, str):
             send(answers, json.dumps({"reason": answer}))
         else:
@@ -79,13 +80,6 @@ def serve(path: str, inputs: Sequence[Sequence[Any]], mask: bool) -> None:
             answers.flush()
 
 
-def _read(slide: SlideFile, wanted: Wanted, request: Request) -> Pixels | str:
-    try:
-        pixels = slide.read(request.level, request.region)
-        return wanted.pack(pixels) if request.size is None else shrunk(pixels, request.size)
-    except ImageError as error:
-        return str(error)
-    except MemoryError:
-        return "cannot be decoded (takes too much memory)"
-    except Exception as error:  # any other error rejects only this region
-        return f"cannot be decoded ({type(error).__name__})"
+def _read(slide: SlideFile, wanted: Wanted, request: Request) -> Pixels:
+    pixels = slide.read(request.level, request.region)
+    return wanted.pack(pixels) if request.size is None else shrunk(pixels, request.size)
