@@ -29,6 +29,7 @@ VERBS = {
     "eval": Verb("evaluate a checkpoint", "evaluate", "eval"),
     "predict": Verb("predict the class of images", "predict", "predict"),
     "export": Verb("write a checkpoint as one file that needs no torch", "export", "export"),
+    "serve": Verb("answer over HTTP, with pages for staff", "serve", "serve"),
     "slide": Verb("predict the tiles of a whole-slide file", "slide", "slide"),
     "audit": Verb("check the quality of images and of their split", "audit", "audit"),
     "site": Verb("measure what images of a site look like", "site", "site"),

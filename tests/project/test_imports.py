@@ -44,9 +44,10 @@ LAYERS: dict[str, str] = {
         "errors storage console run_folder cli config data models features evaluation reporting "
         "audit inference training sweeps"
     ),
+    "serving": "config errors evaluation inference",
     "commands": (
         "errors storage console config cli data models features audit inference export slides "
-        "training sweeps release"
+        "training sweeps release serving"
     ),
     "__main__": "errors config cli",
     "__init__": "config inference",

@@ -1,0 +1,121 @@
+"""Schema of `bcd serve`; fast to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bcd.config.values import at_least, one_of, within
+from bcd.errors import ConfigError
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass
+class TlsConfig:
+    """Encryption of connections."""
+
+    certificate: str | None
+    key: str | None
+
+
+@dataclass
+class ProxyConfig:
+    """Reverse proxies in front of the server."""
+
+    trusted: list[str]
+    user_header: str | None
+    roles_header: str | None
+
+
+@dataclass
+class LimitsConfig:
+    """What requests may ask for."""
+
+    queue: int
+    seconds: float
+    image_mb: float
+    images: int
+    case_images: int
+    requests_per_minute: int
+    logins_per_minute: int
+    stop_seconds: float
+
+
+@dataclass
+class ImagesConfig:
+    """What becomes of uploaded images."""
+
+    keep: bool
+    key_file: str | None
+    days: float
+    memory_mb: float
+
+
+@dataclass
+class CasesConfig:
+    """Rules for cases."""
+
+    signatures: int
+
+
+@dataclass
+class SessionConfig:
+    """How long users stay logged in."""
+
+    hours: float
+    idle_minutes: float
+
+
+@dataclass
+class MonitoringConfig:
+    """Alarms about referral and drift."""
+
+    window: int
+    false_alarms: float
+
+
+@dataclass
+class LogConfig:
+    """What is logged."""
+
+    format: str
+    level: str
+
+
+@dataclass
+class ServeConfig:
+    """The configuration of `bcd serve`."""
+
+    model: str | None
+    sha256: str | None
+    verify: str | None
+    name: str | None
+    device: str
+    host: str
+    port: int
+    url: str | None
+    folder: str
+    records: str | None
+    tls: TlsConfig
+    proxy: ProxyConfig
+    limits: LimitsConfig
+    images: ImagesConfig
+    cases: CasesConfig
+    session: SessionConfig
+    monitoring: MonitoringConfig
+    log: LogConfig
+
+    def __post_init__(self) -> None:
+        """Checks values beyond their types."""
+        within("port", self.port, 0, 65535)
+        within("cases.signatures", self.cases.signatures, 1, 2)
+        one_of("log.format", self.log.format, ("console", "json"))
+        one_of("log.level", self.log.level, ("debug", "info", "warning", "error"))
+        at_least("limits.queue", self.limits.queue, 1)
+        if (self.tls.certificate is None) != (self.tls.key is None):
+            raise ConfigError("tls: give both tls.certificate and tls.key")
+        if self.host not in LOOPBACK and self.tls.certificate is None and not self.proxy.trusted:
+            raise ConfigError(
+                f"host={self.host}: passwords would be sent unencrypted: give tls.certificate and "
+                "tls.key, or proxy.trusted=[<address of the reverse proxy>]"
+            )

@@ -1,0 +1,1 @@
+"""The server: an API, pages for staff, and records of every answer."""

@@ -1,0 +1,1 @@
+"""Answers about uploaded images: queue, model, explanations, checks at the start."""

@@ -1,0 +1,1 @@
+"""Figures over time: referral, overrides, and drift of the images."""

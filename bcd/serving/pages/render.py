@@ -1,0 +1,52 @@
+"""Renders templates; everything that a user typed is escaped."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+import bcd
+from bcd.serving.answers import DISCLAIMER
+
+if TYPE_CHECKING:
+    from bcd.serving.accounts.access import User
+
+TEMPLATES = Path(__file__).parent / "templates"
+STATIC = Path(__file__).parent / "static"
+
+
+@cache
+def environment() -> Environment:
+    """The templates' environment."""
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals.update(disclaimer=DISCLAIMER, version=bcd.__version__)
+    return made
+
+
+def page(
+    request: Request, template: str, user: User | None, status: int = 200, **values: Any
+) -> HTMLResponse:
+    """A page, or a part of one that htmx puts into it.
+
+    Args:
+        request: It is answered by this page.
+        template: Name of the file in `templates/`.
+        user: Who is logged in; None for nobody.
+        status: The HTTP status.
+        values: For the template, besides `user` and `csrf` (the session's CSRF token, empty if
+            nobody is logged in).
+    """
+    csrf = "" if user is None else user.csrf
+    text = environment().get_template(template).render(user=user, csrf=csrf, **values)
+    return HTMLResponse(text, status, {"Cache-Control": "no-store"})

@@ -1,0 +1,1 @@
+"""What was answered, reviewed and signed: append-only records in SQLite or PostgreSQL."""

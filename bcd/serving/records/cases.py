@@ -1,0 +1,136 @@
+"""A case: a set of images, their answers, reviews and signatures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bcd.serving.answers import ImageAnswer
+
+OPEN, SIGNED, ERASED = "open", "signed", "erased"
+
+# A person's finding where no class of the model applies.
+UNIDENTIFIED = "Unidentified"
+
+
+@dataclass(frozen=True)
+class Review:
+    """What a person found in an image.
+
+    Attributes:
+        by: Name of the user.
+        at: Seconds since 1970, UTC.
+        finding: A class of the model or `UNIDENTIFIED`.
+        overrides: Whether it differs from the answer.
+        remark: Free text; empty if erased.
+    """
+
+    by: str
+    at: float
+    finding: str
+    overrides: bool
+    remark: str
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A signature under a case.
+
+    Attributes:
+        by: Name of the user.
+        at: Seconds since 1970, UTC.
+        chain: Number and hash of the last record that the signature covers, `<number>:<hash>`.
+    """
+
+    by: str
+    at: float
+    chain: str
+
+
+@dataclass(frozen=True)
+class CaseImage:
+    """An image of a case.
+
+    Attributes:
+        id: Identifies it in the case's URLs.
+        number: From 1, in order of arrival.
+        name: File name as uploaded; empty if erased.
+        at: Seconds since 1970, UTC.
+        answer: Of the model.
+        reviews: The last one counts.
+        kept: Whether its bytes are in the records.
+    """
+
+    id: str
+    number: int
+    name: str
+    at: float
+    answer: ImageAnswer
+    reviews: tuple[Review, ...] = ()
+    kept: bool = False
+
+    @property
+    def review(self) -> Review | None:
+        """The last review."""
+        return self.reviews[-1] if self.reviews else None
+
+    @property
+    def finding(self) -> str | None:
+        """What a person found, else the model's class; None if there is neither."""
+        return self.review.finding if self.review else self.answer.predicted
+
+    @property
+    def waits(self) -> bool:
+        """Whether it was referred and nobody has reviewed it."""
+        return self.answer.refer and self.review is None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case.
+
+    Attributes:
+        id: Identifies it in URLs.
+        label: Given by the user; empty if erased.
+        opened_by: Name of the user.
+        opened_at: Seconds since 1970, UTC.
+        model_sha256: Of the model that answers its images.
+        model_name: Its name.
+        classes: Of the model.
+        status: `OPEN`, `SIGNED` (with all signatures that are needed) or `ERASED`.
+        version: Number of the last record about it; a review or signature names the version that
+            the person saw.
+        signatures_needed: How many different people have to sign.
+    """
+
+    id: str
+    label: str
+    opened_by: str
+    opened_at: float
+    model_sha256: str
+    model_name: str
+    classes: tuple[str, ...]
+    status: str
+    version: int
+    signatures_needed: int
+    images: tuple[CaseImage, ...] = ()
+    signatures: tuple[Signature, ...] = field(default=())
+
+    @property
+    def waiting(self) -> int:
+        """Number of referred images that nobody has reviewed."""
+        return sum(image.waits for image in self.images)
+
+
+@dataclass(frozen=True)
+class CaseSummary:
+    """A row of the list of cases."""
+
+    id: str
+    label: str
+    opened_by: str
+    opened_at: float
+    status: str
+    images: int
+    waiting: int
+    signatures: int
+    signatures_needed: int
