@@ -48,10 +48,34 @@ class ConflictError(RequestError):
     status, title = 409, "Conflict"
 
 
+class SlowError(RequestError):
+    """The request's body did not arrive in time."""
+
+    status, title = 408, "Request timed out"
+
+
 class TooLargeError(RequestError):
     """More bytes, pixels or images than allowed."""
 
     status, title = 413, "Too large"
+
+
+class MediaTypeError(RequestError):
+    """The body is of a type that is not accepted here."""
+
+    status, title = 415, "Unsupported media type"
+
+
+class MisdirectedError(RequestError):
+    """The host in the request is not this server."""
+
+    status, title = 421, "Misdirected request"
+
+
+class HeadersTooLargeError(RequestError):
+    """The address or the headers are too long."""
+
+    status, title = 431, "Headers too large"
 
 
 class UnprocessableError(RequestError):
@@ -64,6 +88,12 @@ class BusyError(RequestError):
     """The queue is full, or too many requests came from one client."""
 
     status, title = 429, "Too many requests"
+
+
+class InternalError(RequestError):
+    """A fault of the server; its log says more."""
+
+    status, title = 500, "Internal error"
 
 
 class UnavailableError(RequestError):

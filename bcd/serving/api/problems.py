@@ -1,0 +1,139 @@
+"""Errors as answers: problem details (RFC 9457) for programs, a page for people."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from bcd.serving.errors import RequestError, UnprocessableError
+from bcd.serving.pages.render import page
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """Why a request was not fulfilled (RFC 9457)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "type": "about:blank",
+                "title": "Too many requests",
+                "status": 429,
+                "detail": "64 images wait already: try again later.",
+                "request_id": "0f8b3c5e9a7d4c21",
+            }
+        }
+    )
+
+    type: str = Field("about:blank", description="Always about:blank: the status says it all.")
+    title: str = Field(description="Of the kind of problem.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="One sentence about this request.")
+    request_id: str = Field(description="Finds the request in the server's log.")
+
+
+def problem(request: Request, error: RequestError, **more: Any) -> Response:
+    """The answer that an error becomes.
+
+    Args:
+        request: It failed.
+        error: Why.
+        more: Further members of the problem details.
+    """
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if wants_page(request):
+        user = getattr(request.state, "user", None)
+        answer: Response = page(
+            request, "problem.html", user, error.status, title=error.title, detail=error.detail
+        )
+    else:
+        body = Problem(
+            type="about:blank",
+            title=error.title,
+            status=error.status,
+            detail=error.detail,
+            request_id=getattr(request.state, "request_id", ""),
+        )
+        answer = JSONResponse(body.model_dump() | more, error.status, media_type=MEDIA_TYPE)
+    answer.headers.update(headers)
+    return answer
+
+
+def wants_page(request: Request) -> bool:
+    """Whether the answer is for a person with a browser."""
+    if request.url.path.startswith(("/v1/", "/healthz", "/readyz", "/metrics")):
+        return False
+    return "text/html" in request.headers.get("accept", "")
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Makes every error of a request such an answer."""
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+
+
+async def _request_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return problem(request, error)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    # What the user sent is not repeated, only which fields are wrong and how.
+    assert isinstance(error, RequestValidationError)
+    lines = []
+    for one in error.errors()[:5]:
+        where = ".".join(str(part) for part in one["loc"] if isinstance(part, str))[:100]
+        known = where if where.replace(".", "").replace("_", "").isalnum() else "request"
+        lines.append(f"{known}: {one['type'].replace('_', ' ')}")
+    return problem(request, UnprocessableError("; ".join(lines) or "The request is not valid."))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code < 400:
+        return Response(status_code=error.status_code, headers=headers)
+    known = RequestError(_DETAILS.get(error.status_code, "The request cannot be fulfilled."))
+    known.status, known.title = error.status_code, HTTPStatus(error.status_code).phrase
+    answer = problem(request, known)
+    answer.headers.update({k: v for k, v in headers.items() if k.lower() in ("allow", "location")})
+    return answer
+
+
+_DETAILS = {
+    400: "The request cannot be parsed.",
+    404: "There is nothing at this address.",
+    405: "This address does not accept this method.",
+    413: "The request is too large.",
+}
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error statuses of an operation, as OpenAPI describes them.
+
+    Args:
+        statuses: Besides those that every operation may answer.
+    """
+    kinds = {kind.status: kind.__doc__ for kind in _kinds()}
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {
+            "description": (kinds.get(status) or HTTPStatus(status).phrase).splitlines()[0],
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status in sorted({400, 408, 413, 421, 422, 429, 431, 500, 503, *statuses})
+    }
+
+
+def _kinds() -> list[type[RequestError]]:
+    return [RequestError, *RequestError.__subclasses__()]

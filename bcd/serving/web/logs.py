@@ -1,0 +1,32 @@
+"""What the server logs, and how."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+from bcd.config.serve import LogConfig
+
+
+def configure_logs(cfg: LogConfig) -> None:
+    """Logs to stderr, as lines for a console or as JSON.
+
+    Uvicorn's own log has only warnings and errors: its lines of requests contain paths and queries.
+    """
+    level: int = getattr(logging, cfg.level.upper())
+    if cfg.format == "json":
+        renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )

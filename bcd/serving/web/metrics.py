@@ -1,0 +1,73 @@
+"""Figures for Prometheus; nothing that a user sent is a label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from bcd.serving.answers import ImageAnswer
+from bcd.serving.services import Services
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """Counts requests and answers.
+
+    Args:
+        services: Its queue is measured when somebody asks.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "bcd_requests", "Requests", ["method", "route", "status"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "bcd_request_seconds", "Seconds of a request", ["route"], buckets=_SECONDS,
+            registry=self.registry,
+        )  # fmt: skip
+        self._answers = Counter(
+            "bcd_answers", "Images by class; none: no answer", ["answer", "referred"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._errors = Counter(
+            "bcd_engine_errors", "Requests for answers that failed", ["kind"],
+            registry=self.registry,
+        )  # fmt: skip
+        waiting = Gauge("bcd_queue_images", "Images that wait", registry=self.registry)
+        waiting.set_function(lambda: services.engine.waiting)
+        room = Gauge("bcd_queue_limit", "Images that may wait", registry=self.registry)
+        room.set(services.cfg.limits.queue)
+        ready = Gauge("bcd_ready", "1 if the model can answer", registry=self.registry)
+        ready.set_function(lambda: float(not services.engine.ready()))
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Counts a request.
+
+        Args:
+            method: Of HTTP; unknown ones count together.
+            route: The template of its path, such as /v1/cases/{case_id}.
+            status: Of HTTP.
+            seconds: From its headers to the end of the answer.
+        """
+        known = method if method in _METHODS else "other"
+        self._requests.labels(known, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def answers(self, answers: Iterable[ImageAnswer]) -> None:
+        """Counts answers about images."""
+        for answer in answers:
+            self._answers.labels(answer.predicted or "none", str(answer.refer).lower()).inc()
+
+    def engine_error(self, kind: str) -> None:
+        """Counts a request that the engine did not answer, by the class of its error."""
+        self._errors.labels(kind).inc()
+
+    def text(self) -> bytes:
+        """In Prometheus' text format."""
+        return bytes(generate_latest(self.registry))
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
