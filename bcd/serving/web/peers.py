@@ -12,7 +12,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 class Peers:
     """Believes X-Forwarded-For and X-Forwarded-Proto of trusted proxies only.
 
-    Sets `scope["peer"]` to the address at the other end of the connection, which may be a proxy;
+    Sets `scope["bcd.peer"]` to the address at the other end of the connection, which may be a proxy;
     `scope["client"]` then is the proxy's client.
 
     Args:
@@ -29,5 +29,5 @@ class Peers:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request."""
         client = scope.get("client")
-        scope["peer"] = client[0] if client else ""
+        scope["bcd.peer"] = client[0] if client else ""
         await self.app(scope, receive, send)

@@ -1,0 +1,194 @@
+"""What the API takes and answers about cases."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bcd.serving.api.schemas import Answer, Disclaimed
+from bcd.serving.records.cases import Case, CaseImage, CaseSummary, Review, Signature
+
+Status = Literal["open", "signed", "erased"]
+
+
+class Strict(BaseModel):
+    """A body without unknown members, whose values have exactly their types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class NewCase(Strict):
+    """A case to open."""
+
+    label: str = Field(
+        min_length=1, max_length=200, description="No patient's name.", examples=["S-2024-118"]
+    )
+
+
+class NewReview(Strict):
+    """What a person found in an image."""
+
+    finding: str = Field(max_length=200, description="A class of the model, or Unidentified.")
+    remark: str = Field("", max_length=2000, description="Needed if it overrides the answer.")
+    seen: int | None = Field(
+        None, ge=0, le=2**31, description="Reviews of the image that the person saw, if known."
+    )
+
+
+class NewSignature(Strict):
+    """A signature."""
+
+    version: int = Field(ge=0, le=2**62, description="Of the case that the person saw.")
+    password: str = Field("", max_length=1024, description="Of a user with a session, again.")
+
+
+class Erasure(Strict):
+    """Why a case is erased."""
+
+    reason: str = Field(min_length=1, max_length=500, examples=["Consent was withdrawn."])
+
+
+class Opened(Disclaimed):
+    """A case that was opened."""
+
+    id: str
+
+
+class ReviewAnswer(BaseModel):
+    """A review."""
+
+    by: str
+    at: float = Field(description="Seconds since 1970, UTC.")
+    finding: str
+    overrides: bool = Field(description="Whether it differs from the answer.")
+    remark: str
+
+    @classmethod
+    def of(cls, review: Review) -> ReviewAnswer:
+        """A review of the records."""
+        return cls(
+            by=review.by,
+            at=review.at,
+            finding=review.finding,
+            overrides=review.overrides,
+            remark=review.remark,
+        )
+
+
+class SignatureAnswer(BaseModel):
+    """A signature."""
+
+    by: str
+    at: float = Field(description="Seconds since 1970, UTC.")
+    chain: str = Field(description="Number and hash of the last record that it covers.")
+
+    @classmethod
+    def of(cls, signature: Signature) -> SignatureAnswer:
+        """A signature of the records."""
+        return cls(by=signature.by, at=signature.at, chain=signature.chain)
+
+
+class ImageInCase(BaseModel):
+    """An image of a case."""
+
+    id: str
+    number: int = Field(description="From 1, in order of arrival.")
+    name: str = Field(description="Of the file; empty if erased.")
+    at: float = Field(description="Seconds since 1970, UTC.")
+    answer: Answer
+    reviews: list[ReviewAnswer] = Field(description="The last one counts.")
+    finding: str | None = Field(description="What a person found, else the model's class.")
+    waits: bool = Field(description="Whether it was referred and nobody has reviewed it.")
+    kept: bool = Field(description="Whether the image itself is in the records.")
+
+    @classmethod
+    def of(cls, image: CaseImage, classes: tuple[str, ...]) -> ImageInCase:
+        """An image of the records."""
+        return cls(
+            id=image.id,
+            number=image.number,
+            name=image.name,
+            at=image.at,
+            answer=Answer.of(image.answer, classes),
+            reviews=[ReviewAnswer.of(review) for review in image.reviews],
+            finding=image.finding,
+            waits=image.waits,
+            kept=image.kept,
+        )
+
+
+class CaseAnswer(Disclaimed):
+    """A case with its images."""
+
+    id: str
+    label: str = Field(description="Empty if erased.")
+    opened_by: str
+    opened_at: float = Field(description="Seconds since 1970, UTC.")
+    model_sha256: str = Field(description="Of the model that answered it.")
+    model_name: str
+    classes: list[str]
+    status: Status
+    version: int = Field(description="A signature names it.")
+    waiting: int = Field(description="Referred images that nobody has reviewed.")
+    signatures_needed: int
+    images: list[ImageInCase]
+    signatures: list[SignatureAnswer]
+
+    @classmethod
+    def of(cls, case: Case) -> CaseAnswer:
+        """A case of the records."""
+        return cls(
+            id=case.id,
+            label=case.label,
+            opened_by=case.opened_by,
+            opened_at=case.opened_at,
+            model_sha256=case.model_sha256,
+            model_name=case.model_name,
+            classes=list(case.classes),
+            status=cast(Status, case.status),
+            version=case.version,
+            waiting=case.waiting,
+            signatures_needed=case.signatures_needed,
+            images=[ImageInCase.of(image, case.classes) for image in case.images],
+            signatures=[SignatureAnswer.of(signature) for signature in case.signatures],
+        )
+
+
+class CaseRow(BaseModel):
+    """A row of the list of cases."""
+
+    id: str
+    label: str
+    opened_by: str
+    opened_at: float = Field(description="Seconds since 1970, UTC.")
+    status: Status
+    images: int
+    waiting: int = Field(description="Referred images that nobody has reviewed.")
+    signatures: int
+    signatures_needed: int
+
+    @classmethod
+    def of(cls, row: CaseSummary) -> CaseRow:
+        """A row of the records."""
+        return cls(**vars(row))
+
+
+class CaseList(Disclaimed):
+    """Cases, the newest first."""
+
+    cases: list[CaseRow]
+
+
+class AddedImage(BaseModel):
+    """An image that was added to a case."""
+
+    id: str
+    name: str = Field(description="Of the file.")
+    answer: Answer
+
+
+class AddedImages(Disclaimed):
+    """Images that were added to a case, in the request's order."""
+
+    images: list[AddedImage]

@@ -1,0 +1,183 @@
+"""Cases over the API, by the same rules as on the pages (`bcd.serving.cases`)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from bcd.serving import cases as rules
+from bcd.serving.accounts.access import ROLES, User, require
+from bcd.serving.answers import DISCLAIMER
+from bcd.serving.api.case_schemas import (
+    AddedImage,
+    AddedImages,
+    CaseAnswer,
+    CaseList,
+    CaseRow,
+    Erasure,
+    NewCase,
+    NewReview,
+    NewSignature,
+    Opened,
+    Status,
+)
+from bcd.serving.api.dependencies import Served
+from bcd.serving.api.predict import images_body
+from bcd.serving.api.problems import documented
+from bcd.serving.api.schemas import Answer
+from bcd.serving.api.uploads import read_images
+from bcd.serving.errors import RequestError
+
+router = APIRouter(prefix="/v1/cases")
+
+CaseId = Annotated[str, Path(max_length=64, description="Of the case.")]
+ImageId = Annotated[str, Path(max_length=64, description="Of the image.")]
+Reader = Annotated[User, Depends(require(*ROLES))]
+Submitter = Annotated[User, Depends(require("submit"))]
+_READ = documented(401, 403, 404)
+_WRITE = documented(401, 403, 404, 409, 415, 507)
+
+
+@router.get("", operation_id="list_cases", summary="List cases", responses=documented(401, 403))
+async def list_cases(
+    services: Served,
+    user: Reader,
+    limit: Annotated[int, Query(ge=1, le=500, description="Rows at most.")] = 100,
+    before: Annotated[
+        float | None,
+        Query(ge=0, le=1e11, description="Opened before; `opened_at` of the last row so far."),
+    ] = None,
+    status: Annotated[Status | None, Query(description="Only cases of this status.")] = None,
+) -> CaseList:
+    """Cases without their images, the newest first."""
+    rows = await run_in_threadpool(services.records.cases, limit, before, status)
+    return CaseList(cases=[CaseRow.of(row) for row in rows])
+
+
+@router.post(
+    "",
+    operation_id="open_case",
+    summary="Open a case",
+    status_code=201,
+    responses=documented(401, 403, 415, 507),
+)
+async def open_case(services: Served, user: Submitter, body: NewCase) -> Opened:
+    """Opens a case, whose images the loaded model answers."""
+    return Opened(id=await rules.open_case(services, user, body.label))
+
+
+@router.get("/{case_id}", operation_id="get_case", summary="Read a case", responses=_READ)
+async def get_case(services: Served, user: Reader, case_id: CaseId) -> CaseAnswer:
+    """A case with its images, their answers, reviews and signatures."""
+    return CaseAnswer.of(await rules.get_case(services, case_id))
+
+
+@router.post(
+    "/{case_id}/images",
+    operation_id="add_images",
+    summary="Add images to a case",
+    status_code=201,
+    responses=_WRITE | documented(401, 403, 404, 409, 415, 504, 507),
+    openapi_extra=images_body(many=True),
+)
+async def add_images(
+    request: Request, services: Served, user: Submitter, case_id: CaseId
+) -> AddedImages:
+    """Answers images and adds them to the case; those that cannot be read wait for a review."""
+    files = await read_images(request, services.cfg.limits)
+    metrics = request.app.state.metrics
+    try:
+        added = await rules.submit(services, user, case_id, files)
+    except RequestError as error:
+        if error.status >= 500 or error.status == 429:
+            metrics.engine_error(type(error).__name__)
+        raise
+    classes = services.engine.identity.classes
+    images = [
+        AddedImage(id=one.id, name=one.name, answer=Answer.of(one.answer, classes)) for one in added
+    ]
+    return AddedImages(images=images)
+
+
+@router.post(
+    "/{case_id}/images/{image_id}/review",
+    operation_id="review_image",
+    summary="Confirm or override an answer",
+    status_code=204,
+    responses=_WRITE,
+)
+async def review(
+    services: Served,
+    user: Annotated[User, Depends(require("review"))],
+    case_id: CaseId,
+    image_id: ImageId,
+    body: NewReview,
+) -> Response:
+    """Records what a person found in an image."""
+    await rules.review(
+        services, user, case_id, image_id, body.finding, body.remark, seen=body.seen
+    )
+    return Response(status_code=204)
+
+
+@router.post(
+    "/{case_id}/sign",
+    operation_id="sign_case",
+    summary="Sign a case",
+    status_code=204,
+    responses=_WRITE,
+)
+async def sign(
+    services: Served,
+    user: Annotated[User, Depends(require("sign"))],
+    case_id: CaseId,
+    body: NewSignature,
+) -> Response:
+    """Signs a case; refused while a referred image waits for a review."""
+    await rules.sign(services, user, case_id, body.version, body.password)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/{case_id}/erase",
+    operation_id="erase_case",
+    summary="Erase a case",
+    status_code=204,
+    responses=_WRITE,
+)
+async def erase(
+    services: Served,
+    user: Annotated[User, Depends(require("admin"))],
+    case_id: CaseId,
+    body: Erasure,
+) -> Response:
+    """Erases images, names, label and remarks; hashes and a record of it stay."""
+    await rules.erase(services, user, case_id, body.reason)
+    return Response(status_code=204)
+
+
+_TYPES = {"csv": "text/csv; charset=utf-8", "pdf": "application/pdf"}
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+
+@router.get(
+    "/{case_id}/report",
+    operation_id="case_report",
+    summary="The report of a case",
+    response_class=Response,
+    responses={**_READ, 200: {"content": {"text/csv": _BINARY, "application/pdf": _BINARY}}},
+)
+async def report(
+    services: Served,
+    user: Reader,
+    case_id: CaseId,
+    form: Annotated[Literal["csv", "pdf"], Query(alias="format")] = "csv",
+) -> Response:
+    """The case as CSV, or as PDF with pictures of the images that are still held."""
+    made = rules.csv_report if form == "csv" else rules.pdf_report
+    headers = {"Content-Disposition": f'attachment; filename="case.{form}"'}
+    headers |= {"X-Disclaimer": DISCLAIMER}
+    content = await made(services, case_id)
+    return Response(content, media_type=_TYPES[form], headers=headers)

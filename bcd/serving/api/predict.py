@@ -1,0 +1,63 @@
+"""POST /v1/predict."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from bcd.serving.accounts.access import User, require
+from bcd.serving.api.dependencies import Served
+from bcd.serving.api.problems import documented, problem
+from bcd.serving.api.schemas import Answer, Answers, ModelName
+from bcd.serving.api.uploads import read_images
+from bcd.serving.errors import RequestError, UnprocessableError
+
+router = APIRouter()
+
+
+def images_body(many: bool) -> dict[str, Any]:
+    """How OpenAPI describes a body of images."""
+    binary = {"type": "string", "format": "binary"}
+    images = {"type": "array", "items": binary, "minItems": 1} if many else binary
+    form = {"type": "object", "properties": {"images": images}, "required": ["images"]}
+    content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
+    for kind in ("image/png", "image/jpeg", "application/octet-stream"):
+        content[kind] = {"schema": binary}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+@router.post(
+    "/v1/predict",
+    operation_id="predict",
+    summary="Classify images",
+    response_model=Answers,
+    responses=documented(401, 403, 415, 504, 507),
+    openapi_extra=images_body(many=True),
+)
+async def predict(
+    request: Request, services: Served, user: Annotated[User, Depends(require("submit"))]
+) -> Answers | Response:
+    """Answers one or several images. They are not kept, but the answers are recorded.
+
+    An image that cannot be read gets an `error` and is referred; if none can be read, the answer
+    is a 422 with the same list.
+    """
+    images = await read_images(request, services.cfg.limits)
+    metrics, engine = request.app.state.metrics, services.engine
+    try:
+        answers = await engine.answer([data for _, data in images])
+    except RequestError as error:
+        metrics.engine_error(type(error).__name__)
+        raise
+    await run_in_threadpool(services.records.add_answers, user.name, answers, engine.identity)
+    metrics.answers(answers)
+    answered = Answers(
+        model=ModelName.of(engine.identity),
+        images=[Answer.of(answer, engine.identity.classes) for answer in answers],
+    )
+    if all(answer.error for answer in answers):
+        error = UnprocessableError("None of the images could be answered.")
+        return problem(request, error, **answered.model_dump(by_alias=True))
+    return answered

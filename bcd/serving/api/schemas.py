@@ -1,0 +1,117 @@
+"""What the API answers."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bcd.serving.answers import DISCLAIMER, ImageAnswer, ModelIdentity
+
+
+class ModelName(BaseModel):
+    """The model that answered."""
+
+    name: str = Field(description="As configured, or of its file.", examples=["paper"])
+    version: str = Field(description="Of bcd that wrote the file.", examples=["0.1.0"])
+    sha256: str = Field(description="Of its file.", examples=["5" * 64])
+    card_sha256: str = Field(description="Of its card.", examples=["c" * 64])
+
+    @classmethod
+    def of(cls, identity: ModelIdentity) -> ModelName:
+        """The model's name in an answer."""
+        return cls(
+            name=identity.name,
+            version=identity.version,
+            sha256=identity.sha256,
+            card_sha256=identity.card_sha256,
+        )
+
+
+class Answer(BaseModel):
+    """The answer for one image."""
+
+    model_config = ConfigDict(
+        serialize_by_alias=True,
+        json_schema_extra={
+            "example": {
+                "sha256": "8" * 64,
+                "probabilities": {"Benign": 0.01, "Early": 0.02, "Pre": 0.93, "Pro": 0.04},
+                "class": "Pre",
+                "malignant": True,
+                "prediction_set": ["Pre"],
+                "refer": False,
+                "reasons": [],
+                "ood_score": 0.41,
+                "error": "",
+                "milliseconds": 12.5,
+            }
+        },
+    )
+
+    sha256: str = Field(description="Of the image as it was uploaded.")
+    probabilities: dict[str, float] = Field(description="Calibrated; empty without an answer.")
+    predicted: str | None = Field(
+        serialization_alias="class", description="The most probable class; null without an answer."
+    )
+    malignant: bool | None = Field(
+        description="By a threshold chosen on val; null if not decided."
+    )
+    prediction_set: list[str] = Field(description="Classes of the conformal prediction set.")
+    refer: bool = Field(description="Whether a person must look at it; always without an answer.")
+    reasons: list[str] = Field(description="All reasons to refer it.")
+    ood_score: float | None = Field(description="Above 1 is out of distribution.")
+    error: str = Field(description="Why there is no answer; empty if there is one.")
+    milliseconds: float = Field(description="From arrival in the queue to the answer.")
+
+    @classmethod
+    def of(cls, answer: ImageAnswer, classes: tuple[str, ...]) -> Answer:
+        """An answer of the engine."""
+        given = zip(classes, answer.probabilities, strict=bool(answer.probabilities))
+        return cls(
+            sha256=answer.sha256,
+            probabilities=dict(given),
+            predicted=answer.predicted,
+            malignant=answer.malignant,
+            prediction_set=list(answer.prediction_set),
+            refer=answer.refer,
+            reasons=list(answer.reasons),
+            ood_score=answer.ood_score,
+            error=answer.error,
+            milliseconds=round(answer.milliseconds, 3),
+        )
+
+
+class Disclaimed(BaseModel):
+    """What every answer says."""
+
+    disclaimer: str = Field(DISCLAIMER, description="Holds for everything in the answer.")
+
+
+class Answers(Disclaimed):
+    """Answers for the images of a request, in its order."""
+
+    model: ModelName
+    images: list[Answer]
+
+
+class ExplanationAnswer(Disclaimed):
+    """Where in the image the evidence for a class is."""
+
+    model: ModelName
+    method: str = Field(description="Of attribution.", examples=["gradcam", "occlusion"])
+    target: str = Field(description="The class.")
+    empty: bool = Field(description="Whether no evidence for it was found.")
+    png: str = Field(description="The image with its attribution: a PNG in base64.")
+    milliseconds: float
+
+
+class ModelAnswer(Disclaimed):
+    """The model, and what its card says."""
+
+    model: ModelName
+    kind: str = Field(description="`export` or `checkpoint`.")
+    classes: list[str] = Field(description="In the order of the probabilities.")
+    benign: str | None = Field(description="The class that is not cancer.")
+    calibrated: bool = Field(description="Whether it has a decision policy fitted on val.")
+    views: list[str] = Field(description="In which normalization and size it gets an image.")
+    facts: dict[str, str] = Field(description="What else the card says, in words.")
+    limits: dict[str, float] = Field(description="Of this server's requests.")

@@ -1,0 +1,162 @@
+"""Starts the server and stops it."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import socket
+import ssl
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from bcd.config.serve import ServeConfig
+from bcd.errors import BcdError, ConfigError
+from bcd.serving.accounts.store import Accounts
+from bcd.serving.answers import DISCLAIMER
+from bcd.serving.app import create_app
+from bcd.serving.engine.loading import load_engine
+from bcd.serving.records.store import open_records
+from bcd.serving.services import Services
+from bcd.serving.web.logs import configure_logs
+from bcd.serving.web.protocol import Protocol
+
+_CONNECTIONS = 500  # at the same time; more get 503
+_KEEP_ALIVE = 20  # seconds between two requests of a connection
+
+log = structlog.get_logger("bcd.serving")
+
+
+def serve(cfg: ServeConfig) -> int:
+    """Serves until SIGTERM or SIGINT.
+
+    Args:
+        cfg: The configuration.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        BcdError: The model, the records, the address or the certificate cannot be used.
+    """
+    configure_logs(cfg.log)
+    _make_folder(Path(cfg.folder))
+    with _listen(cfg) as listener:
+        engine = load_engine(cfg)
+        with open_records(cfg) as records:
+            accounts = Accounts(records.database, cfg, records.event)
+            app = create_app(Services(cfg, engine, records, accounts))
+            announce = partial(_announce, cfg, listener, accounts.setup_path())
+            server = _Server(_uvicorn(app, cfg), app, announce)
+            identity = engine.identity
+            records.event("", "server started", {"model": identity.sha256, "name": identity.name})
+            try:
+                server.run(sockets=[listener])
+            except OSError as error:  # another program listens since
+                raise _refused(cfg, error) from error
+            finally:
+                records.event("", "server stopped", {"model": identity.sha256})
+    log.info("stopped")
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's server, which says at once that it stops, and ends with status 0 if it was told to.
+
+    Uvicorn raises the signal again after a graceful stop, so that the process would die of it.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, app: FastAPI, announce: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._app, self._announce = app, announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens, and says where."""
+        await super().startup(sockets)
+        self._announce()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Starts the stop; a second SIGINT does not wait for anything."""
+        self._app.state.stopping = True
+        super().handle_exit(sig, frame)
+        self._captured_signals.clear()
+
+
+def _uvicorn(app: FastAPI, cfg: ServeConfig) -> uvicorn.Config:
+    logging.getLogger("uvicorn.error").disabled = True  # its tracebacks may quote requests
+    config = uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # `Peers` does that
+        server_header=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=max(1, math.ceil(cfg.limits.stop_seconds)),
+        ssl_certfile=cfg.tls.certificate,
+        ssl_keyfile=cfg.tls.key,
+    )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"tls.certificate={cfg.tls.certificate}, tls.key={cfg.tls.key}: cannot be used: {error}"
+        ) from error
+    return config
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not any(folder.iterdir()):  # just made, perhaps by Hydra
+            folder.chmod(0o700)
+    except OSError as error:
+        raise BcdError(f"folder={folder}: cannot be used: {error.strerror}") from error
+
+
+def _listen(cfg: ServeConfig) -> socket.socket:
+    """A socket at the address, before anything slow is done."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            cfg.host, cfg.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"host={cfg.host}: not an address of this machine") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise _refused(cfg, error) from error
+    return listener  # Uvicorn listens when the model is ready
+
+
+def _refused(cfg: ServeConfig, error: OSError) -> BcdError:
+    if error.errno == errno.EADDRINUSE:
+        return BcdError(
+            f"port={cfg.port}: in use by another program: give another port, or port=0 for any"
+        )
+    return BcdError(f"host={cfg.host} port={cfg.port}: {error.strerror}")
+
+
+def _announce(cfg: ServeConfig, listener: socket.socket, setup_path: str) -> None:
+    """Prints the address; the set-up link is on the console only, never in a log."""
+    scheme = "http" if cfg.tls.certificate is None else "https"
+    host = f"[{cfg.host}]" if ":" in cfg.host else cfg.host
+    url = (cfg.url or f"{scheme}://{host}:{listener.getsockname()[1]}").rstrip("/")
+    lines = [f"bcd serves {url}  ({DISCLAIMER})"]
+    if setup_path:
+        lines.append(f"Nobody may log in yet. Make the first user: {url}{setup_path}")
+    print("\n".join(lines), flush=True)  # noqa: T201
