@@ -35,11 +35,16 @@ class Decisions:
         probabilities: Calibrated, (n, classes); NaN if the output is not finite.
         malignant: Whether each image is called malignant; None if that is not decided.
         reasons: Reasons for referring each image to a person; empty if it is not referred.
+        sets: Which classes are in the prediction set of each image, (n, classes); none if the
+            output is not finite.
+        ood_scores: Above 1 is out of distribution, (n,); 0 if unknown, NaN if not finite.
     """
 
     probabilities: NDArray[np.float64]
     malignant: list[bool | None]
     reasons: list[Reasons]
+    sets: NDArray[np.bool_]
+    ood_scores: NDArray[np.float64]
 
     def prediction(self, index: int, path: str, label: str = "") -> Prediction:
         """The prediction for one image; it has no probabilities if the output is not finite.
@@ -202,13 +207,16 @@ class DecisionPolicy:
             disagreement: Of an ensemble's members, (n,); None if there is one model.
         """
         probabilities = self.probabilities(logits)
-        reasons = self.reasons(probabilities, self.ood_score(descriptors), disagreement)
+        scores = self.ood_score(descriptors)
+        reasons = self.reasons(probabilities, scores, disagreement)
         called = self.malignant(probabilities)
         known: list[bool | None] = [None] * len(reasons)
         if called is not None:
             pairs = zip(called, reasons, strict=True)
             known = [None if NOT_FINITE in why else bool(value) for value, why in pairs]
-        return Decisions(probabilities, known, reasons)
+        finite = np.asarray([NOT_FINITE not in why for why in reasons], bool)
+        sets = self.sets(probabilities) & finite[:, None]
+        return Decisions(probabilities, known, reasons, sets, scores)
 
     def without_priors(self) -> DecisionPolicy:
         """The same policy without prior correction."""

@@ -120,6 +120,7 @@ def cross_fit(policy: DecisionPolicy, local: Answers, benign: int, scope: Scope)
     """
     folds = deal_folds(local.labels != benign, scope.groups)
     probabilities = np.empty(local.logits.shape)
+    sets, scores = np.empty(local.logits.shape, bool), np.empty(len(local.logits))
     decided: dict[int, tuple[bool | None, tuple[str, ...]]] = {}
     for fold in range(FOLDS):
         out, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
@@ -127,10 +128,12 @@ def cross_fit(policy: DecisionPolicy, local: Answers, benign: int, scope: Scope)
         fitted = refit(policy, _some(local, rest), benign, scope._replace(groups=groups))
         found = fitted.answer(local.logits[out], local.descriptors[out])
         probabilities[out] = found.probabilities
+        sets[out], scores[out] = found.sets, found.ood_scores
         pairs = zip(found.malignant, found.reasons, strict=True)
         decided |= dict(zip(out.tolist(), pairs, strict=True))
     in_order = [decided[i] for i in range(len(folds))]
-    return Decisions(probabilities, [m for m, _ in in_order], [why for _, why in in_order])
+    malignant, reasons = [m for m, _ in in_order], [why for _, why in in_order]
+    return Decisions(probabilities, malignant, reasons, sets, scores)
 
 
 def deal_folds(malignant: NDArray[np.bool_], groups: list[str] | None) -> NDArray[np.int64]:

@@ -31,6 +31,8 @@ _OUTPUTS = {
     "malignant": ("tensor(bool)", 1),
     "refer": ("tensor(bool)", 1),
     "reasons": ("tensor(bool)", 2),
+    "prediction_set": ("tensor(bool)", 2),
+    "ood_score": ("tensor(double)", 1),
 }
 _INPUTS = {"graph": "images", "predictor": "packed"}
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -85,8 +87,9 @@ class ExportedModel:
         Raises:
             BcdError: What the file computes is not an answer.
         """
-        probabilities, malignant, refer, reasons = self.forward(packed)
-        self._check(len(packed), probabilities, malignant, refer, reasons)
+        found = self.forward(packed)
+        self._check(len(packed), *found)
+        probabilities, malignant, _, reasons, sets, scores = found
         always = () if self.facts.calibrated else (UNCALIBRATED,)
         named = [
             (*(name for name, why in zip(self._reasons, row, strict=True) if why), *always)
@@ -96,7 +99,7 @@ class ExportedModel:
         if self._decides:
             pairs = zip(malignant, named, strict=True)
             decided = [None if NOT_FINITE in why else bool(value) for value, why in pairs]
-        return Decisions(probabilities, decided, named)
+        return Decisions(probabilities, decided, named, sets, scores)
 
     def forward(self, packed: NDArray[np.uint8]) -> list[NDArray[Any]]:
         """The outputs for n images, unchecked.
@@ -129,10 +132,14 @@ class ExportedModel:
         malignant: NDArray[np.bool_],
         refer: NDArray[np.bool_],
         reasons: NDArray[np.bool_],
+        sets: NDArray[np.bool_],
+        scores: NDArray[np.float64],
     ) -> None:
         """Refuses answers that contradict themselves."""
-        shapes = [(n, len(self.facts.classes)), (n,), (n,), (n, len(self._reasons))]
-        found = [probabilities.shape, malignant.shape, refer.shape, reasons.shape]
+        each = (n, len(self.facts.classes))
+        shapes = [each, (n,), (n,), (n, len(self._reasons)), each, (n,)]
+        given = (probabilities, malignant, refer, reasons, sets, scores)
+        found = [one.shape for one in given]
         if found != shapes:
             raise self._failed(ValueError(f"shapes {found} instead of {shapes}"))
         odd = reasons[:, self._reasons.index(NOT_FINITE)]

@@ -12,8 +12,10 @@ import bcd
 from bcd.config.compose import with_defaults
 from bcd.config.programs import SiteMatchConfig
 from bcd.data.items import Item
+from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
 from bcd.errors import BcdError
 from bcd.evaluation.predictions import NOT_FINITE, UNCALIBRATED, Prediction
+from bcd.inference.checkpoint_model import CheckpointModel
 from bcd.inference.exported import ExportedModel
 from bcd.inference.predictor import Predictor
 from tests.helpers.exported import MODEL, SIDE, asked, changed, measured
@@ -85,25 +87,38 @@ def test_an_uncalibrated_file_refers_everything_or_is_refused(made: Path, tmp_pa
     assert all(row["refer"] and row["reason"].endswith(UNCALIBRATED) for row in rows)
 
 
+def test_sets_and_scores_are_those_of_the_checkpoint(made: Path) -> None:
+    own, other = (
+        ExportedModel(made / MODEL, False, "cpu"),
+        CheckpointModel.load(made / "run", False, "cpu"),
+    )
+    drawn = [draw_smear(name, slide=7, index=i, size=SIDE) for i, name in enumerate(CLASS_NAMES)]
+    given, expected = (model.answer(np.stack(drawn)) for model in (own, other))
+    assert (given.sets == expected.sets).all() and given.sets.any()
+    assert given.ood_scores == pytest.approx(expected.ood_scores, rel=1e-4)
+    assert len(set(given.ood_scores)) == len(drawn)
+
+
 def test_answers_that_contradict_themselves_are_none(
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = ExportedModel(made / MODEL, False, "cpu")
     images = np.zeros((2, SIDE, SIDE, 3), np.uint8)
-    probabilities, malignant, refer, reasons = model.forward(images)
+    probabilities, malignant, refer, reasons, *rest = model.forward(images)
     names = ["not finite", *("x" for _ in range(reasons.shape[1] - 1))]
     lost = np.where([[True] * 4, [False] * 4], np.nan, probabilities)
     odd = np.zeros_like(reasons)
     odd[:, names.index(NOT_FINITE)] = [True, False]
-    monkeypatch.setattr(model, "forward", lambda _: [lost, malignant, odd.any(1), odd])
+    monkeypatch.setattr(model, "forward", lambda _: [lost, malignant, odd.any(1), odd, *rest])
     first, second = (model.answer(images).prediction(i, "a") for i in range(2))
     assert (first.probabilities, first.malignant, first.refer) == ((), None, (NOT_FINITE,))
     assert second.probabilities and second.refer == () and second.malignant is not None
     for wrong in (
-        [lost, malignant, refer, reasons],  # NaN without its reason
-        [probabilities / 2, malignant, refer, reasons],
-        [probabilities, malignant, ~reasons.any(1), reasons],
-        [probabilities[:1], malignant, refer, reasons],
+        [lost, malignant, refer, reasons, *rest],  # NaN without its reason
+        [probabilities / 2, malignant, refer, reasons, *rest],
+        [probabilities, malignant, ~reasons.any(1), reasons, *rest],
+        [probabilities[:1], malignant, refer, reasons, *rest],
+        [probabilities, malignant, refer, reasons, rest[0], rest[1][:1]],
     ):
         monkeypatch.setattr(model, "forward", lambda _, wrong=wrong: wrong)
         with pytest.raises(BcdError, match="gives no answers"):

@@ -43,7 +43,8 @@ class StubModel:
             why = [LOW_CONFIDENCE] * bool(row.max() < 0.6) + [OOD] * bool(red < 60)
             reasons.append(tuple(why))
         malignant = [bool(row.argmax() != IDENTITY.benign) for row in probabilities]
-        return Decisions(probabilities, list(malignant), reasons)
+        scores = np.where(mean[:, 0] < 60, 1.5, 0.5)
+        return Decisions(probabilities, list(malignant), reasons, probabilities >= 0.05, scores)
 
 
 def serve_config(folder: Path, *overrides: str) -> ServeConfig:

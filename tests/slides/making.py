@@ -34,7 +34,8 @@ class Darkness:
         rest = np.zeros_like(dark)
         probabilities = np.stack([1 - dark, rest, rest, dark], axis=1)
         reasons: list[Reasons] = [(LOW_CONFIDENCE,) if one < 0.1 else () for one in dark]
-        return Decisions(probabilities, [bool(one > 0.5) for one in dark], reasons)
+        return Decisions(probabilities, [bool(one > 0.5) for one in dark], reasons,
+                         probabilities > 0.5, rest)  # fmt: skip
 
 
 def darkened(side: int) -> Scene:
