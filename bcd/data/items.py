@@ -15,8 +15,9 @@ from bcd.data.input_views import cut_rois, make_views, pack, prepare_sides
 from bcd.data.matching import Match
 from bcd.data.opening import PIXELS
 from bcd.data.reading import decode_image, read_image
+from bcd.data.shown import Picture
 
-Answer = NDArray[np.uint8] | str  # pixels as `pack` returns them, or why there are none
+Answer = NDArray[np.uint8] | str  # pixels as `pack` or a picture has them, or why there are none
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Item:
         path: The file; None if there are bytes.
         data: An encoded image, for example a member of an archive; None if there is a file.
         reason: Why there is neither, for example for a link in an archive; empty if there is.
+        picture: What is read is this picture of it; None: what a network gets.
     """
 
     name: str
     path: Path | None = None
     data: bytes | None = None
     reason: str = ""
+    picture: Picture | None = None
 
     @classmethod
     def of(cls, given: Path | Item) -> Item:
@@ -57,7 +60,9 @@ class Wanted:
 
     def read(self, item: Path | Item, gate: Gate = PIXELS) -> Answer:
         """Reads an image in this process."""
-        return or_reason(lambda: self.pack(_decode(Item.of(item), gate)))
+        one = Item.of(item)
+        make = self.pack if one.picture is None else one.picture.draw
+        return or_reason(lambda: np.ascontiguousarray(make(_decode(one, gate))))
 
     def pack(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """One array for the input views of an image, RGB, (height, width, 3)."""

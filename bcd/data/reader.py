@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +17,7 @@ from bcd.config.input_views import InputView
 from bcd.data.files import Gate
 from bcd.data.items import Item, Wanted
 from bcd.data.matching import Match
+from bcd.data.shown import Picture
 
 # Of processor time, so that a busy machine rejects nothing; MAX_PIXELS take two to three.
 DECODING_SECONDS = 4
@@ -24,21 +26,26 @@ _SMALL = 1 << 20  # pixels that are decoded without asking: they hardly count
 
 
 def ask(stream: IO[bytes], item: Item) -> None:
-    """Sends an image to read: a path, or a number of bytes and then the bytes."""
+    """Sends an image to read: a path, or a number of bytes and then the bytes.
+
+    In front of either is the picture that is wanted of it, or null.
+    """
+    picture = None if item.picture is None else astuple(item.picture)
     if item.data is None:
-        send(stream, json.dumps(str(item.path)))
+        send(stream, json.dumps([picture, str(item.path)]))
         return
-    stream.write(json.dumps(len(item.data)).encode("ascii") + b"\n")
+    stream.write(json.dumps([picture, len(item.data)]).encode("ascii") + b"\n")
     stream.write(item.data)
     stream.flush()
 
 
 def _received(line: bytes, stream: IO[bytes]) -> Item:
     """What `ask` sent; the rest of it is read from the stream."""
-    what = json.loads(line)
+    shown, what = json.loads(line)
+    picture = None if shown is None else Picture(*shown)
     if isinstance(what, str):
-        return Item.of(Path(what))
-    return Item("", data=stream.read(what))
+        return Item(what, Path(what), picture=picture)
+    return Item("", data=stream.read(what), picture=picture)
 
 
 def send(stream: IO[bytes], line: str) -> None:
@@ -87,7 +94,7 @@ def serve() -> None:
         if isinstance(answer, str):
             send(questions, json.dumps(("reason", answer)))
         else:
-            questions.write(b'["pixels", ""]\n')
+            questions.write(json.dumps(("pixels", json.dumps(answer.shape))).encode() + b"\n")
             questions.write(answer.data.cast("B"))
             questions.flush()
 

@@ -125,7 +125,7 @@ class Readers:
         return len(self._readers)
 
     def submit(self, item: Item) -> Future[Answer]:
-        """Has an image read; they are read in this order."""
+        """Has an image read, unless that is cancelled; they are read in this order."""
         answer: Future[Answer] = Future()
         if item.reason:
             answer.set_result(item.reason)
@@ -140,6 +140,8 @@ class Readers:
     def _run(self, reader: _Reader) -> None:
         while (task := self._queue.get()) is not None:
             item, answer = task
+            if not answer.set_running_or_notify_cancel():
+                continue
             try:
                 answer.set_result(reader.read(item))
             except BaseException as error:
@@ -156,7 +158,8 @@ class Readers:
         self._closed.set()
         with contextlib.suppress(Empty):
             while True:
-                self._queue.get_nowait()
+                if (task := self._queue.get_nowait()) is not None:
+                    task[1].cancel()
         for reader in self._readers:
             self._queue.put(None)
             reader.close()
@@ -220,9 +223,9 @@ class _Reader(ReadingProcess[Item]):
                     send(process.stdin, '"go"')
                     word, value = hear(process.stdout)
                     if word == "pixels":
-                        answer = self._pixels(process.stdout)
+                        answer = self._pixels(process.stdout, value, task)
             elif word == "pixels":
-                answer = self._pixels(process.stdout)
+                answer = self._pixels(process.stdout, value, task)
             if word == "reason":
                 answer = value
         self._deadline = None
@@ -230,8 +233,13 @@ class _Reader(ReadingProcess[Item]):
             return f"cannot be decoded (takes longer than {DECODING_SECONDS} s)"
         return answer
 
-    def _pixels(self, stream: IO[bytes]) -> Answer | None:
-        pixels = np.empty(packed_shape(self._wanted.inputs), np.uint8)
+    def _pixels(self, stream: IO[bytes], said: str, task: Item) -> Answer | None:
+        """The pixels that follow, if they have a shape that the task may have."""
+        shape = tuple(map(int, json.loads(said)))
+        expected = packed_shape(self._wanted.inputs)
+        if not (shape == expected if task.picture is None else task.picture.fits(shape)):
+            return None
+        pixels = np.empty(shape, np.uint8)
         view = pixels.data.cast("B")
         got = 0
         while part := stream.readinto(view[got:]):  # type: ignore[attr-defined]

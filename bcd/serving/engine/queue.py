@@ -1,0 +1,321 @@
+"""The queue in front of the reading processes and the model."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from bcd.config.environment import core_count
+from bcd.config.serve import LimitsConfig
+from bcd.data.cells.outlines import TILE
+from bcd.data.input_views import views_to_read
+from bcd.data.items import Answer, Item, Wanted
+from bcd.data.sandbox import Readers
+from bcd.data.shown import OUTLINED, REDUCED, Picture
+from bcd.errors import BcdError
+from bcd.evaluation.decision import Decisions
+from bcd.inference.model import Model
+from bcd.serving.answers import ImageAnswer, ModelIdentity
+from bcd.serving.engine.deciding import Deciders
+from bcd.serving.engine.explain import Explanation, encode_png, explain, find_target
+from bcd.serving.engine.health import Health
+from bcd.serving.engine.making import NO_ANSWER, answered, unanswered, unreadable
+from bcd.serving.engine.requests import AnswersRequest, Request, Room
+from bcd.serving.engine.self_test import drawn_upload
+from bcd.serving.errors import (
+    RequestError,
+    TimedOutError,
+    UnavailableError,
+    UnprocessableError,
+)
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+MOST_READERS = 8
+_STOPPING = "the server is stopping"
+_CRASHED = "crashed"  # in what a reader says of a decoder that ended
+
+
+@dataclass(frozen=True)
+class _Upload:
+    """An image that waits for its answer; without a request it is the known one."""
+
+    request: AnswersRequest | None
+    index: int
+    data: bytes
+
+
+class Engine:
+    """Answers uploaded images; its coroutines may run in any event loop.
+
+    Images are decoded in separate processes within limits of time and memory, never in this one.
+
+    Args:
+        model: It answers.
+        identity: Of the model.
+        limits: Sizes and times.
+        batch: Images of one call of the model at most; None for what suits the model.
+
+    Attributes:
+        identity: As given.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        identity: ModelIdentity,
+        limits: LimitsConfig,
+        batch: int | None = None,
+    ) -> None:
+        self.identity = identity
+        self._model, self._limits = model, limits
+        self._room = Room(limits.queue)
+        facts = model.facts
+        wanted = Wanted(views_to_read(facts.input_views), facts.mask_scale_bar)
+        self._readers = Readers(wanted, min(MOST_READERS, core_count()))
+        self._deciders: Deciders[_Upload] = Deciders(
+            model, batch or usual_batch(model), self._is_wanted, self._decided
+        )
+        self._explaining = ThreadPoolExecutor(1, "explaining")
+        self._health = Health(self._probe)
+        self._latency = 0.0  # seconds of the last answer
+        self._stopping = self._ended = False
+
+    @property
+    def waiting(self) -> int:
+        """Number of images that wait or are answered."""
+        return self._room.taken
+
+    async def answer(self, images: Sequence[bytes]) -> list[ImageAnswer]:
+        """Answers images, in order; one that cannot be read has the reason in `error`.
+
+        Args:
+            images: Encoded, as uploaded.
+
+        Raises:
+            BusyError: The queue has no room for all of them.
+            TooLargeError: It never has.
+            TimedOutError: There are no answers in time.
+            UnavailableError: The server is stopping, or no image can be answered.
+        """
+        if not images:
+            return []
+        self._take(len(images))
+        request = AnswersRequest(len(images))
+        for index, data in enumerate(images):
+            self._read(_Upload(request, index, data))
+        try:
+            return await request.result(self._limits.seconds)
+        except asyncio.TimeoutError as error:
+            raise self._too_late() from error
+
+    async def explain(self, image: bytes, target: str | None = None) -> Explanation:
+        """Shows where in an image the evidence for a class is.
+
+        Args:
+            image: Encoded, as uploaded.
+            target: The class; None for the predicted one.
+
+        Raises:
+            UnprocessableError: There is no such class, or the image cannot be read or answered.
+            RequestError: As in `answer`.
+        """
+        wanted = find_target(self.identity, target)
+        begun = time.monotonic()
+
+        def make(packed: NDArray[np.uint8]) -> Explanation:
+            turn = self._deciders.turn
+            return explain(self._model, self.identity, packed, wanted, turn, begun)
+
+        return await self._one(Item("", data=image), make, self._explaining)
+
+    async def thumbnail(self, image: bytes, side: int) -> bytes:
+        """A PNG of an image without metadata, upright, with so many pixels a side at most.
+
+        Raises:
+            UnprocessableError: The image cannot be read.
+            RequestError: As in `answer`.
+        """
+        item = Item("", data=image, picture=Picture(REDUCED, side))
+        return await self._one(item, encode_png)
+
+    async def outlined(self, image: bytes) -> bytes:
+        """A PNG of an image with outlines of white cells (green) and their nuclei (yellow).
+
+        Raises:
+            UnprocessableError: The image cannot be read.
+            RequestError: As in `answer`.
+        """
+        item = Item("", data=image, picture=Picture(OUTLINED, TILE))
+        return await self._one(item, encode_png)
+
+    def ready(self) -> str:
+        """Why images cannot be answered; empty if they can."""
+        return _STOPPING if self._stopping else self._health.check()
+
+    def check(self) -> None:
+        """Has a drawn smear read and answered, which also starts a reading process.
+
+        Raises:
+            BcdError: It gets no answer.
+        """
+        reading = self._readers.submit(Item("", data=drawn_upload()))
+        packed = reading.result()
+        if isinstance(packed, str):
+            self._end(0)
+            raise BcdError(f"images cannot be read on this machine: a drawn smear {packed}")
+
+    async def close(self) -> None:
+        """Stops: accepts nothing, and waits for what was accepted, for `limits.stop_seconds`."""
+        self._stopping = True
+        last = time.monotonic() + self._limits.stop_seconds
+        while self.waiting and time.monotonic() < last:
+            await asyncio.sleep(0.02)
+        await asyncio.to_thread(self._end, 2.0)
+
+    def _end(self, seconds: float) -> None:
+        """Ends processes and threads."""
+        self._stopping = self._ended = True
+        self._readers.close()
+        self._deciders.close(seconds)
+        self._explaining.shutdown(wait=False, cancel_futures=True)
+
+    def _take(self, count: int) -> None:
+        """Takes room in the queue, or says why not."""
+        if self._stopping or self._health.reason:
+            raise UnavailableError(self.ready() or "try again", 10)
+        self._room.take(count, max(1, math.ceil(self._latency)))
+
+    def _too_late(self) -> TimedOutError:
+        return TimedOutError(f"no answer within {self._limits.seconds:g} s: try again later")
+
+    # The way of an image: a reading process, then the model, then back to the request.
+
+    def _read(self, upload: _Upload) -> None:
+        reading = self._readers.submit(Item("", data=upload.data))
+        if upload.request is not None:
+            upload.request.reads(reading)
+        reading.add_done_callback(partial(self._was_read, upload))
+
+    def _was_read(self, upload: _Upload, reading: Future[Answer]) -> None:
+        """Runs in a thread of the readers, or where the reading was cancelled."""
+        if reading.cancelled() or self._ended or not self._is_wanted(upload):
+            self._give_up(upload)
+            return
+        packed = "cannot be read" if reading.exception() else reading.result()
+        if not isinstance(packed, str):
+            self._deciders.put(upload, packed)
+            return
+        if _CRASHED in packed:
+            self._health.failed()
+        spent = self._spent(upload)
+        self._answer(upload, unreadable(upload.data, packed, self.identity, spent))
+
+    @staticmethod
+    def _is_wanted(upload: _Upload) -> bool:
+        return upload.request is None or not upload.request.dropped
+
+    def _decided(self, upload: _Upload, found: Decisions | Exception, number: int) -> None:
+        """Runs in a thread of the deciders."""
+        spent = self._spent(upload)
+        if isinstance(found, TimeoutError):
+            self._give_up(upload)
+            return
+        if isinstance(found, Exception):
+            log.error("the model failed", error=type(found).__name__)
+            self._health.failed()
+            why = "the model failed on this image"
+            self._answer(upload, unanswered(upload.data, why, NO_ANSWER, self.identity, spent))
+            return
+        if upload.request is not None:
+            self._health.succeeded()
+            self._latency = spent / 1000
+        self._answer(upload, answered(upload.data, found, number, self.identity, spent))
+
+    @staticmethod
+    def _spent(upload: _Upload) -> float:
+        return 0.0 if upload.request is None else upload.request.milliseconds
+
+    def _answer(self, upload: _Upload, answer: ImageAnswer) -> None:
+        if upload.request is None:
+            self._health.probed(answer.error)
+            return
+        self._room.give()
+        upload.request.put(upload.index, answer)
+
+    def _give_up(self, upload: _Upload) -> None:
+        if upload.request is None:
+            return
+        self._room.give()
+        upload.request.finish(UnavailableError(_STOPPING))
+
+    def _probe(self) -> None:
+        """Has a known image answered, without waiting for it."""
+        if not self._stopping:
+            self._read(_Upload(None, 0, drawn_upload()))
+
+    async def _one(
+        self,
+        item: Item,
+        make: Callable[[NDArray[np.uint8]], T],
+        pool: ThreadPoolExecutor | None = None,
+    ) -> T:
+        """Reads one image and makes something of it, in a pool or the thread that has read it."""
+        self._take(1)
+        request: Request[T] = Request()
+
+        def finish(reading: Future[Answer]) -> None:
+            result: T | BaseException = UnavailableError(_STOPPING)
+            try:
+                if not (self._ended or request.dropped or reading.cancelled()):
+                    result = make(_readable(reading.result()))
+            except RequestError as error:
+                result = error
+            except Exception as error:
+                log.error("an image could not be shown", error=type(error).__name__)
+                result = UnprocessableError("this cannot be shown")
+            self._room.give()
+            request.finish(result)
+
+        reading = self._readers.submit(item)
+        request.reads(reading)
+        reading.add_done_callback(finish if pool is None else partial(_submitted, pool, finish))
+        try:
+            return await request.result(self._limits.seconds)
+        except asyncio.TimeoutError as error:
+            raise self._too_late() from error
+
+
+def usual_batch(model: Model) -> int:
+    """Images of one call of a model at most."""
+    return 1 if model.batch is not None else 8
+
+
+def _readable(answer: Answer) -> NDArray[np.uint8]:
+    if isinstance(answer, str):
+        raise UnprocessableError(answer)
+    return answer
+
+
+def _submitted(
+    pool: ThreadPoolExecutor, finish: Callable[[Future[Answer]], None], reading: Future[Answer]
+) -> None:
+    """Has a thread of the pool finish; if the pool has ended, this one."""
+    try:
+        pool.submit(finish, reading)
+    except RuntimeError:
+        with suppress(Exception):
+            finish(reading)
