@@ -1,0 +1,158 @@
+"""The accounts: users, sessions and tokens, logins and the first admin."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import ClassVar
+
+from argon2 import PasswordHasher
+from sqlalchemy import Engine, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from bcd.config.serve import ServeConfig
+from bcd.serving.accounts.attempts import Attempts
+from bcd.serving.accounts.passwords import Passwords
+from bcd.serving.accounts.sessions import Sessions, digest
+from bcd.serving.accounts.tables import METADATA, server_keys
+from bcd.serving.accounts.tokens import Tokens
+from bcd.serving.accounts.user import ROLES, Account, User, key_of
+from bcd.serving.accounts.users import Event, Users, account_of
+from bcd.serving.errors import ForbiddenError, RequestError
+
+
+class Accounts:
+    """Users, sessions and tokens, in the records' database.
+
+    Everything is read from the database whenever it is needed, so what another process changes,
+    such as `bcd serve user disable`, holds at once. What changes is recorded before it is done.
+
+    Args:
+        database: Of the records.
+        cfg: The configuration.
+        event: `Records.event`.
+        now: Seconds since 1970, UTC.
+
+    Attributes:
+        hasher: Parameters of argon2id; tests use cheap ones.
+        users: Everybody who may log in.
+        sessions: Of browsers.
+        tokens: Of programs.
+        proxy_key: Makes the CSRF tokens of users that a proxy logs in.
+    """
+
+    hasher: ClassVar[PasswordHasher] = PasswordHasher()
+
+    def __init__(
+        self, database: Engine, cfg: ServeConfig, event: Event,
+        now: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        METADATA.create_all(database)
+        self.cfg, self._event = cfg, event
+        self._passwords = Passwords(self.hasher)
+        self._attempts = Attempts(cfg.limits.logins_per_minute)
+        self.users = Users(database, event, self._passwords, now)
+        self.sessions = Sessions(database, cfg.session, now)
+        self.tokens = Tokens(database, event, now)
+        self.proxy_key = _shared_key(database, "proxy")
+        self._setup = ""
+        self._setting_up = threading.Lock()
+
+    def log_in(self, name: str, password: str, address: str) -> Account | None:
+        """Checks a name and a password; None if they are wrong, or the user is disabled.
+
+        An unknown name takes the same time as a wrong password. Both are recorded, the name only if
+        there is such a user.
+
+        Args:
+            name: As typed.
+            password: As typed.
+            address: Of the client; failures are limited by name and by address.
+
+        Raises:
+            BusyError: Too many failures.
+        """
+        try:
+            key = key_of(name)
+        except RequestError:
+            key = ""
+        self._attempts.begin(key, address)
+        row = self.users.row(key)
+        right = self._passwords.check(password, None if row is None else row["password"])
+        if row is None or row["disabled"] or not right:
+            self._attempts.failed(address)
+            self._event("" if row is None else row["name"], "login failed", {})
+            return None
+        self._attempts.succeeded(key)
+        if self._passwords.outdated(row["password"]):
+            self.users.rehash(key, password)
+        self._event(row["name"], "login", {})
+        return account_of(row)
+
+    def log_out(self, user: User, cookie: str) -> None:
+        """Ends a session."""
+        self._event(user.name, "logout", {})
+        self.sessions.end(cookie)
+
+    def confirm(self, user: User, password: str) -> bool:
+        """Whether it is this user's password; before a signature.
+
+        Raises:
+            BusyError: Too many failures.
+        """
+        key = key_of(user.name)
+        self._attempts.begin(key, "")
+        row = self.users.row(key)
+        right = self._passwords.check(password, None if row is None else row["password"])
+        if row is None or row["disabled"] or not right:
+            self._event(user.name, "confirmation failed", {})
+            return False
+        self._attempts.succeeded(key)
+        return True
+
+    def setup_path(self) -> str:
+        """Path of the one-time link by which the first admin is made; empty if there is an admin.
+
+        It is for the console only, and valid until there is an admin or the server stops.
+        """
+        if self.cfg.proxy.user_header is not None or self.users.has_admin():
+            return ""
+        with self._setting_up:
+            self._setup = self._setup or secrets.token_urlsafe(32)
+            return f"/setup?token={self._setup}"
+
+    def may_set_up(self, token: str) -> bool:
+        """Whether this is the token of the link, and there is still no admin."""
+        right = secrets.compare_digest(digest(token), digest(self._setup))
+        return bool(self._setup) and right and not self.users.has_admin()
+
+    def set_up(self, token: str, name: str, password: str) -> None:
+        """Makes the first admin, with all roles; the link is not valid any more.
+
+        Raises:
+            ForbiddenError: The link is not valid.
+            UnprocessableError: The name or the password is not accepted.
+            ConflictError: There is a user of this name.
+        """
+        with self._setting_up:
+            if not self.may_set_up(token):
+                raise ForbiddenError("This link is not valid any more")
+            self.users.add("", name, password, ROLES)
+            self._setup = ""
+
+
+def _shared_key(database: Engine, name: str) -> bytes:
+    """A secret that all servers of the database share; made when it is first needed."""
+    asked = select(server_keys.c.value).where(server_keys.c.name == name)
+    try:
+        with database.begin() as connection:
+            found: bytes | None = connection.execute(asked).scalar()
+            if found is None:
+                found = secrets.token_bytes(32)
+                connection.execute(insert(server_keys).values(name=name, value=found))
+            return found
+    except IntegrityError:  # another server was faster
+        with database.connect() as connection:
+            return bytes(connection.execute(asked).scalar_one())
