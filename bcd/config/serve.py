@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from bcd.config.values import at_least, one_of, within
 from bcd.errors import ConfigError
@@ -112,6 +113,11 @@ class ServeConfig:
         one_of("log.format", self.log.format, ("console", "json"))
         one_of("log.level", self.log.level, ("debug", "info", "warning", "error"))
         at_least("limits.queue", self.limits.queue, 1)
+        at_least("limits.logins_per_minute", self.limits.logins_per_minute, 1)
+        for key, value in vars(self.session).items():
+            if not value > 0:
+                raise ConfigError(f"session.{key}={value}: must be above 0")
+        self._check_proxy()
         if (self.tls.certificate is None) != (self.tls.key is None):
             raise ConfigError("tls: give both tls.certificate and tls.key")
         if self.host not in LOOPBACK and self.tls.certificate is None and not self.proxy.trusted:
@@ -119,3 +125,18 @@ class ServeConfig:
                 f"host={self.host}: passwords would be sent unencrypted: give tls.certificate and "
                 "tls.key, or proxy.trusted=[<address of the reverse proxy>]"
             )
+
+    def _check_proxy(self) -> None:
+        for entry in self.proxy.trusted:
+            try:
+                ip_network(entry, strict=False)
+            except ValueError:
+                raise ConfigError(
+                    f"proxy.trusted={entry}: must be an address or a network, such as 10.0.0.0/8"
+                ) from None
+        if self.proxy.user_header is not None and not self.proxy.trusted:
+            raise ConfigError(
+                "proxy.user_header: nobody is believed without proxy.trusted=[<address of the proxy>]"
+            )
+        if self.proxy.roles_header is not None and self.proxy.user_header is None:
+            raise ConfigError("proxy.roles_header: needs proxy.user_header")

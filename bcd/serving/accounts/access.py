@@ -65,7 +65,7 @@ async def logged_in(request: Request) -> User:
         ForbiddenError: No CSRF token, or a request of another site's page.
     """
     accounts = accounts_of(request)
-    found = await run_in_threadpool(_user, request, accounts)
+    found = await run_in_threadpool(user_of, request, accounts)
     if found is None:
         raise _login_first(request)
     request.state.user = found
@@ -78,6 +78,20 @@ async def logged_in(request: Request) -> User:
 def accounts_of(request: Request) -> Accounts:
     """The accounts of the application that got the request."""
     return cast(Services, request.app.state.services).accounts
+
+
+def user_of(request: Request, accounts: Accounts) -> User | None:
+    """The user of a request, without any check of what it is; None for nobody."""
+    authorization = request.headers.getlist("authorization")
+    scheme, _, token = (authorization[0] if authorization else "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip().startswith(PREFIX):
+        return accounts.tokens.user(token.strip()) if len(authorization) == 1 else None
+    if accounts.cfg.proxy.user_header is not None:
+        return _proxy_user(request, accounts)
+    if authorization:  # not a valid token, whatever the cookie
+        return None
+    cookie = request.cookies.get(cookie_name(accounts.cfg))
+    return None if cookie is None else accounts.sessions.user(cookie)
 
 
 def check_same_origin(request: Request, cfg: ServeConfig) -> None:
@@ -127,23 +141,10 @@ def client_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def _user(request: Request, accounts: Accounts) -> User | None:
-    authorization = request.headers.getlist("authorization")
-    scheme, _, token = (authorization[0] if authorization else "").partition(" ")
-    if scheme.lower() == "bearer" and token.strip().startswith(PREFIX):
-        return accounts.tokens.user(token.strip()) if len(authorization) == 1 else None
-    if accounts.cfg.proxy.user_header is not None:
-        return _proxy_user(request, accounts)
-    if authorization:  # not a valid token, whatever the cookie
-        return None
-    cookie = request.cookies.get(cookie_name(accounts.cfg))
-    return None if cookie is None else accounts.sessions.user(cookie)
-
-
 def _proxy_user(request: Request, accounts: Accounts) -> User | None:
     """The user that a trusted proxy names; None if it is another peer or names nobody."""
     proxy = accounts.cfg.proxy
-    peer = request.scope.get("bcd.peer") or client_of(request)
+    peer = request.scope.get("bcd.peer") or client_of(request)  # not the browser behind it
     names = request.headers.getlist(proxy.user_header or "")
     if not _trusted(peer, proxy.trusted) or len(names) != 1:
         return None

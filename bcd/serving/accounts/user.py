@@ -11,7 +11,7 @@ from bcd.serving.errors import UnprocessableError
 ROLES = ("submit", "review", "sign", "admin")
 
 # ASCII only: letters of other scripts can look like these.
-_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def key_of(name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise UnprocessableError(
-            "A user's name has 1 to 64 letters (a to z), digits and the characters . _ - @"
+            "A user's name has at most 64 letters (a to z), digits and the characters . _ - @, and "
+            "begins with a letter or digit"
         )
     return name.lower()
 

@@ -1,0 +1,173 @@
+"""The admin's pages: users, their roles and their tokens."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Form, Request
+from fastapi.responses import RedirectResponse, Response
+
+from bcd.serving.accounts.access import accounts_of, cookie_name, require
+from bcd.serving.accounts.passwords import MIN_CHARACTERS
+from bcd.serving.accounts.user import ROLES, User, in_order
+from bcd.serving.errors import NotFoundError, RequestError
+from bcd.serving.pages.render import page
+
+router = APIRouter(include_in_schema=False)
+
+TOKEN_DAYS = 90  # that the form proposes
+
+_Admin = Annotated[User, Depends(require("admin"))]
+_Text = Annotated[str, Form()]
+_Roles = Annotated[list[str], Form(default_factory=list)]
+
+# What has been done, for the page that comes after it.
+_DONE = {
+    "added": "The user was added.",
+    "roles": "The roles were changed.",
+    "password": "The password was set; the user has to choose another one at the next login.",
+    "disabled": "The user was disabled; sessions and tokens have ended.",
+    "enabled": "The user was enabled.",
+    "revoked": "The token was revoked.",
+}
+
+
+@router.get("/users")
+def users(request: Request, user: _Admin) -> Response:
+    """All users, and the form to add one."""
+    return _users_page(request, user)
+
+
+@router.post("/users")
+def add(
+    request: Request, user: _Admin, roles: _Roles, name: _Text = "", password: _Text = ""
+) -> Response:  # fmt: skip
+    """Adds a user with a first password."""
+    try:
+        accounts_of(request).users.add(user.name, name, password, roles, must_change=True)
+    except RequestError as error:
+        return _users_page(request, user, error, name, roles)
+    return _done(name, "added")
+
+
+@router.get("/users/{name}")
+def one(request: Request, user: _Admin, name: str, done: str = "") -> Response:
+    """A user, with forms for what can be changed."""
+    return _user_page(request, user, name, done=_DONE.get(done, ""))
+
+
+@router.post("/users/{name}/roles")
+def set_roles(request: Request, user: _Admin, name: str, roles: _Roles) -> Response:
+    """Gives a user other roles."""
+    accounts = accounts_of(request)
+    try:
+        keep = request.cookies.get(cookie_name(accounts.cfg))
+        accounts.users.set_roles(user.name, name, roles, keep)
+    except RequestError as error:
+        return _user_page(request, user, name, error)
+    return _done(name, "roles")
+
+
+@router.post("/users/{name}/password")
+def set_password(request: Request, user: _Admin, name: str, password: _Text = "") -> Response:
+    """Gives a user a password that has to be changed at the next login."""
+    try:
+        accounts_of(request).users.set_password(user.name, name, password, must_change=True)
+    except RequestError as error:
+        return _user_page(request, user, name, error)
+    return _done(name, "password")
+
+
+@router.post("/users/{name}/disable")
+def disable(request: Request, user: _Admin, name: str) -> Response:
+    """Ends what a user may do."""
+    try:
+        accounts_of(request).users.set_disabled(user.name, name, True)
+    except RequestError as error:
+        return _user_page(request, user, name, error)
+    return _done(name, "disabled")
+
+
+@router.post("/users/{name}/enable")
+def enable(request: Request, user: _Admin, name: str) -> Response:
+    """Lets a disabled user log in again."""
+    accounts_of(request).users.set_disabled(user.name, name, False)
+    return _done(name, "enabled")
+
+
+@router.post("/users/{name}/tokens")
+def add_token(
+    request: Request, user: _Admin, name: str, roles: _Roles, days: _Text = ""
+) -> Response:  # fmt: skip
+    """Makes a token, which is shown this once."""
+    try:
+        number = float(days) if days.isdigit() else 0.0
+        token = accounts_of(request).tokens.add(user.name, name, roles, number)
+    except RequestError as error:
+        return _user_page(request, user, name, error)
+    return _user_page(request, user, name, token=token)
+
+
+@router.post("/users/{name}/tokens/{number}/revoke")
+def revoke(request: Request, user: _Admin, name: str, number: str) -> Response:
+    """Ends a token."""
+    accounts_of(request).tokens.revoke(user.name, number)
+    return _done(name, "revoked")
+
+
+def _done(name: str, what: str) -> Response:
+    return RedirectResponse(f"/users/{quote(name, safe='')}?done={what}", 303)
+
+
+def _users_page(
+    request: Request, user: User, error: RequestError | None = None, name: str = "",
+    chosen: list[str] | None = None,
+) -> Response:  # fmt: skip
+    found = accounts_of(request).users.all()
+    return page(
+        request,
+        "users.html",
+        user,
+        error.status if error else 200,
+        rows=[(account, in_order(account.roles)) for account in found],
+        all_roles=ROLES,
+        chosen=chosen or [],
+        name=name[:64],
+        error=error.detail if error else "",
+        characters=MIN_CHARACTERS,
+    )
+
+
+def _user_page(
+    request: Request, user: User, name: str, error: RequestError | None = None, done: str = "",
+    token: str = "",
+) -> Response:  # fmt: skip
+    accounts = accounts_of(request)
+    account = accounts.users.find(name)
+    if account is None:
+        raise NotFoundError("There is no such user")
+    tokens = [
+        (found, in_order(found.roles), _day(found.created), _day(found.expires))
+        for found in accounts.tokens.all()
+        if found.user == account.name
+    ]
+    return page(
+        request,
+        "user.html",
+        user,
+        error.status if error else 200,
+        account=account,
+        all_roles=ROLES,
+        tokens=tokens,
+        token=token,
+        days=TOKEN_DAYS,
+        error=error.detail if error else "",
+        done=done,
+        characters=MIN_CHARACTERS,
+    )
+
+
+def _day(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d}"
