@@ -1,0 +1,279 @@
+"""What may be done with a case, the same for pages and API.
+
+Routes check the roles; everything else that a case allows or refuses is decided here or in the
+records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from starlette.concurrency import run_in_threadpool
+
+from bcd.serving import words
+from bcd.serving.answers import ImageAnswer
+from bcd.serving.errors import (
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    RequestError,
+    TooLargeError,
+    UnprocessableError,
+)
+from bcd.serving.records.cases import ERASED, OPEN, SIGNED, UNIDENTIFIED, Case, CaseImage
+from bcd.serving.reports.pdf import case_pdf
+from bcd.serving.reports.table import case_csv
+
+if TYPE_CHECKING:
+    from bcd.serving.accounts.access import User
+    from bcd.serving.services import Services
+
+# Characters that may be typed.
+LABEL, REMARK, REASON = 200, 2000, 500
+
+PDF_SIDE = 96  # pixels of the longer side of a picture in a PDF
+_AT_ONCE = 4  # pictures that one report asks for at the same time
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """An image that was added to a case.
+
+    Attributes:
+        id: Of the image in the case.
+        name: Of the file.
+        answer: Of the model.
+    """
+
+    id: str
+    name: str
+    answer: ImageAnswer
+
+
+async def open_case(services: Services, user: User, label: str) -> str:
+    """Opens a case that the loaded model answers.
+
+    Returns:
+        Its id.
+
+    Raises:
+        UnprocessableError: The label is empty, too long or has control characters.
+    """
+    label = words.cleaned(label, "label", LABEL)
+    if not label:
+        raise UnprocessableError("A case needs a label.")
+    needed = services.cfg.cases.signatures
+    identity = services.engine.identity
+    return await run_in_threadpool(services.records.open_case, user.name, label, identity, needed)
+
+
+async def get_case(services: Services, case_id: str) -> Case:
+    """A case with its images.
+
+    Raises:
+        NotFoundError: There is none with this id.
+    """
+    return await run_in_threadpool(services.records.case, case_id)
+
+
+def image_of(case: Case, image_id: str) -> CaseImage:
+    """An image of a case.
+
+    Raises:
+        NotFoundError: The case has no such image.
+    """
+    for image in case.images:
+        if image.id == image_id:
+            return image
+    raise NotFoundError("This case has no such image.")
+
+
+def why_no_uploads(services: Services, case: Case) -> str:
+    """Why a case takes no images; empty if it does."""
+    if case.status != OPEN:
+        return _closed(case)
+    if case.signatures:
+        return "This case is signed; a second signature is missing. It takes no more images."
+    if case.model_sha256 != services.engine.identity.sha256:
+        return (
+            f"This case was answered by another model ({case.model_name}, "
+            f"{case.model_sha256[:12]}) than the one loaded now. Open a new case for more images."
+        )
+    return ""
+
+
+async def submit(
+    services: Services, user: User, case_id: str, files: Sequence[tuple[str, bytes]]
+) -> list[Submitted]:
+    """Answers images and adds them to a case.
+
+    Files that cannot be read are added too, without an answer: they wait for a review, so that
+    none is overlooked.
+
+    Args:
+        services: Of the server.
+        user: Who submits them.
+        case_id: Of the case.
+        files: Name and content of each.
+
+    Raises:
+        ConflictError: The case takes no images, see `why_no_uploads`.
+        TooLargeError: The request or the case would have too many images, or one is too large.
+        UnprocessableError: There is no image.
+    """
+    limits = services.cfg.limits
+    if not files:
+        raise UnprocessableError("No image was uploaded.")
+    if len(files) > limits.images:
+        raise TooLargeError(f"A request takes at most {limits.images} images.")
+    if any(len(content) > limits.image_mb * 1e6 for _, content in files):
+        raise TooLargeError(f"An image may have at most {limits.image_mb:g} MB.")
+    case = await get_case(services, case_id)
+    if why := why_no_uploads(services, case):
+        raise ConflictError(why)
+    if len(case.images) + len(files) > limits.case_images:
+        raise TooLargeError(f"A case takes at most {limits.case_images} images.")
+    answers = await services.engine.answer([content for _, content in files])
+    named = [
+        (words.file_name(name), content, answer)
+        for (name, content), answer in zip(files, answers, strict=True)
+    ]
+    ids = await run_in_threadpool(
+        services.records.add_images, user.name, case_id, services.engine.identity, named
+    )
+    return [
+        Submitted(image_id, name, answer)
+        for image_id, (name, _, answer) in zip(ids, named, strict=True)
+    ]
+
+
+async def review(
+    services: Services,
+    user: User,
+    case_id: str,
+    image_id: str,
+    finding: str,
+    remark: str,
+    seen: int | None = None,
+) -> None:
+    """Records what a person found in an image.
+
+    Args:
+        services: Of the server.
+        user: Who reviews.
+        case_id: Of the case.
+        image_id: Of the image.
+        finding: A class of the case's model, or `UNIDENTIFIED`.
+        remark: Needed if the finding is not the model's class.
+        seen: Number of reviews of this image that the person saw; None if unknown.
+
+    Raises:
+        ConflictError: The case is signed or erased, or somebody has reviewed the image since.
+        UnprocessableError: The finding is unknown, or the remark is missing or not valid.
+    """
+    remark = words.cleaned(remark, "remark", REMARK, lines=True)
+    case = await get_case(services, case_id)
+    image = image_of(case, image_id)
+    if case.status != OPEN or case.signatures:
+        raise ConflictError(_closed(case))
+    if finding not in (*case.classes, UNIDENTIFIED):
+        raise UnprocessableError("Choose one of the classes, or Unidentified.")
+    if finding != image.answer.predicted and not remark:
+        raise UnprocessableError(
+            "This finding differs from the model's answer: say why in the remark."
+        )
+    if seen is not None and seen != len(image.reviews):
+        raise ConflictError("Somebody has reviewed this image since you opened it. Look again.")
+    await run_in_threadpool(services.records.review, user.name, case_id, image_id, finding, remark)
+
+
+def why_no_signature(case: Case, user: User) -> str:
+    """Why a user cannot sign a case; empty if they can."""
+    if case.status != OPEN:
+        return _closed(case)
+    if not case.images:
+        return "This case has no images."
+    if case.waiting:
+        return (
+            f"{case.waiting} of {len(case.images)} images were referred and nobody has reviewed "
+            f"them."
+        )
+    if any(signature.by == user.name for signature in case.signatures):
+        return "You have signed this case. The second signature has to be another person's."
+    return ""
+
+
+async def sign(
+    services: Services, user: User, case_id: str, version: int, password: str = ""
+) -> None:
+    """Signs a case.
+
+    Args:
+        services: Of the server.
+        user: Who signs.
+        case_id: Of the case.
+        version: Of the case that the person saw.
+        password: Of the user, asked for again if they are logged in with a session.
+
+    Raises:
+        ConflictError: Something waits, the case has changed, or see `why_no_signature`.
+        ForbiddenError: The password is wrong.
+    """
+    case = await get_case(services, case_id)
+    if why := why_no_signature(case, user):
+        raise ConflictError(why)
+    if version != case.version:
+        raise ConflictError("This case has changed since you opened it. Look again, then sign.")
+    if user.how == "session":
+        confirmed = await run_in_threadpool(services.accounts.confirm, user, password)
+        if not confirmed:
+            raise ForbiddenError("The password is wrong. The case is not signed.")
+    await run_in_threadpool(services.records.sign, user.name, case_id, version)
+
+
+async def erase(services: Services, user: User, case_id: str, why: str) -> None:
+    """Erases images, names, label and remarks of a case.
+
+    Raises:
+        UnprocessableError: No reason is given.
+    """
+    why = words.cleaned(why, "reason", REASON)
+    if not why:
+        raise UnprocessableError("Say why the case is erased.")
+    await run_in_threadpool(services.records.erase, user.name, case_id, why)
+
+
+async def csv_report(services: Services, case_id: str) -> bytes:
+    """A case as CSV, UTF-8."""
+    case = await get_case(services, case_id)
+    return (await run_in_threadpool(case_csv, case)).encode()
+
+
+async def pdf_report(services: Services, case_id: str) -> bytes:
+    """A case as PDF, with pictures of the images that are held."""
+    case = await get_case(services, case_id)
+    model = await run_in_threadpool(services.records.model_of, case.model_sha256)
+    room = asyncio.Semaphore(_AT_ONCE)
+
+    async def picture(image: CaseImage) -> bytes:
+        async with room:
+            content = await run_in_threadpool(services.records.image, case_id, image.id)
+            if content is None or image.answer.error:
+                return b""
+            try:
+                return await services.engine.thumbnail(content, PDF_SIDE)
+            except RequestError:  # the report is complete without it and says that it is missing
+                return b""
+
+    made = await asyncio.gather(*map(picture, case.images))
+    pictures = {image.id: png for image, png in zip(case.images, made, strict=True) if png}
+    return await run_in_threadpool(case_pdf, case, model, pictures)
+
+
+def _closed(case: Case) -> str:
+    if case.status == ERASED:
+        return "This case is erased."
+    return "This case is signed." if case.status == SIGNED or case.signatures else ""

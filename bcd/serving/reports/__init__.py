@@ -1,0 +1,1 @@
+"""A case as a document: CSV and PDF."""

@@ -1,0 +1,62 @@
+"""A case as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from bcd.serving import words
+from bcd.serving.answers import DISCLAIMER
+from bcd.serving.records.cases import Case, CaseImage
+
+# A spreadsheet takes a cell that starts with one of these for a formula. The last four are their
+# full-width forms, which some convert.
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+
+
+def columns(classes: Sequence[str]) -> list[str]:
+    """Columns of a case's CSV; those of `predictions.csv` have their names."""
+    return [
+        "case", "status", "number", "path", "sha256", "prediction", "probability",
+        *[f"p_{name}" for name in classes], "malignant", "prediction_set", "ood_score", "refer",
+        "reason", "error", "finding", "overrides", "remark", "reviewed_by", "reviewed_at",
+        "model", "model_sha256", "disclaimer",
+    ]  # fmt: skip
+
+
+def case_csv(case: Case) -> str:
+    """Writes a case as CSV, a row per image in order of arrival.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
+    stream = io.StringIO()
+    write = csv.writer(stream, lineterminator="\r\n")
+    write.writerow(map(_cell, columns(case.classes)))
+    for image in case.images:
+        write.writerow(map(_cell, _row(case, image)))
+    return stream.getvalue()
+
+
+def _row(case: Case, image: CaseImage) -> list[object]:
+    answer, review = image.answer, image.review
+    each: Sequence[float | None] = answer.probabilities or (None,) * len(case.classes)
+    return [
+        case.label, case.status, image.number, image.name, answer.sha256, answer.predicted,
+        max(answer.probabilities, default=None), *each, answer.malignant,
+        "; ".join(answer.prediction_set), answer.ood_score, answer.refer,
+        "; ".join(answer.reasons), answer.error, image.finding,
+        review and review.overrides, review and review.remark, review and review.by,
+        review and words.machine_utc(review.at), case.model_name, answer.model_sha256, DISCLAIMER,
+    ]  # fmt: skip
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6f}"
+    text = str(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
