@@ -23,6 +23,7 @@ from bcd.serving.errors import (
     TooLargeError,
     UnprocessableError,
 )
+from bcd.serving.pictures import pictures_of
 from bcd.serving.records.cases import ERASED, OPEN, SIGNED, UNIDENTIFIED, Case, CaseImage
 from bcd.serving.reports.pdf import case_pdf
 from bcd.serving.reports.table import case_csv
@@ -244,6 +245,7 @@ async def erase(services: Services, user: User, case_id: str, why: str) -> None:
     if not why:
         raise UnprocessableError("Say why the case is erased.")
     await run_in_threadpool(services.records.erase, user.name, case_id, why)
+    pictures_of(services).forget(case_id)
 
 
 async def csv_report(services: Services, case_id: str) -> bytes:
@@ -259,12 +261,11 @@ async def pdf_report(services: Services, case_id: str) -> bytes:
     room = asyncio.Semaphore(_AT_ONCE)
 
     async def picture(image: CaseImage) -> bytes:
+        if image.answer.error:
+            return b""
         async with room:
-            content = await run_in_threadpool(services.records.image, case_id, image.id)
-            if content is None or image.answer.error:
-                return b""
             try:
-                return await services.engine.thumbnail(content, PDF_SIDE)
+                return await pictures_of(services).thumbnail(services, case_id, image.id, PDF_SIDE)
             except RequestError:  # the report is complete without it and says that it is missing
                 return b""
 

@@ -40,8 +40,8 @@ def percent(share: float) -> str:
 
 
 def score(value: float | None) -> str:
-    """An out-of-distribution score; a dash if there is none."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.2f}"
+    """An out-of-distribution score; `none` if there is none."""
+    return "none" if value is None or not math.isfinite(value) else f"{value:.2f}"
 
 
 def utc(seconds: float) -> str:

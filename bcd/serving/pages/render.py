@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 import bcd
+from bcd.serving import words
 from bcd.serving.answers import DISCLAIMER
 
 if TYPE_CHECKING:
@@ -31,6 +32,13 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.globals.update(disclaimer=DISCLAIMER, version=bcd.__version__)
+    made.filters.update(
+        percent=words.percent,
+        reason=words.reason,
+        score=words.score,
+        utc=words.utc,
+        machine_utc=words.machine_utc,
+    )
     return made
 
 
@@ -50,3 +58,12 @@ def page(
     csrf = "" if user is None else user.csrf
     text = environment().get_template(template).render(user=user, csrf=csrf, **values)
     return HTMLResponse(text, status, {"Cache-Control": "no-store"})
+
+
+def wants_part(request: Request) -> bool:
+    """Whether htmx asks for a part of the page.
+
+    It asks for the whole page when the browser goes back to it.
+    """
+    headers = request.headers
+    return "hx-request" in headers and "hx-history-restore-request" not in headers

@@ -12,7 +12,7 @@ from bcd.serving.records.cases import Case, CaseImage
 
 # A spreadsheet takes a cell that starts with one of these for a formula. The last four are their
 # full-width forms, which some convert.
-_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
 def columns(classes: Sequence[str]) -> list[str]:
