@@ -84,6 +84,7 @@ class DecisionPolicy:
         subspace: Of the descriptors of own images; None if unknown.
         prevalence: Share of malignant images for predictive values; None: as in the images.
         calibrated: Whether anything was fitted; if not, every image is referred.
+        expectation: What is expected of new answers, as `Expectation.to_plain`; None if unknown.
     """
 
     temperature: float = 1.0
@@ -106,6 +107,7 @@ class DecisionPolicy:
     subspace: Subspace | None = None
     prevalence: float | None = None
     calibrated: bool = True
+    expectation: Mapping[str, Any] | None = None
 
     def probabilities(self, logits: Floats) -> NDArray[np.float64]:
         """Calibrated probabilities (n, classes) of logits (n, classes); NaN if not finite."""
@@ -247,7 +249,9 @@ class DecisionPolicy:
         if plain is None:
             return cls(calibrated=False)
         space = None if plain["subspace"] is None else Subspace.from_plain(plain["subspace"])
-        stored = {field.name: plain[field.name] for field in fields(cls)}
+        # Checkpoints of earlier versions have no expectation; nothing follows from it.
+        stored = {"expectation": None, **plain}
+        stored = {field.name: stored[field.name] for field in fields(cls)}
         policy = cls(**{**stored, "subspace": space})
         numbers = (policy.temperature, policy.set_threshold, policy.malignant_threshold or 0.0)
         if not (np.isfinite(numbers).all() and policy.temperature > 0):

@@ -35,11 +35,14 @@ class Subspace:
         mean: Of the descriptors, float32 (d,).
         basis: Orthonormal rows, float32 (k, d).
         limit: Distance above which an image is out of distribution.
+        own: Cross-fitted distance of each own image, (n,), in the order they were given; None if
+            unknown. Not stored in checkpoints.
     """
 
     mean: NDArray[np.float32]
     basis: NDArray[np.float32]
     limit: float = math.inf
+    own: NDArray[np.float64] | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """A number and tensors, as stored in a checkpoint."""
@@ -112,8 +115,10 @@ def fit_detector(
         return None
     if share <= 0:
         return whole
-    limit = cross_fitted_limit(_distance, descriptors, folds, share)
-    return None if limit is None else replace(whole, limit=limit)
+    distances = cross_fitted_scores(_distance, descriptors, folds)
+    if distances is None:
+        return None
+    return replace(whole, limit=_limit(distances, share), own=distances)
 
 
 def _distance(descriptors: Floats) -> Score | None:
@@ -124,7 +129,7 @@ def _distance(descriptors: Floats) -> Score | None:
 def cross_fitted_limit(
     fit: Callable[[Any], Score | None], own: Any, folds: NDArray[np.int64], share: float
 ) -> float | None:
-    """Limit that a share of own images exceeds, from scores that are fitted without their fold.
+    """Limit that a share of own images exceeds, from `cross_fitted_scores`.
 
     It is the conformal limit of `lower_limit`, for scores that are high for foreign images.
 
@@ -137,6 +142,18 @@ def cross_fitted_limit(
     Returns:
         None if `fit` had too few images.
     """
+    scores = cross_fitted_scores(fit, own, folds)
+    return None if scores is None else _limit(scores, share)
+
+
+def _limit(scores: NDArray[np.float64], share: float) -> float:
+    return -lower_limit(-scores, share).value
+
+
+def cross_fitted_scores(
+    fit: Callable[[Any], Score | None], own: Any, folds: NDArray[np.int64]
+) -> NDArray[np.float64] | None:
+    """Score (n,) of each own image, fitted without its fold; the arguments of the limit."""
     scores = np.empty(len(folds))
     for fold in np.unique(folds):
         left_out = folds == fold
@@ -144,7 +161,7 @@ def cross_fitted_limit(
         if score is None:
             return None
         scores[left_out] = score(own[left_out])
-    return -lower_limit(-scores, share).value
+    return scores
 
 
 def assign_folds(n: int, groups: Sequence[str] | None) -> NDArray[np.int64]:

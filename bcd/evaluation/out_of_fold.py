@@ -224,4 +224,5 @@ def _fit(
         confidence_threshold=limits.confidence,
         disagreement_limit=limits.disagreement,
         subspace=None if space is None else replace(space, limit=limits.distance),
+        expectation=None,  # single members answered, and the ensemble answers otherwise
     )

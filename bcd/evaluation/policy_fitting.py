@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from bcd.evaluation.bootstrap import Groups, effective_groups
 from bcd.evaluation.calibration import calibrated_probabilities, check_priors, fit_temperature
 from bcd.evaluation.conformal import conformal_threshold
 from bcd.evaluation.decision import DecisionPolicy, Floats, p_malignant
+from bcd.evaluation.expectation import expect
 from bcd.evaluation.ood import Subspace
 from bcd.evaluation.thresholds import (
     INDEPENDENT_IMAGES,
@@ -35,7 +37,8 @@ def fit_policy(
     Args:
         cfg: The `decision` group.
         val: Outputs for the val set.
-        detector: Of out-of-distribution images, from `fit_detector`; None if there is none.
+        detector: Of out-of-distribution images, from `fit_detector`, where the images of val are
+            the last; None if there is none.
         benign: Index of the benign class; None if there is none.
         scope: Groups of val that count as one image each, and the population of the guarantees.
         shares: Class shares of train, (classes,). With `cfg.prior_correction` probabilities are
@@ -58,7 +61,7 @@ def fit_policy(
             cfg.confidence, groups,
         )  # fmt: skip
         fitted = found.policy_fields()
-    return DecisionPolicy(
+    policy = DecisionPolicy(
         temperature=temperature,
         priors=priors,
         set_threshold=sets.value,
@@ -76,6 +79,20 @@ def fit_policy(
         prevalence=cfg.prevalence,
         **fitted,
     )
+    return replace(policy, expectation=_expected(policy, probabilities, val, groups))
+
+
+def _expected(
+    policy: DecisionPolicy, probabilities: Floats, val: Answers, groups: Groups | None
+) -> dict[str, Any] | None:
+    """What is expected of new answers; None where distances were not cross-fitted."""
+    scores = np.zeros(len(val.labels))
+    if policy.subspace is not None:
+        own = policy.subspace.own
+        if own is None or len(own) < len(scores):
+            return None
+        scores = own[len(own) - len(scores) :] / max(policy.subspace.limit, 1e-12)
+    return expect(policy, probabilities, scores, val.disagreement, groups).to_plain()
 
 
 def _referral_limit(scores: Floats, share: float, groups: Groups | None) -> float:

@@ -98,6 +98,7 @@ def refit(policy: DecisionPolicy, local: Answers, benign: int, scope: Scope) -> 
         n_units=len(set(group_ids(groups, len(labels)))),
         set_threshold=0.0,
         guaranteed_coverage=1.0,
+        expectation=None,  # it was for answers with the former temperature and threshold
         **found.policy_fields(),
     )
     if (labels >= classes).any():

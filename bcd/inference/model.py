@@ -26,6 +26,8 @@ class ModelFacts:
         recalibration: For which site, if it was recalibrated; as in `Card`.
         calibrated: Whether it has a decision policy; if not, every image is referred.
         card_sha256: Of the card, as exported files hold it.
+        expectation: What is expected of answers for new images, as `Expectation.to_plain`; None
+            if unknown.
     """
 
     classes: list[str]
@@ -36,6 +38,7 @@ class ModelFacts:
     recalibration: Mapping[str, Any] | None
     calibrated: bool
     card_sha256: str
+    expectation: Mapping[str, Any] | None = None
 
 
 class Model(Protocol):
