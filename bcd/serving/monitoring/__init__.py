@@ -1,1 +1,1 @@
-"""Figures over time: referral, overrides, and drift of the images."""
+"""Monitoring: figures over time, and alarms when referral or distances have changed."""

@@ -1,0 +1,127 @@
+"""Follows the answers that are recorded, and says which alarms there are."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from weakref import WeakKeyDictionary
+
+import structlog
+
+from bcd.config.serve import MonitoringConfig
+from bcd.evaluation.expectation import Expectation
+from bcd.serving.monitoring.drift import DISTANCES, REFERRAL, Reference
+from bcd.serving.monitoring.windows import Stream, Window
+from bcd.serving.records.store import Records
+from bcd.serving.services import Services
+
+_SECONDS = 60.0  # for which `alarms` repeats its answer
+_USER = "server"
+
+_MONITORS: WeakKeyDictionary[Records, Monitor] = WeakKeyDictionary()
+_MONITORS_LOCK = threading.Lock()
+
+
+class Monitor:
+    """Windows of the answers of each model, complete or not; reads each answer once.
+
+    Args:
+        records: Where answers are recorded.
+        cfg: Size of windows and share of false alarms.
+        references: What is expected, by sha256 of the model. Of other models the first windows are
+            the reference.
+    """
+
+    def __init__(
+        self, records: Records, cfg: MonitoringConfig, references: Mapping[str, Reference]
+    ) -> None:
+        self._streams: dict[str, Stream] = {}
+        self._records, self._cfg, self._references = records, cfg, references
+        self._lock = threading.Lock()
+        self._started = time.time()
+        self._until = 0.0
+        self._at_until = 0
+        self._updated = 0.0
+
+    def update(self, seconds: float = 0.0) -> None:
+        """Reads what was recorded since the last call, unless that was less than some seconds ago.
+
+        An alarm of a window that ended while this process has been running is recorded and logged.
+
+        Raises:
+            UnavailableError: The records cannot be read.
+            StorageFullError: An alarm cannot be recorded.
+        """
+        with self._lock:
+            if seconds and time.monotonic() - self._updated < seconds:
+                return
+            self._updated = time.monotonic()
+            for window, sha256 in self._read():
+                if window.alarms and window.last >= self._started:
+                    self._report(window, sha256)
+
+    def stream(self, sha256: str) -> Stream:
+        """The answers of a model, by its sha256."""
+        if sha256 not in self._streams:
+            self._streams[sha256] = Stream(self._cfg, self._references.get(sha256))
+        return self._streams[sha256]
+
+    def _read(self) -> list[tuple[Window, str]]:
+        found = []
+        # Answers of the very time that was read last may have come since.
+        skip = self._at_until
+        for answer in self._records.statistics(self._until):
+            if skip and answer.at == self._until:
+                skip -= 1
+                continue
+            skip = 0
+            if answer.at > self._until:
+                self._until, self._at_until = answer.at, 0
+            self._at_until += answer.at == self._until
+            sha256 = answer.model_sha256
+            if window := self.stream(sha256).add(answer):
+                found.append((window, sha256))
+        return found
+
+    def _report(self, window: Window, sha256: str) -> None:
+        facts = {
+            "model_sha256": sha256,
+            "window": window.number,
+            "alarms": list(window.alarms),
+            "referred": round(window.referred, 4),
+        }
+        structlog.get_logger().warning("monitoring_alarm", **facts)
+        self._records.event(_USER, "alarm", facts)
+
+
+def get_monitor(services: Services) -> Monitor:
+    """The one monitor of these records."""
+    with _MONITORS_LOCK:
+        found = _MONITORS.get(services.records)
+        if found is None:
+            found = Monitor(services.records, services.cfg.monitoring, references(services))
+            _MONITORS[services.records] = found
+        return found
+
+
+def references(services: Services) -> dict[str, Reference]:
+    """What the model in use says of val, by its sha256; empty if it says nothing."""
+    plain = services.engine.model.facts.expectation
+    if plain is None:
+        return {}
+    known = Expectation.from_plain(plain)
+    made = Reference(known.referred, known.n, known.scores, known.n, "val")
+    return {services.engine.identity.sha256: made}
+
+
+def alarms(services: Services) -> dict[str, float]:
+    """Whether the last window of the model in use sets off each alarm, 0 or 1; for `/metrics`.
+
+    It reads at most once a minute what was recorded; call it in a thread.
+    """
+    monitor = get_monitor(services)
+    monitor.update(_SECONDS)
+    windows = monitor.stream(services.engine.identity.sha256).windows
+    last = windows[-1].alarms if windows else ()
+    return {name: float(name in last) for name in (REFERRAL, DISTANCES)}

@@ -1,0 +1,132 @@
+"""GET /dashboard: figures over time, and alarms."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import HTMLResponse
+from starlette.concurrency import run_in_threadpool
+
+from bcd.serving.accounts.access import User, require
+from bcd.serving.api.dependencies import Served
+from bcd.serving.monitoring.charts import Chart, bar_chart, line_chart
+from bcd.serving.monitoring.drift import Reference
+from bcd.serving.monitoring.figures import DAY, Figures, summarise
+from bcd.serving.monitoring.monitor import get_monitor
+from bcd.serving.monitoring.windows import BASELINE_WINDOWS, MIN_CASES, Window
+from bcd.serving.pages.render import page
+from bcd.serving.services import Services
+
+router = APIRouter(include_in_schema=False)
+
+PERIODS = {7: "7 days", 30: "30 days", 90: "90 days", 365: "a year"}
+_WEEKS_FROM = 180  # days, from which weeks are shown instead of days
+_SHOWN = 40  # windows in the chart
+_ALARMS = {
+    "referral": "share of images referred",
+    "distances": "distribution of out-of-distribution scores",
+}
+
+
+@dataclass(frozen=True)
+class ModelWindows:
+    """The windows of the model in use.
+
+    Attributes:
+        windows: The last ones, the newest last.
+        reference: What they are compared with; None if it is not known yet.
+        pending: Answers after the last window.
+        cases: Cases after the last window.
+    """
+
+    windows: list[Window]
+    reference: Reference | None
+    pending: int
+    cases: int
+
+    @property
+    def alarms(self) -> list[str]:
+        """What the last window sets off, in words."""
+        return [_ALARMS[name] for name in self.windows[-1].alarms] if self.windows else []
+
+
+@router.get("/dashboard")
+async def dashboard(
+    request: Request,
+    services: Served,
+    user: Annotated[User, Depends(require("review", "sign", "admin"))],
+    days: Annotated[Literal["7", "30", "90", "365"], Query()] = "30",
+) -> HTMLResponse:
+    """The page."""
+    period = int(days)
+    found, windows, names = await run_in_threadpool(_collect, services, period)
+    return page(
+        request,
+        "dashboard.html",
+        user,
+        figures=found,
+        now=windows,
+        names=names,
+        days=period,
+        periods=PERIODS,
+        charts=_charts(found, windows),
+        monitoring=services.cfg.monitoring,
+        min_cases=MIN_CASES,
+        baseline=BASELINE_WINDOWS,
+        alarm_names=_ALARMS,
+        date=_date,
+    )
+
+
+def _collect(services: Services, days: int) -> tuple[Figures, ModelWindows, dict[str, str]]:
+    """Figures of the period, windows of the model in use, and names of models by sha256."""
+    monitor = get_monitor(services)
+    monitor.update()
+    until = time.time()
+    since = (until // DAY + 1 - days) * DAY
+    step = 7 if days > _WEEKS_FROM else 1
+    answers = [a for a in services.records.statistics(since) if a.at < until]
+    found = summarise(answers, since, until, step)
+    identity = services.engine.identity
+    names = {}
+    for one in found.models:
+        known = services.records.model_of(one.sha256)
+        names[one.sha256] = one.sha256[:12] if known is None else known.name
+    stream = monitor.stream(identity.sha256)
+    windows = ModelWindows(
+        list(stream.windows[-_SHOWN:]), stream.reference, len(stream.pending), stream.cases
+    )
+    return found, windows, names
+
+
+def _charts(figures: Figures, now: ModelWindows) -> dict[str, Chart]:
+    days = [span.day for span in figures.spans]
+    numbers = [str(window.number) for window in now.windows]
+    compared = [window.compared for window in now.windows]
+    return {
+        "answers": bar_chart("Answers", days, [span.answers for span in figures.spans]),
+        "referred": line_chart(
+            "Share of images referred, by window",
+            numbers,
+            {"referred": [window.referred for window in now.windows]},
+            [bool(window.alarms) for window in now.windows],
+            [None if one is None else (one.low, one.high) for one in compared],
+            percent=True,
+        ),
+        "scores": line_chart(
+            "Out-of-distribution score",
+            days,
+            {
+                "median": [span.median for span in figures.spans],
+                "95 % quantile": [span.high for span in figures.spans],
+            },
+        ),
+    }
+
+
+def _date(seconds: float) -> str:
+    """Date and time in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
