@@ -40,8 +40,7 @@ class Monitor:
         self._records, self._cfg, self._references = records, cfg, references
         self._lock = threading.Lock()
         self._started = time.time()
-        self._until = 0.0
-        self._at_until = 0
+        self._last = 0  # record
         self._updated = 0.0
 
     def update(self, seconds: float = 0.0) -> None:
@@ -69,19 +68,11 @@ class Monitor:
 
     def _read(self) -> list[tuple[Window, str]]:
         found = []
-        # Answers of the very time that was read last may have come since.
-        skip = self._at_until
-        for answer in self._records.statistics(self._until):
-            if skip and answer.at == self._until:
-                skip -= 1
-                continue
-            skip = 0
-            if answer.at > self._until:
-                self._until, self._at_until = answer.at, 0
-            self._at_until += answer.at == self._until
-            sha256 = answer.model_sha256
-            if window := self.stream(sha256).add(answer):
-                found.append((window, sha256))
+        with self._records.statistics(0.0, after=self._last) as rows:
+            for row in rows:
+                self._last = row.record
+                if window := self.stream(row.model_sha256).add(row):
+                    found.append((window, row.model_sha256))
         return found
 
     def _report(self, window: Window, sha256: str) -> None:

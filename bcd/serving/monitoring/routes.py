@@ -88,13 +88,13 @@ def _collect(services: Services, days: int) -> tuple[Figures, ModelWindows, dict
     until = time.time()
     since = (until // DAY + 1 - days) * DAY
     step = 7 if days > _WEEKS_FROM else 1
-    answers = [a for a in services.records.statistics(since) if a.at < until]
-    found = summarise(answers, since, until, step)
+    with services.records.statistics(since) as rows:
+        found = summarise(rows, since, until, step)
     identity = services.engine.identity
     names = {}
-    for one in found.models:
-        known = services.records.model_of(one.sha256)
-        names[one.sha256] = one.sha256[:12] if known is None else known.name
+    for sha256 in found.models:
+        known = services.records.model_of(sha256)
+        names[sha256] = sha256[:12] if known is None else known.name
     stream = monitor.stream(identity.sha256)
     windows = ModelWindows(
         list(stream.windows[-_SHOWN:]), stream.reference, len(stream.pending), stream.cases
@@ -107,7 +107,7 @@ def _charts(figures: Figures, now: ModelWindows) -> dict[str, Chart]:
     numbers = [str(window.number) for window in now.windows]
     compared = [window.compared for window in now.windows]
     return {
-        "answers": bar_chart("Answers", days, [span.answers for span in figures.spans]),
+        "answers": bar_chart("Answers", days, [span.counts.answers for span in figures.spans]),
         "referred": line_chart(
             "Share of images referred, by window",
             numbers,

@@ -4,48 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from bcd.config.serve import MonitoringConfig
 from bcd.serving.monitoring.drift import Comparison, Reference, compare, design_effect
+from bcd.serving.records.queries import AnswerRow
 
 # A window has at least so many cases, because the design effect of fewer is too uncertain.
 MIN_CASES = 10
 BASELINE_WINDOWS = 5  # whose answers are the reference where the model says nothing of val
-
-
-class Answered(Protocol):
-    """An answer as the records list it.
-
-    Attributes:
-        at: Seconds since 1970, UTC.
-        model_sha256: Of the model that answered.
-        case_id: Case of the image; None for an answer of no case.
-        predicted: The most probable class; None if there is no answer.
-        refer: Whether the image was referred.
-        reasons: All reasons.
-        ood_score: Above 1 is out of distribution; None if there is no answer.
-        finding: What a person found; None if nobody has reviewed the image.
-    """
-
-    @property
-    def at(self) -> float: ...  # noqa: D102
-    @property
-    def model_sha256(self) -> str: ...  # noqa: D102
-    @property
-    def case_id(self) -> str | None: ...  # noqa: D102
-    @property
-    def predicted(self) -> str | None: ...  # noqa: D102
-    @property
-    def refer(self) -> bool: ...  # noqa: D102
-    @property
-    def reasons(self) -> Sequence[str]: ...  # noqa: D102
-    @property
-    def ood_score(self) -> float | None: ...  # noqa: D102
-    @property
-    def finding(self) -> str | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -94,8 +62,8 @@ class Stream:
     cfg: MonitoringConfig
     reference: Reference | None
     windows: list[Window] = field(default_factory=list)
-    pending: list[Answered] = field(default_factory=list)
-    _baseline: list[Answered] = field(default_factory=list)
+    pending: list[AnswerRow] = field(default_factory=list)
+    _baseline: list[AnswerRow] = field(default_factory=list)
     _cases: set[str] = field(default_factory=set)
     _alone: int = 0
 
@@ -104,7 +72,7 @@ class Stream:
         """Number of cases after the last window."""
         return len(self._cases) + self._alone
 
-    def add(self, answer: Answered) -> Window | None:
+    def add(self, answer: AnswerRow) -> Window | None:
         """Adds the next answer; returns the window that it completes."""
         self.pending.append(answer)
         if answer.case_id is None:
@@ -123,7 +91,7 @@ class Stream:
         self.pending, self._cases, self._alone = [], set(), 0
         return window
 
-    def _complete(self, answers: Sequence[Answered], cases: int) -> Window:
+    def _complete(self, answers: Sequence[AnswerRow], cases: int) -> Window:
         scores = known_scores(answers)
         compared = None
         if self.reference is not None:
@@ -134,12 +102,12 @@ class Stream:
         middle, high = np.quantile(scores, (0.5, 0.95)).tolist() if scores else (None, None)
         share = sum(a.refer for a in answers) / len(answers)
         return Window(
-            len(self.windows) + 1, answers[0].at, answers[-1].at, len(answers), cases, share,
+            len(self.windows) + 1, answers[0].time, answers[-1].time, len(answers), cases, share,
             middle, high, compared,
         )  # fmt: skip
 
 
-def baseline(answers: Sequence[Answered]) -> Reference:
+def baseline(answers: Sequence[AnswerRow]) -> Reference:
     """The reference that a server's own first answers make.
 
     It is worth as many independent images as their design effect leaves.
@@ -158,7 +126,7 @@ def baseline(answers: Sequence[Answered]) -> Reference:
     )  # fmt: skip
 
 
-def known_scores(answers: Iterable[Answered]) -> list[float]:
+def known_scores(answers: Iterable[AnswerRow]) -> list[float]:
     """Out-of-distribution scores of the answers that have a finite one."""
     scores = (a.ood_score for a in answers)
     return [score for score in scores if score is not None and np.isfinite(score)]
