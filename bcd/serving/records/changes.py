@@ -1,0 +1,248 @@
+"""The changes that people make to cases; each runs in the writer's transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from sqlalchemy import delete, func, insert, select, update
+
+from bcd.serving.answers import ImageAnswer, ModelIdentity
+from bcd.serving.errors import ConflictError, NotFoundError, UnprocessableError
+from bcd.serving.records.cases import ERASED, SIGNED, UNIDENTIFIED
+from bcd.serving.records.chain import Ledger
+from bcd.serving.records.contents import Contents
+from bcd.serving.records.replay import (
+    ANSWERED,
+    ERASURE,
+    MODEL,
+    OPENED,
+    REVIEWED,
+    SIGNATURE,
+    CaseRow,
+    answer_values,
+    model_from_row,
+    model_values,
+)
+from bcd.serving.records.tables import ANSWERS, CASES, IMAGE_CONTENTS, MODELS, TEXTS
+
+_ID = re.compile("[0-9a-f]{16}")
+
+
+def new_id() -> str:
+    """A random identifier for a case or an image."""
+    return secrets.token_hex(8)
+
+
+def is_id(text: str) -> bool:
+    """Whether a text can be an identifier; others need no look into the database."""
+    return _ID.fullmatch(text) is not None
+
+
+def ensure_model(ledger: Ledger, user: str, model: ModelIdentity) -> None:
+    """Records a model when it first answers."""
+    query = select(MODELS.c.record).where(MODELS.c.sha256 == model.sha256)
+    if ledger.connection.execute(query).one_or_none() is None:
+        facts = asdict(model)
+        number, _ = ledger.append(user, MODEL, facts)
+        ledger.connection.execute(insert(MODELS), [model_values(number, facts)])
+
+
+def add_answers(
+    ledger: Ledger, user: str, answers: Sequence[ImageAnswer], model: ModelIdentity
+) -> None:
+    """Records answers that belong to no case."""
+    if not answers:
+        return
+    ensure_model(ledger, user, model)
+    rows = []
+    for answer in answers:
+        facts = {"answer": asdict(answer)}
+        number, time = ledger.append(user, ANSWERED, facts)
+        rows.append(answer_values(number, time, None, None, facts))
+    ledger.connection.execute(insert(ANSWERS), rows)
+
+
+def open_case(
+    ledger: Ledger, user: str, case_id: str, label: str, model: ModelIdentity, needed: int
+) -> None:
+    """Opens a case."""
+    ensure_model(ledger, user, model)
+    facts = {"model": model.sha256, "signatures_needed": needed}
+    number, time = ledger.append(user, OPENED, facts, case_id, text=label)
+    row = CaseRow.opened(case_id, number, time, user, facts)
+    ledger.connection.execute(insert(CASES), [vars(row)])
+
+
+def add_images(
+    ledger: Ledger,
+    user: str,
+    case_id: str,
+    model: ModelIdentity,
+    images: Sequence[tuple[str, str, bytes, ImageAnswer]],
+    contents: Contents,
+) -> None:
+    """Adds images to a case.
+
+    Args:
+        ledger: To append to.
+        user: Who adds them.
+        case_id: The case.
+        model: That has answered.
+        images: For each its id, file name, bytes and answer.
+        contents: Says what is kept of the bytes.
+
+    Raises:
+        ConflictError: The case is signed or erased, or another model answers its images.
+        NotFoundError: There is no such case.
+    """
+    row = _changeable(ledger, case_id)
+    if model.sha256 != row.model_sha256:
+        raise ConflictError(
+            "This case was opened with another model: open a new case for more images."
+        )
+    ensure_model(ledger, user, model)
+    query = select(func.count()).where(ANSWERS.c.case_id == case_id)
+    before = ledger.connection.execute(query).scalar_one()
+    answers: list[dict[str, object]] = []
+    kept: list[dict[str, object]] = []
+    for number, (image_id, name, data, answer) in enumerate(images, before + 1):
+        facts: dict[str, object] = {"number": number, "answer": asdict(answer)}
+        if contents.keep:
+            key_id, stored = contents.stored(image_id, data)
+            facts["stored"] = hashlib.sha256(stored).hexdigest()
+            facts["key"] = key_id
+            kept.append({"image_id": image_id, "case_id": case_id, "key_id": key_id,
+                         "stored": stored})  # fmt: skip
+        record, time = ledger.append(user, ANSWERED, facts, case_id, image_id, name)
+        answers.append(answer_values(record, time, case_id, image_id, facts))
+        if contents.keep:
+            kept[-1]["time"] = time
+        row.follow(record, ANSWERED, user)
+    if answers:
+        ledger.connection.execute(insert(ANSWERS), answers)
+    if kept:
+        ledger.connection.execute(insert(IMAGE_CONTENTS), kept)
+    save(ledger, row)
+
+
+def review(
+    ledger: Ledger, user: str, case_id: str, image_id: str, finding: str, remark: str
+) -> None:
+    """Records what a person found in an image.
+
+    Raises:
+        ConflictError: The case is signed or erased.
+        NotFoundError: There is no such case or image.
+        UnprocessableError: The finding is unknown, or it overrides the answer without a remark.
+    """
+    row = _changeable(ledger, case_id)
+    table = ANSWERS.c
+    query = select(table.predicted).where(table.image_id == image_id, table.case_id == case_id)
+    answer = ledger.connection.execute(query).one_or_none()
+    if answer is None:
+        raise NotFoundError("There is no such image in this case.")
+    predicted = answer[0]
+    classes = model_of(ledger, row.model_sha256).classes
+    if finding not in (*classes, UNIDENTIFIED):
+        raise UnprocessableError(
+            f"The finding must be one of {', '.join(classes)}, {UNIDENTIFIED}."
+        )
+    overrides = predicted is not None and finding != predicted
+    if overrides and not remark.strip():
+        raise UnprocessableError("A finding that differs from the answer needs a remark.")
+    facts = {"finding": finding, "overrides": overrides}
+    number, _ = ledger.append(user, REVIEWED, facts, case_id, image_id, remark.strip())
+    values = {"finding": finding, "waiting": 0}
+    ledger.connection.execute(update(ANSWERS).where(table.image_id == image_id).values(values))
+    row.follow(number, REVIEWED, user)
+    save(ledger, row)
+
+
+def sign(ledger: Ledger, user: str, case_id: str, version: int) -> None:
+    """Records a signature.
+
+    Raises:
+        ConflictError: The case has changed since `version`, is empty, signed or erased, a referred
+            image waits for a review, or the same person signs twice.
+        NotFoundError: There is no such case.
+    """
+    row = _changeable(ledger, case_id)
+    if user in row.signers:
+        raise ConflictError("You have signed this case; another person has to sign next.")
+    if version != row.version:
+        raise ConflictError("The case has changed since you opened it: read it again, then sign.")
+    table = ANSWERS.c
+    query = select(func.count(), func.sum(table.waiting)).where(table.case_id == case_id)
+    images, waiting = ledger.connection.execute(query).one().tuple()
+    if not images:
+        raise ConflictError("The case has no images.")
+    if waiting:
+        what = "1 referred image waits" if waiting == 1 else f"{waiting} referred images wait"
+        raise ConflictError(f"{what} for a review.")
+    number, _ = ledger.append(user, SIGNATURE, {"version": version}, case_id)
+    row.follow(number, SIGNATURE, user)
+    save(ledger, row)
+
+
+def erase(ledger: Ledger, user: str, case_id: str, reason: str) -> list[str]:
+    """Erases images, names, label and remarks of a case; hashes and answers stay.
+
+    Returns:
+        The ids of its images.
+
+    Raises:
+        ConflictError: It is erased already.
+        NotFoundError: There is no such case.
+        UnprocessableError: There is no reason.
+    """
+    row = case_row(ledger, case_id)
+    if row.status == ERASED:
+        raise ConflictError("This case is erased already.")
+    if not reason.strip():
+        raise UnprocessableError("Give a reason for erasing the case.")
+    connection = ledger.connection
+    for table in (TEXTS, IMAGE_CONTENTS):
+        connection.execute(delete(table).where(table.c.case_id == case_id))
+    number, _ = ledger.append(user, ERASURE, {}, case_id, text=reason.strip())
+    row.follow(number, ERASURE, user)
+    save(ledger, row)
+    images = select(ANSWERS.c.image_id).where(ANSWERS.c.case_id == case_id)
+    return [image for image in connection.scalars(images) if image is not None]
+
+
+def case_row(ledger: Ledger, case_id: str) -> CaseRow:
+    """The row of a case, as of the last change.
+
+    Raises:
+        NotFoundError: There is no such case.
+    """
+    query = select(CASES).where(CASES.c.id == case_id)
+    row = ledger.connection.execute(query).mappings().one_or_none()
+    if row is None:
+        raise NotFoundError("There is no such case.")
+    return CaseRow(**row)
+
+
+def model_of(ledger: Ledger, sha256: str) -> ModelIdentity:
+    """A recorded model."""
+    query = select(MODELS).where(MODELS.c.sha256 == sha256)
+    return model_from_row(dict(ledger.connection.execute(query).mappings().one()))
+
+
+def save(ledger: Ledger, row: CaseRow) -> None:
+    """Writes the row of a case."""
+    query = update(CASES).where(CASES.c.id == row.id)
+    ledger.connection.execute(query.values(vars(row)))
+
+
+def _changeable(ledger: Ledger, case_id: str) -> CaseRow:
+    row = case_row(ledger, case_id)
+    if row.status == SIGNED:
+        raise ConflictError("This case is signed and can no longer be changed.")
+    if row.status == ERASED:
+        raise ConflictError("This case is erased.")
+    return row

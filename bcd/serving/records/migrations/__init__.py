@@ -1,0 +1,1 @@
+"""Alembic's migrations of the database, for every table of the server."""

@@ -1,0 +1,170 @@
+"""What pages and the dashboard read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Integer, case, cast, func, select
+
+from bcd.serving.answers import ModelIdentity
+from bcd.serving.errors import NotFoundError
+from bcd.serving.records.cases import Case, CaseSummary
+from bcd.serving.records.chain import Record
+from bcd.serving.records.replay import CaseHistory, CaseRow, model_from_row
+from bcd.serving.records.tables import ANSWERS, CASES, MODELS, RECORDS, TEXTS
+
+_DAY = 86400  # seconds
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """An answer, for the dashboard.
+
+    Attributes:
+        time: Seconds since 1970, UTC.
+        model_sha256: Of the model that answered.
+        predicted: The most probable class; None if there is no answer.
+        refer: Whether a person must look at it.
+        reasons: All reasons to refer it.
+        ood_score: Above 1 is out of distribution; None if there is no answer.
+        finding: What a person found; None if nobody has reviewed it.
+    """
+
+    time: float
+    model_sha256: str
+    predicted: str | None
+    refer: bool
+    reasons: tuple[str, ...]
+    ood_score: float | None
+    finding: str | None
+
+
+@dataclass(frozen=True)
+class DayCount:
+    """Counts of the answers of a day and a model.
+
+    Attributes:
+        day: Days since 1970, UTC.
+        model_sha256: Of the model that answered.
+        answers: All of them.
+        unanswered: Images without an answer.
+        referred: Images that a person must look at.
+        reviewed: Images that a person has reviewed.
+        overridden: Reviewed images whose finding differs from the answer.
+    """
+
+    day: int
+    model_sha256: str
+    answers: int
+    unanswered: int
+    referred: int
+    reviewed: int
+    overridden: int
+
+
+def read_case(connection: Connection, case_id: str) -> Case:
+    """A case with its images.
+
+    Raises:
+        NotFoundError: There is no such case.
+    """
+    query = select(CASES).where(CASES.c.id == case_id)
+    found = connection.execute(query).mappings().one_or_none()
+    if found is None:
+        raise NotFoundError("There is no such case.")
+    row, history = CaseRow(**found), CaseHistory()
+    records = (
+        select(*RECORDS.c, TEXTS.c.text)
+        .outerjoin(TEXTS, TEXTS.c.record == RECORDS.c.number)
+        .where(RECORDS.c.case_id == case_id)
+        .order_by(RECORDS.c.number)
+    )
+    for *values, text in connection.execute(records):
+        history.follow(Record(*values), text)
+    model = read_model(connection, row.model_sha256)
+    assert model is not None  # recorded before the case
+    return history.case(row, model)
+
+
+def read_cases(
+    connection: Connection, limit: int, before: float | None, status: str | None
+) -> list[CaseSummary]:
+    """Cases, the last opened first; see `Records.cases`."""
+    table = CASES.c
+    query = (
+        select(CASES, TEXTS.c.text)
+        .outerjoin(TEXTS, TEXTS.c.record == table.record)
+        .order_by(table.opened_at.desc(), table.record.desc())
+        .limit(limit)
+    )
+    if before is not None:
+        query = query.where(table.opened_at < before)
+    if status is not None:
+        query = query.where(table.status == status)
+    rows = [(CaseRow(*values), label) for *values, label in connection.execute(query)]
+    counts = _counts(connection, [row.id for row, _ in rows])
+    return [
+        CaseSummary(
+            row.id, label or "", row.opened_by, row.opened_at, row.status,
+            *counts.get(row.id, (0, 0)), len(row.signers), row.signatures_needed,
+        )
+        for row, label in rows
+    ]  # fmt: skip
+
+
+def _counts(connection: Connection, case_ids: list[str]) -> dict[str, tuple[int, int]]:
+    """The number of images of each case, and of those that wait."""
+    table = ANSWERS.c
+    query = (
+        select(table.case_id, func.count(), func.sum(table.waiting))
+        .where(table.case_id.in_(case_ids))
+        .group_by(table.case_id)
+    )
+    return {str(case_id): (images, waits) for case_id, images, waits in connection.execute(query)}
+
+
+def read_model(connection: Connection, sha256: str) -> ModelIdentity | None:
+    """A model that has answered; None if it has not."""
+    query = select(MODELS).where(MODELS.c.sha256 == sha256)
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else model_from_row(dict(row))
+
+
+def read_answers(connection: Connection, since: float) -> Iterator[AnswerRow]:
+    """Answers in the order in which they were recorded; see `Records.statistics`."""
+    table = ANSWERS.c
+    query = (
+        select(
+            table.time, table.model_sha256, table.predicted, table.refer, table.reasons,
+            table.ood_score, table.finding,
+        )
+        .where(table.time >= since)
+        .order_by(table.record)
+        .execution_options(yield_per=1000)
+    )  # fmt: skip
+    for time, model, predicted, refer, reasons, ood_score, finding in connection.execute(query):
+        why = tuple(json.loads(reasons))
+        yield AnswerRow(time, model, predicted, bool(refer), why, ood_score, finding)
+
+
+def read_days(connection: Connection, since: float) -> list[DayCount]:
+    """Counts of each day and model; see `Records.days`."""
+    table = ANSWERS.c
+    day = cast(func.floor(table.time / _DAY), Integer).label("day")
+    query = (
+        select(
+            day,
+            table.model_sha256,
+            func.count(),
+            func.sum(case((table.predicted.is_(None), 1), else_=0)),
+            func.sum(table.refer),
+            func.count(table.finding),
+            func.sum(case((table.finding != table.predicted, 1), else_=0)),
+        )
+        .where(table.time >= since)
+        .group_by(day, table.model_sha256)
+        .order_by(day, table.model_sha256)
+    )
+    return [DayCount(*values) for values in connection.execute(query)]

@@ -1,0 +1,326 @@
+"""The records: what was answered, reviewed, signed and erased."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import filelock
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from bcd.config.serve import ImagesConfig
+from bcd.errors import BcdError
+from bcd.serving.answers import ImageAnswer, ModelIdentity
+from bcd.serving.errors import ConflictError, NotFoundError
+from bcd.serving.records import changes, queries
+from bcd.serving.records.cases import Case, CaseSummary
+from bcd.serving.records.contents import Contents
+from bcd.serving.records.database import clean, prepare, request_error, sqlite_file
+from bcd.serving.records.expiry import expire
+from bcd.serving.records.replay import KINDS
+from bcd.serving.records.tables import ANSWERS, HEAD
+from bcd.serving.records.writer import Writer
+
+_log = logging.getLogger(__name__)
+
+_SERVER = "server"  # who removes images after their retention time
+_HOUR = 3600.0  # seconds
+
+
+def open_records(url: str, images: ImagesConfig) -> Records:
+    """Opens the records of a server, and creates or migrates the database.
+
+    Args:
+        url: Of the database; see `database.database_url`.
+        images: What becomes of images.
+
+    Raises:
+        BcdError: The database cannot be used, another server uses the same SQLite file, or kept
+            images cannot be decrypted.
+        ConfigError: The URL or the key is not valid.
+    """
+    file = sqlite_file(url)
+    lock = None
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(file.with_name(f"{file.name}.lock"), timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise BcdError(
+                f"{file}: another server uses it: stop that one, or give folder= or records="
+            ) from None
+    try:
+        engine = prepare(url)
+        return Records(engine, file, Contents(engine, images), images.days, lock)
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        raise
+
+
+class Records:
+    """Append-only records. Every method is thread-safe and returns once its change is on disk.
+
+    All methods raise `StorageFullError` if the disk is full and `UnavailableError` if the database
+    cannot be used; then nothing of the change is recorded.
+
+    Args:
+        engine: The database, with its tables.
+        file: Of an SQLite database; None for PostgreSQL.
+        contents: What becomes of images.
+        days: After which kept images are removed, once an hour; None: never.
+        lock: Held while this is open.
+
+    Attributes:
+        engine: The database, also for the tables of accounts.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        file: Path | None,
+        contents: Contents,
+        days: float | None = None,
+        lock: filelock.BaseFileLock | None = None,
+    ) -> None:
+        self.engine = engine
+        self._file, self._contents, self._days, self._lock = file, contents, days, lock
+        self._next_expiry = time.monotonic()
+        self._writer = Writer(engine, file, self._hourly)
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Writes what waits and closes the database."""
+        self._writer.close()
+        self.engine.dispose()
+        if self._lock is not None:
+            self._lock.release()
+
+    def add_answers(self, user: str, answers: Sequence[ImageAnswer], model: ModelIdentity) -> None:
+        """Records answers that belong to no case."""
+        self._writer.do(lambda ledger: changes.add_answers(ledger, user, answers, model))
+
+    def open_case(self, user: str, label: str, model: ModelIdentity, signatures_needed: int) -> str:
+        """Opens a case.
+
+        Args:
+            user: Who opens it.
+            label: What the user calls it.
+            model: That will answer its images.
+            signatures_needed: How many different people have to sign.
+
+        Returns:
+            Its id.
+        """
+        case_id = changes.new_id()
+        self._writer.do(
+            lambda ledger: changes.open_case(ledger, user, case_id, label, model, signatures_needed)
+        )
+        return case_id
+
+    def add_images(
+        self,
+        user: str,
+        case_id: str,
+        model: ModelIdentity,
+        images: Sequence[tuple[str, bytes, ImageAnswer]],
+    ) -> list[str]:
+        """Adds images to a case. Signatures that it already has no longer count.
+
+        Args:
+            user: Who adds them.
+            case_id: The case.
+            model: That has answered.
+            images: For each its file name, its bytes as uploaded, and the answer.
+
+        Returns:
+            The ids of the images.
+
+        Raises:
+            ConflictError: The case is signed or erased, or was opened with another model.
+            NotFoundError: There is no such case.
+        """
+        _check_id(case_id)
+        if any(answer.model_sha256 != model.sha256 for _, _, answer in images):
+            raise ConflictError("The answers are of another model.")
+        rows = [(changes.new_id(), name, data, answer) for name, data, answer in images]
+        self._writer.do(
+            lambda ledger: changes.add_images(ledger, user, case_id, model, rows, self._contents)
+        )
+        if not self._contents.keep:
+            for image_id, _, data, _ in rows:
+                self._contents.remember(image_id, data)
+        return [image_id for image_id, *_ in rows]
+
+    def case(self, case_id: str) -> Case:
+        """A case with its images.
+
+        Raises:
+            NotFoundError: There is no such case.
+        """
+        _check_id(case_id)
+        with self._reading() as connection:
+            return queries.read_case(connection, case_id)
+
+    def cases(
+        self, limit: int, before: float | None = None, status: str | None = None
+    ) -> list[CaseSummary]:
+        """Cases, the last opened first.
+
+        Args:
+            limit: At most so many.
+            before: Only cases opened before that time, in seconds since 1970.
+            status: Only cases with this status.
+        """
+        with self._reading() as connection:
+            return queries.read_cases(connection, limit, before, status)
+
+    def review(self, user: str, case_id: str, image_id: str, finding: str, remark: str) -> None:
+        """Records what a person found in an image. Earlier signatures no longer count.
+
+        Raises:
+            ConflictError: The case is signed or erased.
+            NotFoundError: There is no such case or image.
+            UnprocessableError: The finding is unknown, or it overrides the answer without a
+                remark.
+        """
+        _check_id(case_id, image_id)
+        self._writer.do(
+            lambda ledger: changes.review(ledger, user, case_id, image_id, finding, remark)
+        )
+
+    def sign(self, user: str, case_id: str, version: int) -> None:
+        """Records a signature.
+
+        Args:
+            user: Who signs.
+            case_id: The case.
+            version: Of the case as the user saw it.
+
+        Raises:
+            ConflictError: The case has changed since, is empty, signed or erased, referred images
+                wait for a review, or the same person signs twice.
+            NotFoundError: There is no such case.
+        """
+        _check_id(case_id)
+        self._writer.do(lambda ledger: changes.sign(ledger, user, case_id, version))
+
+    def image(self, case_id: str, image_id: str) -> bytes | None:
+        """The bytes of an image as uploaded; None if they are gone.
+
+        Raises:
+            NotFoundError: There is no such image in the case.
+            UnavailableError: They cannot be decrypted.
+        """
+        _check_id(case_id, image_id)
+        table = ANSWERS.c
+        query = select(table.record).where(table.image_id == image_id, table.case_id == case_id)
+        with self._reading() as connection:
+            if connection.execute(query).one_or_none() is None:
+                raise NotFoundError("There is no such image in this case.")
+            return self._contents.read(connection, image_id)
+
+    def erase(self, user: str, case_id: str, reason: str) -> None:
+        """Erases images, names, label and remarks of a case; hashes and answers stay.
+
+        Raises:
+            ConflictError: It is erased already.
+            NotFoundError: There is no such case.
+            UnprocessableError: There is no reason.
+        """
+        _check_id(case_id)
+        images = self._writer.do(lambda ledger: changes.erase(ledger, user, case_id, reason))
+        self._contents.forget(images)
+        self._clean()
+
+    def expire(self, user: str, days: float) -> int:
+        """Removes kept images that are older than `days`, and returns how many."""
+        images = self._writer.do(lambda ledger: expire(ledger, user, days))
+        if images:
+            self._clean()
+        return len(images)
+
+    def statistics(self, since: float) -> Iterator[queries.AnswerRow]:
+        """Yields answers since a time, in the order in which they were recorded."""
+        with self._reading() as connection:
+            yield from queries.read_answers(connection, since)
+
+    def days(self, since: float) -> list[queries.DayCount]:
+        """Counts of each day and model since a time, in seconds since 1970."""
+        with self._reading() as connection:
+            return queries.read_days(connection, since)
+
+    def model_of(self, sha256: str) -> ModelIdentity | None:
+        """A model that has answered; None if there is none with this hash."""
+        with self._reading() as connection:
+            return queries.read_model(connection, sha256)
+
+    def head(self) -> str:
+        """Number and hash of the last record, `<number>:<hash>`."""
+        with self._reading() as connection:
+            number, found = connection.execute(select(HEAD.c.number, HEAD.c.hash)).one().tuple()
+            return f"{number}:{found}"
+
+    def event(self, user: str, kind: str, payload: Mapping[str, object]) -> None:
+        """Records something else, such as a login.
+
+        Args:
+            user: Who did it.
+            kind: What was done, at most 32 characters; none of `replay.KINDS`.
+            payload: JSON values without anything personal: it can never be erased.
+
+        Raises:
+            ValueError: The kind is one of cases and answers.
+        """
+        if kind in KINDS or len(kind) > 32:
+            raise ValueError(f"{kind}: not a kind of event")
+        self._writer.do(lambda ledger: ledger.append(user, kind, payload))
+
+    def _clean(self) -> None:
+        """Overwrites what was deleted; readers may delay that, so it is tried a few times."""
+        for pause in (0.05, 0.2, 1.0, 3.0):
+            if clean(self.engine):
+                return
+            time.sleep(pause)
+        _log.warning("records: copies of deleted data are overwritten within the hour")
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        try:
+            with self.engine.connect() as connection, connection.begin():
+                yield connection
+        except SQLAlchemyError as error:
+            known = request_error(error, self._file)
+            if known is None:
+                raise
+            raise known from error
+
+    def _hourly(self) -> None:
+        """Runs in the writer's thread, which must not wait for itself."""
+        if self._days is None or time.monotonic() < self._next_expiry:
+            return
+        days, self._next_expiry = self._days, time.monotonic() + _HOUR
+        self._writer.do_now(lambda ledger: expire(ledger, _SERVER, days))
+        clean(self.engine)  # also what an erasure left because readers prevented it
+
+
+def _check_id(*ids: str) -> None:
+    """Refuses what cannot be an id without looking it up: a database may not take any text."""
+    if not all(changes.is_id(text) for text in ids):
+        raise NotFoundError("There is no such case or image.")

@@ -1,0 +1,115 @@
+"""Tables of the records. Migrations create them; a test compares the two."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+)
+
+METADATA = MetaData()
+
+# The chain. Triggers refuse every UPDATE and DELETE. It holds no text that a person has typed,
+# only salted hashes of such texts.
+RECORDS = Table(
+    "records",
+    METADATA,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("time", Double, nullable=False),
+    Column("user_name", Text, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("case_id", String(16)),
+    Column("image_id", String(16)),
+    Column("payload", Text, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Index("records_case", "case_id"),
+)
+
+# The last record. Writers lock this row, so that several processes append to one chain.
+HEAD = Table(
+    "head",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("number", Integer, nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
+# What people typed: labels, file names, remarks, reasons. Erasure deletes rows from here.
+TEXTS = Table(
+    "texts",
+    METADATA,
+    Column("record", Integer, primary_key=True, autoincrement=False),
+    Column("case_id", String(16), nullable=False),
+    Column("salt", String(32), nullable=False),
+    Column("text", Text, nullable=False),
+    Index("texts_case", "case_id"),
+)
+
+IMAGE_CONTENTS = Table(
+    "image_contents",
+    METADATA,
+    Column("image_id", String(16), primary_key=True),
+    Column("case_id", String(16), nullable=False),
+    Column("time", Double, nullable=False),
+    Column("key_id", String(16), nullable=False),  # of the key; empty if not encrypted
+    Column("stored", LargeBinary, nullable=False),
+    Index("image_contents_case", "case_id"),
+    Index("image_contents_time", "time"),
+)
+
+# The tables below repeat what the chain says, for fast reading; `verify` compares them with it.
+MODELS = Table(
+    "models",
+    METADATA,
+    Column("sha256", String(64), primary_key=True),
+    Column("record", Integer, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("card_sha256", Text, nullable=False),
+    Column("classes", Text, nullable=False),  # JSON
+    Column("benign", Integer),
+)
+
+CASES = Table(
+    "cases",
+    METADATA,
+    Column("id", String(16), primary_key=True),
+    Column("record", Integer, nullable=False),  # in which it was opened
+    Column("opened_at", Double, nullable=False),
+    Column("opened_by", Text, nullable=False),
+    Column("model_sha256", String(64), nullable=False),
+    Column("signatures_needed", SmallInteger, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("signed_by", Text, nullable=False),  # JSON; signatures that count
+    Index("cases_opened", "opened_at"),
+)
+
+ANSWERS = Table(
+    "answers",
+    METADATA,
+    Column("record", Integer, primary_key=True, autoincrement=False),
+    Column("time", Double, nullable=False),
+    Column("case_id", String(16)),  # null: not of a case
+    Column("image_id", String(16)),
+    Column("model_sha256", String(64), nullable=False),
+    Column("predicted", Text),
+    Column("refer", SmallInteger, nullable=False),
+    Column("reasons", Text, nullable=False),  # JSON
+    Column("ood_score", Double),
+    Column("finding", Text),  # of the last review
+    Column("waiting", SmallInteger, nullable=False),  # referred, of a case, not reviewed
+    Index("answers_image", "image_id", unique=True),
+    Index("answers_case", "case_id", "waiting"),
+    Index("answers_time", "time"),
+)

@@ -1,0 +1,168 @@
+"""The thread that writes: requests that wait at the same time share one commit."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from bcd.serving.errors import RequestError, UnavailableError
+from bcd.serving.records.chain import Ledger
+from bcd.serving.records.database import request_error, writing
+
+T = TypeVar("T")
+Change = Callable[[Ledger], T]
+
+_GROUP = 256  # changes in one commit
+
+_log = logging.getLogger(__name__)
+
+
+class _Job(Generic[T]):
+    """A change that waits.
+
+    Attributes:
+        change: Appends records; what it returns is the result.
+        future: Resolved after the commit.
+    """
+
+    def __init__(self, change: Change[T]) -> None:
+        self.change = change
+        self.future: Future[T] = Future()
+        self.result: T | None = None
+
+
+class Writer:
+    """Commits changes, one group after the other, in a thread of its own.
+
+    A change that raises is rolled back alone. If the commit of a group fails, each of its changes
+    is tried in a transaction of its own, so that one that is too large for the disk does not take
+    others with it.
+
+    Args:
+        engine: The database.
+        file: Of an SQLite database.
+        idle: Called between groups, at least once a minute.
+    """
+
+    def __init__(
+        self, engine: Engine, file: Path | None, idle: Callable[[], None] | None = None
+    ) -> None:
+        self._engine, self._file, self._idle = engine, file, idle
+        self._inode = file.stat().st_ino if file else None
+        self._jobs: queue.SimpleQueue[_Job[object] | None] = queue.SimpleQueue()
+        self._closing = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="records", daemon=True)
+        self._thread.start()
+
+    def do(self, change: Change[T]) -> T:
+        """Makes a change and waits until it is on disk.
+
+        Args:
+            change: Reads and appends in the transaction of the ledger. It may be called again if
+                the commit fails.
+
+        Returns:
+            What the change returned.
+
+        Raises:
+            RequestError: The change raised it, or the database is full or gone; then nothing of
+                the change is recorded.
+        """
+        job = _Job(change)
+        with self._closing:
+            if self._closed:
+                raise UnavailableError("The server is stopping.")
+            self._jobs.put(job)  # type: ignore[arg-type]
+        return job.future.result()
+
+    def do_now(self, change: Change[T]) -> T:
+        """Makes a change in the writer's thread, for `idle`; see `do`."""
+        job = _Job(change)
+        self._commit([job])  # type: ignore[list-item]
+        return job.future.result()
+
+    def close(self) -> None:
+        """Commits what waits and ends the thread."""
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        ending = False
+        while not ending:
+            group: list[_Job[object]] = []
+            with contextlib.suppress(queue.Empty):
+                job = self._jobs.get(timeout=60)
+                while job is not None and len(group) < _GROUP:
+                    group.append(job)
+                    job = self._jobs.get_nowait()
+                # Only the last one is None, because nothing is put after it.
+                ending = job is None
+                if job is not None:
+                    group.append(job)
+            if group:
+                self._commit(group)
+            if self._idle and not ending:
+                try:
+                    self._idle()
+                except (RequestError, SQLAlchemyError):
+                    _log.exception("records: the regular work failed; it is tried again")
+
+    def _commit(self, group: list[_Job[object]]) -> None:
+        try:
+            failed = self._transaction(group)
+        except BaseException as error:
+            if len(group) > 1:
+                for job in group:
+                    self._commit([job])
+                return
+            known = request_error(error, self._file) if isinstance(error, Exception) else None
+            group[0].future.set_exception(known or error)
+            return
+        for job in group:
+            if job in failed:
+                job.future.set_exception(failed[job])
+            else:
+                job.future.set_result(job.result)
+
+    def _transaction(self, group: list[_Job[object]]) -> dict[_Job[object], RequestError]:
+        """Makes the changes of a group; returns those that were refused, with the reason."""
+        refused: dict[_Job[object], RequestError] = {}
+        self._check_file()
+        with writing(self._engine) as connection:
+            ledger = Ledger(connection)
+            for job in group:
+                before = ledger.number, ledger.hash
+                savepoint = connection.begin_nested()
+                try:
+                    job.result = job.change(ledger)
+                    ledger.flush()
+                except RequestError as error:
+                    refused[job] = error
+                    savepoint.rollback()
+                    ledger.back_to(*before)
+                else:
+                    savepoint.commit()
+            ledger.finish()
+        return refused
+
+    def _check_file(self) -> None:
+        """Refuses to write to a file that was deleted or replaced: it would be lost."""
+        try:
+            same = self._file is None or self._file.stat().st_ino == self._inode
+        except OSError:
+            same = False
+        if not same:
+            raise UnavailableError("The records cannot be used: their file is gone.")
