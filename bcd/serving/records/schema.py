@@ -1,0 +1,67 @@
+"""Whether the tables and triggers in a database are those of the migrations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, text
+
+from bcd.serving.records.database import migrate, newest_version
+from bcd.serving.records.tables import METADATA
+
+_TRIGGERS = {"records_no_update", "records_no_delete", "records_no_truncate"}
+
+
+def schema_problems(connection: Connection) -> Iterator[str]:
+    """Yields what differs; without the triggers, records could be changed in place."""
+    versions = list(connection.scalars(text("SELECT version_num FROM alembic_version")))
+    if versions != [newest_version()]:
+        yield f"table alembic_version: {versions} instead of version {newest_version()}"
+    if connection.dialect.name == "sqlite":
+        yield from _sqlite_problems(connection)
+    else:
+        yield from _postgresql_problems(connection)
+
+
+def _sqlite_problems(connection: Connection) -> Iterator[str]:
+    for line in connection.scalars(text("PRAGMA integrity_check(20)")):
+        if line != "ok":
+            yield f"SQLite's integrity check: {line}"
+    found, expected = _sqlite_schema(connection), _expected_schema()
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            state = "missing" if name not in found else "not as bcd creates it"
+            yield f"{name}: {state}"
+
+
+def _sqlite_schema(connection: Connection) -> dict[str, str | None]:
+    """The SQL of each object of the records' tables."""
+    query = text("SELECT type, name, tbl_name, sql FROM sqlite_master")
+    return {
+        f"{kind} {name}": sql
+        for kind, name, table, sql in connection.execute(query)
+        if table in METADATA.tables
+    }
+
+
+@cache
+def _expected_schema() -> dict[str, str | None]:
+    engine = sa.create_engine("sqlite://")
+    with engine.connect() as connection:
+        migrate(connection)
+        return _sqlite_schema(connection)
+
+
+def _postgresql_problems(connection: Connection) -> Iterator[str]:
+    query = text(
+        "SELECT tgname, tgenabled, prosrc FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid "
+        "WHERE tgrelid = 'records'::regclass AND NOT tgisinternal"
+    )
+    missing = set(_TRIGGERS)
+    for name, enabled, source in connection.execute(query):
+        if enabled in ("O", "A") and "RAISE EXCEPTION" in source:
+            missing.discard(name)
+    for name in sorted(missing):
+        yield f"trigger {name}: missing, disabled or changed"
