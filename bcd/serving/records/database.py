@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
+import logging
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import (
@@ -25,10 +27,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from bcd.errors import BcdError, ConfigError
 from bcd.serving.errors import RequestError, StorageFullError, UnavailableError
 
+_log = logging.getLogger(__name__)
+
 WRITES = "bcd_writes"  # execution option of connections whose transactions write
 _WAIT = 30  # seconds for another process's transaction
 _ROOM = 1 << 20  # bytes; with less, an unspecific disk error means that the disk is full
-_MIGRATION_LOCK = 0x626364  # key of PostgreSQL's advisory lock
 _SQLITE_SETTINGS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -139,72 +142,58 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def prepare(url: str) -> Engine:
-    """Connects, and creates or migrates the tables.
+@contextlib.contextmanager
+def reading(engine: Engine, file: Path | None) -> Iterator[Connection]:
+    """A connection in a transaction that reads.
+
+    Args:
+        engine: The database.
+        file: Of an SQLite database.
 
     Raises:
-        BcdError: The database cannot be used, or a newer version of bcd has written it.
-        ConfigError: See `sqlite_file`.
+        StorageFullError, UnavailableError: The block raised an error of the database.
     """
-    file = sqlite_file(url)
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # SQLite gives its other files the same permissions.
-        os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
-    engine = connect(url)
-    shown = sa.make_url(url).render_as_string(hide_password=True)
     try:
-        with writing(engine) as connection:
-            migrate(connection)
-    except (SQLAlchemyError, RequestError) as error:
-        engine.dispose()
-        cause = getattr(error, "orig", None) or error
-        reason = " ".join(str(cause).split())
-        raise BcdError(f"records: {shown}: {reason}: check the database, or records=") from error
-    return engine
+        with engine.connect() as connection, connection.begin():
+            yield connection
+    except SQLAlchemyError as error:
+        known = request_error(error, file)
+        if known is None:
+            raise
+        raise known from error
 
 
-def migrate(connection: Connection) -> None:
-    """Brings the tables to this version of bcd, in the transaction of the connection.
+def lock_file(file: Path) -> filelock.BaseFileLock:
+    """Reserves an SQLite database for one server.
 
     Raises:
-        BcdError: A newer version of bcd has written them.
+        BcdError: Another one has it.
     """
-    from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
-
-    if connection.dialect.name == "postgresql":  # several processes may start at once
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-    config = _alembic_config(connection)
-    scripts = ScriptDirectory.from_config(config)
-    found = MigrationContext.configure(connection).get_current_revision()
-    if found == scripts.get_current_head():
-        return
-    if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
-        raise BcdError(f"records: version {found} is of a newer bcd: upgrade bcd, or give records=")
-    from alembic import command
-
-    command.upgrade(config, "head")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(file.with_name(f"{file.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise BcdError(
+            f"{file}: another server uses it: stop that one, or give folder= or records="
+        ) from None
+    return lock
 
 
-def _alembic_config(connection: Connection) -> Any:
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    return config
-
-
-def clean(engine: Engine) -> bool:
+def clean(engine: Engine) -> None:
     """Overwrites what was deleted where the database still has copies of it.
 
     SQLite has copies in its write-ahead log, PostgreSQL in rows that it has not vacuumed.
-
-    Returns:
-        Whether it is done; False if readers prevent it at the moment.
     """
+    for pause in (0.05, 0.2, 1.0, 3.0):
+        if _clean_once(engine):
+            return
+        time.sleep(pause)
+    _log.warning("records: the database is busy: copies of deleted data are overwritten later")
+
+
+def _clean_once(engine: Engine) -> bool:
+    """Whether it is done; False if readers prevent it at the moment."""
     raw = engine.raw_connection()
     try:
         cursor = raw.cursor()

@@ -160,7 +160,10 @@ class Expected:
         query = text(f"SELECT {names} FROM image_contents").execution_options(yield_per=20)
         seen = set()
         for values in connection.execute(query).mappings():
-            image_id, where = values["image_id"], f"table image_contents, image {values['image_id']}"
+            image_id, where = (
+                values["image_id"],
+                f"table image_contents, image {values['image_id']}",
+            )
             seen.add(image_id)
             if image_id not in self.contents:
                 yield f"{where}: should not be there"
@@ -187,7 +190,7 @@ def _compare(
         if wanted is None:
             yield f"{where}: not in the chain"
             continue
-        for name in differing(wanted, row):
+        for name in differing(wanted, dict(row)):
             yield f"{where}: column {name} differs from the chain"
     for name in left:
         yield f"table {table.name}, row {name}: missing"

@@ -8,8 +8,8 @@ from functools import cache
 import sqlalchemy as sa
 from sqlalchemy import Connection, text
 
-from bcd.serving.records.database import migrate, newest_version
 from bcd.serving.records.tables import METADATA
+from bcd.serving.records.upgrade import migrate, newest_version
 
 _TRIGGERS = {"records_no_update", "records_no_delete", "records_no_truncate"}
 

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import filelock
-from sqlalchemy import Connection, Engine, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine, select
 
 from bcd.config.serve import ImagesConfig
-from bcd.errors import BcdError
 from bcd.serving.answers import ImageAnswer, ModelIdentity
 from bcd.serving.errors import ConflictError, NotFoundError
 from bcd.serving.records import changes, queries
 from bcd.serving.records.cases import Case, CaseSummary
 from bcd.serving.records.contents import Contents
-from bcd.serving.records.database import clean, prepare, request_error, sqlite_file
+from bcd.serving.records.database import clean, lock_file, reading, sqlite_file
 from bcd.serving.records.expiry import expire
 from bcd.serving.records.replay import KINDS
 from bcd.serving.records.tables import ANSWERS, HEAD
+from bcd.serving.records.upgrade import prepare
 from bcd.serving.records.writer import Writer
-
-_log = logging.getLogger(__name__)
 
 _SERVER = "server"  # who removes images after their retention time
 _HOUR = 3600.0  # seconds
@@ -45,16 +40,7 @@ def open_records(url: str, images: ImagesConfig) -> Records:
         ConfigError: The URL or the key is not valid.
     """
     file = sqlite_file(url)
-    lock = None
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(file.with_name(f"{file.name}.lock"), timeout=0)
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            raise BcdError(
-                f"{file}: another server uses it: stop that one, or give folder= or records="
-            ) from None
+    lock = None if file is None else lock_file(file)
     try:
         engine = prepare(url)
         return Records(engine, file, Contents(engine, images), images.days, lock)
@@ -175,7 +161,7 @@ class Records:
             NotFoundError: There is no such case.
         """
         _check_id(case_id)
-        with self._reading() as connection:
+        with reading(self.engine, self._file) as connection:
             return queries.read_case(connection, case_id)
 
     def cases(
@@ -188,7 +174,7 @@ class Records:
             before: Only cases opened before that time, in seconds since 1970.
             status: Only cases with this status.
         """
-        with self._reading() as connection:
+        with reading(self.engine, self._file) as connection:
             return queries.read_cases(connection, limit, before, status)
 
     def review(self, user: str, case_id: str, image_id: str, finding: str, remark: str) -> None:
@@ -231,7 +217,7 @@ class Records:
         _check_id(case_id, image_id)
         table = ANSWERS.c
         query = select(table.record).where(table.image_id == image_id, table.case_id == case_id)
-        with self._reading() as connection:
+        with reading(self.engine, self._file) as connection:
             if connection.execute(query).one_or_none() is None:
                 raise NotFoundError("There is no such image in this case.")
             return self._contents.read(connection, image_id)
@@ -247,33 +233,33 @@ class Records:
         _check_id(case_id)
         images = self._writer.do(lambda ledger: changes.erase(ledger, user, case_id, reason))
         self._contents.forget(images)
-        self._clean()
+        clean(self.engine)
 
     def expire(self, user: str, days: float) -> int:
         """Removes kept images that are older than `days`, and returns how many."""
         images = self._writer.do(lambda ledger: expire(ledger, user, days))
         if images:
-            self._clean()
+            clean(self.engine)
         return len(images)
 
     def statistics(self, since: float) -> Iterator[queries.AnswerRow]:
         """Yields answers since a time, in the order in which they were recorded."""
-        with self._reading() as connection:
+        with reading(self.engine, self._file) as connection:
             yield from queries.read_answers(connection, since)
 
     def days(self, since: float) -> list[queries.DayCount]:
         """Counts of each day and model since a time, in seconds since 1970."""
-        with self._reading() as connection:
+        with reading(self.engine, self._file) as connection:
             return queries.read_days(connection, since)
 
     def model_of(self, sha256: str) -> ModelIdentity | None:
         """A model that has answered; None if there is none with this hash."""
-        with self._reading() as connection:
+        with reading(self.engine, self._file) as connection:
             return queries.read_model(connection, sha256)
 
     def head(self) -> str:
         """Number and hash of the last record, `<number>:<hash>`."""
-        with self._reading() as connection:
+        with reading(self.engine, self._file) as connection:
             number, found = connection.execute(select(HEAD.c.number, HEAD.c.hash)).one().tuple()
             return f"{number}:{found}"
 
@@ -291,25 +277,6 @@ class Records:
         if kind in KINDS or len(kind) > 32:
             raise ValueError(f"{kind}: not a kind of event")
         self._writer.do(lambda ledger: ledger.append(user, kind, payload))
-
-    def _clean(self) -> None:
-        """Overwrites what was deleted; readers may delay that, so it is tried a few times."""
-        for pause in (0.05, 0.2, 1.0, 3.0):
-            if clean(self.engine):
-                return
-            time.sleep(pause)
-        _log.warning("records: copies of deleted data are overwritten within the hour")
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        try:
-            with self.engine.connect() as connection, connection.begin():
-                yield connection
-        except SQLAlchemyError as error:
-            known = request_error(error, self._file)
-            if known is None:
-                raise
-            raise known from error
 
     def _hourly(self) -> None:
         """Runs in the writer's thread, which must not wait for itself."""

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from bcd.errors import ConfigError
 from bcd.serving.records.chain import GENESIS, Record, record_hash
 from bcd.serving.records.database import connect
-from bcd.serving.records.expected import Expected, differing
+from bcd.serving.records.expected import Expected
 from bcd.serving.records.schema import schema_problems
 from bcd.serving.records.tables import ANSWERS, RECORDS, TEXTS
 
