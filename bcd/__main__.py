@@ -40,6 +40,11 @@ VERBS = {
     "cache": Verb("list, verify and remove cached results", "cache"),
 }
 
+# The first word after `serve` may name a command of its own, with its module in `bcd.commands`.
+SERVE_COMMANDS = {
+    **dict.fromkeys(("verify", "backup", "restore", "erase", "expire", "key"), "serve_records"),
+}
+
 _COMPLETION = ("-sc", "--shell-completion")  # Hydra's option
 
 
@@ -53,6 +58,8 @@ def main(name: str | None = None) -> NoReturn:
     if name is None:
         name = _take_verb()
     verb = VERBS[name]
+    if name == "serve" and len(sys.argv) > 1 and sys.argv[1] in SERVE_COMMANDS:
+        verb = Verb(verb.about, SERVE_COMMANDS[sys.argv[1]])
     try:
         module = import_module(f"bcd.commands.{verb.module}")
     except ModuleNotFoundError as error:

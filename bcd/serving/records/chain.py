@@ -87,7 +87,7 @@ class Ledger:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         query = select(HEAD.c.number, HEAD.c.hash).where(HEAD.c.id == 1).with_for_update()
-        self.number, self.hash = connection.execute(query).one().tuple()
+        self.number, self.hash = connection.execute(query).one()
         self._records: list[dict[str, object]] = []
         self._texts: list[dict[str, object]] = []
 

@@ -177,7 +177,7 @@ def sign(ledger: Ledger, user: str, case_id: str, version: int) -> None:
         raise ConflictError("The case has changed since you opened it: read it again, then sign.")
     table = ANSWERS.c
     query = select(func.count(), func.sum(table.waiting)).where(table.case_id == case_id)
-    images, waiting = ledger.connection.execute(query).one().tuple()
+    images, waiting = ledger.connection.execute(query).one()
     if not images:
         raise ConflictError("The case has no images.")
     if waiting:

@@ -164,7 +164,7 @@ class Contents:
         row = connection.execute(query).one_or_none()
         if row is None:
             return None
-        key_id, stored = row.tuple()
+        key_id, stored = row
         return self._decrypted(image_id, key_id, bytes(stored))
 
     def _decrypted(self, image_id: str, key_id: str, stored: bytes) -> bytes:

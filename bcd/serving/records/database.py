@@ -163,6 +163,25 @@ def reading(engine: Engine, file: Path | None) -> Iterator[Connection]:
         raise known from error
 
 
+def check_connection(engine: Engine) -> None:
+    """Connects once.
+
+    Raises:
+        BcdError: That is not possible.
+    """
+    try:
+        engine.connect().close()
+    except SQLAlchemyError as error:
+        raise unusable(engine, error) from error
+
+
+def unusable(engine: Engine, error: SQLAlchemyError) -> BcdError:
+    """The error of a command that cannot use the database."""
+    reason = " ".join(str(getattr(error, "orig", error)).split())
+    shown = engine.url.render_as_string(hide_password=True)
+    return BcdError(f"records: {shown}: {reason}: check the database, or give another one")
+
+
 def lock_file(file: Path) -> filelock.BaseFileLock:
     """Reserves an SQLite database for one server.
 

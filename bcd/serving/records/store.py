@@ -14,12 +14,12 @@ from bcd.config.serve import ImagesConfig
 from bcd.serving.answers import ImageAnswer, ModelIdentity
 from bcd.serving.errors import ConflictError, NotFoundError
 from bcd.serving.records import changes, queries
-from bcd.serving.records.cases import Case, CaseSummary
+from bcd.serving.records.cases import ERASED, Case, CaseSummary
 from bcd.serving.records.contents import Contents
 from bcd.serving.records.database import clean, lock_file, reading, sqlite_file
 from bcd.serving.records.expiry import expire
 from bcd.serving.records.replay import KINDS
-from bcd.serving.records.tables import ANSWERS, HEAD
+from bcd.serving.records.tables import ANSWERS, CASES, HEAD
 from bcd.serving.records.upgrade import prepare
 from bcd.serving.records.writer import Writer
 
@@ -216,10 +216,17 @@ class Records:
         """
         _check_id(case_id, image_id)
         table = ANSWERS.c
-        query = select(table.record).where(table.image_id == image_id, table.case_id == case_id)
+        query = (
+            select(CASES.c.status)
+            .join(ANSWERS, table.case_id == CASES.c.id)
+            .where(table.image_id == image_id, table.case_id == case_id)
+        )
         with reading(self.engine, self._file) as connection:
-            if connection.execute(query).one_or_none() is None:
+            status = connection.scalar(query)
+            if status is None:
                 raise NotFoundError("There is no such image in this case.")
+            if status == ERASED:  # perhaps by a command, which cannot empty this memory
+                self._contents.forget([image_id])
             return self._contents.read(connection, image_id)
 
     def erase(self, user: str, case_id: str, reason: str) -> None:
@@ -260,7 +267,7 @@ class Records:
     def head(self) -> str:
         """Number and hash of the last record, `<number>:<hash>`."""
         with reading(self.engine, self._file) as connection:
-            number, found = connection.execute(select(HEAD.c.number, HEAD.c.hash)).one().tuple()
+            number, found = connection.execute(select(HEAD.c.number, HEAD.c.hash)).one()
             return f"{number}:{found}"
 
     def event(self, user: str, kind: str, payload: Mapping[str, object]) -> None:

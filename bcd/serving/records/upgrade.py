@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from bcd.errors import BcdError
-from bcd.serving.records.database import connect, sqlite_file, writing
+from bcd.serving.records.database import connect, sqlite_file, unusable, writing
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
@@ -34,14 +34,12 @@ def prepare(url: str) -> Engine:
         # SQLite gives its other files the same permissions.
         os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
     engine = connect(url)
-    shown = sa.make_url(url).render_as_string(hide_password=True)
     try:
         with writing(engine) as connection:
             migrate(connection)
     except SQLAlchemyError as error:
         engine.dispose()
-        reason = " ".join(str(getattr(error, "orig", error)).split())
-        raise BcdError(f"records: {shown}: {reason}: check the database, or records=") from error
+        raise unusable(engine, error) from error
     return engine
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bcd.errors import ConfigError
 from bcd.serving.records.chain import GENESIS, Record, record_hash
-from bcd.serving.records.database import connect
+from bcd.serving.records.database import check_connection, connect
 from bcd.serving.records.expected import Expected
 from bcd.serving.records.schema import schema_problems
 from bcd.serving.records.tables import ANSWERS, RECORDS, TEXTS
@@ -78,6 +78,7 @@ def _verify(engine: Engine, number: int, found: str) -> Verified:
     options: dict[str, Any] = {}
     if engine.dialect.name == "postgresql":
         options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        check_connection(engine)
     try:
         with engine.connect().execution_options(**options) as connection, connection.begin():
             walk.problems += schema_problems(connection)

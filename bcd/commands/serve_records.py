@@ -1,0 +1,171 @@
+"""Looks after the records of a server; most commands may run while it serves.
+
+bcd serve verify [--head <number>:<hash>]
+bcd serve backup FILE
+bcd serve restore FILE
+bcd serve erase CASE --reason <text>
+bcd serve expire --days <number>
+bcd serve key FILE
+
+The records are those of BCD_RECORDS, else SQLite in outputs/serve, if neither --records nor
+--folder says otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import getpass
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bcd.cli.app import quick_imports
+from bcd.console import say
+from bcd.storage import typed_path
+
+if TYPE_CHECKING:
+    from bcd.serving.records.store import Records
+
+_FOLDER = "outputs/serve"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status, 1 if the records are not whole."""
+    parser = argparse.ArgumentParser(
+        prog="bcd serve", description="Looks after the records of a server."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    def add(
+        name: str, run: Callable[[argparse.Namespace], int], about: str
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=about, description=f"{about.capitalize()}.")
+        command.set_defaults(run=run)
+        if name != "key":
+            command.add_argument("--records", metavar="URL", help="database; default: BCD_RECORDS")
+            command.add_argument("--folder", help=f"of SQLite's records; default: {_FOLDER}")
+        return command
+
+    command = add("verify", _verify, "prove that no record was changed, removed or inserted")
+    command.add_argument("--head", help="<number>:<hash> as noted earlier or printed on a report")
+    command = add("backup", _backup, "copy the records to a new file")
+    command.add_argument("file")
+    command = add("restore", _restore, "make records from a backup, and verify them")
+    command.add_argument("file")
+    command = add("erase", _erase, "erase images, names, label and remarks of a case")
+    command.add_argument("case", help="its id, as in the address of its page")
+    command.add_argument("--reason", required=True, help="is recorded, and is never erased")
+    command = add("expire", _expire, "remove kept images after their retention time")
+    command.add_argument("--days", type=float, required=True, help="age in days")
+    command = add("key", _key, "make a key for images.key_file")
+    command.add_argument("file")
+    asked = parser.parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = asked.run
+    return run(asked)
+
+
+def records_url(asked: argparse.Namespace) -> str:
+    """The database that --records, --folder or the environment name."""
+    with quick_imports():  # not before, as help needs none of it
+        from bcd.serving.records.database import database_url
+    records = asked.records
+    if records is None and asked.folder is None:
+        records = os.environ.get("BCD_RECORDS") or None
+    return database_url(records, asked.folder or _FOLDER)
+
+
+def _verify(asked: argparse.Namespace) -> int:
+    url = records_url(asked)
+    from bcd.serving.records.backup import existing
+
+    existing(url)
+    return _report(url, asked.head)
+
+
+def _report(url: str, noted: str | None) -> int:
+    from bcd.serving.records.verify import verify
+
+    found = verify(url, noted)
+    say(
+        f"records: {found.records}; cases: {found.cases}, {found.erased} of them erased; images of "
+        f"cases: {found.images}, {found.kept} of them kept"
+    )
+    for problem in found.problems:
+        say(f"NOT WHOLE: {problem}")
+    if found.problems:
+        return 1
+    say("whole: the chain verifies, and every table agrees with it")
+    if noted is None:
+        say(f"head: {found.head} (keep it elsewhere; --head proves later that nothing was cut off)")
+    return 0
+
+
+def _backup(asked: argparse.Namespace) -> int:
+    url, target = records_url(asked), typed_path(asked.file)
+    from bcd.serving.records.backup import back_up
+
+    back_up(url, target)
+    say(f"{target}: {_size(target)} (a key of images.key_file is not in it)")
+    return 0
+
+
+def _restore(asked: argparse.Namespace) -> int:
+    url = records_url(asked)
+    from bcd.serving.records.backup import restore
+
+    restore(url, typed_path(asked.file))
+    return _report(url, None)
+
+
+def _erase(asked: argparse.Namespace) -> int:
+    with _opened(asked) as records:
+        records.erase(_user(), asked.case, asked.reason)
+    say(f"case {asked.case}: erased; backups still have it")
+    return 0
+
+
+def _expire(asked: argparse.Namespace) -> int:
+    with _opened(asked) as records:
+        count = records.expire(_user(), asked.days)
+    say(f"images removed: {count}")
+    return 0
+
+
+def _key(asked: argparse.Namespace) -> int:
+    from bcd.serving.records.contents import make_key
+
+    file = typed_path(asked.file)
+    make_key(file)
+    say(f"{file}: a new key; images that it encrypts cannot be read without it: keep a copy")
+    return 0
+
+
+@contextlib.contextmanager
+def _opened(asked: argparse.Namespace) -> Iterator[Records]:
+    """Records beside a server that may run; errors of requests become one line."""
+    url = records_url(asked)
+    from bcd.errors import BcdError
+    from bcd.serving.errors import RequestError
+    from bcd.serving.records.backup import existing
+    from bcd.serving.records.contents import Contents
+    from bcd.serving.records.store import Records
+    from bcd.serving.records.upgrade import prepare
+
+    file = existing(url)
+    engine = prepare(url)
+    try:
+        with Records(engine, file, Contents(engine, None)) as records:
+            yield records
+    except RequestError as error:
+        raise BcdError(error.detail) from error
+
+
+def _user() -> str:
+    """Who is at the command line."""
+    return f"{getpass.getuser()} (command line)"
+
+
+def _size(file: Path) -> str:
+    return f"{file.stat().st_size / 1e6:.1f} MB"
