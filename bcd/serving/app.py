@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, cast
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
@@ -15,7 +17,11 @@ from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api.problems import add_handlers
 from bcd.serving.pages.render import STATIC
 from bcd.serving.services import Services
+from bcd.serving.web.metrics import Metrics, WatchedEngine
 from bcd.serving.web.stack import add_middleware
+
+if TYPE_CHECKING:
+    from bcd.serving.engine.queue import Engine
 
 ROUTERS = (
     "bcd.serving.api.predict",
@@ -50,12 +56,14 @@ def create_app(services: Services) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.state.services = services
+    app.state.metrics = metrics = Metrics(services)
+    engine = cast("Engine", WatchedEngine(services.engine, metrics))
+    app.state.services = replace(services, engine=engine)
     app.state.stopping = False
     for module in ROUTERS:
         if find_spec(module) is not None:
             app.include_router(import_module(module).router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     add_handlers(app)
-    add_middleware(app, services)
+    add_middleware(app, services.cfg)
     return app

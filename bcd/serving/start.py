@@ -22,6 +22,7 @@ from bcd.serving.accounts.store import Accounts
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.app import create_app
 from bcd.serving.engine.loading import load_engine
+from bcd.serving.records.database import database_url
 from bcd.serving.records.store import open_records
 from bcd.serving.services import Services
 from bcd.serving.web.logs import configure_logs
@@ -49,8 +50,8 @@ def serve(cfg: ServeConfig) -> int:
     _make_folder(Path(cfg.folder))
     with _listen(cfg) as listener:
         engine = load_engine(cfg)
-        with open_records(cfg) as records:
-            accounts = Accounts(records.database, cfg, records.event)
+        with open_records(database_url(cfg.records, cfg.folder), cfg.images) as records:
+            accounts = Accounts(records.engine, cfg, records.event)
             app = create_app(Services(cfg, engine, records, accounts))
             announce = partial(_announce, cfg, listener, accounts.setup_path())
             server = _Server(_uvicorn(app, cfg), app, announce)

@@ -28,7 +28,6 @@ from bcd.serving.api.predict import images_body
 from bcd.serving.api.problems import documented
 from bcd.serving.api.schemas import Answer
 from bcd.serving.api.uploads import read_images
-from bcd.serving.errors import RequestError
 
 router = APIRouter(prefix="/v1/cases")
 
@@ -87,13 +86,7 @@ async def add_images(
 ) -> AddedImages:
     """Answers images and adds them to the case; those that cannot be read wait for a review."""
     files = await read_images(request, services.cfg.limits)
-    metrics = request.app.state.metrics
-    try:
-        added = await rules.submit(services, user, case_id, files)
-    except RequestError as error:
-        if error.status >= 500 or error.status == 429:
-            metrics.engine_error(type(error).__name__)
-        raise
+    added = await rules.submit(services, user, case_id, files)
     classes = services.engine.identity.classes
     images = [
         AddedImage(id=one.id, name=one.name, answer=Answer.of(one.answer, classes)) for one in added

@@ -14,7 +14,7 @@ from bcd.serving.api.predict import images_body
 from bcd.serving.api.problems import documented
 from bcd.serving.api.schemas import ExplanationAnswer, ModelName
 from bcd.serving.api.uploads import read_images
-from bcd.serving.errors import RequestError, TooLargeError, UnprocessableError
+from bcd.serving.errors import TooLargeError, UnprocessableError
 
 router = APIRouter()
 
@@ -48,11 +48,7 @@ async def explain(
     images = await read_images(request, services.cfg.limits)
     if len(images) > 1:
         raise TooLargeError("Send one image.")
-    try:
-        found = await services.engine.explain(images[0][1], target)
-    except RequestError as error:
-        request.app.state.metrics.engine_error(type(error).__name__)
-        raise
+    found = await services.engine.explain(images[0][1], target)
     if PNG in request.headers.get("accept", ""):
         words = {"method": found.method, "empty": str(found.empty).lower()}
         headers = {f"X-Attribution-{k.title()}": v for k, v in words.items()}

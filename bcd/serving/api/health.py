@@ -37,7 +37,7 @@ async def readyz(request: Request, services: Served) -> Health:
     if why := services.engine.ready():
         raise UnavailableError(why, retry_after=5)
     try:
-        await run_in_threadpool(services.records.check)
+        await run_in_threadpool(services.records.head)
     except RequestError as error:
         raise UnavailableError(error.detail, retry_after=5) from error
     return Health(status="ok")

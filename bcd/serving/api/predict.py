@@ -12,7 +12,7 @@ from bcd.serving.api.dependencies import Served
 from bcd.serving.api.problems import documented, problem
 from bcd.serving.api.schemas import Answer, Answers, ModelName
 from bcd.serving.api.uploads import read_images
-from bcd.serving.errors import RequestError, UnprocessableError
+from bcd.serving.errors import UnprocessableError
 
 router = APIRouter()
 
@@ -45,14 +45,9 @@ async def predict(
     is a 422 with the same list.
     """
     images = await read_images(request, services.cfg.limits)
-    metrics, engine = request.app.state.metrics, services.engine
-    try:
-        answers = await engine.answer([data for _, data in images])
-    except RequestError as error:
-        metrics.engine_error(type(error).__name__)
-        raise
+    engine = services.engine
+    answers = await engine.answer([data for _, data in images])
     await run_in_threadpool(services.records.add_answers, user.name, answers, engine.identity)
-    metrics.answers(answers)
     answered = Answers(
         model=ModelName.of(engine.identity),
         images=[Answer.of(answer, engine.identity.classes) for answer in answers],

@@ -33,7 +33,11 @@ class BodyLimits:
 
     Args:
         app: Gets the request next.
-        limits: Of images and bytes. All requests together hold at most two of the largest bodies.
+        limits: Of images and bytes.
+
+    Attributes:
+        room: Bytes that the bodies of all requests may hold together: two of the largest.
+        held: Bytes that they hold.
     """
 
     def __init__(self, app: ASGIApp, limits: LimitsConfig) -> None:
@@ -41,7 +45,8 @@ class BodyLimits:
         self._seconds = limits.seconds
         one = int(limits.image_mb * MEGABYTE) + _PART
         self._one, self._many = one + SMALL, one * limits.images + SMALL
-        self._room = 2 * self._many
+        self.room = 2 * self._many
+        self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request."""
@@ -51,7 +56,7 @@ class BodyLimits:
         most = self._most(scope)
         if error is None and length > most:
             error = _too_large(most)
-        if error is None and length > self._room:
+        if error is None and self.held + length > self.room:
             error = BusyError("Other uploads fill the memory: try again later.", retry_after=5)
         if error is not None:
             return await refuse(error, scope, receive, send)
@@ -64,7 +69,7 @@ class BodyLimits:
             if body.error is None or body.started:
                 raise
         finally:
-            self._room += body.arrived
+            self.held -= body.arrived
         if body.error is not None and not body.started:
             await refuse(body.error, scope, receive, send)
 
@@ -76,8 +81,8 @@ class BodyLimits:
 
     def take(self, count: int) -> bool:
         """Takes room for bytes; whether there was any."""
-        self._room -= count
-        return self._room >= 0
+        self.held += count
+        return self.held <= self.room
 
     def deadline(self, started: float, arrived: int) -> float:
         """When a body must be complete, by the clock of `time.monotonic`."""

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from bcd.serving.answers import ImageAnswer
+from bcd.serving.engine.queue import Engine
+from bcd.serving.errors import RequestError
 from bcd.serving.services import Services
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+disable_created_metrics()  # a time for every count, which nobody reads
 
 
 class Metrics:
@@ -68,6 +81,31 @@ class Metrics:
     def text(self) -> bytes:
         """In Prometheus' text format."""
         return bytes(generate_latest(self.registry))
+
+
+class WatchedEngine:
+    """An engine whose answers and errors are counted, whichever page or route asks.
+
+    Args:
+        engine: It answers.
+        metrics: Counts.
+    """
+
+    def __init__(self, engine: Engine, metrics: Metrics) -> None:
+        self._engine, self._metrics = engine, metrics
+
+    async def answer(self, images: Sequence[bytes]) -> list[ImageAnswer]:
+        """As `Engine.answer`."""
+        try:
+            answers = await self._engine.answer(images)
+        except RequestError as error:
+            self._metrics.engine_error(type(error).__name__)
+            raise
+        self._metrics.answers(answers)
+        return answers
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from bcd.serving.services import Services
+from bcd.config.serve import ServeConfig
 from bcd.serving.web.bodies import BodyLimits
 from bcd.serving.web.hosts import AllowedHosts
-from bcd.serving.web.metrics import Metrics
 from bcd.serving.web.observed import Observed
 from bcd.serving.web.peers import Peers
 from bcd.serving.web.rates import RateLimits
 
 
-def add_middleware(app: FastAPI, services: Services) -> None:
+def add_middleware(app: FastAPI, cfg: ServeConfig) -> None:
     """Adds it; the last one added sees a request first.
 
     All of it is plain ASGI: Starlette's BaseHTTPMiddleware starts a task for every request.
     """
-    cfg = services.cfg
-    app.state.metrics = Metrics(services)
     app.add_middleware(BodyLimits, limits=cfg.limits)
     app.add_middleware(RateLimits, per_minute=cfg.limits.requests_per_minute)
     app.add_middleware(AllowedHosts, cfg=cfg)
