@@ -106,6 +106,7 @@ def _facts(card: Card) -> ModelFacts:
         card.policy is not None,
         digest(card.text()),
         None if card.policy is None else card.policy.get("expectation"),
+        card.policy,
     )
 
 

@@ -260,6 +260,7 @@ def _facts(content: Mapping[str, Any], card: Mapping[str, Any]) -> ModelFacts:
         bool(content["calibrated"]),
         str(content["card_sha256"]),
         None if card["policy"] is None else card["policy"].get("expectation"),
+        card["policy"],
     )
 
 

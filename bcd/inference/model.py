@@ -28,6 +28,7 @@ class ModelFacts:
         card_sha256: Of the card, as exported files hold it.
         expectation: What is expected of answers for new images, as `Expectation.to_plain`; None
             if unknown.
+        policy: The decision policy, as `DecisionPolicy.to_plain`; None if not calibrated.
     """
 
     classes: list[str]
@@ -39,6 +40,7 @@ class ModelFacts:
     calibrated: bool
     card_sha256: str
     expectation: Mapping[str, Any] | None = None
+    policy: Mapping[str, Any] | None = None
 
 
 class Model(Protocol):

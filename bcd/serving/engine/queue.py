@@ -95,6 +95,11 @@ class Engine:
         self._stopping = self._ended = False
 
     @property
+    def model(self) -> Model:
+        """It answers."""
+        return self._model
+
+    @property
     def waiting(self) -> int:
         """Number of images that wait or are answered."""
         return self._room.taken
