@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, cast
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 import bcd
+from bcd.serving.accounts import routes as accounts
 from bcd.serving.answers import DISCLAIMER
+from bcd.serving.api import cases, explain, health, metrics, model, predict
 from bcd.serving.api.problems import add_handlers
+from bcd.serving.monitoring import routes as monitoring
+from bcd.serving.pages import cases as pages
+from bcd.serving.pages import images, reports
 from bcd.serving.pages.render import STATIC
 from bcd.serving.services import Services
 from bcd.serving.web.metrics import Metrics, WatchedEngine
@@ -24,17 +27,17 @@ if TYPE_CHECKING:
     from bcd.serving.engine.queue import Engine
 
 ROUTERS = (
-    "bcd.serving.api.predict",
-    "bcd.serving.api.explain",
-    "bcd.serving.api.model",
-    "bcd.serving.api.cases",
-    "bcd.serving.api.health",
-    "bcd.serving.api.metrics",
-    "bcd.serving.accounts.routes",
-    "bcd.serving.pages.cases",
-    "bcd.serving.pages.images",
-    "bcd.serving.pages.reports",
-    "bcd.serving.monitoring.routes",
+    predict.router,
+    explain.router,
+    model.router,
+    cases.router,
+    health.router,
+    metrics.router,
+    accounts.router,
+    pages.router,
+    images.router,
+    reports.router,
+    monitoring.router,
 )
 
 
@@ -56,13 +59,12 @@ def create_app(services: Services) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.state.metrics = metrics = Metrics(services)
-    engine = cast("Engine", WatchedEngine(services.engine, metrics))
+    app.state.metrics = watched = Metrics(services)
+    engine = cast("Engine", WatchedEngine(services.engine, watched))
     app.state.services = replace(services, engine=engine)
     app.state.stopping = False
-    for module in ROUTERS:
-        if find_spec(module) is not None:
-            app.include_router(import_module(module).router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     add_handlers(app)
     add_middleware(app, services.cfg)
