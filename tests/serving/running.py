@@ -42,6 +42,7 @@ class As:
 
     def request(self, method: str, path: str, **options: Any) -> Response:
         """Sends a request; no redirect is followed."""
+        self._client.cookies.clear()  # of whoever logged in
         headers = {**self.headers, **options.pop("headers", {})}
         return self._client.request(
             method, path, headers=headers, follow_redirects=False, **options
