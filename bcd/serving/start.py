@@ -73,9 +73,7 @@ class _Server(uvicorn.Server):
     Uvicorn raises the signal again after a graceful stop, so that the process would die of it.
     """
 
-    def __init__(
-        self, config: uvicorn.Config, app: FastAPI, announce: Callable[[], None]
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, announce: Callable[[], None]) -> None:
         super().__init__(config)
         self._app, self._announce = app, announce
 

@@ -18,6 +18,26 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class CaseQuery(BaseModel):
+    """Which cases to list."""
+
+    model_config = ConfigDict(extra="forbid")  # a misspelt name would list something else
+
+    limit: int = Field(100, ge=1, le=500, description="Rows at most.")
+    before: float | None = Field(
+        None, ge=0, le=1e11, description="Opened before; `opened_at` of the last row so far."
+    )
+    status: Status | None = Field(None, description="Only cases of this status.")
+
+
+class ReportQuery(BaseModel):
+    """Which report to make."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["csv", "pdf"] = "csv"
+
+
 class NewCase(Strict):
     """A case to open."""
 

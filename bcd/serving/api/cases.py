@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -15,13 +15,14 @@ from bcd.serving.api.case_schemas import (
     AddedImages,
     CaseAnswer,
     CaseList,
+    CaseQuery,
     CaseRow,
     Erasure,
     NewCase,
     NewReview,
     NewSignature,
     Opened,
-    Status,
+    ReportQuery,
 )
 from bcd.serving.api.dependencies import Served
 from bcd.serving.api.predict import images_body
@@ -43,15 +44,10 @@ _WRITE = documented(401, 403, 404, 409, 415, 507)
 async def list_cases(
     services: Served,
     user: Reader,
-    limit: Annotated[int, Query(ge=1, le=500, description="Rows at most.")] = 100,
-    before: Annotated[
-        float | None,
-        Query(ge=0, le=1e11, description="Opened before; `opened_at` of the last row so far."),
-    ] = None,
-    status: Annotated[Status | None, Query(description="Only cases of this status.")] = None,
+    query: Annotated[CaseQuery, Query()],
 ) -> CaseList:
     """Cases without their images, the newest first."""
-    rows = await run_in_threadpool(services.records.cases, limit, before, status)
+    rows = await run_in_threadpool(services.records.cases, query.limit, query.before, query.status)
     return CaseList(cases=[CaseRow.of(row) for row in rows])
 
 
@@ -109,9 +105,7 @@ async def review(
     body: NewReview,
 ) -> Response:
     """Records what a person found in an image."""
-    await rules.review(
-        services, user, case_id, image_id, body.finding, body.remark, seen=body.seen
-    )
+    await rules.review(services, user, case_id, image_id, body.finding, body.remark, seen=body.seen)
     return Response(status_code=204)
 
 
@@ -166,11 +160,11 @@ async def report(
     services: Served,
     user: Reader,
     case_id: CaseId,
-    form: Annotated[Literal["csv", "pdf"], Query(alias="format")] = "csv",
+    query: Annotated[ReportQuery, Query()],
 ) -> Response:
     """The case as CSV, or as PDF with pictures of the images that are still held."""
-    made = rules.csv_report if form == "csv" else rules.pdf_report
-    headers = {"Content-Disposition": f'attachment; filename="case.{form}"'}
+    made = rules.csv_report if query.format == "csv" else rules.pdf_report
+    headers = {"Content-Disposition": f'attachment; filename="case.{query.format}"'}
     headers |= {"X-Disclaimer": DISCLAIMER}
     content = await made(services, case_id)
-    return Response(content, media_type=_TYPES[form], headers=headers)
+    return Response(content, media_type=_TYPES[query.format], headers=headers)

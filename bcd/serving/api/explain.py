@@ -12,7 +12,7 @@ from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api.dependencies import Served
 from bcd.serving.api.predict import images_body
 from bcd.serving.api.problems import documented
-from bcd.serving.api.schemas import ExplanationAnswer, ModelName
+from bcd.serving.api.schemas import ExplainQuery, ExplanationAnswer, ModelName
 from bcd.serving.api.uploads import read_images
 from bcd.serving.errors import TooLargeError, UnprocessableError
 
@@ -36,13 +36,11 @@ async def explain(
     request: Request,
     services: Served,
     user: Annotated[User, Depends(require("submit"))],
-    target: Annotated[
-        str | None,
-        Query(max_length=200, description="A class; without it, the most probable one."),
-    ] = None,
+    query: Annotated[ExplainQuery, Query()],
 ) -> ExplanationAnswer | Response:
     """Answers one image with its attribution: JSON, or a PNG if `Accept` prefers image/png."""
     identity = services.engine.identity
+    target = query.target
     if target is not None and target not in identity.classes:
         raise UnprocessableError(f"target: choose one of {', '.join(identity.classes)}.")
     images = await read_images(request, services.cfg.limits)

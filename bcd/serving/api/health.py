@@ -19,9 +19,7 @@ class Health(BaseModel):
     status: str = Field(description="Always ok.", examples=["ok"])
 
 
-@router.get(
-    "/healthz", operation_id="healthz", summary="The process lives", responses=documented()
-)
+@router.get("/healthz", operation_id="healthz", summary="The process lives", responses=documented())
 async def healthz() -> Health:
     """Answers as long as the process does."""
     return Health(status="ok")

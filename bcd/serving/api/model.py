@@ -23,7 +23,11 @@ router = APIRouter()
 )
 async def model(services: Served, user: Annotated[User, Depends(require(*ROLES))]) -> ModelAnswer:
     """The model that answers new images, with what its card says in words."""
-    identity, facts, limits = services.engine.identity, services.engine.model.facts, services.cfg.limits
+    identity, facts, limits = (
+        services.engine.identity,
+        services.engine.model.facts,
+        services.cfg.limits,
+    )
     return ModelAnswer(
         model=ModelName.of(identity),
         kind=identity.kind,

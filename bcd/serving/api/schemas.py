@@ -52,9 +52,7 @@ class Answer(BaseModel):
     predicted: str | None = Field(
         serialization_alias="class", description="The most probable class; null without an answer."
     )
-    malignant: bool | None = Field(
-        description="By a threshold chosen on val; null if not decided."
-    )
+    malignant: bool | None = Field(description="By a threshold chosen on val; null if not decided.")
     prediction_set: list[str] = Field(description="Classes of the conformal prediction set.")
     refer: bool = Field(description="Whether a person must look at it; always without an answer.")
     reasons: list[str] = Field(description="All reasons to refer it.")
@@ -91,6 +89,16 @@ class Answers(Disclaimed):
 
     model: ModelName
     images: list[Answer]
+
+
+class ExplainQuery(BaseModel):
+    """What to explain."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    target: str | None = Field(
+        None, max_length=200, description="A class; without it, the most probable one."
+    )
 
 
 class ExplanationAnswer(Disclaimed):

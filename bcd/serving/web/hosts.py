@@ -39,7 +39,9 @@ class AllowedHosts:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._allows(scope):
             await self.app(scope, receive, send)
         else:
-            error = MisdirectedError("This server does not answer to that host: see its option url.")
+            error = MisdirectedError(
+                "This server does not answer to that host: see its option url."
+            )
             await refuse(error, scope, receive, send)
 
     def _allows(self, scope: Scope) -> bool:
