@@ -16,7 +16,7 @@ _PATHS = frozenset(
 )  # fmt: skip
 _SITE_ROOT = re.compile(r"sites\.[^.]+\.root")
 # The same, of one command. Hydra looks for a file of the group `model`, unless it gets a mapping.
-_MAPPED = {name: frozenset({"model"}) for name in ("predict", "slide")}
+_MAPPED = {name: frozenset({"model"}) for name in ("predict", "serve", "slide")}
 # Keys whose values may hold `${now:…}` and other interpolations.
 _FOLDERS = frozenset({"run_dir", "hydra.run.dir", "hydra.sweep.dir"})
 

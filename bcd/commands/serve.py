@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 def main(cfg: "DictConfig") -> int:
     """Serves until it is stopped; returns the exit status."""
+    from bcd.cli.paths import mapped_path
     from bcd.config.check import check_config
     from bcd.config.serve import ServeConfig
 
+    cfg.model = mapped_path(cfg.model)
     with quick_imports():
         checked = check_config(cfg, ServeConfig)
         from bcd.serving.start import serve

@@ -30,6 +30,7 @@ from bcd.export.parity import (
 from bcd.export.policy import OUTPUTS
 from bcd.export.program import program_bytes, to_program
 from bcd.inference.checkpoint import Card
+from bcd.inference.self_test import make_self_test
 from bcd.models.network import SmearNetwork
 
 
@@ -77,12 +78,25 @@ def _onnx(module: ExportModule, card: Card, precision: str) -> tuple[bytes, Answ
     model = to_onnx(module)
     if precision == "float16":
         store_float16(model)
-    set_metadata(model, describe(card, module, precision))
-    data: bytes = model.SerializeToString()
     try:
-        return data, onnx_answer(data)
+        answer = onnx_answer(model.SerializeToString())
+        tested = reference_answers(card, answer, precision)
     except Exception as error:
         raise BcdError(f"onnxruntime cannot run this network ({first_line(error)})") from error
+    set_metadata(model, describe(card, module, precision, self_test=tested))
+    return model.SerializeToString(), answer
+
+
+def reference_answers(card: Card, answer: Answer, precision: str) -> dict[str, Any]:
+    """Reference answers of a file, with which a server checks it on another machine.
+
+    Args:
+        card: Of the checkpoint.
+        answer: Of the file.
+        precision: Of the file; with reduced precision machines differ as much as it may change.
+    """
+    tolerance = TOLERANCE if precision == "float32" else FLOAT16_TOLERANCE
+    return make_self_test(answer, card.input_views, card.mask_scale_bar, tolerance)
 
 
 def onnx_answer(data: bytes, outputs: Sequence[str] = OUTPUTS) -> Answer:

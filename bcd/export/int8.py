@@ -25,7 +25,7 @@ from bcd.evaluation.decision import DecisionPolicy
 from bcd.evaluation.ood import thinned
 from bcd.evaluation.policy_fitting import fit_policy
 from bcd.evaluation.thresholds import Scope
-from bcd.export.build import Exported, build, onnx_answer
+from bcd.export.build import Exported, build, onnx_answer, reference_answers
 from bcd.export.detection import (
     Flagged,
     check_detection,
@@ -118,7 +118,9 @@ def build_int8(network: SmearNetwork, card: Card, cfg: ExportConfig) -> Exported
     found = {name: measure(pair, images, i, before) for name, i in parts.items() if i}
     flagged = {} if policy.subspace is None else count_flagged(pair, images, val)
     facts = _facts(used, before, policy, found, flagged)
-    set_metadata(model, describe(replace(card, policy=policy.to_plain()), module, "int8", facts))
+    fitted = replace(card, policy=policy.to_plain())
+    tested = reference_answers(card, answer, "int8")
+    set_metadata(model, describe(fitted, module, "int8", facts, tested))
     show_measured(found, images.catalog.classes, "int8")
     tell_fitted(before, policy)
     if flagged:

@@ -15,7 +15,11 @@ FORMAT = 1  # increase it when older programs would misread the file
 
 
 def describe(
-    card: Card, module: ExportModule, precision: str, int8: dict[str, Any] | None = None
+    card: Card,
+    module: ExportModule,
+    precision: str,
+    int8: dict[str, Any] | None = None,
+    self_test: dict[str, Any] | None = None,
 ) -> dict[str, str]:
     """The metadata of an exported file.
 
@@ -24,6 +28,7 @@ def describe(
         module: What is exported.
         precision: `float32`, `float16` or `int8`.
         int8: How it was quantized, and figures before and after.
+        self_test: Reference answers, from `make_self_test`.
 
     Returns:
         `bcd`, what a program needs to use the file, and `card`, the checkpoint's card without lists
@@ -43,6 +48,7 @@ def describe(
         "mask_scale_bar": card.mask_scale_bar,
         "precision": precision,
         "int8": int8,
+        "self_test": self_test,
         "thresholds": module.defaults,
         "appearance": card.appearance,
         "recalibration": card.recalibration,

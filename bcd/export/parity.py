@@ -21,6 +21,7 @@ from bcd.export.policy import REASONS
 from bcd.export.resize import resize
 from bcd.inference.checkpoint import Card
 from bcd.inference.checkpoint_model import CheckpointModel
+from bcd.inference.self_test import ROUNDED_TOLERANCE
 from bcd.models.network import SmearNetwork
 
 Pixels = NDArray[np.uint8]
@@ -29,7 +30,6 @@ Outputs = Mapping[str, NDArray[Any]]
 Answer = Callable[[Pixels], Outputs]
 
 TOLERANCE = 1e-3  # largest accepted difference of a probability
-ROUNDED_TOLERANCE = 1e-2  # where resizing rounds a pixel differently
 # On 1,227 real smears weights in float16 change one by up to 0.0094, by 2e-6 in the median.
 FLOAT16_TOLERANCE = 0.02
 

@@ -194,20 +194,23 @@ def restore_network(card: Card, state: dict[str, Any]) -> SmearNetwork:
     return network.eval().to(memory_format=torch.channels_last)
 
 
-def load_checkpoint(file: Path, uncalibrated: bool = False) -> tuple[SmearNetwork, Card]:
+def load_checkpoint(
+    file: Path, uncalibrated: bool = False, data: bytes | None = None
+) -> tuple[SmearNetwork, Card]:
     """Loads a network in eval mode and its card; runs no code from the file.
 
     Args:
         file: The checkpoint.
         uncalibrated: Whether to accept one without a decision policy, whose probabilities are not
             calibrated.
+        data: The file's bytes; None: it is read now.
 
     Raises:
         BcdError: Not a checkpoint of this project, one with another version of the card, or one
             without a policy.
     """
     try:
-        content = read_content(file)
+        content = read_content(file if data is None else io.BytesIO(data))
         values = dict(content["card"])
         state = network_state(content)
     except Exception as error:

@@ -46,6 +46,10 @@ class ExportedModel:
         uncalibrated: Whether to accept a file without a decision policy.
         device: `cpu`, `cuda`, or `auto` for CUDA if this onnxruntime has it, else the CPU.
         verify: A public key with which the file's signature is checked first; None for no check.
+        data: The file's bytes from `read_exported`; None: it is read now.
+
+    Attributes:
+        content: What the file says about itself, as `bcd.export.metadata` writes it.
 
     Raises:
         BcdError: There is no such file or device, onnxruntime is not installed, the file is
@@ -53,13 +57,18 @@ class ExportedModel:
     """
 
     def __init__(
-        self, file: str | Path, uncalibrated: bool, device: str, verify: str | None = None
+        self,
+        file: str | Path,
+        uncalibrated: bool,
+        device: str,
+        verify: str | None = None,
+        data: bytes | None = None,
     ) -> None:
-        self._given, path = f"model={file}", typed_path(str(file))
-        self._session = _start(self._given, _read(self._given, path, verify), device)
+        self._given = f"model={file}"
+        self._session = _start(self._given, data or read_exported(file, verify), device)
         try:
             metadata = self._session.get_modelmeta().custom_metadata_map
-            content = _content(self._given, metadata)
+            content = self.content = _content(self._given, metadata)
             self._reasons = tuple(map(str, content["reasons"]))
             self._decides = bool(content["decides_malignant"])
             self._preprocessing = str(content["preprocessing"])
@@ -176,7 +185,9 @@ class ExportedModel:
             raise _damaged(self._given)
 
 
-def _read(given: str, file: Path, verify: str | None) -> bytes:
+def read_exported(file: str | Path, verify: str | None) -> bytes:
+    """Reads an exported file; arguments and errors are those of `ExportedModel`."""
+    given, file = f"model={file}", typed_path(str(file))
     if file.suffix.lower() != SUFFIX:
         raise BcdError(f"{given}: not an exported model (*{SUFFIX}): give a checkpoint as ckpt=")
     if verify is not None:

@@ -159,7 +159,8 @@ def background_colour(image: Pixels) -> Pixels:
     """
     pixels = image.reshape(-1, 3)
     order = np.argsort(pixels.sum(1, dtype=np.int64), kind="stable")
-    return np.rint(pixels[order[-max(len(pixels) // 4, 1) :]].mean(0)).astype(np.uint8)
+    brightest = pixels[order[-max(len(pixels) // 4, 1) :]]
+    return np.asarray(np.rint(brightest.mean(0)), np.uint8)
 
 
 def _squares(side: float) -> list[Square]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -13,7 +13,7 @@ from bcd.errors import BcdError
 CARD_VERSION = 9
 
 
-def read_content(file: Path) -> dict[str, Any]:
+def read_content(file: Path | BinaryIO) -> dict[str, Any]:
     """The content of a checkpoint as plain data; runs no code from the file."""
     content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     return content

@@ -51,11 +51,14 @@ def serve_config(folder: Path, *overrides: str) -> ServeConfig:
     """The configuration of a server whose records are in a folder."""
     from hydra import compose, initialize_config_dir
 
+    from bcd.cli.paths import mapped_path, quote_paths
     from bcd.config.check import check_config
     from tests.helpers.harness import CONF
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("serve", overrides=[f"folder={folder}", "port=0", *overrides])
+        given = quote_paths([f"folder={folder}", "port=0", *overrides], "serve")
+        cfg = compose("serve", overrides=given)
+    cfg.model = mapped_path(cfg.model)
     return check_config(cfg, ServeConfig)
 
 
