@@ -23,6 +23,7 @@ Layer = NDArray[np.float64]
 
 # Sides of the squares, as shares of the image's: a few cells, and about one white cell.
 _LARGE, _SMALL = 1 / 3, 1 / 6
+_MOST_SMALL = 40  # squares: those where the large ones lower the log-odds most
 _CALL = 4  # images of one call, on a CPU
 _SMOOTHING = (
     0.04  # standard deviation, as a share of the side: squares have edges, evidence has not
@@ -107,7 +108,9 @@ def _of_squares(asking: _Asking, side: int) -> Layer:
     views = asking.views
     colours = [background_colour(view) for view in _each_view(asking.got, views)]
     coarse = _mean_falls(asking, _squares(_LARGE), views, colours, side)
-    small = [one for one in _squares(_SMALL) if coarse[_pixels(one, side)].max() > 0]
+    promise = {one: coarse[_pixels(one, side)].mean() for one in _squares(_SMALL)}
+    best = sorted(promise, key=lambda one: -promise[one])[:_MOST_SMALL]
+    small = [one for one in best if promise[one] > 0]
     found = coarse + _mean_falls(asking, small, views, colours, side)
     return np.asarray(cv2.GaussianBlur(found, (0, 0), _SMOOTHING * side), np.float64)
 
