@@ -7,13 +7,15 @@ import hmac
 import secrets
 from collections.abc import Callable
 
-from sqlalchemy import Engine, delete, insert, or_, select, update
+from sqlalchemy import delete, insert, or_, select, update
 
 from bcd.config.serve import SessionConfig
-from bcd.serving.accounts.tables import sessions, users
+from bcd.serving.accounts.database import Database
+from bcd.serving.accounts.tables import SESSIONS, USERS
 from bcd.serving.accounts.user import User, key_of
 
 _SEEN_EVERY = 60.0  # seconds between two notes of when a session was last used
+_BY_DIGEST = select(SESSIONS, USERS).join(USERS, SESSIONS.c.user_key == USERS.c.key)
 
 
 class Sessions:
@@ -25,7 +27,7 @@ class Sessions:
         now: Seconds since 1970, UTC.
     """
 
-    def __init__(self, database: Engine, cfg: SessionConfig, now: Callable[[], float]) -> None:
+    def __init__(self, database: Database, cfg: SessionConfig, now: Callable[[], float]) -> None:
         self._database, self._now = database, now
         self._lasts, self._idle = cfg.hours * 3600, cfg.idle_minutes * 60
 
@@ -37,37 +39,38 @@ class Sessions:
             instead_of: The cookie that came with the login; its session ends.
         """
         now, value = self._now(), secrets.token_urlsafe(32)
-        row = {"digest": digest(value), "user": key_of(name), "created": now, "seen": now}
-        with self._database.begin() as connection:
-            old = [sessions.c.created < now - self._lasts, sessions.c.seen < now - self._idle]
-            if instead_of is not None:
-                old.append(sessions.c.digest == digest(instead_of))
-            connection.execute(delete(sessions).where(or_(*old)))
-            connection.execute(insert(sessions).values(row))
+        row = {"digest": digest(value), "user_key": key_of(name), "created": now, "seen": now}
+        table = SESSIONS.c
+        old = [table.created < now - self._lasts, table.seen < now - self._idle]
+        if instead_of is not None:
+            old.append(table.digest == digest(instead_of))
+        with self._database.noting() as connection:
+            connection.execute(delete(SESSIONS).where(or_(*old)))
+            connection.execute(insert(SESSIONS).values(row))
         return value
 
     def user(self, value: str) -> User | None:
         """Who the cookie stands for; None if the session has ended or the user is disabled."""
         asked = digest(value)
-        both = select(sessions, users).join(users, sessions.c.user == users.c.key)
-        with self._database.connect() as connection:
-            row = connection.execute(both.where(sessions.c.digest == asked)).mappings().first()
+        with self._database.reading() as connection:
+            found = connection.execute(_BY_DIGEST.where(SESSIONS.c.digest == asked))
+            row = found.mappings().first()
         now = self._now()
         if row is None or row["disabled"] or not hmac.compare_digest(row["digest"], asked):
             return None
-        if now - row["created"] >= self._lasts or now - row["seen"] >= self._idle:
+        if now - row[SESSIONS.c.created] >= self._lasts or now - row["seen"] >= self._idle:
             return None
         if now - row["seen"] >= min(_SEEN_EVERY, self._idle / 10):
-            with self._database.begin() as connection:
-                seen = update(sessions).where(sessions.c.digest == asked).values(seen=now)
+            with self._database.noting() as connection:
+                seen = update(SESSIONS).where(SESSIONS.c.digest == asked).values(seen=now)
                 connection.execute(seen)
         roles = frozenset(row["roles"].split(","))
         return User(row["name"], roles, "session", csrf_of(value), row["must_change"])
 
     def end(self, value: str) -> None:
         """Ends a session."""
-        with self._database.begin() as connection:
-            connection.execute(delete(sessions).where(sessions.c.digest == digest(value)))
+        with self._database.noting() as connection:
+            connection.execute(delete(SESSIONS).where(SESSIONS.c.digest == digest(value)))
 
 
 def digest(value: str) -> bytes:

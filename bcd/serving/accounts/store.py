@@ -10,16 +10,16 @@ from typing import ClassVar
 
 from argon2 import PasswordHasher
 from sqlalchemy import Engine, insert, select
-from sqlalchemy.exc import IntegrityError
 
 from bcd.config.serve import ServeConfig
 from bcd.serving.accounts.attempts import Attempts
+from bcd.serving.accounts.database import Database
 from bcd.serving.accounts.passwords import Passwords
 from bcd.serving.accounts.sessions import Sessions, digest
-from bcd.serving.accounts.tables import METADATA, server_keys
+from bcd.serving.accounts.tables import SERVER_KEYS
 from bcd.serving.accounts.tokens import Tokens
 from bcd.serving.accounts.user import ROLES, Account, User, key_of
-from bcd.serving.accounts.users import Event, Users, account_of
+from bcd.serving.accounts.users import Users, account_of
 from bcd.serving.errors import ForbiddenError, RequestError
 
 
@@ -27,12 +27,11 @@ class Accounts:
     """Users, sessions and tokens, in the records' database.
 
     Everything is read from the database whenever it is needed, so what another process changes,
-    such as `bcd serve user disable`, holds at once. What changes is recorded before it is done.
+    such as `bcd serve user disable`, holds at once. A change and its record are one transaction.
 
     Args:
-        database: Of the records.
+        database: Of the records, with all tables.
         cfg: The configuration.
-        event: `Records.event`.
         now: Seconds since 1970, UTC.
 
     Attributes:
@@ -46,17 +45,16 @@ class Accounts:
     hasher: ClassVar[PasswordHasher] = PasswordHasher()
 
     def __init__(
-        self, database: Engine, cfg: ServeConfig, event: Event,
-        now: Callable[[], float] = time.time,
-    ) -> None:  # fmt: skip
-        METADATA.create_all(database)
-        self.cfg, self._event = cfg, event
+        self, database: Engine, cfg: ServeConfig, now: Callable[[], float] = time.time
+    ) -> None:
+        self.cfg = cfg
+        self._database = Database(database)
         self._passwords = Passwords(self.hasher)
         self._attempts = Attempts(cfg.limits.logins_per_minute)
-        self.users = Users(database, event, self._passwords, now)
-        self.sessions = Sessions(database, cfg.session, now)
-        self.tokens = Tokens(database, event, now)
-        self.proxy_key = _shared_key(database, "proxy")
+        self.users = Users(self._database, self._passwords, now)
+        self.sessions = Sessions(self._database, cfg.session, now)
+        self.tokens = Tokens(self._database, now)
+        self.proxy_key = _shared_key(self._database, "proxy")
         self._setup = ""
         self._setting_up = threading.Lock()
 
@@ -83,17 +81,17 @@ class Accounts:
         right = self._passwords.check(password, None if row is None else row["password"])
         if row is None or row["disabled"] or not right:
             self._attempts.failed(address)
-            self._event("" if row is None else row["name"], "login failed", {})
+            self._database.record("" if row is None else row["name"], "login failed")
             return None
         self._attempts.succeeded(key)
         if self._passwords.outdated(row["password"]):
             self.users.rehash(key, password)
-        self._event(row["name"], "login", {})
+        self._database.record(row["name"], "login")
         return account_of(row)
 
     def log_out(self, user: User, cookie: str) -> None:
         """Ends a session."""
-        self._event(user.name, "logout", {})
+        self._database.record(user.name, "logout")
         self.sessions.end(cookie)
 
     def confirm(self, user: User, password: str) -> bool:
@@ -107,7 +105,7 @@ class Accounts:
         row = self.users.row(key)
         right = self._passwords.check(password, None if row is None else row["password"])
         if row is None or row["disabled"] or not right:
-            self._event(user.name, "confirmation failed", {})
+            self._database.record(user.name, "confirmation failed")
             return False
         self._attempts.succeeded(key)
         return True
@@ -143,16 +141,15 @@ class Accounts:
             self._setup = ""
 
 
-def _shared_key(database: Engine, name: str) -> bytes:
+def _shared_key(database: Database, name: str) -> bytes:
     """A secret that all servers of the database share; made when it is first needed."""
-    asked = select(server_keys.c.value).where(server_keys.c.name == name)
-    try:
-        with database.begin() as connection:
-            found: bytes | None = connection.execute(asked).scalar()
+    asked = select(SERVER_KEYS.c.value).where(SERVER_KEYS.c.name == name)
+    with database.reading() as connection:
+        found = connection.execute(asked).scalar()
+    if found is None:
+        with database.changing("", "key made", {"name": name}) as connection:
+            found = connection.execute(asked).scalar()  # another server may have been faster
             if found is None:
                 found = secrets.token_bytes(32)
-                connection.execute(insert(server_keys).values(name=name, value=found))
-            return found
-    except IntegrityError:  # another server was faster
-        with database.connect() as connection:
-            return bytes(connection.execute(asked).scalar_one())
+                connection.execute(insert(SERVER_KEYS).values(name=name, value=found))
+    return bytes(found)

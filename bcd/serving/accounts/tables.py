@@ -1,21 +1,12 @@
-"""Tables of users, tokens and sessions."""
+"""Tables of users, tokens and sessions. Migrations create them; a test compares the two."""
 
 from __future__ import annotations
 
-from sqlalchemy import (
-    Boolean,
-    Column,
-    Float,
-    ForeignKey,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-)
+from sqlalchemy import Boolean, Column, Double, ForeignKey, Index, LargeBinary, String, Table
 
-METADATA = MetaData()
+from bcd.serving.records.tables import METADATA
 
-users = Table(
+USERS = Table(
     "users",
     METADATA,
     Column("key", String(64), primary_key=True),  # the name in lower case
@@ -24,34 +15,37 @@ users = Table(
     Column("password", String(255), nullable=False),  # argon2id
     Column("must_change", Boolean, nullable=False),
     Column("disabled", Boolean, nullable=False),
-    Column("created", Float, nullable=False),
+    Column("created", Double, nullable=False),
 )
 
-tokens = Table(
+TOKENS = Table(
     "tokens",
     METADATA,
     Column("id", String(16), primary_key=True),
-    Column("user", String(64), ForeignKey("users.key"), nullable=False, index=True),
-    Column("digest", LargeBinary(32), nullable=False, unique=True),  # sha256
+    Column("user_key", String(64), ForeignKey("users.key"), nullable=False),
+    Column("digest", LargeBinary, nullable=False),  # sha256
     Column("roles", String(64), nullable=False),
-    Column("created", Float, nullable=False),
-    Column("expires", Float, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("expires", Double, nullable=False),
     Column("used", String(10)),  # day, in UTC
+    Index("tokens_digest", "digest", unique=True),
+    Index("tokens_user", "user_key"),
 )
 
-sessions = Table(
+SESSIONS = Table(
     "sessions",
     METADATA,
-    Column("digest", LargeBinary(32), primary_key=True),  # sha256 of the cookie's value
-    Column("user", String(64), ForeignKey("users.key"), nullable=False, index=True),
-    Column("created", Float, nullable=False),
-    Column("seen", Float, nullable=False),
+    Column("digest", LargeBinary, primary_key=True),  # sha256 of the cookie's value
+    Column("user_key", String(64), ForeignKey("users.key"), nullable=False),
+    Column("created", Double, nullable=False),
+    Column("seen", Double, nullable=False),
+    Index("sessions_user", "user_key"),
 )
 
 # What all servers of one database share: the key of the CSRF tokens of a proxy's users.
-server_keys = Table(
+SERVER_KEYS = Table(
     "server_keys",
     METADATA,
     Column("name", String(32), primary_key=True),
-    Column("value", LargeBinary(32), nullable=False),
+    Column("value", LargeBinary, nullable=False),
 )

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
-from typing import Any
 
-from sqlalchemy import Engine, delete, insert, select, update
+from sqlalchemy import delete, insert, select, update
 
+from bcd.serving.accounts.database import Database
 from bcd.serving.accounts.sessions import digest
-from bcd.serving.accounts.tables import tokens, users
+from bcd.serving.accounts.tables import TOKENS, USERS
 from bcd.serving.accounts.user import Token, User, checked_roles, in_order, key_of
 from bcd.serving.errors import NotFoundError, UnprocessableError
 
 PREFIX = "bcd_"
 MAX_DAYS = 3650
+_OWNER = TOKENS.c.user_key == USERS.c.key
+_BY_DIGEST = select(TOKENS, USERS.c.name, USERS.c.disabled, USERS.c.roles.label("of_user")).join(
+    USERS, _OWNER
+)
+_ALL = select(TOKENS, USERS.c.name).join(USERS, _OWNER)
 
 
 class Tokens:
@@ -24,15 +29,11 @@ class Tokens:
 
     Args:
         database: Of the users.
-        event: Records what was done: by whom, kind and details.
         now: Seconds since 1970, UTC.
     """
 
-    def __init__(
-        self, database: Engine, event: Callable[[str, str, Mapping[str, Any]], None],
-        now: Callable[[], float],
-    ) -> None:  # fmt: skip
-        self._database, self._event, self._now = database, event, now
+    def __init__(self, database: Database, now: Callable[[], float]) -> None:
+        self._database, self._now = database, now
 
     def add(self, by: str, name: str, roles: Iterable[str], days: float) -> str:
         """Makes a token; returns it, which nothing can do again.
@@ -52,18 +53,18 @@ class Tokens:
             raise UnprocessableError(
                 f"A token is valid for more than 0 and at most {MAX_DAYS} days"
             )
-        with self._database.connect() as connection:
-            found = connection.execute(select(users.c.name).where(users.c.key == key)).scalar()
+        number, token, now = secrets.token_hex(4), PREFIX + secrets.token_urlsafe(32), self._now()
+        with self._database.reading() as connection:
+            found = connection.execute(select(USERS.c.name).where(USERS.c.key == key)).scalar()
         if found is None:
             raise NotFoundError("There is no such user")
-        number, token, now = secrets.token_hex(4), PREFIX + secrets.token_urlsafe(32), self._now()
-        self._event(by, "token added", {"name": found, "token": number, "roles": chosen})
         row = {
-            "id": number, "user": key, "digest": digest(token), "roles": ",".join(chosen),
+            "id": number, "user_key": key, "digest": digest(token), "roles": ",".join(chosen),
             "created": now, "expires": now + days * 86400,
         }  # fmt: skip
-        with self._database.begin() as connection:
-            connection.execute(insert(tokens).values(row))
+        facts = {"name": found, "token": number, "roles": chosen}
+        with self._database.changing(by, "token added", facts) as connection:
+            connection.execute(insert(TOKENS).values(row))
         return token
 
     def user(self, token: str) -> User | None:
@@ -71,29 +72,26 @@ class Tokens:
         if not token.startswith(PREFIX):
             return None
         asked = digest(token)
-        both = select(
-            tokens, users.c.name, users.c.disabled, users.c.roles.label("of_user")
-        ).join(users, tokens.c.user == users.c.key)  # fmt: skip
-        with self._database.connect() as connection:
-            row = connection.execute(both.where(tokens.c.digest == asked)).mappings().first()
+        with self._database.reading() as connection:
+            found = connection.execute(_BY_DIGEST.where(TOKENS.c.digest == asked))
+            row = found.mappings().first()
         now = self._now()
         if row is None or row["disabled"] or not hmac.compare_digest(row["digest"], asked):
             return None
         if now >= row["expires"]:
             return None
         if row["used"] != (today := _day(now)):
-            with self._database.begin() as connection:
-                connection.execute(
-                    update(tokens).where(tokens.c.id == row["id"]).values(used=today)
-                )
+            with self._database.noting() as connection:
+                used = update(TOKENS).where(TOKENS.c.id == row["id"]).values(used=today)
+                connection.execute(used)
         roles = frozenset(row["roles"].split(",")) & frozenset(row["of_user"].split(","))
         return User(row["name"], roles, "token")
 
     def all(self) -> list[Token]:
         """Every token, by user and age."""
-        both = select(tokens, users.c.name).join(users, tokens.c.user == users.c.key)
-        with self._database.connect() as connection:
-            rows = connection.execute(both.order_by(users.c.key, tokens.c.created)).mappings().all()
+        with self._database.reading() as connection:
+            ordered = _ALL.order_by(USERS.c.key, TOKENS.c.created, TOKENS.c.id)
+            rows = connection.execute(ordered).mappings().all()
         return [
             Token(
                 row["id"], row["name"], frozenset(row["roles"].split(",")), row["created"],
@@ -108,14 +106,13 @@ class Tokens:
         Raises:
             NotFoundError: There is no such token.
         """
-        both = select(users.c.name).join(tokens, tokens.c.user == users.c.key)
-        with self._database.connect() as connection:
-            name = connection.execute(both.where(tokens.c.id == number)).scalar()
-        if name is None:
+        with self._database.reading() as connection:
+            row = connection.execute(_ALL.where(TOKENS.c.id == number)).mappings().first()
+        if row is None:
             raise NotFoundError("There is no such token")
-        self._event(by, "token revoked", {"name": name, "token": number})
-        with self._database.begin() as connection:
-            connection.execute(delete(tokens).where(tokens.c.id == number))
+        facts = {"name": row["name"], "token": number}
+        with self._database.changing(by, "token revoked", facts) as connection:
+            connection.execute(delete(TOKENS).where(TOKENS.c.id == number))
 
 
 def _day(now: float) -> str:

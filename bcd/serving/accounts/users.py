@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
-from sqlalchemy import Engine, RowMapping, delete, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 
+from bcd.serving.accounts.database import Database
 from bcd.serving.accounts.passwords import Passwords, check_policy
 from bcd.serving.accounts.sessions import digest
-from bcd.serving.accounts.tables import sessions, tokens, users
+from bcd.serving.accounts.tables import SESSIONS, TOKENS, USERS
 from bcd.serving.accounts.user import Account, checked_roles, in_order, key_of
 from bcd.serving.errors import ConflictError, NotFoundError, RequestError
-
-Event = Callable[[str, str, Mapping[str, Any]], None]
-_TAKEN = "There is already a user of this name"
 
 
 class Users:
@@ -23,15 +19,14 @@ class Users:
 
     Args:
         database: Of the records.
-        event: Records what is done, before it is done: by whom, kind and details.
         passwords: Hashes them.
         now: Seconds since 1970, UTC.
     """
 
     def __init__(
-        self, database: Engine, event: Event, passwords: Passwords, now: Callable[[], float]
-    ) -> None:
-        self._database, self._event, self._passwords, self._now = database, event, passwords, now
+        self, database: Database, passwords: Passwords, now: Callable[[], float]
+    ) -> None:  # fmt: skip
+        self._database, self._passwords, self._now = database, passwords, now
 
     def add(
         self, by: str, name: str, password: str, roles: Iterable[str], must_change: bool = False
@@ -51,19 +46,15 @@ class Users:
         """
         key, chosen = key_of(name), in_order(checked_roles(roles))
         check_policy(password, name)
-        if self.row(key) is not None:
-            raise ConflictError(_TAKEN)
         row = {
             "key": key, "name": name, "roles": ",".join(chosen),
             "password": self._passwords.hash(password), "must_change": must_change,
             "disabled": False, "created": self._now(),
         }  # fmt: skip
-        self._event(by, "user added", {"name": name, "roles": chosen})
-        try:
-            with self._database.begin() as connection:
-                connection.execute(insert(users).values(row))
-        except IntegrityError as error:
-            raise ConflictError(_TAKEN) from error
+        with self._database.changing(by, "user added", {"name": name, "roles": chosen}) as writes:
+            if _row(writes, key) is not None:
+                raise ConflictError("There is already a user of this name")
+            writes.execute(insert(USERS).values(row))
 
     def find(self, name: str) -> Account | None:
         """A user as recorded; None if there is none."""
@@ -75,8 +66,8 @@ class Users:
 
     def all(self) -> list[Account]:
         """Every user, by name."""
-        with self._database.connect() as connection:
-            rows = connection.execute(select(users).order_by(users.c.key)).mappings().all()
+        with self._database.reading() as connection:
+            rows = _rows(connection)
         return [account_of(row) for row in rows]
 
     def has_admin(self) -> bool:
@@ -101,10 +92,11 @@ class Users:
         """
         chosen = in_order(checked_roles(roles))
         account = self._known(name)
-        if "admin" not in chosen:
-            self._check_other_admin(account)
-        self._event(by, "user roles", {"name": account.name, "roles": chosen})
-        self._change(account, keep, roles=",".join(chosen))
+        facts = {"name": account.name, "roles": chosen}
+        with self._database.changing(by, "user roles", facts) as writes:
+            if "admin" not in chosen:
+                _check_other_admin(writes, account)
+            _change(writes, account, keep, roles=",".join(chosen))
 
     def set_password(
         self, by: str, name: str, password: str, must_change: bool = False, keep: str | None = None
@@ -125,8 +117,8 @@ class Users:
         account = self._known(name)
         check_policy(password, account.name)
         hashed = self._passwords.hash(password)
-        self._event(by, "user password", {"name": account.name})
-        self._change(account, keep, password=hashed, must_change=must_change)
+        with self._database.changing(by, "user password", {"name": account.name}) as writes:
+            _change(writes, account, keep, password=hashed, must_change=must_change)
 
     def set_disabled(self, by: str, name: str, disabled: bool) -> None:
         """Disables a user, whose sessions and tokens end, or enables one again.
@@ -136,24 +128,24 @@ class Users:
             ConflictError: Nobody would be admin any more.
         """
         account = self._known(name)
-        if disabled:
-            self._check_other_admin(account)
-        self._event(by, "user disabled" if disabled else "user enabled", {"name": account.name})
-        self._change(account, None, disabled=disabled)
-        if disabled:
-            with self._database.begin() as connection:
-                connection.execute(delete(tokens).where(tokens.c.user == key_of(account.name)))
+        kind = "user disabled" if disabled else "user enabled"
+        with self._database.changing(by, kind, {"name": account.name}) as writes:
+            if disabled:
+                _check_other_admin(writes, account)
+                of_user = TOKENS.c.user_key == key_of(account.name)
+                writes.execute(delete(TOKENS).where(of_user))
+            _change(writes, account, None, disabled=disabled)
 
     def row(self, key: str) -> RowMapping | None:
         """A user's row, with the password's hash; None if there is none."""
-        with self._database.connect() as connection:
-            return connection.execute(select(users).where(users.c.key == key)).mappings().first()
+        with self._database.reading() as connection:
+            return _row(connection, key)
 
     def rehash(self, key: str, password: str) -> None:
         """Stores a hash of the same password with the parameters of today."""
         hashed = self._passwords.hash(password)
-        with self._database.begin() as connection:
-            connection.execute(update(users).where(users.c.key == key).values(password=hashed))
+        with self._database.noting() as connection:
+            connection.execute(update(USERS).where(USERS.c.key == key).values(password=hashed))
 
     def _known(self, name: str) -> Account:
         account = self.find(name)
@@ -161,22 +153,30 @@ class Users:
             raise NotFoundError("There is no such user")
         return account
 
-    def _change(self, account: Account, keep: str | None, **values: object) -> None:
-        """Changes a user and ends all sessions but one."""
-        key = key_of(account.name)
-        ended = delete(sessions).where(sessions.c.user == key)
-        if keep is not None:
-            ended = ended.where(sessions.c.digest != digest(keep))
-        with self._database.begin() as connection:
-            connection.execute(update(users).where(users.c.key == key).values(values))
-            connection.execute(ended)
 
-    def _check_other_admin(self, account: Account) -> None:
-        others = [other for other in self.all() if other.name != account.name]
-        if "admin" in account.roles and not any(
-            "admin" in other.roles and not other.disabled for other in others
-        ):
-            raise ConflictError("Nobody else is admin, so this user has to stay one")
+def _row(connection: Connection, key: str) -> RowMapping | None:
+    return connection.execute(select(USERS).where(USERS.c.key == key)).mappings().first()
+
+
+def _rows(connection: Connection) -> Sequence[RowMapping]:
+    return connection.execute(select(USERS).order_by(USERS.c.key)).mappings().all()
+
+
+def _change(connection: Connection, account: Account, keep: str | None, **values: object) -> None:
+    """Changes a user and ends all sessions but one."""
+    key = key_of(account.name)
+    ended = delete(SESSIONS).where(SESSIONS.c.user_key == key)
+    if keep is not None:
+        ended = ended.where(SESSIONS.c.digest != digest(keep))
+    connection.execute(update(USERS).where(USERS.c.key == key).values(values))
+    connection.execute(ended)
+
+
+def _check_other_admin(connection: Connection, account: Account) -> None:
+    accounts = [account_of(row) for row in _rows(connection)]
+    active = [other.name for other in accounts if "admin" in other.roles and not other.disabled]
+    if active == [account.name]:
+        raise ConflictError("Nobody else is admin, so this user has to stay one")
 
 
 def account_of(row: RowMapping) -> Account:

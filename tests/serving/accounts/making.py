@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 from argon2 import PasswordHasher
 from fastapi import Depends, FastAPI
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, select
 from starlette.testclient import TestClient
 
 from bcd.serving.accounts.access import User, require
 from bcd.serving.accounts.store import Accounts
 from bcd.serving.app import create_app
+from bcd.serving.records.database import database_url, prepare
+from bcd.serving.records.tables import RECORDS
 from bcd.serving.services import Services
 from tests.serving.making import serve_config
 
@@ -44,7 +46,13 @@ class World:
     app: FastAPI
     accounts: Accounts
     clock: Clock
-    events: list[tuple[str, str, Mapping[str, Any]]] = field(default_factory=list)
+    engine: Engine
+
+    def events(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """What has been recorded: by whom, kind and details."""
+        with self.engine.connect() as connection:
+            rows = connection.execute(select(RECORDS).order_by(RECORDS.c.number)).mappings().all()
+        return [(row["user_name"], row["kind"], json.loads(row["payload"])) for row in rows]
 
     def browser(self, peer: str = "127.0.0.1", **headers: str) -> TestClient:
         """A browser that nobody has logged in with."""
@@ -67,18 +75,14 @@ class World:
 
 def world(folder: Path, *overrides: str) -> World:
     """An app whose only routes are those of accounts, and some that need roles."""
-    clock, events = Clock(), []
+    clock = Clock()
     cfg = serve_config(folder, "limits.requests_per_minute=100000", *overrides)
-    database = create_engine(f"sqlite:///{folder / 'accounts.sqlite'}")
-
-    def event(by: str, kind: str, payload: Mapping[str, Any]) -> None:
-        events.append((by, kind, payload))
-
-    accounts = Accounts(database, cfg, event, clock)
+    engine = prepare(database_url(None, str(folder)))
+    accounts = Accounts(engine, cfg, clock)
     services = Services(cfg, cast(Any, SimpleNamespace()), cast(Any, SimpleNamespace()), accounts)
     app = create_app(services)
     _add_routes(app)
-    return World(app, accounts, clock, events)
+    return World(app, accounts, clock, engine)
 
 
 def _add_routes(app: FastAPI) -> None:
