@@ -41,7 +41,7 @@ class Sessions:
         now, value = self._now(), secrets.token_urlsafe(32)
         row = {"digest": digest(value), "user_key": key_of(name), "created": now, "seen": now}
         table = SESSIONS.c
-        old = [table.created < now - self._lasts, table.seen < now - self._idle]
+        old = [table.created <= now - self._lasts, table.seen <= now - self._idle]
         if instead_of is not None:
             old.append(table.digest == digest(instead_of))
         with self._database.noting() as connection:

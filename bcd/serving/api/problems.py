@@ -106,9 +106,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
     known = RequestError(_DETAILS.get(error.status_code, "The request cannot be fulfilled."))
     known.status, known.title = error.status_code, HTTPStatus(error.status_code).phrase
     answer = problem(request, known)
-    answer.headers.update({k: v for k, v in headers.items() if k.lower() in ("allow", "location")})
+    answer.headers.update({k: v for k, v in headers.items() if k.lower() in _PASSED_ON})
     return answer
 
+
+_PASSED_ON = ("allow", "location", "hx-redirect")  # headers of an HTTPException
 
 _DETAILS = {
     400: "The request cannot be parsed.",
