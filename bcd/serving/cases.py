@@ -96,8 +96,6 @@ def why_no_uploads(services: Services, case: Case) -> str:
     """Why a case takes no images; empty if it does."""
     if case.status != OPEN:
         return _closed(case)
-    if case.signatures:
-        return "This case is signed; a second signature is missing. It takes no more images."
     if case.model_sha256 != services.engine.identity.sha256:
         return (
             f"This case was answered by another model ({case.model_name}, "
@@ -109,7 +107,7 @@ def why_no_uploads(services: Services, case: Case) -> str:
 async def submit(
     services: Services, user: User, case_id: str, files: Sequence[tuple[str, bytes]]
 ) -> list[Submitted]:
-    """Answers images and adds them to a case.
+    """Answers images and adds them to a case. Its signatures so far no longer count.
 
     Files that cannot be read are added too, without an answer: they wait for a review, so that
     none is overlooked.
@@ -160,7 +158,7 @@ async def review(
     remark: str,
     seen: int | None = None,
 ) -> None:
-    """Records what a person found in an image.
+    """Records what a person found in an image. The case's signatures so far no longer count.
 
     Args:
         services: Of the server.
@@ -178,7 +176,7 @@ async def review(
     remark = words.cleaned(remark, "remark", REMARK, lines=True)
     case = await get_case(services, case_id)
     image = image_of(case, image_id)
-    if case.status != OPEN or case.signatures:
+    if case.status != OPEN:
         raise ConflictError(_closed(case))
     if finding not in (*case.classes, UNIDENTIFIED):
         raise UnprocessableError("Choose one of the classes, or Unidentified.")
@@ -277,4 +275,4 @@ async def pdf_report(services: Services, case_id: str) -> bytes:
 def _closed(case: Case) -> str:
     if case.status == ERASED:
         return "This case is erased."
-    return "This case is signed." if case.status == SIGNED or case.signatures else ""
+    return "This case is signed." if case.status == SIGNED else ""

@@ -218,7 +218,7 @@ def _image(
         views=VIEWS,
         picture=picture,
         choices=(*case.classes, UNIDENTIFIED),
-        open=case.status == OPEN and not case.signatures,
+        open=case.status == OPEN,
         error=error,
         finding=finding or (image.review.finding if image.review else ""),
         remark=remark,

@@ -219,14 +219,6 @@ function useShortcuts(help) {
 
 // ---------------------------------------------------------------- htmx
 
-document.addEventListener("htmx:beforeSwap", (event) => {
-  // The session has ended: the answer is the page to log in, not the part.
-  if (new URL(event.detail.xhr.responseURL, location.href).pathname === "/login") {
-    event.detail.shouldSwap = false;
-    location.reload();
-  }
-});
-
 document.addEventListener("htmx:afterSettle", (event) => {
   const part = event.detail.target;
   const asked = event.detail.requestConfig?.elt;
