@@ -12,7 +12,7 @@ PY := $(BIN)/python
 STAMP := $(VENV)/.installed
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: help setup demo test coverage test-fast lint format tensorboard clean
+.PHONY: help setup demo serve test coverage test-fast lint format tensorboard clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ endif
 demo: setup ## train, test and predict on generated smears (no download)
 	$(PY) train.py experiment=demo
 	$(PY) predict.py ckpt=outputs/demo 'input=data/generated/*/slide00-0000?.png'
+
+serve: setup ## start the server: make serve MODEL=model.onnx; without MODEL, with a demo model
+	$(BIN)/bcd serve $(if $(MODEL),model=$(MODEL))
 
 # One process per core with one thread each, so that test files do not compete for cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
