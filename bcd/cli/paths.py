@@ -12,7 +12,9 @@ from bcd.storage import typed_path
 # Keys whose values are paths.
 _PATHS = frozenset(
     {"data.root", "root", "input", "ckpt", "ckpts", "resume", "output", "split.file",
-     "model.weights", "recalibrate", "site.profile", "verify"}
+     "model.weights", "recalibrate", "site.profile", "verify", "folder", "tls.certificate",
+     "tls.key", "images.key_file",
+     "sha256"}  # no path, but hexadecimal digits can read as a number
 )  # fmt: skip
 _SITE_ROOT = re.compile(r"sites\.[^.]+\.root")
 # The same, of one command. Hydra looks for a file of the group `model`, unless it gets a mapping.

@@ -119,9 +119,7 @@ def test_secrets_are_files_and_everything_named_is_declared() -> None:
     assert (DEPLOY / server["build"]["context"] / server["build"]["dockerfile"]).is_file()
 
 
-def test_the_composed_server_has_a_valid_configuration_and_time_to_stop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_composed_server_has_a_valid_configuration_and_time_to_stop() -> None:
     read = compose()
     cfg = configuration(read["services"]["server"]["command"])
     assert cfg.proxy.trusted == [read["services"]["proxy"]["networks"]["inside"]["ipv4_address"]]
@@ -137,12 +135,14 @@ def configuration(words: list[str]) -> ServeConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
-    from bcd.cli.paths import quote_paths
+    from bcd.cli.paths import mapped_path, quote_paths
     from tests.helpers.harness import CONF
 
     filled = [re.sub(r"\$\{\w+:\?[^}]*\}", "name", word) for word in words]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return check_config(hydra_compose("serve", quote_paths(filled, "serve")), ServeConfig)
+        cfg = hydra_compose("serve", quote_paths(filled, "serve"))
+    cfg.model = mapped_path(cfg.model)
+    return check_config(cfg, ServeConfig)
 
 
 def test_the_proxy_hides_metrics_and_drops_headers_that_name_users() -> None:

@@ -68,11 +68,10 @@ class Monitor:
 
     def _read(self) -> list[tuple[Window, str]]:
         found = []
-        with self._records.statistics(0.0, after=self._last) as rows:
-            for row in rows:
-                self._last = row.record
-                if window := self.stream(row.model_sha256).add(row):
-                    found.append((window, row.model_sha256))
+        for row in self._records.statistics(0.0, after=self._last):
+            self._last = row.record
+            if window := self.stream(row.model_sha256).add(row):
+                found.append((window, row.model_sha256))
         return found
 
     def _report(self, window: Window, sha256: str) -> None:
@@ -98,7 +97,7 @@ def get_monitor(services: Services) -> Monitor:
 
 def references(services: Services) -> dict[str, Reference]:
     """What the model in use says of val, by its sha256; empty if it says nothing."""
-    plain = services.engine.model.facts.expectation
+    plain = services.engine.facts.expectation
     if plain is None:
         return {}
     known = Expectation.from_plain(plain)

@@ -88,8 +88,7 @@ def _collect(services: Services, days: int) -> tuple[Figures, ModelWindows, dict
     until = time.time()
     since = (until // DAY + 1 - days) * DAY
     step = 7 if days > _WEEKS_FROM else 1
-    with services.records.statistics(since) as rows:
-        found = summarise(rows, since, until, step)
+    found = summarise(services.records.statistics(since), since, until, step)
     identity = services.engine.identity
     names = {}
     for sha256 in found.models:

@@ -30,6 +30,8 @@ class AnswerRow:
         reasons: All reasons to refer it.
         ood_score: Above 1 is out of distribution; None if there is no answer.
         finding: What a person found; None if nobody has reviewed it.
+        case_id: Of its case; None if it is of no case.
+        record: Number of its record; a later answer has a higher one.
     """
 
     time: float
@@ -39,6 +41,8 @@ class AnswerRow:
     reasons: tuple[str, ...]
     ood_score: float | None
     finding: str | None
+    case_id: str | None
+    record: int
 
 
 @dataclass(frozen=True)
@@ -132,21 +136,20 @@ def read_model(connection: Connection, sha256: str) -> ModelIdentity | None:
     return None if row is None else model_from_row(dict(row))
 
 
-def read_answers(connection: Connection, since: float) -> Iterator[AnswerRow]:
+def read_answers(connection: Connection, since: float, after: int) -> Iterator[AnswerRow]:
     """Answers in the order in which they were recorded; see `Records.statistics`."""
     table = ANSWERS.c
     query = (
         select(
             table.time, table.model_sha256, table.predicted, table.refer, table.reasons,
-            table.ood_score, table.finding,
+            table.ood_score, table.finding, table.case_id, table.record,
         )
-        .where(table.time >= since)
+        .where(table.time >= since, table.record > after)
         .order_by(table.record)
         .execution_options(yield_per=1000)
     )  # fmt: skip
-    for time, model, predicted, refer, reasons, ood_score, finding in connection.execute(query):
-        why = tuple(json.loads(reasons))
-        yield AnswerRow(time, model, predicted, bool(refer), why, ood_score, finding)
+    for time, model, predicted, refer, reasons, *rest in connection.execute(query):
+        yield AnswerRow(time, model, predicted, bool(refer), tuple(json.loads(reasons)), *rest)
 
 
 def read_days(connection: Connection, since: float) -> list[DayCount]:

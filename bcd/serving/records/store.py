@@ -249,10 +249,10 @@ class Records:
             clean(self.engine)
         return len(images)
 
-    def statistics(self, since: float) -> Iterator[queries.AnswerRow]:
-        """Yields answers since a time, in the order in which they were recorded."""
+    def statistics(self, since: float, after: int = 0) -> Iterator[queries.AnswerRow]:
+        """Yields answers since a time and after a record, in the order of their records."""
         with reading(self.engine, self._file) as connection:
-            yield from queries.read_answers(connection, since)
+            yield from queries.read_answers(connection, since, after)
 
     def days(self, since: float) -> list[queries.DayCount]:
         """Counts of each day and model since a time, in seconds since 1970."""
