@@ -1,0 +1,180 @@
+"""The dashboard of a server with recorded answers, and its alarms."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import select
+from starlette.testclient import TestClient
+
+from bcd.evaluation.expectation import Expectation
+from bcd.serving.accounts.store import Accounts
+from bcd.serving.answers import DISCLAIMER, ImageAnswer
+from bcd.serving.api.problems import add_handlers
+from bcd.serving.monitoring import monitor, routes
+from bcd.serving.monitoring.monitor import Monitor, alarms, references
+from bcd.serving.records.database import database_url
+from bcd.serving.records.store import open_records
+from bcd.serving.records.tables import RECORDS
+from bcd.serving.services import Services
+from tests.serving.making import IDENTITY, StubModel, serve_config
+from tests.serving.monitoring.answers import Source
+
+WINDOW = 40
+PEER = "127.0.0.1"
+# Val of 300 images, of which a tenth was referred; scores as of a standard normal distribution.
+REFERENCE = Source(0, 0.1).val(300)
+EXPECTED = Expectation(REFERENCE.referred, 300.0, REFERENCE.scores)
+
+
+def answered(source: Source, n: int, times: float = 1.0, shift: float = 0.0) -> list[ImageAnswer]:
+    scores = source.scores(n, shift)
+    return [
+        ImageAnswer(
+            f"{i:064d}", (0.7, 0.1, 0.1, 0.1), "Benign", False, ("Benign",), refer,
+            ("low confidence",) * refer, float(score), "", 5.0, IDENTITY.sha256,
+        )
+        for i, (score, refer) in enumerate(zip(scores, source.referred(scores, times), strict=True))
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    cfg = serve_config(
+        tmp_path, f"monitoring.window={WINDOW}", f"proxy.trusted=[{PEER}]",
+        "proxy.user_header=X-Bcd-User", "proxy.roles_header=X-Bcd-Roles",
+    )  # fmt: skip
+    facts = replace(StubModel.facts, expectation=EXPECTED.to_plain())
+    engine = SimpleNamespace(identity=IDENTITY, facts=facts)
+    with open_records(database_url(None, str(tmp_path)), cfg.images) as records:
+        accounts = Accounts(records.engine, cfg, records.event)
+        yield Services(cfg, cast(Any, engine), records, accounts)
+
+
+def client(services: Services, roles: str) -> TestClient:
+    app = FastAPI()
+    app.state.services = services
+    app.include_router(routes.router)
+    add_handlers(app)
+    headers = {"accept": "text/html", "X-Bcd-User": "ada", "X-Bcd-Roles": roles}
+    return TestClient(app, headers=headers, client=(PEER, 1), follow_redirects=False)
+
+
+def recorded_alarms(services: Services) -> list[str]:
+    with services.records.engine.connect() as connection:
+        query = select(RECORDS.c.payload).where(RECORDS.c.kind == "alarm")
+        return list(connection.execute(query).scalars())
+
+
+@pytest.mark.parametrize(
+    ("roles", "status"), [("review", 200), ("sign", 200), ("admin", 200), ("submit", 403)]
+)
+def test_who_may_see_the_dashboard(services: Services, roles: str, status: int) -> None:
+    answer = client(services, roles).get("/dashboard")
+    assert answer.status_code == status
+    assert DISCLAIMER in answer.text
+
+
+def test_a_server_without_answers_says_so(services: Services) -> None:
+    text = client(services, "review").get("/dashboard?days=7").text
+    assert "No window is complete yet: 0 of 40 answers, from 0 of 10 cases." in text
+    assert "No answers in this period." in text and "No image has been reviewed." in text
+    assert text.count("<td>0</td><td>0</td>") == 7  # the days
+    assert client(services, "review").get("/dashboard?days=8").status_code == 422
+
+
+def test_the_page_says_what_is_expected_and_shows_charts_as_tables(services: Services) -> None:
+    source = Source(1, 0.1)
+    given = answered(source, 2 * WINDOW + 5)
+    services.records.add_answers("ada", given, IDENTITY)
+    case = services.records.open_case("ada", "Ward 7", IDENTITY, 1)
+    (image,) = services.records.add_images(
+        "ada", case, IDENTITY, [("a.png", b"image", replace(given[0], refer=True, reasons=("x",)))]
+    )
+    services.records.review("ada", case, image, "Pro-B", "a remark")
+    text = client(services, "review").get("/dashboard").text
+    assert "No alarm." in text and f"{EXPECTED.referred:.1%}".replace("%", " %") in text
+    assert "at most 1.0 %" in text and "worth 300 independent images" in text
+    assert f"<dd>{len(given) + 1}</dd>" in text
+    assert re.search(r"Benign</th><td>Pro-B \(override\)</td><td>1</td>", text)
+    referred = sum(answer.refer for answer in given)
+    assert referred > 1 and f"low confidence</th><td>{referred}</td>" in text
+    windows = re.search(r"Windows as a table.*?</table>", text, re.S)
+    assert windows is not None and windows[0].count('<tr><th scope="row">') == 2
+    assert text.count("<svg") == 3 == text.count('role="img"')
+    assert not re.search(r"style=|<style|<script(?! src)|onclick", text)
+    assert not any(typed in text for typed in ("Ward 7", "a.png", "a remark"))
+
+
+def test_an_alarm_is_on_the_page_in_the_metrics_and_once_in_the_records(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(2, 0.1)
+    services.records.add_answers("ada", answered(source, WINDOW), IDENTITY)
+    assert alarms(services) == {"referral": 0.0, "distances": 0.0}
+    services.records.add_answers("ada", answered(source, WINDOW, 6.0, 2.0), IDENTITY)
+    assert alarms(services)["referral"] == 0.0  # for a minute
+    monkeypatch.setattr(monitor, "_SECONDS", 0.0)
+    assert alarms(services) == {"referral": 1.0, "distances": 1.0}
+    text = client(services, "admin").get("/dashboard").text
+    assert "<strong>Alarm.</strong>" in text and 'class="alarm"' in text
+    assert "share of images referred; distribution of out-of-distribution scores" in text
+    (payload,) = recorded_alarms(services)
+    assert '"window":2' in payload.replace(" ", "") and IDENTITY.sha256 in payload
+    # A server that starts later knows of the alarm and does not record it again.
+    later = Monitor(services.records, services.cfg.monitoring, references(services))
+    later._started = time.time() + 1
+    later.update()
+    assert [bool(w.alarms) for w in later.stream(IDENTITY.sha256).windows] == [False, True]
+    assert len(recorded_alarms(services)) == 1
+
+
+def test_another_model_has_windows_of_its_own_and_an_unknown_one_a_baseline(
+    services: Services,
+) -> None:
+    other = replace(IDENTITY, sha256="6" * 64, name="former")
+    given = answered(Source(3, 0.1), WINDOW)
+    services.records.add_answers("ada", [replace(a, model_sha256="6" * 64) for a in given], other)
+    assert alarms(services) == {"referral": 0.0, "distances": 0.0}
+    watched = monitor.get_monitor(services)
+    assert watched.stream(IDENTITY.sha256).windows == []
+    assert watched.stream(other.sha256).reference is None
+    text = client(services, "review").get("/dashboard").text
+    assert '<th scope="row">former</th>' in text
+    silent = replace(StubModel.facts, expectation=None)
+    engine = SimpleNamespace(identity=IDENTITY, facts=silent)
+    assert references(replace(services, engine=cast(Any, engine))) == {}
+
+
+def test_each_answer_is_read_once(services: Services) -> None:
+    read: list[int] = []
+    given = answered(Source(4, 0.1), 10)
+    services.records.add_answers("ada", given, IDENTITY)
+
+    class Counting:
+        def statistics(self, since: float, after: int = 0) -> Iterator[Any]:
+            for row in services.records.statistics(since, after):
+                read.append(row.record)
+                yield row
+
+    watched = Monitor(cast(Any, Counting()), services.cfg.monitoring, {})
+    watched.update()
+    services.records.add_answers("ada", given, IDENTITY)
+    watched.update()
+    assert len(read) == len(set(read)) == 20 == len(watched.stream(IDENTITY.sha256).pending)
+
+
+def test_expectations_of_the_policy_are_plain_and_checked() -> None:
+    assert Expectation.from_plain(EXPECTED.to_plain()) == EXPECTED
+    for wrong in ({"referred": 1.2}, {"n": 0.0}, {"scores": [2.0, 1.0]}, {"scores": [np.nan]}):
+        with pytest.raises(ValueError):
+            Expectation.from_plain(EXPECTED.to_plain() | wrong)
