@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bcd.evaluation.bootstrap import Groups, effective_groups
 from bcd.evaluation.decision import DecisionPolicy, Floats, referred
@@ -56,7 +55,7 @@ class Expectation:
 
 def expect(
     policy: DecisionPolicy,
-    probabilities: NDArray[np.float64],
+    probabilities: Floats,
     ood_score: Floats,
     disagreement: Floats | None,
     groups: Groups | None,
