@@ -80,6 +80,8 @@ def test_checkpoints_are_plain_data_and_describe_themselves(small: TrainResult, 
     assert card["input_size"] == 48
     assert set(card["split"]) == set(SUBSETS[:3])
     assert set(card["val_metrics"]) >= {"loss", "accuracy", "f1"}
+    if name == "best":
+        assert card["policy"]["expectation"]["n"] == pytest.approx(len(card["split"]["val"]))
     assert card["versions"]["torch"] == torch.__version__.split("+")[0]
     assert {"onnxruntime", "scikit-learn", "opencv-python-headless"} <= set(card["versions"])
 
