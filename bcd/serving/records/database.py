@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +31,8 @@ _log = logging.getLogger(__name__)
 
 WRITES = "bcd_writes"  # execution option of connections whose transactions write
 _WAIT = 30  # seconds for another process's transaction
-_ROOM = 1 << 20  # bytes; with less, an unspecific disk error means that the disk is full
+_ROOM = 1 << 20  # bytes; if there are less, the disk is full
+_FULL = {getattr(errno, name, errno.ENOSPC) for name in ("ENOSPC", "EDQUOT", "EFBIG")}
 _SQLITE_SETTINGS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -246,7 +247,7 @@ def request_error(error: Exception, file: Path | None) -> RequestError | None:
         text = str(cause)
         if "disk is full" in text or ("disk I/O error" in text and _no_room(file)):
             return full
-    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(cause, OSError) and cause.errno in _FULL:
         return full
     if isinstance(error, OperationalError | InterfaceError):
         return gone
@@ -258,7 +259,12 @@ def request_error(error: Exception, file: Path | None) -> RequestError | None:
 
 
 def _no_room(file: Path | None) -> bool:
-    try:
-        return file is None or shutil.disk_usage(file.parent).free < _ROOM
-    except OSError:
+    """Whether a little more cannot be written: SQLite does not say that a quota is used up."""
+    if file is None:
         return False
+    try:
+        with tempfile.TemporaryFile(dir=file.parent) as stream:
+            stream.write(bytes(_ROOM))
+    except OSError as error:
+        return error.errno in _FULL
+    return False
