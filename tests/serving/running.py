@@ -10,7 +10,6 @@ from typing import Any
 
 from argon2 import PasswordHasher
 from fastapi import FastAPI
-from httpx import Response
 from starlette.testclient import TestClient
 
 from bcd.serving.accounts.store import Accounts
@@ -40,7 +39,7 @@ class As:
         self._client = client
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
 
-    def request(self, method: str, path: str, **options: Any) -> Response:
+    def request(self, method: str, path: str, **options: Any) -> Any:
         """Sends a request; no redirect is followed."""
         self._client.cookies.clear()  # of whoever logged in
         headers = {**self.headers, **options.pop("headers", {})}
@@ -48,11 +47,11 @@ class As:
             method, path, headers=headers, follow_redirects=False, **options
         )
 
-    def get(self, path: str, **options: Any) -> Response:
+    def get(self, path: str, **options: Any) -> Any:
         """Sends a GET."""
         return self.request("GET", path, **options)
 
-    def post(self, path: str, **options: Any) -> Response:
+    def post(self, path: str, **options: Any) -> Any:
         """Sends a POST."""
         return self.request("POST", path, **options)
 

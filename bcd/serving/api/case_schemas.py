@@ -23,11 +23,14 @@ class CaseQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")  # a misspelt name would list something else
 
-    limit: int = Field(100, ge=1, le=500, description="Rows at most.")
+    limit: int = Field(default=100, ge=1, le=500, description="Rows at most.")
     before: float | None = Field(
-        None, ge=0, le=1e11, description="Opened before; `opened_at` of the last row so far."
+        default=None,
+        ge=0,
+        le=1e11,
+        description="Opened before; `opened_at` of the last row so far.",
     )
-    status: Status | None = Field(None, description="Only cases of this status.")
+    status: Status | None = Field(default=None, description="Only cases of this status.")
 
 
 class ReportQuery(BaseModel):
@@ -50,9 +53,14 @@ class NewReview(Strict):
     """What a person found in an image."""
 
     finding: str = Field(max_length=200, description="A class of the model, or Unidentified.")
-    remark: str = Field("", max_length=2000, description="Needed if it overrides the answer.")
+    remark: str = Field(
+        default="", max_length=2000, description="Needed if it overrides the answer."
+    )
     seen: int | None = Field(
-        None, ge=0, le=2**31, description="Reviews of the image that the person saw, if known."
+        default=None,
+        ge=0,
+        le=2**31,
+        description="Reviews of the image that the person saw, if known.",
     )
 
 
@@ -60,7 +68,9 @@ class NewSignature(Strict):
     """A signature."""
 
     version: int = Field(ge=0, le=2**62, description="Of the case that the person saw.")
-    password: str = Field("", max_length=1024, description="Of a user with a session, again.")
+    password: str = Field(
+        default="", max_length=1024, description="Of a user with a session, again."
+    )
 
 
 class Erasure(Strict):

@@ -32,7 +32,9 @@ class Problem(BaseModel):
         }
     )
 
-    type: str = Field("about:blank", description="Always about:blank: the status says it all.")
+    type: str = Field(
+        default="about:blank", description="Always about:blank: the status says it all."
+    )
     title: str = Field(description="Of the kind of problem.")
     status: int = Field(description="The HTTP status.")
     detail: str = Field(description="One sentence about this request.")

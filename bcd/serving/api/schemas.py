@@ -81,7 +81,7 @@ class Answer(BaseModel):
 class Disclaimed(BaseModel):
     """What every answer says."""
 
-    disclaimer: str = Field(DISCLAIMER, description="Holds for everything in the answer.")
+    disclaimer: str = Field(default=DISCLAIMER, description="Holds for everything in the answer.")
 
 
 class Answers(Disclaimed):
@@ -97,7 +97,7 @@ class ExplainQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     target: str | None = Field(
-        None, max_length=200, description="A class; without it, the most probable one."
+        default=None, max_length=200, description="A class; without it, the most probable one."
     )
 
 

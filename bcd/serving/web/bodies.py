@@ -51,7 +51,8 @@ class BodyLimits:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request."""
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+            return
         length, chunked, error = _announced(scope)
         most = self._most(scope)
         if error is None and length > most:
@@ -59,9 +60,11 @@ class BodyLimits:
         if error is None and self.held + length > self.room:
             error = BusyError("Other uploads fill the memory: try again later.", retry_after=5)
         if error is not None:
-            return await refuse(error, scope, receive, send)
+            await refuse(error, scope, receive, send)
+            return
         if not length and not chunked:
-            return await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+            return
         body = _Body(self, scope, receive, send, most)
         try:
             await self.app(scope, body.receive, body.send)

@@ -22,7 +22,7 @@ from bcd.serving.services import Services
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
-disable_created_metrics()  # a time for every count, which nobody reads
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a time for every count, which nobody reads
 
 
 class Metrics:

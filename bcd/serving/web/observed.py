@@ -52,7 +52,8 @@ class Observed:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request."""
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+            return
         started, status = time.perf_counter(), 0
         request_id = secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id

@@ -12,7 +12,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 class Peers:
     """Believes X-Forwarded-For and X-Forwarded-Proto of trusted proxies only.
 
-    Sets `scope["bcd.peer"]` to the address at the other end of the connection, which may be a proxy;
+    `scope["bcd.peer"]` is the address at the other end of the connection, which may be a proxy;
     `scope["client"]` then is the proxy's client.
 
     Args:

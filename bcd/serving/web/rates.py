@@ -40,7 +40,8 @@ class RateLimits:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request."""
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
-            return await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+            return
         credentials = _credentials(scope)
         user = self._users.get(credentials)
         key = f"user {user}" if user is not None else f"address {_network(scope)}"
@@ -48,7 +49,8 @@ class RateLimits:
             until = self._counts.get_window_stats(self._limit, key).reset_time
             seconds = max(1, math.ceil(until - time.time()))
             error = BusyError("Too many requests: try again later.", retry_after=seconds)
-            return await refuse(error, scope, receive, send)
+            await refuse(error, scope, receive, send)
+            return
 
         async def noting(message: Message) -> None:
             if message["type"] == "http.response.start" and credentials:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 from starlette.types import Receive, Scope, Send
@@ -43,7 +42,8 @@ def document(api: Running) -> Any:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":  # schemathesis would stop the app after each request
-            return await api.app(scope, receive, send)
+            await api.app(scope, receive, send)
+            return
         for what in ("startup", "shutdown"):
             await receive()
             await send({"type": f"lifespan.{what}.complete"})

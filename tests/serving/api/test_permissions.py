@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
-from starlette.routing import BaseRoute
 
 from bcd.serving.accounts.user import ROLES
 from tests.serving.making import IDENTITY, smear
@@ -88,7 +88,7 @@ LOGIN = {"name": ALL, "password": PASSWORD}
 VALUES = {"case_id": "0" * 16, "image_id": "0" * 16, "name": "ghost", "number": "0"}
 
 
-def _routes(routes: Iterable[BaseRoute]) -> Iterator[str]:
+def _routes(routes: Iterable[Any]) -> Iterator[str]:
     """Method and path of every route, those of included routers too."""
     for route in routes:
         contexts = getattr(route, "effective_route_contexts", None)  # FastAPI includes lazily
@@ -109,14 +109,14 @@ def test_a_route_lets_in_exactly_who_may(served: Running, row: str) -> None:
 
 
 def _lets_in(served: Running, method: str, path: str, name: str) -> bool:
-    options: dict[str, object] = {}
+    options: dict[str, Any] = {}
     if path in BODIES:
         options["json"] = BODIES[path]
     elif path.endswith(("/predict", "/explain", "/images")):
         options = {"content": smear(), "headers": {"Content-Type": "image/png"}}
     elif method == "POST":
         options["data"] = FIELDS | (LOGIN if path == "/login" else {})
-    headers = {"Origin": BASE, **options.pop("headers", {})}  # type: ignore[dict-item]
+    headers = {"Origin": BASE, **options.pop("headers", {})}
     target = path.format(**VALUES)
     got = served.users[name].request(method, target, headers=headers, **options)
     assert got.status_code < 500, got.text
