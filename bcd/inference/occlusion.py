@@ -111,7 +111,10 @@ def _of_squares(asking: _Asking, side: int) -> Layer:
     promise = {one: coarse[_pixels(one, side)].mean() for one in _squares(_SMALL)}
     best = sorted(promise, key=lambda one: -promise[one])[:_MOST_SMALL]
     small = [one for one in best if promise[one] > 0]
-    found = coarse + _mean_falls(asking, small, views, colours, side)
+    fine = _mean_falls(asking, small, views, colours, side)
+    # Where both sizes agree; a small one alone may change no vote of a forest or of neighbours.
+    both = np.sqrt(np.maximum(coarse, 0) * np.maximum(fine, 0))
+    found = both if both.any() else np.maximum(coarse, 0)
     return np.asarray(cv2.GaussianBlur(found, (0, 0), _SMOOTHING * side), np.float64)
 
 

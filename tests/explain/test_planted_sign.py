@@ -15,11 +15,15 @@ from torch import Tensor, nn
 
 from bcd.config.compose import with_defaults
 from bcd.config.head import HeadConfig
+from bcd.config.input_views import InputView
 from bcd.config.schema import ModelConfig
 from bcd.data.synthetic.smears import draw_smear
+from bcd.evaluation.decision import Decisions
 from bcd.explain.attribution import explain
 from bcd.explain.checks import MOST_SIMILAR, check_randomization
 from bcd.explain.overlay import top_pixels
+from bcd.inference.model import ModelFacts
+from bcd.inference.occlusion import occlusion
 from bcd.models.backbones.build import build_backbone
 from bcd.models.heads.base import FittedHead
 from bcd.models.heads.factory import make_head
@@ -117,6 +121,31 @@ def test_the_maps_depend_on_what_was_learned(network: SmearNetwork, new: Planted
         # With random weights, many images have no evidence for the class at all.
         assert stage.compared > 3
         assert stage.rank_correlation <= MOST_SIMILAR, check.verdict
+
+
+class Answers:
+    """The network as a model of which only the answers are known."""
+
+    device, threads, batch = "cpu", 2, 4
+    facts = ModelFacts(["a", "b", "c"], 0, (InputView("plain", SIDE),), False, None, None, True, "")
+
+    def __init__(self, network: SmearNetwork) -> None:
+        self._network = network
+
+    def answer(self, packed: NDArray[np.uint8]) -> Decisions:
+        with torch.inference_mode():
+            outputs = self._network(torch.from_numpy(packed).permute(0, 3, 1, 2)).double()
+        found, n = outputs.softmax(1).numpy(), len(packed)
+        return Decisions(found, [None] * n, [()] * n, found > 0.5, np.zeros(n))
+
+
+def test_answers_alone_show_where_the_sign_is(network: SmearNetwork, new: Planted) -> None:
+    shares = []
+    for image, label, place in list(zip(new.images, new.labels, new.places, strict=True))[:10]:
+        packed = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+        top = top_pixels(occlusion(Answers(network), packed, int(label)))
+        shares.append((top & place).sum() / top.sum())
+    assert np.mean(shares) >= 0.7, shares
 
 
 @pytest.mark.parametrize("kind", ["forest", "knn"])
