@@ -6,6 +6,7 @@ picture does not outlive an image that was erased by another server process or b
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import OrderedDict
@@ -15,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from starlette.concurrency import run_in_threadpool
 
-from bcd.serving.errors import NotFoundError
+from bcd.serving.errors import BusyError, NotFoundError
 
 if TYPE_CHECKING:
     from bcd.serving.engine.explain import Explanation
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 SECONDS = 600.0
 MEGABYTES = 64.0
 THUMBNAIL, LARGE = 192, 1024  # pixels of the longer side
+_PAUSES = (0.1, 0.3, 1.0, 2.0)  # seconds until the engine is asked again if its queue is full
 
 T = TypeVar("T")
 
@@ -130,11 +132,21 @@ async def _held(
 ) -> T:
     key = (image_id, kind)
     if (found := held.get(case_id, key)) is None:
-        found = await make(await content_of(services, case_id, image_id))
+        found = await _patiently(make, await content_of(services, case_id, image_id))
         held.put(case_id, key, found, size(found))
         if await run_in_threadpool(services.records.image, case_id, image_id) is None:
             held.forget(case_id)  # erased meanwhile
     return found
+
+
+async def _patiently(make: Callable[[bytes], Awaitable[T]], content: bytes) -> T:
+    # A page with a hundred pictures should not have holes because others upload.
+    for seconds in _PAUSES:
+        try:
+            return await make(content)
+        except BusyError:
+            await asyncio.sleep(seconds)
+    return await make(content)
 
 
 async def content_of(services: Services, case_id: str, image_id: str) -> bytes:

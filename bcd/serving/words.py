@@ -9,6 +9,7 @@ import unicodedata
 from bcd.evaluation.decision import DISAGREES, LOW_CONFIDENCE, MEMBERS_DISAGREE, OOD, UNDECIDED
 from bcd.evaluation.predictions import NOT_FINITE, UNCALIBRATED, UNREADABLE
 from bcd.serving.errors import UnprocessableError
+from bcd.serving.records.cases import CaseImage
 
 # Reasons of answers, as the person who looks at the image should read them.
 REASONS = {
@@ -42,6 +43,13 @@ def percent(share: float) -> str:
 def score(value: float | None) -> str:
     """An out-of-distribution score; `none` if there is none."""
     return "none" if value is None or not math.isfinite(value) else f"{value:.2f}"
+
+
+def finding(image: CaseImage) -> str:
+    """What a report states about an image; the model's class only if nobody had to review it."""
+    if image.waits:
+        return "waits for a review"
+    return image.finding or "none"
 
 
 def utc(seconds: float) -> str:

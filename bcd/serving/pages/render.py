@@ -33,6 +33,7 @@ def environment() -> Environment:
     )
     made.globals.update(disclaimer=DISCLAIMER, version=bcd.__version__)
     made.filters.update(
+        finding=words.finding,
         percent=words.percent,
         reason=words.reason,
         score=words.score,

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from bcd.serving import cases
+from bcd.serving import cases, words
 from bcd.serving.accounts.access import ROLES, User, require
 from bcd.serving.api.dependencies import Served
 from bcd.serving.pages.render import page
@@ -24,7 +24,7 @@ async def report(request: Request, services: Served, user: Reader, case_id: str)
     """The report to read and print."""
     case = await cases.get_case(services, case_id)
     model = await run_in_threadpool(services.records.model_of, case.model_sha256)
-    findings = Counter(image.finding or "no finding" for image in case.images)
+    findings = Counter(map(words.finding, case.images))
     return page(
         request, "report.html", user, case=case, model=model, findings=sorted(findings.items())
     )

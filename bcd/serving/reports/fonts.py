@@ -18,7 +18,7 @@ def register_fonts() -> frozenset[int]:
     """Makes the fonts known to reportlab.
 
     Returns:
-        The characters that both have.
+        The characters that both have and that can be printed.
     """
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     have = []
@@ -27,7 +27,8 @@ def register_fonts() -> frozenset[int]:
         pdfmetrics.registerFont(font)
         have.append(frozenset(font.face.charToGlyph))
     pdfmetrics.registerFontFamily(PLAIN, PLAIN, BOLD, PLAIN, BOLD)
-    return have[0] & have[1]
+    # reportlab writes wrong text, which is copied and searched for, for characters beyond U+FFFF.
+    return frozenset(c for c in have[0] & have[1] if c <= 0xFFFF)
 
 
 def printable(text: str) -> str:

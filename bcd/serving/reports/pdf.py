@@ -107,7 +107,7 @@ def _facts(case: Case, model: ModelIdentity | None) -> Table:
 
 
 def _findings(case: Case) -> list[Flowable]:
-    counts = Counter(image.finding or "no finding" for image in case.images)
+    counts = Counter(map(words.finding, case.images))
     if not counts:
         return []
     rows = [
@@ -176,9 +176,9 @@ def _answer(image: CaseImage) -> str:
 
 
 def _finding(image: CaseImage, below: list[tuple[int, str, str]]) -> str:
-    text = f"<b>{markup(image.finding or 'none')}</b>"
+    text = f"<b>{markup(words.finding(image))}</b>"
     if (review := image.review) is None:
-        return f"{text}<br/><b>waits for a review</b>" if image.waits else text
+        return text if image.waits else f"{text}<br/>not reviewed"
     kind = "overridden" if review.overrides else "confirmed"
     text += f"<br/>{kind} by {markup(review.by)}, {words.utc(review.at)}"
     if review.remark:

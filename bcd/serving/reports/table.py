@@ -28,7 +28,8 @@ def columns(classes: Sequence[str]) -> list[str]:
 def case_csv(case: Case) -> str:
     """Writes a case as CSV, a row per image in order of arrival.
 
-    Text that a spreadsheet would take for a formula gets an apostrophe in front.
+    `finding` is empty while an image waits for a review. Text that a spreadsheet would take for a
+    formula gets an apostrophe in front.
     """
     stream = io.StringIO()
     write = csv.writer(stream, lineterminator="\r\n")
@@ -45,7 +46,7 @@ def _row(case: Case, image: CaseImage) -> list[object]:
         case.label, case.status, image.number, image.name, answer.sha256, answer.predicted,
         max(answer.probabilities, default=None), *each, answer.malignant,
         "; ".join(answer.prediction_set), answer.ood_score, answer.refer,
-        "; ".join(answer.reasons), answer.error, image.finding,
+        "; ".join(answer.reasons), answer.error, None if image.waits else image.finding,
         review and review.overrides, review and review.remark, review and review.by,
         review and words.machine_utc(review.at), case.model_name, answer.model_sha256, DISCLAIMER,
     ]  # fmt: skip

@@ -1,0 +1,103 @@
+"""A server on a free port and a browser that is logged in, for tests of the pages."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import uvicorn
+from fastapi import FastAPI
+
+from tests.helpers.pages import LAPTOP
+from tests.serving.running import ALL, PASSWORD
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+# What a browser says about an answer that is an error on purpose.
+REFUSED = "Failed to load resource: the server responded with a status of"
+
+
+@contextlib.contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    """Serves an app, which somebody else starts and stops, on loopback; its address."""
+    config = uvicorn.Config(app, lifespan="off", log_level="error", access_log=False)
+    server = uvicorn.Server(config)
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
+        thread.start()
+        deadline = time.monotonic() + 20
+        while not server.started:
+            assert thread.is_alive() and time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(20)
+
+
+@dataclass
+class Visit:
+    """A tab and what it said and asked for.
+
+    Attributes:
+        tab: Of the browser.
+        said: Messages of the console and errors of scripts.
+        asked: Addresses that were requested.
+    """
+
+    tab: Page
+    said: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def visit(
+    browser: Browser,
+    url: str,
+    size: tuple[int, int] = LAPTOP,
+    scheme: str = "light",
+    user: str = ALL,
+    touch: bool = False,
+    refused: int = 0,
+) -> Iterator[Visit]:
+    """A tab that is logged in; it must say nothing and ask for nothing elsewhere.
+
+    Args:
+        browser: Opens it.
+        url: Of the server.
+        size: Of the window.
+        scheme: `light` or `dark`.
+        user: Who logs in; empty for nobody.
+        touch: Whether the screen is touched.
+        refused: Number of answers that are errors on purpose.
+    """
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]},
+        color_scheme=scheme,  # type: ignore[arg-type]
+        reduced_motion="reduce",
+        has_touch=touch,
+        base_url=url,
+    )
+    context.set_default_timeout(15_000)
+    seen = Visit(context.new_page())
+    seen.tab.on("console", lambda message: seen.said.append(message.text))
+    seen.tab.on("pageerror", lambda error: seen.said.append(str(error)))
+    seen.tab.on("request", lambda request: seen.asked.append(request.url))
+    if user:
+        seen.tab.goto("/login")
+        seen.tab.get_by_label("Name").fill(user)
+        seen.tab.get_by_label("Password").fill(PASSWORD)
+        seen.tab.keyboard.press("Enter")
+        seen.tab.wait_for_url("**/cases")
+    yield seen
+    context.close()
+    on_purpose = [text for text in seen.said if text.startswith(REFUSED)]
+    assert len(on_purpose) == refused, on_purpose
+    assert [text for text in seen.said if text not in on_purpose] == []
+    assert [u for u in seen.asked if not u.startswith((f"{url}/", "blob:"))] == []

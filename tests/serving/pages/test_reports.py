@@ -1,0 +1,138 @@
+"""CSV and PDF of a case."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+
+import pytest
+from pypdf import PdfReader
+
+from bcd.evaluation.predictions import columns as prediction_columns
+from bcd.serving.answers import DISCLAIMER
+from bcd.serving.records.cases import ERASED, SIGNED, UNIDENTIFIED, Case, Review, Signature
+from bcd.serving.reports.pdf import case_pdf
+from bcd.serving.reports.table import case_csv
+from tests.serving.making import IDENTITY, smear
+from tests.serving.pages.filling import answer, case_of, image_of, unreadable
+
+DOUBT = ("low confidence",)
+FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1+1")
+
+
+def rows(case: Case) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(case_csv(case))))
+
+
+def pages(document: bytes) -> list[str]:
+    return [page.extract_text() for page in PdfReader(io.BytesIO(document)).pages]
+
+
+def test_csv_says_what_the_case_says() -> None:
+    override = Review("bob", 1.8e9 + 60, UNIDENTIFIED, True, "crushed, no nucleus")
+    case = case_of([
+        image_of(1), image_of(2, answer(2, 1, 0.4, DOUBT), override),
+        image_of(3, answer(3, 2, 0.5, DOUBT)), image_of(4, unreadable()),
+    ])  # fmt: skip
+    sure, changed, waits, broken = rows(case)
+    assert (sure["prediction"], sure["finding"]) == (IDENTITY.classes[0],) * 2
+    assert float(sure["probability"]) == pytest.approx(0.91)
+    assert sum(float(sure[f"p_{name}"]) for name in IDENTITY.classes) == pytest.approx(1)
+    assert (changed["finding"], changed["overrides"]) == (UNIDENTIFIED, "true")
+    assert (changed["remark"], changed["reviewed_by"]) == ("crushed, no nucleus", "bob")
+    assert changed["reviewed_at"] == "2027-01-15T08:01:00Z"
+    assert (waits["finding"], waits["refer"], waits["reason"]) == ("", "true", DOUBT[0])
+    assert (broken["prediction"], broken["probability"], broken["error"]) == (
+        "", "", "not an image"
+    )  # fmt: skip
+    assert {row["disclaimer"] for row in rows(case)} == {DISCLAIMER}
+    assert {row["model_sha256"] for row in rows(case)} == {IDENTITY.sha256}
+
+
+def test_columns_that_mean_the_same_have_the_names_of_predictions() -> None:
+    names = set(rows(case_of([image_of()]))[0])
+    assert set(prediction_columns(IDENTITY.classes)) - names == {"label"}  # the true class
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_no_cell_is_a_formula(text: str) -> None:
+    remark = Review(text, 1.8e9, UNIDENTIFIED, True, text)
+    image = image_of(1, answer(), remark)
+    object.__setattr__(image, "name", text)
+    case = case_of([image], label=text, classes=(text, *IDENTITY.classes[1:]), model_name=text)
+    cells = [cell for row in csv.reader(io.StringIO(case_csv(case), newline="")) for cell in row]
+    assert sum(cell == f"'{text}" for cell in cells) >= 5
+    assert not [cell for cell in cells if cell.startswith(FORMULAS)]
+
+
+def test_pdf_says_what_the_case_says() -> None:
+    signed = Signature("carol", 1.8e9 + 120, f"9:{'a' * 64}")
+    override = Review("bob", 1.8e9 + 60, UNIDENTIFIED, True, "crushed")
+    images = [image_of(1), image_of(2, answer(2, 1, 0.4, DOUBT), override)]
+    case = case_of(images, status=SIGNED, signatures=(signed,))
+    document = case_pdf(case, IDENTITY, {"i1": smear(1)})
+    text = "\n".join(pages(document))
+    for said in (
+        "S-17", IDENTITY.name, f"bcd {IDENTITY.version}", IDENTITY.sha256, "carol",
+        "2027-01-15 08:02 UTC", "2, 1 referred, 1 reviewed, 0 waiting", UNIDENTIFIED, "crushed",
+        "overridden by bob", "not reviewed", "not held", "smear 2.png",
+    ):  # fmt: skip
+        assert said in text
+    assert signed.chain in text.replace("\n", "")
+    assert "NOT SIGNED" not in text
+    reader = PdfReader(io.BytesIO(document))
+    assert reader.metadata is not None and reader.metadata.title == "Case S-17"
+    assert reader.metadata.subject == DISCLAIMER
+    assert reader.trailer["/Root"]["/Lang"] == "en"
+    assert [len(page.images) for page in reader.pages] == [1]
+
+
+def test_every_page_says_that_it_is_no_diagnosis_and_not_signed() -> None:
+    waits = answer(1, 1, 0.4, DOUBT)
+    texts = pages(case_pdf(case_of([image_of(n, waits) for n in range(1, 60)]), None, {}))
+    assert len(texts) > 2
+    for number, text in enumerate(texts, 1):
+        assert DISCLAIMER in text and "NOT SIGNED" in text
+        assert f"page {number} of {len(texts)}" in text
+    assert "waits for a review" in texts[0] and "59 waiting" in texts[0]
+
+
+def test_characters_that_the_font_lacks_are_named_and_markup_is_text() -> None:
+    image = image_of(1, answer(), Review("bob", 1.8e9, UNIDENTIFIED, True, "a <b>b</b> & <img>"))
+    text = "\n".join(pages(case_pdf(case_of([image], label="É ж 中 \U0001f600 <i>"), None, {})))
+    assert "É ж [U+4E2D] [U+1F600] <i>" in text
+    assert "a <b>b</b> & <img>" in text
+
+
+def test_text_longer_than_a_page_is_printed_whole() -> None:
+    remark = " ".join(f"w{number}" for number in range(400)) + "\n" * 50 + "中" * 300
+    image = image_of(1, answer(), Review("bob", 1.8e9, UNIDENTIFIED, True, remark))
+    object.__setattr__(image, "name", "W" * 255)
+    texts = pages(case_pdf(case_of([image], label="L" * 200), None, {}))
+    assert len(texts) > 1
+    bands = (DISCLAIMER, "NOT SIGNED", "page ", "Case L")  # between two parts of a paragraph
+    lines = [line for text in texts for line in text.splitlines() if not line.startswith(bands)]
+    whole = "".join("".join(lines).split())
+    assert "".join(f"w{number}" for number in range(400)) in whole
+    assert whole.count("[U+4E2D]") == 300
+    assert "W" * 255 in whole
+
+
+def test_an_erased_case_and_an_empty_one_have_a_report() -> None:
+    erased = image_of()
+    object.__setattr__(erased, "name", "")
+    text = "\n".join(pages(case_pdf(case_of([erased], status=ERASED, label=""), None, {})))
+    assert "(name erased)" in text and "Case c1" in text and erased.answer.sha256[:16] in text
+    assert "There are none." in pages(case_pdf(case_of(), None, {}))[0]
+
+
+def test_a_thousand_images_make_one_document() -> None:
+    images = [image_of(number, answer(number)) for number in range(1, 1001)]
+    drawn, begun = smear(3), time.process_time()
+    document = case_pdf(case_of(images), IDENTITY, {image.id: drawn for image in images})
+    assert time.process_time() - begun < 30  # 2.7 s; quadratic layout takes minutes
+    reader = PdfReader(io.BytesIO(document))
+    last = reader.pages[-1].extract_text()
+    assert f"page {len(reader.pages)} of {len(reader.pages)}" in last
+    assert "smear 1000.png" in last
