@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 import time
@@ -65,7 +64,7 @@ def record_hash(number: int, *rest: object) -> str:
 
 def text_hash(salt: str, text: str) -> str:
     """What the chain holds instead of a text that a person typed."""
-    return hashlib.sha256(bytes.fromhex(salt) + text.encode()).hexdigest()
+    return digest(json.dumps([salt, text]))
 
 
 def clean_text(text: str) -> str:

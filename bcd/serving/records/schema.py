@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from bcd.serving.records.tables import METADATA
 from bcd.serving.records.upgrade import migrate, newest_version
 
+_TABLES = {*METADATA.tables, "alembic_version"}
 _TRIGGERS = {"records_no_update", "records_no_delete", "records_no_truncate"}
 
 
@@ -30,10 +31,11 @@ def _sqlite_problems(connection: Connection) -> Iterator[str]:
         if line != "ok":
             yield f"SQLite's integrity check: {line}"
     found, expected = _sqlite_schema(connection), _expected_schema()
-    for name in sorted(found.keys() | expected.keys()):
-        if found.get(name) != expected.get(name):
-            state = "missing" if name not in found else "not as bcd creates it"
-            yield f"{name}: {state}"
+    for name in sorted(expected.keys() - found.keys()):
+        yield f"{name}: missing"
+    for name, sql in found.items():
+        if name not in expected or sql != expected[name]:
+            yield f"{name}: not as bcd creates it"
 
 
 def _sqlite_schema(connection: Connection) -> dict[str, str | None]:
@@ -42,7 +44,7 @@ def _sqlite_schema(connection: Connection) -> dict[str, str | None]:
     return {
         f"{kind} {name}": sql
         for kind, name, table, sql in connection.execute(query)
-        if table in METADATA.tables
+        if table in _TABLES
     }
 
 

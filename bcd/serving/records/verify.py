@@ -84,7 +84,7 @@ def _verify(engine: Engine, number: int, found: str) -> Verified:
             walk.problems += schema_problems(connection)
             walk.records(connection)
             walk.problems += walk.expected.compare(connection)
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, UnicodeError) as error:  # SQLite quotes damaged bytes in its messages
         reason = " ".join(str(getattr(error, "orig", error)).split())
         walk.problems.append(f"the database cannot be read to its end: {reason}")
     expected = walk.expected

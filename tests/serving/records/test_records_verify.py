@@ -164,7 +164,7 @@ def content_of(file: Path) -> object:
                 connection.execute(f"SELECT rowid, * FROM {table}").fetchall()
                 for table in ("sqlite_master", *(each.name for each in TABLES))
             ]
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeError):
         return None
 
 
