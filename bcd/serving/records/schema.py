@@ -8,10 +8,8 @@ from functools import cache
 import sqlalchemy as sa
 from sqlalchemy import Connection, text
 
-from bcd.serving.records.tables import METADATA
 from bcd.serving.records.upgrade import migrate, newest_version
 
-_TABLES = {*METADATA.tables, "alembic_version"}
 _TRIGGERS = {"records_no_update", "records_no_delete", "records_no_truncate"}
 
 
@@ -38,18 +36,18 @@ def _sqlite_problems(connection: Connection) -> Iterator[str]:
             yield f"{name}: not as bcd creates it"
 
 
-def _sqlite_schema(connection: Connection) -> dict[str, str | None]:
-    """The SQL of each object of the records' tables."""
+def _sqlite_schema(connection: Connection) -> dict[str, tuple[str, str | None]]:
+    """The table and the SQL of each object; ANALYZE may add tables of its own."""
     query = text("SELECT type, name, tbl_name, sql FROM sqlite_master")
     return {
-        f"{kind} {name}": sql
+        f"{kind} {name}": (table, sql)
         for kind, name, table, sql in connection.execute(query)
-        if table in _TABLES
+        if not name.startswith("sqlite_stat")
     }
 
 
 @cache
-def _expected_schema() -> dict[str, str | None]:
+def _expected_schema() -> dict[str, tuple[str, str | None]]:
     engine = sa.create_engine("sqlite://")
     with engine.connect() as connection:
         migrate(connection)
