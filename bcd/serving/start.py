@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import math
 import socket
 import ssl
@@ -90,7 +89,6 @@ class _Server(uvicorn.Server):
 
 
 def _uvicorn(app: FastAPI, cfg: ServeConfig) -> uvicorn.Config:
-    logging.getLogger("uvicorn.error").disabled = True  # its tracebacks may quote requests
     config = uvicorn.Config(
         app,
         http=Protocol,

@@ -13,8 +13,11 @@ from bcd.config.serve import LogConfig
 def configure_logs(cfg: LogConfig) -> None:
     """Logs to stderr, as lines for a console or as JSON.
 
-    Uvicorn's own log has only warnings and errors: its lines of requests contain paths and queries.
+    Libraries that read requests log nothing.
     """
+    # Their messages may quote requests: paths, bytes of a form, an exception's text.
+    for name in ("python_multipart", "uvicorn", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     level: int = getattr(logging, cfg.level.upper())
     if cfg.format == "json":
         renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
