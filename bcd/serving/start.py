@@ -50,7 +50,7 @@ def serve(cfg: ServeConfig) -> int:
     with _listen(cfg) as listener:
         engine = load_engine(cfg)
         with open_records(database_url(cfg.records, cfg.folder), cfg.images) as records:
-            accounts = Accounts(records.engine, cfg, records.event)
+            accounts = Accounts(records.engine, cfg)
             app = create_app(Services(cfg, engine, records, accounts))
             announce = partial(_announce, cfg, listener, accounts.setup_path())
             server = _Server(_uvicorn(app, cfg), app, announce)

@@ -93,7 +93,7 @@ def running(folder: Path, *overrides: str, model: Any = None) -> Iterator[Runnin
     Accounts.hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     engine = Engine(model or StubModel(), IDENTITY, cfg.limits)
     with open_records(database_url(cfg.records, cfg.folder), cfg.images) as records:
-        accounts = Accounts(records.engine, cfg, records.event)
+        accounts = Accounts(records.engine, cfg)
         services = Services(cfg, engine, records, accounts)
         app = create_app(services)
         with TestClient(app, BASE, raise_server_exceptions=False) as client:

@@ -56,7 +56,7 @@ def services(tmp_path: Path) -> Iterator[Services]:
     facts = replace(StubModel.facts, expectation=EXPECTED.to_plain())
     engine = SimpleNamespace(identity=IDENTITY, facts=facts)
     with open_records(database_url(None, str(tmp_path)), cfg.images) as records:
-        accounts = Accounts(records.engine, cfg, records.event)
+        accounts = Accounts(records.engine, cfg)
         yield Services(cfg, cast(Any, engine), records, accounts)
 
 
