@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
+import os
 import re
 import secrets
 import subprocess
@@ -69,12 +71,26 @@ class Server:
 
     def memory(self) -> tuple[float, float]:
         """Resident memory in MB of the server, and of its reading processes together."""
-        children = Path(f"/proc/{self.pid}/task").glob("*/children")
-        pids = [pid for file in children for pid in file.read_text().split()]
-        return _resident(self.pid), sum(map(_resident, pids))
+        own, *readers = _family(self.pid)
+        return _resident(own), sum(map(_resident, readers))
+
+    def processor(self) -> float:
+        """Processor seconds of the server and its reading processes so far."""
+        return sum(map(_processor, _family(self.pid)))
 
 
-def _resident(pid: int | str) -> float:
+def _family(pid: int) -> list[int]:
+    """A process and those that it started."""
+    children = Path(f"/proc/{pid}/task").glob("*/children")
+    return [pid, *(int(one) for file in children for one in file.read_text().split())]
+
+
+def _processor(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _resident(pid: int) -> float:
     found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
     return int(found[1]) / 1e3 if found else 0.0
 
@@ -119,22 +135,30 @@ def _token(folder: Path) -> str:
 def _speed(server: Server, asked: dict[str, str]) -> None:
     rounds, seconds = int(asked.get("rounds", 3)), float(asked.get("seconds", 60))
     _finished(server.clients(asked, requests=_WARM))
-    results, bare = [], []
+    results, bare, spent = [], [], []
     for _ in range(rounds):
         words = [f"{name}={asked[name]}" for name in ("model", "images")]
         command = [sys.executable, "-m", "bench.serve", "bare", *words]
         done = subprocess.run([*command, f"seconds={seconds / rounds}"], check=True,
                               stdout=subprocess.PIPE, text=True)  # fmt: skip
-        bare.append(float(done.stdout))
+        bare.append(json.loads(done.stdout))
+        before = server.processor()
         results.append(_finished(server.clients(asked, seconds / rounds)))
-        print(f"  predictor {bare[-1]:.1f} images/s, server {results[-1].rate:.1f}", flush=True)
+        count = max(len(results[-1].milliseconds), 1)
+        spent.append((server.processor() - before) / count * 1000)
+        print(
+            f"  predictor {bare[-1][0]:.1f} images/s ({bare[-1][1]:.1f} ms of processor time), "
+            f"server {results[-1].rate:.1f} ({spent[-1]:.1f} ms)",
+            flush=True,
+        )
     milliseconds = np.concatenate([one.milliseconds for one in results])
     p50, p99 = np.percentile(milliseconds, (50, 99))
-    rate, other = (float(np.mean(v)) for v in ([one.rate for one in results], bare))
+    rate, (other, own) = float(np.mean([one.rate for one in results])), np.mean(bare, axis=0)
     print(
         f"{len(milliseconds)} requests of {asked.get('clients', 32)} clients in {seconds:g} s, "
         f"{sum(one.errors for one in results)} errors; p50 {p50:.0f} ms, p99 {p99:.0f} ms; "
-        f"{rate:.1f} images/s, the bare predictor {other:.1f}: {rate / other:.0%}"
+        f"{rate:.1f} images/s, the bare predictor {other:.1f}: {rate / other:.0%}; "
+        f"processor time for an image {np.mean(spent):.1f} ms, of the bare predictor {own:.1f} ms"
     )
 
 
@@ -147,17 +171,23 @@ def _finished(process: Any) -> Result:
 
 
 def _bare(asked: dict[str, str]) -> None:
-    """Prints the predictor's images per second, after some that warm it up."""
+    """Prints the predictor's images per second and processor time, after some that warm it up."""
     predictor = Predictor(load_any(asked["model"], False, "cpu", None))
     items = cycle([Item("", data=data) for data in images_of(asked["images"])])
     seconds, begun, count = float(asked["seconds"]), 0.0, -_WARM
+    before = spent = 0.0
     for batch in predictor.batches(items, 32, None):
         count += len(batch)
         if count >= 0 and not begun:
-            begun, count = time.perf_counter(), 0
+            begun, count, before = time.perf_counter(), 0, _used()
         elif begun and time.perf_counter() - begun > seconds:
+            spent = _used()
             break
-    print(count / (time.perf_counter() - begun))
+    print(json.dumps([count / (time.perf_counter() - begun), (spent - before) / count * 1000]))
+
+
+def _used() -> float:
+    return sum(map(_processor, _family(os.getpid())))
 
 
 def _memory(server: Server, asked: dict[str, str]) -> None:
