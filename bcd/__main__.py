@@ -43,6 +43,7 @@ VERBS = {
 # The first word after `serve` may name a command of its own, with its module in `bcd.commands`.
 SERVE_COMMANDS = {
     **dict.fromkeys(("verify", "backup", "restore", "erase", "expire", "key"), "serve_records"),
+    **dict.fromkeys(("user", "token"), "serve_accounts"),
 }
 
 _COMPLETION = ("-sc", "--shell-completion")  # Hydra's option

@@ -15,20 +15,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import getpass
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bcd.cli.app import quick_imports
+from bcd.commands.serve_place import add_place, records_url, user_here
 from bcd.console import say
 from bcd.storage import typed_path
 
 if TYPE_CHECKING:
     from bcd.serving.records.store import Records
-
-_FOLDER = "outputs/serve"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,8 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=about, description=f"{about.capitalize()}.")
         command.set_defaults(run=run)
         if name != "key":
-            command.add_argument("--records", metavar="URL", help="database; default: BCD_RECORDS")
-            command.add_argument("--folder", help=f"of SQLite's records; default: {_FOLDER}")
+            add_place(command)
         return command
 
     command = add("verify", _verify, "prove that no record was changed, removed or inserted")
@@ -64,16 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = asked.run
     return run(asked)
-
-
-def records_url(asked: argparse.Namespace) -> str:
-    """The database that --records, --folder or the environment name."""
-    with quick_imports():  # not before, as help needs none of it
-        from bcd.serving.records.database import database_url
-    records = asked.records
-    if records is None and asked.folder is None:
-        records = os.environ.get("BCD_RECORDS") or None
-    return database_url(records, asked.folder or _FOLDER)
 
 
 def _verify(asked: argparse.Namespace) -> int:
@@ -121,14 +106,14 @@ def _restore(asked: argparse.Namespace) -> int:
 
 def _erase(asked: argparse.Namespace) -> int:
     with _opened(asked) as records:
-        records.erase(_user(), asked.case, asked.reason)
+        records.erase(user_here(), asked.case, asked.reason)
     say(f"case {asked.case}: erased; backups still have it")
     return 0
 
 
 def _expire(asked: argparse.Namespace) -> int:
     with _opened(asked) as records:
-        count = records.expire(_user(), asked.days)
+        count = records.expire(user_here(), asked.days)
     say(f"images removed: {count}")
     return 0
 
@@ -160,11 +145,6 @@ def _opened(asked: argparse.Namespace) -> Iterator[Records]:
             yield records
     except RequestError as error:
         raise BcdError(error.detail) from error
-
-
-def _user() -> str:
-    """Who is at the command line."""
-    return f"{getpass.getuser()} (command line)"
 
 
 def _size(file: Path) -> str:

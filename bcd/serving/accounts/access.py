@@ -14,6 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from bcd.config.serve import LOOPBACK, ServeConfig
+from bcd.serving.accounts.sessions import digest
 from bcd.serving.accounts.store import Accounts
 from bcd.serving.accounts.tokens import PREFIX
 from bcd.serving.accounts.user import ROLES, User, key_of
@@ -181,7 +182,7 @@ async def _check_csrf(request: Request, user: User) -> None:
     if sent is None and kind in ("application/x-www-form-urlencoded", "multipart/form-data"):
         field = (await request.form()).get("csrf")
         sent = field if isinstance(field, str) else None
-    if sent is None or not hmac.compare_digest(sent.encode(), user.csrf.encode()):
+    if sent is None or not hmac.compare_digest(digest(sent), digest(user.csrf)):
         raise ForbiddenError("This page is too old: load it again (its CSRF token is not valid)")
 
 

@@ -103,7 +103,7 @@ def add_token(
 ) -> Response:  # fmt: skip
     """Makes a token, which is shown this once."""
     try:
-        number = float(days) if days.isdigit() else 0.0
+        number = float(days) if days.isascii() and days.isdigit() else 0.0
         token = accounts_of(request).tokens.add(user.name, name, roles, number)
     except RequestError as error:
         return _user_page(request, user, name, error)

@@ -106,8 +106,10 @@ class Tokens:
         Raises:
             NotFoundError: There is no such token.
         """
-        with self._database.reading() as connection:
-            row = connection.execute(_ALL.where(TOKENS.c.id == number)).mappings().first()
+        row = None
+        if number.isascii() and number.isalnum():  # PostgreSQL does not take any text
+            with self._database.reading() as connection:
+                row = connection.execute(_ALL.where(TOKENS.c.id == number)).mappings().first()
         if row is None:
             raise NotFoundError("There is no such token")
         facts = {"name": row["name"], "token": number}

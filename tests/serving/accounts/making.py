@@ -17,8 +17,9 @@ from starlette.testclient import TestClient
 from bcd.serving.accounts.access import User, require
 from bcd.serving.accounts.store import Accounts
 from bcd.serving.app import create_app
-from bcd.serving.records.database import database_url, prepare
+from bcd.serving.records.database import database_url
 from bcd.serving.records.tables import RECORDS
+from bcd.serving.records.upgrade import prepare
 from bcd.serving.services import Services
 from tests.serving.making import serve_config
 

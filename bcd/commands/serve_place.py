@@ -1,0 +1,32 @@
+"""Which records the commands of `bcd serve` are about, and who uses them."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+
+from bcd.cli.app import quick_imports
+
+_FOLDER = "outputs/serve"
+
+
+def add_place(command: argparse.ArgumentParser) -> None:
+    """Adds the options that `records_url` reads."""
+    command.add_argument("--records", metavar="URL", help="database; default: BCD_RECORDS")
+    command.add_argument("--folder", help=f"of SQLite's records; default: {_FOLDER}")
+
+
+def records_url(asked: argparse.Namespace) -> str:
+    """The database that --records, --folder or the environment name."""
+    with quick_imports():  # not before, as help needs none of it
+        from bcd.serving.records.database import database_url
+    records = asked.records
+    if records is None and asked.folder is None:
+        records = os.environ.get("BCD_RECORDS") or None
+    return database_url(records, asked.folder or _FOLDER)
+
+
+def user_here() -> str:
+    """Who is at the command line, as records name it."""
+    return f"{getpass.getuser()} (command line)"
