@@ -9,9 +9,12 @@ from contextlib import contextmanager
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
+from argon2.profiles import RFC_9106_LOW_MEMORY
 
 from bcd.serving.errors import BusyError, UnprocessableError
 
+# argon2id with 64 MiB of memory, three passes and four threads.
+STRONG = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
 MIN_CHARACTERS = 12
 MAX_BYTES = 1024
 

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, insert, select
 from bcd.config.serve import ServeConfig
 from bcd.serving.accounts.attempts import Attempts
 from bcd.serving.accounts.database import Database
-from bcd.serving.accounts.passwords import Passwords
+from bcd.serving.accounts.passwords import STRONG, Passwords
 from bcd.serving.accounts.sessions import Sessions, digest
 from bcd.serving.accounts.tables import SERVER_KEYS
 from bcd.serving.accounts.tokens import Tokens
@@ -42,7 +42,7 @@ class Accounts:
         proxy_key: Makes the CSRF tokens of users that a proxy logs in.
     """
 
-    hasher: ClassVar[PasswordHasher] = PasswordHasher()
+    hasher: ClassVar[PasswordHasher] = STRONG
 
     def __init__(
         self, database: Engine, cfg: ServeConfig, now: Callable[[], float] = time.time
@@ -132,12 +132,12 @@ class Accounts:
         Raises:
             ForbiddenError: The link is not valid.
             UnprocessableError: The name or the password is not accepted.
-            ConflictError: There is a user of this name.
+            ConflictError: There is a user of this name, or by now an admin.
         """
         with self._setting_up:
             if not self.may_set_up(token):
                 raise ForbiddenError("This link is not valid any more")
-            self.users.add("", name, password, ROLES)
+            self.users.add("", name, password, ROLES, first=True)
             self._setup = ""
 
 

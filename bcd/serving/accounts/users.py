@@ -29,7 +29,13 @@ class Users:
         self._database, self._passwords, self._now = database, passwords, now
 
     def add(
-        self, by: str, name: str, password: str, roles: Iterable[str], must_change: bool = False
+        self,
+        by: str,
+        name: str,
+        password: str,
+        roles: Iterable[str],
+        must_change: bool = False,
+        first: bool = False,
     ) -> None:
         """Adds a user.
 
@@ -39,10 +45,11 @@ class Users:
             password: Of the user.
             roles: Of `ROLES`.
             must_change: Whether the user has to choose another password at the first login.
+            first: Whether it must be the first admin.
 
         Raises:
             UnprocessableError: A name, a password or roles that are not accepted.
-            ConflictError: There is a user of this name.
+            ConflictError: There is a user of this name, or an admin if it must be the first.
         """
         key, chosen = key_of(name), in_order(checked_roles(roles))
         check_policy(password, name)
@@ -54,6 +61,8 @@ class Users:
         with self._database.changing(by, "user added", {"name": name, "roles": chosen}) as writes:
             if _row(writes, key) is not None:
                 raise ConflictError("There is already a user of this name")
+            if first and any("admin" in account_of(row).roles for row in _rows(writes)):
+                raise ConflictError("There is already an administrator")
             writes.execute(insert(USERS).values(row))
 
     def find(self, name: str) -> Account | None:

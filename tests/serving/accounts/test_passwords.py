@@ -8,8 +8,13 @@ import time
 import pytest
 from argon2 import PasswordHasher
 
-from bcd.serving.accounts.passwords import MAX_BYTES, MIN_CHARACTERS, Passwords, check_policy
-from bcd.serving.accounts.store import Accounts
+from bcd.serving.accounts.passwords import (
+    MAX_BYTES,
+    MIN_CHARACTERS,
+    STRONG,
+    Passwords,
+    check_policy,
+)
 from bcd.serving.accounts.user import User, key_of
 from bcd.serving.errors import ConflictError, UnprocessableError
 from tests.serving.accounts.making import CHEAP, OTHER, PASSWORD, World
@@ -59,10 +64,9 @@ def test_a_damaged_hash_lets_nobody_in() -> None:
         assert not made.check("", damaged)
 
 
-def test_hashes_are_those_of_rfc_9106_unless_told_otherwise() -> None:
-    made = PasswordHasher()
-    assert (made.type.name, made.memory_cost, made.time_cost) == ("ID", 65536, 3)
-    assert Accounts.hasher is CHEAP  # in tests
+def test_hashes_are_those_of_rfc_9106() -> None:
+    assert (STRONG.type.name, STRONG.memory_cost, STRONG.time_cost) == ("ID", 64 * 1024, 3)
+    assert STRONG.hash(PASSWORD) != STRONG.hash(PASSWORD)  # each with its own salt
 
 
 def test_a_login_renews_a_hash_with_old_parameters(served: World) -> None:

@@ -1,0 +1,199 @@
+"""Accounts on both databases: changes by several processes, full disks, and their records."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from argon2 import PasswordHasher
+
+from bcd.commands.serve_accounts import main
+from bcd.errors import BcdError
+from bcd.serving.accounts.store import Accounts
+from bcd.serving.accounts.tables import SESSIONS, USERS
+from bcd.serving.errors import ConflictError, ForbiddenError, StorageFullError, UnavailableError
+from bcd.serving.records.tables import METADATA, RECORDS
+from bcd.serving.records.upgrade import prepare
+from bcd.serving.records.verify import verify
+from tests.serving.making import serve_config
+
+PASSWORD, OTHER = "four drawn white cells", "five drawn white cells"
+
+
+@pytest.fixture(autouse=True)
+def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Accounts, "hasher", PasswordHasher(1, 8, 1))
+
+
+@pytest.fixture
+def two(url: str, tmp_path: Path) -> tuple[Accounts, Accounts]:
+    """Two servers of one database."""
+    cfg = serve_config(tmp_path)
+    return Accounts(prepare(url), cfg), Accounts(prepare(url), cfg)
+
+
+def test_what_one_process_changes_holds_in_the_other(
+    url: str, two: tuple[Accounts, Accounts]
+) -> None:
+    here, there = two
+    assert here.proxy_key == there.proxy_key
+    here.users.add("", "Ada", PASSWORD, ["admin", "sign"])
+    there.users.add("Ada", "Tess", PASSWORD, ["submit"])
+    assert [account.name for account in here.users.all()] == ["Ada", "Tess"]
+    assert there.log_in("ada", PASSWORD, "") and not there.log_in("ada", OTHER, "")
+    cookie, token = here.sessions.open("tess"), here.tokens.add("Ada", "tess", ["submit"], 1)
+    user, program = there.sessions.user(cookie), there.tokens.user(token)
+    assert user is not None and program is not None and user.roles == program.roles == {"submit"}
+    here.users.set_disabled("Ada", "tess", True)
+    assert there.sessions.user(cookie) is None and there.tokens.user(token) is None
+    with pytest.raises(ConflictError):
+        there.users.set_disabled("Ada", "ada", True)
+    engine = prepare(url)
+    with engine.connect() as connection:
+        kinds = connection.execute(sa.select(RECORDS.c.kind).order_by(RECORDS.c.number)).scalars()
+        assert list(kinds) == [
+            "key made", "user added", "user added", "login", "login failed", "token added",
+            "user disabled",
+        ]  # fmt: skip
+    engine.dispose()
+    assert verify(url).problems == ()
+
+
+def test_the_same_user_is_added_once(two: tuple[Accounts, Accounts]) -> None:
+    def add(number: int) -> bool:
+        try:
+            two[number % 2].users.add("", "Tess", PASSWORD, ["submit"])
+        except ConflictError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(add, range(6))) == 1
+
+
+def test_two_admins_cannot_disable_each_other(two: tuple[Accounts, Accounts]) -> None:
+    for name in ("Ada", "Eve"):
+        two[0].users.add("", name, PASSWORD, ["admin"])
+
+    def disable(number: int) -> bool:
+        try:
+            two[number].users.set_disabled("", ("Ada", "Eve")[number], True)
+        except ConflictError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sum(pool.map(disable, range(2))) == 1
+
+
+def test_one_link_makes_one_admin(two: tuple[Accounts, Accounts]) -> None:
+    links = [accounts.setup_path().partition("=")[2] for accounts in two]
+    assert links[0] != links[1]
+
+    def set_up(number: int) -> bool:
+        try:
+            two[number % 2].set_up(links[number % 2], f"Ada{number}", PASSWORD)
+        except (ConflictError, ForbiddenError):
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(set_up, range(4))) == 1
+
+
+def test_migrations_make_the_tables_that_are_declared(url: str) -> None:
+    engine = prepare(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, METADATA) == []
+    engine.dispose()
+
+
+def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
+    engine = prepare(f"sqlite:///{tmp_path / 'full.sqlite'}")
+    accounts = Accounts(engine, serve_config(tmp_path))
+    accounts.users.add("", "Ada", PASSWORD, ["admin"])
+
+    @sa.event.listens_for(engine, "begin")
+    def _full(connection: sa.Connection) -> None:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+
+    def fill() -> None:
+        for number in range(1000):
+            accounts.users.add("", f"user{number}", PASSWORD, ["submit"])
+
+    with pytest.raises(StorageFullError):
+        fill()
+    with engine.connect() as connection:
+        users = connection.execute(sa.select(sa.func.count()).select_from(USERS)).scalar_one()
+    assert verify(f"sqlite:///{tmp_path / 'full.sqlite'}").records == users + 1  # and a key
+    assert accounts.users.find("ada") is not None
+
+
+def test_a_database_that_is_gone_lets_nobody_in(tmp_path: Path) -> None:
+    engine = prepare(f"sqlite:///{tmp_path / 'gone.sqlite'}")
+    accounts = Accounts(engine, serve_config(tmp_path))
+    accounts.users.add("", "Ada", PASSWORD, ["admin"])
+    cookie = accounts.sessions.open("ada")
+    with engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE users RENAME TO elsewhere"))
+    for ask in (
+        lambda: accounts.sessions.user(cookie),
+        lambda: accounts.log_in("ada", PASSWORD, ""),
+        lambda: accounts.users.add("", "Eve", PASSWORD, ["admin"]),
+    ):
+        with pytest.raises(UnavailableError):
+            ask()
+
+
+def test_commands_change_users_and_tokens(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def run(line: str, typed: str = "") -> str:
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{typed}\nsecond line\n"))
+        assert main([*line.split(), "--records", url]) == 0
+        return capsys.readouterr().out
+
+    run("user add Ada --roles admin,submit", PASSWORD)
+    run("user add Tess --roles submit --first", PASSWORD)
+    accounts = Accounts(prepare(url), serve_config(tmp_path))
+    token = run("token add tess --roles submit,review --days 2").strip()
+    assert (user := accounts.tokens.user(token)) is not None and user.roles == {"submit"}
+    tess = accounts.log_in("tess", PASSWORD, "")
+    assert tess is not None and tess.must_change
+    cookie = accounts.sessions.open("tess")
+    run("user password tess", OTHER)
+    assert accounts.sessions.user(cookie) is None
+    assert accounts.log_in("tess", OTHER, "") is not None
+    run("user roles tess --roles review")
+    assert (found := accounts.users.find("tess")) is not None and found.roles == {"review"}
+    run(f"token revoke {accounts.tokens.all()[0].id}")
+    assert accounts.tokens.user(token) is None
+    run("user disable tess")
+    assert accounts.log_in("tess", OTHER, "") is None
+    run("user enable tess")
+    assert accounts.log_in("tess", OTHER, "") is not None
+    for line, typed, why in [
+        ("user add Eve --roles admin", "short", "at least 12 characters"),
+        ("user add Eve --roles root", PASSWORD, "no role 'root'"),
+        ("user disable nobody", "", "no such user"),
+        ("token add tess --roles submit --days 1e9", "", "at most 3650 days"),
+    ]:
+        with pytest.raises(BcdError, match=why):
+            run(line, typed)
+    assert len(accounts.users.all()) == 2
+    assert verify(url).problems == ()
+
+
+def test_sessions_need_their_user(url: str) -> None:
+    engine = prepare(url)
+    row = {"digest": b"x" * 32, "user_key": "nobody", "created": 0.0, "seen": 0.0}
+    with pytest.raises(sa.exc.IntegrityError), engine.begin() as connection:
+        connection.execute(sa.insert(SESSIONS).values(row))
+    engine.dispose()
