@@ -101,3 +101,14 @@ def visit(
     assert len(on_purpose) == refused, on_purpose
     assert [text for text in seen.said if text not in on_purpose] == []
     assert [u for u in seen.asked if not u.startswith((f"{url}/", "blob:"))] == []
+
+
+def tab_to(tab: Page, selector: str, backwards: bool = False) -> None:
+    """Presses Tab until an element has the focus, which is visible then."""
+    for _ in range(80):
+        tab.keyboard.press("Shift+Tab" if backwards else "Tab")
+        if tab.evaluate("s => document.activeElement.matches(s)", selector):
+            outline = "getComputedStyle(document.activeElement).outlineStyle"
+            assert tab.evaluate(outline) != "none", selector
+            return
+    raise AssertionError(f"{selector} cannot be reached by Tab")

@@ -29,14 +29,16 @@ async function print() {
 
 // ---------------------------------------------------------------- uploads
 
-const AT_ONCE = 3; // requests
-const TRIES = 6; // of one file, while the server is busy
+const TOGETHER = 8; // files of one request
+const MOST_BYTES = 16e6; // of one request, if it has several files
+const TRIES = 6; // of one request, while the server is busy
 
 class Uploads {
   constructor(form) {
     this.form = form;
     this.waiting = [];
-    this.running = this.done = this.total = this.referred = this.unreadable = 0;
+    this.running = false;
+    this.done = this.total = this.referred = this.unreadable = 0;
     this.shown = Date.now();
     form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -77,30 +79,50 @@ class Uploads {
     this.waiting.push(...files);
     find("progress").hidden = false;
     this.tell();
-    while (this.running < AT_ONCE && this.waiting.length) this.work();
+    if (!this.running) this.work();
   }
 
+  /** Sends everything, one request after the other: images keep the order of their files. */
   async work() {
-    this.running += 1;
+    this.running = true;
     while (this.waiting.length) {
-      const file = this.waiting.shift();
-      const why = await this.send(file);
-      if (why) this.fail(file, why);
-      this.done += 1;
-      this.tell();
+      await this.deliver(this.take());
       if (Date.now() - this.shown > 4000) this.show();
     }
-    this.running -= 1;
-    if (!this.running) this.show();
+    this.running = false;
+    this.show();
   }
 
-  /** Sends a file; returns why it failed, or nothing. */
-  async send(file) {
+  /** The next files of one request. */
+  take() {
+    const files = [this.waiting.shift()];
+    let size = files[0].size;
+    while (files.length < TOGETHER && this.waiting.length) {
+      size += this.waiting[0].size;
+      if (size > MOST_BYTES) break;
+      files.push(this.waiting.shift());
+    }
+    return files;
+  }
+
+  async deliver(files) {
+    const why = await this.send(files);
+    if (why && files.length > 1) { // which of them?
+      for (const file of files) await this.deliver([file]);
+      return;
+    }
+    if (why) this.fail(files[0], why);
+    this.done += files.length;
+    this.tell();
+  }
+
+  /** Sends files; returns why that failed, or nothing. */
+  async send(files) {
     const most = Number(this.form.dataset.most);
-    if (file.size > most * 1e6) return `larger than ${most} MB`;
+    if (files.some((file) => file.size > most * 1e6)) return `larger than ${most} MB`;
     for (let attempt = 1; ; attempt += 1) {
       const body = new FormData();
-      body.append("images", file, file.name);
+      for (const file of files) body.append("images", file, file.name);
       let answer;
       try {
         answer = await fetch(this.form.action, {

@@ -1,0 +1,311 @@
+"""The pages in Chromium: a case from the login to the report, by mouse and by keyboard alone."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from pypdf import PdfReader
+
+from bcd.serving.answers import DISCLAIMER
+from bcd.serving.records.cases import SIGNED, UNIDENTIFIED
+from tests.helpers.pages import (
+    BROWSER,
+    LAPTOP,
+    PHONE,
+    check_accessible,
+    check_images,
+    check_width,
+    chromium,
+)
+from tests.serving.making import no_smear, smear
+from tests.serving.pages.browsing import listening, tab_to, visit
+from tests.serving.pages.filling import recorded
+from tests.serving.running import ALL, PASSWORD, Running
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+
+TABLET, NARROW = (820, 1180), (320, 640)
+# What a finger cannot hit: smaller than 44 px, links within a sentence excepted.
+SMALL = """[...document.querySelectorAll(
+  'main button, main input:not([type=radio], [type=checkbox], [type=hidden]), main textarea,'
+  + ' main summary, main .choice, .chips a, .links a, .crumbs a, .picture, tbody th a, .bar a, .bar button')]
+  .filter(e => e.checkVisibility({contentVisibilityAuto: true}) && !e.closest('dialog:not([open])'))
+  .map(e => [e.outerHTML.slice(0, 90), e.getBoundingClientRect()])
+  .filter(([, box]) => box.height < 43.9 || box.width < 43.9).map(([html]) => html)"""
+DROP = """async files => {
+  const data = new DataTransfer();
+  for (const [name, content] of files) {
+    const bytes = Uint8Array.from(atob(content), c => c.charCodeAt(0));
+    data.items.add(new File([bytes], name));
+  }
+  const zone = document.getElementById('upload');
+  for (const kind of ['dragenter', 'dragover', 'drop'])
+    zone.dispatchEvent(new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true}));
+}"""
+
+
+@pytest.fixture(scope="module")
+def url(served: Running) -> Iterator[str]:
+    """Address of the server."""
+    with listening(served.app) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One browser for all tests."""
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three smears, and one image that is none."""
+    folder = tmp_path_factory.mktemp("images")
+    files = {"one.png": smear(0), "two.png": smear(2), "three.png": smear(3), "x.png": no_smear()}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in files]
+
+
+@pytest.fixture(scope="module")
+def case(served: Running, images: list[Path]) -> str:
+    """Path of a case with all marks there are."""
+    path: str = served.all.post("/cases", data={"label": "S-2027-01"}).headers["location"]
+    files = [*((file.name, file.read_bytes()) for file in images), ("notes.txt", b"no image")]
+    served.all.post(f"{path}/images", files=[("images", file) for file in files])
+    return path
+
+
+def test_a_case_from_drop_to_report(
+    served: Running, url: str, browser: Browser, images: list[Path]
+) -> None:
+    with visit(browser, url, refused=1) as seen:
+        tab = seen.tab
+        tab.get_by_label("New case").fill("S-2027-02")
+        tab.get_by_role("button", name="Open case").click()
+        files = [(f.name, base64.b64encode(f.read_bytes()).decode()) for f in images]
+        tab.evaluate(DROP, files)
+        tab.get_by_text("Done: 4 of 4 uploaded, 1 to review.").wait_for()
+        path = tab.url.removeprefix(url)
+        tab.get_by_role("heading", name="4 images, 1 to review").wait_for()
+        case = recorded(served, path)
+        stripes = next(image for image in case.images if image.name == "x.png")
+        assert [image for image in case.images if image.waits] == [stripes]
+        check_images(tab)
+        first = tab.locator(".card").first  # the most doubtful
+        assert "x.png" in first.inner_text() and "out of distribution" in first.inner_text()
+        first.get_by_text("referred").click()
+        assert first.get_by_text("does not look like the images").is_visible()
+
+        tab.get_by_label("Your password").fill(PASSWORD)
+        tab.get_by_role("button", name="Sign the case").click()
+        alert = tab.get_by_role("alert")
+        assert "1 of 4 images were referred" in alert.inner_text()
+        assert recorded(served, path).status != SIGNED
+        check_accessible(tab)
+
+        alert.get_by_role("link", name="x.png").click()
+        for name, source in (("Evidence", "evidence"), ("White cells", "cells")):
+            tab.get_by_role("link", name=name, exact=True).click()
+            shown = tab.locator(f"#view img[src*='{source}.png']")
+            shown.wait_for()
+            check_images(tab)
+            assert tab.evaluate("document.activeElement.id").startswith("view-")
+        tab.get_by_label(UNIDENTIFIED).check()
+        tab.get_by_role("button", name="Record the review").click()
+        assert tab.locator("#remark:invalid").count() == 1  # an override needs a remark
+        tab.get_by_label("Remark").fill("stripes, no smear")
+        tab.get_by_role("button", name="Record the review").click()
+        tab.wait_for_url("**#sign")
+
+        tab.get_by_label("Your password").fill(PASSWORD)
+        tab.get_by_role("button", name="Sign the case").click()
+        tab.get_by_text("1 of 1 signature.").wait_for()
+        check_documents(tab, served, path)
+
+
+def check_documents(tab: Page, served: Running, path: str) -> None:
+    """PDF and CSV say what is recorded."""
+    case = recorded(served, path)
+    assert case.status == SIGNED
+    with tab.expect_download() as waiting:
+        tab.get_by_role("link", name="PDF").click()
+    reader = PdfReader(Path(waiting.value.path()))
+    text = "\n".join(page.extract_text() for page in reader.pages)
+    for said in (DISCLAIMER, case.label, "stripes, no smear", UNIDENTIFIED, ALL, case.model_sha256):
+        assert said in text
+    assert case.signatures[0].chain in text.replace("\n", "") and "NOT SIGNED" not in text
+    assert sum(len(page.images) for page in reader.pages) == len(case.images)
+    with tab.expect_download() as waiting:
+        tab.get_by_role("link", name="CSV").click()
+    rows = list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text("utf-8"))))
+    assert [row["path"] for row in rows] == [image.name for image in case.images]
+    assert [row["finding"] for row in rows] == [image.finding for image in case.images]
+    assert [row["sha256"] for row in rows] == [image.answer.sha256 for image in case.images]
+
+
+def test_a_case_by_keyboard_alone(
+    served: Running, url: str, browser: Browser, images: list[Path]
+) -> None:
+    with visit(browser, url) as seen:  # the login is by keyboard too
+        tab, keys = seen.tab, seen.tab.keyboard
+        tab_to(tab, "#label")
+        keys.type("S-2027-03")
+        keys.press("Enter")
+        tab.wait_for_url("**/cases/*")
+        tab_to(tab, "#files")
+        with tab.expect_file_chooser() as chooser:
+            keys.press("Space")
+        chooser.value.set_files(images)
+        tab.get_by_text("Done: 4 of 4 uploaded, 1 to review.").wait_for()
+        path = tab.url.removeprefix(url)
+        tab.get_by_role("heading", name="4 images, 1 to review").wait_for()
+        tab_to(tab, "#sort-number")
+        keys.press("Enter")
+        tab.locator("#sort-number[aria-current]").wait_for()
+        assert tab.evaluate("document.activeElement.id") == "sort-number"
+        tab_to(tab, ".picture")
+        keys.press("Enter")
+        tab.wait_for_url("**/images/*")
+        for key, number in (("j", 2), ("j", 3), ("ArrowRight", 4), ("k", 3), ("j", 4)):
+            keys.press(key)
+            tab.get_by_role("heading", name=f"Image {number} of 4").wait_for()
+            tab.locator("#help-open").wait_for()  # scripts have started
+        keys.press("w")
+        tab.locator("#view img[src*='cells.png']").wait_for()
+        assert "White cells" in tab.locator("#view [role=status]").inner_text()  # also heard
+        keys.press("e")
+        tab.locator("#view img[src*='evidence.png']").wait_for()
+        keys.press("?")
+        assert tab.get_by_role("dialog").is_visible()
+        keys.press("j")  # no shortcut while the dialog is open
+        keys.press("Escape")
+        assert not tab.locator("#help").is_visible()
+        tab.get_by_role("heading", name="Image 4 of 4").wait_for()
+        keys.press("5")
+        assert tab.evaluate("document.activeElement.value") == UNIDENTIFIED
+        keys.press("r")
+        keys.type("jk12? no smear")  # no shortcuts while typing
+        tab_to(tab, "#review-form button.main")
+        keys.press("Enter")
+        tab.wait_for_url("**#sign")
+        [review] = [image.review for image in recorded(served, path).images if image.review]
+        assert (review.remark, review.finding) == ("jk12? no smear", UNIDENTIFIED)
+        tab_to(tab, "#password")
+        keys.type(PASSWORD)
+        keys.press("Enter")
+        tab.get_by_text("1 of 1 signature.").wait_for()
+        assert recorded(served, path).status == SIGNED
+        tab_to(tab, "a[href$='report.pdf']", backwards=True)
+        with tab.expect_download() as waiting:
+            keys.press("Enter")
+        assert Path(waiting.value.path()).read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_is_accessible(
+    served: Running, url: str, browser: Browser, case: str, scheme: str
+) -> None:
+    stripes = recorded(served, case).images[3]
+    image = f"{case}/images/{stripes.id}"
+    with visit(browser, url, scheme=scheme, user="") as seen:
+        seen.tab.goto("/login")
+        check_accessible(seen.tab)
+    with visit(browser, url, PHONE if scheme == "dark" else LAPTOP, scheme, refused=1) as seen:
+        tab = seen.tab
+        for page in ("/cases", case, image, f"{image}?view=evidence", f"{case}/report"):
+            tab.goto(page)
+            check_accessible(tab)
+            check_images(tab)
+            assert tab.get_by_text(DISCLAIMER).first.is_visible()
+        tab.goto(image)
+        tab.keyboard.press("?")
+        check_accessible(tab)
+        tab.goto("/cases/none")  # 404
+        check_accessible(tab)
+
+
+@pytest.mark.parametrize("size", [NARROW, TABLET])
+def test_small_screens_and_fingers(
+    served: Running, url: str, browser: Browser, case: str, size: tuple[int, int]
+) -> None:
+    image = recorded(served, case).images[0]
+    with visit(browser, url, size, touch=True) as seen:
+        for page in ("/cases", case, f"{case}/images/{image.id}", f"{case}/report"):
+            seen.tab.goto(page)
+            check_width(seen.tab)
+            assert seen.tab.evaluate(SMALL) == [], page
+
+
+def test_the_report_prints_without_controls(url: str, browser: Browser, case: str) -> None:
+    with visit(browser, url, scheme="dark") as seen:
+        tab = seen.tab
+        tab.goto(f"{case}/report")
+        check_images(tab)
+        tab.emulate_media(media="print")
+        assert not tab.locator("nav, button, .skip").filter(visible=True).count()
+        assert tab.get_by_text(DISCLAIMER).first.is_visible()
+        assert tab.get_by_text("NOT SIGNED").is_visible()
+        assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == (
+            "rgb(255, 255, 255)"
+        )
+        text = "\n".join(page.extract_text() for page in PdfReader(io.BytesIO(tab.pdf())).pages)
+        assert "x.png" in text and "waits for a review" in text
+
+
+def test_failed_uploads_are_listed_and_tried_again(
+    served: Running, url: str, browser: Browser, images: list[Path]
+) -> None:
+    path = served.all.post("/cases", data={"label": "busy"}).headers["location"]
+    room, many = served.services.engine._room, served.services.cfg.limits.queue
+    with visit(browser, url, refused=1) as seen:
+        tab = seen.tab
+        tab.goto(path)
+        tab.evaluate("document.getElementById('upload').dataset.most = '0.000001'")
+        tab.get_by_label("Images of this case").set_input_files(images[0])
+        tab.get_by_text("one.png: larger than").wait_for()
+        tab.evaluate("document.getElementById('upload').dataset.most = '32'")
+        room.take(many, 1)  # 429, with Retry-After
+        tab.get_by_role("button", name="Try again: one.png").click()
+        tab.wait_for_event("response", lambda answer: answer.status == 429)
+        room.give(many)
+        tab.get_by_text("Done: 1 of 1 uploaded").wait_for()
+        assert not tab.locator("#failed li").count()
+    assert [image.name for image in recorded(served, path).images] == ["one.png"]
+
+
+def test_pages_work_without_scripts(
+    served: Running, url: str, browser: Browser, images: list[Path]
+) -> None:
+    context = browser.new_context(java_script_enabled=False, base_url=url)
+    tab = context.new_page()
+    tab.goto("/login")
+    tab.get_by_label("Name").fill(ALL)
+    tab.get_by_label("Password").fill(PASSWORD)
+    tab.get_by_role("button", name="Log in").click()
+    tab.get_by_label("New case").fill("plain")
+    tab.get_by_role("button", name="Open case").click()
+    tab.get_by_label("Images of this case").set_input_files([images[0], images[3]])
+    tab.get_by_role("button", name="Upload").click()
+    path = tab.url.removeprefix(url)
+    tab.get_by_role("link", name="to review", exact=True).click()
+    tab.locator(".picture").click()
+    tab.get_by_role("link", name="Evidence").click()
+    assert tab.locator("#view img[src*='evidence.png']").count() == 1
+    tab.get_by_label(UNIDENTIFIED).check()
+    tab.get_by_label("Remark").fill("stripes")
+    tab.get_by_role("button", name="Record the review").click()
+    tab.get_by_label("Your password").fill(PASSWORD)
+    tab.get_by_role("button", name="Sign the case").click()
+    context.close()
+    assert recorded(served, path).status == SIGNED
