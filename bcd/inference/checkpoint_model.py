@@ -105,7 +105,6 @@ def _facts(card: Card) -> ModelFacts:
         card.recalibration,
         card.policy is not None,
         digest(card.text()),
-        None if card.policy is None else card.policy.get("expectation"),
         card.policy,
     )
 

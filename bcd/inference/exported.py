@@ -270,7 +270,6 @@ def _facts(content: Mapping[str, Any], card: Mapping[str, Any]) -> ModelFacts:
         content["recalibration"],
         bool(content["calibrated"]),
         str(content["card_sha256"]),
-        None if card["policy"] is None else card["policy"].get("expectation"),
         card["policy"],
     )
 

@@ -26,8 +26,6 @@ class ModelFacts:
         recalibration: For which site, if it was recalibrated; as in `Card`.
         calibrated: Whether it has a decision policy; if not, every image is referred.
         card_sha256: Of the card, as exported files hold it.
-        expectation: What is expected of answers for new images, as `Expectation.to_plain`; None
-            if unknown.
         policy: The decision policy, as `DecisionPolicy.to_plain`; None if not calibrated.
     """
 
@@ -39,7 +37,6 @@ class ModelFacts:
     recalibration: Mapping[str, Any] | None
     calibrated: bool
     card_sha256: str
-    expectation: Mapping[str, Any] | None = None
     policy: Mapping[str, Any] | None = None
 
 

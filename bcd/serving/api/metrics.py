@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.concurrency import run_in_threadpool
 
+from bcd.serving.api.dependencies import Served
 from bcd.serving.api.problems import documented
+from bcd.serving.errors import RequestError
+from bcd.serving.monitoring.monitor import alarms
 
 router = APIRouter()
 
@@ -20,6 +26,9 @@ router = APIRouter()
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
     },
 )
-async def metrics(request: Request) -> Response:
-    """Requests, answers and the queue, in Prometheus' text format; nothing personal."""
+async def metrics(request: Request, services: Served) -> Response:
+    """Requests, answers, the queue and alarms, in Prometheus' text format; nothing personal."""
+    # The other figures are worth most when the records cannot be read.
+    with contextlib.suppress(RequestError):
+        request.app.state.metrics.alarms(await run_in_threadpool(alarms, services))
     return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -71,7 +71,6 @@ class Engine:
 
     Attributes:
         identity: As given.
-        facts: What the model says about itself.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class Engine:
         self.identity = identity
         self._model, self._limits = model, limits
         self._room = Room(limits.queue)
-        self.facts = facts = model.facts
+        facts = model.facts
         wanted = Wanted(views_to_read(facts.input_views), facts.mask_scale_bar)
         self._readers = Readers(wanted, min(MOST_READERS, core_count()))
         self._deciders: Deciders[_Upload] = Deciders(

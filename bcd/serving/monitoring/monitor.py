@@ -97,7 +97,8 @@ def get_monitor(services: Services) -> Monitor:
 
 def references(services: Services) -> dict[str, Reference]:
     """What the model in use says of val, by its sha256; empty if it says nothing."""
-    plain = services.engine.facts.expectation
+    policy = services.engine.model.facts.policy
+    plain = None if policy is None else policy.get("expectation")
     if plain is None:
         return {}
     known = Expectation.from_plain(plain)

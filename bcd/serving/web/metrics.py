@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import (
@@ -53,6 +53,10 @@ class Metrics:
         waiting.set_function(lambda: services.engine.waiting)
         room = Gauge("bcd_queue_limit", "Images that may wait", registry=self.registry)
         room.set(services.cfg.limits.queue)
+        self._alarms = Gauge(
+            "bcd_alarms", "1 if the last window of answers sets off this alarm", ["alarm"],
+            registry=self.registry,
+        )  # fmt: skip
         ready = Gauge("bcd_ready", "1 if the model can answer", registry=self.registry)
         ready.set_function(lambda: float(not services.engine.ready()))
 
@@ -73,6 +77,11 @@ class Metrics:
         """Counts answers about images."""
         for answer in answers:
             self._answers.labels(answer.predicted or "none", str(answer.refer).lower()).inc()
+
+    def alarms(self, found: Mapping[str, float]) -> None:
+        """Sets the alarms; see `bcd.serving.monitoring.monitor.alarms`."""
+        for name, value in found.items():
+            self._alarms.labels(name).set(value)
 
     def engine_error(self, kind: str) -> None:
         """Counts a request that the engine did not answer, by the class of its error."""

@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 from bcd.evaluation.expectation import Expectation
 from bcd.serving.accounts.store import Accounts
 from bcd.serving.answers import DISCLAIMER, ImageAnswer
+from bcd.serving.api import metrics
 from bcd.serving.api.problems import add_handlers
 from bcd.serving.monitoring import monitor, routes
 from bcd.serving.monitoring.monitor import Monitor, alarms, references
@@ -26,6 +27,7 @@ from bcd.serving.records.database import database_url
 from bcd.serving.records.store import open_records
 from bcd.serving.records.tables import RECORDS
 from bcd.serving.services import Services
+from bcd.serving.web.metrics import Metrics
 from tests.serving.making import IDENTITY, StubModel, serve_config
 from tests.serving.monitoring.answers import Source
 
@@ -47,23 +49,30 @@ def answered(source: Source, n: int, times: float = 1.0, shift: float = 0.0) -> 
     ]  # fmt: skip
 
 
+def engine_that_says(policy: dict[str, Any] | None) -> Any:
+    facts = replace(StubModel.facts, policy=policy)
+    model = SimpleNamespace(facts=facts)
+    return SimpleNamespace(identity=IDENTITY, model=model, waiting=0, ready=lambda: "")
+
+
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[Services]:
     cfg = serve_config(
         tmp_path, f"monitoring.window={WINDOW}", f"proxy.trusted=[{PEER}]",
         "proxy.user_header=X-Bcd-User", "proxy.roles_header=X-Bcd-Roles",
     )  # fmt: skip
-    facts = replace(StubModel.facts, expectation=EXPECTED.to_plain())
-    engine = SimpleNamespace(identity=IDENTITY, facts=facts)
+    engine = engine_that_says({"expectation": EXPECTED.to_plain()})
     with open_records(database_url(None, str(tmp_path)), cfg.images) as records:
         accounts = Accounts(records.engine, cfg)
-        yield Services(cfg, cast(Any, engine), records, accounts)
+        yield Services(cfg, engine, records, accounts)
 
 
 def client(services: Services, roles: str) -> TestClient:
     app = FastAPI()
     app.state.services = services
+    app.state.metrics = Metrics(services)
     app.include_router(routes.router)
+    app.include_router(metrics.router)
     add_handlers(app)
     headers = {"accept": "text/html", "X-Bcd-User": "ada", "X-Bcd-Roles": roles}
     return TestClient(app, headers=headers, client=(PEER, 1), follow_redirects=False)
@@ -125,6 +134,10 @@ def test_an_alarm_is_on_the_page_in_the_metrics_and_once_in_the_records(
     assert alarms(services)["referral"] == 0.0  # for a minute
     monkeypatch.setattr(monitor, "_SECONDS", 0.0)
     assert alarms(services) == {"referral": 1.0, "distances": 1.0}
+    said = client(services, "").get("/metrics").text
+    assert re.findall(r'^bcd_alarms\{alarm="(\w+)"\} 1.0$', said, re.M) == [
+        "referral", "distances"
+    ]  # fmt: skip
     text = client(services, "admin").get("/dashboard").text
     assert "<strong>Alarm.</strong>" in text and 'class="alarm"' in text
     assert "share of images referred; distribution of out-of-distribution scores" in text
@@ -150,9 +163,8 @@ def test_another_model_has_windows_of_its_own_and_an_unknown_one_a_baseline(
     assert watched.stream(other.sha256).reference is None
     text = client(services, "review").get("/dashboard").text
     assert '<th scope="row">former</th>' in text
-    silent = replace(StubModel.facts, expectation=None)
-    engine = SimpleNamespace(identity=IDENTITY, facts=silent)
-    assert references(replace(services, engine=cast(Any, engine))) == {}
+    for silent in (None, {}, {"expectation": None}):
+        assert references(replace(services, engine=engine_that_says(silent))) == {}
 
 
 def test_each_answer_is_read_once(services: Services) -> None:
