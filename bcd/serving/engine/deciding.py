@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,7 +37,8 @@ class Deciders(Generic[T]):
 
     Args:
         model: It decides.
-        most: Images of one call. A thread takes as many as are there, and waits for none.
+        most: Images of one call. A thread takes its share of those that are there, and waits for
+            none.
         wanted: Whether something still has to be decided about.
         told: Gets what was decided about, with the decisions and its number in them, or with what
             the model raised; it must not raise.
@@ -78,8 +80,9 @@ class Deciders(Generic[T]):
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
             batch = [first]
+            share = math.ceil((self._queue.qsize() + 1) / len(self._threads))
             with contextlib.suppress(Empty):
-                while len(batch) < self._most:
+                while len(batch) < min(self._most, share):
                     if (read := self._queue.get_nowait()) is None:
                         self._queue.put(None)  # for the next round
                         break

@@ -306,7 +306,7 @@ class Engine:
 
 def usual_batch(model: Model) -> int:
     """Images of one call of a model at most."""
-    return 1 if model.batch is not None else 8
+    return model.batch or 8
 
 
 def _readable(answer: Answer) -> NDArray[np.uint8]:
