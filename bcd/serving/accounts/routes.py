@@ -76,7 +76,7 @@ def logout(request: Request, user: _LoggedIn) -> Response:
     accounts = accounts_of(request)
     cookie = cookie_name(accounts.cfg)
     if user.how == "session":
-        accounts.log_out(user, request.cookies[cookie])
+        accounts.sessions.end(user, request.cookies[cookie])
     answer = RedirectResponse("/login", 303)
     answer.delete_cookie(
         cookie, secure=not is_plain(accounts.cfg), httponly=True, samesite="strict"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import secrets
@@ -13,6 +14,7 @@ from bcd.config.serve import SessionConfig
 from bcd.serving.accounts.database import Database
 from bcd.serving.accounts.tables import SESSIONS, USERS
 from bcd.serving.accounts.user import User, key_of
+from bcd.serving.errors import RequestError
 
 _SEEN_EVERY = 60.0  # seconds between two notes of when a session was last used
 _BY_DIGEST = select(SESSIONS, USERS).join(USERS, SESSIONS.c.user_key == USERS.c.key)
@@ -61,15 +63,16 @@ class Sessions:
         if now - row[SESSIONS.c.created] >= self._lasts or now - row["seen"] >= self._idle:
             return None
         if now - row["seen"] >= min(_SEEN_EVERY, self._idle / 10):
-            with self._database.noting() as connection:
+            # A full disk does not stop those who only read; the session then ends earlier.
+            with contextlib.suppress(RequestError), self._database.noting() as connection:
                 seen = update(SESSIONS).where(SESSIONS.c.digest == asked).values(seen=now)
                 connection.execute(seen)
         roles = frozenset(row["roles"].split(","))
         return User(row["name"], roles, "session", csrf_of(value), row["must_change"])
 
-    def end(self, value: str) -> None:
-        """Ends a session."""
-        with self._database.noting() as connection:
+    def end(self, user: User, value: str) -> None:
+        """Ends a session because its user logs out."""
+        with self._database.changing(user.name, "logout", {}) as connection:
             connection.execute(delete(SESSIONS).where(SESSIONS.c.digest == digest(value)))
 
 

@@ -89,11 +89,6 @@ class Accounts:
         self._database.record(row["name"], "login")
         return account_of(row)
 
-    def log_out(self, user: User, cookie: str) -> None:
-        """Ends a session."""
-        self._database.record(user.name, "logout")
-        self.sessions.end(cookie)
-
     def confirm(self, user: User, password: str) -> bool:
         """Whether it is this user's password; before a signature.
 
@@ -101,13 +96,14 @@ class Accounts:
             BusyError: Too many failures.
         """
         key = key_of(user.name)
-        self._attempts.begin(key, "")
+        guesses = f"{key} confirms"  # counted apart: failed logins do not keep others from signing
+        self._attempts.begin(guesses, "")
         row = self.users.row(key)
         right = self._passwords.check(password, None if row is None else row["password"])
         if row is None or row["disabled"] or not right:
             self._database.record(user.name, "confirmation failed")
             return False
-        self._attempts.succeeded(key)
+        self._attempts.succeeded(guesses)
         return True
 
     def setup_path(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import secrets
 from collections.abc import Callable, Iterable
@@ -13,7 +14,7 @@ from bcd.serving.accounts.database import Database
 from bcd.serving.accounts.sessions import digest
 from bcd.serving.accounts.tables import TOKENS, USERS
 from bcd.serving.accounts.user import Token, User, checked_roles, in_order, key_of
-from bcd.serving.errors import NotFoundError, UnprocessableError
+from bcd.serving.errors import NotFoundError, RequestError, UnprocessableError
 
 PREFIX = "bcd_"
 MAX_DAYS = 3650
@@ -81,7 +82,7 @@ class Tokens:
         if now >= row["expires"]:
             return None
         if row["used"] != (today := _day(now)):
-            with self._database.noting() as connection:
+            with contextlib.suppress(RequestError), self._database.noting() as connection:
                 used = update(TOKENS).where(TOKENS.c.id == row["id"]).values(used=today)
                 connection.execute(used)
         roles = frozenset(row["roles"].split(",")) & frozenset(row["of_user"].split(","))

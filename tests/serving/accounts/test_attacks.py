@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from bcd.serving.accounts.access import local_path
+from bcd.serving.accounts.attempts import Attempts
 from bcd.serving.accounts.store import Accounts
+from bcd.serving.errors import BusyError
 from tests.serving.accounts.making import (
     PASSWORD,
     SITE,
@@ -159,6 +163,20 @@ def test_passwords_cannot_be_guessed_quickly(
     assert {status(f"six{i}", "wrong", six[i % 2]) for i in range(20)} == {401}
     assert status("Ada", PASSWORD, "2001:db8::3") == 429
     assert status("Ada", PASSWORD, "2001:db8:0:1::1") == 303
+
+
+def test_guesses_at_the_same_time_are_counted_too() -> None:
+    attempts = Attempts(3)
+
+    def guess(_: int) -> bool:
+        try:
+            attempts.begin("tess", "192.0.2.7")
+        except BusyError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(guess, range(40))) == 3
 
 
 @pytest.mark.parametrize(

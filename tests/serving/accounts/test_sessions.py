@@ -8,6 +8,7 @@ from sqlalchemy import select
 from bcd.config.serve import ServeConfig
 from bcd.serving.accounts.access import cookie_name, is_plain
 from bcd.serving.accounts.tables import SESSIONS, TOKENS, USERS
+from bcd.serving.errors import BusyError
 from tests.serving.accounts.making import OTHER, PASSWORD, World, alert, csrf_of, world
 from tests.serving.making import serve_config
 
@@ -153,6 +154,23 @@ def test_the_same_password_confirms_a_signature(served: World) -> None:
     assert served.accounts.confirm(user, PASSWORD)
     assert not served.accounts.confirm(user, OTHER)
     assert served.events()[-1] == ("Tess", "confirmation failed", {})
+
+
+def test_confirmations_are_limited_apart_from_logins(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    made = world(tmp_path_factory.mktemp("confirm"), "limits.logins_per_minute=2")
+    made.accounts.users.add("", "Tess", PASSWORD, ["sign"])
+    user = made.accounts.sessions.user(made.accounts.sessions.open("tess"))
+    assert user is not None
+    for _ in range(2):
+        assert made.accounts.log_in("tess", OTHER, "192.0.2.7") is None
+    with pytest.raises(BusyError):
+        made.accounts.log_in("tess", PASSWORD, "192.0.2.8")
+    assert made.accounts.confirm(user, PASSWORD)
+    assert [made.accounts.confirm(user, OTHER) for _ in range(2)] == [False, False]
+    with pytest.raises(BusyError):
+        made.accounts.confirm(user, PASSWORD)
 
 
 def test_htmx_leaves_the_page_when_the_session_has_ended(served: World) -> None:

@@ -16,6 +16,7 @@ from bcd.commands.serve_accounts import main
 from bcd.errors import BcdError
 from bcd.serving.accounts.store import Accounts
 from bcd.serving.accounts.tables import SESSIONS, USERS
+from bcd.serving.accounts.user import User
 from bcd.serving.errors import ConflictError, ForbiddenError, StorageFullError, UnavailableError
 from bcd.serving.records.tables import METADATA, RECORDS
 from bcd.serving.records.upgrade import prepare
@@ -116,8 +117,10 @@ def test_migrations_make_the_tables_that_are_declared(url: str) -> None:
 
 def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
     engine = prepare(f"sqlite:///{tmp_path / 'full.sqlite'}")
-    accounts = Accounts(engine, serve_config(tmp_path))
+    now = [1_800_000_000.0]
+    accounts = Accounts(engine, serve_config(tmp_path), lambda: now[0])
     accounts.users.add("", "Ada", PASSWORD, ["admin"])
+    cookie = accounts.sessions.open("ada")
 
     @sa.event.listens_for(engine, "begin")
     def _full(connection: sa.Connection) -> None:
@@ -133,7 +136,11 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
     with engine.connect() as connection:
         users = connection.execute(sa.select(sa.func.count()).select_from(USERS)).scalar_one()
     assert verify(f"sqlite:///{tmp_path / 'full.sqlite'}").records == users + 1  # and a key
-    assert accounts.users.find("ada") is not None
+    now[0] += 600  # it would be noted that the session is used
+    assert accounts.sessions.user(cookie) is not None
+    with pytest.raises(StorageFullError):
+        accounts.sessions.end(User("Ada", frozenset(), "session"), cookie)
+    assert accounts.sessions.user(cookie) is not None
 
 
 def test_a_database_that_is_gone_lets_nobody_in(tmp_path: Path) -> None:
@@ -189,6 +196,20 @@ def test_commands_change_users_and_tokens(
             run(line, typed)
     assert len(accounts.users.all()) == 2
     assert verify(url).problems == ()
+
+
+def test_a_typed_password_is_asked_for_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = iter([PASSWORD, OTHER, PASSWORD, PASSWORD])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", lambda _: next(typed))
+    line = ["user", "add", "Ada", "--roles", "admin", "--folder", str(tmp_path)]
+    with pytest.raises(BcdError, match="differ"):
+        main(line)
+    assert main(line) == 0
+    accounts = Accounts(prepare(f"sqlite:///{tmp_path / 'records.sqlite'}"), serve_config(tmp_path))
+    assert accounts.log_in("ada", PASSWORD, "") is not None
 
 
 def test_sessions_need_their_user(url: str) -> None:
