@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import betabinom, kstwo
 
 REFERRAL, DISTANCES = "referral", "distances"
 _TESTS = 2  # which share the probability of a false alarm
@@ -119,6 +118,8 @@ def referral_p(share: float, n: float, observed: float, worth: int) -> float:
 
 def _tails(share: float, n: float, worth: int) -> tuple[Floats, Floats]:
     """Probability of at most, and of at least, each count from 0 to `worth`; (worth + 1,) each."""
+    from scipy.stats import betabinom  # takes a second
+
     found, counts = share * n, np.arange(worth + 1)
     lower, upper = np.ones(worth + 1), np.ones(worth + 1)
     if found > 0:
@@ -136,6 +137,8 @@ def distances_p(reference: Reference, scores: Floats, cases: Sequence[str | None
         scores: Of the window, finite, (n,).
         cases: Case of each image, (n,).
     """
+    from scipy.stats import kstwo  # takes a second
+
     expected = np.sort(np.asarray(reference.scores, float))
     pooled = np.sort(np.concatenate([expected, scores]))
     parts = (
