@@ -1,0 +1,116 @@
+"""`bcd serve verify`, `backup`, `restore`, `erase`, `expire` and `key`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bcd.__main__ import main as bcd
+from bcd.commands.serve_records import main
+from bcd.errors import BcdError
+from bcd.serving.records.cases import ERASED
+from bcd.serving.records.store import open_records
+from bcd.serving.records.verify import verify
+from tests.serving.making import IDENTITY
+from tests.serving.records.making import content, filled, images, images_config, tamper
+
+
+@pytest.fixture
+def case_id(url: str) -> str:
+    """An open case, in records with rows in every table."""
+    with open_records(url, images_config()) as records:
+        return filled(records)
+
+
+def test_verify_prints_a_head_and_finds_changes(
+    url: str, case_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", "--records", url]) == 0
+    head = capsys.readouterr().out.strip()
+    assert head == verify(url).head
+    assert main(["verify", "--records", url, "--head", head]) == 0
+    tamper(url, f"UPDATE cases SET status = 'open', version = 1 WHERE id <> '{case_id}'")
+    capsys.readouterr()
+    assert main(["verify", "--records", url]) == 1
+    assert "NOT WHOLE: table cases" in capsys.readouterr().err
+
+
+def test_erase_and_expire_beside_a_running_server(
+    url: str, case_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_records(url, images_config(keep=False)) as records:
+        image_ids = records.add_images("anna", case_id, IDENTITY, images(1))
+        assert records.image(case_id, image_ids[0]) == content(0)  # in the server's memory
+        assert main(["expire", "--days", "0", "--records", url]) == 0
+        assert "images removed: 5" in capsys.readouterr().err
+        assert main(["erase", case_id, "--reason", "asked", "--records", url]) == 0
+        assert records.case(case_id).status == ERASED
+        assert records.image(case_id, image_ids[0]) is None
+        records.event("anna", "login", {})
+        with pytest.raises(BcdError, match="erased already"):
+            main(["erase", case_id, "--reason", "asked", "--records", url])
+    assert verify(url).problems == ()
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_backup_of_a_running_server_is_restored(url: str, case_id: str, tmp_path: Path) -> None:
+    backup = tmp_path / "backup.sqlite"
+    with open_records(url, images_config()) as records:
+        before = records.case(case_id)
+        assert main(["backup", str(backup), "--records", url]) == 0
+        records.add_images("anna", case_id, IDENTITY, images(1))
+    assert backup.stat().st_mode & 0o077 == 0
+    assert [file.name for file in tmp_path.glob("*backup*")] == [backup.name]
+    with pytest.raises(BcdError, match="exists already"):
+        main(["backup", str(backup), "--records", url])
+    with pytest.raises(BcdError, match="exists already"):
+        main(["restore", str(backup), "--records", url])
+    folder = tmp_path / "new"
+    assert main(["restore", str(backup), "--folder", str(folder)]) == 0
+    with open_records(f"sqlite:///{folder / 'records.sqlite'}", images_config()) as records:
+        assert records.case(case_id) == before
+        assert records.image(case_id, before.images[0].id) == content(0)
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_damaged_backup_is_restored_with_a_warning(
+    url: str, case_id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tamper(url, f"UPDATE texts SET text = 'x' WHERE case_id = '{case_id}'")
+    main(["backup", str(tmp_path / "backup"), "--records", url])
+    assert main(["restore", str(tmp_path / "backup"), "--folder", str(tmp_path / "new")]) == 1
+    assert "NOT WHOLE: table texts" in capsys.readouterr().err
+
+
+def test_postgresql_has_its_own_commands_for_backups(tmp_path: Path) -> None:
+    url = "postgresql+psycopg://anna:hunter2@host/bcd"
+    (tmp_path / "file").touch()
+    for command in ("backup", "restore"):
+        with pytest.raises(BcdError) as caught:
+            main([command, str(tmp_path / "file"), "--records", url])
+        assert "postgresql://anna@host/bcd" in str(caught.value)
+        assert f"pg_{'dump' if command == 'backup' else 'restore'}" in str(caught.value)
+
+
+def test_records_that_are_not_there_are_not_made(tmp_path: Path) -> None:
+    for command in (["verify"], ["expire", "--days", "1"], ["backup", str(tmp_path / "b")]):
+        with pytest.raises(BcdError, match="no records there"):
+            main([*command, "--folder", str(tmp_path / "none")])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_serve_with_a_known_word_is_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bcd", "serve", "key", str(tmp_path / "key")])
+    with pytest.raises(SystemExit) as caught:
+        bcd()
+    assert caught.value.code == 0
+    assert (tmp_path / "key").exists()
+    monkeypatch.setattr(sys, "argv", ["bcd", "serve", "verify", "--help"])
+    with pytest.raises(SystemExit) as caught:
+        bcd()
+    assert caught.value.code == 0
+    assert "usage: bcd serve verify" in capsys.readouterr().out
