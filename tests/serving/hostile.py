@@ -121,10 +121,13 @@ class Attacker:
                 ("/v1/cases", ("label",)),
                 ("/v1/cases/{case_id}/images/{image_id}/review", ("finding", "remark")),
                 ("/v1/cases/{case_id}/sign", ("version", "password")),
-                ("/v1/cases/{case_id}/erase", ("reason", "reason2")),
+                ("/v1/cases/{case_id}/erase", ("reason",)),
             )
         )
-        body = {name: self._text_of() for name in fields}
+        body: dict[str, Any] = {name: self._text_of() for name in fields}
+        if self._rng.random() < 0.5:  # only the text is hostile
+            body |= {"finding": "Unidentified"} if "finding" in body else {}
+            body |= {"version": 1} if "version" in body else {}
         return Hostile("POST", path, {"content": _json_bytes(body), "headers": _JSON})
 
     def _page(self) -> Hostile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
+from html import escape
 from typing import Any
 
 import pytest
@@ -48,9 +49,10 @@ def _allowed(request: Hostile) -> frozenset[str]:
 
 def test_a_thousand_hostile_requests(attacked: Running) -> None:
     ids, rng = _ids(attacked), random.Random(SEED)
-    successes = 0
+    successes, cases = 0, []
     for number, request in enumerate(Attacker(SEED).requests(COUNT)):
-        if number % 200 == 199:
+        if number % 100 == 99:
+            cases.append(ids["case_id"])
             ids = _ids(attacked)  # the last one may be signed or erased
         name = rng.choice(NAMES)
         path = request.path
@@ -74,8 +76,22 @@ def test_a_thousand_hostile_requests(attacked: Running) -> None:
             assert SCRIPT not in got.text, told
         assert got.headers["x-content-type-options"] == "nosniff", told
     assert successes > COUNT / 50  # the requests get past the first checks
+    _check_pages(attacked, cases)
     answer = attacked.all.post(
         "/v1/predict", content=smear(), headers={"Content-Type": "image/png"}
     )
     assert answer.status_code == 200 and answer.json()["images"][0]["class"]
     assert attacked.client.get("/readyz").status_code == 200
+
+
+def _check_pages(app: Running, cases: list[str]) -> None:
+    """What was typed is shown as it was typed."""
+    label = app.all.post("/v1/cases", json={"label": SCRIPT})
+    cases = [label.json()["id"], *cases]
+    shown = 0
+    for path in ("/cases", *(f"/cases/{case}{more}" for case in cases for more in ("", "/report"))):
+        got = app.all.get(path, headers={"Accept": "text/html"})
+        assert got.status_code == 200, path
+        assert SCRIPT not in got.text and "5332114" not in got.text, path
+        shown += got.text.count(escape(SCRIPT))
+    assert shown

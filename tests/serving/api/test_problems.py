@@ -1,0 +1,164 @@
+"""Errors as answers, headers of every answer, what is logged, and the figures for Prometheus."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from bcd.config.serve import LogConfig
+from bcd.serving.answers import DISCLAIMER
+from bcd.serving.web.logs import configure_logs
+from bcd.serving.web.observed import CSP
+from tests.serving.making import no_smear, smear
+from tests.serving.running import PASSWORD, Running
+
+PNG = {"Content-Type": "image/png"}
+HTML = {"Accept": "text/html"}
+
+
+@pytest.fixture
+def logs() -> Iterator[io.StringIO]:
+    """What is logged, as JSON."""
+    configure_logs(LogConfig("json", "debug"))
+    stream = io.StringIO()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(stream))
+    yield stream
+    structlog.reset_defaults()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/nothing", 404),
+        ("DELETE", "/v1/predict", 405),
+        ("GET", "/v1/cases/0000000000000000", 404),
+        ("POST", "/v1/cases", 422),
+        ("GET", "/v1/cases?limit=0", 422),
+        ("GET", "/v1/cases?limt=5", 422),
+    ],
+)
+def test_errors_of_the_api_are_problem_details(
+    served: Running, method: str, path: str, status: int
+) -> None:
+    got = served.all.request(method, path, headers=HTML)
+    assert got.status_code == status
+    assert got.headers["content-type"] == "application/problem+json"
+    told = got.json()
+    assert told["status"] == status and told["title"] and told["detail"]
+    assert told["request_id"] == got.headers["x-request-id"]
+
+
+def test_errors_of_pages_are_pages_with_the_disclaimer(served: Running) -> None:
+    got = served.all.get("/nothing", headers=HTML)
+    assert got.status_code == 404
+    assert got.headers["content-type"].startswith("text/html")
+    assert DISCLAIMER in got.text and "There is nothing at this address." in got.text
+
+
+def test_a_fault_is_told_and_logged_without_its_message(
+    served: Running, monkeypatch: pytest.MonkeyPatch, logs: io.StringIO
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("Anna Beispiel, born 1970")
+
+    monkeypatch.setattr(served.services.records, "cases", fail)
+    for headers in ({}, HTML):
+        got = served.all.get("/v1/cases", headers=headers)
+        assert got.status_code == 500
+        assert "Anna" not in got.text and "ValueError" not in got.text
+        assert got.headers["content-security-policy"] == CSP
+    lines = [json.loads(line) for line in logs.getvalue().splitlines()]
+    faults = [line for line in lines if line["event"] == "failed"]
+    assert [fault["kind"] for fault in faults] == ["ValueError"] * 2
+    assert all("test_problems.py" in fault["where"] for fault in faults)
+    assert "Anna" not in json.dumps(lines)
+
+
+@pytest.mark.parametrize("path", ["/", "/login", "/nothing", "/v1/cases", "/static/serve.css"])
+def test_every_answer_has_the_headers(served: Running, path: str) -> None:
+    got = served.all.get(path, headers=HTML)
+    assert got.headers["content-security-policy"] == CSP
+    assert got.headers["x-content-type-options"] == "nosniff"
+    assert got.headers["x-frame-options"] == "DENY"
+    assert re.fullmatch("[0-9a-f]{16}", got.headers["x-request-id"])
+    assert "cache-control" in got.headers
+    assert "server" not in got.headers
+
+
+def test_a_line_of_log_says_nothing_of_images_names_or_texts(
+    served: Running, logs: io.StringIO
+) -> None:
+    secret = "Anna-Beispiel"
+    case = served.all.post("/v1/cases", json={"label": secret}).json()["id"]
+    files = [("images", (f"{secret}.png", image, "image/png")) for image in (smear(), b"none")]
+    added = served.all.post(f"/v1/cases/{case}/images", files=files).json()["images"]
+    for image in added:
+        path = f"/v1/cases/{case}/images/{image['id']}/review"
+        body = {"finding": "Unidentified", "remark": secret}
+        assert served.all.post(path, json=body).status_code == 204
+    served.all.get(f"/cases/{case}?q={secret}", headers=HTML)
+    served.client.post(
+        "/login", data={"name": secret, "password": PASSWORD}, headers={"Origin": "http://127.0.0.1"}
+    )
+    served.all.post("/v1/predict", content=smear(), headers=PNG | {"X-Name": secret})
+    told = logs.getvalue()
+    token = served.all.headers["Authorization"].split()[1]
+    for word in (secret, PASSWORD, token, case, added[0]["answer"]["sha256"]):
+        assert word not in told
+    lines = [json.loads(line) for line in told.splitlines()]
+    requests = [line for line in lines if line["event"] == "request"]
+    assert len(requests) == 7
+    keys = {"event", "level", "method", "ms", "request", "route", "status", "timestamp", "user"}
+    assert all(set(line) == keys for line in requests)
+    assert f"/v1/cases/{{case_id}}/images" in {line["route"] for line in requests}
+
+
+def _figures(served: Running) -> dict[str, float]:
+    lines = served.client.get("/metrics").text.splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
+
+
+def test_metrics_count_requests_and_answers(served: Running) -> None:
+    before = _figures(served)
+    files = [("images", ("a.png", image, "image/png")) for image in (smear(), no_smear(), b"none")]
+    answers = served.all.post("/v1/predict", files=files).json()["images"]
+    served.all.get("/v1/cases/secret-1?x=secret-2")
+    served.client.request("SECRET", "/v1/cases")
+    after = _figures(served)
+
+    def more(name: str) -> float:
+        return after.get(name, 0) - before.get(name, 0)
+
+    predicted = 'bcd_requests_total{method="POST",route="/v1/predict",status="200"}'
+    assert more(predicted) == 1
+    assert more('bcd_request_seconds_count{route="/v1/predict"}') == 1
+    assert more('bcd_requests_total{method="other",route="/v1/cases",status="405"}') == 1
+    for answer in answers:
+        referred = str(answer["refer"]).lower()
+        name = f'bcd_answers_total{{answer="{answer["class"] or "none"}",referred="{referred}"}}'
+        assert more(name) >= 1
+    counted = sum(more(name) for name in after if name.startswith("bcd_answers_total"))
+    assert counted == len(answers)
+    assert after["bcd_queue_images"] == 0 and after["bcd_ready"] == 1
+    assert not any("secret" in name.lower() for name in after)
+
+
+def test_the_server_is_not_ready_while_it_stops_or_without_records(
+    served: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert served.client.get("/readyz").json() == {"status": "ok"}
+    served.app.state.stopping = True
+    stopping = served.client.get("/readyz")
+    served.app.state.stopping = False
+    assert stopping.status_code == 503 and "stopping" in stopping.json()["detail"]
+    assert served.client.get("/healthz").status_code == 200
+    monkeypatch.setattr(served.services.engine, "ready", lambda: "no image can be answered")
+    got = served.client.get("/readyz")
+    assert got.status_code == 503 and got.json()["detail"] == "no image can be answered"
