@@ -21,6 +21,7 @@ from bcd.serving.errors import ConflictError, ForbiddenError, StorageFullError, 
 from bcd.serving.records.tables import METADATA, RECORDS
 from bcd.serving.records.upgrade import prepare
 from bcd.serving.records.verify import verify
+from tests.helpers.harness import error_lines, verb
 from tests.serving.making import serve_config
 
 PASSWORD, OTHER = "four drawn white cells", "five drawn white cells"
@@ -210,6 +211,19 @@ def test_a_typed_password_is_asked_for_twice(
     assert main(line) == 0
     accounts = Accounts(prepare(f"sqlite:///{tmp_path / 'records.sqlite'}"), serve_config(tmp_path))
     assert accounts.log_in("ada", PASSWORD, "") is not None
+
+
+def test_bcd_serve_has_these_commands(tmp_path: Path) -> None:
+    accounts = Accounts(prepare(f"sqlite:///{tmp_path / 'records.sqlite'}"), serve_config(tmp_path))
+    accounts.users.add("", "Ada", PASSWORD, ["admin"])
+    command = ["token", "add", "ada", "--roles", "admin", "--folder", str(tmp_path)]
+    made = verb("serve", *command)
+    user = accounts.tokens.user(made.stdout.strip())
+    assert made.returncode == 0 and user is not None and user.name == "Ada"
+    elsewhere = verb("serve", "user", "list", "--folder", str(tmp_path / "none"))
+    (line,) = error_lines(elsewhere)
+    assert elsewhere.returncode == 1 and "no records there" in line
+    assert not (tmp_path / "none").exists()
 
 
 def test_sessions_need_their_user(url: str) -> None:
