@@ -1,6 +1,7 @@
 """Adds and changes the users of a server, and their tokens; also while it serves.
 
 bcd serve user add NAME --roles submit,review
+bcd serve user add NAME --roles admin --no-password    # whom a reverse proxy logs in
 bcd serve user list | roles NAME --roles … | password NAME | disable NAME | enable NAME
 bcd serve token add NAME --roles submit [--days 90]
 bcd serve token list | revoke ID
@@ -61,6 +62,9 @@ def _user_commands(parser: argparse.ArgumentParser) -> None:
         ("enable", _enable, "let a disabled user log in again"),
     ):
         add(name, run, about).add_argument("name")
+    commands.choices["add"].add_argument(
+        "--no-password", action="store_true", help="only a reverse proxy logs the user in"
+    )
     for name in ("add", "password"):
         commands.choices[name].add_argument(
             "--first", action="store_true", help="it has to be changed at the next login"
@@ -124,8 +128,8 @@ def _engine(url: str, create: bool) -> Engine:
 
 
 def _add_user(users: Users, _: Tokens, asked: argparse.Namespace) -> None:
-    roles = _split(asked.roles)
-    users.add(user_here(), asked.name, _typed_password(), roles, asked.first)
+    password = None if asked.no_password else _typed_password()
+    users.add(user_here(), asked.name, password, _split(asked.roles), asked.first)
     say(f"{asked.name}: added")
 
 

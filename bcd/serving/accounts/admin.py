@@ -44,9 +44,11 @@ def users(request: Request, user: _Admin) -> Response:
 def add(
     request: Request, user: _Admin, roles: _Roles, name: _Text = "", password: _Text = ""
 ) -> Response:  # fmt: skip
-    """Adds a user with a first password."""
+    """Adds a user with a first password; without one if a proxy logs users in."""
+    accounts = accounts_of(request)
+    asks = accounts.asks_for_passwords
     try:
-        accounts_of(request).users.add(user.name, name, password, roles, must_change=True)
+        accounts.users.add(user.name, name, password if asks else None, roles, must_change=asks)
     except RequestError as error:
         return _users_page(request, user, error, name, roles)
     return _done(name, "added")
@@ -125,15 +127,16 @@ def _users_page(
     request: Request, user: User, error: RequestError | None = None, name: str = "",
     chosen: list[str] | None = None,
 ) -> Response:  # fmt: skip
-    found = accounts_of(request).users.all()
+    accounts = accounts_of(request)
     return page(
         request,
         "users.html",
         user,
         error.status if error else 200,
-        rows=[(account, in_order(account.roles)) for account in found],
+        rows=[(account, in_order(account.roles)) for account in accounts.users.all()],
         all_roles=ROLES,
         chosen=chosen or [],
+        passwords=accounts.asks_for_passwords,
         name=name[:64],
         error=error.detail if error else "",
         characters=MIN_CHARACTERS,
@@ -163,6 +166,7 @@ def _user_page(
         tokens=tokens,
         token=token,
         days=TOKEN_DAYS,
+        passwords=accounts.asks_for_passwords,
         error=error.detail if error else "",
         done=done,
         characters=MIN_CHARACTERS,

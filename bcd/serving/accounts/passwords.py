@@ -15,6 +15,8 @@ from bcd.serving.errors import BusyError, UnprocessableError
 
 # argon2id with 64 MiB of memory, three passes and four threads.
 STRONG = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
+# Stored instead of a hash for users that only a proxy logs in; no password matches it.
+NO_PASSWORD = "!"
 MIN_CHARACTERS = 12
 MAX_BYTES = 1024
 
@@ -58,7 +60,8 @@ class Passwords:
 
         Args:
             password: As typed.
-            hashed: As stored; None for an unknown user, which takes the same time.
+            hashed: As stored; None for an unknown user. That takes the same time, as does a user
+                without a password.
 
         Raises:
             BusyError: Too many passwords are being checked.
@@ -66,9 +69,10 @@ class Passwords:
         typed = normal(password)
         if len(typed.encode("utf-8", "surrogatepass")) > MAX_BYTES:
             typed = ""
+        known = None if hashed == NO_PASSWORD else hashed
         with self._turn():
             try:
-                return self._hasher.verify(hashed or self._dummy, typed) and hashed is not None
+                return self._hasher.verify(known or self._dummy, typed) and known is not None
             except (Argon2Error, InvalidHashError, UnicodeError):
                 return False
 

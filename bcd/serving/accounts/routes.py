@@ -51,7 +51,7 @@ def login(
     """
     accounts = accounts_of(request)
     check_same_origin(request, accounts.cfg)
-    if accounts.cfg.proxy.user_header is not None:
+    if not accounts.asks_for_passwords:
         raise ForbiddenError("Nobody logs in here: the reverse proxy does it")
     try:
         account = accounts.log_in(name, password, client_of(request))
@@ -150,7 +150,7 @@ def _login_page(
         "login.html",
         None,
         status or (error.status if error else 200),
-        proxy=accounts.cfg.proxy.user_header is not None,
+        proxy=not accounts.asks_for_passwords,
         empty=not accounts.users.has_admin(),
         next=local_path(next),
         name=name[:64],

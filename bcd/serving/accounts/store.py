@@ -58,6 +58,11 @@ class Accounts:
         self._setup = ""
         self._setting_up = threading.Lock()
 
+    @property
+    def asks_for_passwords(self) -> bool:
+        """Whether users log in here, and not at a reverse proxy."""
+        return self.cfg.proxy.user_header is None
+
     def log_in(self, name: str, password: str, address: str) -> Account | None:
         """Checks a name and a password; None if they are wrong, or the user is disabled.
 
@@ -111,7 +116,7 @@ class Accounts:
 
         It is for the console only, and valid until there is an admin or the server stops.
         """
-        if self.cfg.proxy.user_header is not None or self.users.has_admin():
+        if not self.asks_for_passwords or self.users.has_admin():
             return ""
         with self._setting_up:
             self._setup = self._setup or secrets.token_urlsafe(32)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from sqlalchemy import Connection, RowMapping, delete, insert, select, update
 
 from bcd.serving.accounts.database import Database
-from bcd.serving.accounts.passwords import Passwords, check_policy
+from bcd.serving.accounts.passwords import NO_PASSWORD, Passwords, check_policy
 from bcd.serving.accounts.sessions import digest
 from bcd.serving.accounts.tables import SESSIONS, TOKENS, USERS
 from bcd.serving.accounts.user import Account, checked_roles, in_order, key_of
@@ -32,7 +32,7 @@ class Users:
         self,
         by: str,
         name: str,
-        password: str,
+        password: str | None,
         roles: Iterable[str],
         must_change: bool = False,
         first: bool = False,
@@ -42,7 +42,7 @@ class Users:
         Args:
             by: Who does it.
             name: Compared without case.
-            password: Of the user.
+            password: Of the user; None if only a proxy logs the user in.
             roles: Of `ROLES`.
             must_change: Whether the user has to choose another password at the first login.
             first: Whether it must be the first admin.
@@ -52,11 +52,12 @@ class Users:
             ConflictError: There is a user of this name, or an admin if it must be the first.
         """
         key, chosen = key_of(name), in_order(checked_roles(roles))
-        check_policy(password, name)
+        if password is not None:
+            check_policy(password, name)
         row = {
             "key": key, "name": name, "roles": ",".join(chosen),
-            "password": self._passwords.hash(password), "must_change": must_change,
-            "disabled": False, "created": self._now(),
+            "password": NO_PASSWORD if password is None else self._passwords.hash(password),
+            "must_change": must_change, "disabled": False, "created": self._now(),
         }  # fmt: skip
         with self._database.changing(by, "user added", {"name": name, "roles": chosen}) as writes:
             if _row(writes, key) is not None:

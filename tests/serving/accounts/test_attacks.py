@@ -107,6 +107,7 @@ def test_an_unknown_name_is_answered_like_a_wrong_password(
 ) -> None:
     served.accounts.users.add("Ada", "Gone", PASSWORD, ["submit"])
     served.accounts.users.set_disabled("Ada", "Gone", True)
+    served.accounts.users.add("Ada", "Proxied", None, ["submit"])
     checked: list[str] = []
 
     class Counting:
@@ -118,7 +119,8 @@ def test_an_unknown_name_is_answered_like_a_wrong_password(
     seen = set()
     for name, password in [
         ("Tess", "wrong"), ("nobody", "wrong"), ("nobody", PASSWORD), ("Gone", PASSWORD),
-        ("Gone", "wrong"), ("<b>", "wrong"), ("", ""), ("Tess", "x" * 2000), ("x", "x" * 2000),
+        ("Gone", "wrong"), ("<b>", "wrong"), ("", ""), ("Proxied", "!"),
+        ("Tess", "x" * 2000), ("x", "x" * 2000),
     ]:  # fmt: skip
         checked.clear()
         answer = served.browser().post("/login", data={"name": name, "password": password})

@@ -104,6 +104,18 @@ def test_a_forged_request_is_refused(recorded: World) -> None:
     assert client.post("/probe/submit", data={"csrf": token}, headers=cross).status_code == 403
 
 
+def test_admins_of_a_proxys_users_set_no_passwords(recorded: World) -> None:
+    client = recorded.browser(PROXY, **{"X-User": "ada"})
+    form = {"csrf": csrf_of(client), "name": "Uma", "roles": ["review"]}
+    assert client.post("/users", data=form).status_code == 303
+    for path in ("/users", "/users/uma"):
+        assert 'type="password"' not in client.get(path).text
+    uma = {"name": "Uma", "roles": ["review"], "how": "proxy"}
+    assert asked(recorded.browser(PROXY, **{"X-User": "uma"}), "/v1/probe/review") == uma
+    for password in ("", "!", PASSWORD):
+        assert recorded.accounts.log_in("uma", password, "") is None
+
+
 def test_a_token_works_beside_the_proxy(recorded: World) -> None:
     token = recorded.accounts.tokens.add("", "ada", ["submit"], 1)
     assert recorded.program(token, STRANGER).get("/v1/probe/submit").status_code == 200

@@ -71,7 +71,7 @@ def test_a_token_counts_in_the_bearer_header_only(served: World) -> None:
         program.get("/v1/probe/submit", headers={"authorization": f"Bearer {token}x"}),
         program.get("/v1/probe/submit", headers={"authorization": "Bearer bcd_"}),
         program.get("/v1/probe/submit", headers=[(b"authorization", b"Bearer bcd_\xe4")]),
-        program.get("/v1/probe/submit", cookies={"bcd": token}),
+        program.get("/v1/probe/submit", headers={"cookie": f"bcd={token}"}),
     ]
     assert {answer.status_code for answer in tries} == {401}
     twice = [("authorization", f"Bearer {token}"), ("authorization", "Bearer bcd_x")]

@@ -170,6 +170,7 @@ def test_commands_change_users_and_tokens(
 
     run("user add Ada --roles admin,submit", PASSWORD)
     run("user add Tess --roles submit --first", PASSWORD)
+    run("user add Pro --roles review --no-password", PASSWORD)
     accounts = Accounts(prepare(url), serve_config(tmp_path))
     token = run("token add tess --roles submit,review --days 2").strip()
     assert (user := accounts.tokens.user(token)) is not None and user.roles == {"submit"}
@@ -195,7 +196,8 @@ def test_commands_change_users_and_tokens(
     ]:
         with pytest.raises(BcdError, match=why):
             run(line, typed)
-    assert len(accounts.users.all()) == 2
+    assert [account.name for account in accounts.users.all()] == ["Ada", "Pro", "Tess"]
+    assert accounts.log_in("pro", PASSWORD, "") is None
     assert verify(url).problems == ()
 
 
