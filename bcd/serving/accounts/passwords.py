@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import unicodedata
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ class Passwords:
     def __init__(self, hasher: PasswordHasher, at_once: int = 2) -> None:
         self._hasher = hasher
         self._room = threading.Semaphore(at_once)
-        self._dummy = hasher.hash("the password of nobody")
+        self._dummy = hasher.hash(secrets.token_hex())
 
     def hash(self, password: str) -> str:
         """The hash to store.
@@ -69,10 +70,11 @@ class Passwords:
         typed = normal(password)
         if len(typed.encode("utf-8", "surrogatepass")) > MAX_BYTES:
             typed = ""
-        known = None if hashed == NO_PASSWORD else hashed
+        known = bool(hashed) and hashed != NO_PASSWORD
+        compared = hashed if hashed and known else self._dummy
         with self._turn():
             try:
-                return self._hasher.verify(known or self._dummy, typed) and known is not None
+                return self._hasher.verify(compared, typed) and known
             except (Argon2Error, InvalidHashError, UnicodeError):
                 return False
 

@@ -11,6 +11,7 @@ from argon2 import PasswordHasher
 from bcd.serving.accounts.passwords import (
     MAX_BYTES,
     MIN_CHARACTERS,
+    NO_PASSWORD,
     STRONG,
     Passwords,
     check_policy,
@@ -57,9 +58,11 @@ def test_a_password_is_the_same_however_it_was_composed() -> None:
     assert not made.check("funf wei\u00dfe Zellen", hashed)
 
 
-def test_a_damaged_hash_lets_nobody_in() -> None:
+def test_a_damaged_hash_lets_nobody_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secrets.token_hex", lambda: PASSWORD)  # whose hash stands for no user's
     made = Passwords(CHEAP)
-    for damaged in ("", "!", PASSWORD, made.hash(PASSWORD)[:-20]):
+    assert not made.check(PASSWORD, None)
+    for damaged in ("", NO_PASSWORD, PASSWORD, made.hash(PASSWORD)[:-20]):
         assert not made.check(PASSWORD, damaged)
         assert not made.check("", damaged)
 
