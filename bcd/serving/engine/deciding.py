@@ -19,6 +19,10 @@ from bcd.inference.model import Model
 T = TypeVar("T")
 
 
+class DroppedError(Exception):
+    """Nobody wants the decision any more."""
+
+
 @dataclass(frozen=True)
 class Read(Generic[T]):
     """An image that was read.
@@ -41,7 +45,7 @@ class Deciders(Generic[T]):
             none.
         wanted: Whether something still has to be decided about.
         told: Gets what was decided about, with the decisions and its number in them, or with what
-            the model raised; it must not raise.
+            the model raised, or a `DroppedError`; it must not raise.
 
     Attributes:
         turn: Is held during each call of the model if it can have only one at a time.
@@ -92,7 +96,7 @@ class Deciders(Generic[T]):
     def _keep(self, read: Read[T]) -> bool:
         keep = self._wanted(read.what)
         if not keep:
-            self._told(read.what, TimeoutError(), 0)
+            self._told(read.what, DroppedError(), 0)
         return keep
 
     def _decide(self, batch: list[Read[T]]) -> None:

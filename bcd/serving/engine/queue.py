@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -24,13 +23,10 @@ from bcd.data.items import Answer, Item, Wanted
 from bcd.data.sandbox import Readers
 from bcd.data.shown import OUTLINED, REDUCED, Picture
 from bcd.errors import BcdError
-from bcd.evaluation.decision import Decisions
 from bcd.inference.model import Model
 from bcd.serving.answers import ImageAnswer, ModelIdentity
-from bcd.serving.engine.deciding import Deciders
+from bcd.serving.engine.answering import STOPPING, Answering, Upload
 from bcd.serving.engine.explain import Explanation, encode_png, explain, find_target
-from bcd.serving.engine.health import Health
-from bcd.serving.engine.making import NO_ANSWER, answered, unanswered, unreadable
 from bcd.serving.engine.requests import AnswersRequest, Request, Room
 from bcd.serving.engine.self_test import drawn_upload
 from bcd.serving.errors import (
@@ -45,17 +41,7 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 MOST_READERS = 8
-_STOPPING = "the server is stopping"
-_CRASHED = "crashed"  # in what a reader says of a decoder that ended
-
-
-@dataclass(frozen=True)
-class _Upload:
-    """An image that waits for its answer; without a request it is the known one."""
-
-    request: AnswersRequest | None
-    index: int
-    data: bytes
+MOST_IMAGES = 8  # of one call, for a model that takes any number
 
 
 class Engine:
@@ -86,12 +72,9 @@ class Engine:
         facts = model.facts
         wanted = Wanted(views_to_read(facts.input_views), facts.mask_scale_bar)
         self._readers = Readers(wanted, min(MOST_READERS, core_count()))
-        self._deciders: Deciders[_Upload] = Deciders(
-            model, batch or usual_batch(model), self._is_wanted, self._decided
-        )
+        most = batch or model.batch or MOST_IMAGES
+        self._answering = Answering(model, identity, self._readers, self._room.give, most)
         self._explaining = ThreadPoolExecutor(1, "explaining")
-        self._health = Health(self._probe)
-        self._latency = 0.0  # seconds of the last answer
         self._stopping = self._ended = False
 
     @property
@@ -121,7 +104,7 @@ class Engine:
         self._take(len(images))
         request = AnswersRequest(len(images))
         for index, data in enumerate(images):
-            self._read(_Upload(request, index, data))
+            self._answering.put(Upload(request, index, data))
         try:
             return await request.result(self._limits.seconds)
         except asyncio.TimeoutError as error:
@@ -142,7 +125,7 @@ class Engine:
         begun = time.monotonic()
 
         def make(packed: NDArray[np.uint8]) -> Explanation:
-            turn = self._deciders.turn
+            turn = self._answering.turn
             return explain(self._model, self.identity, packed, wanted, turn, begun)
 
         return await self._one(Item("", data=image), make, self._explaining)
@@ -169,7 +152,7 @@ class Engine:
 
     def ready(self) -> str:
         """Why images cannot be answered; empty if they can."""
-        return _STOPPING if self._stopping else self._health.check()
+        return STOPPING if self._stopping else self._answering.health.check()
 
     def check(self) -> None:
         """Has a drawn smear read and answered, which also starts a reading process.
@@ -194,83 +177,19 @@ class Engine:
     def _end(self, seconds: float) -> None:
         """Ends processes and threads."""
         self._stopping = self._ended = True
+        self._answering.end()
         self._readers.close()
-        self._deciders.close(seconds)
+        self._answering.close(seconds)
         self._explaining.shutdown(wait=False, cancel_futures=True)
 
     def _take(self, count: int) -> None:
         """Takes room in the queue, or says why not."""
-        if self._stopping or self._health.reason:
+        if self._stopping or self._answering.health.reason:
             raise UnavailableError(self.ready() or "try again", 10)
-        self._room.take(count, max(1, math.ceil(self._latency)))
+        self._room.take(count, max(1, math.ceil(self._answering.latency)))
 
     def _too_late(self) -> TimedOutError:
         return TimedOutError(f"no answer within {self._limits.seconds:g} s: try again later")
-
-    # The way of an image: a reading process, then the model, then back to the request.
-
-    def _read(self, upload: _Upload) -> None:
-        reading = self._readers.submit(Item("", data=upload.data))
-        if upload.request is not None:
-            upload.request.reads(reading)
-        reading.add_done_callback(partial(self._was_read, upload))
-
-    def _was_read(self, upload: _Upload, reading: Future[Answer]) -> None:
-        """Runs in a thread of the readers, or where the reading was cancelled."""
-        if reading.cancelled() or self._ended or not self._is_wanted(upload):
-            self._give_up(upload)
-            return
-        packed = "cannot be read" if reading.exception() else reading.result()
-        if not isinstance(packed, str):
-            self._deciders.put(upload, packed)
-            return
-        if _CRASHED in packed:
-            self._health.failed()
-        spent = self._spent(upload)
-        self._answer(upload, unreadable(upload.data, packed, self.identity, spent))
-
-    @staticmethod
-    def _is_wanted(upload: _Upload) -> bool:
-        return upload.request is None or not upload.request.dropped
-
-    def _decided(self, upload: _Upload, found: Decisions | Exception, number: int) -> None:
-        """Runs in a thread of the deciders."""
-        spent = self._spent(upload)
-        if isinstance(found, TimeoutError):
-            self._give_up(upload)
-            return
-        if isinstance(found, Exception):
-            log.error("the model failed", error=type(found).__name__)
-            self._health.failed()
-            why = "the model failed on this image"
-            self._answer(upload, unanswered(upload.data, why, NO_ANSWER, self.identity, spent))
-            return
-        if upload.request is not None:
-            self._health.succeeded()
-            self._latency = spent / 1000
-        self._answer(upload, answered(upload.data, found, number, self.identity, spent))
-
-    @staticmethod
-    def _spent(upload: _Upload) -> float:
-        return 0.0 if upload.request is None else upload.request.milliseconds
-
-    def _answer(self, upload: _Upload, answer: ImageAnswer) -> None:
-        if upload.request is None:
-            self._health.probed(answer.error)
-            return
-        self._room.give()
-        upload.request.put(upload.index, answer)
-
-    def _give_up(self, upload: _Upload) -> None:
-        if upload.request is None:
-            return
-        self._room.give()
-        upload.request.finish(UnavailableError(_STOPPING))
-
-    def _probe(self) -> None:
-        """Has a known image answered, without waiting for it."""
-        if not self._stopping:
-            self._read(_Upload(None, 0, drawn_upload()))
 
     async def _one(
         self,
@@ -283,7 +202,7 @@ class Engine:
         request: Request[T] = Request()
 
         def finish(reading: Future[Answer]) -> None:
-            result: T | BaseException = UnavailableError(_STOPPING)
+            result: T | BaseException = UnavailableError(STOPPING)
             try:
                 if not (self._ended or request.dropped or reading.cancelled()):
                     result = make(_readable(reading.result()))
@@ -302,11 +221,6 @@ class Engine:
             return await request.result(self._limits.seconds)
         except asyncio.TimeoutError as error:
             raise self._too_late() from error
-
-
-def usual_batch(model: Model) -> int:
-    """Images of one call of a model at most."""
-    return model.batch or 8
 
 
 def _readable(answer: Answer) -> NDArray[np.uint8]:

@@ -27,7 +27,7 @@ from bcd.inference.checkpoint import Card
 from bcd.inference.predictor import Predictor, load_any
 from bcd.models.backbones.build import build_backbone
 from bcd.models.network import SmearNetwork
-from bcd.serving.engine import demo, loading
+from bcd.serving.engine import demo
 from bcd.serving.engine.loading import load_engine, load_model
 from bcd.storage import digest
 from tests.export.making import with_card
@@ -228,7 +228,7 @@ def test_without_a_model_a_demo_is_trained_once(
     monkeypatch.setattr(demo, "_bcd", run)
     for _ in range(2):
         _, identity = load_model(serve_config(tmp_path))
-        assert identity.name == loading.DEMO_NAME
+        assert identity.name == demo.DEMO_NAME
         assert "drawn smears" in capsys.readouterr().err
     assert asked == ["train", "export"]
     with pytest.raises(ConfigError, match="the demo model has no expected sha256"):

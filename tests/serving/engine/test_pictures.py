@@ -21,7 +21,7 @@ from tests.serving.making import encoded, smear
 ORIENTATION, COPYRIGHT = 0x0112, 0x8298
 
 
-def opened(png: bytes) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+def opened(png: bytes) -> tuple[NDArray[np.uint8], dict[Any, Any]]:
     with Image.open(io.BytesIO(png)) as image:
         assert image.format == "PNG"
         return np.asarray(image.convert("RGB")), dict(image.info)

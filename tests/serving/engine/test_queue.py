@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from bcd.config.serve import LimitsConfig
-from bcd.data import opening
 from bcd.data.input_views import views_to_read
 from bcd.data.items import Item, Wanted
 from bcd.evaluation.decision import OOD, Decisions
@@ -99,7 +99,7 @@ def test_uploads_are_not_decoded_in_this_process(
     def refuse(*_: Any) -> Any:
         raise AssertionError("decoded here")
 
-    monkeypatch.setattr(opening.Image, "open", refuse)
+    monkeypatch.setattr(Image, "open", refuse)
     assert asyncio.run(engine.answer([smear(3)]))[0].error == ""
     assert asyncio.run(engine.thumbnail(smear(3), 40))
 
@@ -154,7 +154,9 @@ def test_an_image_on_which_the_model_fails_costs_one_answer(make: Make) -> None:
     async def ask() -> None:
         model.may.clear()
         task = asyncio.create_task(engine.answer([*map(smear, range(4)), no_smear(), smear(5)]))
-        await until(lambda: engine._deciders._queue.qsize() == 4)  # two are with the threads
+        await until(
+            lambda: engine._answering._deciders._queue.qsize() == 4
+        )  # two are with the threads
         model.may.set()
         answers = await task
         assert [bool(a.error) for a in answers] == [False] * 4 + [True, False]
