@@ -154,9 +154,8 @@ def test_an_image_on_which_the_model_fails_costs_one_answer(make: Make) -> None:
     async def ask() -> None:
         model.may.clear()
         task = asyncio.create_task(engine.answer([*map(smear, range(4)), no_smear(), smear(5)]))
-        await until(
-            lambda: engine._answering._deciders._queue.qsize() == 4
-        )  # two are with the threads
+        queue = engine._answering._deciders._queue
+        await until(lambda: queue.qsize() == 4)  # two are with the threads
         model.may.set()
         answers = await task
         assert [bool(a.error) for a in answers] == [False] * 4 + [True, False]
@@ -179,6 +178,19 @@ def test_an_output_that_is_no_number_is_no_answer(make: Make) -> None:
     assert (answer.probabilities, answer.predicted, answer.ood_score) == ((), None, None)
     assert (answer.prediction_set, answer.malignant) == ((), None)
     assert answer.refer and answer.reasons == (NOT_FINITE,) and answer.error
+
+
+def test_decisions_of_a_wrong_shape_cost_one_answer(make: Make) -> None:
+    class Odd(StubModel):
+        def answer(self, packed: NDArray[np.uint8]) -> Decisions:
+            found = super().answer(packed)
+            return replace(found, sets=found.sets[:, :2])
+
+    engine = make(Odd())
+    for _ in range(2):  # the threads are still there
+        (answer,) = asyncio.run(engine.answer([smear(0)]))
+        assert answer.reasons == (NO_ANSWER,) and answer.probabilities == ()
+    assert engine.waiting == 0
 
 
 def test_a_model_that_fails_always_is_not_ready_until_it_answers(
