@@ -21,11 +21,13 @@ _TRAINING = (
     "report=brief",
     "logger=none",
     "data.generate.count=480",
-    "data.generate.size=112",
-    "model.input_size=112",
+    "data.generate.size=96",
+    "model.input_size=96",
     "trainer.max_epochs=10",
     "trainer.accelerator=cpu",
 )
+# For so small a network, threads wait for each other longer than they compute.
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 
 
 def demo_model(folder: Path) -> Path:
@@ -61,7 +63,7 @@ def _bcd(*arguments: str) -> None:
     """Runs a command of bcd; torch and its memory end with it."""
     done = subprocess.run(
         [sys.executable, "-m", "bcd", *arguments],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
         check=False,
