@@ -37,7 +37,8 @@ TABLET, NARROW = (820, 1180), (320, 640)
 # What a finger cannot hit: smaller than 44 px, links within a sentence excepted.
 SMALL = """[...document.querySelectorAll(
   'main button, main input:not([type=radio], [type=checkbox], [type=hidden]), main textarea,'
-  + ' main summary, main .choice, .chips a, .links a, .crumbs a, .picture, tbody th a, .bar a, .bar button')]
+  + ' main summary, main .choice, .chips a, .links a, .crumbs a, .picture, tbody th a, .bar a,'
+  + ' .bar button')]
   .filter(e => e.checkVisibility({contentVisibilityAuto: true}) && !e.closest('dialog:not([open])'))
   .map(e => [e.outerHTML.slice(0, 90), e.getBoundingClientRect()])
   .filter(([, box]) => box.height < 43.9 || box.width < 43.9).map(([html]) => html)"""
