@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from bench.measure import ROOT
@@ -136,7 +137,7 @@ def _open_case(tab: Page) -> dict[str, str]:
     return {"case": case, "image": f"{images[2]}&view=evidence"}
 
 
-def _png(pixels: np.ndarray) -> bytes:  # type: ignore[type-arg]
+def _png(pixels: NDArray[np.uint8]) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     return stream.getvalue()

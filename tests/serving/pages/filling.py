@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from httpx import Response
 from starlette.testclient import TestClient
 
 from bcd.serving.answers import ImageAnswer
@@ -69,11 +68,11 @@ class Session:
         assert answered.status_code == 303
         self.csrf = re.findall(r'name="csrf" value="([^"]+)"', self.get("/cases").text)[0]
 
-    def get(self, path: str, **options: Any) -> Response:
+    def get(self, path: str, **options: Any) -> Any:
         """Opens a page; no redirect is followed."""
         return self._client.get(path, follow_redirects=False, **options)
 
-    def post(self, path: str, data: dict[str, Any] | None = None, **options: Any) -> Response:
+    def post(self, path: str, data: dict[str, Any] | None = None, **options: Any) -> Any:
         """Sends a form; no redirect is followed."""
         sent = {"csrf": self.csrf, **(data or {})}
         return self._client.post(path, data=sent, follow_redirects=False, **options)
@@ -84,7 +83,7 @@ class Session:
         assert opened.status_code == 303
         return str(opened.headers["location"])
 
-    def upload(self, path: str, *files: tuple[str, bytes]) -> Response:
+    def upload(self, path: str, *files: tuple[str, bytes]) -> Any:
         """Adds images to a case."""
         return self.post(f"{path}/images", files=[("images", file) for file in files])
 

@@ -120,13 +120,13 @@ def test_nothing_typed_becomes_markup(served: Running, staff: Session) -> None:
     for image in recorded(served, path).images:
         data = {"finding": UNIDENTIFIED, "remark": EVIL}
         staff.post(f"{path}/images/{image.id}/review", data)
-    image = f"{path}/images/{recorded(served, path).images[0].id}"
-    pages = ["/cases", path, image, f"{path}/report"]
+    here = f"{path}/images/{recorded(served, path).images[0].id}"
+    pages = ["/cases", path, here, f"{path}/report"]
     texts = [staff.get(page).text for page in pages]
     texts.append(staff.post("/cases", {"label": EVIL * 9}).text)
-    texts.append(staff.post(f"{image}/review", {"finding": EVIL, "remark": EVIL}).text)
+    texts.append(staff.post(f"{here}/review", {"finding": EVIL, "remark": EVIL}).text)
     texts.append(staff.get(f"{path}?sort={EVIL}&show={EVIL}").text)
-    texts.append(staff.get(f"{image}?view={EVIL}").text)
+    texts.append(staff.get(f"{here}?view={EVIL}").text)
     for text in texts:
         read = Page(text)
         assert read.tags.count("script") == 2  # htmx and our own
@@ -134,7 +134,7 @@ def test_nothing_typed_becomes_markup(served: Running, staff: Session) -> None:
         assert "x" not in read.sources and str(137 * 139) not in read.text
     for text in texts[:-2]:
         assert "<script>alert(1)</script>" in Page(text).text  # shown as it was typed
-    assert staff.get(f"{image}?view=evidence&target={EVIL}").text.count("<script>alert") == 0
+    assert staff.get(f"{here}?view=evidence&target={EVIL}").text.count("<script>alert") == 0
 
 
 def test_an_image_that_is_gone_is_said_plainly(served: Running, staff: Session) -> None:

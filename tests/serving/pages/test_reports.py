@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import time
+from typing import cast
 
 import pytest
 from pypdf import PdfReader
+from pypdf.generic import DictionaryObject
 
 from bcd.evaluation.predictions import columns as prediction_columns
 from bcd.serving.answers import DISCLAIMER
@@ -84,7 +86,7 @@ def test_pdf_says_what_the_case_says() -> None:
     reader = PdfReader(io.BytesIO(document))
     assert reader.metadata is not None and reader.metadata.title == "Case S-17"
     assert reader.metadata.subject == DISCLAIMER
-    assert reader.trailer["/Root"]["/Lang"] == "en"
+    assert str(cast(DictionaryObject, reader.trailer["/Root"])["/Lang"]) == "en"
     assert [len(page.images) for page in reader.pages] == [1]
 
 

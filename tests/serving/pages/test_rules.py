@@ -240,7 +240,7 @@ def test_nobody_acts_without_the_role_or_a_csrf_token(served: Running, staff: Se
     staff.upload(path, STRIPES)
     case = recorded(served, path)
     image = f"{path}/images/{case.images[0].id}"
-    actions = {
+    actions: dict[str, tuple[str, dict[str, object]]] = {
         "/cases": ("submit", {"label": "x"}),
         f"{path}/images": ("submit", {}),
         f"{image}/review": ("review", {"finding": UNIDENTIFIED, "remark": "x"}),
