@@ -74,7 +74,7 @@ def test_an_exported_file_is_served_without_torch(made: Path, tmp_path: Path) ->
         check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [str([200] * 7), "True occlusion"]
+    assert done.stdout.splitlines()[-2:] == [str([200] * 7), "True occlusion"]
 
 
 def test_predicting_needs_few_packages(made: Path, tmp_path: Path) -> None:
