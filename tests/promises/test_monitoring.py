@@ -1,0 +1,72 @@
+"""Alarms are as rare as stated where nothing has changed, and come where something has."""
+
+from __future__ import annotations
+
+import pytest
+
+from bcd.serving.monitoring.drift import DISTANCES, REFERRAL, compare
+from tests.promises.stating import Check, Promise, repeated
+from tests.serving.monitoring.answers import Source
+
+MADE = "serving.md, drift.py, dashboard"
+WINDOW, SHARE = 200, 0.01
+
+
+def rates(
+    source: Source, val: int, windows: int, times: float = 1.0, shift: float = 0.0,
+    share: float = SHARE,
+) -> tuple[float, float, float]:  # fmt: skip
+    """Shares of windows with any alarm, of referral and of distances, each with its own val."""
+    found = [0, 0, 0]
+    for _ in range(windows):
+        scores = source.scores(WINDOW, shift)
+        flags = source.referred(scores, times)
+        cases = source.cases(WINDOW)
+        alarms = compare(source.val(val), flags, scores.tolist(), cases, share).alarms
+        for place, yes in enumerate((bool(alarms), REFERRAL in alarms, DISTANCES in alarms)):
+            found[place] += yes
+    return found[0] / windows, found[1] / windows, found[2] / windows
+
+
+@pytest.mark.parametrize(
+    ("val", "referred"), [(150, 0.0), (150, 0.02), (150, 0.1), (1000, 0.02), (1000, 0.3)]
+)
+def test_unchanged_independent_images(val: int, referred: float, check: Check) -> None:
+    draws, share = repeated(200), 0.05  # larger than the default, so that it is measured sooner
+    promise = Promise(
+        "a window sets off an alarm although nothing has changed", MADE, share, "at most"
+    )
+    measured = rates(Source(1, referred), val, draws, share=share)[0]
+    check(promise, f"{WINDOW} images, {val} in val, {referred:.0%} referred", measured, 0.0, draws)
+
+
+@pytest.mark.parametrize(("icc", "size"), [(0.1, 10), (0.3, 10), (0.3, 20)])
+def test_unchanged_images_of_cases(icc: float, size: int, check: Check) -> None:
+    draws, share = repeated(200), 0.05
+    text = "a window of correlated images sets off an alarm although nothing has changed"
+    case = f"{WINDOW} images in cases of {size}, ICC {icc}"
+    measured = rates(Source(2, 0.1, icc, size), 1000, draws, share=share)[0]
+    check(Promise(text, MADE, share, "at most"), case, measured, 0.0, draws)
+
+
+@pytest.mark.parametrize(
+    ("referred", "times", "val", "promised"),
+    [(0.05, 2.0, 1000, 0.3), (0.05, 3.0, 1000, 0.85), (0.1, 2.0, 1000, 0.8), (0.1, 2.0, 150, 0.4)],
+)
+def test_a_change_of_referral(
+    referred: float, times: float, val: int, promised: float, check: Check
+) -> None:
+    draws = repeated(80)
+    text = f"a share of false alarms of {SHARE:.0%}: one window shows a change of referral"
+    case = f"{WINDOW} images, {val} in val, {referred:.0%} to {times * referred:.0%} referred"
+    measured = rates(Source(4, referred), val, draws, times=times)[1]
+    check(Promise(text, MADE, promised), case, measured, 0.0, draws)
+
+
+@pytest.mark.parametrize(("val", "promised"), [(1000, 0.95), (150, 0.8)])
+def test_a_shift_of_distances(val: int, promised: float, check: Check) -> None:
+    draws = repeated(80)
+    text = f"a share of false alarms of {SHARE:.0%}: one window shows shifted distances"
+    case = f"{WINDOW} images, {val} in val, shift of half a standard deviation"
+    measured = rates(Source(5, 0.0), val, draws, shift=0.5)[2]
+    check(Promise(text, MADE, promised), case, measured, 0.0, draws)
