@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from bcd.__main__ import VERBS
+from bcd.__main__ import SERVE_COMMANDS, VERBS
 from bcd.cli.paths import mapped_path, quote_paths
 from bcd.config.check import check_config
 from bcd.config.programs import (
@@ -23,6 +23,7 @@ from bcd.config.programs import (
     PredictConfig,
     SiteProfileConfig,
 )
+from bcd.config.serve import ServeConfig
 from bcd.config.slide import SlideConfig
 from bcd.config.training import TrainConfig
 from bcd.release.members import member_config, member_words, read_release
@@ -36,6 +37,7 @@ SCHEMAS: dict[str, type] = {
     "compare": CompareConfig,
     "site": SiteProfileConfig,
     "cells": CellsConfig,
+    "serve": ServeConfig,
     "slide": SlideConfig,
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -54,7 +56,7 @@ def commands() -> Iterator[str]:
 def test_a_command_composes_and_passes_the_checks(line: str) -> None:
     words = shlex.split(re.sub(r"<[^>]*>", "x", line), comments=True)
     name = words[1].removesuffix(".py")
-    if name not in SCHEMAS:
+    if name not in SCHEMAS or (name == "serve" and words[2:3] and words[2] in SERVE_COMMANDS):
         assert name in VERBS
         return
     overrides = [word for word in words[2:] if not word.startswith("-")]
@@ -68,15 +70,16 @@ def test_a_command_composes_and_passes_the_checks(line: str) -> None:
     if "-m" in words and not released and not any(word.startswith("sweep=") for word in words):
         assert single != overrides
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose(name, overrides=["run_dir=x", *single])
+        common = [] if name == "serve" else ["run_dir=x"]
+        cfg = compose(name, overrides=[*common, *single])
         if released:
             members = member_words(single, read_release(cfg), None)
             assert member_config(members, 0, Path("x")).split.folds == cfg.split.folds
             return
     if "--help" not in words:
-        if name not in ("train", "audit", "site", "cells") and "ckpt=x" not in single:
+        if name not in ("train", "audit", "site", "cells", "serve") and "ckpt=x" not in single:
             assert any(word.startswith(("ckpt=", "ckpts=", "model=")) for word in words)
-        if name in ("predict", "slide"):
+        if name in ("predict", "serve", "slide"):
             cfg.model = mapped_path(cfg.model)
         check_config(cfg, SCHEMAS[name])
 

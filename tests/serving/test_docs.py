@@ -1,0 +1,112 @@
+"""docs/serving.md: its examples work, its commands have their options, and what it names exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from bcd.__main__ import SERVE_COMMANDS
+from tests.helpers.harness import ROOT
+from tests.serving.making import smear
+from tests.serving.running import Running
+
+PAGE = ROOT / "docs" / "serving.md"
+
+
+def lines(start: str) -> list[str]:
+    """Lines of the page's code blocks that begin with a word."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
+    return [line for block in blocks for line in block.splitlines() if line.startswith(start)]
+
+
+def curl(client: TestClient, folder: Path, line: str, known: dict[str, str]) -> Any:
+    """Does what curl would do, in this process."""
+    filled = re.sub(r"\$(\w+)", lambda name: known[name[1]], line)
+    words = iter(shlex.split(filled)[1:])
+    headers, files, data, target, url = {}, [], None, None, ""
+    for word in words:
+        if word == "-H":
+            name, _, value = next(words).partition(": ")
+            headers[name] = value
+        elif word == "-F":
+            name, _, file = next(words).partition("=@")
+            files.append((name, (file, (folder / file).read_bytes(), "image/png")))
+        elif word == "-d":
+            data = next(words)
+        elif word == "-o":
+            target = next(words)
+        else:
+            assert not word.startswith("-"), f"{line}: unknown option {word}"
+            url = word
+    method = "POST" if files or data is not None else "GET"
+    answer = client.request(method, url, headers=headers, files=files or None, content=data)
+    assert answer.is_success, (line, answer.status_code, answer.text)
+    if target is not None:
+        (folder / target).write_bytes(answer.content)
+    return answer
+
+
+def test_the_examples_of_the_api_work_in_their_order(served: Running, tmp_path: Path) -> None:
+    (tmp_path / "smear.png").write_bytes(smear(3))
+    token = served.all.headers["Authorization"].removeprefix("Bearer ")
+    known = {"HOST": "http://127.0.0.1", "TOKEN": token}
+    asked = lines("curl ")
+    for line in asked:
+        answer = curl(served.client, tmp_path, line, known)
+        path = answer.url.path
+        if path == "/v1/cases":
+            known["CASE"] = answer.json()["id"]
+        elif path.endswith("/images"):
+            known["IMAGE"] = answer.json()["images"][0]["id"]
+        elif path.startswith("/v1/cases/") and "version" in answer.text:
+            known["VERSION"] = str(answer.json()["version"])
+        elif path == "/v1/predict":
+            found = answer.json()["images"]
+            assert len(found) == line.count("-F ")
+            text = PAGE.read_text("utf-8").partition("An answer of `/v1/predict` has")[2]
+            named = re.findall(r"`(\w+)`", text.partition("and for the model")[0])
+            assert set(named) == set(found[0])
+    assert served.all.get(f"/v1/cases/{known['CASE']}").json()["status"] == "signed"
+    assert (tmp_path / "case.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "evidence.png").read_bytes().startswith(b"\x89PNG")
+    routes = {path for path in served.app.openapi()["paths"] if path.startswith("/v1")}
+    shown = {re.sub(r"\$HOST|\?.*|\"", "", shlex.split(line)[-1]) for line in asked}
+    templates = {re.sub(r"\{\w+\}", "*", route) for route in routes}
+    assert {re.sub(r"\$[A-Z]+", "*", path) for path in shown} <= templates
+
+
+def test_commands_have_the_options_that_are_named() -> None:
+    seen = set()
+    for line in lines("bcd serve "):
+        name, *words = shlex.split(line, comments=True)[2:] or [""]
+        if name not in SERVE_COMMANDS:
+            assert not name or "=" in name, line
+            continue
+        seen.add(name)
+        source = (ROOT / "bcd" / "commands" / f"{SERVE_COMMANDS[name]}.py").read_text("utf-8")
+        source += (ROOT / "bcd" / "commands" / "serve_place.py").read_text("utf-8")
+        for word in words:
+            assert not word.startswith("--") or f'"{word}"' in source, line
+        if name in ("user", "token"):
+            assert f'add("{words[0]}"' in source or f'"{words[0]}", _' in source, line
+    assert seen == set(SERVE_COMMANDS)
+
+
+def test_tests_and_files_that_are_named_exist() -> None:
+    text = PAGE.read_text("utf-8")
+    for name in re.findall(r"`(tests/[\w/.]+)`", text):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"deploy/[\w.]+\w", text):
+        written = name in ("deploy/secrets", "deploy/.env")
+        assert written or (ROOT / name).exists(), name
+
+
+def test_every_role_is_explained() -> None:
+    from bcd.serving.accounts.user import ROLES
+
+    rows = re.findall(r"^\| `(\w+)` \| ", PAGE.read_text("utf-8").partition("## Users")[2], re.M)
+    assert rows[: len(ROLES)] == list(ROLES)
