@@ -105,10 +105,9 @@ def _new_file(target: Path) -> Iterator[Path]:
         with part.open("rb") as stream:
             os.fsync(stream.fileno())
         os.link(part, target)  # fails if it exists by now
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
+        if os.name == "posix":  # elsewhere folders cannot be flushed
+            folder = os.open(target.parent, os.O_RDONLY)
             os.fsync(folder)
-        finally:
             os.close(folder)
     except FileExistsError:
         raise BcdError(f"{target}: exists already: give another file, or move it away") from None

@@ -72,6 +72,12 @@ def clean_text(text: str) -> str:
     return text.replace("\0", "").encode("utf-8", "backslashreplace").decode()
 
 
+def as_read(facts: Mapping[str, object]) -> dict[str, Any]:
+    """A payload as it will be read: JSON knows neither tuples nor an infinite number."""
+    found: dict[str, Any] = json.loads(plain_json(facts))
+    return found
+
+
 class Ledger:
     """Appends records within a transaction, which holds the lock on the chain.
 

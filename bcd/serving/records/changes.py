@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, insert, select, update
 from bcd.serving.answers import ImageAnswer, ModelIdentity
 from bcd.serving.errors import ConflictError, NotFoundError, UnprocessableError
 from bcd.serving.records.cases import ERASED, SIGNED, UNIDENTIFIED
-from bcd.serving.records.chain import Ledger
+from bcd.serving.records.chain import Ledger, as_read
 from bcd.serving.records.contents import Contents
 from bcd.serving.records.replay import (
     ANSWERED,
@@ -60,7 +60,7 @@ def add_answers(
     ensure_model(ledger, user, model)
     rows = []
     for answer in answers:
-        facts = {"answer": asdict(answer)}
+        facts = as_read({"answer": asdict(answer)})
         number, time = ledger.append(user, ANSWERED, facts)
         rows.append(answer_values(number, time, None, None, facts))
     ledger.connection.execute(insert(ANSWERS), rows)
@@ -110,7 +110,7 @@ def add_images(
     answers: list[dict[str, object]] = []
     kept: list[dict[str, object]] = []
     for number, (image_id, name, data, answer) in enumerate(images, before + 1):
-        facts: dict[str, object] = {"number": number, "answer": asdict(answer)}
+        facts = as_read({"number": number, "answer": asdict(answer)})
         if contents.keep:
             key_id, stored = contents.stored(image_id, data)
             facts["stored"] = hashlib.sha256(stored).hexdigest()
@@ -171,7 +171,7 @@ def sign(ledger: Ledger, user: str, case_id: str, version: int) -> None:
         NotFoundError: There is no such case.
     """
     row = _changeable(ledger, case_id)
-    if user in row.signers:
+    if user.casefold() in {name.casefold() for name in row.signers}:
         raise ConflictError("You have signed this case; another person has to sign next.")
     if version != row.version:
         raise ConflictError("The case has changed since you opened it: read it again, then sign.")

@@ -33,6 +33,8 @@ WRITES = "bcd_writes"  # execution option of connections whose transactions writ
 _WAIT = 30  # seconds for another process's transaction
 _ROOM = 1 << 20  # bytes; if there are less, the disk is full
 _FULL = {getattr(errno, name, errno.ENOSPC) for name in ("ENOSPC", "EDQUOT", "EFBIG")}
+# Without these, a server that no longer answers would be waited for for hours.
+_POSTGRESQL_SETTINGS = {"connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 30_000}
 _SQLITE_SETTINGS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -98,7 +100,7 @@ def connect(url: str) -> Engine:
             pool_size=8,
             max_overflow=32,
             pool_pre_ping=True,
-            connect_args={"connect_timeout": 10},
+            connect_args=_POSTGRESQL_SETTINGS,
         )
     except ModuleNotFoundError:
         raise BcdError(

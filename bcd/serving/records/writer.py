@@ -43,9 +43,8 @@ class _Job(Generic[T]):
 class Writer:
     """Commits changes, one group after the other, in a thread of its own.
 
-    A change that raises is rolled back alone. If the commit of a group fails, each of its changes
-    is tried in a transaction of its own, so that one that is too large for the disk does not take
-    others with it.
+    A change that raises is rolled back alone. If the disk is too full for a group, each of its
+    changes is tried in a transaction of its own, so that a large one does not take others with it.
 
     Args:
         engine: The database.
@@ -124,12 +123,14 @@ class Writer:
         try:
             failed = self._transaction(group)
         except BaseException as error:
-            if len(group) > 1:
+            known = request_error(error, self._file) if isinstance(error, Exception) else None
+            # Whether a commit without an answer was made is unknown: a second one could double it.
+            if len(group) > 1 and not isinstance(known, UnavailableError):
                 for job in group:
                     self._commit([job])
                 return
-            known = request_error(error, self._file) if isinstance(error, Exception) else None
-            group[0].future.set_exception(known or error)
+            for job in group:
+                job.future.set_exception(known or error)
             return
         for job in group:
             if job in failed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 
@@ -156,6 +157,13 @@ def test_statistics_count_every_answer(records: Records) -> None:
     assert sum(day.answers for day in counts) == len(rows)
     assert sum(day.referred for day in counts) == sum(row.refer for row in rows)
     assert (sum(day.reviewed for day in counts), sum(day.overridden for day in counts)) == (1, 1)
+
+
+def test_answers_without_a_finite_distance_are_recorded(records: Records, url: str) -> None:
+    found = [answer(0, ood_score=value) for value in (math.inf, math.nan, None)]
+    records.add_answers("anna", found, IDENTITY)
+    assert [row.ood_score for row in records.statistics(0)] == [None] * 3
+    assert verify(url).problems == ()
 
 
 def test_events_cannot_pretend_to_be_answers(records: Records) -> None:
