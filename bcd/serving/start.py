@@ -46,6 +46,7 @@ def serve(cfg: ServeConfig) -> int:
         BcdError: The model, the records, the address or the certificate cannot be used.
     """
     configure_logs(cfg.log)
+    _check_tls(cfg)
     _make_folder(Path(cfg.folder))
     with _listen(cfg) as listener:
         engine = load_engine(cfg)
@@ -89,7 +90,7 @@ class _Server(uvicorn.Server):
 
 
 def _uvicorn(app: FastAPI, cfg: ServeConfig) -> uvicorn.Config:
-    config = uvicorn.Config(
+    return uvicorn.Config(
         app,
         http=Protocol,
         ws="none",
@@ -104,13 +105,19 @@ def _uvicorn(app: FastAPI, cfg: ServeConfig) -> uvicorn.Config:
         ssl_certfile=cfg.tls.certificate,
         ssl_keyfile=cfg.tls.key,
     )
+
+
+def _check_tls(cfg: ServeConfig) -> None:
+    """Refuses a certificate that cannot be used before anything slow is done."""
+    if cfg.tls.certificate is None:
+        return
     try:
-        config.load()
-    except (OSError, ssl.SSLError) as error:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(cfg.tls.certificate, cfg.tls.key)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise ConfigError(
             f"tls.certificate={cfg.tls.certificate}, tls.key={cfg.tls.key}: cannot be used: {error}"
         ) from error
-    return config
 
 
 def _make_folder(folder: Path) -> None:

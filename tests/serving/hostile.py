@@ -97,7 +97,9 @@ class Attacker:
         count = self._rng.choice((1, 1, 2, 3, 30))
         names = [self._rng.choice(NAMES) for _ in range(count)]
         files = [("images", (name, smear(i % 4), self._text_of())) for i, name in enumerate(names)]
-        data = {self._text_of() or "x": self._text_of() for _ in range(self._rng.choice((0, 1, 40)))}
+        data = {
+            self._text_of() or "x": self._text_of() for _ in range(self._rng.choice((0, 1, 40)))
+        }
         return Hostile("POST", self._upload(b"").path, {"files": files, "data": data})
 
     def _broken_form(self) -> Hostile:
@@ -137,7 +139,9 @@ class Attacker:
         )  # fmt: skip
         names = ("label", "finding", "remark", "version", "password", "again", "reason", "name",
                  "token", "next", "csrf", "seen", "roles", "days")  # fmt: skip
-        pairs = [(name, self._text_of()) for name in names for _ in range(self._rng.choice((1, 1, 2)))]
+        pairs = [
+            (name, self._text_of()) for name in names for _ in range(self._rng.choice((1, 1, 2)))
+        ]
         body: dict[str, list[str]] = {}
         for name, value in pairs:
             body.setdefault(name, []).append(value.encode("utf-8", "replace").decode())
@@ -157,7 +161,9 @@ class Attacker:
     def _type(self) -> Hostile:
         kinds = ("text/html", "image/svg+xml", "application/xml", "application/x-www-form-urlencoded",
                  "image/", "\x7f", "a" * 2000, "multipart/mixed; boundary=b", "application/json")  # fmt: skip
-        data = self._rng.choice((b"<svg onload=alert(1)>", smear(0), b"", b"a=" * 1000, b"%PDF-1.4"))
+        data = self._rng.choice(
+            (b"<svg onload=alert(1)>", smear(0), b"", b"a=" * 1000, b"%PDF-1.4")
+        )
         headers = {"Content-Type": self._rng.choice(kinds)}
         return Hostile("POST", self._upload(b"").path, {"content": data, "headers": headers})
 
@@ -188,7 +194,9 @@ class Attacker:
         return Hostile("GET", path, {"headers": headers})
 
     def _method(self) -> Hostile:
-        path = self._rng.choice(("/v1/predict", "/v1/cases", "/cases", "/healthz", "/static/serve.css"))
+        path = self._rng.choice(
+            ("/v1/predict", "/v1/cases", "/cases", "/healthz", "/static/serve.css")
+        )
         return Hostile(self._rng.choice(METHODS), path)
 
     def _text_of(self) -> str:
@@ -204,7 +212,12 @@ def _json_bytes(value: Any) -> bytes:
 
 def _form_bytes(image: bytes, name: str) -> bytes:
     head = f'--b\r\nContent-Disposition: form-data; name="images"; filename="{name}"\r\n'
-    return head.encode("utf-8", "replace") + b"Content-Type: image/png\r\n\r\n" + image + b"\r\n--b--\r\n"
+    return (
+        head.encode("utf-8", "replace")
+        + b"Content-Type: image/png\r\n\r\n"
+        + image
+        + b"\r\n--b--\r\n"
+    )
 
 
 def _polyglot(image: bytes, rng: random.Random) -> bytes:

@@ -22,7 +22,9 @@ NAMES = (NOBODY, *ROLES, ALL, ALL)
 LIMITS = ("limits.image_mb=1", "limits.images=8", "limits.requests_per_minute=1000000")
 
 # What an answer must not show of the server.
-INSIDE = re.compile(rf"Traceback|site-packages|\.py\b|{re.escape(str(ROOT))}|sqlalchemy|sqlite", re.I)
+INSIDE = re.compile(
+    rf"Traceback|site-packages|\.py\b|{re.escape(str(ROOT))}|sqlalchemy|sqlite", re.I
+)
 
 
 @pytest.fixture(scope="module")

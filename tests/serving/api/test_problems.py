@@ -104,7 +104,9 @@ def test_a_line_of_log_says_nothing_of_images_names_or_texts(
         assert served.all.post(path, json=body).status_code == 204
     served.all.get(f"/cases/{case}?q={secret}", headers=HTML)
     served.client.post(
-        "/login", data={"name": secret, "password": PASSWORD}, headers={"Origin": "http://127.0.0.1"}
+        "/login",
+        data={"name": secret, "password": PASSWORD},
+        headers={"Origin": "http://127.0.0.1"},
     )
     served.all.post("/v1/predict", content=smear(), headers=PNG | {"X-Name": secret})
     told = logs.getvalue()

@@ -1,0 +1,101 @@
+"""The server as a process of its own, with the stub model.
+
+`python -m tests.serving.process <folder> <seconds of each answer> [override …]` serves; it adds a
+user with every role and prints their token before the address.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from argon2 import PasswordHasher
+from numpy.typing import NDArray
+
+from bcd.evaluation.decision import Decisions
+from bcd.serving.accounts.store import Accounts
+from bcd.serving.accounts.user import ROLES
+from bcd.serving.engine.queue import Engine
+from tests.helpers.harness import ROOT
+from tests.serving.making import IDENTITY, StubModel, serve_config
+from tests.serving.running import ALL, PASSWORD
+
+
+class SlowModel(StubModel):
+    """Takes its time.
+
+    Args:
+        seconds: Of each call.
+    """
+
+    threads, batch = 1, 1
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def answer(self, packed: NDArray[np.uint8]) -> Decisions:
+        time.sleep(self._seconds)
+        return super().answer(packed)
+
+
+class Server:
+    """A running server.
+
+    Attributes:
+        process: It serves.
+        token: Of a user with every role.
+        port: On loopback.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], token: str, port: int) -> None:
+        self.process, self.token, self.port = process, token, port
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def serving(folder: Path, seconds: float, *overrides: str) -> Iterator[Server]:
+    """Starts a server, and kills it if it still runs at the end."""
+    command = [sys.executable, "-m", "tests.serving.process", str(folder), str(seconds), *overrides]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout is not None
+            token = process.stdout.readline().strip()
+            port = process.stdout.readline().split()[2].rpartition(":")[2]
+            yield Server(process, token, int(port))
+        finally:
+            process.kill()
+
+
+def _main(folder: str, seconds: str, *overrides: str) -> int:
+    from bcd.serving import start
+
+    cfg = serve_config(Path(folder), "log.format=json", *overrides)
+    Accounts.hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+    def accounts_of(*given: Any) -> Accounts:
+        made = Accounts(*given)
+        made.users.add("", ALL, PASSWORD, ROLES)
+        print(made.tokens.add("", ALL, ROLES, 1), flush=True)  # noqa: T201
+        return made
+
+    start.load_engine = lambda cfg: Engine(SlowModel(float(seconds)), IDENTITY, cfg.limits)
+    start.Accounts = accounts_of  # type: ignore[assignment, misc]
+    return start.serve(cfg)
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))
