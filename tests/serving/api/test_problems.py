@@ -13,6 +13,7 @@ import structlog
 
 from bcd.config.serve import LogConfig
 from bcd.serving.answers import DISCLAIMER
+from bcd.serving.monitoring.drift import DISTANCES, REFERRAL
 from bcd.serving.web.logs import configure_logs
 from bcd.serving.web.observed import CSP
 from tests.serving.making import no_smear, smear
@@ -59,6 +60,13 @@ def test_errors_of_pages_are_pages_with_the_disclaimer(served: Running) -> None:
     assert got.status_code == 404
     assert got.headers["content-type"].startswith("text/html")
     assert DISCLAIMER in got.text and "There is nothing at this address." in got.text
+
+
+def test_htmx_goes_to_the_login_when_nobody_is_logged_in(served: Running) -> None:
+    current = {"HX-Request": "true", "HX-Current-URL": "http://127.0.0.1/cases/1"}
+    got = served.client.get("/cases", headers=current)
+    assert got.status_code == 401
+    assert got.headers["hx-redirect"] == "/login?next=%2Fcases%2F1"
 
 
 def test_a_fault_is_told_and_logged_without_its_message(
@@ -148,6 +156,7 @@ def test_metrics_count_requests_and_answers(served: Running) -> None:
         assert more(name) >= 1
     counted = sum(more(name) for name in after if name.startswith("bcd_answers_total"))
     assert counted == len(answers)
+    assert {after[f'bcd_alarms{{alarm="{name}"}}'] for name in (REFERRAL, DISTANCES)} == {0}
     assert after["bcd_queue_images"] == 0 and after["bcd_ready"] == 1
     assert not any("secret" in name.lower() for name in after)
 
