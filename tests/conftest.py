@@ -2,30 +2,67 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from tests.helpers.figures import save_placeholders
+
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
+
+HERE = Path(__file__).parent
 # Folders of tests that train many small networks in this process and do not check figures. The
 # programs that tests start in processes of their own draw all figures.
 WITHOUT_FIGURES = ("commands", "features", "inference", "models", "slides", "training")
+# Files that take longest, the first ones first.
+LONG = (
+    *("release/test_release.py", "project/test_real.py", "training/test_configs.py"),
+    *("training/test_distributed.py", "reporting/test_pages.py", "export/test_export.py"),
+    *("cli/test_multirun.py", "audit/test_audit.py", "project/test_offline.py"),
+    *("explain/test_networks.py", "training/test_failed_runs.py", "models/test_zoo.py"),
+)
+# Folders of which one worker runs all files, because these share what takes longest to make.
+IN_ONE_WORKER = ("release",)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling | None:
+    """Gives a worker whole files as `--dist loadfile` does, and some folders as a whole."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Folders(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = str(super()._split_scope(nodeid))
+            folder = next((f for f in IN_ONE_WORKER if file.startswith(f"tests/{f}/")), None)
+            return folder or file
+
+    return Folders(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """Spares later collections of garbage the million objects of what is imported by now."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Puts files with the most slow tests first, so that no worker ends long after the others.
+    """Puts the longest files first, so that no worker ends long after the others.
 
     Before Python 3.12, measuring coverage makes code slower. There it is measured for the first
     parameters of each test only, and not for simulations, which run the same lines again.
     """
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    places = {HERE / file: place for place, file in enumerate(LONG)}
+    items.sort(key=lambda item: (places.get(item.path, len(LONG)), -slow[item.path]))
     if sys.version_info < (3, 12) and config.pluginmanager.hasplugin("_cov"):
         seen: Counter[str] = Counter()
         for item in items:
@@ -51,16 +88,9 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def placeholder_figures(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Saves an empty image for each figure: drawing takes two fifths of the time of a small run."""
-    folder = request.path.relative_to(Path(__file__).parent).parts[0]
+    """Saves an empty image for each figure of the tests of some folders."""
+    folder = request.path.relative_to(HERE).parts[0]
     with pytest.MonkeyPatch.context() as patch:
         if folder in WITHOUT_FIGURES:
-            patch.setattr("matplotlib.figure.Figure.savefig", _save_placeholder)
+            save_placeholders(patch)
         yield
-
-
-def _save_placeholder(_: object, stream: Any, **options: object) -> None:
-    if options.get("format") == "svg":
-        stream.write('<svg width="1pt" height="1pt" viewBox="0 0 1 1"><metadata></metadata></svg>')
-        return
-    Image.fromarray(np.full((64, 64, 3), 128, np.uint8)).save(stream, "PNG")

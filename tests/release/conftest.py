@@ -16,13 +16,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def frozen(base: Path) -> Path:
-    folder, status, said = released(base, "frozen", *FROZEN)
+    folder, status, said = released(base, "frozen", *FROZEN, figures=True)
     assert status == 0, said
     return folder
 
 
 @pytest.fixture(scope="session")
 def trained(base: Path) -> Path:
-    folder, status, said = released(base, "trained", *TRAINED, "curve=true", "tta=flips")
+    folder, status, said = released(
+        base, "trained", *TRAINED, "curve=true", "tta=flips", figures=True
+    )
     assert status == 0, said
     return folder

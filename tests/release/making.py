@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.figures import save_placeholders
+from tests.helpers.forking import CAN_FORK
 from tests.helpers.harness import SMALL, script
 
 FOLDS = 3
@@ -21,14 +24,26 @@ TRAINED = (*FROZEN, "recipe=paper", "model.unfreeze=all", "data.batch_size=8")
 
 
 def released(
-    base: Path, name: str, *words: str, prepare: Callable[[], None] | None = None
+    base: Path,
+    name: str,
+    *words: str,
+    prepare: Callable[[], None] | None = None,
+    figures: bool = False,
 ) -> tuple[Path, int, str]:
     """Runs a release; returns its folder, the exit status and what it printed."""
     folder = base / name
     done = script(
-        "train.py", *words, f"data.root={base}/images", f"hydra.run.dir={folder}", prepare=prepare
-    )
+        "train.py", *words, f"data.root={base}/images", f"hydra.run.dir={folder}",
+        prepare=partial(_prepare, prepare, figures) if CAN_FORK else None,
+    )  # fmt: skip
     return folder, done.returncode, done.stderr
+
+
+def _prepare(prepare: Callable[[], None] | None, figures: bool) -> None:
+    if not figures:
+        save_placeholders()
+    if prepare is not None:
+        prepare()
 
 
 def rows(file: Path) -> list[dict[str, str]]:
