@@ -45,6 +45,7 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         "experiment=paper",
         f"data.root={SMEARS}",
         f"model.weights={WEIGHTS}",
+        "augment.views=2",  # of five; most of the time goes into the features of each
         f"hydra.run.dir={run}",
         timeout=900,
     )
@@ -56,7 +57,7 @@ def test_the_papers_run_reaches_the_papers_figures(paper: tuple[Path, str], tmp_
     away = tmp_path / "away"
     run = Path(shutil.copytree(paper[0], tmp_path / "run"))
     reported = json.loads((run / "metrics.json").read_text())["test"]
-    # The least of five seeds was 0.973; the paper reports the mean.
+    # The least of five seeds was 0.973 with five views; the paper reports the mean.
     assert reported["accuracy"] >= 0.965
     assert min(reported[name] for name in ("precision", "recall", "f1")) >= 0.955
     assert reported["n"] == len(rows(run))
@@ -86,7 +87,7 @@ def few(folder: Path, each: int) -> Path:
 def test_the_bank_changes_no_answer(
     unfreeze: int, optimizer: str, epochs: int, tmp_path: Path
 ) -> None:
-    root = few(tmp_path / "smears", 20)
+    root = few(tmp_path / "smears", 10)
 
     def run(name: str) -> TrainResult:
         cfg = train_config(

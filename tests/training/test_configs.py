@@ -43,6 +43,7 @@ def names(group: str) -> list[str]:
 def test_an_experiment_runs(name: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     small = [*TINY, "model.input_size=64", "+trainer.fast_dev_run=true"]
+    small += ["augment.views=2"]
     chosen = [f"experiment={name}", f"data.root={tmp_path}/in", f"hydra.run.dir={run}"]
     done = script("train.py", *chosen, *small)
     assert done.returncode == 0, done.stderr
