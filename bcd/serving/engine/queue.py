@@ -152,7 +152,11 @@ class Engine:
 
     def ready(self) -> str:
         """Why images cannot be answered; empty if they can."""
-        return STOPPING if self._stopping else self._answering.health.check()
+        if self._stopping:
+            return STOPPING
+        if self._room.stuck > self._limits.seconds:
+            return f"no image has been answered for {self._room.stuck:.0f} s"
+        return self._answering.health.check()
 
     def check(self) -> None:
         """Has a drawn smear read and answered, which also starts a reading process.
@@ -184,8 +188,8 @@ class Engine:
 
     def _take(self, count: int) -> None:
         """Takes room in the queue, or says why not."""
-        if self._stopping or self._answering.health.reason:
-            raise UnavailableError(self.ready() or "try again", 10)
+        if why := self.ready():
+            raise UnavailableError(why, 10)
         self._room.take(count, max(1, math.ceil(self._answering.latency)))
 
     def _too_late(self) -> TimedOutError:

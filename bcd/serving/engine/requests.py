@@ -26,7 +26,13 @@ class Room:
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = threading.Lock()
+        self._moved = time.monotonic()
         self.taken = 0
+
+    @property
+    def stuck(self) -> float:
+        """Seconds for which images wait and none was done with; 0 if none waits."""
+        return time.monotonic() - self._moved if self.taken else 0.0
 
     def take(self, count: int, retry_after: int) -> None:
         """Takes room for images.
@@ -41,12 +47,15 @@ class Room:
             if self.taken + count > self._most:
                 waiting = f"{self.taken} image{'s wait' if self.taken != 1 else ' waits'}"
                 raise BusyError(f"{waiting} already: try again later", retry_after)
+            if not self.taken:
+                self._moved = time.monotonic()
             self.taken += count
 
     def give(self, count: int = 1) -> None:
         """Gives room back."""
         with self._lock:
             self.taken -= count
+            self._moved = time.monotonic()
 
 
 class Request(Generic[T]):

@@ -216,6 +216,24 @@ def test_a_model_that_fails_always_is_not_ready_until_it_answers(
     asyncio.run(ask())
 
 
+def test_a_model_that_hangs_is_not_ready(make: Make) -> None:
+    model = Stub()
+    engine = make(model, seconds=0.3)
+
+    async def ask() -> None:
+        model.may.clear()
+        with pytest.raises(TimedOutError):
+            await engine.answer([smear(0)])
+        await until(engine.ready)
+        with pytest.raises(UnavailableError, match="no image has been answered for"):
+            await engine.answer([smear(1)])
+        model.may.set()
+        await until(lambda: not engine.ready())
+        assert (await engine.answer([smear(1)]))[0].error == ""
+
+    asyncio.run(ask())
+
+
 def test_a_reader_that_ends_is_started_again(engine: Engine) -> None:
     asyncio.run(engine.answer([smear(0), smear(1)]))
     for reader in engine._readers._readers:
