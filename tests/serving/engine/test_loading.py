@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,31 +110,6 @@ def test_answers_are_those_of_predict(kind: str, made: Made, tmp_path: Path) -> 
     assert identity.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert {answer.model_sha256 for answer in answers} == {identity.sha256}
     assert identity.card_sha256 == digest(made.card.text())
-
-
-WITHOUT_TORCH = """
-import asyncio, sys
-from pathlib import Path
-sys.modules["torch"] = None
-from tests.serving.making import serve_config, smear
-from bcd.serving.engine.loading import load_engine
-
-async def ask():
-    (answer,), found = await engine.answer([smear()]), await engine.explain(smear())
-    print(answer.predicted, found.method)
-    await engine.close()
-
-engine = load_engine(serve_config(Path(sys.argv[1]), f"model={sys.argv[2]}"))
-asyncio.run(ask())
-"""
-
-
-def test_an_export_is_served_without_torch(made: Made, tmp_path: Path) -> None:
-    words = [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path), str(made.exported)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-1] == "occlusion"
-    assert done.stdout.startswith(tuple(made.card.classes))
 
 
 def test_the_expected_sha256_is_that_of_the_file(made: Made, tmp_path: Path) -> None:
