@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from bcd.config.compose import with_defaults
-from bcd.config.input_views import WHOLE
+from bcd.config.input_views import CELLS, WHOLE
 from bcd.config.schema import ModelConfig
 from bcd.data.items import Item
 from bcd.errors import BcdError, ConfigError
@@ -110,6 +110,24 @@ def test_answers_are_those_of_predict(kind: str, made: Made, tmp_path: Path) -> 
     assert identity.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert {answer.model_sha256 for answer in answers} == {identity.sha256}
     assert identity.card_sha256 == digest(made.card.text())
+
+
+def test_a_model_of_single_white_cells_is_served_and_explained(tmp_path: Path) -> None:
+    own = make(tmp_path, CELLS)
+    engine = load_engine(serve_config(tmp_path, f"model={own.exported}", "device=cpu"))
+    data = smear(3, size=160)
+
+    async def ask() -> Any:
+        found = await engine.answer([data]), await engine.explain(data)
+        await engine.close()
+        return found
+
+    (answer,), explanation = asyncio.run(ask())
+    predictor = Predictor(load_any(own.exported, False, "cpu", None))
+    ((expected,),) = predictor.batches([Item("", data=data)], 1, 0)
+    assert answer.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+    assert answer.reasons == expected.refer
+    assert (explanation.method, explanation.target) == ("occlusion", answer.predicted)
 
 
 def test_the_expected_sha256_is_that_of_the_file(made: Made, tmp_path: Path) -> None:
