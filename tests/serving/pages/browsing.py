@@ -22,6 +22,25 @@ if TYPE_CHECKING:
 # What a browser says about an answer that is an error on purpose.
 REFUSED = "Failed to load resource: the server responded with a status of"
 
+# What a finger cannot hit: smaller than 44 px, links within a sentence excepted.
+SMALL = """[...document.querySelectorAll(
+  'main button, main input:not([type=radio], [type=checkbox], [type=hidden]), main textarea,'
+  + ' main summary, main .choice, .chips a, .links a, .crumbs a, .picture, tbody th a, .bar a,'
+  + ' .bar button')]
+  .filter(e => e.checkVisibility({contentVisibilityAuto: true}) && !e.closest('dialog:not([open])'))
+  .map(e => [e.outerHTML.slice(0, 90), e.getBoundingClientRect()])
+  .filter(([, box]) => box.height < 43.9 || box.width < 43.9).map(([html]) => html)"""
+DROP = """async files => {
+  const data = new DataTransfer();
+  for (const [name, content] of files) {
+    const bytes = Uint8Array.from(atob(content), c => c.charCodeAt(0));
+    data.items.add(new File([bytes], name));
+  }
+  const zone = document.getElementById('upload');
+  for (const kind of ['dragenter', 'dragover', 'drop'])
+    zone.dispatchEvent(new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true}));
+}"""
+
 
 @contextlib.contextmanager
 def listening(app: FastAPI) -> Iterator[str]:

@@ -22,7 +22,7 @@ from tests.helpers.pages import (
     chromium,
 )
 from tests.serving.making import no_smear, smear
-from tests.serving.pages.browsing import listening, tab_to, visit
+from tests.serving.pages.browsing import DROP, SMALL, listening, tab_to, visit
 from tests.serving.pages.filling import recorded
 from tests.serving.running import ALL, PASSWORD, Running
 
@@ -32,26 +32,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
 
 TABLET, NARROW = (820, 1180), (320, 640)
-# What a finger cannot hit: smaller than 44 px, links within a sentence excepted.
-SMALL = """[...document.querySelectorAll(
-  'main button, main input:not([type=radio], [type=checkbox], [type=hidden]), main textarea,'
-  + ' main summary, main .choice, .chips a, .links a, .crumbs a, .picture, tbody th a, .bar a,'
-  + ' .bar button')]
-  .filter(e => e.checkVisibility({contentVisibilityAuto: true}) && !e.closest('dialog:not([open])'))
-  .map(e => [e.outerHTML.slice(0, 90), e.getBoundingClientRect()])
-  .filter(([, box]) => box.height < 43.9 || box.width < 43.9).map(([html]) => html)"""
-DROP = """async files => {
-  const data = new DataTransfer();
-  for (const [name, content] of files) {
-    const bytes = Uint8Array.from(atob(content), c => c.charCodeAt(0));
-    data.items.add(new File([bytes], name));
-  }
-  const zone = document.getElementById('upload');
-  for (const kind of ['dragenter', 'dragover', 'drop'])
-    zone.dispatchEvent(new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true}));
-}"""
-
-
 @pytest.fixture(scope="module")
 def url(served: Running) -> Iterator[str]:
     """Address of the server."""
