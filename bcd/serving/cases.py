@@ -7,6 +7,7 @@ records.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from bcd.serving import words
 from bcd.serving.answers import ImageAnswer
 from bcd.serving.errors import (
+    BusyError,
     ConflictError,
     ForbiddenError,
     NotFoundError,
@@ -37,6 +39,7 @@ LABEL, REMARK, REASON = 200, 2000, 500
 
 PDF_SIDE = 96  # pixels of the longer side of a picture in a PDF
 _AT_ONCE = 4  # pictures that one report asks for at the same time
+_WRITING = threading.BoundedSemaphore(2)  # PDFs: one of 1,000 images needs seconds of a core
 
 
 @dataclass(frozen=True)
@@ -253,8 +256,21 @@ async def csv_report(services: Services, case_id: str) -> bytes:
 
 
 async def pdf_report(services: Services, case_id: str) -> bytes:
-    """A case as PDF, with pictures of the images that are held."""
+    """A case as PDF, with pictures of the images that are held.
+
+    Raises:
+        BusyError: Other reports are being written.
+    """
     case = await get_case(services, case_id)
+    if not _WRITING.acquire(blocking=False):
+        raise BusyError("Other reports are being written: try again in a moment.", retry_after=5)
+    try:
+        return await _write_pdf(services, case)
+    finally:
+        _WRITING.release()
+
+
+async def _write_pdf(services: Services, case: Case) -> bytes:
     model = await run_in_threadpool(services.records.model_of, case.model_sha256)
     room = asyncio.Semaphore(_AT_ONCE)
 
@@ -263,7 +279,7 @@ async def pdf_report(services: Services, case_id: str) -> bytes:
             return b""
         async with room:
             try:
-                return await pictures_of(services).thumbnail(services, case_id, image.id, PDF_SIDE)
+                return await pictures_of(services).thumbnail(services, case.id, image.id, PDF_SIDE)
             except RequestError:  # the report is complete without it and says that it is missing
                 return b""
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
 
 TABLET, NARROW = (820, 1180), (320, 640)
+
+
 @pytest.fixture(scope="module")
 def url(served: Running) -> Iterator[str]:
     """Address of the server."""
@@ -238,8 +240,11 @@ def test_the_report_prints_without_controls(url: str, browser: Browser, case: st
         assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == (
             "rgb(255, 255, 255)"
         )
-        text = "\n".join(page.extract_text() for page in PdfReader(io.BytesIO(tab.pdf())).pages)
-        assert "x.png" in text and "waits for a review" in text
+        printed = PdfReader(io.BytesIO(tab.pdf(height="8cm", prefer_css_page_size=True)))
+        texts = [page.extract_text() for page in printed.pages]
+        for number, text in enumerate(texts, 1):
+            assert DISCLAIMER in text and f"page {number} of {len(texts)}" in text
+        assert "x.png" in "".join(texts) and "waits for a review" in "".join(texts)
 
 
 def test_failed_uploads_are_listed_and_tried_again(

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from bcd.serving import cases
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.records.cases import ERASED, OPEN, SIGNED, UNIDENTIFIED, Case
 from tests.serving.making import IDENTITY, no_smear, smear
@@ -233,6 +234,17 @@ def test_scripts_get_json(served: Running, staff: Session) -> None:
     assert busy.status_code == 429 and busy.json()["detail"]
     assert int(busy.headers["retry-after"]) > 0
     assert len(recorded(served, path).images) == 1
+
+
+def test_reports_that_would_take_all_cores_are_refused(served: Running, staff: Session) -> None:
+    path = staff.open_case()
+    assert cases._WRITING.acquire(blocking=False) and cases._WRITING.acquire(blocking=False)
+    try:
+        busy = staff.get(f"{path}/report.pdf")
+        assert busy.status_code == 429 and int(busy.headers["retry-after"]) > 0
+    finally:
+        cases._WRITING.release(2)
+    assert staff.get(f"{path}/report.pdf").status_code == 200
 
 
 def test_nobody_acts_without_the_role_or_a_csrf_token(served: Running, staff: Session) -> None:

@@ -16,7 +16,12 @@ document.addEventListener("DOMContentLoaded", () => {
   if (find("help")) useShortcuts(find("help"));
   if (find("review-form")) useReview(find("review-form"));
   find("print")?.addEventListener("click", print);
-  document.querySelector(".error[role=alert]")?.scrollIntoView({ block: "center" });
+  const error = document.querySelector(".error[role=alert]");
+  if (error) { // seen, heard, and where Tab goes on
+    error.tabIndex = -1;
+    error.focus({ preventScroll: true });
+    error.scrollIntoView({ block: "center" });
+  }
 });
 
 /** Prints when all pictures are there. */
@@ -66,6 +71,7 @@ class Uploads {
       if (!event.relatedTarget) this.form.classList.remove("over");
     });
     document.addEventListener("drop", (event) => {
+      if (![...event.dataTransfer.types].includes("Files")) return;
       event.preventDefault();
       this.form.classList.remove("over");
       this.add([...event.dataTransfer.files]);
