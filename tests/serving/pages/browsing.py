@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
+from pypdf import PdfReader
 
+from bcd.serving.answers import DISCLAIMER
+from bcd.serving.records.cases import SIGNED, UNIDENTIFIED
 from tests.helpers.pages import LAPTOP
-from tests.serving.running import ALL, PASSWORD
+from tests.serving.pages.filling import recorded
+from tests.serving.running import ALL, PASSWORD, Running
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -131,3 +138,23 @@ def tab_to(tab: Page, selector: str, backwards: bool = False) -> None:
             assert tab.evaluate(outline) != "none", selector
             return
     raise AssertionError(f"{selector} cannot be reached by Tab")
+
+
+def check_documents(tab: Page, served: Running, path: str) -> None:
+    """PDF and CSV say what is recorded."""
+    case = recorded(served, path)
+    assert case.status == SIGNED
+    with tab.expect_download() as waiting:
+        tab.get_by_role("link", name="PDF").click()
+    reader = PdfReader(Path(waiting.value.path()))
+    text = "\n".join(page.extract_text() for page in reader.pages)
+    for said in (DISCLAIMER, case.label, "stripes, no smear", UNIDENTIFIED, ALL, case.model_sha256):
+        assert said in text
+    assert case.signatures[0].chain in text.replace("\n", "") and "NOT SIGNED" not in text
+    assert sum(len(page.images) for page in reader.pages) == len(case.images)
+    with tab.expect_download() as waiting:
+        tab.get_by_role("link", name="CSV").click()
+    rows = list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text("utf-8"))))
+    assert [row["path"] for row in rows] == [image.name for image in case.images]
+    assert [row["finding"] for row in rows] == [image.finding for image in case.images]
+    assert [row["sha256"] for row in rows] == [image.answer.sha256 for image in case.images]

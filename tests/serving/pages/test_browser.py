@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 from pypdf import PdfReader
 
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.records.cases import SIGNED, UNIDENTIFIED
+from bench.serve_screenshots import PICTURES, take_pictures
 from tests.helpers.pages import (
     BROWSER,
     check_accessible,
@@ -22,12 +23,12 @@ from tests.helpers.pages import (
     chromium,
 )
 from tests.serving.making import no_smear, smear
-from tests.serving.pages.browsing import DROP, SMALL, listening, tab_to, visit
+from tests.serving.pages.browsing import DROP, SMALL, check_documents, listening, tab_to, visit
 from tests.serving.pages.filling import recorded
 from tests.serving.running import ALL, PASSWORD, Running
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
 
@@ -113,26 +114,6 @@ def test_a_case_from_drop_to_report(
         tab.get_by_role("button", name="Sign the case").click()
         tab.get_by_text("1 of 1 signature.").wait_for()
         check_documents(tab, served, path)
-
-
-def check_documents(tab: Page, served: Running, path: str) -> None:
-    """PDF and CSV say what is recorded."""
-    case = recorded(served, path)
-    assert case.status == SIGNED
-    with tab.expect_download() as waiting:
-        tab.get_by_role("link", name="PDF").click()
-    reader = PdfReader(Path(waiting.value.path()))
-    text = "\n".join(page.extract_text() for page in reader.pages)
-    for said in (DISCLAIMER, case.label, "stripes, no smear", UNIDENTIFIED, ALL, case.model_sha256):
-        assert said in text
-    assert case.signatures[0].chain in text.replace("\n", "") and "NOT SIGNED" not in text
-    assert sum(len(page.images) for page in reader.pages) == len(case.images)
-    with tab.expect_download() as waiting:
-        tab.get_by_role("link", name="CSV").click()
-    rows = list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text("utf-8"))))
-    assert [row["path"] for row in rows] == [image.name for image in case.images]
-    assert [row["finding"] for row in rows] == [image.finding for image in case.images]
-    assert [row["sha256"] for row in rows] == [image.answer.sha256 for image in case.images]
 
 
 def test_a_case_by_keyboard_alone(
@@ -293,3 +274,12 @@ def test_pages_work_without_scripts(
     tab.get_by_role("button", name="Sign the case").click()
     context.close()
     assert recorded(served, path).status == SIGNED
+
+
+def test_screenshots_can_be_made(url: str, browser: Browser, tmp_path: Path) -> None:
+    for file, (name, _, *size, _) in zip(
+        take_pictures(browser, url, ALL, PASSWORD, tmp_path), PICTURES, strict=True
+    ):
+        with Image.open(file) as opened:
+            assert (file.stem, list(opened.size)) == (name, size)
+            assert len(opened.convert("RGB").getcolors(1 << 20) or []) > 50  # not blank

@@ -176,7 +176,7 @@ def test_a_case_of_another_model_shows_it_and_takes_no_images(
 
 def test_erasing_takes_pictures_names_and_label(served: Running, staff: Session) -> None:
     path = staff.open_case("Jane Roe 1980")
-    staff.upload(path, ("roe.png", smear(0)))
+    staff.upload(path, ("roe.png", smear(0)), ("roe2.png", no_smear()))
     image = f"{path}/images/{recorded(served, path).images[0].id}"
     for name in ("thumbnail", "image", "cells", "evidence"):
         assert staff.get(f"{image}/{name}.png").status_code == 200
@@ -188,6 +188,8 @@ def test_erasing_takes_pictures_names_and_label(served: Running, staff: Session)
     for page in (path, image, f"{path}/report", "/cases"):
         text = staff.get(page).text
         assert "Roe" not in text and "roe.png" not in text and DISCLAIMER in text
+    assert case.waiting and "to review" not in staff.get(f"{path}?show=all").text.split("</h2>")[0]
+    assert "To review" not in staff.get(path).text  # nobody can, any more
     for name in ("image", "cells", "evidence"):
         assert staff.get(f"{image}/{name}.png").status_code == 404
     assert staff.get(f"{image}/thumbnail.png").headers["location"] == "/static/gone.svg"
