@@ -100,7 +100,7 @@ def test_tests_and_files_that_are_named_exist() -> None:
     text = PAGE.read_text("utf-8")
     for name in re.findall(r"`(tests/[\w/.]+)`", text):
         assert (ROOT / name).exists(), name
-    for name in re.findall(r"deploy/[\w.]+\w", text):
+    for name in re.findall(r"deploy/[\w.-]+\w", text):
         written = name in ("deploy/secrets", "deploy/.env")
         assert written or (ROOT / name).exists(), name
 
