@@ -17,9 +17,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import (
     ArgumentError,
+    DatabaseError,
     DBAPIError,
     InterfaceError,
     OperationalError,
+    ProgrammingError,
     SQLAlchemyError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -35,6 +37,8 @@ _ROOM = 1 << 20  # bytes; if there are less, the disk is full
 _FULL = {getattr(errno, name, errno.ENOSPC) for name in ("ENOSPC", "EDQUOT", "EFBIG")}
 # Without these, a server that no longer answers would be waited for for hours.
 _POSTGRESQL_SETTINGS = {"connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 30_000}
+# Errors of the database, not of what it is asked; `DatabaseError` itself is one of a damaged file.
+_GONE = (OperationalError, InterfaceError, ProgrammingError, PoolTimeoutError)
 _SQLITE_SETTINGS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -100,6 +104,7 @@ def connect(url: str) -> Engine:
             pool_size=8,
             max_overflow=32,
             pool_pre_ping=True,
+            hide_parameters=True,
             connect_args=_POSTGRESQL_SETTINGS,
         )
     except ModuleNotFoundError:
@@ -121,6 +126,7 @@ def _connect_sqlite(file: Path) -> Engine:
         sa.URL.create("sqlite", database=str(file)),
         pool_size=8,
         max_overflow=32,
+        hide_parameters=True,  # logs must not hold what people typed
         connect_args={"timeout": _WAIT, "check_same_thread": False},
     )
 
@@ -238,26 +244,25 @@ def request_error(error: Exception, file: Path | None) -> RequestError | None:
         error: Raised by SQLAlchemy or a driver.
         file: Of an SQLite database.
     """
-    full = StorageFullError("The disk of the records is full: nothing was recorded.")
-    gone = UnavailableError("The records cannot be used at present.", retry_after=10)
-    if isinstance(error, PoolTimeoutError):
-        return gone
     cause = error.orig if isinstance(error, DBAPIError) else error
-    if getattr(cause, "sqlstate", None) in ("53100", "53200"):  # PostgreSQL: disk full, no memory
-        return full
+    if _is_full(cause, file):
+        known: RequestError = StorageFullError("The disk is full: nothing was recorded.")
+    elif isinstance(error, _GONE) or type(error) is DatabaseError:
+        known = UnavailableError("The records cannot be used at present.", retry_after=10)
+    else:
+        return None
+    # The first line, and no parameters, which may be personal.
+    _log.error("records: %s: %s", type(cause).__name__, str(cause).partition("\n")[0])
+    return known
+
+
+def _is_full(cause: object, file: Path | None) -> bool:
+    if isinstance(cause, OSError):
+        return cause.errno in _FULL
     if isinstance(cause, sqlite3.Error):
         text = str(cause)
-        if "disk is full" in text or ("disk I/O error" in text and _no_room(file)):
-            return full
-    if isinstance(cause, OSError) and cause.errno in _FULL:
-        return full
-    if isinstance(error, OperationalError | InterfaceError):
-        return gone
-    if isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.IntegrityError):
-        return gone
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return gone
-    return None
+        return "disk is full" in text or ("disk I/O error" in text and _no_room(file))
+    return getattr(cause, "sqlstate", None) == "53100"  # of PostgreSQL
 
 
 def _no_room(file: Path | None) -> bool:

@@ -27,6 +27,7 @@ _PROCESSES = 2
 
 def main(url: str) -> None:
     """Starts and kills processes until its input ends."""
+    prepare(url).dispose()  # imports everything before the first fork
     running: list[int] = []
     for line in sys.stdin:
         if line.strip() == "start":

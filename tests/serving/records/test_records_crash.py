@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,22 @@ def test_a_database_that_is_gone_is_unavailable(
             records.case(case_id)
     with pytest.raises(UnavailableError):
         records.event("anna", "login", {})
+
+
+def test_errors_of_the_database_do_not_tell_what_people_typed(
+    records: Records, caplog: pytest.LogCaptureFixture
+) -> None:
+    label = "".join(("Muster", "frau"))  # not as it is in the source, which tracebacks show
+    case_id = records.open_case("anna", label, IDENTITY, 1)
+    with records.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE texts RENAME TO other")
+    with pytest.raises(UnavailableError) as caught:
+        records.open_case("anna", label, IDENTITY, 1)
+    with pytest.raises(UnavailableError):
+        records.case(case_id)
+    told = caplog.text + "".join(traceback.format_exception(caught.value))
+    assert "texts" in told
+    assert label not in told
 
 
 def test_lost_connections_are_made_anew(postgres_server: sa.URL) -> None:
