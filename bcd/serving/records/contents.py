@@ -45,10 +45,15 @@ class Key:
         """Decrypts an image.
 
         Raises:
-            cryptography.exceptions.InvalidTag: It was changed, or is another image.
+            UnavailableError: It was changed, or is another image.
         """
+        from cryptography.exceptions import InvalidTag
+
         nonce, rest = stored[:_NONCE_BYTES], stored[_NONCE_BYTES:]
-        return self._cipher.decrypt(nonce, rest, image_id.encode())
+        try:
+            return self._cipher.decrypt(nonce, rest, image_id.encode())
+        except InvalidTag:
+            raise UnavailableError("The image was changed in the database.") from None
 
 
 def make_key(file: Path) -> None:
@@ -149,11 +154,16 @@ class Contents:
             for image_id in image_ids:
                 self._used -= len(self._memory.pop(image_id, b""))
 
-    def read(self, connection: Connection, image_id: str) -> bytes | None:
+    def read(self, connection: Connection, image_id: str, sha256: str | None) -> bytes | None:
         """The bytes of an image; None if it is not kept and no longer in memory.
 
+        Args:
+            connection: To the database.
+            image_id: Of the image.
+            sha256: Of what is stored in the database, as the chain says.
+
         Raises:
-            UnavailableError: It cannot be decrypted.
+            UnavailableError: It was changed, or cannot be decrypted.
         """
         with self._lock:
             if image_id in self._memory:
@@ -165,16 +175,13 @@ class Contents:
         if row is None:
             return None
         key_id, stored = row
+        if hashlib.sha256(stored).hexdigest() != sha256:
+            raise UnavailableError("The image was changed in the database.")
         return self._decrypted(image_id, key_id, bytes(stored))
 
     def _decrypted(self, image_id: str, key_id: str, stored: bytes) -> bytes:
-        from cryptography.exceptions import InvalidTag
-
         if not key_id:
             return stored
         if self._key is None or self._key.id != key_id:
             raise UnavailableError("The image is encrypted with another key.")
-        try:
-            return self._key.decrypt(image_id, stored)
-        except InvalidTag:
-            raise UnavailableError("The image was changed in the database.") from None
+        return self._key.decrypt(image_id, stored)

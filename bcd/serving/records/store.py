@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from bcd.serving.records.contents import Contents
 from bcd.serving.records.database import clean, lock_file, reading, sqlite_file
 from bcd.serving.records.expiry import expire
 from bcd.serving.records.replay import KINDS
-from bcd.serving.records.tables import ANSWERS, CASES, HEAD
+from bcd.serving.records.tables import ANSWERS, CASES, HEAD, RECORDS
 from bcd.serving.records.upgrade import prepare
 from bcd.serving.records.writer import Writer
 
@@ -212,22 +213,24 @@ class Records:
 
         Raises:
             NotFoundError: There is no such image in the case.
-            UnavailableError: They cannot be decrypted.
+            UnavailableError: They were changed, or cannot be decrypted.
         """
         _check_id(case_id, image_id)
         table = ANSWERS.c
         query = (
-            select(CASES.c.status)
+            select(CASES.c.status, RECORDS.c.payload)
             .join(ANSWERS, table.case_id == CASES.c.id)
+            .join(RECORDS, RECORDS.c.number == table.record)
             .where(table.image_id == image_id, table.case_id == case_id)
         )
         with reading(self.engine, self._file) as connection:
-            status = connection.scalar(query)
-            if status is None:
+            row = connection.execute(query).one_or_none()
+            if row is None:
                 raise NotFoundError("There is no such image in this case.")
+            status, payload = row
             if status == ERASED:  # perhaps by a command, which cannot empty this memory
                 self._contents.forget([image_id])
-            return self._contents.read(connection, image_id)
+            return self._contents.read(connection, image_id, json.loads(payload).get("stored"))
 
     def erase(self, user: str, case_id: str, reason: str) -> None:
         """Erases images, names, label and remarks of a case; hashes and answers stay.

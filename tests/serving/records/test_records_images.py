@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from bcd.errors import BcdError, ConfigError
 from bcd.serving.errors import ConflictError, UnavailableError, UnprocessableError
 from bcd.serving.records.cases import ERASED
-from bcd.serving.records.contents import make_key
-from bcd.serving.records.database import connect, reading
+from bcd.serving.records.contents import make_key, read_key
+from bcd.serving.records.database import reading
 from bcd.serving.records.store import Records, open_records
 from bcd.serving.records.tables import IMAGE_CONTENTS, TEXTS
 from bcd.serving.records.verify import verify
@@ -102,7 +102,6 @@ def test_images_are_encrypted_with_a_key(opened: Open, tmp_path: Path, key: str,
 def test_images_are_read_with_their_own_key_only(url: str, key: str, tmp_path: Path) -> None:
     with open_records(url, images_config(key_file=key)) as records:
         case_id, image_id = personal(records)
-        personal(records)
     other = tmp_path / "other.key"
     make_key(other)
     for wrong in (str(other), None):
@@ -110,16 +109,26 @@ def test_images_are_read_with_their_own_key_only(url: str, key: str, tmp_path: P
             open_records(url, images_config(key_file=wrong))
     with open_records(url, images_config(keep=False, key_file=key)) as records:
         assert records.image(case_id, image_id) == content(7)
-        # The bytes of another image under this id: each is encrypted under its own.
-        engine = connect(url)
-        with reading(engine, None) as connection:
-            query = sa.select(IMAGE_CONTENTS.c.stored).where(IMAGE_CONTENTS.c.image_id != image_id)
-            stored = connection.execute(query).scalar_one()
-        engine.dispose()
-        change = sa.update(IMAGE_CONTENTS).where(IMAGE_CONTENTS.c.image_id == image_id)
-        tamper(url, change.values(stored=stored))
-        with pytest.raises(UnavailableError, match="changed"):
-            records.image(case_id, image_id)
+
+
+def test_an_image_is_encrypted_under_its_own_id(key: str) -> None:
+    cipher = read_key(key)
+    stored = cipher.encrypt("a", content(1))
+    assert cipher.decrypt("a", stored) == content(1)
+    assert content(1)[:16] not in stored
+    assert cipher.encrypt("a", content(1)) != stored  # another nonce
+    with pytest.raises(UnavailableError, match="changed"):
+        cipher.decrypt("b", stored)
+    with pytest.raises(UnavailableError, match="changed"):
+        cipher.decrypt("a", stored[:-1] + bytes([stored[-1] ^ 1]))
+
+
+def test_a_changed_image_is_not_shown(records: Records, url: str) -> None:
+    case_id, image_id = personal(records)
+    change = sa.update(IMAGE_CONTENTS).where(IMAGE_CONTENTS.c.image_id == image_id)
+    tamper(url, change.values(stored=content(8)))
+    with pytest.raises(UnavailableError, match="changed"):
+        records.image(case_id, image_id)
     (problem,) = verify(url).problems
     assert image_id in problem
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
+import sqlalchemy as sa
 
 from bcd.serving.errors import ConflictError, NotFoundError, RequestError, UnprocessableError
 from bcd.serving.records.cases import ERASED, OPEN, SIGNED, UNIDENTIFIED
+from bcd.serving.records.chain import Ledger
+from bcd.serving.records.database import writing
 from bcd.serving.records.store import Records
 from bcd.serving.records.verify import verify
 from tests.serving.making import IDENTITY
@@ -204,3 +208,35 @@ def test_changes_at_the_same_time_are_one_chain(records: Records, url: str) -> N
     assert [image.number for image in records.case(case_id).images] == list(range(1, 41))
     found = verify(url, records.head())
     assert (len(failed), found.records, found.problems) == (20, 1 + 1 + 40 + 20, ())
+
+
+def test_changes_that_wait_at_the_same_time_share_a_commit(records: Records) -> None:
+    commits: list[object] = []
+    threads = [
+        threading.Thread(target=records.event, args=("anna", "login", {"number": number}))
+        for number in range(20)
+    ]
+    with writing(records.engine) as connection:
+        Ledger(connection)  # holds the chain until all of them wait
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        sa.event.listen(records.engine, "commit", commits.append)
+    for thread in threads:
+        thread.join()
+    assert records.head().startswith(f"{len(threads)}:")
+    assert len(commits) < len(threads) / 2
+
+
+def test_a_case_with_a_thousand_images(opened: Open, url: str) -> None:
+    records = opened(images_config(keep=False))
+    case_id = records.open_case("anna", "", IDENTITY, 1)
+    ids = records.add_images("anna", case_id, IDENTITY, images(1000, referred=100))
+    case = records.case(case_id)
+    assert [image.id for image in case.images] == ids
+    assert (case.waiting, records.cases(1)[0].images, records.cases(1)[0].waiting) == (
+        100,
+        1000,
+        100,
+    )
+    assert verify(url).problems == ()
