@@ -18,24 +18,33 @@ from tests.serving.making import smear
 SCRIPT = "<script>alert(1)</script>"
 TEMPLATE = "{{1234*4321}}${1234*4321}<%=1234*4321%>"
 TEXTS = (
-    SCRIPT, TEMPLATE, "'; DROP TABLE records; --", '" OR 1=1 --', "../../etc/passwd", "\x00", "\r\n\r\n",
-    "%00", "\u202egnp.exe", "\ud83d\ude00" * 50, "ﷺ" * 200, "a" * 5000, "=HYPERLINK(1)", "-1", "NaN", "1e999",
+    SCRIPT, TEMPLATE, "'; DROP TABLE records; --", '" OR 1=1 --', "../../etc/passwd", "\x00",
+    "\r\n\r\n",
+    "%00", "\u202egnp.exe", "\ud83d\ude00" * 50, "ﷺ" * 200, "a" * 5000, "=HYPERLINK(1)", "-1",
+    "NaN", "1e999",
     "null", "🩸", "'\"><img src=x onerror=alert(1)>", "\\\\host\\share\\x.png", "file:///etc/passwd",
     "${jndi:ldap://x}", "x\n[error] forged line", "{}", "[]", "true", "", " ",
 )  # fmt: skip
 NAMES = (
-    "../../../etc/passwd", "..\\..\\windows\\win.ini", "/etc/shadow", "\\\\host\\share\\a.png", "C:\\a.png",
-    "a.png\x00.exe", "%2e%2e%2fa.png", "con.png", ".png", "." * 300, "a" * 10_000 + ".png", SCRIPT + ".png",
+    "../../../etc/passwd", "..\\..\\windows\\win.ini", "/etc/shadow", "\\\\host\\share\\a.png",
+    "C:\\a.png",
+    "a.png\x00.exe", "%2e%2e%2fa.png", "con.png", ".png", "." * 300, "a" * 10_000 + ".png",
+    SCRIPT + ".png",
     "\u202egnp.a", "a;b.png", "a\r\nX-Injected: 1.png", '"; name="other', "",
 )  # fmt: skip
 PATHS = (
     "/static/../../../etc/passwd", "/static/%2e%2e/%2e%2e/app.py", "/static/..%2f..%2fapp.py",
-    "/static/..\\..\\app.py", "/static//etc/passwd", "/static/%00", "/static/serve.css%00.html", "//host/share",
-    "/%5c%5chost%5cshare", "/v1/cases/../../etc", "/v1/cases/%2e%2e%2f%2e%2e", "/v1/cases/%00", "/v1/cases/%ff%fe",
-    "/v1//cases", "/v1/cases/", "/v1/cases/'%20OR%201=1", "/cases/%3Cscript%3E", "/login?next=//evil.example",
+    "/static/..\\..\\app.py", "/static//etc/passwd", "/static/%00", "/static/serve.css%00.html",
+    "//host/share",
+    "/%5c%5chost%5cshare", "/v1/cases/../../etc", "/v1/cases/%2e%2e%2f%2e%2e", "/v1/cases/%00",
+    "/v1/cases/%ff%fe",
+    "/v1//cases", "/v1/cases/", "/v1/cases/'%20OR%201=1", "/cases/%3Cscript%3E",
+    "/login?next=//evil.example",
     "/v1/cases?limit=-1", "/v1/cases?limit=1e9", "/v1/cases?before=nan", "/v1/cases?before=1e400",
-    "/v1/cases?status=%00", "/v1/cases?limit=1&limit=2", "/v1/openapi.json/..", "/.env", "/.git/config",
-    "/V1/PREDICT", "/v1/predict%20", "/v1/predict;x=1", "/healthz/../users", "/dashboard?days=-1&days=1e9",
+    "/v1/cases?status=%00", "/v1/cases?limit=1&limit=2", "/v1/openapi.json/..", "/.env",
+    "/.git/config",
+    "/V1/PREDICT", "/v1/predict%20", "/v1/predict;x=1", "/healthz/../users",
+    "/dashboard?days=-1&days=1e9",
     "/dashboard?since=%00", "/cases?before=1e999", "/cases?before=nan", "/cases?status=%00",
     "/users/%2e%2e", "/users/%00", "/users/" + "a" * 1000,
 )  # fmt: skip
@@ -106,8 +115,10 @@ class Attacker:
         whole = _form_bytes(smear(0), self._rng.choice(NAMES))
         body = mutate(whole, self._bits, [whole, b"--b\r\n\r\n--b--"])
         kind = self._rng.choice(
-            ("multipart/form-data; boundary=b", "multipart/form-data", "multipart/form-data; boundary=",
-             "multipart/form-data; boundary=" + "b" * 300, "multipart/form-data; boundary=b; charset=utf-7")
+            ("multipart/form-data; boundary=b", "multipart/form-data",
+            "multipart/form-data; boundary=",
+             "multipart/form-data; boundary=" + "b" * 300,
+             "multipart/form-data; boundary=b; charset=utf-7")
         )  # fmt: skip
         return Hostile(
             "POST", self._upload(b"").path, {"content": body, "headers": {"Content-Type": kind}}
@@ -152,15 +163,18 @@ class Attacker:
         body = self._rng.choice(
             (b"", b"{", b"[" * 5000, b'{"label": ' + b"[" * 900 + b"]" * 900 + b"}", b"\xff\xfe",
              b'{"label": 1e999}', b'{"label": "\\ud800"}', b'{"label": "a", "label": "b"}', b"null",
-             b'{"version": 99999999999999999999999}', b'{"label": {"$ne": ""}}', b'{"__class__": 1}',
+             b'{"version": 99999999999999999999999}', b'{"label": {"$ne": ""}}',
+             b'{"__class__": 1}',
              b"9" * 5000, b'{"label": NaN}')
         )  # fmt: skip
         path = self._rng.choice(("/v1/cases", "/v1/cases/{case_id}/sign"))
         return Hostile("POST", path, {"content": body, "headers": _JSON})
 
     def _type(self) -> Hostile:
-        kinds = ("text/html", "image/svg+xml", "application/xml", "application/x-www-form-urlencoded",
-                 "image/", "\x7f", "a" * 2000, "multipart/mixed; boundary=b", "application/json")  # fmt: skip
+        kinds = ("text/html", "image/svg+xml", "application/xml",
+                 "application/x-www-form-urlencoded",
+                 "image/", "\x7f", "a" * 2000, "multipart/mixed; boundary=b",
+                 "application/json")  # fmt: skip
         data = self._rng.choice(
             (b"<svg onload=alert(1)>", smear(0), b"", b"a=" * 1000, b"%PDF-1.4")
         )

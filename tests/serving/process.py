@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from argon2 import PasswordHasher
 from numpy.typing import NDArray
 
+from bcd.config.serve import ServeConfig
 from bcd.evaluation.decision import Decisions
 from bcd.serving.accounts.store import Accounts
 from bcd.serving.accounts.user import ROLES
@@ -92,9 +94,13 @@ def _main(folder: str, seconds: str, *overrides: str) -> int:
         print(made.tokens.add("", ALL, ROLES, 1), flush=True)  # noqa: T201
         return made
 
-    start.load_engine = lambda cfg: Engine(SlowModel(float(seconds)), IDENTITY, cfg.limits)
-    start.Accounts = accounts_of  # type: ignore[assignment, misc]
-    return start.serve(cfg)
+    def engine_of(cfg: ServeConfig) -> Engine:
+        return Engine(SlowModel(float(seconds)), IDENTITY, cfg.limits)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(start, "load_engine", engine_of)
+        patch.setattr(start, "Accounts", accounts_of)
+        return start.serve(cfg)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ def configure_logs(cfg: LogConfig) -> None:
     # Their messages may quote requests: paths, bytes of a form, an exception's text.
     for name in ("python_multipart", "uvicorn", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    logging.getLogger().setLevel(logging.WARNING)  # Hydra prints all that libraries log
     level: int = getattr(logging, cfg.level.upper())
     if cfg.format == "json":
         renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()

@@ -1,0 +1,140 @@
+"""Connections that send slowly or too much, and who is at the other end of one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from bcd.serving.web import protocol
+from bcd.serving.web.peers import Peers
+from bcd.serving.web.protocol import Protocol
+
+SECONDS = 0.3
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+async def _answers(scope: Any, receive: Any, send: Any) -> None:
+    """Answers at once, whatever the body."""
+    await send(
+        {"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"2")]}
+    )
+    await send({"type": "http.response.body", "body": b"no"})
+
+
+def _connected(
+    scenario: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> None:
+    """Runs a scenario on a connection, at most ten seconds."""
+
+    async def run() -> None:
+        config = uvicorn.Config(_answers, http=Protocol, log_config=None, lifespan="off", ws="none")
+        config.load()
+        state = ServerState()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Protocol(config, state, {}), "127.0.0.1", 0
+        )
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        await asyncio.wait_for(scenario(reader, writer), 10)
+        writer.close()
+        server.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: a\r\nX-", b"\r\n"])
+def test_a_connection_without_a_request_is_closed(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", SECONDS)
+
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent)
+        assert await reader.read() == b""
+
+    _connected(scenario)
+
+
+def test_headers_that_trickle_do_not_get_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", SECONDS)
+
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        since = time.monotonic()
+        writer.write(b"GET / HTTP/1.1\r\nX: ")
+        while not reader.at_eof() and time.monotonic() - since < 8:
+            writer.write(b"a")
+            await asyncio.sleep(SECONDS / 10)
+        assert reader.at_eof()
+
+    _connected(scenario)
+
+
+def test_what_follows_an_answer_has_its_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", SECONDS)
+
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GET)
+        assert b"413" in await reader.readline()
+        writer.write(b"GET /")
+        assert (await reader.read()).endswith(b"no")
+
+    _connected(scenario)
+
+
+def test_a_refused_body_is_dropped_for_a_while_so_that_the_answer_arrives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(protocol, "LINGER_BYTES", 1_000_000)
+    sent = 0
+
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n")
+        assert b"413" in await reader.readline()
+        with pytest.raises(ConnectionError):
+            while sent < 500_000_000:
+                writer.write(bytes(100_000))
+                await writer.drain()
+                sent += 100_000
+
+    _connected(scenario)
+    assert 1_000_000 <= sent < 100_000_000
+
+
+def test_a_refused_body_that_stops_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "LINGER_SECONDS", SECONDS)
+
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nab")
+        assert (await reader.read()).endswith(b"no")
+
+    _connected(scenario)
+
+
+@pytest.mark.parametrize(
+    ("trusted", "peer", "client", "scheme"),
+    [
+        ([], "10.0.0.1", "10.0.0.1", "http"),
+        (["10.0.0.2"], "10.0.0.1", "10.0.0.1", "http"),
+        (["10.0.0.1"], "10.0.0.1", "192.0.2.7", "https"),
+        (["10.0.0.0/24"], "10.0.0.1", "192.0.2.7", "https"),
+    ],
+)
+def test_only_trusted_proxies_say_who_their_client_is(
+    trusted: list[str], peer: str, client: str, scheme: str
+) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope)
+
+    headers = [(b"x-forwarded-for", b"203.0.113.9, 192.0.2.7"), (b"x-forwarded-proto", b"https")]
+    scope = {"type": "http", "client": (peer, 1), "scheme": "http", "headers": headers}
+    asyncio.run(Peers(app, trusted)(scope, None, None))  # type: ignore[arg-type]
+    found = seen[0]
+    assert (found["bcd.peer"], found["client"][0], found["scheme"]) == (peer, client, scheme)
