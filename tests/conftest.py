@@ -7,15 +7,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 import torch
 
 from tests.helpers.figures import save_placeholders
-
-if TYPE_CHECKING:
-    from xdist.scheduler import LoadScopeScheduling
 
 HERE = Path(__file__).parent
 # Folders of tests that train many small networks in this process and do not check figures. The
@@ -33,11 +30,11 @@ IN_ONE_WORKER = ("release",)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Any:
     """Gives a worker whole files as `--dist loadfile` does, and some folders as a whole."""
     if config.getoption("dist") != "loadfile":
         return None
-    from xdist.scheduler import LoadFileScheduling
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
     class Folders(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
