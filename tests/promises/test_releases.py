@@ -8,7 +8,7 @@ import pytest
 
 from bench.out_of_fold import REFER, Compared, errors, simulate
 
-SETS = 20
+SETS = 12
 
 
 @pytest.fixture(scope="module")

@@ -135,8 +135,8 @@ def test_fields_seen_twice_are_found_among_others(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_many_fields_seen_twice_are_found_among_many_others(tmp_path: Path) -> None:
-    pairs = [draw_pair(seed) for seed in range(50)]
-    more = [draw_smear(CLASS_NAMES[i % 4], slide=i % 12, index=i) for i in range(150)]
+    pairs = [draw_pair(seed) for seed in range(30)]
+    more = [draw_smear(CLASS_NAMES[i % 4], slide=i % 12, index=i) for i in range(110)]
     recall, precision = told_apart(tmp_path / "in", pairs, more)
     assert recall >= 0.95
     assert precision >= 0.99
