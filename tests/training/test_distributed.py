@@ -13,7 +13,7 @@ import pytest
 from bcd.errors import ConfigError
 from bcd.models.checkpoint_content import read_content
 from bcd.training.run import train
-from tests.helpers.harness import SMALL, fresh, train_config, warnings
+from tests.helpers.harness import SMALL, script, train_config, warnings
 
 TWO = ("trainer=ddp", "trainer.devices=2")
 # 103 images: 61 of them train, 11 val and 31 test, so that neither processes nor batches come out
@@ -71,7 +71,7 @@ def test_two_processes_answer_as_one_does(road: str, folder: Path) -> None:
     chosen = [*SMALL, *NETWORK, *UNEVEN, *ROADS[road], f"data.root={folder}/in"]
     one = train(train_config(folder / f"one_{name}", *chosen))
     assert one is not None
-    done = fresh("train.py", *chosen, *TWO, f"hydra.run.dir={folder}/two_{name}")
+    done = script("train.py", *chosen, *TWO, f"hydra.run.dir={folder}/two_{name}")
     assert done.returncode == 0, done.stderr
     alone, shared = (answers(folder / f"{n}_{name}") for n in ("one", "two"))
     assert len(one.datamodule.split.indices("train")) == TRAINED
@@ -101,7 +101,7 @@ def test_two_processes_answer_as_one_does(road: str, folder: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_that_diverge_end_in_one_line(folder: Path) -> None:
     chosen = [*SMALL, *TWO, f"data.root={folder}/in", f"hydra.run.dir={folder}/diverged"]
-    done = fresh("train.py", *chosen, "optimizer=sgd", "optimizer.lr=1e37")
+    done = script("train.py", *chosen, "optimizer=sgd", "optimizer.lr=1e37")
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("error: ") == done.stderr.count("error: training diverged") == 1
     assert not list((folder / "diverged").rglob("*.ckpt"))
