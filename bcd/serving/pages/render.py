@@ -62,9 +62,5 @@ def page(
 
 
 def wants_part(request: Request) -> bool:
-    """Whether htmx asks for a part of the page.
-
-    It asks for the whole page when the browser goes back to it.
-    """
-    headers = request.headers
-    return "hx-request" in headers and "hx-history-restore-request" not in headers
+    """Whether htmx asks for a part of the page."""
+    return "hx-request" in request.headers

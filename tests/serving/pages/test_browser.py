@@ -136,6 +136,12 @@ def test_a_case_by_keyboard_alone(
         keys.press("Enter")
         tab.locator("#sort-number[aria-current]").wait_for()
         assert tab.evaluate("document.activeElement.id") == "sort-number"
+        tab.evaluate("history.back()")  # the page with its scripts, not a part of it
+        tab.locator("#sort-doubt[aria-current]").wait_for()
+        tab.get_by_text("or drop them here").wait_for()
+        tab.locator("#sort-number").focus()
+        keys.press("Enter")
+        tab.locator("#sort-number[aria-current]").wait_for()
         tab_to(tab, ".picture")
         keys.press("Enter")
         tab.wait_for_url("**/images/*")

@@ -57,14 +57,10 @@ def test_a_thousand_images_come_in_pages(served: Running, staff: Session, thousa
     assert refused.status_code == 409 and f"and {case.waiting - 20} more" in refused.text
 
 
-def test_htmx_gets_the_images_alone_and_a_restored_page_whole(
-    staff: Session, thousand: str
-) -> None:
+def test_htmx_gets_the_images_alone(staff: Session, thousand: str) -> None:
     part = staff.get(f"{thousand}?sort=number", headers=HTMX)
     assert "<html" not in part.text and part.text.count('<li class="card') == PER_PAGE
     assert part.headers["cache-control"] == "no-store"
-    restored = staff.get(thousand, headers={**HTMX, "HX-History-Restore-Request": "true"})
-    assert "<html" in restored.text
 
 
 def test_the_list_of_cases_is_paged_and_filtered(served: Running, staff: Session) -> None:
