@@ -95,7 +95,7 @@ def test_who_may_see_the_dashboard(services: Services, roles: str, status: int) 
 
 def test_a_server_without_answers_says_so(services: Services) -> None:
     text = client(services, "review").get("/dashboard?days=7").text
-    assert "No window is complete yet: 0 of 40 answers, from 0 of 10 cases." in text
+    assert "No window is complete yet: 0 of 40 answers so far; they come from 0 cases" in text
     assert "No answers in this period." in text and "No image has been reviewed." in text
     assert text.count("<td>0</td><td>0</td>") == 7  # the days
     assert client(services, "review").get("/dashboard?days=8").status_code == 422
