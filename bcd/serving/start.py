@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import math
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -21,8 +23,10 @@ from bcd.serving.accounts.store import Accounts
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.app import create_app
 from bcd.serving.engine.loading import load_engine
+from bcd.serving.engine.queue import Engine
+from bcd.serving.errors import RequestError
 from bcd.serving.records.database import database_url
-from bcd.serving.records.store import open_records
+from bcd.serving.records.store import Records, open_records
 from bcd.serving.services import Services
 from bcd.serving.web.logs import configure_logs
 from bcd.serving.web.protocol import Protocol
@@ -49,22 +53,33 @@ def serve(cfg: ServeConfig) -> int:
     _check_tls(cfg)
     _make_folder(Path(cfg.folder))
     with _listen(cfg) as listener:
-        engine = load_engine(cfg)
-        with open_records(database_url(cfg.records, cfg.folder), cfg.images) as records:
-            accounts = Accounts(records.engine, cfg)
-            app = create_app(Services(cfg, engine, records, accounts))
-            announce = partial(_announce, cfg, listener, accounts.setup_path())
-            server = _Server(_uvicorn(app, cfg), app, announce)
-            identity = engine.identity
-            records.event("", "server started", {"model": identity.sha256, "name": identity.name})
-            try:
-                server.run(sockets=[listener])
-            except OSError as error:  # another program listens since
-                raise _refused(cfg, error) from error
-            finally:
-                records.event("", "server stopped", {"model": identity.sha256})
+        engine = load_engine(cfg)  # first, so that nothing is made if it is refused
+        try:
+            with open_records(database_url(cfg.records, cfg.folder), cfg.images) as records:
+                _run(cfg, listener, engine, records)
+        finally:
+            asyncio.run(engine.close())  # its processes would outlive an error
     log.info("stopped")
     return 0
+
+
+def _run(cfg: ServeConfig, listener: socket.socket, engine: Engine, records: Records) -> None:
+    accounts = Accounts(records.engine, cfg)
+    app = create_app(Services(cfg, engine, records, accounts))
+    announce = partial(_announce, cfg, listener, accounts.setup_path())
+    server = _Server(_uvicorn(app, cfg), app, announce)
+    model = {"model": engine.identity.sha256}
+    try:
+        records.event("", "server started", model)
+    except RequestError as error:
+        raise BcdError(f"records: cannot be written: {error.detail}") from error
+    try:
+        server.run(sockets=[listener])
+    except OSError as error:  # another program listens since
+        raise _refused(cfg, error) from error
+    finally:
+        with suppress(RequestError):  # every answer since has said so
+            records.event("", "server stopped", model)
 
 
 class _Server(uvicorn.Server):

@@ -54,10 +54,11 @@ class Server:
         process: It serves.
         token: Of a user with every role.
         port: On loopback.
+        log: File of what it logs.
     """
 
-    def __init__(self, process: subprocess.Popen[str], token: str, port: int) -> None:
-        self.process, self.token, self.port = process, token, port
+    def __init__(self, process: subprocess.Popen[str], token: str, port: int, log: Path) -> None:
+        self.process, self.token, self.port, self.log = process, token, port, log
 
     @property
     def url(self) -> str:
@@ -70,14 +71,18 @@ def serving(folder: Path, seconds: float, *overrides: str) -> Iterator[Server]:
     """Starts a server, and kills it if it still runs at the end."""
     command = [sys.executable, "-m", "tests.serving.process", str(folder), str(seconds), *overrides]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    log = folder.with_name(f"{folder.name}.log")  # a pipe that nobody reads would become full
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=errors
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             token = process.stdout.readline().strip()
             port = process.stdout.readline().split()[2].rpartition(":")[2]
-            yield Server(process, token, int(port))
+            yield Server(process, token, int(port), log)
         finally:
             process.kill()
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import sqlite3
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,8 +16,10 @@ import httpx
 import pytest
 
 from bcd.errors import BcdError, ConfigError
+from bcd.serving import start
+from bcd.serving.engine.queue import Engine
 from bcd.serving.start import serve
-from tests.serving.making import IDENTITY, serve_config, smear
+from tests.serving.making import IDENTITY, StubModel, serve_config, smear
 from tests.serving.process import Server, serving
 
 SECONDS = 0.8  # of each answer
@@ -128,8 +131,7 @@ def test_what_was_accepted_is_answered_when_the_server_stops(server: Server, fol
         told = "\n".join(database.iterdump())
     assert told.index("server started") < told.index("server stopped")
     assert IDENTITY.sha256 in told
-    assert server.process.stderr is not None
-    log = server.process.stderr.read()
+    log = server.log.read_text()
     assert "Traceback" not in log and server.token not in log
 
 
@@ -146,6 +148,17 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
         cfg = serve_config(tmp_path, f"port={other.getsockname()[1]}")
         with pytest.raises(BcdError, match="in use by another program"):
             serve(cfg)
+
+
+def test_records_that_cannot_be_opened_end_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "load_engine", lambda cfg: Engine(StubModel(), IDENTITY, cfg.limits))
+    (tmp_path / "records.sqlite").write_bytes(b"no database" * 1000)
+    before = set(threading.enumerate())
+    with pytest.raises(BcdError, match=r"records\.sqlite"):
+        serve(serve_config(tmp_path))
+    assert not {thread.name for thread in set(threading.enumerate()) - before if thread.is_alive()}
 
 
 def test_a_certificate_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
