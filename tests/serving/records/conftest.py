@@ -11,7 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from bcd.config.serve import ImagesConfig
+from bcd.serving.records.chain import GENESIS
+from bcd.serving.records.database import connect, writing
+from bcd.serving.records.schema import schema_problems
 from bcd.serving.records.store import Records, open_records
+from bcd.serving.records.tables import METADATA
 from bcd.serving.records.upgrade import prepare
 from tests.serving.records.making import images_config
 from tests.serving.records.postgres import postgres
@@ -30,12 +34,46 @@ def postgres_server() -> Iterator[sa.URL]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def used_databases() -> list[str]:
+    """Databases that a test has left, with empty tables: making one anew takes much longer."""
+    return []
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def url(request: pytest.FixtureRequest, tmp_path: Path, used_databases: list[str]) -> Iterator[str]:
     """The URL of a new database."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'records.sqlite'}"
-    return new_database(request.getfixturevalue("postgres_server"))
+        yield f"sqlite:///{tmp_path / 'records.sqlite'}"
+        return
+    server = request.getfixturevalue("postgres_server")
+    database = used_databases.pop() if used_databases else new_database(server)
+    yield database
+    if _emptied(database):
+        used_databases.append(database)
+
+
+def _emptied(database: str) -> bool:
+    """Empties the tables of a database, unless a test has changed its schema or removed it."""
+    engine = connect(database)
+    names = ", ".join(METADATA.tables)
+    head = sa.insert(METADATA.tables["head"]).values(id=1, number=0, hash=GENESIS)
+    try:
+        with writing(engine) as connection:
+            triggers = connection.exec_driver_sql(
+                "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal AND tgname <> ALL "
+                "('{records_no_update,records_no_delete,records_no_truncate}')"
+            ).scalar_one()
+            if triggers or [*schema_problems(connection)]:
+                return False
+            connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+            connection.exec_driver_sql(f"TRUNCATE {names}")
+            connection.execute(head)
+    except sa.exc.SQLAlchemyError:
+        return False
+    finally:
+        engine.dispose()
+    return True
 
 
 def new_database(server: sa.URL, template: str = _TEMPLATE) -> str:
