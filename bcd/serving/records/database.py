@@ -8,7 +8,7 @@ import logging
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -208,33 +208,54 @@ def lock_file(file: Path) -> filelock.BaseFileLock:
     return lock
 
 
-def clean(engine: Engine) -> None:
+def clean(engine: Engine, pauses: Sequence[float] = (0.05, 0.2, 1.0, 3.0)) -> None:
     """Overwrites what was deleted where the database still has copies of it.
 
-    SQLite has copies in its write-ahead log, PostgreSQL in rows that it has not vacuumed.
+    SQLite has copies in its write-ahead log, PostgreSQL in rows that it has not vacuumed. Readers
+    may prevent it; it is done again once an hour.
+
+    Args:
+        engine: The database.
+        pauses: Seconds before each further try.
     """
-    for pause in (0.05, 0.2, 1.0, 3.0):
+    for pause in (0.0, *pauses):
+        time.sleep(pause)
         if _clean_once(engine):
             return
-        time.sleep(pause)
     _log.warning("records: the database is busy: copies of deleted data are overwritten later")
 
 
 def _clean_once(engine: Engine) -> bool:
-    """Whether it is done; False if readers prevent it at the moment."""
-    raw = engine.raw_connection()
+    """Whether it is done; False if it is not possible at the moment."""
+    errors: type[Exception] = engine.dialect.loaded_dbapi.Error
     try:
-        cursor = raw.cursor()
+        raw = engine.raw_connection()
+    except SQLAlchemyError:
+        return False
+    try:
         if engine.dialect.name == "sqlite":
-            busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-            return not busy
+            return _checkpoint(raw.cursor())
         driver: Any = raw.driver_connection
+        driver.rollback()
         driver.autocommit = True  # VACUUM runs outside of transactions
-        cursor.execute("VACUUM texts, image_contents")
+        driver.execute("VACUUM texts, image_contents")
         driver.autocommit = False
         return True
+    except errors as error:
+        _log.warning("records: %s: %s", type(error).__name__, str(error).partition("\n")[0])
+        raw.invalidate()
+        return False
     finally:
         raw.close()
+
+
+def _checkpoint(cursor: Any) -> bool:
+    """Empties the write-ahead log of SQLite; waits for readers, but not for long."""
+    cursor.execute("PRAGMA busy_timeout=200")
+    try:
+        return not cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    finally:
+        cursor.execute(f"PRAGMA busy_timeout={_WAIT * 1000}")
 
 
 def request_error(error: Exception, file: Path | None) -> RequestError | None:

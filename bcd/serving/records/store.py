@@ -294,7 +294,7 @@ class Records:
             return
         days, self._next_expiry = self._days, time.monotonic() + _HOUR
         self._writer.do_now(lambda ledger: expire(ledger, _SERVER, days))
-        clean(self.engine)  # also what an erasure left because readers prevented it
+        clean(self.engine, pauses=())  # also what an erasure left because readers prevented it
 
 
 def _check_id(*ids: str) -> None:

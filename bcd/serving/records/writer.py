@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from bcd.serving.errors import RequestError, UnavailableError
 from bcd.serving.records.chain import Ledger
@@ -116,7 +115,7 @@ class Writer:
             if self._idle and not ending:
                 try:
                     self._idle()
-                except (RequestError, SQLAlchemyError):
+                except Exception:  # without this thread, every request would wait forever
                     _log.exception("records: the regular work failed; it is tried again")
 
     def _commit(self, group: list[_Job[object]]) -> None:
