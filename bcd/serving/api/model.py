@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
+from bcd.evaluation.decision import DecisionPolicy
 from bcd.inference.model import ModelFacts
 from bcd.serving.accounts.access import ROLES, User, require
 from bcd.serving.api.dependencies import Served
@@ -50,8 +51,10 @@ def _words(facts: ModelFacts) -> dict[str, str]:
     """What else the card says."""
     found = {}
     if facts.appearance is not None:
-        count = facts.appearance.get("images")
-        found["trained on"] = f"Images that look like the {count} that its appearance describes."
+        found["trained on"] = (
+            "Images of stained blood smears of these classes; what they look like is known from "
+            f"{facts.appearance.get('images')} of them."
+        )
     if facts.recalibration is not None:
         found["recalibrated"] = f"For images of the site {facts.recalibration.get('site')}."
     if not facts.calibrated:
@@ -60,21 +63,23 @@ def _words(facts: ModelFacts) -> dict[str, str]:
 
 
 def _policy(facts: ModelFacts) -> dict[str, str]:
-    """Thresholds and what val was large enough to guarantee."""
-    policy = facts.policy
-    if policy is None:
+    """Thresholds, and what val was large enough to guarantee."""
+    if facts.policy is None:
         return {}
+    policy = DecisionPolicy.from_plain(dict(facts.policy))
     found = {
-        "referred": f"With a probability below {policy['confidence_threshold']:.3f}, or for "
-        "another of the reasons in the answer.",
-        "prediction sets": f"Contain the true class in {policy['guaranteed_coverage']:.1%} of "
-        f"{policy['population'] or 'images like those of val'} or more (n = {policy['n_units']}).",
+        "referred": "If the largest probability is below "
+        f"{policy.confidence_threshold:.3f}, or for another of the reasons in the answer.",
+        "prediction sets": f"Contain the true class of at least {policy.guaranteed_coverage:.1%} "
+        f"of images (n = {policy.n_units}).",
     }
-    threshold = policy["malignant_threshold"]
-    if threshold is not None:
+    if policy.malignant_threshold is not None:
         found["malignant"] = (
-            f"From a probability of {threshold:.3f} of all classes but the benign one; sensitivity "
-            f"of {policy['guaranteed_sensitivity']:.1%} or more with {policy['confidence']:.0%} "
-            f"confidence (n = {policy['n_malignant_units']})."
+            "If the probability of all classes but the benign one is at least "
+            f"{policy.malignant_threshold:.3f}: a sensitivity of at least "
+            f"{policy.guaranteed_sensitivity:.1%} with {policy.confidence:.0%} confidence "
+            f"(n = {policy.n_malignant_units})."
         )
+    if policy.population:
+        found["guarantees"] = f"They apply to {policy.population}."
     return found

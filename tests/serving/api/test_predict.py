@@ -6,14 +6,16 @@ import asyncio
 import base64
 import hashlib
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from bcd.evaluation.decision import DecisionPolicy
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.errors import BusyError, StorageFullError, TimedOutError, UnavailableError
-from tests.serving.making import IDENTITY, no_smear, smear
+from tests.serving.making import IDENTITY, StubModel, no_smear, smear
 from tests.serving.running import Running
 
 PNG = {"Content-Type": "image/png"}
@@ -107,6 +109,23 @@ def test_an_explanation_is_json_or_a_picture(served: Running) -> None:
     assert wrong.status_code == 422 and "<b>" not in wrong.text
     unread = served.all.post("/v1/explain", content=b"GIF89a", headers=PNG)
     assert unread.status_code == 422
+
+
+def test_the_thresholds_and_guarantees_of_the_card_are_told(
+    served: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = DecisionPolicy(
+        confidence_threshold=0.61, guaranteed_coverage=0.94, n_units=172, malignant_threshold=0.3,
+        guaranteed_sensitivity=0.98, confidence=0.9, n_malignant_units=145,
+        population="val's slides",
+    )  # fmt: skip
+    facts = replace(StubModel.facts, policy=policy.to_plain())
+    monkeypatch.setattr(served.services.engine.model, "facts", facts)
+    told = served.all.get("/v1/model").json()["facts"]
+    assert "0.610" in told["referred"]
+    assert "94.0%" in told["prediction sets"] and "172" in told["prediction sets"]
+    assert all(one in told["malignant"] for one in ("0.300", "98.0%", "90%", "145"))
+    assert told["guarantees"] == "They apply to val's slides."
 
 
 def test_the_model_says_what_it_is(served: Running) -> None:
