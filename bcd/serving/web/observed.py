@@ -29,6 +29,7 @@ _HEADERS = [
 ]
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
 _CACHE = (b"cache-control", b"no-store")  # unless the route says otherwise
+_CACHE_STATIC = (b"cache-control", b"no-cache")  # kept, and asked for with its ETag
 UNMATCHED = "unmatched"  # route of requests for which there is none
 
 log = structlog.get_logger("bcd.serving")
@@ -95,7 +96,8 @@ def _with_headers(
 ) -> list[tuple[bytes, bytes]]:
     """Headers of the answer, with those that are the same for all added unless it has them."""
     given = {name.lower() for name, _ in headers}
-    more = [*_HEADERS, _CACHE, *([_HSTS] if scope["scheme"] == "https" else [])]
+    cache = _CACHE_STATIC if scope["path"].startswith("/static/") else _CACHE
+    more = [*_HEADERS, cache, *([_HSTS] if scope["scheme"] == "https" else [])]
     added = [(name, value) for name, value in more if name not in given]
     return [*headers, *added, (b"x-request-id", request_id.encode())]
 

@@ -99,6 +99,14 @@ def test_every_answer_has_the_headers(served: Running, path: str) -> None:
     assert "server" not in got.headers
 
 
+def test_only_static_files_are_kept_by_browsers(served: Running) -> None:
+    style = served.all.get("/static/serve.css")
+    assert style.headers["cache-control"] == "no-cache"
+    again = {"If-None-Match": style.headers["etag"]}
+    assert served.all.get("/static/serve.css", headers=again).status_code == 304
+    assert served.all.get("/v1/cases").headers["cache-control"] == "no-store"
+
+
 def test_a_line_of_log_says_nothing_of_images_names_or_texts(
     served: Running, logs: io.StringIO
 ) -> None:
