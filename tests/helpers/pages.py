@@ -94,10 +94,11 @@ def opened(
     assert problems == []
 
 
-def check_page(browser: Browser, file: Path) -> None:
-    """Checks a page on a laptop, on a phone and in print, in both themes."""
+def check_page(browser: Browser, file: Path, dark: bool = True) -> None:
+    """Checks a page on a laptop, on a phone and in print, in both themes or the light one."""
     assert file.stat().st_size < MAX_BYTES
-    for size, scheme in ((LAPTOP, "light"), (LAPTOP, "dark"), (PHONE, "light")):
+    looks = [(LAPTOP, "light"), *([(LAPTOP, "dark")] if dark else []), (PHONE, "light")]
+    for size, scheme in looks:
         with opened(browser, file, size, scheme) as tab:
             check_images(tab)
             check_width(tab)
