@@ -136,7 +136,8 @@ class ServeConfig:
                 ) from None
         if self.proxy.user_header is not None and not self.proxy.trusted:
             raise ConfigError(
-                "proxy.user_header: nobody is believed without proxy.trusted=[<address of the proxy>]"
+                "proxy.user_header: nobody is believed without "
+                "proxy.trusted=[<address of the proxy>]"
             )
         if self.proxy.roles_header is not None and self.proxy.user_header is None:
             raise ConfigError("proxy.roles_header: needs proxy.user_header")

@@ -51,7 +51,12 @@ def test_unchanged_images_of_cases(icc: float, size: int, check: Check) -> None:
 
 @pytest.mark.parametrize(
     ("referred", "times", "val", "promised"),
-    [(0.05, 2.0, 1000, 0.25), (0.05, 3.0, 1000, 0.85), (0.1, 2.0, 1000, 0.75), (0.1, 2.0, 150, 0.25)],
+    [
+        (0.05, 2.0, 1000, 0.25),
+        (0.05, 3.0, 1000, 0.85),
+        (0.1, 2.0, 1000, 0.75),
+        (0.1, 2.0, 150, 0.25),
+    ],
 )
 def test_a_change_of_referral(
     referred: float, times: float, val: int, promised: float, check: Check
