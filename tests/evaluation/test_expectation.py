@@ -59,7 +59,8 @@ def test_without_cross_fitted_distances_nothing_is_expected() -> None:
 
 def test_images_of_groups_are_worth_fewer() -> None:
     groups = [str(i // 10 if i < 400 else i) for i in range(VAL)]
-    assert expected(fitted(Scope(groups, "new slides"))).n == effective_groups(groups) < VAL
+    found = expected(fitted(Scope(groups, "new slides"))).n
+    assert found == effective_groups(groups) and found < VAL
 
 
 def test_a_recalibrated_policy_expects_nothing_and_an_older_one_is_read() -> None:
