@@ -30,8 +30,8 @@ class AllowedHosts:
     def __init__(self, app: ASGIApp, cfg: ServeConfig) -> None:
         self.app = app
         self._names = {*LOOPBACK, cfg.host.lower()}
-        if cfg.url:
-            self._names.add(urlsplit(cfg.url).hostname or "")
+        if name := urlsplit(cfg.url or "").hostname:
+            self._names.add(name)
         self._addresses = cfg.host not in LOOPBACK
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
