@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import time
@@ -20,7 +21,8 @@ from bcd.serving.accounts.tables import SERVER_KEYS
 from bcd.serving.accounts.tokens import Tokens
 from bcd.serving.accounts.user import ROLES, Account, User, key_of
 from bcd.serving.accounts.users import Users, account_of
-from bcd.serving.errors import ForbiddenError, RequestError
+from bcd.serving.errors import ConflictError, ForbiddenError, RequestError
+from bcd.serving.records.accounts import KEY_MADE, fingerprint
 
 
 class Accounts:
@@ -90,7 +92,7 @@ class Accounts:
             return None
         self._attempts.succeeded(key)
         if self._passwords.outdated(row["password"]):
-            self.users.rehash(key, password)
+            self.users.rehash(row, password)
         self._database.record(row["name"], "login")
         return account_of(row)
 
@@ -148,9 +150,14 @@ def _shared_key(database: Database, name: str) -> bytes:
     with database.reading() as connection:
         found = connection.execute(asked).scalar()
     if found is None:
-        with database.changing("", "key made", {"name": name}) as connection:
-            found = connection.execute(asked).scalar()  # another server may have been faster
-            if found is None:
-                found = secrets.token_bytes(32)
-                connection.execute(insert(SERVER_KEYS).values(name=name, value=found))
-    return bytes(found)
+        made = secrets.token_bytes(32)
+        facts = {"name": name, "value": fingerprint(made)}
+        with (
+            contextlib.suppress(ConflictError),
+            database.changing("", KEY_MADE, facts) as connection,
+        ):
+            found = connection.execute(asked).scalar()
+            if found is not None:
+                raise ConflictError("Another server has made the key meanwhile")
+            connection.execute(insert(SERVER_KEYS).values(name=name, value=made))
+    return made if found is None else bytes(found)

@@ -15,6 +15,7 @@ from bcd.serving.accounts.sessions import digest
 from bcd.serving.accounts.tables import TOKENS, USERS
 from bcd.serving.accounts.user import Token, User, checked_roles, in_order, key_of
 from bcd.serving.errors import NotFoundError, RequestError, UnprocessableError
+from bcd.serving.records.accounts import TOKEN_ADDED, TOKEN_REVOKED, fingerprint
 
 PREFIX = "bcd_"
 MAX_DAYS = 3650
@@ -63,8 +64,11 @@ class Tokens:
             "id": number, "user_key": key, "digest": digest(token), "roles": ",".join(chosen),
             "created": now, "expires": now + days * 86400,
         }  # fmt: skip
-        facts = {"name": found, "token": number, "roles": chosen}
-        with self._database.changing(by, "token added", facts) as connection:
+        facts = {
+            "name": found, "token": number, "roles": chosen, "created": now,
+            "expires": row["expires"], "digest": fingerprint(digest(token)),
+        }  # fmt: skip
+        with self._database.changing(by, TOKEN_ADDED, facts) as connection:
             connection.execute(insert(TOKENS).values(row))
         return token
 
@@ -114,7 +118,7 @@ class Tokens:
         if row is None:
             raise NotFoundError("There is no such token")
         facts = {"name": row["name"], "token": number}
-        with self._database.changing(by, "token revoked", facts) as connection:
+        with self._database.changing(by, TOKEN_REVOKED, facts) as connection:
             connection.execute(delete(TOKENS).where(TOKENS.c.id == number))
 
 

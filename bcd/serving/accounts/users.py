@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 
 from sqlalchemy import Connection, RowMapping, delete, insert, select, update
@@ -12,6 +13,15 @@ from bcd.serving.accounts.sessions import digest
 from bcd.serving.accounts.tables import SESSIONS, TOKENS, USERS
 from bcd.serving.accounts.user import Account, checked_roles, in_order, key_of
 from bcd.serving.errors import ConflictError, NotFoundError, RequestError
+from bcd.serving.records.accounts import (
+    REHASHED,
+    USER_ADDED,
+    USER_DISABLED,
+    USER_ENABLED,
+    USER_PASSWORD,
+    USER_ROLES,
+    fingerprint,
+)
 
 
 class Users:
@@ -54,12 +64,13 @@ class Users:
         key, chosen = key_of(name), in_order(checked_roles(roles))
         if password is not None:
             check_policy(password, name)
+        hashed = NO_PASSWORD if password is None else self._passwords.hash(password)
+        same = {"name": name, "must_change": must_change, "created": self._now()}
         row = {
-            "key": key, "name": name, "roles": ",".join(chosen),
-            "password": NO_PASSWORD if password is None else self._passwords.hash(password),
-            "must_change": must_change, "disabled": False, "created": self._now(),
+            **same, "key": key, "roles": ",".join(chosen), "password": hashed, "disabled": False,
         }  # fmt: skip
-        with self._database.changing(by, "user added", {"name": name, "roles": chosen}) as writes:
+        facts = {**same, "roles": chosen, "password": fingerprint(hashed)}
+        with self._database.changing(by, USER_ADDED, facts) as writes:
             if _row(writes, key) is not None:
                 raise ConflictError("There is already a user of this name")
             if first and any("admin" in account_of(row).roles for row in _rows(writes)):
@@ -103,7 +114,7 @@ class Users:
         chosen = in_order(checked_roles(roles))
         account = self._known(name)
         facts = {"name": account.name, "roles": chosen}
-        with self._database.changing(by, "user roles", facts) as writes:
+        with self._database.changing(by, USER_ROLES, facts) as writes:
             if "admin" not in chosen:
                 _check_other_admin(writes, account)
             _change(writes, account, keep, roles=",".join(chosen))
@@ -127,7 +138,10 @@ class Users:
         account = self._known(name)
         check_policy(password, account.name)
         hashed = self._passwords.hash(password)
-        with self._database.changing(by, "user password", {"name": account.name}) as writes:
+        facts = {
+            "name": account.name, "password": fingerprint(hashed), "must_change": must_change,
+        }  # fmt: skip
+        with self._database.changing(by, USER_PASSWORD, facts) as writes:
             _change(writes, account, keep, password=hashed, must_change=must_change)
 
     def set_disabled(self, by: str, name: str, disabled: bool) -> None:
@@ -138,7 +152,7 @@ class Users:
             ConflictError: Nobody would be admin any more.
         """
         account = self._known(name)
-        kind = "user disabled" if disabled else "user enabled"
+        kind = USER_DISABLED if disabled else USER_ENABLED
         with self._database.changing(by, kind, {"name": account.name}) as writes:
             if disabled:
                 _check_other_admin(writes, account)
@@ -151,11 +165,23 @@ class Users:
         with self._database.reading() as connection:
             return _row(connection, key)
 
-    def rehash(self, key: str, password: str) -> None:
-        """Stores a hash of the same password with the parameters of today."""
-        hashed = self._passwords.hash(password)
-        with self._database.noting() as connection:
-            connection.execute(update(USERS).where(USERS.c.key == key).values(password=hashed))
+    def rehash(self, row: RowMapping, password: str) -> None:
+        """Stores a hash of the same password with the parameters of today.
+
+        Args:
+            row: Of the user; nothing changes if the password is another one by now.
+            password: The right one.
+        """
+        key, hashed = row["key"], self._passwords.hash(password)
+        facts = {"name": row["name"], "password": fingerprint(hashed)}
+        with (
+            contextlib.suppress(ConflictError),
+            self._database.changing(row["name"], REHASHED, facts) as writes,
+        ):
+            found = _row(writes, key)
+            if found is None or found["password"] != row["password"]:
+                raise ConflictError("The password was changed meanwhile")
+            writes.execute(update(USERS).where(USERS.c.key == key).values(password=hashed))
 
     def _known(self, name: str) -> Account:
         account = self.find(name)

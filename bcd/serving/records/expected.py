@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, text
+from sqlalchemy import Connection, text
 
 from bcd.serving.records.chain import Record, text_hash
 from bcd.serving.records.replay import (
@@ -143,9 +143,9 @@ class Expected:
             query = f"SELECT record FROM {table} WHERE record NOT IN (SELECT number FROM records)"
             for number in connection.scalars(text(query)):
                 yield f"table {table}, record {number}: not in the chain"
-        yield from _compare(connection, HEAD, "id", [self.head])
-        yield from _compare(connection, MODELS, "sha256", self.models.values())
-        yield from _compare(connection, CASES, "id", map(vars, self.cases.values()))
+        cases = map(vars, self.cases.values())
+        for each, rows in ((HEAD, [self.head]), (MODELS, self.models.values()), (CASES, cases)):
+            yield from compare_rows(connection, each.name, each.c.keys(), rows)
         yield from self._contents(connection)
 
     def _erasures(self) -> Iterator[str]:
@@ -180,19 +180,32 @@ class Expected:
             yield f"table image_contents, image {image_id}: missing"
 
 
-def _compare(
-    connection: Connection, table: Table, key: str, expected: Iterable[Row]
+def compare_rows(
+    connection: Connection,
+    table: str,
+    columns: Sequence[str],
+    expected: Iterable[Row],
+    as_in_chain: Callable[[str, object], object] = lambda _, value: value,
 ) -> Iterator[str]:
-    """Yields rows of a table that are missing, too many or different."""
+    """Yields rows of a table that are missing, too many or different.
+
+    Args:
+        connection: To the database.
+        table: Its name.
+        columns: That are compared; the first one tells rows apart.
+        expected: Its rows as the chain says.
+        as_in_chain: From a column's name and value to what the chain has of it.
+    """
+    key = columns[0]
     left = {row[key]: row for row in expected}
-    query = text(f"SELECT {', '.join(table.c.keys())} FROM {table.name}")
+    query = text(f"SELECT {', '.join(columns)} FROM {table}")
     for row in connection.execute(query).mappings():
-        where = f"table {table.name}, row {row[key]}"
+        where = f"table {table}, row {row[key]}"
         wanted = left.pop(row[key], None)
         if wanted is None:
             yield f"{where}: not in the chain"
             continue
-        for name in differing(wanted, dict(row)):
+        for name in differing(wanted, {each: as_in_chain(each, row[each]) for each in row}):
             yield f"{where}: column {name} differs from the chain"
     for name in left:
-        yield f"table {table.name}, row {name}: missing"
+        yield f"table {table}, row {name}: missing"

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import filelock
 from sqlalchemy import Engine, select
@@ -15,6 +14,7 @@ from bcd.config.serve import ImagesConfig
 from bcd.serving.answers import ImageAnswer, ModelIdentity
 from bcd.serving.errors import ConflictError, NotFoundError
 from bcd.serving.records import changes, queries
+from bcd.serving.records.accounts import ACCOUNT_KINDS
 from bcd.serving.records.cases import ERASED, Case, CaseSummary
 from bcd.serving.records.contents import Contents
 from bcd.serving.records.database import clean, lock_file, reading, sqlite_file
@@ -84,12 +84,7 @@ class Records:
     def __enter__(self) -> Records:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -278,13 +273,13 @@ class Records:
 
         Args:
             user: Who did it.
-            kind: What was done, at most 32 characters; none of `replay.KINDS`.
+            kind: What was done, at most 32 characters; not of cases, answers or accounts.
             payload: JSON values without anything personal: it can never be erased.
 
         Raises:
-            ValueError: The kind is one of cases and answers.
+            ValueError: The kind is one of these.
         """
-        if kind in KINDS or len(kind) > 32:
+        if kind in (*KINDS, *ACCOUNT_KINDS) or len(kind) > 32:
             raise ValueError(f"{kind}: not a kind of event")
         self._writer.do(lambda ledger: ledger.append(user, kind, payload))
 

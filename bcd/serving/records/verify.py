@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from bcd.errors import ConfigError
+from bcd.serving.records.accounts import AccountRows
 from bcd.serving.records.chain import GENESIS, Record, record_hash
 from bcd.serving.records.database import check_connection, connect
 from bcd.serving.records.expected import Expected
@@ -84,6 +85,7 @@ def _verify(engine: Engine, number: int, found: str) -> Verified:
             walk.problems += schema_problems(connection)
             walk.records(connection)
             walk.problems += walk.expected.compare(connection)
+            walk.problems += walk.accounts.compare(connection)
     except (SQLAlchemyError, UnicodeError) as error:  # SQLite quotes damaged bytes in its messages
         reason = " ".join(str(getattr(error, "orig", error)).split())
         walk.problems.append(f"the database cannot be read to its end: {reason}")
@@ -106,6 +108,7 @@ class _Walk:
         self.number, self.hash, self.count = 0, GENESIS, 0
         self.problems: list[str] = []
         self.expected = Expected()
+        self.accounts = AccountRows()
         self._noted = number, found
 
     def records(self, connection: Connection) -> None:
@@ -125,6 +128,7 @@ class _Walk:
             answer = _row(ANSWERS.c.keys(), row[second:])
             try:
                 self.problems += self.expected.follow(record, typed, answer)
+                self.accounts.follow(record)
             except (LookupError, TypeError, ValueError, AttributeError):
                 self.problems.append(f"record {record.number}: its content makes no sense")
         self.expected.head = {"id": 1, "number": self.number, "hash": self.hash}

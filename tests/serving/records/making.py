@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from argon2 import PasswordHasher
 
 from bcd.config.serve import ImagesConfig
+from bcd.serving.accounts.store import Accounts
 from bcd.serving.answers import ImageAnswer
 from bcd.serving.records.database import connect, writing
 from bcd.serving.records.store import Records
-from tests.serving.making import IDENTITY
+from tests.serving.making import IDENTITY, serve_config
 
 CLASSES = IDENTITY.classes
 OTHER_MODEL = replace(IDENTITY, name="other", sha256="6" * 64)
@@ -61,9 +64,46 @@ def filled(records: Records) -> str:
     return case
 
 
+class CheapAccounts(Accounts):
+    """Accounts whose passwords are hashed fast."""
+
+    hasher = PasswordHasher(1, 8, 1)
+
+
+class LaterAccounts(Accounts):
+    """Accounts of a later version, with other parameters of argon2id."""
+
+    hasher = PasswordHasher(1, 16, 1)
+
+
+def add_people(engine: sa.Engine, folder: Path) -> None:
+    """Fills the tables of accounts by every change of users and tokens that there is."""
+    cfg, first, second = serve_config(folder), "four drawn white cells", "five drawn white cells"
+    accounts = CheapAccounts(engine, cfg)
+    users, tokens = accounts.users, accounts.tokens
+    users.add("", "Ada", first, ["admin", "sign"])
+    for name in ("Tess", "Dan", "Eva"):
+        users.add("Ada", name, first, ["submit"], must_change=True)
+        tokens.add("Ada", name, ["submit"], 30)
+    users.add("Ada", "Pro", None, ["review"])
+    users.set_password("Tess", "tess", second)
+    users.set_roles("Ada", "tess", ["submit", "review"])
+    users.set_disabled("Ada", "dan", True)
+    users.set_disabled("Ada", "eva", True)
+    users.set_disabled("Ada", "eva", False)
+    used = tokens.add("Ada", "tess", ["review"], 0.5)
+    revoked = tokens.add("Ada", "eva", ["submit"], 1)
+    tokens.revoke("Ada", next(each.id for each in tokens.all() if each.user == "Eva"))
+    assert tokens.user(used) is not None and tokens.user(revoked) is None
+    assert LaterAccounts(engine, cfg).log_in("ada", first, "") is not None
+    accounts.sessions.open("ada")
+
+
 def tamper(url: str, *statements: str | sa.Executable) -> None:
     """Changes a database in a way that triggers do not see, as its administrator can."""
     engine = connect(url)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _without_foreign_keys)
     with writing(engine) as connection:
         triggers: Sequence[Any] = ()
         if engine.dialect.name == "sqlite":
@@ -79,3 +119,7 @@ def tamper(url: str, *statements: str | sa.Executable) -> None:
         for _, sql in triggers:
             connection.exec_driver_sql(sql)
     engine.dispose()
+
+
+def _without_foreign_keys(connection: Any, _: object) -> None:
+    connection.execute("PRAGMA foreign_keys=OFF")
