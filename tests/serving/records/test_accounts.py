@@ -139,9 +139,17 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
     assert verify(f"sqlite:///{tmp_path / 'full.sqlite'}").records == users + 1  # and a key
     now[0] += 600  # it would be noted that the session is used
     assert accounts.sessions.user(cookie) is not None
+
+    def log_out() -> None:
+        for _ in range(1000):
+            ended.append(accounts.sessions.open("ada"))
+            accounts.sessions.end(User("Ada", frozenset(), "session"), ended[-1])
+
+    ended: list[str] = []
     with pytest.raises(StorageFullError):
-        accounts.sessions.end(User("Ada", frozenset(), "session"), cookie)
+        log_out()
     assert accounts.sessions.user(cookie) is not None
+    assert all(accounts.sessions.user(other) is None for other in ended[:-1])
 
 
 def test_a_database_that_is_gone_lets_nobody_in(tmp_path: Path) -> None:
