@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from sqlalchemy import select
 
@@ -119,7 +121,11 @@ def test_another_password_ends_the_other_sessions(served: World) -> None:
     again = served.browser().post("/login", data={"name": "pat", "password": PASSWORD})
     assert again.status_code == 401
     served.logged_in("pat", OTHER)
-    assert ("Pat", "user password", {"name": "Pat"}) in served.events()
+    (facts,) = [each for _, kind, each in served.events() if kind == "user password"]
+    row = served.accounts.users.row("pat")
+    assert row is not None and not row["must_change"]
+    hashed = hashlib.sha256(row["password"].encode()).hexdigest()
+    assert facts == {"name": "Pat", "password": hashed, "must_change": False}
 
 
 def test_a_first_password_has_to_be_changed_before_anything_else(served: World) -> None:

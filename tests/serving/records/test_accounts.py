@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from argon2 import PasswordHasher
 from bcd.commands.serve_accounts import main
 from bcd.errors import BcdError
 from bcd.serving.accounts.store import Accounts
-from bcd.serving.accounts.tables import SESSIONS, USERS
+from bcd.serving.accounts.tables import SESSIONS, TOKENS, USERS
 from bcd.serving.accounts.user import User
 from bcd.serving.errors import ConflictError, ForbiddenError, StorageFullError, UnavailableError
 from bcd.serving.records.tables import METADATA, RECORDS
@@ -23,6 +24,7 @@ from bcd.serving.records.upgrade import prepare
 from bcd.serving.records.verify import verify
 from tests.helpers.harness import error_lines, verb
 from tests.serving.making import serve_config
+from tests.serving.records.making import add_people, tamper
 
 PASSWORD, OTHER = "four drawn white cells", "five drawn white cells"
 
@@ -63,6 +65,55 @@ def test_what_one_process_changes_holds_in_the_other(
             "user disabled",
         ]  # fmt: skip
     engine.dispose()
+    assert verify(url).problems == ()
+
+
+def test_a_role_given_by_hand_is_named(url: str, tmp_path: Path) -> None:
+    engine = prepare(url)
+    add_people(engine, tmp_path)
+    with engine.begin() as connection:
+        stored = {
+            *connection.scalars(sa.select(USERS.c.password).where(USERS.c.key != "pro")),
+            *(digest.hex() for digest in connection.scalars(sa.select(TOKENS.c.digest))),
+        }
+        payloads = " ".join(connection.scalars(sa.select(RECORDS.c.payload)))
+        assert stored and not any(secret in payloads for secret in stored)
+    engine.dispose()
+    assert verify(url).problems == ()
+    tess = sa.update(USERS).where(USERS.c.key == "tess")
+    for value, named in (("submit,review,admin", True), ("submit,review", False)):
+        tamper(url, tess.values(roles=value))
+        expected = "table users, row tess: column roles differs from the chain"
+        assert verify(url).problems == ((expected,) if named else ())
+
+
+def test_a_secret_of_another_type_is_named(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'records.sqlite'}"
+    engine = prepare(url)
+    add_people(engine, tmp_path)
+    with engine.connect() as connection:
+        digest = connection.scalars(sa.select(TOKENS.c.digest)).first()
+    engine.dispose()
+    assert digest is not None
+    in_chain = hashlib.sha256(digest).hexdigest()
+    for change, named in (
+        ("users SET password = CAST(password AS BLOB) WHERE key = 'tess'", "column password"),
+        (f"tokens SET digest = '{in_chain}' WHERE digest = x'{digest.hex()}'", "column digest"),
+    ):
+        tamper(url, f"UPDATE {change}")
+        assert any(named in problem for problem in verify(url).problems)
+
+
+def test_a_hash_is_not_renewed_if_the_password_is_another_by_now(
+    url: str, two: tuple[Accounts, Accounts]
+) -> None:
+    here, there = two
+    here.users.add("", "Ada", PASSWORD, ["admin"])
+    read = here.users.row("ada")
+    assert read is not None
+    there.users.set_password("Ada", "ada", OTHER)
+    here.users.rehash(read, PASSWORD)
+    assert here.log_in("ada", OTHER, "") is not None
     assert verify(url).problems == ()
 
 
@@ -132,24 +183,22 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
         for number in range(1000):
             accounts.users.add("", f"user{number}", PASSWORD, ["submit"])
 
+    def log_out(value: str, times: int = 1) -> None:
+        for _ in range(times):
+            accounts.sessions.end(User("Ada", frozenset(), "session"), value)
+
     with pytest.raises(StorageFullError):
         fill()
     with engine.connect() as connection:
         users = connection.execute(sa.select(sa.func.count()).select_from(USERS)).scalar_one()
     assert verify(f"sqlite:///{tmp_path / 'full.sqlite'}").records == users + 1  # and a key
+    with pytest.raises(StorageFullError):
+        log_out("no session", times=100)  # these records are smaller
     now[0] += 600  # it would be noted that the session is used
     assert accounts.sessions.user(cookie) is not None
-
-    def log_out() -> None:
-        for _ in range(1000):
-            ended.append(accounts.sessions.open("ada"))
-            accounts.sessions.end(User("Ada", frozenset(), "session"), ended[-1])
-
-    ended: list[str] = []
     with pytest.raises(StorageFullError):
-        log_out()
+        log_out(cookie)
     assert accounts.sessions.user(cookie) is not None
-    assert all(accounts.sessions.user(other) is None for other in ended[:-1])
 
 
 def test_a_database_that_is_gone_lets_nobody_in(tmp_path: Path) -> None:
