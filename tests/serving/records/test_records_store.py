@@ -170,9 +170,10 @@ def test_answers_without_a_finite_distance_are_recorded(records: Records, url: s
     assert verify(url).problems == ()
 
 
-def test_events_cannot_pretend_to_be_answers(records: Records) -> None:
-    with pytest.raises(ValueError, match="not a kind"):
-        records.event("eve", "answer", {})
+def test_events_cannot_pretend_to_be_answers_or_roles(records: Records) -> None:
+    for kind in ("answer", "user roles"):
+        with pytest.raises(ValueError, match="not a kind"):
+            records.event("eve", kind, {"name": "eve", "roles": ["admin"]})
     assert records.head().startswith("0:")
 
 
