@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from bcd.serving.accounts.database import Database
 from bcd.serving.accounts.sessions import digest
@@ -20,8 +20,10 @@ from bcd.serving.records.accounts import TOKEN_ADDED, TOKEN_REVOKED, fingerprint
 PREFIX = "bcd_"
 MAX_DAYS = 3650
 _OWNER = TOKENS.c.user_key == USERS.c.key
-_BY_DIGEST = select(TOKENS, USERS.c.name, USERS.c.disabled, USERS.c.roles.label("of_user")).join(
-    USERS, _OWNER
+_BY_DIGEST = (
+    select(TOKENS, USERS.c.name, USERS.c.disabled, USERS.c.roles.label("of_user"))
+    .join(USERS, _OWNER)
+    .where(TOKENS.c.digest == bindparam("asked"))
 )
 _ALL = select(TOKENS, USERS.c.name).join(USERS, _OWNER)
 
@@ -78,8 +80,7 @@ class Tokens:
             return None
         asked = digest(token)
         with self._database.reading() as connection:
-            found = connection.execute(_BY_DIGEST.where(TOKENS.c.digest == asked))
-            row = found.mappings().first()
+            row = connection.execute(_BY_DIGEST, {"asked": asked}).mappings().first()
         now = self._now()
         if row is None or row["disabled"] or not hmac.compare_digest(row["digest"], asked):
             return None

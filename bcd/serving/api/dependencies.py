@@ -9,8 +9,8 @@ from fastapi import Depends, Request
 from bcd.serving.services import Services
 
 
-def get_services(request: Request) -> Services:
-    """What the app was made with."""
+async def get_services(request: Request) -> Services:
+    """What the app was made with; FastAPI would call a plain function in a thread."""
     return cast(Services, request.app.state.services)
 
 

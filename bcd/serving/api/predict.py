@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from bcd.serving.accounts.access import User, require
 from bcd.serving.api.dependencies import Served
@@ -47,7 +47,8 @@ async def predict(
     images = await read_images(request, services.cfg.limits)
     engine = services.engine
     answers = await engine.answer([data for _, data in images])
-    await run_in_threadpool(services.records.add_answers, user.name, answers, engine.identity)
+    recorded = services.records.submit_answers(user.name, answers, engine.identity)
+    await asyncio.wrap_future(recorded)
     answered = Answers(
         model=ModelName.of(engine.identity),
         images=[Answer.of(answer, engine.identity.classes) for answer in answers],

@@ -101,13 +101,16 @@ class Request(Generic[T]):
         Raises:
             asyncio.TimeoutError: There is none in time.
         """
+        timer = self._loop.call_later(seconds, self._set, asyncio.TimeoutError())
         try:
-            return await asyncio.wait_for(self._future, seconds)
+            return await self._future
         except BaseException:
             self.dropped = True
             for reading in self._readings:
                 reading.cancel()
             raise
+        finally:
+            timer.cancel()
 
 
 class AnswersRequest(Request[list[ImageAnswer]]):

@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, insert, select, update
 from bcd.serving.answers import ImageAnswer, ModelIdentity
 from bcd.serving.errors import ConflictError, NotFoundError, UnprocessableError
 from bcd.serving.records.cases import ERASED, SIGNED, UNIDENTIFIED
-from bcd.serving.records.chain import Ledger, as_read
+from bcd.serving.records.chain import Ledger
 from bcd.serving.records.contents import Contents
 from bcd.serving.records.replay import (
     ANSWERED,
@@ -44,11 +44,14 @@ def is_id(text: str) -> bool:
 
 def ensure_model(ledger: Ledger, user: str, model: ModelIdentity) -> None:
     """Records a model when it first answers."""
+    if model.sha256 in ledger.models:
+        return
     query = select(MODELS.c.record).where(MODELS.c.sha256 == model.sha256)
     if ledger.connection.execute(query).one_or_none() is None:
         facts = asdict(model)
         number, _ = ledger.append(user, MODEL, facts)
         ledger.connection.execute(insert(MODELS), [model_values(number, facts)])
+    ledger.models |= {model.sha256}
 
 
 def add_answers(
@@ -58,12 +61,10 @@ def add_answers(
     if not answers:
         return
     ensure_model(ledger, user, model)
-    rows = []
     for answer in answers:
-        facts = as_read({"answer": asdict(answer)})
+        facts = {"answer": vars(answer)}
         number, time = ledger.append(user, ANSWERED, facts)
-        rows.append(answer_values(number, time, None, None, facts))
-    ledger.connection.execute(insert(ANSWERS), rows)
+        ledger.add_answer(answer_values(number, time, None, None, facts))
 
 
 def open_case(
@@ -107,10 +108,9 @@ def add_images(
     ensure_model(ledger, user, model)
     query = select(func.count()).where(ANSWERS.c.case_id == case_id)
     before = ledger.connection.execute(query).scalar_one()
-    answers: list[dict[str, object]] = []
     kept: list[dict[str, object]] = []
     for number, (image_id, name, data, answer) in enumerate(images, before + 1):
-        facts = as_read({"number": number, "answer": asdict(answer)})
+        facts: dict[str, object] = {"number": number, "answer": vars(answer)}
         if contents.keep:
             key_id, stored = contents.stored(image_id, data)
             facts["stored"] = hashlib.sha256(stored).hexdigest()
@@ -118,12 +118,10 @@ def add_images(
             kept.append({"image_id": image_id, "case_id": case_id, "key_id": key_id,
                          "stored": stored})  # fmt: skip
         record, time = ledger.append(user, ANSWERED, facts, case_id, image_id, name)
-        answers.append(answer_values(record, time, case_id, image_id, facts))
+        ledger.add_answer(answer_values(record, time, case_id, image_id, facts))
         if contents.keep:
             kept[-1]["time"] = time
         row.follow(record, ANSWERED, user)
-    if answers:
-        ledger.connection.execute(insert(ANSWERS), answers)
     if kept:
         ledger.connection.execute(insert(IMAGE_CONTENTS), kept)
     save(ledger, row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -87,6 +88,7 @@ def answer_values(
 ) -> dict[str, object]:
     """The row of the table `answers` for a record's fields."""
     answer, refer = facts["answer"], int(facts["answer"]["refer"])
+    score = answer["ood_score"]
     return {
         "record": number,
         "time": time,
@@ -96,7 +98,7 @@ def answer_values(
         "predicted": answer["predicted"],
         "refer": refer,
         "reasons": json.dumps(answer["reasons"]),
-        "ood_score": answer["ood_score"],
+        "ood_score": None if score is None or not math.isfinite(score) else score,
         "finding": None,
         "waiting": refer if case_id else 0,
     }

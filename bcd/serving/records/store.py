@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import filelock
@@ -52,7 +53,7 @@ def open_records(url: str, images: ImagesConfig) -> Records:
 
 
 class Records:
-    """Append-only records. Every method is thread-safe and returns once its change is on disk.
+    """Append-only records. Methods are thread-safe and return once their change is on disk.
 
     All methods raise `StorageFullError` if the disk is full and `UnavailableError` if the database
     cannot be used; then nothing of the change is recorded.
@@ -96,7 +97,13 @@ class Records:
 
     def add_answers(self, user: str, answers: Sequence[ImageAnswer], model: ModelIdentity) -> None:
         """Records answers that belong to no case."""
-        self._writer.do(lambda ledger: changes.add_answers(ledger, user, answers, model))
+        self.submit_answers(user, answers, model).result()
+
+    def submit_answers(
+        self, user: str, answers: Sequence[ImageAnswer], model: ModelIdentity
+    ) -> Future[None]:
+        """As `add_answers`, without waiting for the disk: the future ends, or raises, after that."""
+        return self._writer.submit(lambda ledger: changes.add_answers(ledger, user, answers, model))
 
     def open_case(self, user: str, label: str, model: ModelIdentity, signatures_needed: int) -> str:
         """Opens a case.

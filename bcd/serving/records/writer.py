@@ -36,6 +36,7 @@ class _Job(Generic[T]):
     def __init__(self, change: Change[T]) -> None:
         self.change = change
         self.future: Future[T] = Future()
+        self.future.set_running_or_notify_cancel()  # from now on nobody can cancel it
         self.result: T | None = None
 
 
@@ -56,6 +57,7 @@ class Writer:
     ) -> None:
         self._engine, self._file, self._idle = engine, file, idle
         self._inode = file.stat().st_ino if file else None
+        self._models: frozenset[str] = frozenset()
         self._jobs: queue.SimpleQueue[_Job[object] | None] = queue.SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
@@ -63,25 +65,30 @@ class Writer:
         self._thread.start()
 
     def do(self, change: Change[T]) -> T:
-        """Makes a change and waits until it is on disk.
+        """Makes a change and waits until it is on disk; see `submit`."""
+        return self.submit(change).result()
+
+    def submit(self, change: Change[T]) -> Future[T]:
+        """Has a change made.
 
         Args:
             change: Reads and appends in the transaction of the ledger. It may be called again if
                 the commit fails.
 
         Returns:
-            What the change returned.
+            Gets what the change returned when it is on disk, or a `RequestError` that the change
+            raised, or that says that the database is full or gone; then nothing of the change is
+            recorded.
 
         Raises:
-            RequestError: The change raised it, or the database is full or gone; then nothing of
-                the change is recorded.
+            UnavailableError: The records are closed.
         """
         job = _Job(change)
         with self._closing:
             if self._closed:
                 raise UnavailableError("The server is stopping.")
             self._jobs.put(job)  # type: ignore[arg-type]
-        return job.future.result()
+        return job.future
 
     def do_now(self, change: Change[T]) -> T:
         """Makes a change in the writer's thread, for `idle`; see `do`."""
@@ -142,20 +149,15 @@ class Writer:
         refused: dict[_Job[object], RequestError] = {}
         self._check_file()
         with writing(self._engine) as connection:
-            ledger = Ledger(connection)
+            ledger = Ledger(connection, self._models)
             for job in group:
-                before = ledger.number, ledger.hash
-                savepoint = connection.begin_nested()
                 try:
-                    job.result = job.change(ledger)
-                    ledger.flush()
+                    with ledger.change():
+                        job.result = job.change(ledger)
                 except RequestError as error:
                     refused[job] = error
-                    savepoint.rollback()
-                    ledger.back_to(*before)
-                else:
-                    savepoint.commit()
             ledger.finish()
+        self._models = ledger.models  # now that they are committed
         return refused
 
     def _check_file(self) -> None:

@@ -62,7 +62,7 @@ def test_nothing_is_answered_that_was_not_recorded(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(served.services.records, "add_answers", fail)
+    monkeypatch.setattr(served.services.records, "submit_answers", fail)
     got = served.all.post("/v1/predict", content=smear(), headers=PNG)
     assert got.status_code == status
     assert "probabilities" not in got.text
