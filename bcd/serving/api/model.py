@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends
 
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.inference.model import ModelFacts
+from bcd.reporting.guarantees import sets_guarantee, source_of, threshold_guarantee
 from bcd.serving.accounts.access import ROLES, User, require
 from bcd.serving.api.dependencies import Served
 from bcd.serving.api.problems import documented
@@ -39,12 +40,17 @@ async def model(services: Served, user: Annotated[User, Depends(require(*ROLES))
         facts=_words(facts),
         limits={
             "images": limits.images,
-            "image_mb": limits.image_mb,
+            "image_mb": _plain(limits.image_mb),
             "queue": limits.queue,
-            "seconds": limits.seconds,
+            "seconds": _plain(limits.seconds),
             "requests_per_minute": limits.requests_per_minute,
         },
     )
+
+
+def _plain(number: float) -> int | float:
+    """An integer where it is one: 32 instead of 32.0."""
+    return int(number) if number.is_integer() else number
 
 
 def _words(facts: ModelFacts) -> dict[str, str]:
@@ -63,23 +69,18 @@ def _words(facts: ModelFacts) -> dict[str, str]:
 
 
 def _policy(facts: ModelFacts) -> dict[str, str]:
-    """Thresholds, and what val was large enough to guarantee."""
+    """When images are referred, and what val was large enough to guarantee, as reports say it."""
     if facts.policy is None:
         return {}
-    policy = DecisionPolicy.from_plain(dict(facts.policy))
+    # An export's card has no subspace, and null for a number that JSON does not know.
+    plain = {k: v for k, v in facts.policy.items() if v is not None} | {"subspace": None}
+    policy = DecisionPolicy.from_plain({**vars(DecisionPolicy()), **plain})
+    source = source_of(facts.recalibration)
     found = {
-        "referred": "If the largest probability is below "
-        f"{policy.confidence_threshold:.3f}, or for another of the reasons in the answer.",
-        "prediction sets": f"Contain the true class of at least {policy.guaranteed_coverage:.1%} "
-        f"of images (n = {policy.n_units}).",
+        "referred": "An image is referred if its highest probability is below "
+        f"{policy.confidence_threshold:.3f}, or for another of the reasons in its answer. Limits "
+        f"were fitted on {source}.",
+        "malignant": threshold_guarantee(policy, source),
+        "prediction sets": sets_guarantee(policy, source),
     }
-    if policy.malignant_threshold is not None:
-        found["malignant"] = (
-            "If the probability of all classes but the benign one is at least "
-            f"{policy.malignant_threshold:.3f}: a sensitivity of at least "
-            f"{policy.guaranteed_sensitivity:.1%} with {policy.confidence:.0%} confidence "
-            f"(n = {policy.n_malignant_units})."
-        )
-    if policy.population:
-        found["guarantees"] = f"They apply to {policy.population}."
-    return found
+    return {name: sentence for name, sentence in found.items() if sentence}

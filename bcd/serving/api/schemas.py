@@ -122,4 +122,4 @@ class ModelAnswer(Disclaimed):
     calibrated: bool = Field(description="Whether it has a decision policy fitted on val.")
     views: list[str] = Field(description="In which normalization and size it gets an image.")
     facts: dict[str, str] = Field(description="What else the card says, in words.")
-    limits: dict[str, float] = Field(description="Of this server's requests.")
+    limits: dict[str, int | float] = Field(description="Of this server's requests.")

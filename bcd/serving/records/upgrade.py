@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import cache
 from pathlib import Path
@@ -53,6 +54,7 @@ def migrate(connection: Connection) -> None:
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
 
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of every step
     if connection.dialect.name == "postgresql":  # several processes may start at once
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
     found = MigrationContext.configure(connection).get_current_revision()

@@ -119,13 +119,17 @@ def test_the_thresholds_and_guarantees_of_the_card_are_told(
         guaranteed_sensitivity=0.98, confidence=0.9, n_malignant_units=145,
         population="val's slides",
     )  # fmt: skip
-    facts = replace(StubModel.facts, policy=policy.to_plain())
+    plain = policy.to_plain() | {"disagreement_limit": None}  # as in the card of an export
+    del plain["subspace"]
+    facts = replace(StubModel.facts, policy=plain)
     monkeypatch.setattr(served.services.engine.model, "facts", facts)
-    told = served.all.get("/v1/model").json()["facts"]
+    got = served.all.get("/v1/model")
+    told = got.json()["facts"]
+    assert '"image_mb":32,' in got.text
     assert "0.610" in told["referred"]
     assert "94.0%" in told["prediction sets"] and "172" in told["prediction sets"]
-    assert all(one in told["malignant"] for one in ("0.300", "98.0%", "90%", "145"))
-    assert told["guarantees"] == "They apply to val's slides."
+    assert all(one in told["malignant"] for one in ("0.3;", "98.0%", "90.0%", "145 malignant"))
+    assert all("Applies to val's slides." in told[one] for one in ("prediction sets", "malignant"))
 
 
 def test_the_model_says_what_it_is(served: Running) -> None:
