@@ -185,8 +185,7 @@ class Ledger:
         if not text:
             return ""
         salt = secrets.token_hex(16)
-        row = {"record": number, "case_id": case_id, "salt": salt, "text": text}
-        self._rows[TEXTS].append(row)
+        self._rows[TEXTS].append({"record": number, "case_id": case_id, "salt": salt, "text": text})
         return text_hash(salt, text)
 
     def flush(self) -> None:

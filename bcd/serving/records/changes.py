@@ -37,9 +37,14 @@ def new_id() -> str:
     return secrets.token_hex(8)
 
 
-def is_id(text: str) -> bool:
-    """Whether a text can be an identifier; others need no look into the database."""
-    return _ID.fullmatch(text) is not None
+def check_ids(*ids: str) -> None:
+    """Refuses what cannot be an id without looking it up: a database may not take any text.
+
+    Raises:
+        NotFoundError: One of them cannot be the id of a case or image.
+    """
+    if not all(map(_ID.fullmatch, ids)):
+        raise NotFoundError("There is no such case or image.")
 
 
 def ensure_model(ledger: Ledger, user: str, model: ModelIdentity) -> None:

@@ -102,7 +102,7 @@ class Records:
     def submit_answers(
         self, user: str, answers: Sequence[ImageAnswer], model: ModelIdentity
     ) -> Future[None]:
-        """As `add_answers`, without waiting for the disk: the future ends, or raises, after that."""
+        """As `add_answers`; what it would wait for, or raise, the future gets."""
         return self._writer.submit(lambda ledger: changes.add_answers(ledger, user, answers, model))
 
     def open_case(self, user: str, label: str, model: ModelIdentity, signatures_needed: int) -> str:
@@ -145,7 +145,7 @@ class Records:
             ConflictError: The case is signed or erased, or was opened with another model.
             NotFoundError: There is no such case.
         """
-        _check_id(case_id)
+        changes.check_ids(case_id)
         if any(answer.model_sha256 != model.sha256 for _, _, answer in images):
             raise ConflictError("The answers are of another model.")
         rows = [(changes.new_id(), name, data, answer) for name, data, answer in images]
@@ -163,7 +163,7 @@ class Records:
         Raises:
             NotFoundError: There is no such case.
         """
-        _check_id(case_id)
+        changes.check_ids(case_id)
         with reading(self.engine, self._file) as connection:
             return queries.read_case(connection, case_id)
 
@@ -189,7 +189,7 @@ class Records:
             UnprocessableError: The finding is unknown, or it overrides the answer without a
                 remark.
         """
-        _check_id(case_id, image_id)
+        changes.check_ids(case_id, image_id)
         self._writer.do(
             lambda ledger: changes.review(ledger, user, case_id, image_id, finding, remark)
         )
@@ -207,7 +207,7 @@ class Records:
                 wait for a review, or the same person signs twice.
             NotFoundError: There is no such case.
         """
-        _check_id(case_id)
+        changes.check_ids(case_id)
         self._writer.do(lambda ledger: changes.sign(ledger, user, case_id, version))
 
     def image(self, case_id: str, image_id: str) -> bytes | None:
@@ -217,7 +217,7 @@ class Records:
             NotFoundError: There is no such image in the case.
             UnavailableError: They were changed, or cannot be decrypted.
         """
-        _check_id(case_id, image_id)
+        changes.check_ids(case_id, image_id)
         table = ANSWERS.c
         query = (
             select(CASES.c.status, RECORDS.c.payload)
@@ -242,7 +242,7 @@ class Records:
             NotFoundError: There is no such case.
             UnprocessableError: There is no reason.
         """
-        _check_id(case_id)
+        changes.check_ids(case_id)
         images = self._writer.do(lambda ledger: changes.erase(ledger, user, case_id, reason))
         self._contents.forget(images)
         clean(self.engine)
@@ -297,9 +297,3 @@ class Records:
         days, self._next_expiry = self._days, time.monotonic() + _HOUR
         self._writer.do_now(lambda ledger: expire(ledger, _SERVER, days))
         clean(self.engine, pauses=())  # also what an erasure left because readers prevented it
-
-
-def _check_id(*ids: str) -> None:
-    """Refuses what cannot be an id without looking it up: a database may not take any text."""
-    if not all(changes.is_id(text) for text in ids):
-        raise NotFoundError("There is no such case or image.")
