@@ -23,12 +23,29 @@ REASONS = {
     UNCALIBRATED: "The model is not calibrated.",
 }
 
+# The same in a few words, for the cards of a case.
+BRIEF_REASONS = {
+    LOW_CONFIDENCE: "not sure",
+    OOD: "unlike the training images",
+    DISAGREES: "class and call of malignancy differ",
+    MEMBERS_DISAGREE: "members disagree",
+    UNDECIDED: "nothing to decide by",
+    UNREADABLE: "unreadable file",
+    NOT_FINITE: "no usable number",
+    UNCALIBRATED: "not calibrated",
+}
+
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def reason(short: str) -> str:
     """A reason to refer an image, as a sentence; itself if it is none of `REASONS`."""
     return REASONS.get(short, short)
+
+
+def brief_reason(short: str) -> str:
+    """A reason to refer an image in a few words; itself if it is none of `BRIEF_REASONS`."""
+    return BRIEF_REASONS.get(short, short)
 
 
 def percent(share: float) -> str:

@@ -36,6 +36,7 @@ def environment() -> Environment:
         finding=words.finding,
         percent=words.percent,
         reason=words.reason,
+        brief=words.brief_reason,
         score=words.score,
         utc=words.utc,
         machine_utc=words.machine_utc,

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from bcd.evaluation.decision import LOW_CONFIDENCE
 from bcd.serving.pages.arrange import PER_PAGE, Arrangement, arranged, next_waiting, shown
 from bcd.serving.pages.cases import PER_LIST
 from bcd.serving.pictures import Held
 from bcd.serving.records.cases import UNIDENTIFIED, Review
+from bcd.serving.words import BRIEF_REASONS, REASONS
 from tests.helpers.pages import Page
 from tests.serving.making import IDENTITY, smear
 from tests.serving.pages.filling import PAGE, Session, answer, image_of, recorded, unreadable
@@ -52,6 +54,8 @@ def test_a_thousand_images_come_in_pages(served: Running, staff: Session, thousa
     doubts = {image.id: image.answer.doubt for image in case.images}
     assert [doubts[i] for i in seen] == [image.answer.doubt for image in order]
     waiting = staff.get(f"{thousand}?show=waiting").text
+    assert waiting.count(BRIEF_REASONS[LOW_CONFIDENCE]) == case.waiting
+    assert BRIEF_REASONS.keys() == REASONS.keys()
     assert waiting.count('class="card waits"') == waiting.count('<li class="card') == case.waiting
     refused = staff.post(f"{thousand}/sign", {"version": case.version})
     assert refused.status_code == 409 and f"and {case.waiting - 20} more" in refused.text
