@@ -89,9 +89,13 @@ def test_the_policy_of_the_run_is_fitted_again_to_its_own_answers(run: Path) -> 
     assert policy.subspace is not None
     again = refit(card, policy, train, val, train_groups, val_groups)
     for name, value in vars(policy).items():
-        if name != "subspace":
+        if name not in ("subspace", "expectation"):
             new = getattr(again, name)
             assert new == (pytest.approx(value, rel=1e-3) if isinstance(value, float) else value)
+    assert policy.expectation is not None
+    assert again.expectation is not None
+    for name, value in policy.expectation.items():
+        assert again.expectation[name] == pytest.approx(value, rel=1e-2)
     assert again.subspace is not None
     assert again.subspace.limit == pytest.approx(policy.subspace.limit, rel=1e-3)
     expected, found = (s.distance(val.descriptors) for s in (policy.subspace, again.subspace))
