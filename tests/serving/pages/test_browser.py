@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,18 +11,18 @@ import pytest
 from PIL import Image
 from pypdf import PdfReader
 
+from bcd.evaluation.decision import OOD
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.records.cases import SIGNED, UNIDENTIFIED
+from bcd.serving.words import BRIEF_REASONS
 from bench.serve_screenshots import PICTURES, take_pictures
 from tests.helpers.pages import (
     BROWSER,
     check_accessible,
     check_images,
     check_width,
-    chromium,
 )
-from tests.serving.making import no_smear, smear
-from tests.serving.pages.browsing import DROP, SMALL, check_documents, listening, tab_to, visit
+from tests.serving.pages.browsing import DROP, SMALL, check_documents, tab_to, visit
 from tests.serving.pages.filling import recorded
 from tests.serving.running import ALL, PASSWORD, Running
 
@@ -33,30 +32,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
 
 TABLET, NARROW = (820, 1180), (320, 640)
-
-
-@pytest.fixture(scope="module")
-def url(served: Running) -> Iterator[str]:
-    """Address of the server."""
-    with listening(served.app) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One browser for all tests."""
-    with chromium() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Three smears, and one image that is none."""
-    folder = tmp_path_factory.mktemp("images")
-    files = {"one.png": smear(0), "two.png": smear(2), "three.png": smear(3), "x.png": no_smear()}
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    return [folder / name for name in files]
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +50,7 @@ def test_a_case_from_drop_to_report(
         tab = seen.tab
         tab.get_by_label("New case").fill("S-2027-02")
         tab.get_by_role("button", name="Open case").click()
+        tab.wait_for_url("**/cases/*")
         files = [(f.name, base64.b64encode(f.read_bytes()).decode()) for f in images]
         tab.evaluate(DROP, files)
         tab.get_by_text("Done: 4 of 4 uploaded, 1 to review.").wait_for()
@@ -86,8 +62,7 @@ def test_a_case_from_drop_to_report(
         check_images(tab)
         first = tab.locator(".card").first  # the most doubtful
         assert "x.png" in first.inner_text() and "out of distribution" in first.inner_text()
-        first.get_by_text("referred").click()
-        assert first.get_by_text("does not look like the images").is_visible()
+        assert BRIEF_REASONS[OOD] in first.inner_text()
 
         tab.get_by_label("Your password").fill(PASSWORD)
         tab.get_by_role("button", name="Sign the case").click()
@@ -220,6 +195,10 @@ def test_the_report_prints_without_controls(url: str, browser: Browser, case: st
         tab = seen.tab
         tab.goto(f"{case}/report")
         check_images(tab)
+        tab.evaluate("() => { window.printed = 0; window.print = () => { window.printed += 1; }; }")
+        tab.get_by_role("button", name="Print").click()
+        tab.wait_for_function("window.printed")
+        assert tab.evaluate("window.printed") == 1
         tab.emulate_media(media="print")
         assert not tab.locator("nav, button, .skip").filter(visible=True).count()
         assert tab.get_by_text(DISCLAIMER).first.is_visible()

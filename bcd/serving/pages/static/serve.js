@@ -1,5 +1,5 @@
 // Uploads, shortcuts and focus. Every page also works without it, as plain forms.
-"use strict";
+// A module: its names are its own, and none replaces one of the window, such as print.
 
 const find = (id) => document.getElementById(id);
 const wait = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
@@ -15,7 +15,7 @@ document.addEventListener("DOMContentLoaded", () => {
   if (find("upload")) new Uploads(find("upload"));
   if (find("help")) useShortcuts(find("help"));
   if (find("review-form")) useReview(find("review-form"));
-  find("print")?.addEventListener("click", print);
+  find("print")?.addEventListener("click", printPage);
   const error = document.querySelector(".error[role=alert]");
   if (error) { // seen, heard, and where Tab goes on
     error.tabIndex = -1;
@@ -25,7 +25,7 @@ document.addEventListener("DOMContentLoaded", () => {
 });
 
 /** Prints when all pictures are there. */
-async function print() {
+async function printPage() {
   const pictures = [...document.images];
   for (const picture of pictures) picture.loading = "eager";
   await Promise.allSettled(pictures.map((picture) => picture.decode()));
