@@ -187,9 +187,9 @@ async def review(
         raise UnprocessableError(
             "This finding differs from the model's answer: say why in the remark."
         )
-    if seen is not None and seen != len(image.reviews):
-        raise ConflictError("Somebody has reviewed this image since you opened it. Look again.")
-    await run_in_threadpool(services.records.review, user.name, case_id, image_id, finding, remark)
+    await run_in_threadpool(
+        services.records.review, user.name, case_id, image_id, finding, remark, seen
+    )
 
 
 def why_no_signature(case: Case, user: User) -> str:

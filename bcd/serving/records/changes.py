@@ -27,7 +27,7 @@ from bcd.serving.records.replay import (
     model_from_row,
     model_values,
 )
-from bcd.serving.records.tables import ANSWERS, CASES, IMAGE_CONTENTS, MODELS, TEXTS
+from bcd.serving.records.tables import ANSWERS, CASES, IMAGE_CONTENTS, MODELS, RECORDS, TEXTS
 
 _ID = re.compile("[0-9a-f]{16}")
 
@@ -133,12 +133,18 @@ def add_images(
 
 
 def review(
-    ledger: Ledger, user: str, case_id: str, image_id: str, finding: str, remark: str
+    ledger: Ledger,
+    user: str,
+    case_id: str,
+    image_id: str,
+    finding: str,
+    remark: str,
+    seen: int | None = None,
 ) -> None:
     """Records what a person found in an image.
 
     Raises:
-        ConflictError: The case is signed or erased.
+        ConflictError: The case is signed or erased, or the image has other than `seen` reviews.
         NotFoundError: There is no such case or image.
         UnprocessableError: The finding is unknown, or it overrides the answer without a remark.
     """
@@ -157,6 +163,8 @@ def review(
     overrides = predicted is not None and finding != predicted
     if overrides and not remark.strip():
         raise UnprocessableError("A finding that differs from the answer needs a remark.")
+    if seen is not None and seen != _reviews(ledger, case_id, image_id):
+        raise ConflictError("Somebody has reviewed this image since you opened it. Look again.")
     facts = {"finding": finding, "overrides": overrides}
     number, _ = ledger.append(user, REVIEWED, facts, case_id, image_id, remark.strip())
     values = {"finding": finding, "waiting": 0}
@@ -240,6 +248,14 @@ def save(ledger: Ledger, row: CaseRow) -> None:
     """Writes the row of a case."""
     query = update(CASES).where(CASES.c.id == row.id)
     ledger.connection.execute(query.values(vars(row)))
+
+
+def _reviews(ledger: Ledger, case_id: str, image_id: str) -> int:
+    record = RECORDS.c
+    query = select(func.count()).where(
+        record.case_id == case_id, record.image_id == image_id, record.kind == REVIEWED
+    )
+    return ledger.connection.execute(query).scalar_one()
 
 
 def _changeable(ledger: Ledger, case_id: str) -> CaseRow:

@@ -106,16 +106,13 @@ class Records:
         return self._writer.submit(lambda ledger: changes.add_answers(ledger, user, answers, model))
 
     def open_case(self, user: str, label: str, model: ModelIdentity, signatures_needed: int) -> str:
-        """Opens a case.
+        """Opens a case and returns its id.
 
         Args:
             user: Who opens it.
             label: What the user calls it.
             model: That will answer its images.
             signatures_needed: How many different people have to sign.
-
-        Returns:
-            Its id.
         """
         case_id = changes.new_id()
         self._writer.do(
@@ -180,18 +177,20 @@ class Records:
         with reading(self.engine, self._file) as connection:
             return queries.read_cases(connection, limit, before, status)
 
-    def review(self, user: str, case_id: str, image_id: str, finding: str, remark: str) -> None:
+    def review(
+        self, user: str, case_id: str, image_id: str, finding: str, remark: str,
+        seen: int | None = None,
+    ) -> None:  # fmt: skip
         """Records what a person found in an image. Earlier signatures no longer count.
 
         Raises:
-            ConflictError: The case is signed or erased.
+            ConflictError: The case is signed or erased, or the image has other than `seen` reviews.
             NotFoundError: There is no such case or image.
-            UnprocessableError: The finding is unknown, or it overrides the answer without a
-                remark.
+            UnprocessableError: The finding is unknown, or it overrides the answer without a remark.
         """
         changes.check_ids(case_id, image_id)
         self._writer.do(
-            lambda ledger: changes.review(ledger, user, case_id, image_id, finding, remark)
+            lambda ledger: changes.review(ledger, user, case_id, image_id, finding, remark, seen)
         )
 
     def sign(self, user: str, case_id: str, version: int) -> None:
