@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
 
 from bcd.serving import words
-from bcd.serving.answers import ImageAnswer
 from bcd.serving.errors import (
     BusyError,
     ConflictError,
     ForbiddenError,
     NotFoundError,
     RequestError,
-    TooLargeError,
     UnprocessableError,
 )
 from bcd.serving.pictures import pictures_of
@@ -40,21 +36,6 @@ LABEL, REMARK, REASON = 200, 2000, 500
 PDF_SIDE = 96  # pixels of the longer side of a picture in a PDF
 _AT_ONCE = 4  # pictures that one report asks for at the same time
 _WRITING = threading.BoundedSemaphore(2)  # PDFs: one of 1,000 images needs seconds of a core
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """An image that was added to a case.
-
-    Attributes:
-        id: Of the image in the case.
-        name: Of the file.
-        answer: Of the model.
-    """
-
-    id: str
-    name: str
-    answer: ImageAnswer
 
 
 async def open_case(services: Services, user: User, label: str) -> str:
@@ -95,63 +76,6 @@ def image_of(case: Case, image_id: str) -> CaseImage:
     raise NotFoundError("This case has no such image.")
 
 
-def why_no_uploads(services: Services, case: Case) -> str:
-    """Why a case takes no images; empty if it does."""
-    if case.status != OPEN:
-        return _closed(case)
-    if case.model_sha256 != services.engine.identity.sha256:
-        return (
-            f"This case was answered by another model ({case.model_name}, "
-            f"{case.model_sha256[:12]}) than the one loaded now. Open a new case for more images."
-        )
-    return ""
-
-
-async def submit(
-    services: Services, user: User, case_id: str, files: Sequence[tuple[str, bytes]]
-) -> list[Submitted]:
-    """Answers images and adds them to a case. Its signatures so far no longer count.
-
-    Files that cannot be read are added too, without an answer: they wait for a review, so that
-    none is overlooked.
-
-    Args:
-        services: Of the server.
-        user: Who submits them.
-        case_id: Of the case.
-        files: Name and content of each.
-
-    Raises:
-        ConflictError: The case takes no images, see `why_no_uploads`.
-        TooLargeError: The request or the case would have too many images, or one is too large.
-        UnprocessableError: There is no image.
-    """
-    limits = services.cfg.limits
-    if not files:
-        raise UnprocessableError("No image was uploaded.")
-    if len(files) > limits.images:
-        raise TooLargeError(f"A request takes at most {limits.images} images.")
-    if any(len(content) > limits.image_mb * 1e6 for _, content in files):
-        raise TooLargeError(f"An image may have at most {limits.image_mb:g} MB.")
-    case = await get_case(services, case_id)
-    if why := why_no_uploads(services, case):
-        raise ConflictError(why)
-    if len(case.images) + len(files) > limits.case_images:
-        raise TooLargeError(f"A case takes at most {limits.case_images} images.")
-    answers = await services.engine.answer([content for _, content in files])
-    named = [
-        (words.file_name(name), content, answer)
-        for (name, content), answer in zip(files, answers, strict=True)
-    ]
-    ids = await run_in_threadpool(
-        services.records.add_images, user.name, case_id, services.engine.identity, named
-    )
-    return [
-        Submitted(image_id, name, answer)
-        for image_id, (name, _, answer) in zip(ids, named, strict=True)
-    ]
-
-
 async def review(
     services: Services,
     user: User,
@@ -180,7 +104,7 @@ async def review(
     case = await get_case(services, case_id)
     image = image_of(case, image_id)
     if case.status != OPEN:
-        raise ConflictError(_closed(case))
+        raise ConflictError(closed(case))
     if finding not in (*case.classes, UNIDENTIFIED):
         raise UnprocessableError("Choose one of the classes, or Unidentified.")
     if finding != image.answer.predicted and not remark:
@@ -195,7 +119,7 @@ async def review(
 def why_no_signature(case: Case, user: User) -> str:
     """Why a user cannot sign a case; empty if they can."""
     if case.status != OPEN:
-        return _closed(case)
+        return closed(case)
     if not case.images:
         return "This case has no images."
     if case.waiting:
@@ -288,7 +212,8 @@ async def _write_pdf(services: Services, case: Case) -> bytes:
     return await run_in_threadpool(case_pdf, case, model, pictures)
 
 
-def _closed(case: Case) -> str:
+def closed(case: Case) -> str:
+    """Why nothing in a case can be changed; empty if it can."""
     if case.status == ERASED:
         return "This case is erased."
     return "This case is signed." if case.status == SIGNED else ""

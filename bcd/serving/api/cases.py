@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -28,7 +28,8 @@ from bcd.serving.api.dependencies import Served
 from bcd.serving.api.predict import images_body
 from bcd.serving.api.problems import documented
 from bcd.serving.api.schemas import Answer
-from bcd.serving.api.uploads import read_images
+from bcd.serving.api.uploads import read_images, upload_ids
+from bcd.serving.submit import submit
 
 router = APIRouter(prefix="/v1/cases")
 
@@ -38,6 +39,26 @@ Reader = Annotated[User, Depends(require(*ROLES))]
 Submitter = Annotated[User, Depends(require("submit"))]
 _READ = documented(401, 403, 404)
 _WRITE = documented(401, 403, 404, 409, 415, 507)
+
+
+_UPLOAD_ID = {"type": "string", "pattern": "^[A-Za-z0-9_-]{8,128}$"}
+
+
+def _uploads(described: dict[str, Any]) -> dict[str, Any]:
+    """Adds to the description of a body of images how uploads that are sent again are told."""
+    form = described["requestBody"]["content"]["multipart/form-data"]["schema"]
+    form["properties"]["upload"] = {
+        "type": "array",
+        "items": _UPLOAD_ID,
+        "description": "For each image an id that the client chose; sent again, it adds nothing.",
+    }
+    header = {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "schema": _UPLOAD_ID,
+        "description": "The same for a whole request; the images have to be in the same order.",
+    }
+    return described | {"parameters": [header]}
 
 
 @router.get("", operation_id="list_cases", summary="List cases", responses=documented(401, 403))
@@ -75,14 +96,18 @@ async def get_case(services: Served, user: Reader, case_id: CaseId) -> CaseAnswe
     summary="Add images to a case",
     status_code=201,
     responses=_WRITE | documented(401, 403, 404, 409, 415, 504, 507),
-    openapi_extra=images_body(many=True),
+    openapi_extra=_uploads(images_body(many=True)),
 )
 async def add_images(
     request: Request, services: Served, user: Submitter, case_id: CaseId
 ) -> AddedImages:
-    """Answers images and adds them to the case; those that cannot be read wait for a review."""
+    """Answers images and adds them to the case; those that cannot be read wait for a review.
+
+    With upload ids, a request whose answer was lost can be sent again: it adds nothing twice.
+    """
     files = await read_images(request, services.cfg.limits)
-    added = await rules.submit(services, user, case_id, files)
+    uploads = await upload_ids(request, len(files))
+    added = await submit(services, user, case_id, files, uploads)
     classes = services.engine.identity.classes
     images = [
         AddedImage(id=one.id, name=one.name, answer=Answer.of(one.answer, classes)) for one in added

@@ -12,12 +12,13 @@ from bcd.serving import cases
 from bcd.serving.accounts.access import ROLES, User, require
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api.dependencies import Served
-from bcd.serving.api.uploads import read_images
+from bcd.serving.api.uploads import read_images, upload_ids
 from bcd.serving.errors import RequestError, UnprocessableError
 from bcd.serving.pages.arrange import SHOWS, SORTS, Arrangement, arranged, shown
 from bcd.serving.pages.render import page, wants_part
 from bcd.serving.records.cases import ERASED, OPEN, SIGNED, Case
 from bcd.serving.services import Services
+from bcd.serving.submit import submit, why_no_uploads
 
 router = APIRouter(include_in_schema=False)
 
@@ -108,7 +109,8 @@ async def upload(request: Request, services: Served, user: Submitter, case_id: s
     """Adds images; answers as JSON if that is accepted, else with the case."""
     try:
         files = await read_images(request, services.cfg.limits)
-        added = await cases.submit(services, user, case_id, files)
+        uploads = await upload_ids(request, len(files))
+        added = await submit(services, user, case_id, files, uploads)
     except RequestError as error:
         if not _wants_json(request):
             case = await cases.get_case(services, case_id)
@@ -183,7 +185,7 @@ def _case(
         waiting=waiting[:LISTED],
         open=case.status == OPEN,
         erased=case.status == ERASED,
-        no_uploads=cases.why_no_uploads(services, case),
+        no_uploads=why_no_uploads(services, case),
         no_signature=cases.why_no_signature(case, user),
         other_model=case.model_sha256 != services.engine.identity.sha256,
         limits=services.cfg.limits,

@@ -58,6 +58,7 @@ class CaseImage:
         answer: Of the model.
         reviews: The last one counts.
         kept: Whether its bytes are in the records.
+        upload: Hash of the id that the client gave the upload; empty if it gave none.
     """
 
     id: str
@@ -67,6 +68,7 @@ class CaseImage:
     answer: ImageAnswer
     reviews: tuple[Review, ...] = ()
     kept: bool = False
+    upload: str = ""
 
     @property
     def review(self) -> Review | None:

@@ -15,6 +15,7 @@ from bcd.serving.errors import ConflictError, NotFoundError, UnprocessableError
 from bcd.serving.records.cases import ERASED, SIGNED, UNIDENTIFIED
 from bcd.serving.records.chain import Ledger
 from bcd.serving.records.contents import Contents
+from bcd.serving.records.queries import count_reviews, read_uploads
 from bcd.serving.records.replay import (
     ANSWERED,
     ERASURE,
@@ -27,7 +28,7 @@ from bcd.serving.records.replay import (
     model_from_row,
     model_values,
 )
-from bcd.serving.records.tables import ANSWERS, CASES, IMAGE_CONTENTS, MODELS, RECORDS, TEXTS
+from bcd.serving.records.tables import ANSWERS, CASES, IMAGE_CONTENTS, MODELS, TEXTS
 
 _ID = re.compile("[0-9a-f]{16}")
 
@@ -90,8 +91,9 @@ def add_images(
     model: ModelIdentity,
     images: Sequence[tuple[str, str, bytes, ImageAnswer]],
     contents: Contents,
-) -> None:
-    """Adds images to a case.
+    uploads: Sequence[str] = (),
+) -> list[str]:
+    """Adds images to a case, except those of an upload that it has already.
 
     Args:
         ledger: To append to.
@@ -100,9 +102,14 @@ def add_images(
         model: That has answered.
         images: For each its id, file name, bytes and answer.
         contents: Says what is kept of the bytes.
+        uploads: For each image the hash of the upload's id; empty strings, or nothing, for none.
+
+    Returns:
+        The ids of the images, those that the case has already included.
 
     Raises:
-        ConflictError: The case is signed or erased, or another model answers its images.
+        ConflictError: The case is signed or erased, another model answers its images, or an upload
+            was of another image.
         NotFoundError: There is no such case.
     """
     row = _changeable(ledger, case_id)
@@ -112,10 +119,24 @@ def add_images(
         )
     ensure_model(ledger, user, model)
     query = select(func.count()).where(ANSWERS.c.case_id == case_id)
-    before = ledger.connection.execute(query).scalar_one()
+    number = ledger.connection.execute(query).scalar_one()
+    known = read_uploads(ledger.connection, case_id, uploads)
     kept: list[dict[str, object]] = []
-    for number, (image_id, name, data, answer) in enumerate(images, before + 1):
-        facts: dict[str, object] = {"number": number, "answer": vars(answer)}
+    found: list[str] = []
+    for (image_id, name, data, answer), upload in zip(
+        images, uploads or ("",) * len(images), strict=True
+    ):
+        facts: dict[str, object] = {"number": number + 1, "answer": vars(answer)}
+        if upload:
+            sent, sha256 = known.setdefault(upload, (image_id, answer.sha256))
+            if sha256 != answer.sha256:
+                raise ConflictError("This upload id was used for another image: choose a new one.")
+            if sent != image_id:  # sent again, because the answer was lost
+                found.append(sent)
+                continue
+            facts["upload"] = upload
+        number += 1
+        found.append(image_id)
         if contents.keep:
             key_id, stored = contents.stored(image_id, data)
             facts["stored"] = hashlib.sha256(stored).hexdigest()
@@ -130,6 +151,7 @@ def add_images(
     if kept:
         ledger.connection.execute(insert(IMAGE_CONTENTS), kept)
     save(ledger, row)
+    return found
 
 
 def review(
@@ -163,7 +185,7 @@ def review(
     overrides = predicted is not None and finding != predicted
     if overrides and not remark.strip():
         raise UnprocessableError("A finding that differs from the answer needs a remark.")
-    if seen is not None and seen != _reviews(ledger, case_id, image_id):
+    if seen is not None and seen != count_reviews(ledger.connection, case_id, image_id):
         raise ConflictError("Somebody has reviewed this image since you opened it. Look again.")
     facts = {"finding": finding, "overrides": overrides}
     number, _ = ledger.append(user, REVIEWED, facts, case_id, image_id, remark.strip())
@@ -248,14 +270,6 @@ def save(ledger: Ledger, row: CaseRow) -> None:
     """Writes the row of a case."""
     query = update(CASES).where(CASES.c.id == row.id)
     ledger.connection.execute(query.values(vars(row)))
-
-
-def _reviews(ledger: Ledger, case_id: str, image_id: str) -> int:
-    record = RECORDS.c
-    query = select(func.count()).where(
-        record.case_id == case_id, record.image_id == image_id, record.kind == REVIEWED
-    )
-    return ledger.connection.execute(query).scalar_one()
 
 
 def _changeable(ledger: Ledger, case_id: str) -> CaseRow:

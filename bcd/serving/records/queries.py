@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Integer, case, cast, func, select
@@ -12,7 +12,7 @@ from bcd.serving.answers import ModelIdentity
 from bcd.serving.errors import NotFoundError
 from bcd.serving.records.cases import Case, CaseSummary
 from bcd.serving.records.chain import Record
-from bcd.serving.records.replay import CaseHistory, CaseRow, model_from_row
+from bcd.serving.records.replay import REVIEWED, CaseHistory, CaseRow, model_from_row
 from bcd.serving.records.tables import ANSWERS, CASES, MODELS, RECORDS, TEXTS
 
 _DAY = 86400  # seconds
@@ -127,6 +127,33 @@ def _counts(connection: Connection, case_ids: list[str]) -> dict[str, tuple[int,
         .group_by(table.case_id)
     )
     return {str(case_id): (images, waits) for case_id, images, waits in connection.execute(query)}
+
+
+def read_uploads(
+    connection: Connection, case_id: str, uploads: Sequence[str]
+) -> dict[str, tuple[str, str]]:
+    """The id and the sha256 of the image of each of these uploads that a case has."""
+    table, wanted = ANSWERS.c, [upload for upload in uploads if upload]
+    if not wanted:
+        return {}
+    query = (
+        select(table.upload, table.image_id, RECORDS.c.payload)
+        .join(RECORDS, RECORDS.c.number == table.record)
+        .where(table.case_id == case_id, table.upload.in_(wanted))
+    )
+    return {
+        upload: (image_id, json.loads(payload)["answer"]["sha256"])
+        for upload, image_id, payload in connection.execute(query)
+    }
+
+
+def count_reviews(connection: Connection, case_id: str, image_id: str) -> int:
+    """The number of reviews of an image."""
+    record = RECORDS.c
+    query = select(func.count()).where(
+        record.case_id == case_id, record.image_id == image_id, record.kind == REVIEWED
+    )
+    return connection.execute(query).scalar_one()
 
 
 def read_model(connection: Connection, sha256: str) -> ModelIdentity | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from bcd.serving.answers import ImageAnswer, ModelIdentity
@@ -94,6 +94,7 @@ def answer_values(
         "time": time,
         "case_id": case_id,
         "image_id": image_id,
+        "upload": facts.get("upload"),
         "model_sha256": answer["model_sha256"],
         "predicted": answer["predicted"],
         "refer": refer,
@@ -148,7 +149,7 @@ class CaseHistory:
         elif kind == ANSWERED and record.image_id:
             self.images[record.image_id] = CaseImage(
                 record.image_id, facts["number"], text or "", record.time, read_answer(facts),
-                kept="stored" in facts,
+                kept="stored" in facts, upload=facts.get("upload", ""),
             )  # fmt: skip
         elif kind == REVIEWED and record.image_id:
             finding, overrides = facts["finding"], facts["overrides"]
@@ -177,8 +178,6 @@ class CaseHistory:
             reviews = tuple(self.reviews.get(image.id, ()))
             kept = image.kept and not self.erased and image.id not in self.gone
             if reviews or kept != image.kept:
-                yield CaseImage(
-                    image.id, image.number, image.name, image.at, image.answer, reviews, kept
-                )
+                yield replace(image, reviews=reviews, kept=kept)
             else:
                 yield image

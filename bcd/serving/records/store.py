@@ -126,6 +126,7 @@ class Records:
         case_id: str,
         model: ModelIdentity,
         images: Sequence[tuple[str, bytes, ImageAnswer]],
+        uploads: Sequence[str] = (),
     ) -> list[str]:
         """Adds images to a case. Signatures that it already has no longer count.
 
@@ -134,25 +135,20 @@ class Records:
             case_id: The case.
             model: That has answered.
             images: For each its file name, its bytes as uploaded, and the answer.
-
-        Returns:
-            The ids of the images.
-
-        Raises:
-            ConflictError: The case is signed or erased, or was opened with another model.
-            NotFoundError: There is no such case.
+            uploads: See `changes.add_images`, also for what it returns and raises.
         """
         changes.check_ids(case_id)
         if any(answer.model_sha256 != model.sha256 for _, _, answer in images):
             raise ConflictError("The answers are of another model.")
         rows = [(changes.new_id(), name, data, answer) for name, data, answer in images]
-        self._writer.do(
-            lambda ledger: changes.add_images(ledger, user, case_id, model, rows, self._contents)
+        contents = self._contents
+        ids = self._writer.do(
+            lambda ledger: changes.add_images(ledger, user, case_id, model, rows, contents, uploads)
         )
-        if not self._contents.keep:
-            for image_id, _, data, _ in rows:
-                self._contents.remember(image_id, data)
-        return [image_id for image_id, *_ in rows]
+        if not contents.keep:
+            for image_id, (_, _, data, _) in zip(ids, rows, strict=True):
+                contents.remember(image_id, data)
+        return ids
 
     def case(self, case_id: str) -> Case:
         """A case with its images.

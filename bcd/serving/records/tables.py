@@ -102,6 +102,7 @@ ANSWERS = Table(
     Column("time", Double, nullable=False),
     Column("case_id", String(16)),  # null: not of a case
     Column("image_id", String(16)),
+    Column("upload", String(32)),  # sha256, its beginning, of the client's id; null: none given
     Column("model_sha256", String(64), nullable=False),
     Column("predicted", Text),
     Column("refer", SmallInteger, nullable=False),
@@ -110,6 +111,7 @@ ANSWERS = Table(
     Column("finding", Text),  # of the last review
     Column("waiting", SmallInteger, nullable=False),  # referred, of a case, not reviewed
     Index("answers_image", "image_id", unique=True),
+    Index("answers_upload", "case_id", "upload", unique=True),
     Index("answers_case", "case_id", "waiting"),
     Index("answers_time", "time"),
 )

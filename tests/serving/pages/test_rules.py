@@ -238,6 +238,32 @@ def test_scripts_get_json(served: Running, staff: Session) -> None:
     assert len(recorded(served, path).images) == 1
 
 
+def test_an_upload_whose_answer_was_lost_is_sent_again(served: Running, staff: Session) -> None:
+    path = staff.open_case()
+    api = f"/v1{path}/images"
+    forms = [{"upload": ["first-id", "second-id"]}] * 2
+    files = [("images", SMEAR), ("images", STRIPES)]
+    json = {"Accept": "application/json"}
+    first, second = (
+        staff.post(f"{path}/images", form, files=files, headers=json).json() for form in forms
+    )
+    assert first == second and len(recorded(served, path).images) == 2
+    key = {"Idempotency-Key": "of-all-images"}
+    answers = [served.all.post(api, files=files, headers=key).json() for _ in range(2)]
+    assert [i["id"] for i in answers[0]["images"]] == [i["id"] for i in answers[1]["images"]]
+    case = recorded(served, path)
+    assert len(case.images) == 4
+    changed = served.all.post(api, files=files[::-1], headers=key)
+    assert changed.status_code == 409 and "another image" in changed.json()["detail"]
+    for form in (
+        {"upload": ["short"] * 2},
+        {"upload": ["only-one-of-two"]},
+        {"upload": ["ä" * 9] * 2},
+    ):
+        assert staff.post(f"{path}/images", form, files=files, headers=json).status_code == 422
+    assert recorded(served, path) == case
+
+
 def test_reports_that_would_take_all_cores_are_refused(served: Running, staff: Session) -> None:
     path = staff.open_case()
     assert cases._WRITING.acquire(blocking=False) and cases._WRITING.acquire(blocking=False)

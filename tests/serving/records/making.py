@@ -59,7 +59,8 @@ def filled(records: Records) -> str:
     records.add_images("anna", erased, IDENTITY, images(2))
     records.erase("admin", erased, "asked by the patient")
     case = records.open_case("anna", "open label", IDENTITY, 2)
-    first, *_ = records.add_images("anna", case, IDENTITY, images(3, referred=2))
+    uploads = ["a" * 32, "b" * 32, ""]
+    first, *_ = records.add_images("anna", case, IDENTITY, images(3, referred=2), uploads)
     records.review("berta", case, first, CLASSES[0], "a remark")
     return case
 

@@ -96,6 +96,7 @@ def _for_reading() -> None:
         sa.Column("time", sa.Double, nullable=False),
         sa.Column("case_id", sa.String(16)),
         sa.Column("image_id", sa.String(16)),
+        sa.Column("upload", sa.String(32)),
         sa.Column("model_sha256", sa.String(64), nullable=False),
         sa.Column("predicted", sa.Text),
         sa.Column("refer", sa.SmallInteger, nullable=False),
@@ -105,6 +106,7 @@ def _for_reading() -> None:
         sa.Column("waiting", sa.SmallInteger, nullable=False),
     )
     op.create_index("answers_image", "answers", ["image_id"], unique=True)
+    op.create_index("answers_upload", "answers", ["case_id", "upload"], unique=True)
     op.create_index("answers_case", "answers", ["case_id", "waiting"])
     op.create_index("answers_time", "answers", ["time"])
 

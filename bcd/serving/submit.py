@@ -1,0 +1,116 @@
+"""Adding images to a case, the same for pages and API."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from starlette.concurrency import run_in_threadpool
+
+from bcd.serving import words
+from bcd.serving.answers import ImageAnswer
+from bcd.serving.cases import closed, get_case
+from bcd.serving.errors import ConflictError, TooLargeError, UnprocessableError
+from bcd.serving.records.cases import OPEN, Case
+
+if TYPE_CHECKING:
+    from bcd.serving.accounts.access import User
+    from bcd.serving.services import Services
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """An image that was added to a case.
+
+    Attributes:
+        id: Of the image in the case.
+        name: Of the file.
+        answer: Of the model.
+    """
+
+    id: str
+    name: str
+    answer: ImageAnswer
+
+
+def why_no_uploads(services: Services, case: Case) -> str:
+    """Why a case takes no images; empty if it does."""
+    if case.status != OPEN:
+        return closed(case)
+    if case.model_sha256 != services.engine.identity.sha256:
+        return (
+            f"This case was answered by another model ({case.model_name}, "
+            f"{case.model_sha256[:12]}) than the one loaded now. Open a new case for more images."
+        )
+    return ""
+
+
+async def submit(
+    services: Services,
+    user: User,
+    case_id: str,
+    files: Sequence[tuple[str, bytes]],
+    uploads: Sequence[str] = (),
+) -> list[Submitted]:
+    """Answers images and adds them to a case. Its signatures so far no longer count.
+
+    Files that cannot be read are added too, without an answer: they wait for a review, so that
+    none is overlooked. An upload that the case has already, sent again because the answer was
+    lost, adds nothing and gets the recorded answer.
+
+    Args:
+        services: Of the server.
+        user: Who submits them.
+        case_id: Of the case.
+        files: Name and content of each.
+        uploads: What `upload_ids` returns.
+
+    Raises:
+        ConflictError: The case takes no images, see `why_no_uploads`, or an upload was of another
+            image.
+        TooLargeError: The request or the case would have too many images, or one is too large.
+        UnprocessableError: There is no image.
+    """
+    limits = services.cfg.limits
+    if not files:
+        raise UnprocessableError("No image was uploaded.")
+    if len(files) > limits.images:
+        raise TooLargeError(f"A request takes at most {limits.images} images.")
+    if any(len(content) > limits.image_mb * 1e6 for _, content in files):
+        raise TooLargeError(f"An image may have at most {limits.image_mb:g} MB.")
+    case = await get_case(services, case_id)
+    if why := why_no_uploads(services, case):
+        raise ConflictError(why)
+    if uploads and (sent := _sent_before(case, files, uploads)):
+        return sent
+    if len(case.images) + len(files) > limits.case_images:
+        raise TooLargeError(f"A case takes at most {limits.case_images} images.")
+    answers = await services.engine.answer([content for _, content in files])
+    named = [
+        (words.file_name(name), content, answer)
+        for (name, content), answer in zip(files, answers, strict=True)
+    ]
+    ids = await run_in_threadpool(
+        services.records.add_images, user.name, case_id, services.engine.identity, named, uploads
+    )
+    return [
+        Submitted(image_id, name, answer)
+        for image_id, (name, _, answer) in zip(ids, named, strict=True)
+    ]
+
+
+def _sent_before(
+    case: Case, files: Sequence[tuple[str, bytes]], uploads: Sequence[str]
+) -> list[Submitted]:
+    """The images of uploads that the case has; empty unless it has all, with these contents."""
+    known = {image.upload: image for image in case.images if image.upload}
+    found = [known[upload] for upload in uploads if upload in known]
+    same = [
+        image.answer.sha256 == hashlib.sha256(content).hexdigest()
+        for image, (_, content) in zip(found, files, strict=False)
+    ]
+    if len(found) < len(files) or not all(same):
+        return []
+    return [Submitted(image.id, image.name, image.answer) for image in found]
