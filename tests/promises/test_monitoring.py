@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from bcd.serving.monitoring.drift import DISTANCES, REFERRAL, compare
+from bcd.serving.monitoring.drift import DISTANCES, REFERRAL
 from tests.promises.stating import Check, Promise, repeated
-from tests.serving.monitoring.answers import Source
+from tests.serving.monitoring.answers import (
+    Sizes,
+    Source,
+    equal,
+    few_huge,
+    lognormal,
+    small_and_large,
+)
 
 MADE = "serving.md, drift.py, dashboard"
 WINDOW, SHARE = 200, 0.01
@@ -14,15 +21,12 @@ WINDOW, SHARE = 200, 0.01
 
 def rates(
     source: Source, val: int, windows: int, times: float = 1.0, shift: float = 0.0,
-    share: float = SHARE,
+    share: float = SHARE, size: int = WINDOW,
 ) -> tuple[float, float, float]:  # fmt: skip
     """Shares of windows with any alarm, of referral and of distances, each with its own val."""
     found = [0, 0, 0]
     for _ in range(windows):
-        scores = source.scores(WINDOW, shift)
-        flags = source.referred(scores, times)
-        cases = source.cases(WINDOW)
-        alarms = compare(source.val(val), flags, scores.tolist(), cases, share).alarms
+        alarms = source.window(source.val(val), size, share, times, shift).alarms
         for place, yes in enumerate((bool(alarms), REFERRAL in alarms, DISTANCES in alarms)):
             found[place] += yes
     return found[0] / windows, found[1] / windows, found[2] / windows
@@ -40,13 +44,21 @@ def test_unchanged_independent_images(val: int, referred: float, check: Check) -
     check(promise, f"{WINDOW} images, {val} in val, {referred:.0%} referred", measured, 0.0, draws)
 
 
-@pytest.mark.parametrize(("icc", "size"), [(0.1, 10), (0.3, 10), (0.3, 20)])
-def test_unchanged_images_of_cases(icc: float, size: int, check: Check) -> None:
-    draws, share = repeated(200), 0.05
+@pytest.mark.parametrize(
+    ("name", "sizes", "icc"),
+    [
+        ("of 20 images", equal(20), 0.6),
+        ("of unequal sizes (logarithms: 1)", lognormal, 0.3),
+        ("half of 1 to 3 images, half of 50 to 100", small_and_large, 0.3),
+        ("of 5 images, every tenth of 200", few_huge, 0.3),
+    ],
+)
+def test_unchanged_images_of_cases(name: str, sizes: Sizes, icc: float, check: Check) -> None:
+    draws, cases = repeated(60), 50  # fewer cases than by default, for speed
     text = "a window of correlated images sets off an alarm although nothing has changed"
-    case = f"{WINDOW} images in cases of {size}, ICC {icc}"
-    measured = rates(Source(2, 0.1, icc, size), 1000, draws, share=share)[0]
-    check(Promise(text, MADE, share, "at most"), case, measured, 0.0, draws)
+    measured = rates(Source(2, 0.1, icc, sizes), 1000, draws, size=cases)[0]
+    promise = Promise(text, MADE, SHARE, "at most")
+    check(promise, f"{cases} cases {name}, ICC {icc}", measured, 0.0, draws)
 
 
 @pytest.mark.parametrize(

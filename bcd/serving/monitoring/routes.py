@@ -16,7 +16,7 @@ from bcd.serving.monitoring.charts import Chart, bar_chart, line_chart
 from bcd.serving.monitoring.drift import Reference
 from bcd.serving.monitoring.figures import DAY, Figures, summarise
 from bcd.serving.monitoring.monitor import get_monitor
-from bcd.serving.monitoring.windows import BASELINE_WINDOWS, MIN_CASES, Window
+from bcd.serving.monitoring.windows import BASELINE_WINDOWS, Window
 from bcd.serving.pages.render import page
 from bcd.serving.services import Services
 
@@ -38,14 +38,12 @@ class ModelWindows:
     Attributes:
         windows: The last ones, the newest last.
         reference: What they are compared with; None if it is not known yet.
-        pending: Answers after the last window.
-        cases: Cases after the last window.
+        images: Images after the last window that will be compared.
     """
 
     windows: list[Window]
     reference: Reference | None
-    pending: int
-    cases: int
+    images: int
 
     @property
     def alarms(self) -> list[str]:
@@ -74,10 +72,8 @@ async def dashboard(
         periods=PERIODS,
         charts=_charts(found, windows),
         monitoring=services.cfg.monitoring,
-        min_cases=MIN_CASES,
         baseline=BASELINE_WINDOWS,
         alarm_names=_ALARMS,
-        date=_date,
     )
 
 
@@ -95,9 +91,7 @@ def _collect(services: Services, days: int) -> tuple[Figures, ModelWindows, dict
         known = services.records.model_of(sha256)
         names[sha256] = sha256[:12] if known is None else known.name
     stream = monitor.stream(identity.sha256)
-    windows = ModelWindows(
-        list(stream.windows[-_SHOWN:]), stream.reference, len(stream.pending), stream.cases
-    )
+    windows = ModelWindows(list(stream.windows[-_SHOWN:]), stream.reference, stream.images)
     return found, windows, names
 
 
@@ -108,7 +102,7 @@ def _charts(figures: Figures, now: ModelWindows) -> dict[str, Chart]:
     return {
         "answers": bar_chart("Answers", days, [span.counts.answers for span in figures.spans]),
         "referred": line_chart(
-            "Share of images referred, by window",
+            "Share of compared images referred, by window",
             numbers,
             {"referred": [window.referred for window in now.windows]},
             [bool(window.alarms) for window in now.windows],
@@ -124,8 +118,3 @@ def _charts(figures: Figures, now: ModelWindows) -> dict[str, Chart]:
             },
         ),
     }
-
-
-def _date(seconds: float) -> str:
-    """Date and time in UTC."""
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))

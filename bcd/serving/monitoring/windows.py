@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from bcd.config.serve import MonitoringConfig
-from bcd.serving.monitoring.drift import Comparison, Reference, compare, design_effect
+from bcd.serving.monitoring.drift import Comparison, Reference, compare
 from bcd.serving.records.queries import AnswerRow
 
-# A window has at least so many cases, because the design effect of fewer is too uncertain.
-MIN_CASES = 10
-BASELINE_WINDOWS = 5  # whose answers are the reference where the model says nothing of val
+BASELINE_WINDOWS = 5  # whose images are the reference where the model says nothing of val
 
 
 @dataclass(frozen=True)
 class Window:
     """Consecutive answers of one model.
 
+    One image of each case is compared, and each image of no case.
+
     Attributes:
         number: From 1.
         first: Time of its first answer, in seconds since 1970.
         last: Time of its last answer.
+        last_record: Number of the record of its last answer.
         answers: Number of answers.
-        cases: Number of cases; an answer of no case counts as one.
-        referred: Share of images referred.
-        median: Of the out-of-distribution scores; None if there are none.
+        compared_images: Number of images that are compared.
+        referred: Share of these that were referred.
+        median: Of their out-of-distribution scores; None if there are none.
         high: Their 95 % quantile.
         compared: With the reference; None for a window of the baseline.
     """
@@ -35,8 +37,9 @@ class Window:
     number: int
     first: float
     last: float
+    last_record: int
     answers: int
-    cases: int
+    compared_images: int
     referred: float
     median: float | None
     high: float | None
@@ -56,74 +59,70 @@ class Stream:
         cfg: Size of windows and share of false alarms.
         reference: What is expected; None until the baseline is complete.
         windows: All that are complete, in order.
-        pending: Answers after the last window.
+        answers: Number of answers after the last window.
     """
 
     cfg: MonitoringConfig
     reference: Reference | None
     windows: list[Window] = field(default_factory=list)
-    pending: list[AnswerRow] = field(default_factory=list)
+    answers: int = 0
+    _first: float = 0.0
+    _images: dict[str, AnswerRow] = field(default_factory=dict)  # by case, or of no case
     _baseline: list[AnswerRow] = field(default_factory=list)
-    _cases: set[str] = field(default_factory=set)
-    _alone: int = 0
 
     @property
-    def cases(self) -> int:
-        """Number of cases after the last window."""
-        return len(self._cases) + self._alone
+    def images(self) -> int:
+        """Number of images after the last window that will be compared."""
+        return len(self._images)
 
     def add(self, answer: AnswerRow) -> Window | None:
         """Adds the next answer; returns the window that it completes."""
-        self.pending.append(answer)
-        if answer.case_id is None:
-            self._alone += 1
-        else:
-            self._cases.add(answer.case_id)
-        if len(self.pending) < self.cfg.window or self.cases < MIN_CASES:
+        if not self.answers:
+            self._first = answer.time
+        self.answers += 1
+        unit = f"record {answer.record}" if answer.case_id is None else answer.case_id
+        known = self._images.get(unit)
+        if known is None or _draw(answer) < _draw(known):
+            self._images[unit] = answer
+        if len(self._images) < self.cfg.window:
             return None
-        window = self._complete(self.pending, self.cases)
+        images = list(self._images.values())
+        window = self._complete(answer, images)
         self.windows.append(window)
         if self.reference is None:
-            self._baseline += self.pending
+            self._baseline += images
             if len(self.windows) == BASELINE_WINDOWS:
                 self.reference = baseline(self._baseline)
                 self._baseline = []
-        self.pending, self._cases, self._alone = [], set(), 0
+        self.answers, self._images = 0, {}
         return window
 
-    def _complete(self, answers: Sequence[AnswerRow], cases: int) -> Window:
-        scores = known_scores(answers)
+    def _complete(self, last: AnswerRow, images: Sequence[AnswerRow]) -> Window:
+        scores = known_scores(images)
+        flags = [image.refer for image in images]
         compared = None
         if self.reference is not None:
-            compared = compare(
-                self.reference, [a.refer for a in answers], [a.ood_score for a in answers],
-                [a.case_id for a in answers], self.cfg.false_alarms,
-            )  # fmt: skip
+            compared = compare(self.reference, flags, scores, self.cfg.false_alarms)
         middle, high = np.quantile(scores, (0.5, 0.95)).tolist() if scores else (None, None)
-        share = sum(a.refer for a in answers) / len(answers)
         return Window(
-            len(self.windows) + 1, answers[0].time, answers[-1].time, len(answers), cases, share,
-            middle, high, compared,
+            len(self.windows) + 1, self._first, last.time, last.record, self.answers, len(images),
+            sum(flags) / len(images), middle, high, compared,
         )  # fmt: skip
 
 
-def baseline(answers: Sequence[AnswerRow]) -> Reference:
-    """The reference that a server's own first answers make.
+def baseline(images: Sequence[AnswerRow]) -> Reference:
+    """The reference that the first windows of a server make."""
+    scores = known_scores(images)
+    share = sum(image.refer for image in images) / len(images)
+    return Reference(share, len(images), tuple(scores), len(scores), "baseline")
 
-    It is worth as many independent images as their design effect leaves.
+
+def _draw(answer: AnswerRow) -> bytes:
+    """A number as good as random, by which an image of a case is drawn; the same in every process.
+
+    The first or last image would not do: people may upload images in an order that means something.
     """
-    cases = [a.case_id for a in answers]
-    flags = np.asarray([a.refer for a in answers], float)
-    scored = [a for a in answers if a.ood_score is not None and np.isfinite(a.ood_score)]
-    scores = np.asarray(known_scores(answers))
-    scores_n = 0.0
-    if scored:
-        ranks = np.searchsorted(np.sort(scores), scores) / len(scores)
-        scores_n = len(scores) / design_effect(ranks, [a.case_id for a in scored])
-    return Reference(
-        float(flags.mean()), len(flags) / design_effect(flags, cases), tuple(scores.tolist()),
-        scores_n, "baseline",
-    )  # fmt: skip
+    return hashlib.sha256(str(answer.record).encode()).digest()
 
 
 def known_scores(answers: Iterable[AnswerRow]) -> list[float]:

@@ -31,7 +31,7 @@ from bcd.serving.web.metrics import Metrics
 from tests.serving.making import IDENTITY, StubModel, serve_config
 from tests.serving.monitoring.answers import Source
 
-WINDOW = 40
+WINDOW = 50
 PEER = "127.0.0.1"
 # Val of 300 images, of which a tenth was referred; scores as of a standard normal distribution.
 REFERENCE = Source(0, 0.1).val(300)
@@ -95,7 +95,7 @@ def test_who_may_see_the_dashboard(services: Services, roles: str, status: int) 
 
 def test_a_server_without_answers_says_so(services: Services) -> None:
     text = client(services, "review").get("/dashboard?days=7").text
-    assert "No window is complete yet: 0 of 40 answers so far; they come from 0 cases" in text
+    assert f"No window of {WINDOW} cases is complete yet: 0 so far." in text
     assert "No answers in this period." in text and "No image has been reviewed." in text
     assert text.count("<td>0</td><td>0</td>") == 7  # the days
     assert client(services, "review").get("/dashboard?days=8").status_code == 422
@@ -112,7 +112,7 @@ def test_the_page_says_what_is_expected_and_shows_charts_as_tables(services: Ser
     services.records.review("ada", case, image, "Pro-B", "a remark")
     text = client(services, "review").get("/dashboard").text
     assert "No alarm." in text and f"{EXPECTED.referred:.1%}".replace("%", " %") in text
-    assert "at most 1.0 %" in text and "worth 300 independent images" in text
+    assert "at most 1.0 %" in text and "val, 300 independent images" in text
     assert f"<dd>{len(given) + 1}</dd>" in text
     assert re.search(r"Benign</th><td>Pro-B \(override\)</td><td>1</td>", text)
     referred = sum(answer.refer for answer in given)
@@ -182,7 +182,7 @@ def test_each_answer_is_read_once(services: Services) -> None:
     watched.update()
     services.records.add_answers("ada", given, IDENTITY)
     watched.update()
-    assert len(read) == len(set(read)) == 20 == len(watched.stream(IDENTITY.sha256).pending)
+    assert len(read) == len(set(read)) == 20 == watched.stream(IDENTITY.sha256).images
 
 
 def test_expectations_of_the_policy_are_plain_and_checked() -> None:
