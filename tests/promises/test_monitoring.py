@@ -47,10 +47,10 @@ def test_unchanged_independent_images(val: int, referred: float, check: Check) -
 @pytest.mark.parametrize(
     ("name", "sizes", "icc"),
     [
-        ("of 20 images", equal(20), 0.6),
-        ("of unequal sizes (logarithms: 1)", lognormal, 0.3),
-        ("half of 1 to 3 images, half of 50 to 100", small_and_large, 0.3),
-        ("of 5 images, every tenth of 200", few_huge, 0.3),
+        (" of 20 images", equal(20), 0.6),
+        (" of unequal sizes (logarithms: 1)", lognormal, 0.3),
+        (", half of 1 to 3 images, half of 50 to 100", small_and_large, 0.3),
+        (" of 5 images, every tenth of 200", few_huge, 0.3),
     ],
 )
 def test_unchanged_images_of_cases(name: str, sizes: Sizes, icc: float, check: Check) -> None:
@@ -58,7 +58,7 @@ def test_unchanged_images_of_cases(name: str, sizes: Sizes, icc: float, check: C
     text = "a window of correlated images sets off an alarm although nothing has changed"
     measured = rates(Source(2, 0.1, icc, sizes), 1000, draws, size=cases)[0]
     promise = Promise(text, MADE, SHARE, "at most")
-    check(promise, f"{cases} cases {name}, ICC {icc}", measured, 0.0, draws)
+    check(promise, f"{cases} cases{name}, ICC {icc}", measured, 0.0, draws)
 
 
 @pytest.mark.parametrize(
