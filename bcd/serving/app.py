@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -16,6 +17,7 @@ from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api import cases, explain, health, metrics, model, predict
 from bcd.serving.api.problems import add_handlers
 from bcd.serving.monitoring import routes as monitoring
+from bcd.serving.monitoring.monitor import watch
 from bcd.serving.pages import cases as pages
 from bcd.serving.pages import images, reports
 from bcd.serving.pages.render import STATIC
@@ -42,11 +44,15 @@ ROUTERS = (
 
 
 def create_app(services: Services) -> FastAPI:
-    """Makes the app; it closes the engine, but not the records, when it shuts down."""
+    """Makes the app; when it shuts down, it closes the engine, but not the records."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(watch(app.state.services))
         yield
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
         await services.engine.close()
 
     app = FastAPI(

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
 import structlog
+from starlette.concurrency import run_in_threadpool
 
 from bcd.config.serve import MonitoringConfig
 from bcd.evaluation.expectation import Expectation
 from bcd.serving.monitoring.drift import DISTANCES, REFERRAL, Reference
-from bcd.serving.monitoring.windows import Stream, Window
+from bcd.serving.monitoring.windows import Stream
 from bcd.serving.records.store import Records
 from bcd.serving.services import Services
 
 _SECONDS = 60.0  # for which `alarms` repeats its answer
+_EVERY = 300.0  # seconds, after which `watch` looks for alarms
 _USER = "server"
 
 _MONITORS: WeakKeyDictionary[Records, Monitor] = WeakKeyDictionary()
@@ -39,26 +42,28 @@ class Monitor:
         self._streams: dict[str, Stream] = {}
         self._records, self._cfg, self._references = records, cfg, references
         self._lock = threading.Lock()
-        self._started = time.time()
         self._last = 0  # record
+        self._found: list[dict[str, object]] = []  # alarms that are not known to be recorded
         self._updated = 0.0
 
     def update(self, seconds: float = 0.0) -> None:
         """Reads what was recorded since the last call, unless that was less than some seconds ago.
 
-        An alarm of a window that ended while this process has been running is recorded and logged.
+        An alarm that is not recorded yet is recorded and logged, also one of a window that was
+        complete before this process started.
 
         Raises:
-            UnavailableError: The records cannot be read.
+            UnavailableError: The records cannot be used.
             StorageFullError: An alarm cannot be recorded.
         """
         with self._lock:
             if seconds and time.monotonic() - self._updated < seconds:
                 return
             self._updated = time.monotonic()
-            for window, sha256 in self._read():
-                if window.alarms and window.last >= self._started:
-                    self._report(window, sha256)
+            self._read()
+            for facts in self._records.alarms(_USER, self._found) if self._found else ():
+                structlog.get_logger().warning("monitoring_alarm", **facts)
+            self._found = []
 
     def stream(self, sha256: str) -> Stream:
         """The answers of a model, by its sha256."""
@@ -66,23 +71,18 @@ class Monitor:
             self._streams[sha256] = Stream(self._cfg, self._references.get(sha256))
         return self._streams[sha256]
 
-    def _read(self) -> list[tuple[Window, str]]:
-        found = []
+    def _read(self) -> None:
         for row in self._records.statistics(0.0, after=self._last):
             self._last = row.record
-            if window := self.stream(row.model_sha256).add(row):
-                found.append((window, row.model_sha256))
-        return found
-
-    def _report(self, window: Window, sha256: str) -> None:
-        facts = {
-            "model_sha256": sha256,
-            "window": window.number,
-            "alarms": list(window.alarms),
-            "referred": round(window.referred, 4),
-        }
-        structlog.get_logger().warning("monitoring_alarm", **facts)
-        self._records.event(_USER, "alarm", facts)
+            window = self.stream(row.model_sha256).add(row)
+            if window is not None and window.alarms:
+                self._found.append({
+                    "model_sha256": row.model_sha256,
+                    "window": window.number,
+                    "last_record": window.last_record,
+                    "alarms": list(window.alarms),
+                    "referred": round(window.referred, 4),
+                })  # fmt: skip
 
 
 def get_monitor(services: Services) -> Monitor:
@@ -116,3 +116,13 @@ def alarms(services: Services) -> dict[str, float]:
     windows = monitor.stream(services.engine.identity.sha256).windows
     last = windows[-1].alarms if windows else ()
     return {name: float(name in last) for name in (REFERRAL, DISTANCES)}
+
+
+async def watch(services: Services) -> None:
+    """Looks for alarms every few minutes, until it is cancelled."""
+    while True:
+        await asyncio.sleep(_EVERY)
+        try:
+            await run_in_threadpool(get_monitor(services).update)
+        except Exception:  # the next look finds what this one missed
+            structlog.get_logger().exception("monitoring_failed")

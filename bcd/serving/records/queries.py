@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Integer, case, cast, func, select
+from sqlalchemy import Connection, func, select
 
 from bcd.serving.answers import ModelIdentity
 from bcd.serving.errors import NotFoundError
@@ -14,8 +14,6 @@ from bcd.serving.records.cases import Case, CaseSummary
 from bcd.serving.records.chain import Record
 from bcd.serving.records.replay import REVIEWED, CaseHistory, CaseRow, model_from_row
 from bcd.serving.records.tables import ANSWERS, CASES, MODELS, RECORDS, TEXTS
-
-_DAY = 86400  # seconds
 
 
 @dataclass(frozen=True)
@@ -43,29 +41,6 @@ class AnswerRow:
     finding: str | None
     case_id: str | None
     record: int
-
-
-@dataclass(frozen=True)
-class DayCount:
-    """Counts of the answers of a day and a model.
-
-    Attributes:
-        day: Days since 1970, UTC.
-        model_sha256: Of the model that answered.
-        answers: All of them.
-        unanswered: Images without an answer.
-        referred: Images that a person must look at.
-        reviewed: Images that a person has reviewed.
-        overridden: Reviewed images whose finding differs from the answer.
-    """
-
-    day: int
-    model_sha256: str
-    answers: int
-    unanswered: int
-    referred: int
-    reviewed: int
-    overridden: int
 
 
 def read_case(connection: Connection, case_id: str) -> Case:
@@ -177,24 +152,3 @@ def read_answers(connection: Connection, since: float, after: int) -> Iterator[A
     )  # fmt: skip
     for time, model, predicted, refer, reasons, *rest in connection.execute(query):
         yield AnswerRow(time, model, predicted, bool(refer), tuple(json.loads(reasons)), *rest)
-
-
-def read_days(connection: Connection, since: float) -> list[DayCount]:
-    """Counts of each day and model; see `Records.days`."""
-    table = ANSWERS.c
-    day = cast(func.floor(table.time / _DAY), Integer).label("day")
-    query = (
-        select(
-            day,
-            table.model_sha256,
-            func.count(),
-            func.sum(case((table.predicted.is_(None), 1), else_=0)),
-            func.sum(table.refer),
-            func.count(table.finding),
-            func.sum(case((table.finding != table.predicted, 1), else_=0)),
-        )
-        .where(table.time >= since)
-        .group_by(day, table.model_sha256)
-        .order_by(day, table.model_sha256)
-    )
-    return [DayCount(*values) for values in connection.execute(query)]

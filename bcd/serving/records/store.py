@@ -254,11 +254,6 @@ class Records:
         with reading(self.engine, self._file) as connection:
             yield from queries.read_answers(connection, since, after)
 
-    def days(self, since: float) -> list[queries.DayCount]:
-        """Counts of each day and model since a time, in seconds since 1970."""
-        with reading(self.engine, self._file) as connection:
-            return queries.read_days(connection, since)
-
     def model_of(self, sha256: str) -> ModelIdentity | None:
         """A model that has answered; None if there is none with this hash."""
         with reading(self.engine, self._file) as connection:
@@ -284,6 +279,12 @@ class Records:
         if kind in (*KINDS, *ACCOUNT_KINDS) or len(kind) > 32:
             raise ValueError(f"{kind}: not a kind of event")
         self._writer.do(lambda ledger: ledger.append(user, kind, payload))
+
+    def alarms(
+        self, user: str, found: Sequence[Mapping[str, object]]
+    ) -> list[Mapping[str, object]]:
+        """Records alarms that are not recorded yet, and returns these; see `changes.add_alarms`."""
+        return self._writer.do(lambda ledger: changes.add_alarms(ledger, user, found))
 
     def _hourly(self) -> None:
         """Runs in the writer's thread, which must not wait for itself."""

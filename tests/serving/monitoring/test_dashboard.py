@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from bcd.serving.accounts.store import Accounts
 from bcd.serving.answers import DISCLAIMER, ImageAnswer
 from bcd.serving.api import metrics
 from bcd.serving.api.problems import add_handlers
+from bcd.serving.errors import StorageFullError, UnavailableError
 from bcd.serving.monitoring import monitor, routes
 from bcd.serving.monitoring.monitor import Monitor, alarms, references
 from bcd.serving.records.database import database_url
@@ -145,10 +147,49 @@ def test_an_alarm_is_on_the_page_in_the_metrics_and_once_in_the_records(
     assert '"window":2' in payload.replace(" ", "") and IDENTITY.sha256 in payload
     # A server that starts later knows of the alarm and does not record it again.
     later = Monitor(services.records, services.cfg.monitoring, references(services))
-    later._started = time.time() + 1
     later.update()
     assert [bool(w.alarms) for w in later.stream(IDENTITY.sha256).windows] == [False, True]
     assert len(recorded_alarms(services)) == 1
+
+
+def test_an_alarm_that_could_not_be_recorded_is_recorded_later(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services.records.add_answers("ada", answered(Source(2, 0.1), WINDOW, 6.0, 2.0), IDENTITY)
+    watched = Monitor(services.records, services.cfg.monitoring, references(services))
+    with monkeypatch.context() as full:
+        full.setattr(services.records, "alarms", Mock(side_effect=StorageFullError("full")))
+        with pytest.raises(StorageFullError):
+            watched.update()
+    assert recorded_alarms(services) == []
+    watched.update()
+    assert len(recorded_alarms(services)) == 1
+
+
+def test_alarms_are_found_while_nobody_looks(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "_EVERY", 0.01)
+    services.records.add_answers("ada", answered(Source(2, 0.1), WINDOW, 6.0, 2.0), IDENTITY)
+    looks = Mock(side_effect=[UnavailableError("gone"), *[None] * 1000])
+
+    async def looking() -> None:
+        task = asyncio.create_task(monitor.watch(services))
+        for _ in range(500):
+            await asyncio.sleep(0.01)
+            if recorded_alarms(services):
+                break
+        task.cancel()
+
+    real = Monitor.update
+
+    def update(self: Monitor, seconds: float = 0.0) -> None:
+        looks()
+        real(self, seconds)
+
+    monkeypatch.setattr(Monitor, "update", update)
+    asyncio.run(looking())
+    assert looks.call_count >= 2 and len(recorded_alarms(services)) == 1
 
 
 def test_another_model_has_windows_of_its_own_and_an_unknown_one_a_baseline(
