@@ -4,11 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_network
+from operator import attrgetter
 
-from bcd.config.values import at_least, one_of, within
+from bcd.config.values import one_of, within
 from bcd.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+# Smallest and largest values; beyond them the server would refuse everything, or never end a wait,
+# and alarms would mean nothing.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "port": (0, 65535),
+    "limits.queue": (1, 100_000),
+    "limits.seconds": (0.1, 3600),
+    "limits.image_mb": (0.01, 1024),
+    "limits.images": (1, 10_000),
+    "limits.case_images": (1, 100_000),
+    "limits.requests_per_minute": (1, 1_000_000_000),
+    "limits.logins_per_minute": (1, 1_000_000),
+    "limits.stop_seconds": (0, 3600),
+    "images.days": (0.01, 36_500),
+    "images.memory_mb": (0, 1_000_000),
+    "cases.signatures": (1, 2),
+    "session.hours": (0.01, 8760),
+    "session.idle_minutes": (0.1, 525_600),
+    "monitoring.window": (50, 100_000),
+    "monitoring.false_alarms": (0.0001, 0.2),
+}
 
 
 @dataclass
@@ -108,15 +130,10 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         """Checks values beyond their types."""
-        within("port", self.port, 0, 65535)
-        within("cases.signatures", self.cases.signatures, 1, 2)
+        for key, (low, high) in BOUNDS.items():
+            within(key, attrgetter(key)(self), low, high)
         one_of("log.format", self.log.format, ("console", "json"))
         one_of("log.level", self.log.level, ("debug", "info", "warning", "error"))
-        at_least("limits.queue", self.limits.queue, 1)
-        at_least("limits.logins_per_minute", self.limits.logins_per_minute, 1)
-        for key, value in vars(self.session).items():
-            if not value > 0:
-                raise ConfigError(f"session.{key}={value}: must be above 0")
         self._check_proxy()
         if (self.tls.certificate is None) != (self.tls.key is None):
             raise ConfigError("tls: give both tls.certificate and tls.key")

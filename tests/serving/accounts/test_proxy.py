@@ -129,8 +129,11 @@ def test_a_token_works_beside_the_proxy(recorded: World) -> None:
         (("proxy.user_header=X-User",), "proxy.user_header: nobody is believed"),
         (("proxy.roles_header=X-Roles",), "proxy.roles_header: needs proxy.user_header"),
         (("proxy.trusted=[proxy]",), "proxy.trusted=proxy: must be an address"),
-        (("session.hours=0",), "session.hours=0.0: must be above 0"),
-        (("limits.logins_per_minute=0",), "limits.logins_per_minute=0: must be 1 or more"),
+        (("session.hours=0",), "session.hours=0.0: must be between 0.01 and 8760"),
+        (
+            ("limits.logins_per_minute=0",),
+            "limits.logins_per_minute=0: must be between 1 and 1000000",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_at_the_start(
