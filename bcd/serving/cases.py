@@ -176,7 +176,8 @@ async def erase(services: Services, user: User, case_id: str, why: str) -> None:
 async def csv_report(services: Services, case_id: str) -> bytes:
     """A case as CSV, UTF-8."""
     case = await get_case(services, case_id)
-    return (await run_in_threadpool(case_csv, case)).encode()
+    head = await run_in_threadpool(services.records.head)
+    return (await run_in_threadpool(case_csv, case, head)).encode()
 
 
 async def pdf_report(services: Services, case_id: str) -> bytes:
@@ -209,7 +210,8 @@ async def _write_pdf(services: Services, case: Case) -> bytes:
 
     made = await asyncio.gather(*map(picture, case.images))
     pictures = {image.id: png for image, png in zip(case.images, made, strict=True) if png}
-    return await run_in_threadpool(case_pdf, case, model, pictures)
+    head = await run_in_threadpool(services.records.head)
+    return await run_in_threadpool(case_pdf, case, model, pictures, head)
 
 
 def closed(case: Case) -> str:

@@ -9,7 +9,7 @@ import unicodedata
 from bcd.evaluation.decision import DISAGREES, LOW_CONFIDENCE, MEMBERS_DISAGREE, OOD, UNDECIDED
 from bcd.evaluation.predictions import NOT_FINITE, UNCALIBRATED, UNREADABLE
 from bcd.serving.errors import UnprocessableError
-from bcd.serving.records.cases import CaseImage
+from bcd.serving.records.cases import Case, CaseImage
 
 # Reasons of answers, as the person who looks at the image should read them.
 REASONS = {
@@ -67,6 +67,12 @@ def finding(image: CaseImage) -> str:
     if image.waits:
         return "waits for a review"
     return image.finding or "none"
+
+
+def missing_signatures(case: Case) -> str:
+    """How many signatures a case still needs, such as `1 signature`; empty for none."""
+    missing = case.signatures_needed - len(case.signatures)
+    return f"{missing} signature{'s' * (missing > 1)}" if missing > 0 else ""
 
 
 def utc(seconds: float) -> str:

@@ -34,6 +34,7 @@ def environment() -> Environment:
     made.globals.update(disclaimer=DISCLAIMER, version=bcd.__version__)
     made.filters.update(
         finding=words.finding,
+        missing_signatures=words.missing_signatures,
         percent=words.percent,
         reason=words.reason,
         brief=words.brief_reason,

@@ -24,10 +24,12 @@ async def report(request: Request, services: Served, user: Reader, case_id: str)
     """The report to read and print."""
     case = await cases.get_case(services, case_id)
     model = await run_in_threadpool(services.records.model_of, case.model_sha256)
+    head = await run_in_threadpool(services.records.head)
     findings = Counter(map(words.finding, case.images))
     return page(
-        request, "report.html", user, case=case, model=model, findings=sorted(findings.items())
-    )
+        request, "report.html", user, case=case, model=model, head=head,
+        findings=sorted(findings.items()),
+    )  # fmt: skip
 
 
 @router.get("/cases/{case_id}/report.csv")

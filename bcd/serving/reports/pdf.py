@@ -45,13 +45,16 @@ _SECTION = ParagraphStyle(
 _UNSIGNED = ParagraphStyle("unsigned", _TITLE, fontSize=26, leading=32, textColor=_RED)
 
 
-def case_pdf(case: Case, model: ModelIdentity | None, pictures: Mapping[str, bytes]) -> bytes:
+def case_pdf(
+    case: Case, model: ModelIdentity | None, pictures: Mapping[str, bytes], head: str
+) -> bytes:
     """Writes a case as PDF.
 
     Args:
         case: With its images.
         model: That answered it; None if it is not known any more.
         pictures: PNG by id of the image, made by the server; those that are not held are missing.
+        head: Of the records.
     """
     register_fonts()
     stream = io.BytesIO()
@@ -74,7 +77,7 @@ def case_pdf(case: Case, model: ModelIdentity | None, pictures: Mapping[str, byt
     story: list[Flowable] = [Paragraph(markup(title), _TITLE)]
     if case.status not in (SIGNED, ERASED):
         story.append(Paragraph(_NOT_SIGNED, _UNSIGNED))
-    story += [_facts(case, model), *_findings(case), Paragraph("Images", _SECTION)]
+    story += [_facts(case, model, head), *_findings(case), Paragraph("Images", _SECTION)]
     story.append(_images(case, pictures, below))
     story += _below(below)
     document.build(story, canvasmaker=_canvas(printable(title), case.status))
@@ -84,7 +87,7 @@ def case_pdf(case: Case, model: ModelIdentity | None, pictures: Mapping[str, byt
 _NOT_SIGNED = "NOT SIGNED"
 
 
-def _facts(case: Case, model: ModelIdentity | None) -> Table:
+def _facts(case: Case, model: ModelIdentity | None, head: str) -> Table:
     made = f", {model.kind} of bcd {model.version}" if model else ""
     rows = [
         ("Case", f"{case.id}, {case.status}"),
@@ -95,9 +98,9 @@ def _facts(case: Case, model: ModelIdentity | None) -> Table:
     for signature in case.signatures:
         rows.append(("Signed", f"{signature.by}, {words.utc(signature.at)}"))
         rows.append(("Record", signature.chain))
-    missing = case.signatures_needed - len(case.signatures)
-    if missing > 0:
-        rows.append(("Missing", f"{missing} of {case.signatures_needed} signatures"))
+    if missing := words.missing_signatures(case):
+        rows.append(("Missing", missing))
+    rows.append(("Head", f"{head} (of the records when this report was made)"))
     referred = sum(image.answer.refer for image in case.images)
     reviewed = sum(image.review is not None for image in case.images)
     counts = f"{len(case.images)}, {referred} referred, {reviewed} reviewed, "

@@ -21,25 +21,29 @@ def columns(classes: Sequence[str]) -> list[str]:
         "case", "status", "number", "path", "sha256", "prediction", "probability",
         *[f"p_{name}" for name in classes], "malignant", "prediction_set", "ood_score", "refer",
         "reason", "error", "finding", "overrides", "remark", "reviewed_by", "reviewed_at",
-        "model", "model_sha256", "disclaimer",
+        "model", "model_sha256", "signed_by", "signed_at", "head", "disclaimer",
     ]  # fmt: skip
 
 
-def case_csv(case: Case) -> str:
+def case_csv(case: Case, head: str) -> str:
     """Writes a case as CSV, a row per image in order of arrival.
 
     `finding` is empty while an image waits for a review. Text that a spreadsheet would take for a
     formula gets an apostrophe in front.
+
+    Args:
+        case: With its images.
+        head: Of the records, on each row.
     """
     stream = io.StringIO()
     write = csv.writer(stream, lineterminator="\r\n")
     write.writerow(map(_cell, columns(case.classes)))
     for image in case.images:
-        write.writerow(map(_cell, _row(case, image)))
+        write.writerow(map(_cell, _row(case, image, head)))
     return stream.getvalue()
 
 
-def _row(case: Case, image: CaseImage) -> list[object]:
+def _row(case: Case, image: CaseImage, head: str) -> list[object]:
     answer, review = image.answer, image.review
     each: Sequence[float | None] = answer.probabilities or (None,) * len(case.classes)
     return [
@@ -48,7 +52,10 @@ def _row(case: Case, image: CaseImage) -> list[object]:
         "; ".join(answer.prediction_set), answer.ood_score, answer.refer,
         "; ".join(answer.reasons), answer.error, None if image.waits else image.finding,
         review and review.overrides, review and review.remark, review and review.by,
-        review and words.machine_utc(review.at), case.model_name, answer.model_sha256, DISCLAIMER,
+        review and words.machine_utc(review.at), case.model_name, answer.model_sha256,
+        "; ".join(signature.by for signature in case.signatures),
+        "; ".join(words.machine_utc(signature.at) for signature in case.signatures), head,
+        DISCLAIMER,
     ]  # fmt: skip
 
 

@@ -19,12 +19,13 @@ from bcd.serving.reports.table import case_csv
 from tests.serving.making import IDENTITY, smear
 from tests.serving.pages.filling import answer, case_of, image_of, unreadable
 
+HEAD = f"118:{'b' * 64}"
 DOUBT = ("low confidence",)
 FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1+1")
 
 
 def rows(case: Case) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(case_csv(case))))
+    return list(csv.DictReader(io.StringIO(case_csv(case, HEAD))))
 
 
 def pages(document: bytes) -> list[str]:
@@ -52,6 +53,19 @@ def test_csv_says_what_the_case_says() -> None:
     assert {row["model_sha256"] for row in rows(case)} == {IDENTITY.sha256}
 
 
+def test_every_report_has_the_head_and_who_signed() -> None:
+    signatures = tuple(Signature(name, 1.8e9 + 120, f"9:{'a' * 64}") for name in ("ann", "bob"))
+    for count, missing in ((0, "2 signatures"), (1, "1 signature"), (2, "")):
+        case = case_of([image_of(1), image_of(2)], signatures_needed=2,
+                       signatures=signatures[:count])  # fmt: skip
+        names = "; ".join(signature.by for signature in case.signatures)
+        times = "; ".join(["2027-01-15T08:02:00Z"] * count)
+        told = {(row["head"], row["signed_by"], row["signed_at"]) for row in rows(case)}
+        assert told == {(HEAD, names, times)}
+        text = "".join(pages(case_pdf(case, None, {}, HEAD))).replace("\n", "")
+        assert HEAD in text and (f"Missing{missing}" in text if missing else "Missing" not in text)
+
+
 def test_columns_that_mean_the_same_have_the_names_of_predictions() -> None:
     names = set(rows(case_of([image_of()]))[0])
     assert set(prediction_columns(IDENTITY.classes)) - names == {"label"}  # the true class
@@ -63,7 +77,9 @@ def test_no_cell_is_a_formula(text: str) -> None:
     image = image_of(1, answer(), remark)
     object.__setattr__(image, "name", text)
     case = case_of([image], label=text, classes=(text, *IDENTITY.classes[1:]), model_name=text)
-    cells = [cell for row in csv.reader(io.StringIO(case_csv(case), newline="")) for cell in row]
+    cells = [
+        cell for row in csv.reader(io.StringIO(case_csv(case, HEAD), newline="")) for cell in row
+    ]
     assert sum(cell == f"'{text}" for cell in cells) >= 5
     assert not [cell for cell in cells if cell.startswith(FORMULAS)]
 
@@ -73,7 +89,7 @@ def test_pdf_says_what_the_case_says() -> None:
     override = Review("bob", 1.8e9 + 60, UNIDENTIFIED, True, "crushed")
     images = [image_of(1), image_of(2, answer(2, 1, 0.4, DOUBT), override)]
     case = case_of(images, status=SIGNED, signatures=(signed,))
-    document = case_pdf(case, IDENTITY, {"i1": smear(1)})
+    document = case_pdf(case, IDENTITY, {"i1": smear(1)}, HEAD)
     text = "\n".join(pages(document))
     for said in (
         "S-17", IDENTITY.name, f"bcd {IDENTITY.version}", IDENTITY.sha256, "carol",
@@ -81,7 +97,7 @@ def test_pdf_says_what_the_case_says() -> None:
         "overridden by bob", "not reviewed", "not held", "smear 2.png",
     ):  # fmt: skip
         assert said in text
-    assert signed.chain in text.replace("\n", "")
+    assert signed.chain in text.replace("\n", "") and "Missing" not in text
     assert "NOT SIGNED" not in text
     reader = PdfReader(io.BytesIO(document))
     assert reader.metadata is not None and reader.metadata.title == "Case S-17"
@@ -92,7 +108,7 @@ def test_pdf_says_what_the_case_says() -> None:
 
 def test_every_page_says_that_it_is_no_diagnosis_and_not_signed() -> None:
     waits = answer(1, 1, 0.4, DOUBT)
-    texts = pages(case_pdf(case_of([image_of(n, waits) for n in range(1, 60)]), None, {}))
+    texts = pages(case_pdf(case_of([image_of(n, waits) for n in range(1, 60)]), None, {}, HEAD))
     assert len(texts) > 2
     for number, text in enumerate(texts, 1):
         assert DISCLAIMER in text and "NOT SIGNED" in text
@@ -102,7 +118,9 @@ def test_every_page_says_that_it_is_no_diagnosis_and_not_signed() -> None:
 
 def test_characters_that_the_font_lacks_are_named_and_markup_is_text() -> None:
     image = image_of(1, answer(), Review("bob", 1.8e9, UNIDENTIFIED, True, "a <b>b</b> & <img>"))
-    text = "\n".join(pages(case_pdf(case_of([image], label="É ж 中 \U0001f600 <i>"), None, {})))
+    text = "\n".join(
+        pages(case_pdf(case_of([image], label="É ж 中 \U0001f600 <i>"), None, {}, HEAD))
+    )
     assert "É ж [U+4E2D] [U+1F600] <i>" in text
     assert "a <b>b</b> & <img>" in text
 
@@ -111,7 +129,7 @@ def test_text_longer_than_a_page_is_printed_whole() -> None:
     remark = " ".join(f"w{number}" for number in range(400)) + "\n" * 50 + "中" * 300
     image = image_of(1, answer(), Review("bob", 1.8e9, UNIDENTIFIED, True, remark))
     object.__setattr__(image, "name", "W" * 255)
-    texts = pages(case_pdf(case_of([image], label="L" * 200), None, {}))
+    texts = pages(case_pdf(case_of([image], label="L" * 200), None, {}, HEAD))
     assert len(texts) > 1
     bands = (DISCLAIMER, "NOT SIGNED", "page ", "Case L")  # between two parts of a paragraph
     lines = [line for text in texts for line in text.splitlines() if not line.startswith(bands)]
@@ -124,15 +142,15 @@ def test_text_longer_than_a_page_is_printed_whole() -> None:
 def test_an_erased_case_and_an_empty_one_have_a_report() -> None:
     erased = image_of()
     object.__setattr__(erased, "name", "")
-    text = "\n".join(pages(case_pdf(case_of([erased], status=ERASED, label=""), None, {})))
+    text = "\n".join(pages(case_pdf(case_of([erased], status=ERASED, label=""), None, {}, HEAD)))
     assert "(name erased)" in text and "Case c1" in text and erased.answer.sha256[:16] in text
-    assert "There are none." in pages(case_pdf(case_of(), None, {}))[0]
+    assert "There are none." in pages(case_pdf(case_of(), None, {}, HEAD))[0]
 
 
 def test_a_thousand_images_make_one_document() -> None:
     images = [image_of(number, answer(number)) for number in range(1, 1001)]
     drawn, begun = smear(3), time.process_time()
-    document = case_pdf(case_of(images), IDENTITY, {image.id: drawn for image in images})
+    document = case_pdf(case_of(images), IDENTITY, {image.id: drawn for image in images}, HEAD)
     assert time.process_time() - begun < 30  # 2.7 s; quadratic layout takes minutes
     reader = PdfReader(io.BytesIO(document))
     last = reader.pages[-1].extract_text()

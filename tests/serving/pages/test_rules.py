@@ -73,7 +73,10 @@ def test_a_case_is_signed_by_two_people_once_nothing_waits(
     assert (case.status, len(case.signatures)) == (OPEN, 1)
     again = staff.post(f"{path}/sign", {"version": case.version, **SIGN})
     assert again.status_code == 409 and "another person" in again.text
-    assert "NOT SIGNED" in staff.get(f"{path}/report").text
+    head = served.services.records.head()
+    unsigned = staff.get(f"{path}/report").text
+    assert "NOT SIGNED" in unsigned and head in unsigned
+    assert head in staff.get(f"{path}/report.csv").text
 
     assert signer.post(f"{path}/sign", {"version": case.version, **SIGN}).status_code == 303
     case = recorded(served, path)
