@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from functools import cache
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -27,12 +28,16 @@ def register_fonts() -> frozenset[int]:
         pdfmetrics.registerFont(font)
         have.append(frozenset(font.face.charToGlyph))
     pdfmetrics.registerFontFamily(PLAIN, PLAIN, BOLD, PLAIN, BOLD)
-    # reportlab writes wrong text, which is copied and searched for, for characters beyond U+FFFF.
-    return frozenset(c for c in have[0] & have[1] if c <= 0xFFFF)
+    # reportlab writes wrong text, which is copied and searched for, for characters beyond U+FFFF,
+    # and prints scripts written from right to left in the wrong order, without joining letters.
+    return frozenset(
+        c for c in have[0] & have[1]
+        if c <= 0xFFFF and unicodedata.bidirectional(chr(c)) not in ("R", "AL", "AN")
+    )  # fmt: skip
 
 
 def printable(text: str) -> str:
-    """The text with characters that the fonts lack as `[U+XXXX]`, and lines joined by a slash."""
+    """The text with characters that cannot be printed as `[U+XXXX]`, and lines joined by a slash."""
     have = register_fonts()
     text = " / ".join(line for line in text.split("\n") if line.strip())
     return "".join(c if ord(c) in have else f"[U+{ord(c):04X}]" for c in text.replace("\t", " "))

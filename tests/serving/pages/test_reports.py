@@ -116,12 +116,14 @@ def test_every_page_says_that_it_is_no_diagnosis_and_not_signed() -> None:
     assert "waits for a review" in texts[0] and "59 waiting" in texts[0]
 
 
-def test_characters_that_the_font_lacks_are_named_and_markup_is_text() -> None:
+def test_characters_that_cannot_be_printed_are_named_and_markup_is_text() -> None:
     image = image_of(1, answer(), Review("bob", 1.8e9, UNIDENTIFIED, True, "a <b>b</b> & <img>"))
     text = "\n".join(
-        pages(case_pdf(case_of([image], label="É ж 中 \U0001f600 <i>"), None, {}, HEAD))
+        pages(
+            case_pdf(case_of([image], label="É ж 中 \u0646 \u05d0 \U0001f600 <i>"), None, {}, HEAD)
+        )
     )
-    assert "É ж [U+4E2D] [U+1F600] <i>" in text
+    assert "É ж [U+4E2D] [U+0646] [U+05D0] [U+1F600] <i>" in text
     assert "a <b>b</b> & <img>" in text
 
 
