@@ -1,8 +1,10 @@
-"""HTTP/1.1 connections whose headers have an end."""
+"""HTTP/1.1 connections whose headers have an end, and whose answers are read."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import struct
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -10,27 +12,33 @@ HEAD_SECONDS = 15.0  # until the headers of a request have arrived
 HEAD_BYTES = 64 * 1024  # of a request's line and headers
 LINGER_SECONDS = 10.0  # in which the rest of a refused body is read and dropped
 LINGER_BYTES = 64_000_000  # of that rest
+READING_SECONDS = 30.0  # in which a client has to take some of an answer
+READING_BYTES = 4096  # of that some, if there is so much
 
 
 class Protocol(HttpToolsProtocol):
     """Uvicorn's connection, which by itself waits for headers of any length, for any time.
 
     The rest of a refused body is read for a while before the connection is closed, because a client
-    that is still sending does not read an answer from a connection that was closed.
+    that is still sending does not read an answer from a connection that was closed. A client that
+    does not read its answer is cut, one on a slow line is not.
     """
 
     _timer: asyncio.TimerHandle | None = None
     _state = "head"  # of the request that arrives: head, body
     _count = 0  # bytes of its head, or of its refused body
+    _reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the time for the first request."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # writing is paused as long as anything is unsent
         self._expect(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection."""
         self._expect(None)
+        self._stop_reading()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -41,7 +49,7 @@ class Protocol(HttpToolsProtocol):
         if self._state == "head" and not self.transport.is_closing():
             if self._count > HEAD_BYTES:
                 self.send_400_response("The headers are too long.")
-            elif self._timer is None and self.timeout_keep_alive_task is None:
+            elif self._is_idle() and self._timer is None and self.timeout_keep_alive_task is None:
                 self._expect(HEAD_SECONDS)
 
     def on_headers_complete(self) -> None:
@@ -70,6 +78,34 @@ class Protocol(HttpToolsProtocol):
         if self._state == "body":
             self._expect(LINGER_SECONDS)
 
+    def pause_writing(self) -> None:
+        """Looks from time to time whether the client reads."""
+        super().pause_writing()
+        self._watch_reading(None)
+
+    def resume_writing(self) -> None:
+        """Everything was sent."""
+        self._stop_reading()
+        super().resume_writing()
+
+    def _watch_reading(self, before: int | None) -> None:
+        """Cuts the connection unless the client has read since there were so many bytes unsent."""
+        unsent = _unsent(self.transport)
+        if before is not None and unsent > before - READING_BYTES:
+            self.transport.abort()
+            return
+        self._stop_reading()
+        self._reading = self.loop.call_later(READING_SECONDS, self._watch_reading, unsent)
+
+    def _stop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+        self._reading = None
+
+    def _is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
     def _expect(self, seconds: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -79,3 +115,15 @@ class Protocol(HttpToolsProtocol):
         self._timer = None
         if not self.transport.is_closing():
             self.transport.close()
+
+
+def _unsent(transport: asyncio.Transport) -> int:
+    """Bytes that the client has not got, also those in the system's buffer where it tells."""
+    count = transport.get_write_buffer_size()
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl
+        import termios
+
+        held = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        count += struct.unpack("i", held)[0]
+    return count

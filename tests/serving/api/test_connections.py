@@ -16,6 +16,7 @@ from bcd.serving.web.peers import Peers
 from bcd.serving.web.protocol import Protocol
 
 SECONDS = 0.3
+MUCH = 30_000_000
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -27,13 +28,27 @@ async def _answers(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"no"})
 
 
+async def _answers_late(scope: Any, receive: Any, send: Any) -> None:
+    """Answers after three times the time that a head may take."""
+    await asyncio.sleep(3 * SECONDS)
+    await _answers(scope, receive, send)
+
+
+async def _answers_much(scope: Any, receive: Any, send: Any) -> None:
+    """Sends more than the buffers of a connection hold."""
+    start = {"type": "http.response.start", "status": 200}
+    await send(start | {"headers": [(b"content-length", b"%d" % MUCH)]})
+    await send({"type": "http.response.body", "body": bytes(MUCH)})
+
+
 def _connected(
     scenario: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    app: Any = _answers,
 ) -> None:
     """Runs a scenario on a connection, at most ten seconds."""
 
     async def run() -> None:
-        config = uvicorn.Config(_answers, http=Protocol, log_config=None, lifespan="off", ws="none")
+        config = uvicorn.Config(app, http=Protocol, log_config=None, lifespan="off", ws="none")
         config.load()
         state = ServerState()
         server = await asyncio.get_running_loop().create_server(
@@ -114,6 +129,47 @@ def test_a_refused_body_that_stops_is_not_waited_for(monkeypatch: pytest.MonkeyP
         assert (await reader.read()).endswith(b"no")
 
     _connected(scenario)
+
+
+def test_a_request_that_is_being_answered_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", SECONDS)
+
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GET)
+        assert b"413" in await reader.readline()
+
+    _connected(scenario, _answers_late)
+
+
+def test_a_client_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "READING_SECONDS", SECONDS)
+
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(GET)
+        await asyncio.sleep(4 * SECONDS)
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(MUCH)
+
+    _connected(scenario, _answers_much)
+
+
+def test_a_client_that_reads_slowly_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "READING_SECONDS", SECONDS)
+
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GET)
+        got, since = 0, time.monotonic()
+        while part := await reader.read(4_000_000):
+            got += len(part)
+            if got >= MUCH:
+                break
+            if time.monotonic() - since < 4 * SECONDS:
+                await asyncio.sleep(SECONDS / 3)
+        assert got >= MUCH and time.monotonic() - since > 3 * SECONDS
+
+    _connected(scenario, _answers_much)
 
 
 @pytest.mark.parametrize(
