@@ -18,6 +18,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "limits.queue": (1, 100_000),
     "limits.seconds": (0.1, 3600),
     "limits.image_mb": (0.01, 1024),
+    "limits.request_mb": (0.01, 100_000),
+    "limits.memory_mb": (0.02, 1_000_000),
     "limits.images": (1, 10_000),
     "limits.case_images": (1, 100_000),
     "limits.requests_per_minute": (1, 1_000_000_000),
@@ -58,6 +60,8 @@ class LimitsConfig:
     seconds: float
     image_mb: float
     images: int
+    request_mb: float
+    memory_mb: float
     case_images: int
     requests_per_minute: int
     logins_per_minute: int
@@ -134,6 +138,7 @@ class ServeConfig:
             within(key, attrgetter(key)(self), low, high)
         one_of("log.format", self.log.format, ("console", "json"))
         one_of("log.level", self.log.level, ("debug", "info", "warning", "error"))
+        self._check_sizes()
         self._check_proxy()
         if (self.tls.certificate is None) != (self.tls.key is None):
             raise ConfigError("tls: give both tls.certificate and tls.key")
@@ -141,6 +146,19 @@ class ServeConfig:
             raise ConfigError(
                 f"host={self.host}: passwords would be sent unencrypted: give tls.certificate and "
                 "tls.key, or proxy.trusted=[<address of the reverse proxy>]"
+            )
+
+    def _check_sizes(self) -> None:
+        limits = self.limits
+        if limits.request_mb < limits.image_mb:
+            raise ConfigError(
+                f"limits.request_mb={limits.request_mb:g}: must be at least limits.image_mb "
+                f"({limits.image_mb:g})"
+            )
+        if limits.memory_mb < 2 * limits.request_mb:
+            raise ConfigError(
+                f"limits.memory_mb={limits.memory_mb:g}: must be at least twice limits.request_mb "
+                f"({limits.request_mb:g})"
             )
 
     def _check_proxy(self) -> None:

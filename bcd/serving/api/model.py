@@ -41,6 +41,7 @@ async def model(services: Served, user: Annotated[User, Depends(require(*ROLES))
         limits={
             "images": limits.images,
             "image_mb": _plain(limits.image_mb),
+            "request_mb": _plain(limits.request_mb),
             "queue": limits.queue,
             "seconds": _plain(limits.seconds),
             "requests_per_minute": limits.requests_per_minute,

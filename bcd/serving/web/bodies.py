@@ -25,6 +25,7 @@ _PART = 1024  # bytes of a part beside its image
 _TARGET = 2048  # bytes of an address with its query
 _HEADERS, _HEADER_BYTES = 64, 16 * 1024
 _PAUSE = 15.0  # seconds between two parts of a body
+_COPIES = 2  # of each byte: in the body or its form, and in the image taken out of it
 _SLOWEST = 10_000  # bytes per second after the first `limits.seconds`
 
 
@@ -36,16 +37,18 @@ class BodyLimits:
         limits: Of images and bytes.
 
     Attributes:
-        room: Bytes that the bodies of all requests may hold together: two of the largest.
-        held: Bytes that they hold.
+        room: Bytes that the bodies of all requests may hold together, copies included.
+        held: Bytes that they hold, from their arrival to the answer.
     """
 
     def __init__(self, app: ASGIApp, limits: LimitsConfig) -> None:
         self.app = app
         self._seconds = limits.seconds
         one = int(limits.image_mb * MEGABYTE) + _PART
-        self._one, self._many = one + SMALL, one * limits.images + SMALL
-        self.room = 2 * self._many
+        parts = _PART * limits.images
+        many = min(one * limits.images, int(limits.request_mb * MEGABYTE) + parts)
+        self._one, self._many = one + SMALL, many + SMALL
+        self.room = int(limits.memory_mb * MEGABYTE) + _COPIES * (SMALL + parts)
         self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,7 +60,7 @@ class BodyLimits:
         most = self._most(scope)
         if error is None and length > most:
             error = _too_large(most)
-        if error is None and self.held + length > self.room:
+        if error is None and self.held + _COPIES * length > self.room:
             error = BusyError("Other uploads fill the memory: try again later.", retry_after=5)
         if error is not None:
             await refuse(error, scope, receive, send)
@@ -72,7 +75,7 @@ class BodyLimits:
             if body.error is None or body.started:
                 raise
         finally:
-            self.held -= body.arrived
+            self.held -= _COPIES * body.arrived
         if body.error is not None and not body.started:
             await refuse(body.error, scope, receive, send)
 
@@ -83,8 +86,8 @@ class BodyLimits:
         return self._one if path.endswith("/explain") else self._many
 
     def take(self, count: int) -> bool:
-        """Takes room for bytes; whether there was any."""
-        self.held += count
+        """Takes room for bytes and their copies; whether there was any."""
+        self.held += _COPIES * count
         return self.held <= self.room
 
     def deadline(self, started: float, arrived: int) -> float:

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 
 from bcd.config.serve import LimitsConfig
+from bcd.errors import ConfigError
 from bcd.serving.web import bodies
 from bcd.serving.web.bodies import SMALL, BodyLimits
-from tests.serving.making import smear
+from tests.serving.making import serve_config, smear
 from tests.serving.running import Running, running
 
 PNG = {"Content-Type": "image/png"}
-IMAGES, MEGABYTES, PER_MINUTE = 3, 0.2, 40
-LIMITS = LimitsConfig(8, 5.0, MEGABYTES, IMAGES, 100, PER_MINUTE, 10, 1.0)
+IMAGES, MEGABYTES, REQUEST, PER_MINUTE = 3, 0.2, 0.5, 40
+LIMITS = LimitsConfig(8, 5.0, MEGABYTES, IMAGES, REQUEST, 2 * REQUEST, 100, PER_MINUTE, 10, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_a_chunked_body_is_counted_while_it_arrives() -> None:
     read: list[int] = []
     parts = [_part(100_000) for _ in range(1000)]
     assert _call(BodyLimits(_reading(read), LIMITS), parts, CHUNKED) == 413
-    assert len(read) <= IMAGES * MEGABYTES * 1e6 / 100_000 + 4
+    assert len(read) <= REQUEST * 1e6 / 100_000 + 4
 
 
 def test_bodies_of_all_requests_together_have_a_limit() -> None:
@@ -145,8 +146,43 @@ def test_bodies_of_all_requests_together_have_a_limit() -> None:
     whole = [_part(100_000, more=False)]
     assert _call(limits, list(whole), CHUNKED) == 200
     assert limits.held == held  # given back
-    limits.take(limits.room)
+    limits.take((limits.room - limits.held) // 2)
     assert _call(limits, list(whole), CHUNKED) == 429
+    assert _call(limits, list(whole), [(b"content-length", b"100000")]) == 429
+
+
+def test_room_for_bodies_is_held_until_the_answer_and_counts_the_copies() -> None:
+    held: list[int] = []
+    size = 400_000
+
+    async def app(_: Any, receive: Any, send: Any) -> None:
+        await receive()
+        held.append(limits.held)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    limits = BodyLimits(app, LIMITS)
+    assert _call(limits, [_part(size, more=False)], CHUNKED) == 200
+    assert held == [2 * size] and limits.held == 0
+
+
+def test_images_of_a_request_together_have_a_limit() -> None:
+    for size, status in ((int(REQUEST * 1e6), 200), (int(REQUEST * 1e6) + SMALL + 10_000, 413)):
+        limits = BodyLimits(_reading([]), LIMITS)
+        assert _call(limits, [_part(size, more=False)], CHUNKED) == status
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["limits.request_mb=20"], "limits.request_mb=20"),
+        (["limits.memory_mb=200"], "limits.memory_mb=200"),
+    ],
+)
+def test_sizes_that_contradict_each_other_are_refused(
+    overrides: list[str], key: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=key):
+        serve_config(tmp_path, *overrides)
 
 
 def test_no_file_is_written_by_an_upload(
