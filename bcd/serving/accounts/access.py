@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Awaitable, Callable
 from typing import Annotated, cast
 from urllib.parse import quote, urlsplit
@@ -20,6 +19,7 @@ from bcd.serving.accounts.tokens import PREFIX
 from bcd.serving.accounts.user import ROLES, User, key_of
 from bcd.serving.errors import ForbiddenError, RequestError, UnauthorizedError
 from bcd.serving.services import Services
+from bcd.serving.web.peers import is_trusted
 
 __all__ = ["ROLES", "User", "require"]
 
@@ -147,7 +147,7 @@ def _proxy_user(request: Request, accounts: Accounts) -> User | None:
     proxy = accounts.cfg.proxy
     peer = request.scope.get("bcd.peer") or client_of(request)  # not the browser behind it
     names = request.headers.getlist(proxy.user_header or "")
-    if not _trusted(peer, proxy.trusted) or len(names) != 1:
+    if not is_trusted(peer, proxy.trusted) or len(names) != 1:
         return None
     try:
         key = key_of(names[0].strip())
@@ -164,16 +164,6 @@ def _proxy_user(request: Request, accounts: Accounts) -> User | None:
         roles = frozenset(given) & frozenset(ROLES)
     csrf = hmac.new(accounts.proxy_key, key.encode(), hashlib.sha256).hexdigest()
     return User(account.name if account is not None else key, roles, "proxy", csrf)
-
-
-def _trusted(peer: str, trusted: list[str]) -> bool:
-    try:
-        address = ipaddress.ip_address(peer)
-    except ValueError:
-        return peer in trusted
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return any(address in ipaddress.ip_network(entry, strict=False) for entry in trusted)
 
 
 async def _check_csrf(request: Request, user: User) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, cast
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -31,3 +32,19 @@ class Peers:
         client = scope.get("client")
         scope["bcd.peer"] = client[0] if client else ""
         await self.app(scope, receive, send)
+
+
+def is_trusted(peer: str, trusted: Sequence[str]) -> bool:
+    """Whether the other end of a connection is a trusted proxy.
+
+    Args:
+        peer: Its address.
+        trusted: Addresses and networks of proxies.
+    """
+    try:
+        address = ip_address(peer)
+    except ValueError:
+        return peer in trusted
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in ip_network(entry, strict=False) for entry in trusted)

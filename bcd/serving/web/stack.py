@@ -18,7 +18,7 @@ def add_middleware(app: FastAPI, cfg: ServeConfig) -> None:
     All of it is plain ASGI: Starlette's BaseHTTPMiddleware starts a task for every request.
     """
     app.add_middleware(BodyLimits, limits=cfg.limits)
-    app.add_middleware(RateLimits, per_minute=cfg.limits.requests_per_minute)
+    app.add_middleware(RateLimits, cfg=cfg)
     app.add_middleware(AllowedHosts, cfg=cfg)
     app.add_middleware(Observed, metrics=app.state.metrics)
     app.add_middleware(Peers, trusted=cfg.proxy.trusted)

@@ -15,6 +15,7 @@ from bcd.config.serve import LimitsConfig
 from bcd.errors import ConfigError
 from bcd.serving.web import bodies
 from bcd.serving.web.bodies import SMALL, BodyLimits
+from bcd.serving.web.rates import RateLimits
 from tests.serving.making import serve_config, smear
 from tests.serving.running import Running, running
 
@@ -83,11 +84,16 @@ def test_a_body_is_not_read_beyond_its_limit(small: Running) -> None:
     assert got.status_code == 413
 
 
-def _call(limits: BodyLimits, messages: list[Any], headers: list[tuple[bytes, bytes]]) -> int:
+def _call(
+    limits: BodyLimits | RateLimits,
+    messages: list[Any],
+    headers: list[tuple[bytes, bytes]],
+    **more: Any,
+) -> int:
     """Status of a request whose body arrives as `messages`; a number is a pause in seconds."""
     scope = {
         "type": "http", "path": "/v1/predict", "headers": headers, "method": "POST",
-        "query_string": b"", "state": {},
+        "query_string": b"", "state": {}, **more,
     }  # fmt: skip
     statuses: list[int] = []
 
@@ -213,6 +219,32 @@ def test_requests_per_minute_are_limited_by_user_and_address(tmp_path: Path) -> 
         assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
         assert other.get("/v1/cases").status_code == 200
         assert app.client.get("/healthz").status_code == 200
+
+
+def test_behind_a_proxy_requests_count_for_the_user_that_it_names(tmp_path: Path) -> None:
+    most, proxy, stranger = 5, "192.0.2.1", "198.51.100.1"
+    cfg = serve_config(
+        tmp_path, f"limits.requests_per_minute={most}", f"proxy.trusted=[{proxy}]",
+        "proxy.user_header=X-User",
+    )  # fmt: skip
+    limits = RateLimits(_reading([]), cfg)
+
+    def count(name: str, peer: str = proxy, client: str = "10.0.0.1", **more: str) -> list[int]:
+        """Statuses of requests that differ in their cookies."""
+        sent = {"x-user": name} | more
+        statuses = []
+        for i in range(most + 1):
+            headers = [(k.encode(), v.encode()) for k, v in (sent | {"cookie": f"a={i}"}).items()]
+            scope = {"client": (client, 1), "bcd.peer": peer}
+            statuses.append(_call(limits, [_part(1, more=False)], headers, **scope))
+        return statuses
+
+    limited = [200] * most + [429]
+    assert count("ada", authorization="Basic eA==") == limited
+    assert count("ADA", client="10.0.0.2") == [429] * (most + 1)  # the same user
+    assert count("eve") == limited
+    assert count("bob", peer=stranger, client=stranger) == limited  # the address
+    assert count("eva", peer=stranger, client=stranger) == [429] * (most + 1)
 
 
 def test_other_hosts_are_refused(small: Running) -> None:
