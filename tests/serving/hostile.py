@@ -23,7 +23,7 @@ TEXTS = (
     "%00", "\u202egnp.exe", "\ud83d\ude00" * 50, "ﷺ" * 200, "a" * 5000, "=HYPERLINK(1)", "-1",
     "NaN", "1e999",
     "null", "🩸", "'\"><img src=x onerror=alert(1)>", "\\\\host\\share\\x.png", "file:///etc/passwd",
-    "${jndi:ldap://x}", "x\n[error] forged line", "{}", "[]", "true", "", " ",
+    "//[", "http://[", "${jndi:ldap://x}", "x\n[error] forged line", "{}", "[]", "true", "", " ",
 )  # fmt: skip
 NAMES = (
     "../../../etc/passwd", "..\\..\\windows\\win.ini", "/etc/shadow", "\\\\host\\share\\a.png",
@@ -39,7 +39,7 @@ PATHS = (
     "/%5c%5chost%5cshare", "/v1/cases/../../etc", "/v1/cases/%2e%2e%2f%2e%2e", "/v1/cases/%00",
     "/v1/cases/%ff%fe",
     "/v1//cases", "/v1/cases/", "/v1/cases/'%20OR%201=1", "/cases/%3Cscript%3E",
-    "/login?next=//evil.example",
+    "/login?next=//evil.example", "/login?next=//%5B", "/login?next=http://%5B",
     "/v1/cases?limit=-1", "/v1/cases?limit=1e9", "/v1/cases?before=nan", "/v1/cases?before=1e400",
     "/v1/cases?status=%00", "/v1/cases?limit=1&limit=2", "/v1/openapi.json/..", "/.env",
     "/.git/config",
@@ -200,6 +200,8 @@ class Attacker:
                 {"Range": "bytes=0-,0-,0-"},
                 {"If-Modified-Since": "x" * 200},
                 {"HX-Request": "true", "HX-Current-URL": "javascript:alert(1)"},
+                {"HX-Request": "true", "HX-Current-URL": "http://["},
+                {"Origin": "http://[", "Referer": "http://["},
                 {"Expect": "100-continue"},
                 {"Upgrade": "websocket", "Connection": "Upgrade"},
             )

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Awaitable, Callable
 from typing import Annotated, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from fastapi import HTTPException, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -131,7 +131,7 @@ def cookie_name(cfg: ServeConfig) -> str:
 
 def local_path(text: str) -> str:
     """A path of this server to go to after the login; `/` for anything else."""
-    parts = urlsplit(text) if text.isascii() and text.isprintable() else None
+    parts = _split(text) if text.isascii() and text.isprintable() else None
     local = parts is not None and not parts.scheme and not parts.netloc
     safe = text.startswith("/") and not text.startswith("//") and "\\" not in text
     return text if local and safe and len(text) <= 2000 else "/"
@@ -185,13 +185,22 @@ def _login_first(request: Request) -> Exception:
     if not _is_page(request):
         return UnauthorizedError("Log in, or send a valid token as Authorization: Bearer bcd_…")
     if "hx-request" in request.headers:  # htmx would put the login into a part of the page
-        here = urlsplit(request.headers.get("hx-current-url", ""))
-        path = local_path(f"{here.path}?{here.query}" if here.query else here.path)
+        here = _split(request.headers.get("hx-current-url", ""))
+        path = "/" if here is None else f"{here.path}?{here.query}" if here.query else here.path
+        path = local_path(path)
         return HTTPException(401, headers={"HX-Redirect": f"/login?next={quote(path, safe='')}"})
     path = request.url.path if request.method in _SAFE else "/"
     if request.url.query and request.method in _SAFE:
         path = f"{path}?{request.url.query}"
     return HTTPException(303, headers={"Location": f"/login?next={quote(path, safe='')}"})
+
+
+def _split(url: str) -> SplitResult | None:
+    """Parts of a URL; None if it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

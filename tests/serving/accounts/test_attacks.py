@@ -187,6 +187,7 @@ def test_guesses_at_the_same_time_are_counted_too() -> None:
         "https://evil.example/", "//evil.example", "/\\evil.example", "\\/evil.example", "evil",
         "javascript:alert(1)", "/a\nSet-Cookie: x=y", "/\t/evil.example", "", "/ä",
         "///evil.example", "/" + "a" * 3000, "http:/evil.example", "/%0d%0aX: y\r\n",
+        "//[", "http://[", "//[::1", "http://[x]/",
     ],
 )  # fmt: skip
 def test_a_login_leads_to_this_server_only(served: World, target: str) -> None:
@@ -197,6 +198,13 @@ def test_a_login_leads_to_this_server_only(served: World, target: str) -> None:
     answer = client.get("/login", params={"next": target[:1000]})
     assert answer.headers["location"] == local_path(target[:1000])
     assert len(target) > 1000 or answer.headers["location"] == "/"
+
+
+@pytest.mark.parametrize("url", ["http://[", "//[", "http://[x]/cases", ""])
+def test_a_part_of_a_page_that_was_at_no_url_leads_to_the_login(served: World, url: str) -> None:
+    headers = {"hx-request": "true", "hx-current-url": url}
+    answer = served.browser().get("/probe/submit", headers=headers)
+    assert (answer.status_code, answer.headers["hx-redirect"]) == (401, "/login?next=%2F")
 
 
 def test_a_login_leads_back_to_the_page(served: World) -> None:
