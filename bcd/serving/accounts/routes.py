@@ -53,19 +53,19 @@ def login(
     check_same_origin(request, accounts.cfg)
     if not accounts.asks_for_passwords:
         raise ForbiddenError("Nobody logs in here: the reverse proxy does it")
+    cookie = cookie_name(accounts.cfg)
     try:
-        account = accounts.log_in(name, password, client_of(request))
+        begun = accounts.log_in(name, password, client_of(request), request.cookies.get(cookie))
     except RequestError as error:
         return _login_page(request, accounts, next, name, error)
-    if account is None:
+    if begun is None:
         wrong = UnprocessableError("The name or the password is wrong")
         return _login_page(request, accounts, next, name, wrong, 401)
-    cookie = cookie_name(accounts.cfg)
-    value = accounts.sessions.open(account.name, request.cookies.get(cookie))
-    answer = RedirectResponse("/account" if account.must_change else local_path(next), 303)
+    target = "/account" if begun.account.must_change else local_path(next)
+    answer = RedirectResponse(target, 303)
     answer.set_cookie(
-        cookie, value, int(accounts.cfg.session.hours * 3600), secure=not is_plain(accounts.cfg),
-        httponly=True, samesite="strict",
+        cookie, begun.cookie, int(accounts.cfg.session.hours * 3600),
+        secure=not is_plain(accounts.cfg), httponly=True, samesite="strict",
     )  # fmt: skip
     return answer
 

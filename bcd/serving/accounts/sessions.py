@@ -14,7 +14,7 @@ from bcd.config.serve import SessionConfig
 from bcd.serving.accounts.database import Database
 from bcd.serving.accounts.tables import SESSIONS, USERS
 from bcd.serving.accounts.user import User, key_of
-from bcd.serving.errors import RequestError
+from bcd.serving.errors import ForbiddenError, RequestError
 
 _SEEN_EVERY = 60.0  # seconds between two notes of when a session was last used
 _BY_DIGEST = select(SESSIONS, USERS).join(USERS, SESSIONS.c.user_key == USERS.c.key)
@@ -33,20 +33,28 @@ class Sessions:
         self._database, self._now = database, now
         self._lasts, self._idle = cfg.hours * 3600, cfg.idle_minutes * 60
 
-    def open(self, name: str, instead_of: str | None = None) -> str:
-        """Begins a session; returns the cookie's value.
+    def begin(self, name: str, hashed: str, instead_of: str | None = None) -> str:
+        """Begins a session, recorded as a login; returns the cookie's value.
 
         Args:
             name: Of the user.
+            hashed: The hash that the password was compared with. It must still be the user's: a
+                password that was reset while the old one was being checked begins no session.
             instead_of: The cookie that came with the login; its session ends.
+
+        Raises:
+            ForbiddenError: The user has another password by now, or is disabled.
         """
-        now, value = self._now(), secrets.token_urlsafe(32)
-        row = {"digest": digest(value), "user_key": key_of(name), "created": now, "seen": now}
+        now, value, key = self._now(), secrets.token_urlsafe(32), key_of(name)
+        row = {"digest": digest(value), "user_key": key, "created": now, "seen": now}
         table = SESSIONS.c
         old = [table.created <= now - self._lasts, table.seen <= now - self._idle]
         if instead_of is not None:
             old.append(table.digest == digest(instead_of))
-        with self._database.noting() as connection:
+        valid = (USERS.c.key == key) & (USERS.c.password == hashed) & ~USERS.c.disabled
+        with self._database.changing(name, "login", {}) as connection:
+            if connection.execute(select(USERS.c.key).where(valid)).first() is None:
+                raise ForbiddenError("The password was changed meanwhile")
             connection.execute(delete(SESSIONS).where(or_(*old)))
             connection.execute(insert(SESSIONS).values(row))
         return value

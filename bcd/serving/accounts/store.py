@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from argon2 import PasswordHasher
@@ -23,6 +24,19 @@ from bcd.serving.accounts.user import ROLES, Account, User, key_of
 from bcd.serving.accounts.users import Users, account_of
 from bcd.serving.errors import ConflictError, ForbiddenError, RequestError
 from bcd.serving.records.accounts import KEY_MADE, fingerprint
+
+
+@dataclass(frozen=True)
+class Login:
+    """A session that has begun.
+
+    Attributes:
+        account: Of the user.
+        cookie: The cookie's value.
+    """
+
+    account: Account
+    cookie: str = field(repr=False)
 
 
 class Accounts:
@@ -65,8 +79,10 @@ class Accounts:
         """Whether users log in here, and not at a reverse proxy."""
         return self.cfg.proxy.user_header is None
 
-    def log_in(self, name: str, password: str, address: str) -> Account | None:
-        """Checks a name and a password; None if they are wrong, or the user is disabled.
+    def log_in(
+        self, name: str, password: str, address: str, instead_of: str | None = None
+    ) -> Login | None:  # fmt: skip
+        """Begins a session; None if the name or the password is wrong, or the user is disabled.
 
         An unknown name takes the same time as a wrong password. Both are recorded, the name only if
         there is such a user.
@@ -75,9 +91,10 @@ class Accounts:
             name: As typed.
             password: As typed.
             address: Of the client; failures are limited by name and by address.
+            instead_of: The cookie that came with the login; its session ends.
 
         Raises:
-            BusyError: Too many failures.
+            BusyError: Too many failures, or too many passwords are being checked.
         """
         try:
             key = key_of(name)
@@ -86,15 +103,16 @@ class Accounts:
         self._attempts.begin(key, address)
         row = self.users.row(key)
         right = self._passwords.check(password, None if row is None else row["password"])
-        if row is None or row["disabled"] or not right:
-            self._attempts.failed(address)
-            self._database.record("" if row is None else row["name"], "login failed")
-            return None
-        self._attempts.succeeded(key)
-        if self._passwords.outdated(row["password"]):
-            self.users.rehash(row, password)
-        self._database.record(row["name"], "login")
-        return account_of(row)
+        if row is not None and right and not row["disabled"]:
+            self._attempts.succeeded(key)
+            hashed = row["password"]
+            if self._passwords.outdated(hashed):
+                hashed = self.users.rehash(row, password)
+            with contextlib.suppress(ForbiddenError):
+                return Login(account_of(row), self.sessions.begin(row["name"], hashed, instead_of))
+        self._attempts.failed(address)
+        self._database.record("" if row is None else row["name"], "login failed")
+        return None
 
     def confirm(self, user: User, password: str) -> bool:
         """Whether it is this user's password; before a signature.

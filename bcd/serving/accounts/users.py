@@ -134,6 +134,7 @@ class Users:
         Raises:
             NotFoundError: There is no such user.
             UnprocessableError: The password is not accepted.
+            ConflictError: The session that goes on has ended meanwhile, such as by another reset.
         """
         account = self._known(name)
         check_policy(password, account.name)
@@ -142,6 +143,8 @@ class Users:
             "name": account.name, "password": fingerprint(hashed), "must_change": must_change,
         }  # fmt: skip
         with self._database.changing(by, USER_PASSWORD, facts) as writes:
+            if keep is not None:
+                _check_session(writes, account, keep)
             _change(writes, account, keep, password=hashed, must_change=must_change)
 
     def set_disabled(self, by: str, name: str, disabled: bool) -> None:
@@ -165,8 +168,8 @@ class Users:
         with self._database.reading() as connection:
             return _row(connection, key)
 
-    def rehash(self, row: RowMapping, password: str) -> None:
-        """Stores a hash of the same password with the parameters of today.
+    def rehash(self, row: RowMapping, password: str) -> str:
+        """Stores a hash of the same password with the parameters of today, and returns it.
 
         Args:
             row: Of the user; nothing changes if the password is another one by now.
@@ -182,6 +185,7 @@ class Users:
             if found is None or found["password"] != row["password"]:
                 raise ConflictError("The password was changed meanwhile")
             writes.execute(update(USERS).where(USERS.c.key == key).values(password=hashed))
+        return hashed
 
     def _known(self, name: str) -> Account:
         account = self.find(name)
@@ -206,6 +210,12 @@ def _change(connection: Connection, account: Account, keep: str | None, **values
         ended = ended.where(SESSIONS.c.digest != digest(keep))
     connection.execute(update(USERS).where(USERS.c.key == key).values(values))
     connection.execute(ended)
+
+
+def _check_session(connection: Connection, account: Account, cookie: str) -> None:
+    own = (SESSIONS.c.digest == digest(cookie)) & (SESSIONS.c.user_key == key_of(account.name))
+    if connection.execute(select(SESSIONS.c.created).where(own)).first() is None:
+        raise ConflictError("Your session has ended meanwhile; log in again")
 
 
 def _check_other_admin(connection: Connection, account: Account) -> None:

@@ -102,6 +102,13 @@ def csrf_of(client: TestClient, path: str = "/account") -> str:
     return found[1]
 
 
+def session_of(accounts: Accounts, name: str) -> str:
+    """The cookie of a new session."""
+    row = accounts.users.row(name.lower())
+    assert row is not None
+    return accounts.sessions.begin(name, row["password"])
+
+
 def alert(text: str) -> str:
     """What a page announces as an error."""
     found = re.search(r'role="alert">([^<]*)<', text)

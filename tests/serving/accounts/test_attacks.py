@@ -16,13 +16,14 @@ from tests.serving.accounts.making import (
     World,
     alert,
     csrf_of,
+    session_of,
     world,
 )
 
 
 def test_a_cookie_set_before_the_login_is_not_used_after_it(served: World) -> None:
     client = served.browser()
-    for planted in ("planted", served.accounts.sessions.open("tess")):
+    for planted in ("planted", session_of(served.accounts, "tess")):
         client.cookies.set("bcd", planted, domain="127.0.0.1")
         answer = client.post("/login", data={"name": "Ada", "password": PASSWORD})
         given = answer.cookies["bcd"]

@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from bcd.errors import ConfigError
-from tests.serving.accounts.making import PASSWORD, World, csrf_of, world
+from tests.serving.accounts.making import PASSWORD, World, csrf_of, session_of, world
 from tests.serving.making import serve_config
 
 PROXY, STRANGER = "192.0.2.1", "198.51.100.1"
@@ -52,8 +52,8 @@ def test_a_trusted_proxy_names_the_user(recorded: World) -> None:
 def test_without_the_header_a_request_is_nobodys(recorded: World) -> None:
     assert asked(recorded.browser(PROXY)) == 401
     client = recorded.browser(PROXY)
-    client.cookies.set("__Host-bcd", recorded.accounts.sessions.open("ada"))
-    client.cookies.set("bcd", recorded.accounts.sessions.open("ada"))
+    client.cookies.set("__Host-bcd", session_of(recorded.accounts, "ada"))
+    client.cookies.set("bcd", session_of(recorded.accounts, "ada"))
     assert asked(client) == 401  # there are no sessions here
     twice = [("X-User", "eve"), ("X-User", "ada")]
     assert client.get("/v1/probe/submit", headers=twice).status_code == 401

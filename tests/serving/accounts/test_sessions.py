@@ -10,8 +10,8 @@ from sqlalchemy import select
 from bcd.config.serve import ServeConfig
 from bcd.serving.accounts.access import cookie_name, is_plain
 from bcd.serving.accounts.tables import SESSIONS, TOKENS, USERS
-from bcd.serving.errors import BusyError
-from tests.serving.accounts.making import OTHER, PASSWORD, World, alert, csrf_of, world
+from bcd.serving.errors import BusyError, ConflictError
+from tests.serving.accounts.making import OTHER, PASSWORD, World, alert, csrf_of, session_of, world
 from tests.serving.making import serve_config
 
 
@@ -57,7 +57,7 @@ def test_an_encrypted_server_sets_a_secure_cookie(tmp_path_factory: pytest.TempP
 
 
 def test_neither_cookies_nor_tokens_nor_passwords_are_stored(served: World) -> None:
-    cookie = served.accounts.sessions.open("tess")
+    cookie = session_of(served.accounts, "tess")
     token = served.accounts.tokens.add("Ada", "tess", ["submit"], 1)
     with served.engine.connect() as connection:
         tables = [SESSIONS, TOKENS, USERS]
@@ -72,14 +72,14 @@ def test_a_session_ends_after_its_hours_and_when_idle(served: World) -> None:
     cfg, clock = served.accounts.cfg.session, served.clock
     sessions = served.accounts.sessions
     idle, lasts = cfg.idle_minutes * 60, cfg.hours * 3600
-    unused = sessions.open("tess")
+    unused = session_of(served.accounts, "tess")
     clock.seconds += idle - 1
     assert sessions.user(unused) is not None  # which is a use
     clock.seconds += idle - 1
     assert sessions.user(unused) is not None
     clock.seconds += idle
     assert sessions.user(unused) is None
-    used, begun = sessions.open("tess"), clock.seconds
+    used, begun = session_of(served.accounts, "tess"), clock.seconds
     while clock.seconds + idle / 2 < begun + lasts:
         clock.seconds += idle / 2
         assert sessions.user(used) is not None
@@ -87,7 +87,7 @@ def test_a_session_ends_after_its_hours_and_when_idle(served: World) -> None:
     assert sessions.user(used) is not None
     clock.seconds += 1
     assert sessions.user(used) is None
-    sessions.open("tess")
+    session_of(served.accounts, "tess")
     with served.engine.connect() as connection:
         oldest = min(connection.execute(select(SESSIONS.c.created)).scalars())
     assert oldest > clock.seconds - lasts  # ended ones are deleted
@@ -128,6 +128,42 @@ def test_another_password_ends_the_other_sessions(served: World) -> None:
     assert facts == {"name": "Pat", "password": hashed, "must_change": False}
 
 
+@pytest.mark.parametrize("what", ["password", "disabled"])
+def test_a_login_that_began_before_a_reset_begins_no_session(
+    served: World, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    accounts, name = served.accounts, f"Raced-{what}"
+    accounts.users.add("Ada", name, PASSWORD, ["submit"])
+    check = accounts._passwords.check
+
+    def slow(password: str, hashed: str | None) -> bool:
+        right = check(password, hashed)
+        if what == "password":
+            accounts.users.set_password("Ada", name, OTHER)
+        else:
+            accounts.users.set_disabled("Ada", name, True)
+        return right
+
+    monkeypatch.setattr(accounts._passwords, "check", slow)
+    client = served.browser()
+    answer = client.post("/login", data={"name": name, "password": PASSWORD})
+    assert (answer.status_code, dict(client.cookies)) == (401, {})
+    assert served.events()[-1] == (name, "login failed", {})
+    with served.engine.connect() as connection:
+        keys = connection.execute(select(SESSIONS.c.user_key)).scalars().all()
+    assert name.lower() not in keys
+
+
+def test_a_change_of_password_that_began_before_a_reset_is_refused(served: World) -> None:
+    users = served.accounts.users
+    users.add("Ada", "Ron", PASSWORD, ["submit"])
+    cookie = session_of(served.accounts, "ron")
+    users.set_password("Ada", "ron", OTHER)
+    with pytest.raises(ConflictError):
+        users.set_password("Ron", "ron", "six drawn white cells", keep=cookie)
+    assert served.accounts.log_in("ron", OTHER, "") is not None
+
+
 def test_a_first_password_has_to_be_changed_before_anything_else(served: World) -> None:
     served.accounts.users.add("Ada", "New", PASSWORD, ["submit"], must_change=True)
     client = served.browser()
@@ -155,7 +191,7 @@ def test_a_role_taken_away_ends_the_session_and_is_gone(served: World) -> None:
 
 
 def test_the_same_password_confirms_a_signature(served: World) -> None:
-    user = served.accounts.sessions.user(served.accounts.sessions.open("tess"))
+    user = served.accounts.sessions.user(session_of(served.accounts, "tess"))
     assert user is not None
     assert served.accounts.confirm(user, PASSWORD)
     assert not served.accounts.confirm(user, OTHER)
@@ -167,7 +203,7 @@ def test_confirmations_are_limited_apart_from_logins(
 ) -> None:
     made = world(tmp_path_factory.mktemp("confirm"), "limits.logins_per_minute=2")
     made.accounts.users.add("", "Tess", PASSWORD, ["sign"])
-    user = made.accounts.sessions.user(made.accounts.sessions.open("tess"))
+    user = made.accounts.sessions.user(session_of(made.accounts, "tess"))
     assert user is not None
     for _ in range(2):
         assert made.accounts.log_in("tess", OTHER, "192.0.2.7") is None

@@ -16,6 +16,7 @@ from bcd.serving.accounts.store import Accounts
 from bcd.serving.answers import ImageAnswer
 from bcd.serving.records.database import connect, writing
 from bcd.serving.records.store import Records
+from tests.serving.accounts.making import session_of
 from tests.serving.making import IDENTITY, serve_config
 
 CLASSES = IDENTITY.classes
@@ -97,7 +98,7 @@ def add_people(engine: sa.Engine, folder: Path) -> None:
     tokens.revoke("Ada", next(each.id for each in tokens.all() if each.user == "Eva"))
     assert tokens.user(used) is not None and tokens.user(revoked) is None
     assert LaterAccounts(engine, cfg).log_in("ada", first, "") is not None
-    accounts.sessions.open("ada")
+    session_of(accounts, "ada")
 
 
 def tamper(url: str, *statements: str | sa.Executable) -> None:

@@ -23,6 +23,7 @@ from bcd.serving.records.tables import METADATA, RECORDS
 from bcd.serving.records.upgrade import prepare
 from bcd.serving.records.verify import verify
 from tests.helpers.harness import error_lines, verb
+from tests.serving.accounts.making import session_of
 from tests.serving.making import serve_config
 from tests.serving.records.making import add_people, tamper
 
@@ -50,7 +51,7 @@ def test_what_one_process_changes_holds_in_the_other(
     there.users.add("Ada", "Tess", PASSWORD, ["submit"])
     assert [account.name for account in here.users.all()] == ["Ada", "Tess"]
     assert there.log_in("ada", PASSWORD, "") and not there.log_in("ada", OTHER, "")
-    cookie, token = here.sessions.open("tess"), here.tokens.add("Ada", "tess", ["submit"], 1)
+    cookie, token = session_of(here, "tess"), here.tokens.add("Ada", "tess", ["submit"], 1)
     user, program = there.sessions.user(cookie), there.tokens.user(token)
     assert user is not None and program is not None and user.roles == program.roles == {"submit"}
     here.users.set_disabled("Ada", "tess", True)
@@ -61,8 +62,8 @@ def test_what_one_process_changes_holds_in_the_other(
     with engine.connect() as connection:
         kinds = connection.execute(sa.select(RECORDS.c.kind).order_by(RECORDS.c.number)).scalars()
         assert list(kinds) == [
-            "key made", "user added", "user added", "login", "login failed", "token added",
-            "user disabled",
+            "key made", "user added", "user added", "login", "login failed", "login",
+            "token added", "user disabled",
         ]  # fmt: skip
     engine.dispose()
     assert verify(url).problems == ()
@@ -172,7 +173,7 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
     now = [1_800_000_000.0]
     accounts = Accounts(engine, serve_config(tmp_path), lambda: now[0])
     accounts.users.add("", "Ada", PASSWORD, ["admin"])
-    cookie = accounts.sessions.open("ada")
+    cookie = session_of(accounts, "ada")
 
     @sa.event.listens_for(engine, "begin")
     def _full(connection: sa.Connection) -> None:
@@ -191,7 +192,9 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
         fill()
     with engine.connect() as connection:
         users = connection.execute(sa.select(sa.func.count()).select_from(USERS)).scalar_one()
-    assert verify(f"sqlite:///{tmp_path / 'full.sqlite'}").records == users + 1  # and a key
+    assert (
+        verify(f"sqlite:///{tmp_path / 'full.sqlite'}").records == users + 2
+    )  # and a key and a login
     with pytest.raises(StorageFullError):
         log_out("no session", times=100)  # these records are smaller
     now[0] += 600  # it would be noted that the session is used
@@ -205,7 +208,7 @@ def test_a_database_that_is_gone_lets_nobody_in(tmp_path: Path) -> None:
     engine = prepare(f"sqlite:///{tmp_path / 'gone.sqlite'}")
     accounts = Accounts(engine, serve_config(tmp_path))
     accounts.users.add("", "Ada", PASSWORD, ["admin"])
-    cookie = accounts.sessions.open("ada")
+    cookie = session_of(accounts, "ada")
     with engine.begin() as connection:
         connection.execute(sa.text("ALTER TABLE users RENAME TO elsewhere"))
     for ask in (
@@ -232,10 +235,9 @@ def test_commands_change_users_and_tokens(
     token = run("token add tess --roles submit,review --days 2").strip()
     assert (user := accounts.tokens.user(token)) is not None and user.roles == {"submit"}
     tess = accounts.log_in("tess", PASSWORD, "")
-    assert tess is not None and tess.must_change
-    cookie = accounts.sessions.open("tess")
+    assert tess is not None and tess.account.must_change
     run("user password tess", OTHER)
-    assert accounts.sessions.user(cookie) is None
+    assert accounts.sessions.user(tess.cookie) is None
     assert accounts.log_in("tess", OTHER, "") is not None
     run("user roles tess --roles review")
     assert (found := accounts.users.find("tess")) is not None and found.roles == {"review"}
