@@ -37,15 +37,37 @@ _PADDING = "0123456789!?.,-_#*$@ "  # what people add at the end until it is lon
 class Passwords:
     """Hashes and checks passwords by argon2id, a few at a time.
 
+    Who has to wait keeps a thread of the server, so only a few may wait. People who are known have
+    places of their own, which strangers with made-up passwords cannot take.
+
     Args:
         hasher: Its parameters are those of new hashes.
         at_once: A hash takes 64 MiB of memory and four threads, so more of them have to wait.
+        places: Of known people, and as many of strangers.
     """
 
-    def __init__(self, hasher: PasswordHasher, at_once: int = 2) -> None:
+    def __init__(self, hasher: PasswordHasher, at_once: int = 2, places: int = 8) -> None:
         self._hasher = hasher
-        self._room = threading.Semaphore(at_once)
+        self._turns = threading.Semaphore(at_once)
+        self._places = {known: threading.Semaphore(places) for known in (True, False)}
         self._dummy = hasher.hash(secrets.token_hex())
+
+    @contextmanager
+    def place(self, known: bool) -> Iterator[None]:
+        """A place among those whose passwords are checked or wait for it.
+
+        Args:
+            known: Whether the person has logged in before.
+
+        Raises:
+            BusyError: There is none.
+        """
+        if not self._places[known].acquire(blocking=False):
+            raise BusyError("Too many people are logging in; try again in a moment", 5)
+        try:
+            yield
+        finally:
+            self._places[known].release()
 
     def hash(self, password: str) -> str:
         """The hash to store.
@@ -53,26 +75,23 @@ class Passwords:
         Raises:
             BusyError: Too many passwords are being checked.
         """
-        with self._turn():
+        with self.place(known=True), self._turns:
             return self._hasher.hash(normal(password))
 
     def check(self, password: str, hashed: str | None) -> bool:
-        """Whether a password is right.
+        """Whether a password is right; called with a `place`.
 
         Args:
             password: As typed.
             hashed: As stored; None for an unknown user. That takes the same time, as does a user
                 without a password.
-
-        Raises:
-            BusyError: Too many passwords are being checked.
         """
         typed = normal(password)
         if len(typed.encode("utf-8", "surrogatepass")) > MAX_BYTES:
             typed = ""
         known = bool(hashed) and hashed != NO_PASSWORD
         compared = hashed if hashed and known else self._dummy
-        with self._turn():
+        with self._turns:
             try:
                 return self._hasher.verify(compared, typed) and known
             except (Argon2Error, InvalidHashError, UnicodeError):
@@ -81,15 +100,6 @@ class Passwords:
     def outdated(self, hashed: str) -> bool:
         """Whether a hash has other parameters than new ones."""
         return self._hasher.check_needs_rehash(hashed)
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._room.acquire(timeout=10):
-            raise BusyError("Too many people are logging in; try again in a moment", 5)
-        try:
-            yield
-        finally:
-            self._room.release()
 
 
 def normal(password: str) -> str:

@@ -100,17 +100,18 @@ class Accounts:
             key = key_of(name)
         except RequestError:
             key = ""
-        self._attempts.begin(key, address)
-        row = self.users.row(key)
-        right = self._passwords.check(password, None if row is None else row["password"])
+        with self._passwords.place(self._attempts.knows(key, address)):
+            self._attempts.begin(key, address)
+            row = self.users.row(key)
+            right = self._passwords.check(password, None if row is None else row["password"])
         if row is not None and right and not row["disabled"]:
-            self._attempts.succeeded(key)
+            self._attempts.succeeded(key, address)
             hashed = row["password"]
             if self._passwords.outdated(hashed):
                 hashed = self.users.rehash(row, password)
             with contextlib.suppress(ForbiddenError):
                 return Login(account_of(row), self.sessions.begin(row["name"], hashed, instead_of))
-        self._attempts.failed(address)
+        self._attempts.failed(key, address)
         self._database.record("" if row is None else row["name"], "login failed")
         return None
 
@@ -118,17 +119,18 @@ class Accounts:
         """Whether it is this user's password; before a signature.
 
         Raises:
-            BusyError: Too many failures.
+            BusyError: Too many failures, or too many passwords are being checked.
         """
         key = key_of(user.name)
         guesses = f"{key} confirms"  # counted apart: failed logins do not keep others from signing
-        self._attempts.begin(guesses, "")
-        row = self.users.row(key)
-        right = self._passwords.check(password, None if row is None else row["password"])
+        with self._passwords.place(known=True):
+            self._attempts.begin(guesses, "")
+            row = self.users.row(key)
+            right = self._passwords.check(password, None if row is None else row["password"])
         if row is None or row["disabled"] or not right:
             self._database.record(user.name, "confirmation failed")
             return False
-        self._attempts.succeeded(guesses)
+        self._attempts.succeeded(guesses, "")
         return True
 
     def setup_path(self) -> str:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 
 from bcd.serving.accounts.access import local_path
-from bcd.serving.accounts.attempts import Attempts
 from bcd.serving.accounts.store import Accounts
-from bcd.serving.errors import BusyError
 from tests.serving.accounts.making import (
     PASSWORD,
     SITE,
@@ -17,7 +13,6 @@ from tests.serving.accounts.making import (
     alert,
     csrf_of,
     session_of,
-    world,
 )
 
 
@@ -138,48 +133,6 @@ def test_failures_are_recorded_with_names_of_users_only(served: World) -> None:
     for name in ("tess", "a password typed here"):
         served.browser().post("/login", data={"name": name, "password": "wrong"})
     assert served.events()[before:] == [("Tess", "login failed", {}), ("", "login failed", {})]
-
-
-def test_passwords_cannot_be_guessed_quickly(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    limited = world(tmp_path_factory.mktemp("limited"), "limits.logins_per_minute=2")
-    for name in ("Tess", "Ada"):
-        limited.accounts.users.add("", name, PASSWORD, ["submit", "admin"])
-
-    def status(name: str, password: str, peer: str = "127.0.0.1") -> int:
-        form = {"name": name, "password": password}
-        answer = limited.browser(peer).post("/login", data=form)
-        assert ("retry-after" in answer.headers) == (answer.status_code == 429)
-        return answer.status_code
-
-    assert [status("Tess", PASSWORD) for _ in range(4)] == [303] * 4
-    assert [status("tess", "wrong"), status("TESS", "wrong")] == [401, 401]
-    assert status("Tess", PASSWORD) == 429
-    assert status("Tess", PASSWORD, "192.0.2.7") == 429
-    assert status("Ada", PASSWORD) == 303
-    names = [f"name{i}" for i in range(18)]  # of the 20 of an address, 2 are used up above
-    assert {status(name, "wrong") for name in names} == {401}
-    assert status("Ada", PASSWORD) == 429
-    assert status("Ada", PASSWORD, "192.0.2.7") == 303
-    six = ["2001:db8::1", "2001:db8::2"]
-    assert {status(f"six{i}", "wrong", six[i % 2]) for i in range(20)} == {401}
-    assert status("Ada", PASSWORD, "2001:db8::3") == 429
-    assert status("Ada", PASSWORD, "2001:db8:0:1::1") == 303
-
-
-def test_guesses_at_the_same_time_are_counted_too() -> None:
-    attempts = Attempts(3)
-
-    def guess(_: int) -> bool:
-        try:
-            attempts.begin("tess", "192.0.2.7")
-        except BusyError:
-            return False
-        return True
-
-    with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(guess, range(40))) == 3
 
 
 @pytest.mark.parametrize(

@@ -192,9 +192,8 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
         fill()
     with engine.connect() as connection:
         users = connection.execute(sa.select(sa.func.count()).select_from(USERS)).scalar_one()
-    assert (
-        verify(f"sqlite:///{tmp_path / 'full.sqlite'}").records == users + 2
-    )  # and a key and a login
+    found = verify(f"sqlite:///{tmp_path / 'full.sqlite'}")
+    assert found.records == users + 2  # and a key and a login
     with pytest.raises(StorageFullError):
         log_out("no session", times=100)  # these records are smaller
     now[0] += 600  # it would be noted that the session is used
