@@ -288,8 +288,9 @@ class Records:
 
     def _hourly(self) -> None:
         """Runs in the writer's thread, which must not wait for itself."""
-        if self._days is None or time.monotonic() < self._next_expiry:
+        if time.monotonic() < self._next_expiry:
             return
         days, self._next_expiry = self._days, time.monotonic() + _HOUR
-        self._writer.do_now(lambda ledger: expire(ledger, _SERVER, days))
+        if days is not None:
+            self._writer.do_now(lambda ledger: expire(ledger, _SERVER, days))
         clean(self.engine, pauses=())  # also what an erasure left because readers prevented it

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 
 from bcd.errors import BcdError, ConfigError
 from bcd.serving.errors import ConflictError, UnavailableError, UnprocessableError
+from bcd.serving.records import store
 from bcd.serving.records.cases import ERASED
 from bcd.serving.records.contents import make_key, read_key
-from bcd.serving.records.database import reading
+from bcd.serving.records.database import clean, reading
 from bcd.serving.records.store import Records, open_records
 from bcd.serving.records.tables import IMAGE_CONTENTS, TEXTS
 from bcd.serving.records.verify import verify
@@ -170,3 +171,21 @@ def test_the_server_removes_old_images_by_itself(url: str) -> None:
             records.event("anna", "login", {})
         assert records.image(case_id, image_id) is None
     assert (verify(url).kept, verify(url).problems) == (0, ())
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("days", [None, 90.0])
+def test_copies_that_a_reader_kept_are_overwritten_within_an_hour(
+    url: str, tmp_path: Path, days: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_HOUR", 0.0)
+    monkeypatch.setattr(store, "clean", lambda engine, pauses=(): clean(engine, ()))
+    with open_records(url, images_config(days=days)) as records:
+        case_id, _ = personal(records)
+        with reading(records.engine, None) as connection:
+            connection.scalars(sa.select(TEXTS.c.text)).all()
+            records.erase("admin", case_id, "asked")
+            assert found_in(tmp_path)
+        for _ in range(2):  # the regular work of the first is done before the second
+            records.event("anna", "login", {})
+        assert found_in(tmp_path) == set()
