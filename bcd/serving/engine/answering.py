@@ -83,7 +83,7 @@ class Answering:
         self._ended = True
 
     def close(self, seconds: float) -> None:
-        """Ends the threads after what they have been given, or after so many seconds each."""
+        """Ends the threads after what they have been given, or after so many seconds."""
         self._deciders.close(seconds)
 
     def put(self, upload: Upload) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -75,11 +76,12 @@ class Deciders(Generic[T]):
         self._queue.put(Read(what, packed))
 
     def close(self, seconds: float) -> None:
-        """Ends the threads after what they have been given, or after so many seconds each."""
+        """Ends the threads after what they have been given, or after so many seconds."""
+        last = time.monotonic() + seconds
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
-            thread.join(seconds)
+            thread.join(max(0.0, last - time.monotonic()))
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import structlog
@@ -75,6 +75,7 @@ class Engine:
         most = batch or model.batch or MOST_IMAGES
         self._answering = Answering(model, identity, self._readers, self._room.give, most)
         self._explaining = ThreadPoolExecutor(1, "explaining")
+        self._asked: set[Request[Any]] = set()  # somebody waits for these
         self._stopping = self._ended = False
 
     @property
@@ -105,10 +106,7 @@ class Engine:
         request = AnswersRequest(len(images))
         for index, data in enumerate(images):
             self._answering.put(Upload(request, index, data))
-        try:
-            return await request.result(self._limits.seconds)
-        except asyncio.TimeoutError as error:
-            raise self._too_late() from error
+        return await self._result(request)
 
     async def explain(self, image: bytes, target: str | None = None) -> Explanation:
         """Shows where in an image the evidence for a class is.
@@ -171,16 +169,22 @@ class Engine:
             raise BcdError(f"images cannot be read on this machine: a drawn smear {packed}")
 
     async def close(self) -> None:
-        """Stops: accepts nothing, and waits for what was accepted, for `limits.stop_seconds`."""
+        """Stops: accepts nothing, and waits for what was accepted, for `limits.stop_seconds`.
+
+        Requests that still wait then get an `UnavailableError`.
+        """
         self._stopping = True
         last = time.monotonic() + self._limits.stop_seconds
-        while self.waiting and time.monotonic() < last:
+        while self._asked and time.monotonic() < last:
             await asyncio.sleep(0.02)
-        await asyncio.to_thread(self._end, 2.0)
+        if not self._ended:
+            await asyncio.to_thread(self._end, 1.0)
 
     def _end(self, seconds: float) -> None:
         """Ends processes and threads."""
         self._stopping = self._ended = True
+        for request in list(self._asked):
+            request.finish(UnavailableError(STOPPING))
         self._answering.end()
         self._readers.close()
         self._answering.close(seconds)
@@ -191,9 +195,6 @@ class Engine:
         if why := self.ready():
             raise UnavailableError(why, 10)
         self._room.take(count, max(1, math.ceil(self._answering.latency)))
-
-    def _too_late(self) -> TimedOutError:
-        return TimedOutError(f"no answer within {self._limits.seconds:g} s: try again later")
 
     async def _one(
         self,
@@ -221,10 +222,17 @@ class Engine:
         reading = self._readers.submit(item)
         request.reads(reading)
         reading.add_done_callback(finish if pool is None else partial(_submitted, pool, finish))
+        return await self._result(request)
+
+    async def _result(self, request: Request[T]) -> T:
+        self._asked.add(request)
         try:
             return await request.result(self._limits.seconds)
         except asyncio.TimeoutError as error:
-            raise self._too_late() from error
+            seconds = self._limits.seconds
+            raise TimedOutError(f"no answer within {seconds:g} s: try again later") from error
+        finally:
+            self._asked.discard(request)
 
 
 def _readable(answer: Answer) -> NDArray[np.uint8]:

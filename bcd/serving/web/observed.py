@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 import traceback
@@ -10,7 +11,7 @@ from pathlib import Path
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bcd.serving.errors import InternalError
+from bcd.serving.errors import InternalError, UnavailableError
 from bcd.serving.web.metrics import Metrics
 from bcd.serving.web.refusals import refuse
 
@@ -37,6 +38,8 @@ log = structlog.get_logger("bcd.serving")
 
 class Observed:
     """Watches every request, and turns what nobody foresaw into a problem without details.
+
+    A request that is cancelled, which only a stop of the server does, gets 503.
 
     Of a request only method, route, status, milliseconds, user and request id are logged: no
     address of an image, no name of a file, no query.
@@ -68,6 +71,11 @@ class Observed:
 
         try:
             await self.app(scope, receive, sending)
+        except asyncio.CancelledError:  # the server does not wait any longer for requests to end
+            if not status:
+                stopping = UnavailableError("The server is stopping.", retry_after=5)
+                await refuse(stopping, scope, receive, sending)
+            raise
         except Exception as error:
             log.error("failed", request=request_id, **_place(error))
             if status:  # the answer has begun: the connection is closed instead

@@ -135,6 +135,29 @@ def test_what_was_accepted_is_answered_when_the_server_stops(server: Server, fol
     assert "Traceback" not in log and server.token not in log
 
 
+@pytest.mark.parametrize("hurried", [False, True], ids=["SIGTERM", "SIGINT twice"])
+def test_what_a_stop_does_not_wait_for_gets_503(hurried: bool, tmp_path: Path) -> None:
+    wait = 30 if hurried else 0.5
+    with serving(tmp_path / "records", 6, f"limits.stop_seconds={wait}") as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sending:
+            sending.sendall(_head(server, "Content-Length: 1000") + b"not all")
+            with ThreadPoolExecutor(2) as pool:
+                answers = [pool.submit(_predict, server) for _ in range(2)]
+                _wait_for_queue(server, 2)
+                begun = time.monotonic()
+                for sent in [signal.SIGINT] * 2 if hurried else [signal.SIGTERM]:
+                    server.process.send_signal(sent)
+                    time.sleep(0.3)
+                got = [answer.result() for answer in answers]
+            assert sending.recv(65_536).startswith(b"HTTP/1.1 503")
+        assert {one.status_code for one in got} == {503}
+        assert all("stopping" in one.json()["detail"] for one in got)
+        assert {one.headers["Content-Type"] for one in got} == {"application/problem+json"}
+        assert time.monotonic() - begun < 5  # the model takes 6 s
+        assert server.process.wait(20) == 0
+        assert "Traceback" not in server.log.read_text()
+
+
 def _wait_for_queue(server: Server, images: int) -> None:
     for _ in range(400):
         if f"bcd_queue_images {images}.0" in httpx.get(f"{server.url}/metrics").text:
