@@ -117,9 +117,7 @@ def visit(
     seen.tab.on("request", lambda request: seen.asked.append(request.url))
     if user:
         seen.tab.goto("/login")
-        seen.tab.get_by_label("Name").fill(user)
-        seen.tab.get_by_label("Password").fill(PASSWORD)
-        seen.tab.keyboard.press("Enter")
+        log_in(seen.tab, user)
         seen.tab.wait_for_url("**/cases")
     yield seen
     context.close()
@@ -127,6 +125,13 @@ def visit(
     assert len(on_purpose) == refused, on_purpose
     assert [text for text in seen.said if text not in on_purpose] == []
     assert [u for u in seen.asked if not u.startswith((f"{url}/", "blob:"))] == []
+
+
+def log_in(tab: Page, user: str = ALL) -> None:
+    """Fills in the form of the login and sends it."""
+    tab.get_by_label("Name").fill(user)
+    tab.get_by_label("Password").fill(PASSWORD)
+    tab.keyboard.press("Enter")
 
 
 def tab_to(tab: Page, selector: str, backwards: bool = False) -> None:
