@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bcd.serving import words
+
 WIDTH, HEIGHT = 640, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 8, 10, 26  # margins, for the labels of the axes
 _STEPS = (1, 2, 2.5, 5, 10)  # of labels, times a power of ten
@@ -127,7 +129,7 @@ def line_chart(
                 parts.append([])
                 continue
             x, y = _x(i, wide), _y(value, highest)
-            shown = f"{value:.1%}" if percent else f"{value:.3g}"
+            shown = words.percent(value) if percent else f"{value:.3g}"
             parts[-1].append(f"{x},{y}")
             dots.append(Dot(x, y, f"{names[i]}, {kind}: {shown}", bool(alarms) and alarms[i]))
         lines.append(Line(kind, [" ".join(part) for part in parts if len(part) > 1], dots))

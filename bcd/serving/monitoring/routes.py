@@ -70,6 +70,7 @@ async def dashboard(
         names=names,
         days=period,
         periods=PERIODS,
+        spans_are="Weeks" if _step(period) > 1 else "Days",
         charts=_charts(found, windows),
         monitoring=services.cfg.monitoring,
         baseline=BASELINE_WINDOWS,
@@ -83,8 +84,7 @@ def _collect(services: Services, days: int) -> tuple[Figures, ModelWindows, dict
     monitor.update()
     until = time.time()
     since = (until // DAY + 1 - days) * DAY
-    step = 7 if days > _WEEKS_FROM else 1
-    found = summarise(services.records.statistics(since), since, until, step)
+    found = summarise(services.records.statistics(since), since, until, _step(days))
     identity = services.engine.identity
     names = {}
     for sha256 in found.models:
@@ -95,12 +95,31 @@ def _collect(services: Services, days: int) -> tuple[Figures, ModelWindows, dict
     return found, windows, names
 
 
+def _step(days: int) -> int:
+    """Days of each span of a period."""
+    return 7 if days > _WEEKS_FROM else 1
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
 def _charts(figures: Figures, now: ModelWindows) -> dict[str, Chart]:
     days = [span.day for span in figures.spans]
+    counts = [span.counts for span in figures.spans]
     numbers = [str(window.number) for window in now.windows]
     compared = [window.compared for window in now.windows]
     return {
-        "answers": bar_chart("Answers", days, [span.counts.answers for span in figures.spans]),
+        "answers": bar_chart("Answers", days, [one.answers for one in counts]),
+        "shares": line_chart(
+            "Share of images referred, and of reviewed images overridden",
+            days,
+            {
+                "referred": [_share(one.referred, one.answers) for one in counts],
+                "overridden": [_share(one.overridden, one.reviewed) for one in counts],
+            },
+            percent=True,
+        ),
         "referred": line_chart(
             "Share of compared images referred, by window",
             numbers,

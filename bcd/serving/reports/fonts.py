@@ -37,7 +37,7 @@ def register_fonts() -> frozenset[int]:
 
 
 def printable(text: str) -> str:
-    """The text with characters that cannot be printed as `[U+XXXX]`, and lines joined by a slash."""
+    """The text, unprintable characters as `[U+XXXX]`, and lines joined by a slash."""
     have = register_fonts()
     text = " / ".join(line for line in text.split("\n") if line.strip())
     return "".join(c if ord(c) in have else f"[U+{ord(c):04X}]" for c in text.replace("\t", " "))

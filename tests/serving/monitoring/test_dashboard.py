@@ -98,8 +98,10 @@ def test_who_may_see_the_dashboard(services: Services, roles: str, status: int) 
 def test_a_server_without_answers_says_so(services: Services) -> None:
     text = client(services, "review").get("/dashboard?days=7").text
     assert f"No window of {WINDOW} cases is complete yet: 0 so far." in text
+    assert "Days as a table" in text
+    assert "Weeks as a table" in client(services, "review").get("/dashboard?days=365").text
     assert "No answers in this period." in text and "No image has been reviewed." in text
-    assert text.count("<td>0</td><td>0</td>") == 7  # the days
+    assert text.count("<td>0</td><td>0</td><td>none</td><td>0</td><td>0</td>") == 7  # the days
     assert client(services, "review").get("/dashboard?days=8").status_code == 422
 
 
@@ -121,9 +123,21 @@ def test_the_page_says_what_is_expected_and_shows_charts_as_tables(services: Ser
     assert referred > 1 and f"low confidence</th><td>{referred}</td>" in text
     windows = re.search(r"Windows as a table.*?</table>", text, re.S)
     assert windows is not None and windows[0].count('<tr><th scope="row">') == 2
-    assert text.count("<svg") == 3 == text.count('role="img"')
+    assert text.count("<svg") == 4 == text.count('role="img"')
     assert not re.search(r"style=|<style|<script(?! src)|onclick", text)
     assert not any(typed in text for typed in ("Ward 7", "a.png", "a remark"))
+
+
+def test_shares_of_days_are_shown_from_the_first_answer_on(services: Services) -> None:
+    (given,) = answered(Source(1, 0.1), 1)
+    case = services.records.open_case("ada", "", IDENTITY, 1)
+    asked = [("a.png", b"", replace(given, refer=refer)) for refer in (True, False, False)]
+    first, second, _ = services.records.add_images("ada", case, IDENTITY, asked)
+    services.records.review("ada", case, first, "Pro-B", "a remark")
+    services.records.review("ada", case, second, "Benign", "")
+    text = client(services, "review").get("/dashboard?days=7").text
+    assert ", referred: 33.3 %</title>" in text and ", overridden: 50.0 %</title>" in text
+    assert "<td>3</td><td>1</td><td>33.3 %</td><td>2</td><td>1</td>" in text
 
 
 def test_an_alarm_is_on_the_page_in_the_metrics_and_once_in_the_records(
