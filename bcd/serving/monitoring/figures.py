@@ -19,7 +19,7 @@ NO_ANSWER = "no answer"
 
 @dataclass
 class Counts:
-    """Numbers of images."""
+    """Numbers of images; without an answer there is nothing to override."""
 
     answers: int = 0
     referred: int = 0
@@ -31,7 +31,7 @@ class Counts:
         self.answers += 1
         self.referred += row.refer
         self.reviewed += row.finding is not None
-        self.overridden += row.finding is not None and row.finding != row.predicted
+        self.overridden += None not in (row.finding, row.predicted) and row.finding != row.predicted
 
 
 @dataclass

@@ -14,7 +14,7 @@ from bcd.serving.accounts.access import User, require
 from bcd.serving.api.dependencies import Served
 from bcd.serving.monitoring.charts import Chart, bar_chart, line_chart
 from bcd.serving.monitoring.drift import Reference
-from bcd.serving.monitoring.figures import DAY, Figures, summarise
+from bcd.serving.monitoring.figures import DAY, NO_ANSWER, Figures, summarise
 from bcd.serving.monitoring.monitor import get_monitor
 from bcd.serving.monitoring.windows import BASELINE_WINDOWS, Window
 from bcd.serving.pages.render import page
@@ -75,6 +75,7 @@ async def dashboard(
         monitoring=services.cfg.monitoring,
         baseline=BASELINE_WINDOWS,
         alarm_names=_ALARMS,
+        no_answer=NO_ANSWER,
     )
 
 
