@@ -134,8 +134,9 @@ def line_chart(
             dots.append(Dot(x, y, f"{names[i]}, {kind}: {shown}", bool(alarms) and alarms[i]))
         lines.append(Line(kind, [" ".join(part) for part in parts if len(part) > 1], dots))
     inside = [(i, pair) for i, pair in enumerate(band) if pair is not None]
-    lower = [f"{_x(i, wide)},{_y(pair[0], highest)}" for i, pair in inside]
-    upper = [f"{_x(i, wide)},{_y(pair[1], highest)}" for i, pair in reversed(inside)]
+    ends = (-0.5, 0.5)  # of a place, so that the band of a single one can be seen
+    lower = [f"{_x(i + e, wide)},{_y(pair[0], highest)}" for i, pair in inside for e in ends]
+    upper = [f"{_x(i + e, wide)},{_y(pair[1], highest)}" for i, pair in inside for e in ends][::-1]
     return Chart(title, _across(names), up, [], lines, " ".join(lower + upper))
 
 
@@ -143,7 +144,7 @@ def _slot(n: int) -> float:
     return (WIDTH - _LEFT - _RIGHT) / max(n, 1)
 
 
-def _x(place: int, wide: float) -> float:
+def _x(place: float, wide: float) -> float:
     return round(_LEFT + (place + 0.5) * wide, 2)
 
 

@@ -24,6 +24,7 @@ from bcd.serving.api import metrics
 from bcd.serving.api.problems import add_handlers
 from bcd.serving.errors import StorageFullError, UnavailableError
 from bcd.serving.monitoring import monitor, routes
+from bcd.serving.monitoring.charts import line_chart
 from bcd.serving.monitoring.monitor import Monitor, alarms, references
 from bcd.serving.records.database import database_url
 from bcd.serving.records.store import open_records
@@ -138,6 +139,13 @@ def test_shares_of_days_are_shown_from_the_first_answer_on(services: Services) -
     text = client(services, "review").get("/dashboard?days=7").text
     assert ", referred: 33.3 %</title>" in text and ", overridden: 50.0 %</title>" in text
     assert "<td>3</td><td>1</td><td>33.3 %</td><td>2</td><td>1</td>" in text
+
+
+def test_the_band_of_a_single_window_has_an_area() -> None:
+    drawn = line_chart("x", ["1", "2"], {"x": [0.1, 0.2]}, band=[None, (0.05, 0.3)])
+    corners = [tuple(map(float, point.split(","))) for point in drawn.band.split()]
+    (left, low), (right, lower), (end, high), (start, _) = corners
+    assert left < right == end and low == lower > high and start == left
 
 
 def test_an_alarm_is_on_the_page_in_the_metrics_and_once_in_the_records(
