@@ -110,11 +110,12 @@ def bound_time(seconds: int) -> None:
 
 
 def bound_memory(more: int) -> None:
-    """Limits this process to some more bytes and disables core dumps, if the system can."""
+    """Limits this process to some more bytes, no core dump, and no files, if the system can."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         most = pages * resource.getpagesize() + more
         resource.setrlimit(resource.RLIMIT_AS, (most, most))

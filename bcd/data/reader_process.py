@@ -13,6 +13,14 @@ _SERVE = "from bcd.data.reader import serve; serve()"
 
 _PIPE = 1 << 20  # bytes
 
+# What a process that decodes untrusted images gets of the environment: nothing secret, such as the
+# password in BCD_RECORDS.
+_NAMES = frozenset(
+    "PATH HOME USERPROFILE LANG LANGUAGE TZ TMPDIR TEMP TMP SYSTEMROOT SYSTEMDRIVE WINDIR PATHEXT "
+    "VIRTUAL_ENV BCD_CACHE ORT_DISABLE_TELEMETRY NO_ALBUMENTATIONS_UPDATE DO_NOT_TRACK".split()
+)
+_PREFIXES = ("LC_", "PYTHON", "LD_", "DYLD_", "MALLOC_", "OMP_", "OPENBLAS_", "MKL_", "OPENCV_")
+
 _EARLY: list[subprocess.Popen[bytes]] = []  # at most one
 
 
@@ -32,13 +40,22 @@ def start_reader() -> subprocess.Popen[bytes]:
     return _start()
 
 
+def reader_environment() -> dict[str, str]:
+    """The variables of this process's environment that a reading process needs."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.upper() in _NAMES or name.upper().startswith(_PREFIXES)
+    }
+
+
 def _start() -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         [sys.executable, "-c", _PATH + _SERVE, json.dumps(sys.path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # libraries print warnings about files
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        env=reader_environment() | {"OPENBLAS_NUM_THREADS": "1"},
         start_new_session=True,  # only the parent handles an interruption, and ends the reader
     )
     assert process.stdout is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from bcd.config.environment import core_count
 from bcd.console import printable
 from bcd.data.items import Wanted
 from bcd.data.reader import send
+from bcd.data.reader_process import reader_environment
 from bcd.data.sandbox import ReadingProcess
 from bcd.errors import BcdError
 from bcd.slides.opening import MOST_REGION, Pixels, SlideFacts
@@ -143,7 +143,7 @@ class _Process(ReadingProcess[Request]):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # libraries print warnings about files
-            env=os.environ
+            env=reader_environment()
             # Threads and their memory count against the process's limits.
             | {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
             | {"TIFFSLIDE_NUM_DECODE_THREADS": "1"},
