@@ -15,10 +15,11 @@ _PIPE = 1 << 20  # bytes
 
 # What a process that decodes untrusted images gets of the environment: nothing secret, such as the
 # password in BCD_RECORDS.
-_NAMES = frozenset(
-    "PATH HOME USERPROFILE LANG LANGUAGE TZ TMPDIR TEMP TMP SYSTEMROOT SYSTEMDRIVE WINDIR PATHEXT "
-    "VIRTUAL_ENV BCD_CACHE ORT_DISABLE_TELEMETRY NO_ALBUMENTATIONS_UPDATE DO_NOT_TRACK".split()
-)
+_NAMES = {
+    "PATH", "HOME", "USERPROFILE", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT",
+    "SYSTEMDRIVE", "WINDIR", "PATHEXT", "VIRTUAL_ENV", "BCD_CACHE", "ORT_DISABLE_TELEMETRY",
+    "NO_ALBUMENTATIONS_UPDATE", "DO_NOT_TRACK",
+}  # fmt: skip
 _PREFIXES = ("LC_", "PYTHON", "LD_", "DYLD_", "MALLOC_", "OMP_", "OPENBLAS_", "MKL_", "OPENCV_")
 
 _EARLY: list[subprocess.Popen[bytes]] = []  # at most one
