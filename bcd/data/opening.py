@@ -29,6 +29,9 @@ _MAX_SCANNED = 8 * MAX_PIXELS
 # Pillow makes a Python object of each number in a TIFF tag.
 _MAX_TAG_VALUES = 2_000_000
 
+_MOST_PAGES = 100  # that are counted
+_PREVIEW = 254  # TIFF's tag NewSubfileType
+
 PIXELS = Gate(MAX_PIXELS)  # decoded at the same time by threads of this process
 
 
@@ -55,6 +58,7 @@ def opened(data: bytes, min_size: int, gate: Gate = PIXELS) -> Iterator[Image.Im
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
         with image:
             cost = _refuse_size(image.size, min_size, _factor(image, data))
+            _refuse_several(image, data)
             if image.format in ("JPEG", "MPO"):
                 _refuse_scans(image, data)
             with gate.taking(cost):
@@ -101,6 +105,21 @@ def _refuse_scans(image: Image.Image, data: bytes) -> None:
     scans = data.count(b"\xff\xda")
     if scans * image.size[0] * image.size[1] > _MAX_SCANNED:
         raise ImageError(f"cannot be decoded ({scans} scans)")
+
+
+def _refuse_several(image: Image.Image, data: bytes) -> None:
+    """Rejects files with several pictures, of which only the first would be looked at.
+
+    The further ones of a JPEG (MPO) are previews that cameras and phones add to one picture.
+    """
+    if image.format == "TIFF":
+        count = _count_pages(data)
+    elif image.format in ("PNG", "WEBP"):
+        count = getattr(image, "n_frames", 1)
+    else:
+        return
+    if count > 1:
+        raise ImageError(f"holds {'many' if count == _MOST_PAGES else count} pictures")
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:
@@ -150,6 +169,32 @@ def check_tags(data: bytes) -> None:
         numbers += values if kind not in (1, 2, 6, 7) else 0
     if held > len(data) or numbers > _MAX_TAG_VALUES:
         raise ImageError("cannot be decoded (its tags hold too much)")
+
+
+def _count_pages(data: bytes) -> int:
+    """Number of pages of a TIFF, without previews and masks; at most `_MOST_PAGES`."""
+    order, wide = _TIFF.get(data[:4], ("<", 4))
+    offsets, counts = order + ("L" if wide == 4 else "Q"), order + ("H" if wide == 4 else "Q")
+    entry, start = (12, 4) if wide == 4 else (20, 8)
+    count, seen = 0, {0}
+    with contextlib.suppress(struct.error):
+        (offset,) = struct.unpack_from(offsets, data, start)
+        while offset not in seen and len(seen) <= _MOST_PAGES:
+            seen.add(offset)
+            (tags,) = struct.unpack_from(counts, data, offset)
+            first = offset + struct.calcsize(counts)
+            (offset,) = struct.unpack_from(offsets, data, first + tags * entry)
+            count += len(seen) == 2 or not _is_preview(data, order, first, tags, entry)
+    return count
+
+
+def _is_preview(data: bytes, order: str, first: int, tags: int, entry: int) -> bool:
+    """Whether a page of a TIFF is a smaller copy or a mask of another."""
+    for place in range(first, first + min(tags, _PREVIEW + 1) * entry, entry):
+        if struct.unpack_from(order + "H", data, place)[0] == _PREVIEW:
+            value = place + (8 if entry == 12 else 12)
+            return bool(struct.unpack_from(order + "L", data, value)[0] & 5)
+    return False
 
 
 def _brief(error: BaseException) -> str:
