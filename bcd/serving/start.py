@@ -28,11 +28,12 @@ from bcd.serving.errors import RequestError
 from bcd.serving.records.database import database_url
 from bcd.serving.records.store import Records, open_records
 from bcd.serving.services import Services
+from bcd.serving.web.connections import Connections
 from bcd.serving.web.logs import configure_logs
 from bcd.serving.web.protocol import Protocol
 
-_CONNECTIONS = 500  # at the same time; more get 503
 _KEEP_ALIVE = 20  # seconds between two requests of a connection
+_HANDSHAKE = 10.0  # seconds of TLS's
 
 log = structlog.get_logger("bcd.serving")
 
@@ -94,6 +95,10 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listens, and says where."""
+        if self.config.is_ssl:  # Uvicorn has no option for it
+            loop = asyncio.get_running_loop()
+            limited = partial(loop.create_server, ssl_handshake_timeout=_HANDSHAKE)
+            loop.create_server = limited  # type: ignore[method-assign]
         await super().startup(sockets)
         self._announce()
 
@@ -107,14 +112,13 @@ class _Server(uvicorn.Server):
 def _uvicorn(app: FastAPI, cfg: ServeConfig) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=Protocol,
+        http=partial(Protocol, held=Connections(cfg.proxy.trusted)),  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         proxy_headers=False,  # `Peers` does that
         server_header=False,
-        limit_concurrency=_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=max(1, math.ceil(cfg.limits.stop_seconds)),
         ssl_certfile=cfg.tls.certificate,

@@ -66,7 +66,7 @@ class Observed:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = _with_headers(message["headers"], scope, request_id)
+                message["headers"] = with_headers(message["headers"], scope, request_id)
             await send(message)
 
         try:
@@ -99,10 +99,16 @@ class Observed:
         )
 
 
-def _with_headers(
+def with_headers(
     headers: list[tuple[bytes, bytes]], scope: Scope, request_id: str
 ) -> list[tuple[bytes, bytes]]:
-    """Headers of the answer, with those that are the same for all added unless it has them."""
+    """Headers of an answer, with those that are the same for all added unless it has them.
+
+    Args:
+        headers: Of the answer.
+        scope: Of the request; its path and scheme.
+        request_id: Of the request.
+    """
     given = {name.lower() for name, _ in headers}
     cache = _CACHE_STATIC if scope["path"].startswith("/static/") else _CACHE
     more = [*_HEADERS, cache, *([_HSTS] if scope["scheme"] == "https" else [])]

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import struct
+from typing import Any
 
+import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from bcd.serving.api.problems import MEDIA_TYPE, Problem
+from bcd.serving.web.connections import CROWDED, Connections
+from bcd.serving.web.observed import with_headers
+
 HEAD_SECONDS = 15.0  # until the headers of a request have arrived
+CROWDED_SECONDS = 3.0  # the same, on a connection that will be refused
 HEAD_BYTES = 64 * 1024  # of a request's line and headers
 LINGER_SECONDS = 10.0  # in which the rest of a refused body is read and dropped
 LINGER_BYTES = 64_000_000  # of that rest
 READING_SECONDS = 30.0  # in which a client has to take some of an answer
 READING_BYTES = 4096  # of that some, if there is so much
+
+log = structlog.get_logger("bcd.serving")
 
 
 class Protocol(HttpToolsProtocol):
@@ -22,21 +32,36 @@ class Protocol(HttpToolsProtocol):
     The rest of a refused body is read for a while before the connection is closed, because a client
     that is still sending does not read an answer from a connection that was closed. A client that
     does not read its answer is cut, one on a slow line is not.
+
+    Args:
+        given: As of uvicorn's.
+        named: As of uvicorn's.
+        held: Counts the connections of the server; None: only this one.
     """
+
+    _crowded = False
 
     _timer: asyncio.TimerHandle | None = None
     _state = "head"  # of the request that arrives: head, body
     _count = 0  # bytes of its head, or of its refused body
     _reading: asyncio.TimerHandle | None = None
 
+    def __init__(self, *given: Any, held: Connections | None = None, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._held = held or Connections()
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Starts the time for the first request."""
+        """Counts the connection, and starts the time for its first request."""
         super().connection_made(transport)
+        self._crowded = self._held.add(self._address)
+        if self._held.full:
+            transport.abort()
         transport.set_write_buffer_limits(0)  # writing is paused as long as anything is unsent
-        self._expect(HEAD_SECONDS)
+        self._expect(CROWDED_SECONDS if self._crowded else HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection."""
+        self._held.remove(self._address)
         self._expect(None)
         self._stop_reading()
         super().connection_lost(exc)
@@ -56,6 +81,7 @@ class Protocol(HttpToolsProtocol):
         """Ends the time for the headers."""
         self._state, self._count = "body", 0
         self._expect(None)
+        self.scope[CROWDED] = self._crowded  # type: ignore[literal-required]
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -101,6 +127,29 @@ class Protocol(HttpToolsProtocol):
         if self._reading is not None:
             self._reading.cancel()
         self._reading = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is no request like every other problem, and closes the connection."""
+        if self.cycle is not None and self.cycle.response_started and not self._is_idle():
+            self.transport.close()  # it would be taken for a part of that answer
+            return
+        request_id = secrets.token_hex(8)
+        log.info("no request", status=400, request=request_id)
+        body = Problem(title="Bad request", status=400, detail=msg, request_id=request_id)
+        content = body.model_dump_json().encode()
+        given = [
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", b"%d" % len(content)),
+            (b"connection", b"close"),
+        ]
+        scope = {"path": "", "scheme": self.scheme}
+        lines = [b"%s: %s\r\n" % pair for pair in with_headers(given, scope, request_id)]
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + b"".join(lines) + b"\r\n" + content)
+        self.transport.close()
+
+    @property
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
 
     def _is_idle(self) -> bool:
         """Whether no request is being answered."""

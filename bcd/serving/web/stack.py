@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from bcd.config.serve import ServeConfig
 from bcd.serving.web.bodies import BodyLimits
+from bcd.serving.web.connections import ConnectionLimits
 from bcd.serving.web.hosts import AllowedHosts
 from bcd.serving.web.observed import Observed
 from bcd.serving.web.peers import Peers
@@ -20,5 +21,6 @@ def add_middleware(app: FastAPI, cfg: ServeConfig) -> None:
     app.add_middleware(BodyLimits, limits=cfg.limits)
     app.add_middleware(RateLimits, cfg=cfg)
     app.add_middleware(AllowedHosts, cfg=cfg)
+    app.add_middleware(ConnectionLimits)
     app.add_middleware(Observed, metrics=app.state.metrics)
     app.add_middleware(Peers, trusted=cfg.proxy.trusted)

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.server import ServerState
 
-from bcd.serving.web import protocol
+from bcd.serving import start
+from bcd.serving.web import connections, protocol
+from bcd.serving.web.connections import Connections
 from bcd.serving.web.peers import Peers
 from bcd.serving.web.protocol import Protocol
+from tests.serving.making import serve_config
+from tests.serving.running import Running
 
 SECONDS = 0.3
 MUCH = 30_000_000
@@ -44,6 +53,7 @@ async def _answers_much(scope: Any, receive: Any, send: Any) -> None:
 def _connected(
     scenario: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
     app: Any = _answers,
+    **named: Any,
 ) -> None:
     """Runs a scenario on a connection, at most ten seconds."""
 
@@ -52,7 +62,7 @@ def _connected(
         config.load()
         state = ServerState()
         server = await asyncio.get_running_loop().create_server(
-            lambda: Protocol(config, state, {}), "127.0.0.1", 0
+            lambda: Protocol(config, state, {}, **named), "127.0.0.1", 0
         )
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         await asyncio.wait_for(scenario(reader, writer), 10)
@@ -170,6 +180,83 @@ def test_a_client_that_reads_slowly_is_not_cut(monkeypatch: pytest.MonkeyPatch) 
         assert got >= MUCH and time.monotonic() - since > 3 * SECONDS
 
     _connected(scenario, _answers_much)
+
+
+@pytest.mark.parametrize("sent", [b"no request\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"a" * 70_000])
+def test_what_is_no_request_is_refused_like_others(sent: bytes) -> None:
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent)
+        head, body = (await reader.read()).split(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ") and b"content-security-policy: " in head
+        assert b"content-type: application/problem+json" in head
+        assert json.loads(body)["status"] == 400
+
+    _connected(scenario)
+
+
+def test_connections_beyond_the_limits_are_told_so(
+    served: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "EACH", 2)
+    monkeypatch.setattr(protocol, "CROWDED_SECONDS", SECONDS)
+    held = Connections()
+
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GET)
+        assert b" 421 " in await reader.readline()  # answered
+        address = writer.get_extra_info("peername")
+        second, crowded, idle = [await asyncio.open_connection(*address) for _ in range(3)]
+        crowded[1].write(GET)
+        head, body = (await crowded[0].read()).split(b"\r\n\r\n")  # to the end: it is closed
+        assert b" 503 " in head and b"retry-after: " in head and b"x-frame-options: " in head
+        assert json.loads(body)["status"] == 503
+        assert await idle[0].read() == b""
+        second[1].write(GET)
+        assert b" 421 " in await second[0].readline()
+        second[1].close()
+        await asyncio.sleep(0.05)
+        _, again = opened = await asyncio.open_connection(*address)
+        again.write(GET)
+        assert b" 421 " in await opened[0].readline()
+        again.close()
+
+    _connected(scenario, served.app, held=held)
+
+
+def test_connections_of_a_proxy_are_limited_together_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "EACH", 2)
+    monkeypatch.setattr(connections, "MOST", 6)
+    held = Connections(["10.0.0.0/24"])
+    assert [held.add("10.0.0.1") for _ in range(4)] == [False] * 4
+    assert [held.add("10.0.1.1") for _ in range(3)] == [False, False, True]
+    held.remove("10.0.1.1")
+    assert [held.add("10.0.1.2"), held.full] == [True, False]
+    assert [held.add("10.0.0.1") for _ in range(3)] == [True] * 3 and held.full
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate")
+def test_an_encrypted_connection_without_a_handshake_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "_HANDSHAKE", SECONDS)
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    words = ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=a"]
+    words += ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(words, check=True, capture_output=True, timeout=20)
+    cfg = serve_config(tmp_path, f"tls.key={key}", f"tls.certificate={certificate}")
+
+    async def run() -> None:
+        with start._listen(cfg) as listener:
+            server = start._Server(start._uvicorn(FastAPI(), cfg), FastAPI(), lambda: None)
+            server.config.load()
+            server.lifespan = server.config.lifespan_class(server.config)
+            await server.startup([listener])
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+            writer.close()
+            await server.shutdown([listener])
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(
