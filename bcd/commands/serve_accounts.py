@@ -7,7 +7,7 @@ bcd serve token add NAME --roles submit [--days 90]
 bcd serve token list | revoke ID
 
 Passwords are asked for, or read from standard input: as an argument, every user of the machine
-could see them.
+could see them. The server makes its records when it first starts, and not these commands.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _run(asked: argparse.Namespace) -> int:
         from bcd.serving.accounts.tokens import Tokens
         from bcd.serving.accounts.users import Users
         from bcd.serving.errors import RequestError
-    engine = _engine(url, create=asked.kind == "user" and asked.command == "add")
+    engine = _engine(url)
     try:
         database = Database(engine)
         users = Users(database, Passwords(Accounts.hasher), time.time)
@@ -118,12 +118,11 @@ def _run(asked: argparse.Namespace) -> int:
     return 0
 
 
-def _engine(url: str, create: bool) -> Engine:
+def _engine(url: str) -> Engine:
     from bcd.serving.records.backup import existing
     from bcd.serving.records.upgrade import prepare
 
-    if not create:
-        existing(url)
+    existing(url)  # not a new database, in which the server would not find the user
     return prepare(url)
 
 

@@ -173,7 +173,8 @@ def unit() -> configparser.ConfigParser:
 def test_the_unit_confines_the_server() -> None:
     service = unit()["Service"]
     expected = {
-        "DynamicUser": "yes", "ProtectSystem": "strict", "NoNewPrivileges": "yes",
+        "User": "bcd", "Group": "bcd", "RestrictSUIDSGID": "yes", "ProtectSystem": "strict",
+        "NoNewPrivileges": "yes",
         "ProtectHome": "yes", "PrivateTmp": "yes", "PrivateDevices": "yes", "UMask": "0077",
         "StateDirectory": "bcd", "StateDirectoryMode": "0700", "CapabilityBoundingSet": "",
         "SystemCallFilter": "@system-service",
@@ -184,6 +185,28 @@ def test_the_unit_confines_the_server() -> None:
     cfg = configuration([word for word in words if not word.startswith("$")])
     assert cfg.folder == f"/var/lib/{service['StateDirectory']}"
     assert int(service["TimeoutStopSec"]) > cfg.limits.stop_seconds
+
+
+def test_the_commands_of_the_page_find_the_records() -> None:
+    """Who runs them, and where the records are, is as in the unit and in the container."""
+    text = (ROOT / "docs" / "serving.md").read_text("utf-8")
+    service = unit()["Service"]
+    program = service["ExecStart"].split()[0]
+    commands = re.findall(r"^sudo -u (\w+) (\S+) serve .* --folder (\S+)$", text, re.M)
+    assert set(commands) == {
+        (service["User"], program, f"/var/lib/{service['StateDirectory']}")
+    }  # fmt: skip
+    assert f"useradd --system --home-dir {commands[0][2]} " in text
+    assert f"python3 -m venv {Path(program).parents[1]}\n" in text
+    (entry,) = (rest.split()[-1] for rest in values("COPY") if "entrypoint" in rest)
+    inside = re.findall(r"^docker (?:compose .*|)exec (\w+) (\S+) \w+ \w+(.*)$", text, re.M)
+    # The entry point knows the database's URL; where there is none, records are in the folder.
+    assert {name for _, name, _ in inside} == {Path(entry).name}
+    (command,) = values("CMD")
+    folder = configuration(ast.literal_eval(command)).folder
+    places = {who: more for who, _, more in inside}
+    assert places == {"server": "", "bcd": f" --folder {folder}"}
+    assert "BCD_RECORDS_FILE" in compose()["services"]["server"]["environment"]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd")

@@ -25,7 +25,10 @@ def existing(url: str) -> Path | None:
     """
     file = sqlite_file(url)
     if file is not None and not file.is_file():
-        raise BcdError(f"{file}: no records there: give --folder, or --records <URL>")
+        raise BcdError(
+            f"{file}: no records there: give --folder, or --records <URL>; the first start of the "
+            "server makes them"
+        )
     return file
 
 

@@ -52,10 +52,10 @@ def database_url(records: str | None, folder: str) -> str:
     """The database's URL.
 
     Args:
-        records: URL as configured; None for SQLite in `folder`.
+        records: URL as configured; None or empty for SQLite in `folder`.
         folder: `folder` of the configuration.
     """
-    if records is not None:
+    if records:
         return records
     return f"sqlite:///{Path(folder).absolute() / 'records.sqlite'}"
 
@@ -68,7 +68,7 @@ def sqlite_file(url: str) -> Path | None:
     """
     try:
         parsed = sa.make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter of a port that is no number
         raise ConfigError(
             "records: not a database URL, such as postgresql+psycopg://user@host/bcd"
         ) from None

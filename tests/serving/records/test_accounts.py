@@ -227,10 +227,10 @@ def test_commands_change_users_and_tokens(
         assert main([*line.split(), "--records", url]) == 0
         return capsys.readouterr().out
 
+    accounts = Accounts(prepare(url), serve_config(tmp_path))
     run("user add Ada --roles admin,submit", PASSWORD)
     run("user add Tess --roles submit --first", PASSWORD)
     run("user add Pro --roles review --no-password", PASSWORD)
-    accounts = Accounts(prepare(url), serve_config(tmp_path))
     token = run("token add tess --roles submit,review --days 2").strip()
     assert (user := accounts.tokens.user(token)) is not None and user.roles == {"submit"}
     tess = accounts.log_in("tess", PASSWORD, "")
@@ -266,6 +266,7 @@ def test_a_typed_password_is_asked_for_twice(
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("getpass.getpass", lambda _: next(typed))
     line = ["user", "add", "Ada", "--roles", "admin", "--folder", str(tmp_path)]
+    prepare(f"sqlite:///{tmp_path / 'records.sqlite'}").dispose()
     with pytest.raises(BcdError, match="differ"):
         main(line)
     assert main(line) == 0

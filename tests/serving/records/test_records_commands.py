@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from bcd.__main__ import main as bcd
+from bcd.commands.serve_accounts import main as accounts
 from bcd.commands.serve_records import main
-from bcd.errors import BcdError
+from bcd.errors import BcdError, ConfigError
 from bcd.serving.records.cases import ERASED
+from bcd.serving.records.database import database_url
 from bcd.serving.records.store import open_records
 from bcd.serving.records.verify import verify
-from tests.serving.making import IDENTITY
+from tests.serving.making import IDENTITY, serve_config
 from tests.serving.records.making import content, filled, images, images_config, tamper
 
 
@@ -95,10 +97,31 @@ def test_postgresql_has_its_own_commands_for_backups(tmp_path: Path) -> None:
 
 
 def test_records_that_are_not_there_are_not_made(tmp_path: Path) -> None:
+    place = ["--folder", str(tmp_path / "none")]
     for command in (["verify"], ["expire", "--days", "1"], ["backup", str(tmp_path / "b")]):
         with pytest.raises(BcdError, match="no records there"):
-            main([*command, "--folder", str(tmp_path / "none")])
+            main([*command, *place])
+    for line in ("user add Ada --roles admin --no-password", "user list", "token list"):
+        with pytest.raises(BcdError, match=r"no records there.*first start"):
+            accounts([*line.split(), *place])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://anna@host:abc/bcd", "postgresql://[::1/bcd", "records.sqlite", "sqlite:"]
+)
+def test_a_url_that_is_none_is_refused_in_one_line(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BCD_RECORDS", url)
+    with pytest.raises(ConfigError, match=r"^records"):
+        main(["verify"])
+
+
+def test_an_empty_variable_means_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BCD_RECORDS", "")
+    cfg = serve_config(tmp_path)
+    assert database_url(cfg.records, cfg.folder) == f"sqlite:///{tmp_path / 'records.sqlite'}"
 
 
 def test_serve_with_a_known_word_is_a_command(
