@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 
 from bcd.serving import words
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.records.cases import Case, CaseImage
 
-# A spreadsheet takes a cell that starts with one of these for a formula. The last four are their
-# full-width forms, which some convert.
-_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+# A spreadsheet takes a cell that starts with one of these for a formula. After the first four come
+# their small and full-width forms and other signs that look like them, which some convert.
+_FORMULA = "=+@\\-\ufe66\ufe62\ufe63\ufe6b\uff1d\uff0b\uff0d\uff20\u2212\u207a-\u207c\u208a-\u208c"
+# What it may skip before them: blanks, quotes, and characters without a width.
+_SKIPPED = '\\s"\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\\x00-\\x1f\\x7f'
+# A cell begins at its start and, in a program that separates by something else, also after that.
+_CELL = re.compile(f"(^|[;\\t\\r\\n|])(?=[{_SKIPPED}]*[{_FORMULA}])")
 
 
 def columns(classes: Sequence[str]) -> list[str]:
@@ -28,15 +33,15 @@ def columns(classes: Sequence[str]) -> list[str]:
 def case_csv(case: Case, head: str) -> str:
     """Writes a case as CSV, a row per image in order of arrival.
 
-    `finding` is empty while an image waits for a review. Text that a spreadsheet would take for a
-    formula gets an apostrophe in front.
+    `finding` is empty while an image waits for a review. Every cell is quoted. Where a spreadsheet
+    could see a formula, also one that separates cells by semicolon or tab, there is an apostrophe.
 
     Args:
         case: With its images.
         head: Of the records, on each row.
     """
     stream = io.StringIO()
-    write = csv.writer(stream, lineterminator="\r\n")
+    write = csv.writer(stream, lineterminator="\r\n", quoting=csv.QUOTE_ALL)
     write.writerow(map(_cell, columns(case.classes)))
     for image in case.images:
         write.writerow(map(_cell, _row(case, image, head)))
@@ -66,5 +71,4 @@ def _cell(value: object) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:.6f}"
-    text = str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return _CELL.sub(r"\1'", str(value))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import time
 from typing import cast
 
@@ -15,13 +16,16 @@ from bcd.evaluation.predictions import columns as prediction_columns
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.records.cases import ERASED, SIGNED, UNIDENTIFIED, Case, Review, Signature
 from bcd.serving.reports.pdf import case_pdf
-from bcd.serving.reports.table import case_csv
+from bcd.serving.reports.table import case_csv, columns
 from tests.serving.making import IDENTITY, smear
 from tests.serving.pages.filling import answer, case_of, image_of, unreadable
 
 HEAD = f"118:{'b' * 64}"
 DOUBT = ("low confidence",)
-FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1+1")
+FORMULAS = (
+    "=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1+1", "\uff0b1", "\uff0d1",
+    "\uff20A1", "\ufe661", "\u200b=1", "\ufeff=1", "\u00a0=1", '"=1', " =1", "\x00=1",
+)  # fmt: skip
 
 
 def rows(case: Case) -> list[dict[str, str]]:
@@ -77,11 +81,30 @@ def test_no_cell_is_a_formula(text: str) -> None:
     image = image_of(1, answer(), remark)
     object.__setattr__(image, "name", text)
     case = case_of([image], label=text, classes=(text, *IDENTITY.classes[1:]), model_name=text)
-    cells = [
-        cell for row in csv.reader(io.StringIO(case_csv(case, HEAD), newline="")) for cell in row
-    ]
-    assert sum(cell == f"'{text}" for cell in cells) >= 5
+    text_of = io.StringIO(case_csv(case, HEAD), newline="")
+    cells = [cell for row in csv.reader(text_of) for cell in row]
+    assert sum(cell[0:1] == "'" and cell.replace("'", "") == text for cell in cells) >= 5
     assert not [cell for cell in cells if cell.startswith(FORMULAS)]
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "\n", "\r\n", "|", ";\u200b"])
+def test_no_cell_is_a_formula_where_cells_are_separated_otherwise(separator: str) -> None:
+    typed = f'a{separator}=1+1{separator}-2{separator}"@A1'
+    case = case_of([image_of()], label=typed)
+    text = case_csv(case)
+    cells = [each.lstrip('"\u200b') for each in re.split(r"[;\t\r\n|]", text)]
+    assert not [each for each in cells if each.startswith(("=", "-", "@"))]
+    assert sum(each.startswith("'") for each in cells) >= 3
+    (row,) = rows(case)
+    assert row["case"].replace("'", "") == typed
+
+
+def test_every_cell_is_quoted_and_other_text_is_as_typed() -> None:
+    typed = "2-3 cells, a=b; mean 1-2 (e-mail a@b)"
+    text = case_csv(case_of([image_of()], label=typed))
+    assert all(line.startswith('"') and line.endswith('"') for line in text.splitlines())
+    assert len(text.splitlines()[0].split('","')) == len(columns(IDENTITY.classes))
+    assert f'"{typed}","open"' in text
 
 
 def test_pdf_says_what_the_case_says() -> None:
