@@ -202,6 +202,7 @@ def test_alarms_are_found_while_nobody_looks(
             if recorded_alarms(services):
                 break
         task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
     real = Monitor.update
 
