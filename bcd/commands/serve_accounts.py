@@ -57,7 +57,7 @@ def _user_commands(parser: argparse.ArgumentParser) -> None:
         command.add_argument("name")
         command.add_argument("--roles", required=True, help=_ROLES)
     for name, run, about in (
-        ("password", _password, "give a user another password"),
+        ("password", _password, "give a user another password; sessions and tokens end"),
         ("disable", _disable, "end what a user may do, with all sessions and tokens"),
         ("enable", _enable, "let a disabled user log in again"),
     ):
@@ -139,7 +139,7 @@ def _roles(users: Users, _: Tokens, asked: argparse.Namespace) -> None:
 
 def _password(users: Users, _: Tokens, asked: argparse.Namespace) -> None:
     users.set_password(user_here(), asked.name, _typed_password(), asked.first)
-    say(f"{asked.name}: password changed; sessions have ended")
+    say(f"{asked.name}: password changed; sessions and tokens have ended")
 
 
 def _disable(users: Users, _: Tokens, asked: argparse.Namespace) -> None:

@@ -27,7 +27,8 @@ _Roles = Annotated[list[str], Form(default_factory=list)]
 _DONE = {
     "added": "The user was added.",
     "roles": "The roles were changed.",
-    "password": "The password was set; the user has to choose another one at the next login.",
+    "password": "The password was set; the user has to choose another one at the next login. "
+    "Sessions and tokens of the user have ended.",
     "disabled": "The user was disabled; sessions and tokens have ended.",
     "enabled": "The user was enabled.",
     "revoked": "The token was revoked.",
@@ -74,7 +75,7 @@ def set_roles(request: Request, user: _Admin, name: str, roles: _Roles) -> Respo
 
 @router.post("/users/{name}/password")
 def set_password(request: Request, user: _Admin, name: str, password: _Text = "") -> Response:
-    """Gives a user a password that has to be changed at the next login."""
+    """Gives a user a password that has to be changed at the next login; tokens end."""
     try:
         accounts_of(request).users.set_password(user.name, name, password, must_change=True)
     except RequestError as error:

@@ -15,6 +15,7 @@ from bcd.serving.accounts.user import Account, checked_roles, in_order, key_of
 from bcd.serving.errors import ConflictError, NotFoundError, RequestError
 from bcd.serving.records.accounts import (
     REHASHED,
+    TOKENS_ENDED,
     USER_ADDED,
     USER_DISABLED,
     USER_ENABLED,
@@ -122,14 +123,15 @@ class Users:
     def set_password(
         self, by: str, name: str, password: str, must_change: bool = False, keep: str | None = None
     ) -> None:
-        """Gives a user another password; sessions end.
+        """Gives a user another password; sessions end, and tokens if somebody else does it.
 
         Args:
             by: Who does it.
             name: Of the user.
             password: The new one.
             must_change: Whether the user has to choose another one at the next login.
-            keep: The cookie of the one session that goes on.
+            keep: The cookie of the session in which users change their own password, and which goes
+                on; None for a reset by somebody else.
 
         Raises:
             NotFoundError: There is no such user.
@@ -139,12 +141,16 @@ class Users:
         account = self._known(name)
         check_policy(password, account.name)
         hashed = self._passwords.hash(password)
-        facts = {
+        facts: dict[str, object] = {
             "name": account.name, "password": fingerprint(hashed), "must_change": must_change,
         }  # fmt: skip
+        if keep is None:
+            facts[TOKENS_ENDED] = True
         with self._database.changing(by, USER_PASSWORD, facts) as writes:
             if keep is not None:
                 _check_session(writes, account, keep)
+            else:
+                _end_tokens(writes, account)
             _change(writes, account, keep, password=hashed, must_change=must_change)
 
     def set_disabled(self, by: str, name: str, disabled: bool) -> None:
@@ -159,8 +165,7 @@ class Users:
         with self._database.changing(by, kind, {"name": account.name}) as writes:
             if disabled:
                 _check_other_admin(writes, account)
-                of_user = TOKENS.c.user_key == key_of(account.name)
-                writes.execute(delete(TOKENS).where(of_user))
+                _end_tokens(writes, account)
             _change(writes, account, None, disabled=disabled)
 
     def row(self, key: str) -> RowMapping | None:
@@ -210,6 +215,10 @@ def _change(connection: Connection, account: Account, keep: str | None, **values
         ended = ended.where(SESSIONS.c.digest != digest(keep))
     connection.execute(update(USERS).where(USERS.c.key == key).values(values))
     connection.execute(ended)
+
+
+def _end_tokens(connection: Connection, account: Account) -> None:
+    connection.execute(delete(TOKENS).where(TOKENS.c.user_key == key_of(account.name)))
 
 
 def _check_session(connection: Connection, account: Account, cookie: str) -> None:

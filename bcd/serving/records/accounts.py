@@ -18,6 +18,7 @@ ACCOUNT_KINDS = (
     USER_ADDED, USER_ROLES, USER_PASSWORD, USER_DISABLED, USER_ENABLED, REHASHED, TOKEN_ADDED,
     TOKEN_REVOKED, KEY_MADE,
 )  # fmt: skip
+TOKENS_ENDED = "tokens_ended"  # by a password that somebody else has set
 
 # By names, because the tables are declared in `bcd.serving.accounts`, which imports this package.
 _USERS = ("key", "name", "roles", "password", "must_change", "disabled", "created")
@@ -77,7 +78,7 @@ class AccountRows:
         user.update(_columns(facts, ("roles", "password", "must_change")))
         if kind in (USER_DISABLED, USER_ENABLED):
             user["disabled"] = int(kind == USER_DISABLED)
-        if kind == USER_DISABLED:
+        if kind == USER_DISABLED or facts.get(TOKENS_ENDED):
             left = {name: row for name, row in self.tokens.items() if row["user_key"] != key}
             self.tokens = left
 

@@ -6,11 +6,26 @@ import pytest
 
 from bcd.serving.accounts.tokens import MAX_DAYS
 from bcd.serving.errors import NotFoundError, UnprocessableError
-from tests.serving.accounts.making import PASSWORD, World
+from bcd.serving.records.verify import verify
+from tests.serving.accounts.making import OTHER, PASSWORD, World, session_of
 
 
 def status(served: World, token: str, role: str = "submit") -> int:
     return served.program(token).get(f"/v1/probe/{role}").status_code
+
+
+def test_a_reset_of_the_password_ends_tokens_but_a_change_of_ones_own_does_not(
+    served: World,
+) -> None:
+    accounts = served.accounts
+    accounts.users.add("Ada", "Kim", PASSWORD, ["submit"])
+    kept = accounts.tokens.add("Ada", "tess", ["submit"], 1)
+    token = accounts.tokens.add("Ada", "kim", ["submit"], 1)
+    accounts.users.set_password("Kim", "kim", OTHER, keep=session_of(accounts, "kim"))
+    assert accounts.tokens.user(token) is not None
+    accounts.users.set_password("Ada", "kim", PASSWORD)
+    assert accounts.tokens.user(token) is None and accounts.tokens.user(kept) is not None
+    assert verify(str(served.engine.url)).problems == ()
 
 
 def test_a_token_has_the_roles_that_it_and_its_user_have(served: World) -> None:

@@ -236,7 +236,8 @@ def test_commands_change_users_and_tokens(
     tess = accounts.log_in("tess", PASSWORD, "")
     assert tess is not None and tess.account.must_change
     run("user password tess", OTHER)
-    assert accounts.sessions.user(tess.cookie) is None
+    assert accounts.sessions.user(tess.cookie) is None and accounts.tokens.user(token) is None
+    token = run("token add tess --roles review").strip()
     assert accounts.log_in("tess", OTHER, "") is not None
     run("user roles tess --roles review")
     assert (found := accounts.users.find("tess")) is not None and found.roles == {"review"}
