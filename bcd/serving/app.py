@@ -15,7 +15,7 @@ import bcd
 from bcd.serving.accounts import routes as accounts
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api import cases, explain, health, metrics, model, predict
-from bcd.serving.api.problems import add_handlers
+from bcd.serving.api.problems import Problem, add_handlers, describe
 from bcd.serving.monitoring import routes as monitoring
 from bcd.serving.monitoring.monitor import watch
 from bcd.serving.pages import cases as pages
@@ -73,5 +73,6 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     add_handlers(app)
+    describe(app, Problem, predict.Unanswered)
     add_middleware(app, services.cfg)
     return app

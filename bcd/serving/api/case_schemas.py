@@ -44,13 +44,19 @@ class ReportQuery(BaseModel):
 class NewCase(Strict):
     """A case to open."""
 
-    label: str = Field(
-        min_length=1, max_length=200, description="No patient's name.", examples=["S-2024-118"]
-    )
+    model_config = ConfigDict(json_schema_extra={"example": {"label": "S-2024-118"}})
+
+    label: str = Field(min_length=1, max_length=200, description="No patient's name.")
 
 
 class NewReview(Strict):
     """What a person found in an image."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"finding": "Unidentified", "remark": "Out of focus.", "seen": 0}
+        }
+    )
 
     finding: str = Field(max_length=200, description="A class of the model, or Unidentified.")
     remark: str = Field(
@@ -67,6 +73,8 @@ class NewReview(Strict):
 class NewSignature(Strict):
     """A signature."""
 
+    model_config = ConfigDict(json_schema_extra={"example": {"version": 7}})
+
     version: int = Field(ge=0, le=2**62, description="Of the case that the person saw.")
     password: str = Field(
         default="", max_length=1024, description="Of a user with a session, again."
@@ -76,7 +84,9 @@ class NewSignature(Strict):
 class Erasure(Strict):
     """Why a case is erased."""
 
-    reason: str = Field(min_length=1, max_length=500, examples=["Consent was withdrawn."])
+    model_config = ConfigDict(json_schema_extra={"example": {"reason": "Consent was withdrawn."}})
+
+    reason: str = Field(min_length=1, max_length=500)
 
 
 class Opened(Disclaimed):

@@ -6,10 +6,12 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
+from pydantic import ConfigDict
 
 from bcd.serving.accounts.access import User, require
+from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api.dependencies import Served
-from bcd.serving.api.problems import documented, problem
+from bcd.serving.api.problems import Problem, documented, problem
 from bcd.serving.api.schemas import Answer, Answers, ModelName
 from bcd.serving.api.uploads import read_images
 from bcd.serving.errors import UnprocessableError
@@ -17,14 +19,53 @@ from bcd.serving.errors import UnprocessableError
 router = APIRouter()
 
 
+class Unanswered(Answers, Problem):
+    """Why none of the images could be answered: for each of them in `error`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "type": "about:blank",
+                "title": "Unprocessable",
+                "status": 422,
+                "detail": "None of the images could be answered.",
+                "request_id": "0f8b3c5e9a7d4c21",
+                "disclaimer": DISCLAIMER,
+                "model": {
+                    "name": "paper",
+                    "version": "0.1.0",
+                    "sha256": "5" * 64,
+                    "card_sha256": "c" * 64,
+                },
+                "images": [
+                    {
+                        "sha256": "8" * 64,
+                        "probabilities": {},
+                        "class": None,
+                        "malignant": None,
+                        "prediction_set": [],
+                        "refer": True,
+                        "reasons": ["unreadable"],
+                        "ood_score": None,
+                        "error": "not an image",
+                        "milliseconds": 3.1,
+                    }
+                ],
+            }
+        }
+    )
+
+
 def images_body(many: bool) -> dict[str, Any]:
     """How OpenAPI describes a body of images."""
     binary = {"type": "string", "format": "binary"}
     images = {"type": "array", "items": binary, "minItems": 1} if many else binary
     form = {"type": "object", "properties": {"images": images}, "required": ["images"]}
-    content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
+    one = "the bytes of smear.png"
+    example = {"images": [one, "the bytes of smear-2.png"] if many else one}
+    content: dict[str, Any] = {"multipart/form-data": {"schema": form, "example": example}}
     for kind in ("image/png", "image/jpeg", "application/octet-stream"):
-        content[kind] = {"schema": binary}
+        content[kind] = {"schema": binary, "example": one}
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -33,7 +74,7 @@ def images_body(many: bool) -> dict[str, Any]:
     operation_id="predict",
     summary="Classify images",
     response_model=Answers,
-    responses=documented(401, 403, 415, 504, 507),
+    responses=documented(401, 403, 415, 504, 507, unprocessable=Unanswered),
     openapi_extra=images_body(many=True),
 )
 async def predict(

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from bcd.serving.errors import RequestError, UnprocessableError
@@ -122,18 +123,49 @@ _DETAILS = {
 }
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def describe(app: FastAPI, *models: type[Problem]) -> None:
+    """Adds the schemas of problems to the OpenAPI document; FastAPI adds those of routes only.
+
+    Args:
+        app: With all routes.
+        models: That `documented` names.
+    """
+    of_routes = app.openapi
+    _, made = models_json_schema(
+        [(model, "serialization") for model in models],
+        ref_template="#/components/schemas/{model}",
+    )
+
+    def openapi() -> dict[str, Any]:
+        document = of_routes()
+        schemas = document["components"]["schemas"]
+        schemas.update({k: v for k, v in made["$defs"].items() if k not in schemas})
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def documented(
+    *statuses: int, unprocessable: type[Problem] = Problem
+) -> dict[int | str, dict[str, Any]]:
     """The error statuses of an operation, as OpenAPI describes them.
 
     Args:
         statuses: Besides those that every operation may answer.
+        unprocessable: What a 422 contains.
     """
     kinds = {kind.status: kind.__doc__ for kind in _kinds()}
-    schema = {"$ref": "#/components/schemas/Problem"}
+    names = {422: unprocessable.__name__}
     return {
         status: {
             "description": (kinds.get(status) or HTTPStatus(status).phrase).splitlines()[0],
-            "content": {MEDIA_TYPE: {"schema": schema}},
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": {
+                        "$ref": f"#/components/schemas/{names.get(status, Problem.__name__)}"
+                    }
+                }
+            },
         }
         for status in sorted({400, 408, 413, 421, 422, 429, 431, 500, 503, *statuses})
     }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from jsonschema_rs import Draft202012Validator
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 from starlette.types import Receive, Scope, Send
@@ -91,6 +93,44 @@ def test_answers_are_as_documented(
         case.call_and_validate(headers=api.users[ALL].headers, checks=checks)
 
     check()
+
+
+def _valid(value: object, schema: dict[str, Any], document: dict[str, Any]) -> bool:
+    return bool(Draft202012Validator({**document, **schema}).is_valid(value))
+
+
+def test_every_body_has_an_example_that_fits(api: Running) -> None:
+    document = api.client.get("/v1/openapi.json").json()
+    schemas, seen = document["components"]["schemas"], 0
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                name = content["schema"].get("$ref", "").rpartition("/")[2]
+                example = content.get("example", schemas.get(name, {}).get("example"))
+                assert example and _valid(example, content["schema"], document), operation
+                seen += 1
+    assert seen > len(OPERATIONS)
+    for name in ("Problem", "Unanswered", "Answer"):
+        assert _valid(schemas[name]["example"], schemas[name], document), name
+
+
+def test_every_schema_that_is_named_is_there(api: Running) -> None:
+    text = api.client.get("/v1/openapi.json").text
+    named = set(re.findall(r'"#/components/schemas/(\w+)"', text))
+    schemas = api.client.get("/v1/openapi.json").json()["components"]["schemas"]
+    assert "Problem" in named and named <= set(schemas)
+
+
+def test_what_is_answered_if_no_image_can_be_is_described(api: Running) -> None:
+    document = api.client.get("/v1/openapi.json").json()
+    response = document["paths"]["/v1/predict"]["post"]["responses"]["422"]
+    (schema,) = [content["schema"] for content in response["content"].values()]
+    headers = {"Content-Type": "image/png"}
+    got = api.all.post("/v1/predict", content=b"no image", headers=headers)
+    assert got.status_code == 422 and _valid(got.json(), schema, document)
+    for member in ("detail", "model", "images"):
+        less = {key: value for key, value in got.json().items() if key != member}
+        assert not _valid(less, schema, document), member
 
 
 def test_every_operation_is_described(api: Running) -> None:
