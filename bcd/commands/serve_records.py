@@ -25,6 +25,7 @@ from bcd.storage import typed_path
 
 if TYPE_CHECKING:
     from bcd.serving.records.store import Records
+    from bcd.serving.records.verify import Verified
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,15 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _verify(asked: argparse.Namespace) -> int:
     url = records_url(asked)
     from bcd.serving.records.backup import existing
-
-    existing(url)
-    return _report(url, asked.head)
-
-
-def _report(url: str, noted: str | None) -> int:
     from bcd.serving.records.verify import verify
 
-    found = verify(url, noted)
+    existing(url)
+    return _report(verify(url, asked.head))
+
+
+def _report(found: Verified) -> int:
     say(
         f"records: {found.records}; cases: {found.cases}, {found.erased} of them erased; images of "
         f"cases: {found.images}, {found.kept} of them kept"
@@ -100,8 +99,11 @@ def _restore(asked: argparse.Namespace) -> int:
     url = records_url(asked)
     from bcd.serving.records.backup import restore
 
-    restore(url, typed_path(asked.file))
-    return _report(url, None)
+    file = typed_path(asked.file)
+    status = _report(restore(url, file))
+    if status:
+        say(f"nothing was restored: give another backup; {file} stays, as an SQLite database")
+    return status
 
 
 def _erase(asked: argparse.Namespace) -> int:

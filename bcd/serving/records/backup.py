@@ -10,9 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 
 from bcd.errors import BcdError
-from bcd.serving.records.database import sqlite_file
+from bcd.serving.records.database import check_connection, connect, sqlite_file, unusable
+from bcd.serving.records.schema import is_older
+from bcd.serving.records.upgrade import prepare
+from bcd.serving.records.verify import Verified, verify
 from bcd.storage import PART
 
 
@@ -47,18 +51,23 @@ def back_up(url: str, target: Path) -> None:
     if file is None:
         command = shlex.join(["pg_dump", "--format=custom", f"--file={target}", _address(url)])
         raise BcdError(f"records are in PostgreSQL, which has a command for that: {command}")
-    _copy(file, target)
+    with _part(target) as part:
+        _copy(file, part)
+        _publish(part, target)
 
 
-def restore(url: str, source: Path) -> None:
-    """Makes a new SQLite database from a backup.
+def restore(url: str, source: Path) -> Verified:
+    """Makes a new SQLite database from a backup, if that is whole; one of an older bcd is migrated.
 
     Args:
         url: Of the new database.
         source: From `back_up`.
 
+    Returns:
+        What verifying has found; if there are problems, no database was made.
+
     Raises:
-        BcdError: There are records already, or the backup cannot be read.
+        BcdError: There are records already, or the backup cannot be read, or a newer bcd made it.
     """
     file = sqlite_file(url)
     if not source.is_file():
@@ -66,11 +75,36 @@ def restore(url: str, source: Path) -> None:
     if file is None:
         command = shlex.join(["pg_restore", f"--dbname={_address(url)}", str(source)])
         raise BcdError(f"records are in PostgreSQL, which has a command for that: {command}")
-    file.parent.mkdir(parents=True, exist_ok=True)
+    older = _is_older(source)
     for name in (file.name, f"{file.name}-wal", f"{file.name}-shm"):
         if file.with_name(name).exists():
             raise BcdError(f"{file.with_name(name)}: exists already: move these records away")
-    _copy(source, file)
+    with _known_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with _part(file) as part:
+        _copy(source, part)
+        if older:
+            prepare(_sqlite_url(part)).dispose()
+        found = verify(_sqlite_url(part))
+        if not found.problems:
+            _publish(part, file)
+    return found
+
+
+def _is_older(file: Path) -> bool:
+    engine = connect(_sqlite_url(file), read_only=True)
+    check_connection(engine)
+    try:
+        with engine.connect() as connection:
+            return is_older(connection)
+    except SQLAlchemyError as error:
+        raise unusable(engine, error) from error
+    finally:
+        engine.dispose()
+
+
+def _sqlite_url(file: Path) -> str:
+    return sa.URL.create("sqlite", database=str(file.absolute())).render_as_string()
 
 
 def _address(url: str) -> str:
@@ -79,17 +113,14 @@ def _address(url: str) -> str:
     return parsed.render_as_string()
 
 
-def _copy(source: Path, target: Path) -> None:
-    if target.exists():
-        raise BcdError(f"{target}: exists already: give another file, or move it away")
-    with _new_file(target) as part:
-        try:
-            place = f"{source.absolute().as_uri()}?mode=ro"
-            with _connected(place) as old, _connected(part.absolute().as_uri()) as new:
-                old.backup(new)
-                new.execute("PRAGMA journal_mode=DELETE")  # one file; the server uses WAL again
-        except sqlite3.Error as error:
-            raise BcdError(f"{source}: cannot be copied: {error}") from error
+def _copy(source: Path, part: Path) -> None:
+    try:
+        place = f"{source.absolute().as_uri()}?mode=ro"
+        with _connected(place) as old, _connected(part.absolute().as_uri()) as new:
+            old.backup(new)
+            new.execute("PRAGMA journal_mode=DELETE")  # one file; the server uses WAL again
+    except sqlite3.Error as error:
+        raise BcdError(f"{source}: cannot be copied: {error}") from error
 
 
 @contextlib.contextmanager
@@ -99,20 +130,38 @@ def _connected(uri: str) -> Iterator[sqlite3.Connection]:
 
 
 @contextlib.contextmanager
-def _new_file(target: Path) -> Iterator[Path]:
-    """A file under a temporary name, readable by its owner only; gets its name if all went well."""
+def _part(target: Path) -> Iterator[Path]:
+    """A file under a temporary name, readable by its owner only; removed at the end."""
+    if target.exists():
+        raise BcdError(f"{target}: exists already: give another file, or move it away")
     part = target.with_name(f".{target.name}.{os.getpid()}{PART}")
-    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    with _known_errors(target):
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     try:
-        yield part
-        with part.open("rb") as stream:
-            os.fsync(stream.fileno())
+        with _known_errors(target):
+            yield part
+    finally:
+        for name in (part.name, f"{part.name}-wal", f"{part.name}-shm"):
+            part.with_name(name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _known_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BcdError(f"{target}: cannot be written: {error.strerror}") from error
+
+
+def _publish(part: Path, target: Path) -> None:
+    """Gives a file its name when it is on the disk."""
+    with part.open("rb") as stream:
+        os.fsync(stream.fileno())
+    try:
         os.link(part, target)  # fails if it exists by now
-        if os.name == "posix":  # elsewhere folders cannot be flushed
-            folder = os.open(target.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
     except FileExistsError:
         raise BcdError(f"{target}: exists already: give another file, or move it away") from None
-    finally:
-        part.unlink(missing_ok=True)
+    if os.name == "posix":  # elsewhere folders cannot be flushed
+        folder = os.open(target.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)

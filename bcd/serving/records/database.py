@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import filelock
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import (
@@ -28,24 +27,16 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from bcd.errors import BcdError, ConfigError
 from bcd.serving.errors import RequestError, StorageFullError, UnavailableError
+from bcd.serving.records.sqlite import WAIT, WRITES, connect_sqlite, open_sqlite
 
 _log = logging.getLogger(__name__)
 
-WRITES = "bcd_writes"  # execution option of connections whose transactions write
-_WAIT = 30  # seconds for another process's transaction
 _ROOM = 1 << 20  # bytes; if there are less, the disk is full
 _FULL = {getattr(errno, name, errno.ENOSPC) for name in ("ENOSPC", "EDQUOT", "EFBIG")}
 # Without these, a server that no longer answers would be waited for for hours.
 _POSTGRESQL_SETTINGS = {"connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 30_000}
 # Errors of the database, not of what it is asked; `DatabaseError` itself is one of a damaged file.
 _GONE = (OperationalError, InterfaceError, ProgrammingError, PoolTimeoutError)
-_SQLITE_SETTINGS = (
-    "journal_mode=WAL",
-    "synchronous=FULL",
-    "foreign_keys=ON",
-    "secure_delete=ON",  # what is erased is overwritten
-    f"busy_timeout={_WAIT * 1000}",
-)
 
 
 def database_url(records: str | None, folder: str) -> str:
@@ -83,18 +74,22 @@ def sqlite_file(url: str) -> Path | None:
     return Path(str(parsed.database))
 
 
-def connect(url: str) -> Engine:
+def connect(url: str, read_only: bool = False) -> Engine:
     """An engine with this project's settings; it does not connect yet.
 
     Transactions begin as `BEGIN`, and with the execution option `WRITES` as `BEGIN IMMEDIATE`,
     so that they see the last commit and never fail half-way.
+
+    Args:
+        url: Of the database.
+        read_only: Nothing can be written with it.
 
     Raises:
         ConfigError: See `sqlite_file`.
     """
     file = sqlite_file(url)
     if file is not None:
-        return _connect_sqlite(file)
+        return open_sqlite(file) if read_only else connect_sqlite(file)
     parsed = sa.make_url(url)
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
@@ -115,31 +110,8 @@ def connect(url: str) -> Engine:
     @event.listens_for(engine, "connect")
     def _settings(connection: Any, _: object) -> None:
         with connection.cursor() as cursor:
-            cursor.execute(f"SET synchronous_commit = on; SET lock_timeout = '{_WAIT}s'")
+            cursor.execute(f"SET synchronous_commit = on; SET lock_timeout = '{WAIT}s'")
         connection.commit()
-
-    return engine
-
-
-def _connect_sqlite(file: Path) -> Engine:
-    engine = sa.create_engine(
-        sa.URL.create("sqlite", database=str(file)),
-        pool_size=8,
-        max_overflow=32,
-        hide_parameters=True,  # logs must not hold what people typed
-        connect_args={"timeout": _WAIT, "check_same_thread": False},
-    )
-
-    @event.listens_for(engine, "connect")
-    def _settings(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # transactions begin below, not in the driver
-        for setting in _SQLITE_SETTINGS:
-            connection.execute(f"PRAGMA {setting}")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get(WRITES)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
 
@@ -179,7 +151,9 @@ def check_connection(engine: Engine) -> None:
         BcdError: That is not possible.
     """
     try:
-        engine.connect().close()
+        with engine.connect() as connection:
+            if engine.dialect.name == "sqlite":  # which opens the file when it is first read
+                connection.exec_driver_sql("PRAGMA schema_version")
     except SQLAlchemyError as error:
         raise unusable(engine, error) from error
 
@@ -189,23 +163,6 @@ def unusable(engine: Engine, error: SQLAlchemyError) -> BcdError:
     reason = " ".join(str(getattr(error, "orig", error)).split())
     shown = engine.url.render_as_string(hide_password=True)
     return BcdError(f"records: {shown}: {reason}: check the database, or give another one")
-
-
-def lock_file(file: Path) -> filelock.BaseFileLock:
-    """Reserves an SQLite database for one server.
-
-    Raises:
-        BcdError: Another one has it.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(file.with_name(f"{file.name}.lock"), timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise BcdError(
-            f"{file}: another server uses it: stop that one, or give folder= or records="
-        ) from None
-    return lock
 
 
 def clean(engine: Engine, pauses: Sequence[float] = (0.05, 0.2, 1.0, 3.0)) -> None:
@@ -255,7 +212,7 @@ def _checkpoint(cursor: Any) -> bool:
     try:
         return not cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
     finally:
-        cursor.execute(f"PRAGMA busy_timeout={_WAIT * 1000}")
+        cursor.execute(f"PRAGMA busy_timeout={WAIT * 1000}")
 
 
 def request_error(error: Exception, file: Path | None) -> RequestError | None:

@@ -1,4 +1,8 @@
-"""Whether the tables and triggers in a database are those of the migrations."""
+"""Whether a database has the structure that the migrations make.
+
+In SQLite: every table, index and trigger. In PostgreSQL: the triggers of the records and their
+function; what differs in its tables shows when they are read.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,30 @@ from functools import cache
 import sqlalchemy as sa
 from sqlalchemy import Connection, text
 
-from bcd.serving.records.upgrade import migrate, newest_version
+from bcd.errors import BcdError
+from bcd.serving.records.upgrade import is_known, migrate, newest_version
 
 _TRIGGERS = {"records_no_update", "records_no_delete", "records_no_truncate"}
+
+
+def is_older(connection: Connection) -> bool:
+    """Whether an older version of bcd has made the tables, which is no damage.
+
+    Raises:
+        BcdError: A newer version has, or there are no records.
+    """
+    place = f"records: {connection.engine.url.render_as_string(hide_password=True)}"
+    tables = set(sa.inspect(connection).get_table_names())
+    if not tables & {"records", "alembic_version"}:
+        raise BcdError(f"{place}: there are no records of bcd in it")
+    if "alembic_version" not in tables:
+        return False
+    versions = list(connection.scalars(text("SELECT version_num FROM alembic_version")))
+    if len(versions) != 1 or versions == [newest_version()]:
+        return False
+    if is_known(versions[0]):
+        return True
+    raise BcdError(f"{place}: version {versions[0]} is of a newer bcd: upgrade bcd")
 
 
 def schema_problems(connection: Connection) -> Iterator[str]:

@@ -18,9 +18,10 @@ from bcd.serving.records import changes, queries
 from bcd.serving.records.accounts import ACCOUNT_KINDS
 from bcd.serving.records.cases import ERASED, Case, CaseSummary
 from bcd.serving.records.contents import Contents
-from bcd.serving.records.database import clean, lock_file, reading, sqlite_file
+from bcd.serving.records.database import clean, reading, sqlite_file
 from bcd.serving.records.expiry import expire
 from bcd.serving.records.replay import KINDS
+from bcd.serving.records.sqlite import lock_file
 from bcd.serving.records.tables import ANSWERS, CASES, HEAD, RECORDS
 from bcd.serving.records.upgrade import prepare
 from bcd.serving.records.writer import Writer
@@ -41,8 +42,7 @@ def open_records(url: str, images: ImagesConfig) -> Records:
             images cannot be decrypted.
         ConfigError: The URL or the key is not valid.
     """
-    file = sqlite_file(url)
-    lock = None if file is None else lock_file(file)
+    lock = None if (file := sqlite_file(url)) is None else lock_file(file)
     try:
         engine = prepare(url)
         return Records(engine, file, Contents(engine, images), images.days, lock)

@@ -60,7 +60,7 @@ def migrate(connection: Connection) -> None:
     found = MigrationContext.configure(connection).get_current_revision()
     if found == newest_version():
         return
-    if found is not None and found not in {each.revision for each in _scripts().walk_revisions()}:
+    if found is not None and not is_known(found):
         raise BcdError(f"records: version {found} is of a newer bcd: upgrade bcd, or give records=")
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(_FOLDER))
@@ -71,6 +71,11 @@ def migrate(connection: Connection) -> None:
 def newest_version() -> str:
     """The version of the tables that this version of bcd uses."""
     return str(_scripts().get_current_head())
+
+
+def is_known(version: str) -> bool:
+    """Whether it is a version of this or an older bcd."""
+    return version in {each.revision for each in _scripts().walk_revisions()}
 
 
 @cache

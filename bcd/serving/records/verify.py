@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from bcd.errors import ConfigError
+from bcd.errors import BcdError, ConfigError
 from bcd.serving.records.accounts import AccountRows
 from bcd.serving.records.chain import GENESIS, Record, record_hash
 from bcd.serving.records.database import check_connection, connect
 from bcd.serving.records.expected import Expected
-from bcd.serving.records.schema import schema_problems
+from bcd.serving.records.schema import is_older, schema_problems
 from bcd.serving.records.tables import ANSWERS, RECORDS, TEXTS
 
 _SHOWN = 100  # problems in a result
@@ -46,7 +46,7 @@ class Verified:
 
 
 def verify(url: str, noted: str | None = None) -> Verified:
-    """Verifies the records as of one moment; the server may write meanwhile.
+    """Verifies the records as of one moment, and changes nothing; the server may write meanwhile.
 
     Args:
         url: Of the database.
@@ -54,13 +54,13 @@ def verify(url: str, noted: str | None = None) -> Verified:
             changed or cut off, which a chain cannot show by itself.
 
     Raises:
-        BcdError: The database cannot be used.
+        BcdError: The database cannot be opened, or is of another version of bcd.
         ConfigError: The URL or `noted` is not valid.
     """
     match = _HEAD.fullmatch(noted or f"0:{GENESIS}")
     if match is None:
         raise ConfigError(f"--head {noted}: must be <number>:<hash>, as printed on reports")
-    engine = connect(url)
+    engine = connect(url, read_only=True)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _read_any_text)
     try:
@@ -79,9 +79,14 @@ def _verify(engine: Engine, number: int, found: str) -> Verified:
     options: dict[str, Any] = {}
     if engine.dialect.name == "postgresql":
         options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-        check_connection(engine)
+    check_connection(engine)
     try:
         with engine.connect().execution_options(**options) as connection, connection.begin():
+            if is_older(connection):
+                raise BcdError(
+                    f"records: {engine.url.render_as_string(hide_password=True)}: of an older bcd: "
+                    "start the server once, which migrates them"
+                )
             walk.problems += schema_problems(connection)
             walk.records(connection)
             walk.problems += walk.expected.compare(connection)

@@ -91,7 +91,7 @@ def test_no_cell_is_a_formula(text: str) -> None:
 def test_no_cell_is_a_formula_where_cells_are_separated_otherwise(separator: str) -> None:
     typed = f'a{separator}=1+1{separator}-2{separator}"@A1'
     case = case_of([image_of()], label=typed)
-    text = case_csv(case)
+    text = case_csv(case, HEAD)
     cells = [each.lstrip('"\u200b') for each in re.split(r"[;\t\r\n|]", text)]
     assert not [each for each in cells if each.startswith(("=", "-", "@"))]
     assert sum(each.startswith("'") for each in cells) >= 3
@@ -101,7 +101,7 @@ def test_no_cell_is_a_formula_where_cells_are_separated_otherwise(separator: str
 
 def test_every_cell_is_quoted_and_other_text_is_as_typed() -> None:
     typed = "2-3 cells, a=b; mean 1-2 (e-mail a@b)"
-    text = case_csv(case_of([image_of()], label=typed))
+    text = case_csv(case_of([image_of()], label=typed), HEAD)
     assert all(line.startswith('"') and line.endswith('"') for line in text.splitlines())
     assert len(text.splitlines()[0].split('","')) == len(columns(IDENTITY.classes))
     assert f'"{typed}","open"' in text

@@ -6,15 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic import command
 
 from bcd.__main__ import main as bcd
 from bcd.commands.serve_accounts import main as accounts
 from bcd.commands.serve_records import main
 from bcd.errors import BcdError, ConfigError
 from bcd.serving.records.cases import ERASED
-from bcd.serving.records.database import database_url
+from bcd.serving.records.database import connect, database_url, writing
 from bcd.serving.records.store import open_records
+from bcd.serving.records.upgrade import migrate
 from bcd.serving.records.verify import verify
+from bcd.storage import file_sha256
 from tests.serving.making import IDENTITY, serve_config
 from tests.serving.records.making import content, filled, images, images_config, tamper
 
@@ -77,30 +80,72 @@ def test_a_backup_of_a_running_server_is_restored(url: str, case_id: str, tmp_pa
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_a_damaged_backup_is_restored_with_a_warning(
+def test_a_damaged_backup_makes_no_records(
     url: str, case_id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    backup, new = tmp_path / "backup", tmp_path / "new"
     tamper(url, f"UPDATE texts SET text = 'x' WHERE case_id = '{case_id}'")
+    main(["backup", str(backup), "--records", url])
+    assert main(["restore", str(backup), "--folder", str(new)]) == 1
+    told = capsys.readouterr().err
+    assert "NOT WHOLE: table texts" in told
+    assert "nothing was restored" in told
+    whole = backup.read_bytes()
+    for name, data in (("empty", b""), ("text", b"x" * 9000), ("cut", whole[: len(whole) // 2])):
+        (tmp_path / name).write_bytes(data)
+        try:
+            assert main(["restore", str(tmp_path / name), "--folder", str(new)]) == 1
+        except BcdError as error:
+            assert str(tmp_path / name) in str(error)
+    assert list(new.iterdir()) == []
+
+
+def test_a_backup_of_an_older_version_is_migrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup, new = tmp_path / "backup.sqlite", tmp_path / "new" / "records.sqlite"
+    engine = connect(f"sqlite:///{backup}")
+    with monkeypatch.context() as patched, writing(engine) as connection:
+        patched.setattr(
+            command, "upgrade", lambda config, _, run=command.upgrade: run(config, "0001")
+        )
+        migrate(connection)
+    engine.dispose()
+    before = file_sha256(backup)
+    with pytest.raises(BcdError, match="of an older bcd"):
+        main(["verify", "--records", f"sqlite:///{backup}"])
+    assert main(["restore", str(backup), "--folder", str(new.parent)]) == 0
+    assert [each.name for each in new.parent.iterdir()] == [new.name]
+    assert verify(f"sqlite:///{new}").problems == ()
+    assert file_sha256(backup) == before
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_copy_that_cannot_be_written_is_one_line(url: str, case_id: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for target in (tmp_path / "none" / "backup", tmp_path / "file" / "backup"):
+        with pytest.raises(BcdError, match="backup: cannot be written: No"):
+            main(["backup", str(target), "--records", url])
     main(["backup", str(tmp_path / "backup"), "--records", url])
-    assert main(["restore", str(tmp_path / "backup"), "--folder", str(tmp_path / "new")]) == 1
-    assert "NOT WHOLE: table texts" in capsys.readouterr().err
+    with pytest.raises(BcdError, match="cannot be written"):
+        main(["restore", str(tmp_path / "backup"), "--folder", str(tmp_path / "file" / "new")])
 
 
 def test_postgresql_has_its_own_commands_for_backups(tmp_path: Path) -> None:
     url = "postgresql+psycopg://anna:hunter2@host/bcd"
     (tmp_path / "file").touch()
-    for command in ("backup", "restore"):
+    for asked in ("backup", "restore"):
         with pytest.raises(BcdError) as caught:
-            main([command, str(tmp_path / "file"), "--records", url])
+            main([asked, str(tmp_path / "file"), "--records", url])
         assert "postgresql://anna@host/bcd" in str(caught.value)
-        assert f"pg_{'dump' if command == 'backup' else 'restore'}" in str(caught.value)
+        assert f"pg_{'dump' if asked == 'backup' else 'restore'}" in str(caught.value)
 
 
 def test_records_that_are_not_there_are_not_made(tmp_path: Path) -> None:
     place = ["--folder", str(tmp_path / "none")]
     for command in (["verify"], ["expire", "--days", "1"], ["backup", str(tmp_path / "b")]):
         with pytest.raises(BcdError, match="no records there"):
-            main([*command, *place])
+            main([*asked, *place])
     for line in ("user add Ada --roles admin --no-password", "user list", "token list"):
         with pytest.raises(BcdError, match=r"no records there.*first start"):
             accounts([*line.split(), *place])
