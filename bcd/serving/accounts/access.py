@@ -17,6 +17,7 @@ from bcd.serving.accounts.sessions import digest
 from bcd.serving.accounts.store import Accounts
 from bcd.serving.accounts.tokens import PREFIX
 from bcd.serving.accounts.user import ROLES, User, key_of
+from bcd.serving.engine.turns import asker
 from bcd.serving.errors import ForbiddenError, RequestError, UnauthorizedError
 from bcd.serving.services import Services
 from bcd.serving.web.peers import is_trusted
@@ -70,6 +71,7 @@ async def logged_in(request: Request) -> User:
     if found is None:
         raise _login_first(request)
     request.state.user = found
+    asker.set(found.name)
     if found.how != "token" and request.method not in _SAFE:
         check_same_origin(request, accounts.cfg)
         await _check_csrf(request, found)

@@ -11,7 +11,6 @@ from functools import partial
 import structlog
 
 from bcd.data.items import Answer, Item
-from bcd.data.sandbox import Readers
 from bcd.evaluation.decision import Decisions
 from bcd.inference.model import Model
 from bcd.serving.answers import ImageAnswer, ModelIdentity
@@ -20,6 +19,7 @@ from bcd.serving.engine.health import Health
 from bcd.serving.engine.making import NO_ANSWER, answered, unanswered, unreadable
 from bcd.serving.engine.requests import AnswersRequest
 from bcd.serving.engine.self_test import drawn_upload
+from bcd.serving.engine.turns import Reads
 from bcd.serving.errors import UnavailableError
 
 log = structlog.get_logger(__name__)
@@ -63,7 +63,7 @@ class Answering:
         self,
         model: Model,
         identity: ModelIdentity,
-        readers: Readers,
+        readers: Reads,
         give: Callable[[], None],
         batch: int,
     ) -> None:

@@ -29,6 +29,7 @@ from bcd.serving.engine.answering import STOPPING, Answering, Upload
 from bcd.serving.engine.explain import Explanation, encode_png, explain, find_target
 from bcd.serving.engine.requests import AnswersRequest, Request, Room
 from bcd.serving.engine.self_test import drawn_upload
+from bcd.serving.engine.turns import Turns
 from bcd.serving.errors import (
     RequestError,
     TimedOutError,
@@ -71,9 +72,11 @@ class Engine:
         self._room = Room(limits.queue)
         facts = model.facts
         wanted = Wanted(views_to_read(facts.input_views), facts.mask_scale_bar)
-        self._readers = Readers(wanted, min(MOST_READERS, core_count()))
+        processes = min(MOST_READERS, core_count())
+        self._readers = Readers(wanted, processes)
+        self._turns = Turns(self._readers, processes)
         most = batch or model.batch or MOST_IMAGES
-        self._answering = Answering(model, identity, self._readers, self._room.give, most)
+        self._answering = Answering(model, identity, self._turns, self._room.give, most)
         self._explaining = ThreadPoolExecutor(1, "explaining")
         self._asked: set[Request[Any]] = set()  # somebody waits for these
         self._stopping = self._ended = False
@@ -186,6 +189,7 @@ class Engine:
         for request in list(self._asked):
             request.finish(UnavailableError(STOPPING))
         self._answering.end()
+        self._turns.close()
         self._readers.close()
         self._answering.close(seconds)
         self._explaining.shutdown(wait=False, cancel_futures=True)
@@ -219,7 +223,7 @@ class Engine:
             self._room.give()
             request.finish(result)
 
-        reading = self._readers.submit(item)
+        reading = self._turns.submit(item)
         request.reads(reading)
         reading.add_done_callback(finish if pool is None else partial(_submitted, pool, finish))
         return await self._result(request)
