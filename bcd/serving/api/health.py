@@ -29,13 +29,20 @@ async def healthz() -> Health:
     "/readyz", operation_id="readyz", summary="Requests can be answered", responses=documented()
 )
 async def readyz(request: Request, services: Served) -> Health:
-    """Whether the model answers and the records can be written; 503 with the reason if not."""
+    """Whether the model answers and the records can be used; 503 with the reason if not.
+
+    The records are read. Nothing is written: that it is possible is concluded from the thread that
+    writes, from the file, and from the last write of the past half minute.
+    """
     if request.app.state.stopping:
         raise UnavailableError("The server is stopping.", retry_after=5)
     if why := services.engine.ready():
         raise UnavailableError(why, retry_after=5)
     try:
         await run_in_threadpool(services.records.head)
+        why = services.records.ready()
     except RequestError as error:
-        raise UnavailableError(error.detail, retry_after=5) from error
+        why = error.detail
+    if why:
+        raise UnavailableError(why, retry_after=5)
     return Health(status="ok")

@@ -81,6 +81,7 @@ class Records:
         self._file, self._contents, self._days, self._lock = file, contents, days, lock
         self._next_expiry = time.monotonic()
         self._writer = Writer(engine, file, self._hourly)
+        self.ready = self._writer.ready  # why nothing can be written, or empty
 
     def __enter__(self) -> Records:
         return self
@@ -262,8 +263,7 @@ class Records:
     def head(self) -> str:
         """Number and hash of the last record, `<number>:<hash>`."""
         with reading(self.engine, self._file) as connection:
-            number, found = connection.execute(select(HEAD.c.number, HEAD.c.hash)).one()
-            return f"{number}:{found}"
+            return ":".join(map(str, connection.execute(select(HEAD.c.number, HEAD.c.hash)).one()))
 
     def event(self, user: str, kind: str, payload: Mapping[str, object]) -> None:
         """Records something else, such as a login.

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -21,6 +22,7 @@ T = TypeVar("T")
 Change = Callable[[Ledger], T]
 
 _GROUP = 256  # changes in one commit
+_FAILED_SECONDS = 30.0  # after a failure; then only another request shows whether it still fails
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ class Writer:
     ) -> None:
         self._engine, self._file, self._idle = engine, file, idle
         self._inode = file.stat().st_ino if file else None
+        self._failure = ""  # of the last commit
+        self._failed_at = 0.0
         self._models: frozenset[str] = frozenset()
         self._jobs: queue.SimpleQueue[_Job[object] | None] = queue.SimpleQueue()
         self._closing = threading.Lock()
@@ -95,6 +99,21 @@ class Writer:
         job = _Job(change)
         self._commit([job])  # type: ignore[list-item]
         return job.future.result()
+
+    def ready(self) -> str:
+        """Why nothing can be written, as far as it is known without writing; empty if it can.
+
+        That the last commit failed counts for half a minute, as a server that is sent no requests
+        because of it would otherwise never be ready again.
+        """
+        if not self._thread.is_alive():
+            return "The records cannot be written: the server is stopping."
+        try:
+            self._check_file()
+        except UnavailableError as error:
+            return error.detail
+        recent = time.monotonic() - self._failed_at < _FAILED_SECONDS
+        return self._failure if recent else ""
 
     def close(self) -> None:
         """Commits what waits and ends the thread."""
@@ -135,9 +154,12 @@ class Writer:
                 for job in group:
                     self._commit([job])
                 return
+            if known is not None:
+                self._failure, self._failed_at = known.detail, time.monotonic()
             for job in group:
                 job.future.set_exception(known or error)
             return
+        self._failure = ""
         for job in group:
             if job in failed:
                 job.future.set_exception(failed[job])

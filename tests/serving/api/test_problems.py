@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import sqlite3
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +16,7 @@ import structlog
 from bcd.config.serve import LogConfig
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.monitoring.drift import DISTANCES, REFERRAL
+from bcd.serving.records.chain import Ledger
 from bcd.serving.web.logs import configure_logs
 from bcd.serving.web.observed import CSP
 from tests.serving.making import no_smear, smear
@@ -181,3 +184,33 @@ def test_the_server_is_not_ready_while_it_stops_or_without_records(
     monkeypatch.setattr(served.services.engine, "ready", lambda: "no image can be answered")
     got = served.client.get("/readyz")
     assert got.status_code == 503 and got.json()["detail"] == "no image can be answered"
+
+
+def test_the_server_is_not_ready_after_a_failed_write(
+    served: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ready() -> tuple[int, str]:
+        got = served.client.get("/readyz")
+        return got.status_code, got.json().get("detail", "")
+
+    def full(*_: object) -> str:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    label, writer = {"json": {"label": "a"}}, served.services.records._writer
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "finish", full)
+        assert served.all.post("/v1/cases", **label).status_code == 507
+        status, why = ready()
+        assert status == 503 and "full" in why
+        patch.setattr(writer, "_failed_at", writer._failed_at - 31)  # nobody has tried since
+        assert ready() == (200, "")
+        assert served.all.post("/v1/cases", **label).status_code == 507
+        assert ready()[0] == 503
+    assert served.all.post("/v1/cases", **label).status_code == 201
+    assert ready() == (200, "")
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "_inode", 0)
+        assert ready()[0] == 503
+        patch.setattr(writer, "_inode", None)
+        patch.setattr(writer, "_thread", threading.Thread())
+        assert ready()[0] == 503
