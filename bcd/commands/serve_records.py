@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,12 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("case", help="its id, as in the address of its page")
     command.add_argument("--reason", required=True, help="is recorded, and is never erased")
     command = add("expire", _expire, "remove kept images after their retention time")
-    command.add_argument("--days", type=float, required=True, help="age in days")
+    command.add_argument("--days", type=_age, required=True, help="age in days; 0: all images")
     command = add("key", _key, "make a key for images.key_file")
     command.add_argument("file")
     asked = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = asked.run
     return run(asked)
+
+
+def _age(typed: str) -> float:
+    days = float(typed)
+    if not 0 <= days < math.inf:
+        raise argparse.ArgumentTypeError(f"{typed}: must be a number of days, 0 or more")
+    return days
 
 
 def _verify(asked: argparse.Namespace) -> int:

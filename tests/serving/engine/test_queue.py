@@ -220,7 +220,7 @@ def test_a_model_that_fails_always_is_not_ready_until_it_answers(
 
 def test_a_model_that_hangs_is_not_ready(make: Make) -> None:
     model = Stub()
-    engine = make(model, seconds=0.3)
+    engine = make(model, seconds=1)
 
     async def ask() -> None:
         model.may.clear()

@@ -143,7 +143,7 @@ def test_postgresql_has_its_own_commands_for_backups(tmp_path: Path) -> None:
 
 def test_records_that_are_not_there_are_not_made(tmp_path: Path) -> None:
     place = ["--folder", str(tmp_path / "none")]
-    for command in (["verify"], ["expire", "--days", "1"], ["backup", str(tmp_path / "b")]):
+    for asked in (["verify"], ["expire", "--days", "1"], ["backup", str(tmp_path / "b")]):
         with pytest.raises(BcdError, match="no records there"):
             main([*asked, *place])
     for line in ("user add Ada --roles admin --no-password", "user list", "token list"):
@@ -167,6 +167,16 @@ def test_an_empty_variable_means_sqlite(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("BCD_RECORDS", "")
     cfg = serve_config(tmp_path)
     assert database_url(cfg.records, cfg.folder) == f"sqlite:///{tmp_path / 'records.sqlite'}"
+
+
+@pytest.mark.parametrize("days", ["-1", "nan", "inf", "many"])
+def test_an_age_that_is_none_removes_nothing(
+    days: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["expire", f"--days={days}", "--folder", str(tmp_path)])
+    assert caught.value.code == 2
+    assert days in capsys.readouterr().err
 
 
 def test_serve_with_a_known_word_is_a_command(
