@@ -175,7 +175,11 @@ def _refused(cfg: ServeConfig, error: OSError) -> BcdError:
 
 
 def _announce(cfg: ServeConfig, listener: socket.socket, setup_path: str) -> None:
-    """Prints the address; the set-up link is on the console only, never in a log."""
+    """Prints the address and, while there is no user, the set-up link.
+
+    It is on standard output, not among the log's lines. A service manager or container keeps that
+    output too, so whoever reads it can use the link until there is an admin.
+    """
     scheme = "http" if cfg.tls.certificate is None else "https"
     host = f"[{cfg.host}]" if ":" in cfg.host else cfg.host
     url = (cfg.url or f"{scheme}://{host}:{listener.getsockname()[1]}").rstrip("/")

@@ -17,10 +17,20 @@ from tests.serving.running import Running
 PAGE = ROOT / "docs" / "serving.md"
 
 
-def lines(start: str) -> list[str]:
-    """Lines of the page's code blocks that begin with a word."""
+def lines(start: str | tuple[str, ...]) -> list[str]:
+    """Lines of the page's code blocks that begin with a word, or one of several."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
     return [line for block in blocks for line in block.splitlines() if line.startswith(start)]
+
+
+def example(line: str) -> tuple[str, str, list[str | int]]:
+    """The variable that a line of the API's examples sets, its command, and what `jq -r` takes."""
+    found = re.fullmatch(r"(\w+)=\$\((curl .*) \| jq -r '?([^\s']+)'?\)", line)
+    if found is None:
+        return "", line, []
+    steps = re.findall(r"\.(\w+)|\[(\d+)\]", found[3])
+    assert "".join(f".{name}" if name else f"[{place}]" for name, place in steps) == found[3]
+    return found[1], found[2], [name or int(place) for name, place in steps]
 
 
 def curl(client: TestClient, folder: Path, line: str, known: dict[str, str]) -> Any:
@@ -39,6 +49,8 @@ def curl(client: TestClient, folder: Path, line: str, known: dict[str, str]) -> 
             data = next(words)
         elif word == "-o":
             target = next(words)
+        elif word == "-s":  # no progress
+            continue
         else:
             assert not word.startswith("-"), f"{line}: unknown option {word}"
             url = word
@@ -52,24 +64,29 @@ def curl(client: TestClient, folder: Path, line: str, known: dict[str, str]) -> 
 
 def test_the_examples_of_the_api_work_in_their_order(served: Running, tmp_path: Path) -> None:
     (tmp_path / "smear.png").write_bytes(smear(3))
-    token = served.all.headers["Authorization"].removeprefix("Bearer ")
+    text = PAGE.read_text("utf-8")
+    roles = re.search(r"examples here need one with the roles ([^,]+, [^,]+), of a user", text)
+    assert roles is not None
+    named = re.findall(r"`(\w+)`", roles[1])
+    accounts = served.services.accounts
+    accounts.users.add("", "program", "a drawn smear is no patient", named)
+    token = accounts.tokens.add("", "program", named, 1)
     known = {"HOST": "http://127.0.0.1", "TOKEN": token}
-    asked = lines("curl ")
-    for line in asked:
+    asked = []
+    for name, line, steps in map(example, lines(("curl ", "CASE=", "IMAGE=", "VERSION="))):
+        asked.append(line)
         answer = curl(served.client, tmp_path, line, known)
-        path = answer.url.path
-        if path == "/v1/cases":
-            known["CASE"] = answer.json()["id"]
-        elif path.endswith("/images"):
-            known["IMAGE"] = answer.json()["images"][0]["id"]
-        elif path.startswith("/v1/cases/") and "version" in answer.text:
-            known["VERSION"] = str(answer.json()["version"])
-        elif path == "/v1/predict":
+        if name:
+            value = answer.json()
+            for step in steps:
+                value = value[step]
+            known[name] = str(value)
+        elif answer.url.path == "/v1/predict":
             found = answer.json()["images"]
             assert len(found) == line.count("-F ")
-            text = PAGE.read_text("utf-8").partition("An answer of `/v1/predict` has")[2]
-            named = re.findall(r"`(\w+)`", text.partition("and for the model")[0])
-            assert set(named) == set(found[0])
+            members = text.partition("An answer of `/v1/predict` has")[2]
+            members = members.partition("and for the model")[0]
+            assert set(re.findall(r"`(\w+)`", members)) == set(found[0])
     assert served.all.get(f"/v1/cases/{known['CASE']}").json()["status"] == "signed"
     assert (tmp_path / "case.pdf").read_bytes().startswith(b"%PDF")
     assert (tmp_path / "evidence.png").read_bytes().startswith(b"\x89PNG")

@@ -136,7 +136,8 @@ class Accounts:
     def setup_path(self) -> str:
         """Path of the one-time link by which the first admin is made; empty if there is an admin.
 
-        It is for the console only, and valid until there is an admin or the server stops.
+        It is valid until there is an admin or the server stops. It is not logged, only printed,
+        and whoever can read what a server prints can use it until then.
         """
         if not self.asks_for_passwords or self.users.has_admin():
             return ""
