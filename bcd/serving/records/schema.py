@@ -15,7 +15,13 @@ from sqlalchemy import Connection, text
 from bcd.errors import BcdError
 from bcd.serving.records.upgrade import is_known, migrate, newest_version
 
-_TRIGGERS = {"records_no_update", "records_no_delete", "records_no_truncate"}
+# As PostgreSQL shows what the migrations make.
+_FUNCTION = " BEGIN RAISE EXCEPTION 'records are append-only'; END "
+_TRIGGERS = {
+    f"records_no_{change.lower()}": f"CREATE TRIGGER records_no_{change.lower()} BEFORE {change} "
+    "ON records FOR EACH STATEMENT EXECUTE FUNCTION bcd_append_only()"
+    for change in ("UPDATE", "DELETE", "TRUNCATE")
+}
 
 
 def is_older(connection: Connection) -> bool:
@@ -81,12 +87,15 @@ def _expected_schema() -> dict[str, tuple[str, str | None]]:
 
 def _postgresql_problems(connection: Connection) -> Iterator[str]:
     query = text(
-        "SELECT tgname, tgenabled, prosrc FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid "
+        "SELECT tgname, tgenabled, pg_get_triggerdef(pg_trigger.oid, true), prosrc, lanname "
+        "FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid "
+        "JOIN pg_language ON pg_language.oid = prolang "
         "WHERE tgrelid = 'records'::regclass AND NOT tgisinternal"
     )
-    missing = set(_TRIGGERS)
-    for name, enabled, source in connection.execute(query):
-        if enabled in ("O", "A") and "RAISE EXCEPTION" in source:
-            missing.discard(name)
-    for name in sorted(missing):
-        yield f"trigger {name}: missing, disabled or changed"
+    found = {name: rest for name, *rest in connection.execute(query)}
+    for name, definition in _TRIGGERS.items():
+        wanted = [definition, _FUNCTION, "plpgsql"]
+        if name not in found or found[name][0] not in ("O", "A") or found[name][1:] != wanted:
+            yield f"trigger {name}: missing, disabled or changed"
+    for name in sorted(found.keys() - _TRIGGERS.keys()):
+        yield f"trigger {name}: not of bcd"

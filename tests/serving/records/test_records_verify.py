@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import random
 import re
-import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,10 @@ import sqlalchemy as sa
 from bcd.errors import BcdError, ConfigError
 from bcd.serving.accounts.tables import SESSIONS, TOKENS
 from bcd.serving.records.chain import record_hash
-from bcd.serving.records.database import connect, reading, writing
+from bcd.serving.records.database import connect, reading
 from bcd.serving.records.store import open_records
 from bcd.serving.records.tables import METADATA, RECORDS
-from bcd.serving.records.upgrade import newest_version, prepare
 from bcd.serving.records.verify import verify
-from bcd.storage import file_sha256
 from tests.serving.records.making import add_people, filled, images_config, tamper
 
 VERSION = sa.Table(
@@ -214,72 +210,3 @@ def test_a_changed_byte_in_the_file_is_found(made: str, tmp_path: Path) -> None:
             changes += 1
             assert problems(f"sqlite:///{copy}"), f"byte {at} of page {at // page}"
     assert changes > 40  # the others are of SQLite's own structures
-
-
-def folder_of(file: Path) -> dict[str, str]:
-    """sha256 of a database's files; not of SQLite's memory that processes share."""
-    files = [each for each in file.parent.iterdir() if each.name.startswith(file.name)]
-    return {each.name: file_sha256(each) for each in files if not each.name.endswith("-shm")}
-
-
-@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_verifying_changes_no_file(made: str, tmp_path: Path) -> None:
-    killed = tmp_path / "killed" / "records.sqlite"
-    killed.parent.mkdir()
-    with open_records(made, images_config()) as records:
-        records.event("anna", "login", {})
-        for name in ("records.sqlite", "records.sqlite-wal"):  # as a kill leaves them
-            shutil.copy(tmp_path / name, killed.with_name(name))
-        head = records.head()
-    before = folder_of(killed)
-    assert verify(f"sqlite:///{killed}", head).problems == ()
-    assert folder_of(killed) == before
-    before = folder_of(tmp_path / "records.sqlite")
-    assert verify(made, head).problems == ()
-    after = folder_of(tmp_path / "records.sqlite")
-    assert {name: after[name] for name in before} == before
-    engine = connect(made, read_only=True)
-    with pytest.raises(sa.exc.OperationalError, match="readonly"), engine.begin() as connection:
-        connection.exec_driver_sql("DROP TABLE records")
-    engine.dispose()
-
-
-@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_a_folder_that_cannot_be_written_is_verified(
-    made: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
-    names = sorted(tmp_path.iterdir())
-    assert verify(made).problems == ()
-    assert sorted(tmp_path.iterdir()) == names
-
-
-def test_what_cannot_be_opened_is_an_error_and_not_damage(url: str, tmp_path: Path) -> None:
-    if url.startswith("sqlite"):
-        for name, content in (("empty", b""), ("text", b"something else" * 1000)):
-            (tmp_path / name).write_bytes(content)
-        wrong = {"empty": "no records of bcd", "text": "not a database", "none": "unable to open"}
-        for name, reason in wrong.items():
-            with pytest.raises(BcdError, match=reason):
-                verify(f"sqlite:///{tmp_path / name}")
-        assert not (tmp_path / "none").exists()
-    else:
-        prepare(url).dispose()
-        with pytest.raises(BcdError, match="does not exist"):
-            verify(sa.make_url(url).set(database="none").render_as_string(False))
-
-
-def test_records_of_another_version_are_an_error_and_not_damage(url: str) -> None:
-    engine = connect(url)
-    for version, reason in (("0001", "of an older bcd: start the server"), ("9999", "newer bcd")):
-        prepare(url).dispose()
-        with writing(engine) as connection:
-            connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{version}'")
-        with pytest.raises(BcdError, match=reason):
-            verify(url)
-        with writing(engine) as connection:
-            connection.exec_driver_sql(
-                f"UPDATE alembic_version SET version_num = '{newest_version()}'"
-            )
-    engine.dispose()
-    assert verify(url).problems == ()
