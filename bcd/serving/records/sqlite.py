@@ -90,3 +90,21 @@ def lock_file(file: Path) -> filelock.BaseFileLock:
             f"{file}: another server uses it: stop that one, or give folder= or records="
         ) from None
     return lock
+
+
+def check_structure(connection: Connection, file: Path) -> None:
+    """Looks for damage of the file, which writing could make worse.
+
+    It takes 0.15 s for 50,000 records. Kept images, which may be many gigabytes, are left out.
+
+    Raises:
+        BcdError: The file is damaged.
+    """
+    query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'image_contents'"
+    for name in connection.exec_driver_sql(query).scalars().all():
+        found = connection.exec_driver_sql(f"PRAGMA quick_check('{name}')").scalars().all()
+        if found != ["ok"]:
+            raise BcdError(
+                f"{file}: damaged: {' '.join(found[0].split())}: move it away and restore a backup "
+                "(bcd serve restore)"
+            )

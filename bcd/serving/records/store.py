@@ -38,13 +38,13 @@ def open_records(url: str, images: ImagesConfig) -> Records:
         images: What becomes of images.
 
     Raises:
-        BcdError: The database cannot be used, another server uses the same SQLite file, or kept
-            images cannot be decrypted.
+        BcdError: The database cannot be used or is damaged, another server uses the same SQLite
+            file, or kept images cannot be decrypted.
         ConfigError: The URL or the key is not valid.
     """
     lock = None if (file := sqlite_file(url)) is None else lock_file(file)
     try:
-        engine = prepare(url)
+        engine = prepare(url, check=True)
         return Records(engine, file, Contents(engine, images), images.days, lock)
     except BaseException:
         if lock is not None:

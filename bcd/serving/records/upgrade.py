@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bcd.errors import BcdError
 from bcd.serving.records.database import connect, sqlite_file, unusable, writing
+from bcd.serving.records.sqlite import check_structure
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
@@ -22,8 +23,12 @@ _FOLDER = Path(__file__).parent / "migrations"
 _LOCK = 0x626364  # key of PostgreSQL's advisory lock
 
 
-def prepare(url: str) -> Engine:
+def prepare(url: str, check: bool = False) -> Engine:
     """Connects, and creates or migrates the tables.
+
+    Args:
+        url: Of the database.
+        check: Look for damage of an SQLite file.
 
     Raises:
         BcdError: The database cannot be used, or a newer version of bcd has written it.
@@ -38,9 +43,13 @@ def prepare(url: str) -> Engine:
     try:
         with writing(engine) as connection:
             migrate(connection)
-    except SQLAlchemyError as error:
+            if check and file is not None:
+                check_structure(connection, file)
+    except BaseException as error:
         engine.dispose()
-        raise unusable(engine, error) from error
+        if isinstance(error, SQLAlchemyError):
+            raise unusable(engine, error) from error
+        raise
     return engine
 
 

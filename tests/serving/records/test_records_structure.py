@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from bcd.errors import BcdError
-from bcd.serving.records.database import connect, writing
+from bcd.serving.records.database import connect, reading, writing
 from bcd.serving.records.schema import schema_problems
 from bcd.serving.records.store import open_records
 from bcd.serving.records.upgrade import newest_version, prepare
@@ -122,3 +122,24 @@ def test_a_changed_trigger_of_postgresql_is_found(url: str, change: str, named: 
         connection.rollback()
     engine.dispose()
     assert found == named
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_damaged_file_is_not_served(url: str, tmp_path: Path) -> None:
+    with open_records(url, images_config()) as records:
+        filled(records)
+        with reading(records.engine, None) as connection:
+            query = "SELECT rootpage FROM sqlite_master WHERE name IN ('records', 'records_case')"
+            roots = connection.exec_driver_sql(query).scalars().all()
+    file = tmp_path / "records.sqlite"
+    whole = file.read_bytes()
+    page = int.from_bytes(whole[16:18], "big")
+    overwritten = [
+        whole[: (root - 1) * page] + b"\x07" * page + whole[root * page :] for root in roots
+    ]
+    for damaged in (*overwritten, whole[: len(whole) // 2]):
+        file.write_bytes(damaged)
+        with pytest.raises(BcdError, match=r"damaged|malformed"):
+            open_records(url, images_config())
+    file.write_bytes(whole)
+    open_records(url, images_config()).close()
