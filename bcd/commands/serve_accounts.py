@@ -21,7 +21,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from bcd.cli.app import quick_imports
-from bcd.commands.serve_place import add_place, records_url, user_here
+from bcd.commands.serve_place import add_place, command_error, records_url, user_here
 from bcd.console import say, show_table
 from bcd.errors import BcdError
 
@@ -112,7 +112,7 @@ def _run(asked: argparse.Namespace) -> int:
         run: _Run = asked.run
         run(users, Tokens(database, time.time), asked)
     except RequestError as error:
-        raise BcdError(error.detail) from error
+        raise command_error(error) from error
     finally:
         engine.dispose()
     return 0

@@ -5,8 +5,13 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+from typing import TYPE_CHECKING
 
 from bcd.cli.app import quick_imports
+from bcd.errors import BcdError
+
+if TYPE_CHECKING:
+    from bcd.serving.errors import RequestError
 
 _FOLDER = "outputs/serve"
 
@@ -30,3 +35,10 @@ def records_url(asked: argparse.Namespace) -> str:
 def user_here() -> str:
     """Who is at the command line, as records name it."""
     return f"{getpass.getuser()} (command line)"
+
+
+def command_error(error: RequestError) -> BcdError:
+    """The error of a command for one of a request, with what the database says."""
+    cause = getattr(error.__cause__, "orig", error.__cause__)
+    reason = str(cause).partition("\n")[0] if cause else ""
+    return BcdError(f"{error.detail} ({reason})" if reason else error.detail)

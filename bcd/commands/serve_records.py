@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bcd.commands.serve_place import add_place, records_url, user_here
+from bcd.commands.serve_place import add_place, command_error, records_url, user_here
 from bcd.console import say
 from bcd.storage import typed_path
 
@@ -141,7 +141,6 @@ def _key(asked: argparse.Namespace) -> int:
 def _opened(asked: argparse.Namespace) -> Iterator[Records]:
     """Records beside a server that may run; errors of requests become one line."""
     url = records_url(asked)
-    from bcd.errors import BcdError
     from bcd.serving.errors import RequestError
     from bcd.serving.records.backup import existing
     from bcd.serving.records.contents import Contents
@@ -154,7 +153,7 @@ def _opened(asked: argparse.Namespace) -> Iterator[Records]:
         with Records(engine, file, Contents(engine, None)) as records:
             yield records
     except RequestError as error:
-        raise BcdError(error.detail) from error
+        raise command_error(error) from error
 
 
 def _size(file: Path) -> str:

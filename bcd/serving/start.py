@@ -24,7 +24,7 @@ from bcd.serving.answers import DISCLAIMER
 from bcd.serving.app import create_app
 from bcd.serving.engine.loading import load_engine
 from bcd.serving.engine.queue import Engine
-from bcd.serving.errors import RequestError
+from bcd.serving.errors import RequestError, StorageFullError
 from bcd.serving.records.database import database_url
 from bcd.serving.records.store import Records, open_records
 from bcd.serving.services import Services
@@ -73,7 +73,8 @@ def _run(cfg: ServeConfig, listener: socket.socket, engine: Engine, records: Rec
     try:
         records.event("", "server started", model)
     except RequestError as error:
-        raise BcdError(f"records: cannot be written: {error.detail}") from error
+        advice = " Make room." if isinstance(error, StorageFullError) else ""
+        raise BcdError(f"records: cannot be written: {error.detail}{advice}") from error
     try:
         server.run(sockets=[listener])
     except OSError as error:  # another program listens since

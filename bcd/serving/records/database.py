@@ -30,6 +30,9 @@ from bcd.serving.errors import RequestError, StorageFullError, UnavailableError
 from bcd.serving.records.sqlite import WAIT, WRITES, connect_sqlite, open_sqlite
 
 _log = logging.getLogger(__name__)
+# What a server logs; commands have their own line for it.
+_request_log = logging.getLogger(f"{__name__}.requests")
+_request_log.addHandler(logging.NullHandler())
 
 _ROOM = 1 << 20  # bytes; if there are less, the disk is full
 _FULL = {getattr(errno, name, errno.ENOSPC) for name in ("ENOSPC", "EDQUOT", "EFBIG")}
@@ -160,16 +163,20 @@ def check_connection(engine: Engine) -> None:
 
 def unusable(engine: Engine, error: SQLAlchemyError) -> BcdError:
     """The error of a command that cannot use the database."""
-    reason = " ".join(str(getattr(error, "orig", error)).split())
+    cause = getattr(error, "orig", error)
+    file = engine.url.database if engine.dialect.name == "sqlite" else None
+    full = _is_full(cause, Path(file) if file else None)
+    advice = "the disk is full: make room" if full else "check the database, or give another one"
     shown = engine.url.render_as_string(hide_password=True)
-    return BcdError(f"records: {shown}: {reason}: check the database, or give another one")
+    return BcdError(f"records: {shown}: {' '.join(str(cause).split())}: {advice}")
 
 
 def clean(engine: Engine, pauses: Sequence[float] = (0.05, 0.2, 1.0, 3.0)) -> None:
-    """Overwrites what was deleted where the database still has copies of it.
+    """Removes copies of what was deleted from the database's files.
 
-    SQLite has copies in its write-ahead log, PostgreSQL in rows that it has not vacuumed. Readers
-    may prevent it; it is done again once an hour.
+    SQLite has copies in its write-ahead log, which is emptied. PostgreSQL has them in old rows,
+    which are vacuumed: their space is used again, and not overwritten before; its own write-ahead
+    log and replicas keep them longer. Readers may prevent both; a server tries again every hour.
 
     Args:
         engine: The database.
@@ -177,13 +184,13 @@ def clean(engine: Engine, pauses: Sequence[float] = (0.05, 0.2, 1.0, 3.0)) -> No
     """
     for pause in (0.0, *pauses):
         time.sleep(pause)
-        if _clean_once(engine):
+        if clean_once(engine):
             return
-    _log.warning("records: the database is busy: copies of deleted data are overwritten later")
+    _log.warning("records: database busy or disk full: a server overwrites copies of deleted data")
 
 
-def _clean_once(engine: Engine) -> bool:
-    """Whether it is done; False if it is not possible at the moment."""
+def clean_once(engine: Engine) -> bool:
+    """As `clean`, without waiting; False if it is not possible at the moment."""
     errors: type[Exception] = engine.dialect.loaded_dbapi.Error
     try:
         raw = engine.raw_connection()
@@ -199,7 +206,7 @@ def _clean_once(engine: Engine) -> bool:
         driver.autocommit = False
         return True
     except errors as error:
-        _log.warning("records: %s: %s", type(error).__name__, str(error).partition("\n")[0])
+        _request_log.warning("records: %s: %s", type(error).__name__, str(error).partition("\n")[0])
         raw.invalidate()
         return False
     finally:
@@ -229,8 +236,9 @@ def request_error(error: Exception, file: Path | None) -> RequestError | None:
         known = UnavailableError("The records cannot be used at present.", retry_after=10)
     else:
         return None
+    known.__cause__ = error
     # The first line, and no parameters, which may be personal.
-    _log.error("records: %s: %s", type(cause).__name__, str(cause).partition("\n")[0])
+    _request_log.error("records: %s: %s", type(cause).__name__, str(cause).partition("\n")[0])
     return known
 
 

@@ -18,7 +18,7 @@ from bcd.serving.records import changes, queries
 from bcd.serving.records.accounts import ACCOUNT_KINDS
 from bcd.serving.records.cases import ERASED, Case, CaseSummary
 from bcd.serving.records.contents import Contents
-from bcd.serving.records.database import clean, reading, sqlite_file
+from bcd.serving.records.database import clean, clean_once, reading, sqlite_file
 from bcd.serving.records.expiry import expire
 from bcd.serving.records.replay import KINDS
 from bcd.serving.records.sqlite import lock_file
@@ -293,4 +293,4 @@ class Records:
         days, self._next_expiry = self._days, time.monotonic() + _HOUR
         if days is not None:
             self._writer.do_now(lambda ledger: expire(ledger, _SERVER, days))
-        clean(self.engine, pauses=())  # also what an erasure left because readers prevented it
+        clean_once(self.engine)  # also what an erasure left because readers prevented it

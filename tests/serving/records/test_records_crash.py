@@ -95,6 +95,28 @@ def test_a_full_disk_refuses_what_does_not_fit_and_keeps_the_rest(small_disk: Pa
     assert verify(url).problems == ()
 
 
+def test_commands_say_in_one_line_that_the_disk_is_full(small_disk: Path) -> None:
+    url = f"sqlite:///{small_disk / 'records.sqlite'}"
+    with open_records(url, images_config()) as records:
+        case_id = records.open_case("anna", "label", IDENTITY, 1)
+        with pytest.raises(StorageFullError):
+            for _ in range(2000):
+                records.add_images("anna", case_id, IDENTITY, images(20))
+        with pytest.raises(StorageFullError):
+            for _ in range(2000):
+                records.event("anna", "login", {})
+        command = ["erase", case_id, "--reason", "asked", "--records", url]
+        ended = subprocess.run(
+            [sys.executable, "-m", "bcd", "serve", *command], cwd=ROOT, text=True,
+            capture_output=True, timeout=60,
+        )  # fmt: skip
+        assert ended.returncode == 1
+        (line,) = ended.stderr.splitlines()
+        assert line.startswith("error: The disk is full: nothing was recorded.")
+        assert records.case(case_id).label == "label"
+    assert verify(url).problems == ()
+
+
 def fill_up(records: Records) -> None:
     """Makes the database refuse images larger than 10 kB, as a full disk does."""
     sqlite = records.engine.dialect.name == "sqlite"

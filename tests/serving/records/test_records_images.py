@@ -179,7 +179,7 @@ def test_copies_that_a_reader_kept_are_overwritten_within_an_hour(
     url: str, tmp_path: Path, days: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "_HOUR", 0.0)
-    monkeypatch.setattr(store, "clean", lambda engine, pauses=(): clean(engine, ()))
+    monkeypatch.setattr(store, "clean", lambda engine: clean(engine, pauses=()))
     with open_records(url, images_config(days=days)) as records:
         case_id, _ = personal(records)
         with reading(records.engine, None) as connection:
