@@ -107,14 +107,17 @@ class Readers:
     Args:
         wanted: The requested format.
         workers: Number of processes, as in `read_all`.
+        seconds: Until a process that runs has to answer about an image; None for what files on a
+            slow disk need.
     """
 
-    def __init__(self, wanted: Wanted, workers: int | None) -> None:
-        self._wanted = wanted
+    def __init__(self, wanted: Wanted, workers: int | None, seconds: float | None = None) -> None:
+        self._wanted, self._seconds = wanted, seconds
         self._most = workers or min(_MOST, core_count())
         self._files_each = 1 if workers else _FILES_A_READER
         self._queue: SimpleQueue[tuple[Item, Future[Answer]] | None] = SimpleQueue()
         self._readers: list[_Reader] = []
+        self._busy: set[_Reader] = set()
         self._submitted = 0
         self._closed = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
@@ -124,6 +127,16 @@ class Readers:
         """Number of processes so far."""
         return len(self._readers)
 
+    @property
+    def busy(self) -> int:
+        """Number of images that are being read."""
+        return len(self._busy)
+
+    @property
+    def free(self) -> bool:
+        """Whether another image would be read at once."""
+        return self.busy < self._most
+
     def submit(self, item: Item) -> Future[Answer]:
         """Has an image read, unless that is cancelled; they are read in this order."""
         answer: Future[Answer] = Future()
@@ -131,7 +144,7 @@ class Readers:
             answer.set_result(item.reason)
             return answer
         if self._submitted >= self.count * self._files_each and self.count < self._most:
-            self._readers.append(_Reader(self._wanted))
+            self._readers.append(_Reader(self._wanted, self._seconds))
             threading.Thread(target=self._run, args=(self._readers[-1],), daemon=True).start()
         self._submitted += 1
         self._queue.put((item, answer))
@@ -142,10 +155,15 @@ class Readers:
             item, answer = task
             if not answer.set_running_or_notify_cancel():
                 continue
+            self._busy.add(reader)
             try:
-                answer.set_result(reader.read(item))
+                found = reader.read(item)
             except BaseException as error:
+                self._busy.discard(reader)
                 answer.set_exception(error)
+            else:
+                self._busy.discard(reader)
+                answer.set_result(found)
 
     def _watch(self) -> None:
         """Ends processes that take too long; one thread, as a timer for each file would be one."""
@@ -199,9 +217,9 @@ class ReadingProcess(ABC, Generic[Task]):
 class _Reader(ReadingProcess[Item]):
     """A process that reads images."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: Wanted, seconds: float | None) -> None:
         super().__init__()
-        self._wanted = wanted
+        self._wanted, self._seconds = wanted, seconds
         self._slow = False
         self._deadline: float | None = None
 
@@ -210,7 +228,8 @@ class _Reader(ReadingProcess[Item]):
         answer: Answer | None = None
         self._slow = False
         with room_for(task.path), contextlib.suppress(OSError, ValueError):
-            self._deadline = time.monotonic() + _STARTING_SECONDS
+            started = self._process is not None
+            self._allow(self._seconds if started and self._seconds else _STARTING_SECONDS)
             process = self._process or self._begin()
             assert process.stdin is not None
             assert process.stdout is not None
@@ -219,7 +238,7 @@ class _Reader(ReadingProcess[Item]):
             if word == "room":
                 self._deadline = None
                 with PIXELS.taking(int(value)):
-                    self._deadline = time.monotonic() + _WAITING_SECONDS
+                    self._allow(self._seconds or _WAITING_SECONDS)
                     send(process.stdin, '"go"')
                     word, value = hear(process.stdout)
                     if word == "pixels":
@@ -230,8 +249,12 @@ class _Reader(ReadingProcess[Item]):
                 answer = value
         self._deadline = None
         if answer is None and (self._stop() == -_SIGXCPU or self._slow):
-            return f"cannot be decoded (takes longer than {DECODING_SECONDS} s)"
+            seconds = self._seconds if self._slow and self._seconds else DECODING_SECONDS
+            return f"cannot be decoded (takes longer than {seconds:g} s)"
         return answer
+
+    def _allow(self, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
 
     def _pixels(self, stream: IO[bytes], said: str, task: Item) -> Answer | None:
         """The pixels that follow, if they have a shape that the task may have."""

@@ -73,7 +73,8 @@ class Engine:
         facts = model.facts
         wanted = Wanted(views_to_read(facts.input_views), facts.mask_scale_bar)
         processes = min(MOST_READERS, core_count())
-        self._readers = Readers(wanted, processes)
+        # A reading process that hangs is replaced while its request still waits.
+        self._readers = Readers(wanted, processes, limits.seconds / 2)
         self._turns = Turns(self._readers, processes)
         most = batch or model.batch or MOST_IMAGES
         self._answering = Answering(model, identity, self._turns, self._room.give, most)
@@ -155,9 +156,13 @@ class Engine:
         """Why images cannot be answered; empty if they can."""
         if self._stopping:
             return STOPPING
-        if self._room.stuck > self._limits.seconds:
+        if self._room.stuck > self._limits.seconds and not self._only_readers_wait():
             return f"no image has been answered for {self._room.stuck:.0f} s"
         return self._answering.health.check()
+
+    def _only_readers_wait(self) -> bool:
+        """Whether all that waits is being read, and there is a reading process for more."""
+        return self._readers.free and self._room.taken <= self._readers.busy
 
     def check(self) -> None:
         """Has a drawn smear read and answered, which also starts a reading process.
