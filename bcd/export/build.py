@@ -18,8 +18,6 @@ from bcd.export.metadata import describe
 from bcd.export.module import ExportModule
 from bcd.export.onnx_file import set_metadata, to_onnx
 from bcd.export.parity import (
-    FLOAT16_TOLERANCE,
-    TOLERANCE,
     Answer,
     Parity,
     Pixels,
@@ -30,7 +28,7 @@ from bcd.export.parity import (
 from bcd.export.policy import OUTPUTS
 from bcd.export.program import program_bytes, to_program
 from bcd.inference.checkpoint import Card
-from bcd.inference.self_test import make_self_test
+from bcd.inference.self_test import make_self_test, tolerance_of
 from bcd.models.network import SmearNetwork
 
 
@@ -70,7 +68,7 @@ def build(network: SmearNetwork, card: Card, form: str, precision: str = "float3
     data, answer = _onnx(module, card, precision) if form == "onnx" else _program(module, card)
     images = parity_images(max(card.sides))
     found = compare(answer, Reference(network, card), images, not module.in_graph)
-    found.check(FLOAT16_TOLERANCE if precision == "float16" else TOLERANCE)
+    found.check(tolerance_of(precision))
     return Exported(data, answer, module.in_graph, module.defaults, found)
 
 
@@ -93,10 +91,9 @@ def reference_answers(card: Card, answer: Answer, precision: str) -> dict[str, A
     Args:
         card: Of the checkpoint.
         answer: Of the file.
-        precision: Of the file; with reduced precision machines differ as much as it may change.
+        precision: Of the file.
     """
-    tolerance = TOLERANCE if precision == "float32" else FLOAT16_TOLERANCE
-    return make_self_test(answer, card.input_views, card.mask_scale_bar, tolerance)
+    return make_self_test(answer, card.input_views, card.mask_scale_bar, precision)
 
 
 def onnx_answer(data: bytes, outputs: Sequence[str] = OUTPUTS) -> Answer:

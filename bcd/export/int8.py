@@ -45,11 +45,12 @@ from bcd.export.onnx_file import (
     set_policy,
     to_onnx,
 )
-from bcd.export.parity import FLOAT16_TOLERANCE, Answer, parity_images
+from bcd.export.parity import Answer, parity_images
 from bcd.export.policy import thresholds
 from bcd.export.run_images import RunImages
 from bcd.features.quantize import first_layers, quantize_onnx
 from bcd.inference.checkpoint import Card
+from bcd.inference.self_test import FLOAT16_TOLERANCE
 from bcd.models.network import SmearNetwork
 
 _LEAST = 8  # images to calibrate on

@@ -21,17 +21,13 @@ from bcd.export.policy import REASONS
 from bcd.export.resize import resize
 from bcd.inference.checkpoint import Card
 from bcd.inference.checkpoint_model import CheckpointModel
-from bcd.inference.self_test import ROUNDED_TOLERANCE
+from bcd.inference.self_test import FLOAT16_TOLERANCE, ROUNDED_TOLERANCE, TOLERANCE
 from bcd.models.network import SmearNetwork
 
 Pixels = NDArray[np.uint8]
 Outputs = Mapping[str, NDArray[Any]]
 # Answers a batch: images of equal size, or packed ones; returns outputs by name.
 Answer = Callable[[Pixels], Outputs]
-
-TOLERANCE = 1e-3  # largest accepted difference of a probability
-# On 1,227 real smears weights in float16 change one by up to 0.0094, by 2e-6 in the median.
-FLOAT16_TOLERANCE = 0.02
 
 # Height and width relative to the network's side; the last ones are pixels of tiny images.
 _SIZES = ((1.0, 1.0), (2.0, 2.0), (2.14, 2.86), (1.07, 0.93), (0.43, 1.7), (4.46, 3.35))

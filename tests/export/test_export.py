@@ -23,10 +23,11 @@ from bcd.data.synthetic.smears import CLASS_NAMES
 from bcd.errors import BcdError
 from bcd.evaluation.decision import LOW_CONFIDENCE, UNDECIDED, DecisionPolicy
 from bcd.export.build import Exported, build
-from bcd.export.parity import TOLERANCE, Reference, compare
+from bcd.export.parity import Reference, compare
 from bcd.export.policy import OUTPUTS, REASONS
 from bcd.export.resize import resize
 from bcd.inference.checkpoint import Card
+from bcd.inference.self_test import TOLERANCE
 from bcd.models.backbones.build import BACKBONES, build_backbone
 from bcd.models.network import SmearNetwork
 from tests.export.making import smears, with_card

@@ -8,7 +8,7 @@ from onnx import TensorProto, numpy_helper
 
 from bcd.export.build import build
 from bcd.export.float16 import store_float16
-from bcd.export.parity import FLOAT16_TOLERANCE
+from bcd.inference.self_test import FLOAT16_TOLERANCE
 from tests.export.making import smears, tensors, with_card
 from tests.helpers.explaining import made, small
 

@@ -65,7 +65,8 @@ def _exported(file: str, cfg: ServeConfig, name: str) -> tuple[ExportedModel, Mo
     sha256 = _check_sha256(given, data, cfg.sha256)
     model = ExportedModel(file, True, cfg.device, data=data)
     _check_calibrated(given, model)
-    check_self_test(given, model, model.content.get("self_test"))
+    precision = str(model.content.get("precision"))
+    check_self_test(given, model, model.content.get("self_test"), precision)
     version = str(model.content.get("bcd_version", ""))
     return model, _identity(model, name, sha256, version, "export")
 

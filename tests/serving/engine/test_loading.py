@@ -154,7 +154,20 @@ def test_what_cannot_be_vouched_for_is_not_served(made: Made, tmp_path: Path) ->
     def damage(content: dict[str, Any], _: dict[str, Any]) -> None:
         content["self_test"]["images"] = []
 
+    def allow_all(content: dict[str, Any], _: dict[str, Any]) -> None:
+        content["self_test"]["tolerance"] = 0.99
+
+    def draw(content: dict[str, Any], key: str, value: object) -> None:
+        content["self_test"]["images"][1]["drawn"][key] = value
+
+    def no_numbers(content: dict[str, Any], _: dict[str, Any]) -> None:
+        content["self_test"]["images"][0]["probabilities"] = ["a", "b", "c", "d"]
+
     for change, why in (
+        (allow_all, "model=.*: its self-test is damaged"),
+        (lambda content, _: draw(content, "size", 10**6), "model=.*: its self-test is damaged"),
+        (lambda content, _: draw(content, "class_name", "?"), "model=.*: its self-test is damaged"),
+        (no_numbers, "model=.*: its self-test is damaged"),
         (uncalibrate, "uncalibrated: it has no decision policy"),
         (differ, r"failed parity: on this machine an answer differs by 0\.002"),
         (forget, "export it again"),
