@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from bcd.config.serve import ServeConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.serving.accounts.store import Accounts
-from bcd.serving.answers import DISCLAIMER
+from bcd.serving.answers import DISCLAIMER, ModelIdentity
 from bcd.serving.app import create_app
 from bcd.serving.engine.loading import load_engine
 from bcd.serving.engine.queue import Engine
@@ -67,7 +67,7 @@ def serve(cfg: ServeConfig) -> int:
 def _run(cfg: ServeConfig, listener: socket.socket, engine: Engine, records: Records) -> None:
     accounts = Accounts(records.engine, cfg)
     app = create_app(Services(cfg, engine, records, accounts))
-    announce = partial(_announce, cfg, listener, accounts.setup_path())
+    announce = partial(_announce, cfg, listener, engine.identity, accounts.setup_path())
     server = _Server(_uvicorn(app, cfg), app, announce)
     model = {"model": engine.identity.sha256}
     try:
@@ -175,8 +175,10 @@ def _refused(cfg: ServeConfig, error: OSError) -> BcdError:
     return BcdError(f"host={cfg.host} port={cfg.port}: {error.strerror}")
 
 
-def _announce(cfg: ServeConfig, listener: socket.socket, setup_path: str) -> None:
-    """Prints the address and, while there is no user, the set-up link.
+def _announce(
+    cfg: ServeConfig, listener: socket.socket, model: ModelIdentity, setup_path: str
+) -> None:
+    """Prints the address, the model and, while there is no user, the set-up link.
 
     It is on standard output, not among the log's lines. A service manager or container keeps that
     output too, so whoever reads it can use the link until there is an admin.
@@ -184,7 +186,10 @@ def _announce(cfg: ServeConfig, listener: socket.socket, setup_path: str) -> Non
     scheme = "http" if cfg.tls.certificate is None else "https"
     host = f"[{cfg.host}]" if ":" in cfg.host else cfg.host
     url = (cfg.url or f"{scheme}://{host}:{listener.getsockname()[1]}").rstrip("/")
-    lines = [f"bcd serves {url}  ({DISCLAIMER})"]
+    lines = [
+        f"bcd serves {url}  ({DISCLAIMER})",
+        f"Model: {model.name} ({model.kind}, sha256 {model.sha256[:12]})",
+    ]
     if setup_path:
         lines.append(f"Nobody may log in yet. Make the first user: {url}{setup_path}")
     print("\n".join(lines), flush=True)  # noqa: T201

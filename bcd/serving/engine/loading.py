@@ -16,10 +16,10 @@ from bcd.errors import BcdError, ConfigError
 from bcd.inference.exported import SUFFIX, ExportedModel, read_exported
 from bcd.inference.model import Model
 from bcd.inference.self_test import check_self_test
-from bcd.run_folder import find_checkpoint
 from bcd.serving.answers import ModelIdentity
 from bcd.serving.engine.demo import DEMO_NAME, demo_model
 from bcd.serving.engine.queue import Engine
+from bcd.storage import typed_path
 
 if TYPE_CHECKING:
     from bcd.inference.checkpoint_model import CheckpointModel
@@ -82,7 +82,7 @@ def _checkpoint(text: str, cfg: ServeConfig) -> tuple[CheckpointModel, ModelIden
             "bcd export"
         ) from error
 
-    file = find_checkpoint(text, "model")
+    file = _checkpoint_file(text)
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -99,6 +99,20 @@ def _checkpoint(text: str, cfg: ServeConfig) -> tuple[CheckpointModel, ModelIden
     return model, _identity(
         model, cfg.name or Path(text).name or file.name, sha256, version, "checkpoint"
     )
+
+
+def _checkpoint_file(text: str) -> Path:
+    """The checkpoint that is meant; never one that is only somewhere below a folder."""
+    path = typed_path(text).absolute()
+    if not path.is_dir():
+        return path
+    file = path / "checkpoints" / "best.ckpt"
+    if not file.is_file():
+        raise BcdError(
+            f"model={text}: not the folder of one run (no checkpoints/best.ckpt in it): give that "
+            "folder, a checkpoint, or a file from bcd export"
+        )
+    return file
 
 
 def _identity(model: Model, name: str, sha256: str, version: str, kind: str) -> ModelIdentity:

@@ -62,6 +62,12 @@ def _head(server: Server, *lines: str, path: str = "/v1/predict") -> bytes:
     return "\r\n".join((*given, "", "")).encode()
 
 
+def test_the_console_says_which_model_is_served(server: Server) -> None:
+    assert server.process.stdout is not None
+    told = f"Model: {IDENTITY.name} ({IDENTITY.kind}, sha256 {IDENTITY.sha256[:12]})\n"
+    assert server.process.stdout.readline() == told
+
+
 def test_only_the_owner_may_look_into_the_folder(server: Server, folder: Path) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert not [path for path in folder.iterdir() if "hydra" in path.name or path.suffix == ".log"]

@@ -178,7 +178,8 @@ def test_what_cannot_be_vouched_for_is_not_served(made: Made, tmp_path: Path) ->
             load_model(serve_config(tmp_path, f"model={file}"))
     for text, why in (
         (tmp_path / "none.onnx", "cannot be read"),
-        (tmp_path, "no checkpoint there"),
+        (tmp_path / "none.ckpt", "model=.*none.ckpt: cannot be read"),
+        (made.folder, "not the folder of one run"),
         (ROOT / "README.md", "model=.*not a checkpoint that train.py wrote"),
     ):
         with pytest.raises(BcdError, match=why):
@@ -187,6 +188,18 @@ def test_what_cannot_be_vouched_for_is_not_served(made: Made, tmp_path: Path) ->
         load_model(serve_config(tmp_path, f"model={made.exported}", "verify=key.pem"))
     with pytest.raises(ConfigError, match="needs an exported model"):
         load_model(serve_config(tmp_path, f"model={made.checkpoint}", "verify=key.pem"))
+
+
+def test_a_folder_is_that_of_one_run(made: Made, tmp_path: Path) -> None:
+    file = tmp_path / "tried" / "checkpoints" / "best.ckpt"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(made.checkpoint.read_bytes())
+    _, identity = load_model(serve_config(tmp_path, f"model={tmp_path / 'tried'}", "device=cpu"))
+    assert identity.name == "tried"
+    for folder in (tmp_path, file.parent):
+        with pytest.raises(BcdError, match="not the folder of one run") as failure:
+            load_model(serve_config(tmp_path, f"model={folder}"))
+        assert "\n" not in str(failure.value)
 
 
 def test_a_checkpoint_without_policy_or_with_weights_that_are_no_numbers_is_refused(
