@@ -106,6 +106,7 @@ def _facts(card: Card) -> ModelFacts:
         card.policy is not None,
         digest(card.text()),
         card.policy,
+        card.release is not None,
     )
 
 

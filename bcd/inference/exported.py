@@ -271,6 +271,7 @@ def _facts(content: Mapping[str, Any], card: Mapping[str, Any]) -> ModelFacts:
         bool(content["calibrated"]),
         str(content["card_sha256"]),
         card["policy"],
+        card.get("release") is not None,
     )
 
 

@@ -27,6 +27,7 @@ class ModelFacts:
         calibrated: Whether it has a decision policy; if not, every image is referred.
         card_sha256: Of the card, as exported files hold it.
         policy: The decision policy, as `DecisionPolicy.to_plain`; None if not calibrated.
+        released: Whether it is a release, whose policy was fitted to out-of-fold answers.
     """
 
     classes: list[str]
@@ -38,6 +39,7 @@ class ModelFacts:
     calibrated: bool
     card_sha256: str
     policy: Mapping[str, Any] | None = None
+    released: bool = False
 
 
 class Model(Protocol):

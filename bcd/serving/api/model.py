@@ -76,7 +76,7 @@ def _policy(facts: ModelFacts) -> dict[str, str]:
     # An export's card has no subspace, and null for a number that JSON does not know.
     plain = {k: v for k, v in facts.policy.items() if v is not None} | {"subspace": None}
     policy = DecisionPolicy.from_plain({**vars(DecisionPolicy()), **plain})
-    source = source_of(facts.recalibration)
+    source = source_of(facts.recalibration, facts.released)
     found = {
         "referred": "An image is referred if its highest probability is below "
         f"{policy.confidence_threshold:.3f}, or for another of the reasons in its answer. Limits "

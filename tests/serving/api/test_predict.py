@@ -130,6 +130,11 @@ def test_the_thresholds_and_guarantees_of_the_card_are_told(
     assert "94.0%" in told["prediction sets"] and "172" in told["prediction sets"]
     assert all(one in told["malignant"] for one in ("0.3;", "98.0%", "90.0%", "145 malignant"))
     assert all("Applies to val's slides." in told[one] for one in ("prediction sets", "malignant"))
+    assert told["referred"].endswith("fitted on val.")
+    monkeypatch.setattr(served.services.engine.model, "facts", replace(facts, released=True))
+    told = served.all.get("/v1/model").json()["facts"]
+    assert told["referred"].endswith("fitted on the out-of-fold answers.")
+    assert "of the out-of-fold answers" in told["malignant"]
 
 
 def test_the_model_says_what_it_is(served: Running) -> None:

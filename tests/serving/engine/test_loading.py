@@ -190,6 +190,17 @@ def test_what_cannot_be_vouched_for_is_not_served(made: Made, tmp_path: Path) ->
         load_model(serve_config(tmp_path, f"model={made.checkpoint}", "verify=key.pem"))
 
 
+@pytest.mark.parametrize("released", [True, False])
+def test_a_model_knows_whether_it_is_a_release(released: bool, made: Made, tmp_path: Path) -> None:
+    record: dict[str, Any] | None = {"recipe": {}} if released else None
+    content = torch.load(made.checkpoint, weights_only=True)
+    torch.save(content | {"card": content["card"] | {"release": record}}, tmp_path / "one.ckpt")
+    exported = changed(made, tmp_path, lambda _, card: card.update(release=record))
+    for file in (tmp_path / "one.ckpt", exported):
+        model, _ = load_model(serve_config(tmp_path, f"model={file}", "device=cpu"))
+        assert model.facts.released == released
+
+
 def test_a_folder_is_that_of_one_run(made: Made, tmp_path: Path) -> None:
     file = tmp_path / "tried" / "checkpoints" / "best.ckpt"
     file.parent.mkdir(parents=True)
