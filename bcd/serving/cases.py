@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from bcd.serving.accounts.access import User
     from bcd.serving.services import Services
 
+NOT_SHOWN = (
+    "The server cannot show this image, so the finding here can only be Unidentified, with a "
+    "remark."
+)
+
 # Characters that may be typed.
 LABEL, REMARK, REASON = 200, 2000, 500
 
@@ -84,8 +89,13 @@ async def review(
     finding: str,
     remark: str,
     seen: int | None = None,
+    on_page: bool = False,
 ) -> None:
     """Records what a person found in an image. The case's signatures so far no longer count.
+
+    The record says whether the server could show the image. If not, somebody on the page has seen
+    nothing of it, so that the finding can only be `UNIDENTIFIED`; a client of the API may have the
+    image itself.
 
     Args:
         services: Of the server.
@@ -95,6 +105,7 @@ async def review(
         finding: A class of the case's model, or `UNIDENTIFIED`.
         remark: Needed if the finding is not the model's class.
         seen: Number of reviews of this image that the person saw; None if unknown.
+        on_page: Whether the person looked at the image on the server's page.
 
     Raises:
         ConflictError: The case is signed or erased, or somebody has reviewed the image since.
@@ -111,9 +122,22 @@ async def review(
         raise UnprocessableError(
             "This finding differs from the model's answer: say why in the remark."
         )
+    held = await is_held(services, case, image)
+    if on_page and not held and finding != UNIDENTIFIED:
+        raise UnprocessableError(NOT_SHOWN)
     await run_in_threadpool(
-        services.records.review, user.name, case_id, image_id, finding, remark, seen
+        services.records.review, user.name, case_id, image_id, finding, remark, seen, held
     )
+
+
+async def is_held(services: Services, case: Case, image: CaseImage) -> bool:
+    """Whether the server has an image and can show it."""
+    if image.answer.error:
+        return False
+    try:
+        return await run_in_threadpool(services.records.image, case.id, image.id) is not None
+    except RequestError:  # changed, or not to be decrypted
+        return False
 
 
 def why_no_signature(case: Case, user: User) -> str:

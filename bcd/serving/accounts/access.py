@@ -191,8 +191,10 @@ def _login_first(request: Request) -> Exception:
         path = "/" if here is None else f"{here.path}?{here.query}" if here.query else here.path
         path = local_path(path)
         return HTTPException(401, headers={"HX-Redirect": f"/login?next={quote(path, safe='')}"})
-    path = request.url.path if request.method in _SAFE else "/"
-    if request.url.query and request.method in _SAFE:
+    path = request.url.path
+    if request.method not in _SAFE and not path.startswith("/cases"):
+        path = "/"  # the addresses of other forms have no page
+    elif request.url.query:
         path = f"{path}?{request.url.query}"
     return HTTPException(303, headers={"Location": f"/login?next={quote(path, safe='')}"})
 

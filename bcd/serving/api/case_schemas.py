@@ -103,6 +103,7 @@ class ReviewAnswer(BaseModel):
     finding: str
     overrides: bool = Field(description="Whether it differs from the answer.")
     remark: str
+    image_held: bool = Field(description="Whether the server could show the image then.")
 
     @classmethod
     def of(cls, review: Review) -> ReviewAnswer:
@@ -113,6 +114,7 @@ class ReviewAnswer(BaseModel):
             finding=review.finding,
             overrides=review.overrides,
             remark=review.remark,
+            image_held=review.image_held,
         )
 
 

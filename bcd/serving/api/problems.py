@@ -93,11 +93,14 @@ async def _request_error(request: Request, error: Exception) -> Response:
 async def _validation_error(request: Request, error: Exception) -> Response:
     # What the user sent is not repeated, only which fields are wrong and how.
     assert isinstance(error, RequestValidationError)
-    lines = []
+    lines, names = [], []
     for one in error.errors()[:5]:
         where = ".".join(str(part) for part in one["loc"] if isinstance(part, str))[:100]
         known = where if where.replace(".", "").replace("_", "").isalnum() else "request"
         lines.append(f"{known}: {one['type'].replace('_', ' ')}")
+        names.append(known.rpartition(".")[2])
+    if wants_page(request):
+        lines = [f"This address or form has a value that is not valid: {', '.join(names)}."]
     return problem(request, UnprocessableError("; ".join(lines) or "The request is not valid."))
 
 

@@ -15,7 +15,7 @@ from bcd.serving.api.dependencies import Served
 from bcd.serving.api.uploads import read_images, upload_ids
 from bcd.serving.errors import RequestError, UnprocessableError
 from bcd.serving.pages.arrange import SHOWS, SORTS, Arrangement, arranged, shown
-from bcd.serving.pages.render import page, wants_part
+from bcd.serving.pages.render import page, page_of, wants_part
 from bcd.serving.records.cases import ERASED, OPEN, SIGNED, Case
 from bcd.serving.services import Services
 from bcd.serving.submit import submit, why_no_uploads
@@ -141,6 +141,14 @@ async def sign(
         case = await cases.get_case(services, case_id)
         return _case(request, services, user, case, error=error, where="sign")
     return RedirectResponse(f"/cases/{case_id}#signatures", 303)
+
+
+@router.get("/cases/{case_id}/images")
+@router.get("/cases/{case_id}/sign")
+@router.get("/cases/{case_id}/erase")
+async def form_again(request: Request, user: Reader, case_id: str) -> Response:
+    """Leads from the address of a form, which a refusal leaves in the browser, to the case."""
+    return RedirectResponse(page_of(request), 303)
 
 
 @router.post("/cases/{case_id}/erase")

@@ -13,7 +13,7 @@ from bcd.serving.accounts.access import ROLES, User, require
 from bcd.serving.api.dependencies import Served
 from bcd.serving.errors import NotFoundError, RequestError, UnprocessableError
 from bcd.serving.pages.arrange import Arrangement, neighbours, next_waiting
-from bcd.serving.pages.render import page, wants_part
+from bcd.serving.pages.render import page, page_of, wants_part
 from bcd.serving.pictures import LARGE, pictures_of
 from bcd.serving.records.cases import ERASED, OPEN, UNIDENTIFIED, Case, CaseImage
 from bcd.serving.services import Services
@@ -55,7 +55,9 @@ async def show_image(
     case = await cases.get_case(services, case_id)
     image = cases.image_of(case, image_id)
     picture = await _picture(services, case, image, view, target)
-    return _image(request, services, user, case, image, how, picture, part=wants_part(request))
+    held = await cases.is_held(services, case, image)
+    part = wants_part(request)
+    return _image(request, services, user, case, image, how, picture, held, part=part)
 
 
 @router.post("/cases/{case_id}/images/{image_id}/review")
@@ -72,19 +74,26 @@ async def review(
 ) -> Response:
     """Records a review and leads to the next image that waits for one."""
     try:
-        await cases.review(services, user, case_id, image_id, finding, remark, seen)
+        await cases.review(services, user, case_id, image_id, finding, remark, seen, on_page=True)
     except RequestError as error:
         case = await cases.get_case(services, case_id)
         image = cases.image_of(case, image_id)
         picture = await _picture(services, case, image, "image", "")
+        held = await cases.is_held(services, case, image)
         return _image(
-            request, services, user, case, image, how, picture, error, finding, remark
+            request, services, user, case, image, how, picture, held, error, finding, remark
         )  # fmt: skip
     case = await cases.get_case(services, case_id)
     image = cases.image_of(case, image_id)
     if (following := next_waiting(case.images, how, image)) is None:
         return RedirectResponse(f"/cases/{case_id}#sign", 303)
     return RedirectResponse(f"/cases/{case_id}/images/{following.id}{how.query()}", 303)
+
+
+@router.get("/cases/{case_id}/images/{image_id}/review")
+async def form_again(request: Request, user: Reader, case_id: str, image_id: str) -> Response:
+    """Leads from the address of the form, which a refusal leaves in the browser, to the image."""
+    return RedirectResponse(page_of(request), 303)
 
 
 @router.get("/cases/{case_id}/images/{image_id}/thumbnail.png")
@@ -144,7 +153,8 @@ async def _picture(
         if view == "cells":
             await held.outlined(services, case.id, image.id)
             caption = (
-                "White cells are outlined as bcd cells finds them. The model does not see this."
+                "White cells are outlined as bcd cells finds them; it may miss some. The model "
+                "does not see this."
             )
             return found | {"source": f"{here}/cells.png", "caption": caption}
         await held.thumbnail(services, case.id, image.id, LARGE)
@@ -155,10 +165,7 @@ async def _picture(
     return found | {"source": f"{here}/image.png", "caption": "The image as it was uploaded."}
 
 
-_GONE = (
-    "This image is not held any more: the server is set to keep images only for a while, and "
-    "nothing of it is left but its hash and its answer."
-)
+_GONE = "The server did not keep this image: nothing of it is left but its hash and its answer."
 
 
 async def _explained(
@@ -174,7 +181,9 @@ async def _explained(
     else:
         caption = (
             f"Where the image raises the log-odds of {made.target} ({method}). It shows what the "
-            "model used, not whether that is right."
+            "model used, not whether that is right. Colours from blue over green to yellow: the "
+            "more yellow, the more evidence. White lines surround the 5 % of the picture with the "
+            "most evidence; they are not outlines of cells."
         )
     query = urlencode({"target": target})
     return {"target": target, "source": f"{here}/evidence.png?{query}", "caption": caption}
@@ -199,6 +208,7 @@ def _image(
     image: CaseImage,
     how: Arrangement,
     picture: dict[str, str],
+    held: bool,
     error: RequestError | None = None,
     finding: str = "",
     remark: str = "",
@@ -217,7 +227,8 @@ def _image(
         following=following,
         views=VIEWS,
         picture=picture,
-        choices=(*case.classes, UNIDENTIFIED),
+        choices=(*case.classes, UNIDENTIFIED) if held else (UNIDENTIFIED,),
+        not_shown="" if held else cases.NOT_SHOWN,
         open=case.status == OPEN,
         error=error,
         finding=finding or (image.review.finding if image.review else ""),

@@ -63,6 +63,12 @@ def page(
     return HTMLResponse(text, status, {"Cache-Control": "no-store"})
 
 
+def page_of(request: Request) -> str:
+    """The page of a form whose address is below it, with the query."""
+    path = request.url.path.rpartition("/")[0]
+    return f"{path}?{request.url.query}" if request.url.query else path
+
+
 def wants_part(request: Request) -> bool:
     """Whether htmx asks for a part of the page."""
     return "hx-request" in request.headers

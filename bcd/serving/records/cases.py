@@ -22,6 +22,7 @@ class Review:
         finding: A class of the model or `UNIDENTIFIED`.
         overrides: Whether it differs from the answer.
         remark: Free text; empty if erased.
+        image_held: Whether the server could show the image when it was reviewed.
     """
 
     by: str
@@ -29,6 +30,7 @@ class Review:
     finding: str
     overrides: bool
     remark: str
+    image_held: bool = True
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,18 @@ class Case:
     signatures_needed: int
     images: tuple[CaseImage, ...] = ()
     signatures: tuple[Signature, ...] = field(default=())
+
+    @property
+    def same_files(self) -> dict[str, int]:
+        """For images that another of the case equals byte for byte, the number of the first."""
+        first: dict[str, int] = {}
+        for image in self.images:
+            first.setdefault(image.answer.sha256, image.number)
+        return {
+            image.id: first[image.answer.sha256]
+            for image in self.images
+            if first[image.answer.sha256] != image.number
+        }
 
     @property
     def waiting(self) -> int:

@@ -165,6 +165,7 @@ def review(
     finding: str,
     remark: str,
     seen: int | None = None,
+    image_held: bool = True,
 ) -> None:
     """Records what a person found in an image.
 
@@ -190,7 +191,7 @@ def review(
         raise UnprocessableError("A finding that differs from the answer needs a remark.")
     if seen is not None and seen != count_reviews(ledger.connection, case_id, image_id):
         raise ConflictError("Somebody has reviewed this image since you opened it. Look again.")
-    facts = {"finding": finding, "overrides": overrides}
+    facts = {"finding": finding, "overrides": overrides, "image_held": image_held}
     number, _ = ledger.append(user, REVIEWED, facts, case_id, image_id, remark.strip())
     values = {"finding": finding, "waiting": 0}
     ledger.connection.execute(update(ANSWERS).where(table.image_id == image_id).values(values))

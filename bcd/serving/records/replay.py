@@ -153,7 +153,8 @@ class CaseHistory:
             )  # fmt: skip
         elif kind == REVIEWED and record.image_id:
             finding, overrides = facts["finding"], facts["overrides"]
-            review = Review(record.user_name, record.time, finding, overrides, text or "")
+            held = facts["image_held"]
+            review = Review(record.user_name, record.time, finding, overrides, text or "", held)
             self.reviews.setdefault(record.image_id, []).append(review)
         elif kind == SIGNATURE:
             covered = f"{record.number - 1}:{record.previous}"

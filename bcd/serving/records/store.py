@@ -176,7 +176,7 @@ class Records:
 
     def review(
         self, user: str, case_id: str, image_id: str, finding: str, remark: str,
-        seen: int | None = None,
+        seen: int | None = None, image_held: bool = True,
     ) -> None:  # fmt: skip
         """Records what a person found in an image. Earlier signatures no longer count.
 
@@ -187,7 +187,9 @@ class Records:
         """
         changes.check_ids(case_id, image_id)
         self._writer.do(
-            lambda ledger: changes.review(ledger, user, case_id, image_id, finding, remark, seen)
+            lambda ledger: changes.review(
+                ledger, user, case_id, image_id, finding, remark, seen, image_held
+            )
         )
 
     def sign(self, user: str, case_id: str, version: int) -> None:

@@ -128,11 +128,12 @@ def _images(
         return Paragraph("There are none.", _BODY)
     names = ("No.", "", "File", "Model's answer", "Finding")
     rows: list[list[Any]] = [[Paragraph(name, _HEAD) for name in names]]
+    same = case.same_files
     for image in case.images:
         rows.append([
             Paragraph(str(image.number), _SMALL),
             _picture(image, pictures.get(image.id)),
-            Paragraph(_file(image, below), _SMALL),
+            Paragraph(_file(image, same.get(image.id), below), _SMALL),
             Paragraph(_answer(image), _SMALL),
             Paragraph(_finding(image, below), _SMALL),
         ])  # fmt: skip
@@ -159,9 +160,10 @@ def _picture(image: CaseImage, png: bytes | None) -> Flowable:
     return Image(stream, width * scale, height * scale)
 
 
-def _file(image: CaseImage, below: list[tuple[int, str, str]]) -> str:
+def _file(image: CaseImage, same: int | None, below: list[tuple[int, str, str]]) -> str:
     name = _short(image, "File", image.name or "(name erased)", below)
-    return f"{name}<br/>sha256 {image.answer.sha256[:16]}"
+    text = f"{name}<br/>sha256 {image.answer.sha256[:16]}"
+    return text if same is None else f"{text}<br/>same file as image {same}"
 
 
 def _answer(image: CaseImage) -> str:
@@ -184,6 +186,8 @@ def _finding(image: CaseImage, below: list[tuple[int, str, str]]) -> str:
         return text if image.waits else f"{text}<br/>not reviewed"
     kind = "overridden" if review.overrides else "confirmed"
     text += f"<br/>{kind} by {markup(review.by)}, {words.utc(review.at)}"
+    if not review.image_held:
+        text += "<br/>without the image on the page"
     if review.remark:
         text += f"<br/>{_short(image, 'Remark', review.remark, below)}"
     return text

@@ -26,7 +26,7 @@ def columns(classes: Sequence[str]) -> list[str]:
         "case", "status", "number", "path", "sha256", "prediction", "probability",
         *[f"p_{name}" for name in classes], "malignant", "prediction_set", "ood_score", "refer",
         "reason", "error", "finding", "overrides", "remark", "reviewed_by", "reviewed_at",
-        "model", "model_sha256", "signed_by", "signed_at", "head", "disclaimer",
+        "image_held", "model", "model_sha256", "signed_by", "signed_at", "head", "disclaimer",
     ]  # fmt: skip
 
 
@@ -57,8 +57,8 @@ def _row(case: Case, image: CaseImage, head: str) -> list[object]:
         "; ".join(answer.prediction_set), answer.ood_score, answer.refer,
         "; ".join(answer.reasons), answer.error, None if image.waits else image.finding,
         review and review.overrides, review and review.remark, review and review.by,
-        review and words.machine_utc(review.at), case.model_name, answer.model_sha256,
-        "; ".join(signature.by for signature in case.signatures),
+        review and words.machine_utc(review.at), review and review.image_held, case.model_name,
+        answer.model_sha256, "; ".join(signature.by for signature in case.signatures),
         "; ".join(words.machine_utc(signature.at) for signature in case.signatures), head,
         DISCLAIMER,
     ]  # fmt: skip

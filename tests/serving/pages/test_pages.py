@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from pypdf import PdfReader
 
 from bcd.evaluation.decision import LOW_CONFIDENCE
 from bcd.serving.pages.arrange import PER_PAGE, Arrangement, arranged, next_waiting, shown
@@ -149,12 +151,23 @@ def test_an_image_that_is_gone_is_said_plainly(served: Running, staff: Session) 
     image = f"{path}/images/{gone}"
     for view in ("image", "evidence", "cells"):
         text = staff.get(f"{image}?view={view}").text
-        assert "not held any more" in text and f"/{view}.png" not in text
+        assert "did not keep this image" in text and f"/{view}.png" not in text
     assert staff.get(f"{image}/thumbnail.png").headers["location"] == "/static/gone.svg"
     assert staff.get("/static/gone.svg").headers["content-type"].startswith("image/svg+xml")
     assert staff.get(f"{image}/image.png").status_code == 404
     pdf = staff.get(f"{path}/report.pdf")
     assert pdf.content.startswith(b"%PDF")
+
+
+def test_equal_files_name_the_first(served: Running, staff: Session) -> None:
+    path = staff.open_case()
+    staff.upload(path, ("a.png", smear(0)), ("b.png", smear(1)), ("again.png", smear(0)))
+    ids = [image.id for image in recorded(served, path).images]
+    pdf = PdfReader(io.BytesIO(staff.get(f"{path}/report.pdf").content))
+    texts = [staff.get(page).text for page in (path, f"{path}/report", f"{path}/images/{ids[2]}")]
+    for text in (*texts, "".join(page.extract_text() for page in pdf.pages)):
+        assert text.count("same file as image 1") == 1
+    assert "same file" not in staff.get(f"{path}/images/{ids[0]}").text
 
 
 def test_downloads_are_files_with_plain_names(served: Running, staff: Session) -> None:

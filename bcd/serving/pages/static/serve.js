@@ -12,6 +12,8 @@ function say(text) {
 }
 
 document.addEventListener("DOMContentLoaded", () => {
+  forgetRecorded();
+  document.querySelector(".logout")?.addEventListener("submit", () => sessionStorage.clear());
   for (const element of document.querySelectorAll(".scripted")) element.hidden = false;
   if (find("upload")) new Uploads(find("upload"), say, showImages);
   if (find("help")) useShortcuts(find("help"));
@@ -23,6 +25,16 @@ document.addEventListener("DOMContentLoaded", () => {
     error.focus({ preventScroll: true });
     error.scrollIntoView({ block: "center" });
   }
+});
+
+// A second press must not send a form twice.
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (event.defaultPrevented || form.method !== "post") return;
+  const buttons = [...form.querySelectorAll("button")];
+  const disable = (disabled) => { for (const button of buttons) button.disabled = disabled; };
+  setTimeout(disable, 0, true); // after the browser has looked at them
+  setTimeout(disable, 10000, false); // if no page has come
 });
 
 /** Prints when all pictures are there. */
@@ -57,18 +69,44 @@ async function renewSign() {
 
 // ---------------------------------------------------------------- one image
 
+const REVIEW = "review ";
+const SENT = "sent review";
+
 function useReview(form) {
   const remark = find("remark");
   const check = () => {
     const chosen = form.elements.finding.value;
     remark.required = Boolean(chosen) && chosen !== form.dataset.answer;
   };
+  keepReview(form, remark);
   form.addEventListener("change", check);
   check();
+}
+
+/** Keeps what is typed until it is recorded, also while somebody has to log in again. */
+function keepReview(form, remark) {
+  const key = `${REVIEW}${document.querySelector(".who")?.textContent} ${form.dataset.page}`;
+  const kept = JSON.parse(sessionStorage.getItem(key) ?? "{}");
+  if (kept.remark && !remark.value) {
+    remark.value = kept.remark;
+    for (const choice of form.elements.finding) choice.checked ||= choice.value === kept.finding;
+  }
+  const keep = () => sessionStorage.setItem(key, JSON.stringify({
+    finding: form.elements.finding.value, remark: remark.value,
+  }));
+  form.addEventListener("input", keep);
   form.addEventListener("submit", () => {
-    // A second press must not send it twice.
-    setTimeout(() => { form.querySelector("button.main").disabled = true; });
+    keep();
+    sessionStorage.setItem(SENT, JSON.stringify({ key, page: form.dataset.page }));
   });
+}
+
+/** Forgets a review that was recorded: that leads to another page than its own or the login. */
+function forgetRecorded() {
+  const sent = JSON.parse(sessionStorage.getItem(SENT) ?? "null");
+  sessionStorage.removeItem(SENT);
+  const pages = [sent?.page, `${sent?.page}/review`, "/login", "/account"];
+  if (sent && !pages.includes(location.pathname)) sessionStorage.removeItem(sent.key);
 }
 
 function useShortcuts(help) {
