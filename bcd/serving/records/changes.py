@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -32,23 +30,6 @@ from bcd.serving.records.replay import (
 from bcd.serving.records.tables import ANSWERS, CASES, IMAGE_CONTENTS, MODELS, RECORDS, TEXTS
 
 ALARM = "alarm"  # kind of the records of monitoring
-
-_ID = re.compile("[0-9a-f]{16}")
-
-
-def new_id() -> str:
-    """A random identifier for a case or an image."""
-    return secrets.token_hex(8)
-
-
-def check_ids(*ids: str) -> None:
-    """Refuses what cannot be an id without looking it up: a database may not take any text.
-
-    Raises:
-        NotFoundError: One of them cannot be the id of a case or image.
-    """
-    if not all(map(_ID.fullmatch, ids)):
-        raise NotFoundError("There is no such case or image.")
 
 
 def ensure_model(ledger: Ledger, user: str, model: ModelIdentity) -> None:

@@ -20,6 +20,7 @@ from bcd.serving.records.cases import ERASED, Case, CaseSummary
 from bcd.serving.records.contents import Contents
 from bcd.serving.records.database import clean, clean_once, reading, sqlite_file
 from bcd.serving.records.expiry import expire
+from bcd.serving.records.ids import check_ids, new_id
 from bcd.serving.records.replay import KINDS
 from bcd.serving.records.sqlite import lock_file
 from bcd.serving.records.tables import ANSWERS, CASES, HEAD, RECORDS
@@ -115,7 +116,7 @@ class Records:
             model: That will answer its images.
             signatures_needed: How many different people have to sign.
         """
-        case_id = changes.new_id()
+        case_id = new_id()
         self._writer.do(
             lambda ledger: changes.open_case(ledger, user, case_id, label, model, signatures_needed)
         )
@@ -138,10 +139,10 @@ class Records:
             images: For each its file name, its bytes as uploaded, and the answer.
             uploads: See `changes.add_images`, also for what it returns and raises.
         """
-        changes.check_ids(case_id)
+        check_ids(case_id)
         if any(answer.model_sha256 != model.sha256 for _, _, answer in images):
             raise ConflictError("The answers are of another model.")
-        rows = [(changes.new_id(), name, data, answer) for name, data, answer in images]
+        rows = [(new_id(), name, data, answer) for name, data, answer in images]
         contents = self._contents
         ids = self._writer.do(
             lambda ledger: changes.add_images(ledger, user, case_id, model, rows, contents, uploads)
@@ -157,7 +158,7 @@ class Records:
         Raises:
             NotFoundError: There is no such case.
         """
-        changes.check_ids(case_id)
+        check_ids(case_id)
         with reading(self.engine, self._file) as connection:
             return queries.read_case(connection, case_id)
 
@@ -185,7 +186,7 @@ class Records:
             NotFoundError: There is no such case or image.
             UnprocessableError: The finding is unknown, or it overrides the answer without a remark.
         """
-        changes.check_ids(case_id, image_id)
+        check_ids(case_id, image_id)
         self._writer.do(
             lambda ledger: changes.review(
                 ledger, user, case_id, image_id, finding, remark, seen, image_held
@@ -205,7 +206,7 @@ class Records:
                 wait for a review, or the same person signs twice.
             NotFoundError: There is no such case.
         """
-        changes.check_ids(case_id)
+        check_ids(case_id)
         self._writer.do(lambda ledger: changes.sign(ledger, user, case_id, version))
 
     def image(self, case_id: str, image_id: str) -> bytes | None:
@@ -215,7 +216,7 @@ class Records:
             NotFoundError: There is no such image in the case.
             UnavailableError: They were changed, or cannot be decrypted.
         """
-        changes.check_ids(case_id, image_id)
+        check_ids(case_id, image_id)
         table = ANSWERS.c
         query = (
             select(CASES.c.status, RECORDS.c.payload)
@@ -240,7 +241,7 @@ class Records:
             NotFoundError: There is no such case.
             UnprocessableError: There is no reason.
         """
-        changes.check_ids(case_id)
+        check_ids(case_id)
         images = self._writer.do(lambda ledger: changes.erase(ledger, user, case_id, reason))
         self._contents.forget(images)
         clean(self.engine)

@@ -60,6 +60,10 @@ TABLE = {
     f"POST {CASE}/images": SUBMIT,
     f"POST {CASE}/sign": SIGN,
     f"POST {CASE}/erase": ADMIN,
+    f"GET {CASE}/images": ANY,  # these addresses of forms lead to their pages
+    f"GET {CASE}/sign": ANY,
+    f"GET {CASE}/erase": ANY,
+    f"GET {IMAGE}/review": ANY,
     f"GET {IMAGE}": ANY,
     f"POST {IMAGE}/review": REVIEW,
     f"GET {IMAGE}/thumbnail.png": ANY,
