@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from sqlalchemy import delete, func, insert, select, update
@@ -27,9 +26,7 @@ from bcd.serving.records.replay import (
     model_from_row,
     model_values,
 )
-from bcd.serving.records.tables import ANSWERS, CASES, IMAGE_CONTENTS, MODELS, RECORDS, TEXTS
-
-ALARM = "alarm"  # kind of the records of monitoring
+from bcd.serving.records.tables import ANSWERS, CASES, IMAGE_CONTENTS, MODELS, TEXTS
 
 
 def ensure_model(ledger: Ledger, user: str, model: ModelIdentity) -> None:
@@ -230,33 +227,6 @@ def erase(ledger: Ledger, user: str, case_id: str, reason: str) -> list[str]:
     save(ledger, row)
     images = select(ANSWERS.c.image_id).where(ANSWERS.c.case_id == case_id)
     return [image for image in connection.scalars(images) if image is not None]
-
-
-def add_alarms(
-    ledger: Ledger, user: str, alarms: Sequence[Mapping[str, object]]
-) -> list[Mapping[str, object]]:
-    """Records alarms of monitoring, but none twice, whichever process has seen them.
-
-    Args:
-        ledger: To append to.
-        user: Who has seen them.
-        alarms: JSON values; `model_sha256` and `last_record`, the number of the record with which
-            its window ends, say which alarm it is.
-
-    Returns:
-        Those that were not recorded yet.
-    """
-    if not alarms:
-        return []
-    table = RECORDS.c
-    first = min(int(str(alarm["last_record"])) for alarm in alarms)
-    query = select(table.payload).where(table.number > first, table.kind == ALARM)
-    known = [json.loads(payload) for payload in ledger.connection.scalars(query)]
-    recorded = {(alarm["model_sha256"], alarm.get("last_record")) for alarm in known}
-    new = [a for a in alarms if (a["model_sha256"], a["last_record"]) not in recorded]
-    for alarm in new:
-        ledger.append(user, ALARM, alarm)
-    return new
 
 
 def case_row(ledger: Ledger, case_id: str) -> CaseRow:

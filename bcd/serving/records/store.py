@@ -16,6 +16,7 @@ from bcd.serving.answers import ImageAnswer, ModelIdentity
 from bcd.serving.errors import ConflictError, NotFoundError
 from bcd.serving.records import changes, queries
 from bcd.serving.records.accounts import ACCOUNT_KINDS
+from bcd.serving.records.alarms import add_alarms
 from bcd.serving.records.cases import ERASED, Case, CaseSummary
 from bcd.serving.records.contents import Contents
 from bcd.serving.records.database import clean, clean_once, reading, sqlite_file
@@ -286,8 +287,8 @@ class Records:
     def alarms(
         self, user: str, found: Sequence[Mapping[str, object]]
     ) -> list[Mapping[str, object]]:
-        """Records alarms that are not recorded yet, and returns these; see `changes.add_alarms`."""
-        return self._writer.do(lambda ledger: changes.add_alarms(ledger, user, found))
+        """Records alarms that are not recorded yet, and returns these; see `alarms.add_alarms`."""
+        return self._writer.do(lambda ledger: add_alarms(ledger, user, found))
 
     def _hourly(self) -> None:
         """Runs in the writer's thread, which must not wait for itself."""
