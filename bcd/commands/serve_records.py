@@ -45,11 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             add_place(command)
         return command
 
-    command = add("verify", _verify, "prove that no record was changed, removed or inserted")
+    command = add("verify", _verify, "check the chain of records, and the tables against it")
+    command.epilog = "Without --head it cannot find that the last records were removed, or all were written anew."
     command.add_argument("--head", help="<number>:<hash> as noted earlier or printed on a report")
     command = add("backup", _backup, "copy the records to a new file")
     command.add_argument("file")
-    command = add("restore", _restore, "make records from a backup, and verify them")
+    command = add("restore", _restore, "make records from a backup, if it is whole")
     command.add_argument("file")
     command = add("erase", _erase, "erase images, names, label and remarks of a case")
     command.add_argument("case", help="its id, as in the address of its page")
@@ -89,6 +90,7 @@ def _report(found: Verified) -> int:
     if found.problems:
         return 1
     say("whole: the chain verifies, and every table agrees with it")
+    say("not covered: sessions, and the days on which tokens were last used")
     say("head, for verify --head later: kept elsewhere, it proves that nothing was cut off since")
     print(found.head)  # noqa: T201
     return 0

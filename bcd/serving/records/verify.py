@@ -1,4 +1,4 @@
-"""Proves the records whole: the chain, and every other table against it."""
+"""Verifies the records: the chain, and what every other table has from it."""
 
 from __future__ import annotations
 
