@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command
 
     command = add("verify", _verify, "check the chain of records, and the tables against it")
-    command.epilog = "Without --head it cannot find that the last records were removed, or all were written anew."
+    command.epilog = "Without --head, removed last records and a chain written anew are not found."
     command.add_argument("--head", help="<number>:<hash> as noted earlier or printed on a report")
     command = add("backup", _backup, "copy the records to a new file")
     command.add_argument("file")
