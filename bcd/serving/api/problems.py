@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Mount
 
 from bcd.serving.errors import RequestError, UnprocessableError
 from bcd.serving.pages.render import page
@@ -113,7 +114,22 @@ async def _http_error(request: Request, error: Exception) -> Response:
     known.status, known.title = error.status_code, HTTPStatus(error.status_code).phrase
     answer = problem(request, known)
     answer.headers.update({k: v for k, v in headers.items() if k.lower() in _PASSED_ON})
+    if error.status_code == 405:
+        answer.headers["Allow"] = ", ".join(sorted(_allowed(request)))
     return answer
+
+
+def _allowed(request: Request) -> set[str]:
+    """The methods of all routes at an address; the framework names those of the first one."""
+    scope = {"type": "http", "path": request.scope["path"], "root_path": "", "headers": []}
+    found = {
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        for route in request.app.routes
+        if (method == "GET" or not isinstance(route, Mount))  # files are only read
+        and route.matches(scope | {"method": method})[0] is Match.FULL
+    }
+    return found | {"HEAD"} if "GET" in found else found
 
 
 _PASSED_ON = ("allow", "location", "hx-redirect")  # headers of an HTTPException

@@ -49,14 +49,17 @@ class Monitor:
     def update(self, seconds: float = 0.0) -> None:
         """Reads what was recorded since the last call, unless that was less than some seconds ago.
 
-        An alarm that is not recorded yet is recorded and logged, also one of a window that was
-        complete before this process started.
+        With `seconds`, it does not wait for another thread that is reading. An alarm that is not
+        recorded yet is recorded and logged, also one of a window that was complete before this
+        process started.
 
         Raises:
             UnavailableError: The records cannot be used.
             StorageFullError: An alarm cannot be recorded.
         """
-        with self._lock:
+        if not self._lock.acquire(blocking=not seconds):
+            return
+        try:
             if seconds and time.monotonic() - self._updated < seconds:
                 return
             self._updated = time.monotonic()
@@ -64,6 +67,8 @@ class Monitor:
             for facts in self._records.alarms(_USER, self._found) if self._found else ():
                 structlog.get_logger().warning("monitoring_alarm", **facts)
             self._found = []
+        finally:
+            self._lock.release()
 
     def stream(self, sha256: str) -> Stream:
         """The answers of a model, by its sha256."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -13,6 +14,8 @@ from bcd.serving.web.refusals import refuse
 
 # Asked by programs at whatever address they know; contain nothing personal.
 OPEN_PATHS = ("/healthz", "/readyz", "/metrics")
+
+_HOST = re.compile(r"(\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[^\[\]:@/\\\s]+))(:[0-9]{1,5})?")
 
 
 class AllowedHosts:
@@ -48,8 +51,10 @@ class AllowedHosts:
         given = [value for name, value in scope["headers"] if name == b"host"]
         if len(given) != 1:
             return False
-        host = given[0].decode("latin-1").lower()
-        name = host.rpartition("]")[0].lstrip("[") if "]" in host else host.partition(":")[0]
+        host = _HOST.fullmatch(given[0].decode("latin-1").lower())
+        if host is None:
+            return False
+        name = host["address"] or host["name"]
         if name in self._names:
             return True
         return self._addresses and _is_address(name)

@@ -248,7 +248,9 @@ def test_behind_a_proxy_requests_count_for_the_user_that_it_names(tmp_path: Path
 
 
 def test_other_hosts_are_refused(small: Running) -> None:
-    for host in ("evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "", "[::1"):
+    wrong = ["evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "", "[::1"]
+    wrong += ["127.0.0.1:80@evil.example", "[127.0.0.1]evil.example", "[::1]:x", "[::1]80"]
+    for host in wrong:
         assert small.all.get("/v1/cases", headers={"Host": host}).status_code == 421, host
     for host in ("127.0.0.1:8000", "localhost", "[::1]:80", "LOCALHOST:1"):
         assert small.all.get("/v1/cases", headers={"Host": host}).status_code == 200, host

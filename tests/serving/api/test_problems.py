@@ -58,6 +58,23 @@ def test_errors_of_the_api_are_problem_details(
     assert told["request_id"] == got.headers["x-request-id"]
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/cases", "/v1/cases", "/static/serve.css"])
+def test_head_is_like_get_without_a_body(served: Running, path: str) -> None:
+    head, get = (served.all.request(method, path) for method in ("HEAD", "GET"))
+    assert head.status_code == get.status_code == 200 and head.content == b""
+    for name in ("content-type", "content-length"):
+        assert head.headers[name] == get.headers[name]
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/v1/cases", "GET, HEAD, POST"), ("/v1/predict", "POST"), ("/static/serve.css", "GET, HEAD")],
+)
+def test_405_names_every_method(served: Running, path: str, allowed: str) -> None:
+    got = served.all.request("DELETE", path)
+    assert (got.status_code, got.headers["allow"]) == (405, allowed)
+
+
 def test_errors_of_pages_are_pages_with_the_disclaimer(served: Running) -> None:
     got = served.all.get("/nothing", headers=HTML)
     assert got.status_code == 404

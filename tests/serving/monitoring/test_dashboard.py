@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -247,6 +248,12 @@ def test_each_answer_is_read_once(services: Services) -> None:
     services.records.add_answers("ada", given, IDENTITY)
     watched.update()
     assert len(read) == len(set(read)) == 20 == watched.stream(IDENTITY.sha256).images
+
+
+def test_metrics_do_not_wait_while_answers_are_read(services: Services) -> None:
+    watched = monitor.get_monitor(services)
+    with watched._lock, ThreadPoolExecutor(1) as other:
+        assert set(other.submit(alarms, services).result(5).values()) == {0.0}
 
 
 def test_expectations_of_the_policy_are_plain_and_checked() -> None:
