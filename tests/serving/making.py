@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def serve_config(folder: Path, *overrides: str) -> ServeConfig:
     return check_config(cfg, ServeConfig)
 
 
+@cache
 def smear(number: int = 0, size: int = SIDE, form: str = "PNG") -> bytes:
     """An encoded drawn smear."""
     name = CLASS_NAMES[number % len(CLASS_NAMES)]

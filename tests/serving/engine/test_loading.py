@@ -133,8 +133,8 @@ def test_a_model_of_single_white_cells_is_served_and_explained(tmp_path: Path) -
 def test_the_expected_sha256_is_that_of_the_file(made: Made, tmp_path: Path) -> None:
     for file in (made.exported, made.checkpoint):
         right = hashlib.sha256(file.read_bytes()).hexdigest()
-        _, identity = load_model(serve_config(tmp_path, f"model={file}", f"sha256={right}"))
-        assert identity.sha256 == right
+        model, identity = load_model(serve_config(tmp_path, f"model={file}", f"sha256={right}"))
+        assert identity.sha256 == right and not model.facts.released
         wrong = right[:-1] + ("0" if right[-1] != "0" else "1")
         with pytest.raises(BcdError, match=f"its sha256 is {right}, not the one"):
             load_model(serve_config(tmp_path, f"model={file}", f"sha256={wrong}"))
@@ -190,15 +190,14 @@ def test_what_cannot_be_vouched_for_is_not_served(made: Made, tmp_path: Path) ->
         load_model(serve_config(tmp_path, f"model={made.checkpoint}", "verify=key.pem"))
 
 
-@pytest.mark.parametrize("released", [True, False])
-def test_a_model_knows_whether_it_is_a_release(released: bool, made: Made, tmp_path: Path) -> None:
-    record: dict[str, Any] | None = {"recipe": {}} if released else None
+def test_a_model_knows_that_it_is_a_release(made: Made, tmp_path: Path) -> None:
+    record = {"recipe": {}}
     content = torch.load(made.checkpoint, weights_only=True)
     torch.save(content | {"card": content["card"] | {"release": record}}, tmp_path / "one.ckpt")
     exported = changed(made, tmp_path, lambda _, card: card.update(release=record))
     for file in (tmp_path / "one.ckpt", exported):
         model, _ = load_model(serve_config(tmp_path, f"model={file}", "device=cpu"))
-        assert model.facts.released == released
+        assert model.facts.released
 
 
 def test_a_folder_is_that_of_one_run(made: Made, tmp_path: Path) -> None:
