@@ -191,7 +191,7 @@ def test_what_cannot_be_vouched_for_is_not_served(made: Made, tmp_path: Path) ->
 
 
 def test_a_model_knows_that_it_is_a_release(made: Made, tmp_path: Path) -> None:
-    record = {"recipe": {}}
+    record: dict[str, dict[str, str]] = {"recipe": {}}
     content = torch.load(made.checkpoint, weights_only=True)
     torch.save(content | {"card": content["card"] | {"release": record}}, tmp_path / "one.ckpt")
     exported = changed(made, tmp_path, lambda _, card: card.update(release=record))
