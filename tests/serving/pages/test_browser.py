@@ -96,6 +96,7 @@ def test_a_case_by_keyboard_alone(
 ) -> None:
     with visit(browser, url) as seen:  # the login is by keyboard too
         tab, keys = seen.tab, seen.tab.keyboard
+        tab.on("filechooser", lambda _: None)  # so that the browser tells of it in time
         tab_to(tab, "#label")
         keys.type("S-2027-03")
         keys.press("Enter")
