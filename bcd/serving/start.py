@@ -35,12 +35,9 @@ from bcd.serving.web.logs import configure_logs
 from bcd.serving.web.protocol import Protocol
 
 _KEEP_ALIVE = 20  # seconds between two requests of a connection
-_GARBAGE = (
-    20_000  # new objects after which cycles are looked for; Python's 700 costs 4 % of the time
-)
-_SWITCH = (
-    0.02  # seconds that a thread may compute while others wait; at 0.005 they disturb each other
-)
+# New objects after which cycles are looked for: Python's 700 cost more, more let memory grow.
+_GARBAGE = 5_000
+_SWITCH = 0.02  # seconds that a thread may go on while others wait; 0.005 costs more time
 _HANDSHAKE = 10.0  # seconds of TLS's
 
 log = structlog.get_logger("bcd.serving")
@@ -84,7 +81,7 @@ def _run(cfg: ServeConfig, listener: socket.socket, engine: Engine, records: Rec
         advice = " Make room." if isinstance(error, StorageFullError) else ""
         raise BcdError(f"records: cannot be written: {error.detail}{advice}") from error
     gc.freeze()  # what is there now stays until the end
-    gc.set_threshold(_GARBAGE, 10, 10)
+    gc.set_threshold(_GARBAGE, 5, 5)
     sys.setswitchinterval(_SWITCH)
     try:
         server.run(sockets=[listener])
