@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, cast
 from urllib.parse import SplitResult, quote, urlsplit
 
-from fastapi import HTTPException, Request, Security
+from fastapi import Depends, HTTPException, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
@@ -57,6 +57,14 @@ def require(*roles: str) -> Callable[..., Awaitable[User]]:
         return found
 
     return user
+
+
+# Who may do something, as route functions ask for it.
+Reader = Annotated[User, Depends(require(*ROLES))]
+Submitter = Annotated[User, Depends(require("submit"))]
+Reviewer = Annotated[User, Depends(require("review"))]
+Signer = Annotated[User, Depends(require("sign"))]
+Admin = Annotated[User, Depends(require("admin"))]
 
 
 async def logged_in(request: Request) -> User:

@@ -6,10 +6,10 @@ from datetime import datetime, timezone
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
-from bcd.serving.accounts.access import accounts_of, cookie_name, require
+from bcd.serving.accounts.access import Admin, accounts_of, cookie_name
 from bcd.serving.accounts.passwords import MIN_CHARACTERS
 from bcd.serving.accounts.user import ROLES, User, in_order
 from bcd.serving.errors import NotFoundError, RequestError
@@ -19,7 +19,6 @@ router = APIRouter(include_in_schema=False)
 
 TOKEN_DAYS = 90  # that the form proposes
 
-_Admin = Annotated[User, Depends(require("admin"))]
 _Text = Annotated[str, Form()]
 _Roles = Annotated[list[str], Form(default_factory=list)]
 
@@ -36,14 +35,14 @@ _DONE = {
 
 
 @router.get("/users")
-def users(request: Request, user: _Admin) -> Response:
+def users(request: Request, user: Admin) -> Response:
     """All users, and the form to add one."""
     return _users_page(request, user)
 
 
 @router.post("/users")
 def add(
-    request: Request, user: _Admin, roles: _Roles, name: _Text = "", password: _Text = ""
+    request: Request, user: Admin, roles: _Roles, name: _Text = "", password: _Text = ""
 ) -> Response:  # fmt: skip
     """Adds a user with a first password; without one if a proxy logs users in."""
     accounts = accounts_of(request)
@@ -56,13 +55,13 @@ def add(
 
 
 @router.get("/users/{name}")
-def one(request: Request, user: _Admin, name: str, done: str = "") -> Response:
+def one(request: Request, user: Admin, name: str, done: str = "") -> Response:
     """A user, with forms for what can be changed."""
     return _user_page(request, user, name, done=_DONE.get(done, ""))
 
 
 @router.post("/users/{name}/roles")
-def set_roles(request: Request, user: _Admin, name: str, roles: _Roles) -> Response:
+def set_roles(request: Request, user: Admin, name: str, roles: _Roles) -> Response:
     """Gives a user other roles."""
     accounts = accounts_of(request)
     try:
@@ -74,7 +73,7 @@ def set_roles(request: Request, user: _Admin, name: str, roles: _Roles) -> Respo
 
 
 @router.post("/users/{name}/password")
-def set_password(request: Request, user: _Admin, name: str, password: _Text = "") -> Response:
+def set_password(request: Request, user: Admin, name: str, password: _Text = "") -> Response:
     """Gives a user a password that has to be changed at the next login; tokens end."""
     try:
         accounts_of(request).users.set_password(user.name, name, password, must_change=True)
@@ -84,7 +83,7 @@ def set_password(request: Request, user: _Admin, name: str, password: _Text = ""
 
 
 @router.post("/users/{name}/disable")
-def disable(request: Request, user: _Admin, name: str) -> Response:
+def disable(request: Request, user: Admin, name: str) -> Response:
     """Ends what a user may do."""
     try:
         accounts_of(request).users.set_disabled(user.name, name, True)
@@ -94,7 +93,7 @@ def disable(request: Request, user: _Admin, name: str) -> Response:
 
 
 @router.post("/users/{name}/enable")
-def enable(request: Request, user: _Admin, name: str) -> Response:
+def enable(request: Request, user: Admin, name: str) -> Response:
     """Lets a disabled user log in again."""
     accounts_of(request).users.set_disabled(user.name, name, False)
     return _done(name, "enabled")
@@ -102,7 +101,7 @@ def enable(request: Request, user: _Admin, name: str) -> Response:
 
 @router.post("/users/{name}/tokens")
 def add_token(
-    request: Request, user: _Admin, name: str, roles: _Roles, days: _Text = ""
+    request: Request, user: Admin, name: str, roles: _Roles, days: _Text = ""
 ) -> Response:  # fmt: skip
     """Makes a token, which is shown this once."""
     try:
@@ -114,7 +113,7 @@ def add_token(
 
 
 @router.post("/users/{name}/tokens/{number}/revoke")
-def revoke(request: Request, user: _Admin, name: str, number: str) -> Response:
+def revoke(request: Request, user: Admin, name: str, number: str) -> Response:
     """Ends a token."""
     accounts_of(request).tokens.revoke(user.name, number)
     return _done(name, "revoked")

@@ -108,14 +108,7 @@ class ReviewAnswer(BaseModel):
     @classmethod
     def of(cls, review: Review) -> ReviewAnswer:
         """A review of the records."""
-        return cls(
-            by=review.by,
-            at=review.at,
-            finding=review.finding,
-            overrides=review.overrides,
-            remark=review.remark,
-            image_held=review.image_held,
-        )
+        return cls(**vars(review))
 
 
 class SignatureAnswer(BaseModel):
@@ -128,7 +121,7 @@ class SignatureAnswer(BaseModel):
     @classmethod
     def of(cls, signature: Signature) -> SignatureAnswer:
         """A signature of the records."""
-        return cls(by=signature.by, at=signature.at, chain=signature.chain)
+        return cls(**vars(signature))
 
 
 class ImageInCase(BaseModel):

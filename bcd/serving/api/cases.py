@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from bcd.serving import cases as rules
-from bcd.serving.accounts.access import ROLES, User, require
+from bcd.serving.accounts.access import Admin, Reader, Reviewer, Signer, Submitter
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api.case_schemas import (
     AddedImage,
@@ -35,8 +35,6 @@ router = APIRouter(prefix="/v1/cases")
 
 CaseId = Annotated[str, Path(max_length=64, description="Of the case.")]
 ImageId = Annotated[str, Path(max_length=64, description="Of the image.")]
-Reader = Annotated[User, Depends(require(*ROLES))]
-Submitter = Annotated[User, Depends(require("submit"))]
 _READ = documented(401, 403, 404)
 _WRITE = documented(401, 403, 404, 409, 415, 507)
 
@@ -124,7 +122,7 @@ async def add_images(
 )
 async def review(
     services: Served,
-    user: Annotated[User, Depends(require("review"))],
+    user: Reviewer,
     case_id: CaseId,
     image_id: ImageId,
     body: NewReview,
@@ -143,7 +141,7 @@ async def review(
 )
 async def sign(
     services: Served,
-    user: Annotated[User, Depends(require("sign"))],
+    user: Signer,
     case_id: CaseId,
     body: NewSignature,
 ) -> Response:
@@ -161,7 +159,7 @@ async def sign(
 )
 async def erase(
     services: Served,
-    user: Annotated[User, Depends(require("admin"))],
+    user: Admin,
     case_id: CaseId,
     body: Erasure,
 ) -> Response:

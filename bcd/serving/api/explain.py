@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
-from bcd.serving.accounts.access import User, require
+from bcd.serving.accounts.access import Submitter
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api.dependencies import Served
 from bcd.serving.api.predict import images_body
@@ -35,7 +35,7 @@ PNG = "image/png"
 async def explain(
     request: Request,
     services: Served,
-    user: Annotated[User, Depends(require("submit"))],
+    user: Submitter,
     query: Annotated[ExplainQuery, Query()],
 ) -> ExplanationAnswer | Response:
     """Answers one image with its attribution: JSON, or a PNG if `Accept` prefers image/png."""

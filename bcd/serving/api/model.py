@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.inference.model import ModelFacts
 from bcd.reporting.guarantees import sets_guarantee, source_of, threshold_guarantee
-from bcd.serving.accounts.access import ROLES, User, require
+from bcd.serving.accounts.access import Reader
 from bcd.serving.api.dependencies import Served
 from bcd.serving.api.problems import documented
 from bcd.serving.api.schemas import ModelAnswer, ModelName
@@ -23,7 +21,7 @@ router = APIRouter()
     summary="What the model says about itself",
     responses=documented(401, 403),
 )
-async def model(services: Served, user: Annotated[User, Depends(require(*ROLES))]) -> ModelAnswer:
+async def model(services: Served, user: Reader) -> ModelAnswer:
     """The model that answers new images, with what its card says in words."""
     identity, facts, limits = (
         services.engine.identity,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict
 
-from bcd.serving.accounts.access import User, require
+from bcd.serving.accounts.access import Submitter
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api.dependencies import Served
 from bcd.serving.api.problems import Problem, documented, problem
@@ -77,9 +77,7 @@ def images_body(many: bool) -> dict[str, Any]:
     responses=documented(401, 403, 415, 504, 507, unprocessable=Unanswered),
     openapi_extra=images_body(many=True),
 )
-async def predict(
-    request: Request, services: Served, user: Annotated[User, Depends(require("submit"))]
-) -> Answers | Response:
+async def predict(request: Request, services: Served, user: Submitter) -> Answers | Response:
     """Answers one or several images. They are not kept, but the answers are recorded.
 
     An image that cannot be read gets an `error` and is referred; if none can be read, the answer

@@ -18,12 +18,7 @@ class ModelName(BaseModel):
     @classmethod
     def of(cls, identity: ModelIdentity) -> ModelName:
         """The model's name in an answer."""
-        return cls(
-            name=identity.name,
-            version=identity.version,
-            sha256=identity.sha256,
-            card_sha256=identity.card_sha256,
-        )
+        return cls(**vars(identity))
 
 
 class Answer(BaseModel):

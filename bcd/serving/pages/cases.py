@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Form, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from bcd.serving import cases
-from bcd.serving.accounts.access import ROLES, User, require
+from bcd.serving.accounts.access import Admin, Reader, Signer, Submitter, User
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api.dependencies import Served
 from bcd.serving.api.uploads import read_images, upload_ids
@@ -24,11 +24,6 @@ router = APIRouter(include_in_schema=False)
 
 PER_LIST = 50
 LISTED = 20  # images that wait, named beside a refused signature
-
-Reader = Annotated[User, Depends(require(*ROLES))]
-Submitter = Annotated[User, Depends(require("submit"))]
-Signer = Annotated[User, Depends(require("sign"))]
-Admin = Annotated[User, Depends(require("admin"))]
 
 
 @router.get("/")

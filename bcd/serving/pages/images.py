@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from bcd.serving import cases
-from bcd.serving.accounts.access import ROLES, User, require
+from bcd.serving.accounts.access import Reader, Reviewer, User
 from bcd.serving.api.dependencies import Served
 from bcd.serving.errors import NotFoundError, RequestError, UnprocessableError
 from bcd.serving.pages.arrange import Arrangement, neighbours, next_waiting
@@ -28,9 +28,6 @@ METHODS = {
     "integrated_gradients": "integrated gradients",
     "occlusion": "occlusion",
 }
-
-Reader = Annotated[User, Depends(require(*ROLES))]
-Reviewer = Annotated[User, Depends(require("review"))]
 
 
 def _how(sort: str = "", show: str = "") -> Arrangement:
@@ -103,7 +100,7 @@ async def thumbnail(services: Served, user: Reader, case_id: str, image_id: str)
         png = await pictures_of(services).thumbnail(services, case_id, image_id)
     except (NotFoundError, UnprocessableError):
         # Not an error: the case is complete without it, and the page shows that it is missing.
-        return RedirectResponse("/static/gone.svg", 303, {"Cache-Control": "no-store"})
+        return RedirectResponse("/static/gone.svg", 303)
     return _png(png)
 
 
@@ -133,7 +130,7 @@ async def evidence(
 
 def _png(content: bytes) -> Response:
     # Shared tablets: pictures do not stay in the browser's cache after the user has logged out.
-    return Response(content, media_type="image/png", headers={"Cache-Control": "no-store"})
+    return Response(content, media_type="image/png")
 
 
 async def _picture(

@@ -60,7 +60,7 @@ def page(
     """
     csrf = "" if user is None else user.csrf
     text = environment().get_template(template).render(user=user, csrf=csrf, **values)
-    return HTMLResponse(text, status, {"Cache-Control": "no-store"})
+    return HTMLResponse(text, status)
 
 
 def page_of(request: Request) -> str:

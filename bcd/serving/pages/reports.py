@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from bcd.serving import cases, words
-from bcd.serving.accounts.access import ROLES, User, require
+from bcd.serving.accounts.access import Reader
 from bcd.serving.api.dependencies import Served
 from bcd.serving.pages.render import page
 
 router = APIRouter(include_in_schema=False)
-
-Reader = Annotated[User, Depends(require(*ROLES))]
 
 
 @router.get("/cases/{case_id}/report")
@@ -48,9 +45,5 @@ def download(content: bytes, kind: str, case_id: str) -> Response:
     """A file to save; its name has the case's id only, as labels may be personal."""
     ending = {"text/csv": "csv", "application/pdf": "pdf"}[kind.split(";")[0]]
     safe = "".join(c for c in case_id if c.isalnum() or c in "-_")
-    headers = {
-        "Content-Disposition": f'attachment; filename="case-{safe}.{ending}"',
-        "X-Content-Type-Options": "nosniff",
-        "Cache-Control": "no-store",
-    }
+    headers = {"Content-Disposition": f'attachment; filename="case-{safe}.{ending}"'}
     return Response(content, media_type=kind, headers=headers)
