@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import ip_network
 from operator import attrgetter
+from typing import Any
 
+from bcd.config.interop import BOUNDS as INTEROP_BOUNDS
+from bcd.config.interop import DicomNodeConfig, FhirConfig, JobsConfig, ScannerConfig
 from bcd.config.values import one_of, within
 from bcd.errors import ConfigError
 
@@ -32,6 +35,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "session.idle_minutes": (0.1, 525_600),
     "monitoring.window": (50, 100_000),
     "monitoring.false_alarms": (0.0001, 0.2),
+    **INTEROP_BOUNDS,
 }
 
 
@@ -123,6 +127,13 @@ class ServeConfig:
     url: str | None
     folder: str
     records: str | None
+    site: str
+    sites: dict[str, Any]
+    watch: str | None
+    scanner: ScannerConfig
+    dicom: DicomNodeConfig
+    fhir: FhirConfig
+    jobs: JobsConfig
     tls: TlsConfig
     proxy: ProxyConfig
     limits: LimitsConfig
@@ -135,7 +146,8 @@ class ServeConfig:
     def __post_init__(self) -> None:
         """Checks values beyond their types."""
         for key, (low, high) in BOUNDS.items():
-            within(key, attrgetter(key)(self), low, high)
+            if (value := attrgetter(key)(self)) is not None:
+                within(key, value, low, high)
         one_of("log.format", self.log.format, ("console", "json"))
         one_of("log.level", self.log.level, ("debug", "info", "warning", "error"))
         self._check_sizes()

@@ -30,8 +30,10 @@ def test_every_number_has_bounds(cfg: ServeConfig) -> None:
         value = getattr(cfg, field.name)
         inner = vars(value) if is_dataclass(value) else {"": value}
         for name, one in inner.items():
-            if isinstance(one, (int, float)) and not isinstance(one, bool):
-                numbers.add(f"{field.name}.{name}".rstrip("."))
+            key = f"{field.name}.{name}".rstrip(".")
+            absent = one is None and key in BOUNDS
+            if absent or (isinstance(one, (int, float)) and not isinstance(one, bool)):
+                numbers.add(key)
     assert numbers == set(BOUNDS)
 
 

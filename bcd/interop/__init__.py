@@ -1,0 +1,1 @@
+"""Results for the systems of a hospital: DICOM objects and FHIR resources."""
