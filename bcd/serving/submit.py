@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
@@ -13,7 +13,7 @@ from bcd.serving import words
 from bcd.serving.answers import ImageAnswer
 from bcd.serving.cases import closed, get_case
 from bcd.serving.errors import ConflictError, TooLargeError, UnprocessableError
-from bcd.serving.records.cases import OPEN, Case
+from bcd.serving.records.cases import OPEN, Case, NewImage
 
 if TYPE_CHECKING:
     from bcd.serving.accounts.access import User
@@ -51,8 +51,7 @@ async def submit(
     services: Services,
     user: User,
     case_id: str,
-    files: Sequence[tuple[str, bytes]],
-    uploads: Sequence[str] = (),
+    images: Sequence[NewImage],
 ) -> list[Submitted]:
     """Answers images and adds them to a case. Its signatures so far no longer count.
 
@@ -64,8 +63,7 @@ async def submit(
         services: Of the server.
         user: Who submits them.
         case_id: Of the case.
-        files: Name and content of each.
-        uploads: What `upload_ids` returns.
+        images: What `bcd.serving.dicom.unpack` returns.
 
     Raises:
         ConflictError: The case takes no images, see `why_no_uploads`, or an upload was of another
@@ -74,43 +72,41 @@ async def submit(
         UnprocessableError: There is no image.
     """
     limits = services.cfg.limits
-    if not files:
+    if not images:
         raise UnprocessableError("No image was uploaded.")
-    if len(files) > limits.images:
+    if len(images) > limits.images:
         raise TooLargeError(f"A request takes at most {limits.images} images.")
-    if any(len(content) > limits.image_mb * 1e6 for _, content in files):
+    if any(len(image.data) > limits.image_mb * 1e6 for image in images):
         raise TooLargeError(f"An image may have at most {limits.image_mb:g} MB.")
     case = await get_case(services, case_id)
     if why := why_no_uploads(services, case):
         raise ConflictError(why)
-    if uploads and (sent := _sent_before(case, files, uploads)):
+    if sent := _sent_before(case, images):
         return sent
-    if len(case.images) + len(files) > limits.case_images:
+    if len(case.images) + len(images) > limits.case_images:
         raise TooLargeError(f"A case takes at most {limits.case_images} images.")
-    answers = await services.engine.answer([content for _, content in files])
+    answers = await services.engine.answer([image.data for image in images])
     named = [
-        (words.file_name(name), content, answer)
-        for (name, content), answer in zip(files, answers, strict=True)
+        (replace(image, name=words.file_name(image.name)), answer)
+        for image, answer in zip(images, answers, strict=True)
     ]
     ids = await run_in_threadpool(
-        services.records.add_images, user.name, case_id, services.engine.identity, named, uploads
+        services.records.add_images, user.name, case_id, services.engine.identity, named
     )
     return [
-        Submitted(image_id, name, answer)
-        for image_id, (name, _, answer) in zip(ids, named, strict=True)
+        Submitted(image_id, image.name, answer)
+        for image_id, (image, answer) in zip(ids, named, strict=True)
     ]
 
 
-def _sent_before(
-    case: Case, files: Sequence[tuple[str, bytes]], uploads: Sequence[str]
-) -> list[Submitted]:
+def _sent_before(case: Case, images: Sequence[NewImage]) -> list[Submitted]:
     """The images of uploads that the case has; empty unless it has all, with these contents."""
     known = {image.upload: image for image in case.images if image.upload}
-    found = [known[upload] for upload in uploads if upload in known]
+    found = [known[image.upload] for image in images if image.upload in known]
     same = [
-        image.answer.sha256 == hashlib.sha256(content).hexdigest()
-        for image, (_, content) in zip(found, files, strict=False)
+        before.answer.sha256 == hashlib.sha256(image.data).hexdigest()
+        for before, image in zip(found, images, strict=False)
     ]
-    if len(found) < len(files) or not all(same):
+    if len(found) < len(images) or not all(same):
         return []
     return [Submitted(image.id, image.name, image.answer) for image in found]

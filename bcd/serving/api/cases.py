@@ -29,6 +29,7 @@ from bcd.serving.api.predict import images_body
 from bcd.serving.api.problems import documented
 from bcd.serving.api.schemas import Answer
 from bcd.serving.api.uploads import read_images, upload_ids
+from bcd.serving.dicom import unpack
 from bcd.serving.submit import submit
 
 router = APIRouter(prefix="/v1/cases")
@@ -105,12 +106,13 @@ async def add_images(
     """
     files = await read_images(request, services.cfg.limits)
     uploads = await upload_ids(request, len(files))
-    added = await submit(services, user, case_id, files, uploads)
+    images = await unpack(services, files, uploads)
+    added = await submit(services, user, case_id, images)
     classes = services.engine.identity.classes
-    images = [
+    listed = [
         AddedImage(id=one.id, name=one.name, answer=Answer.of(one.answer, classes)) for one in added
     ]
-    return AddedImages(images=images)
+    return AddedImages(images=listed)
 
 
 @router.post(

@@ -13,6 +13,7 @@ from bcd.serving.accounts.access import Admin, Reader, Signer, Submitter, User
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api.dependencies import Served
 from bcd.serving.api.uploads import read_images, upload_ids
+from bcd.serving.dicom import unpack
 from bcd.serving.errors import RequestError, UnprocessableError
 from bcd.serving.pages.arrange import SHOWS, SORTS, Arrangement, arranged, shown
 from bcd.serving.pages.render import page, page_of, wants_part
@@ -105,7 +106,8 @@ async def upload(request: Request, services: Served, user: Submitter, case_id: s
     try:
         files = await read_images(request, services.cfg.limits)
         uploads = await upload_ids(request, len(files))
-        added = await submit(services, user, case_id, files, uploads)
+        images = await unpack(services, files, uploads)
+        added = await submit(services, user, case_id, images)
     except RequestError as error:
         if not _wants_json(request):
             case = await cases.get_case(services, case_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bcd.serving.answers import ImageAnswer
@@ -49,6 +50,43 @@ class Signature:
 
 
 @dataclass(frozen=True)
+class Source:
+    """The DICOM file that an image was read from.
+
+    Attributes:
+        sha256: Of the file.
+        frame: From 1.
+        sop: sha256 of its SOP Instance UID; empty if it cannot be read.
+    """
+
+    sha256: str
+    frame: int
+    sop: str = ""
+
+
+@dataclass(frozen=True)
+class NewImage:
+    """An image that is to be answered.
+
+    Attributes:
+        name: Of the file, as uploaded.
+        data: Encoded, as uploaded, or the PNG of a frame of a DICOM file; nothing of the rest of
+            such a file is here, and no bytes if it cannot be read.
+        upload: Hash of the id that the client gave the upload; empty if it gave none.
+        source: The DICOM file; None if it is of none.
+        kept: By keyword, the attributes of the DICOM file that are kept (`dicom.keep`).
+        error: Why it cannot be read, if that is known already; else empty.
+    """
+
+    name: str
+    data: bytes
+    upload: str = ""
+    source: Source | None = None
+    kept: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True)
 class CaseImage:
     """An image of a case.
 
@@ -61,6 +99,8 @@ class CaseImage:
         reviews: The last one counts.
         kept: Whether its bytes are in the records.
         upload: Hash of the id that the client gave the upload; empty if it gave none.
+        source: The DICOM file that it was read from; None if it is of none.
+        attributes: By keyword, what was kept of the DICOM file; empty if erased.
     """
 
     id: str
@@ -71,6 +111,8 @@ class CaseImage:
     reviews: tuple[Review, ...] = ()
     kept: bool = False
     upload: str = ""
+    source: Source | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def review(self) -> Review | None:

@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, insert, select, update
 
 from bcd.serving.answers import ImageAnswer, ModelIdentity
 from bcd.serving.errors import ConflictError, NotFoundError, UnprocessableError
-from bcd.serving.records.cases import ERASED, SIGNED, UNIDENTIFIED
+from bcd.serving.records.cases import ERASED, SIGNED, UNIDENTIFIED, NewImage
 from bcd.serving.records.chain import Ledger
 from bcd.serving.records.contents import Contents
 from bcd.serving.records.queries import count_reviews, read_uploads
@@ -70,9 +70,8 @@ def add_images(
     user: str,
     case_id: str,
     model: ModelIdentity,
-    images: Sequence[tuple[str, str, bytes, ImageAnswer]],
+    images: Sequence[tuple[str, NewImage, ImageAnswer]],
     contents: Contents,
-    uploads: Sequence[str] = (),
 ) -> list[str]:
     """Adds images to a case, except those of an upload that it has already.
 
@@ -81,9 +80,8 @@ def add_images(
         user: Who adds them.
         case_id: The case.
         model: That has answered.
-        images: For each its id, file name, bytes and answer.
+        images: For each its id and its answer.
         contents: Says what is kept of the bytes.
-        uploads: For each image the hash of the upload's id; empty strings, or nothing, for none.
 
     Returns:
         The ids of the images, those that the case has already included.
@@ -101,30 +99,28 @@ def add_images(
     ensure_model(ledger, user, model)
     query = select(func.count()).where(ANSWERS.c.case_id == case_id)
     number = ledger.connection.execute(query).scalar_one()
-    known = read_uploads(ledger.connection, case_id, uploads)
+    known = read_uploads(ledger.connection, case_id, [image.upload for _, image, _ in images])
     kept: list[dict[str, object]] = []
     found: list[str] = []
-    for (image_id, name, data, answer), upload in zip(
-        images, uploads or ("",) * len(images), strict=True
-    ):
+    for image_id, image, answer in images:
         facts: dict[str, object] = {"number": number + 1, "answer": vars(answer)}
-        if upload:
-            sent, sha256 = known.setdefault(upload, (image_id, answer.sha256))
+        if image.upload:
+            sent, sha256 = known.setdefault(image.upload, (image_id, answer.sha256))
             if sha256 != answer.sha256:
                 raise ConflictError("This upload id was used for another image: choose a new one.")
             if sent != image_id:  # sent again, because the answer was lost
                 found.append(sent)
                 continue
-            facts["upload"] = upload
+            facts["upload"] = image.upload
         number += 1
         found.append(image_id)
         if contents.keep:
-            key_id, stored = contents.stored(image_id, data)
+            key_id, stored = contents.stored(image_id, image.data)
             facts["stored"] = hashlib.sha256(stored).hexdigest()
             facts["key"] = key_id
             kept.append({"image_id": image_id, "case_id": case_id, "key_id": key_id,
                          "stored": stored})  # fmt: skip
-        record, time = ledger.append(user, ANSWERED, facts, case_id, image_id, name)
+        record, time = ledger.append(user, ANSWERED, facts, case_id, image_id, image.name)
         ledger.add_answer(answer_values(record, time, case_id, image_id, facts))
         if contents.keep:
             kept[-1]["time"] = time

@@ -17,7 +17,7 @@ from bcd.serving.errors import ConflictError, NotFoundError
 from bcd.serving.records import changes, queries
 from bcd.serving.records.accounts import ACCOUNT_KINDS
 from bcd.serving.records.alarms import add_alarms
-from bcd.serving.records.cases import ERASED, Case, CaseSummary
+from bcd.serving.records.cases import ERASED, Case, CaseSummary, NewImage
 from bcd.serving.records.contents import Contents
 from bcd.serving.records.database import clean, clean_once, reading, sqlite_file
 from bcd.serving.records.expiry import expire
@@ -128,8 +128,7 @@ class Records:
         user: str,
         case_id: str,
         model: ModelIdentity,
-        images: Sequence[tuple[str, bytes, ImageAnswer]],
-        uploads: Sequence[str] = (),
+        images: Sequence[tuple[NewImage, ImageAnswer]],
     ) -> list[str]:
         """Adds images to a case. Signatures that it already has no longer count.
 
@@ -137,20 +136,19 @@ class Records:
             user: Who adds them.
             case_id: The case.
             model: That has answered.
-            images: For each its file name, its bytes as uploaded, and the answer.
-            uploads: See `changes.add_images`, also for what it returns and raises.
+            images: Each with its answer. See `changes.add_images` for what it returns and raises.
         """
         check_ids(case_id)
-        if any(answer.model_sha256 != model.sha256 for _, _, answer in images):
+        if any(answer.model_sha256 != model.sha256 for _, answer in images):
             raise ConflictError("The answers are of another model.")
-        rows = [(new_id(), name, data, answer) for name, data, answer in images]
+        rows = [(new_id(), image, answer) for image, answer in images]
         contents = self._contents
         ids = self._writer.do(
-            lambda ledger: changes.add_images(ledger, user, case_id, model, rows, contents, uploads)
+            lambda ledger: changes.add_images(ledger, user, case_id, model, rows, contents)
         )
         if not contents.keep:
-            for image_id, (_, _, data, _) in zip(ids, rows, strict=True):
-                contents.remember(image_id, data)
+            for image_id, (_, image, _) in zip(ids, rows, strict=True):
+                contents.remember(image_id, image.data)
         return ids
 
     def case(self, case_id: str) -> Case:

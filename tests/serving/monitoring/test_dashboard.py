@@ -27,6 +27,7 @@ from bcd.serving.errors import StorageFullError, UnavailableError
 from bcd.serving.monitoring import monitor, routes
 from bcd.serving.monitoring.charts import line_chart
 from bcd.serving.monitoring.monitor import Monitor, alarms, references
+from bcd.serving.records.cases import NewImage
 from bcd.serving.records.database import database_url
 from bcd.serving.records.store import open_records
 from bcd.serving.records.tables import RECORDS
@@ -113,7 +114,10 @@ def test_the_page_says_what_is_expected_and_shows_charts_as_tables(services: Ser
     services.records.add_answers("ada", given, IDENTITY)
     case = services.records.open_case("ada", "Ward 7", IDENTITY, 1)
     (image,) = services.records.add_images(
-        "ada", case, IDENTITY, [("a.png", b"image", replace(given[0], refer=True, reasons=("x",)))]
+        "ada",
+        case,
+        IDENTITY,
+        [(NewImage("a.png", b"image"), replace(given[0], refer=True, reasons=("x",)))],
     )
     services.records.review("ada", case, image, "Pro-B", "a remark")
     text = client(services, "review").get("/dashboard").text
@@ -133,7 +137,9 @@ def test_the_page_says_what_is_expected_and_shows_charts_as_tables(services: Ser
 def test_shares_of_days_are_shown_from_the_first_answer_on(services: Services) -> None:
     (given,) = answered(Source(1, 0.1), 1)
     case = services.records.open_case("ada", "", IDENTITY, 1)
-    asked = [("a.png", b"", replace(given, refer=refer)) for refer in (True, False, False)]
+    asked = [
+        (NewImage("a.png", b""), replace(given, refer=refer)) for refer in (True, False, False)
+    ]
     first, second, _ = services.records.add_images("ada", case, IDENTITY, asked)
     services.records.review("ada", case, first, "Pro-B", "a remark")
     services.records.review("ada", case, second, "Benign", "")

@@ -14,7 +14,7 @@ from bcd.evaluation.decision import LOW_CONFIDENCE
 from bcd.serving.pages.arrange import PER_PAGE, Arrangement, arranged, next_waiting, shown
 from bcd.serving.pages.cases import PER_LIST
 from bcd.serving.pictures import Held
-from bcd.serving.records.cases import UNIDENTIFIED, Review
+from bcd.serving.records.cases import UNIDENTIFIED, NewImage, Review
 from bcd.serving.words import BRIEF_REASONS, REASONS
 from tests.helpers.pages import Page
 from tests.serving.making import IDENTITY, smear
@@ -37,7 +37,10 @@ def thousand(served: Running, staff: Session) -> str:
     path = staff.open_case("thousand")
     doubt, drawn = ("low confidence",), smear(0)
     files = [
-        (f"smear {n}.png", drawn, answer(n, n % 3, 0.9 - n / 5000, doubt if n % 10 == 0 else ()))
+        (
+            NewImage(f"smear {n}.png", drawn),
+            answer(n, n % 3, 0.9 - n / 5000, doubt if n % 10 == 0 else ()),
+        )
         for n in range(1000)
     ]
     served.services.records.add_images("ann", path.rsplit("/", 1)[-1], IDENTITY, files)

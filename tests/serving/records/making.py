@@ -14,6 +14,7 @@ from argon2 import PasswordHasher
 from bcd.config.serve import ImagesConfig
 from bcd.serving.accounts.store import Accounts
 from bcd.serving.answers import ImageAnswer
+from bcd.serving.records.cases import NewImage
 from bcd.serving.records.database import connect, writing
 from bcd.serving.records.store import Records
 from tests.serving.accounts.making import session_of
@@ -44,9 +45,14 @@ def answer(number: int, refer: bool = False, **changes: Any) -> ImageAnswer:
     return replace(found, **changes)
 
 
-def images(count: int, referred: int = 0) -> list[tuple[str, bytes, ImageAnswer]]:
+def images(
+    count: int, referred: int = 0, uploads: Sequence[str] = ()
+) -> list[tuple[NewImage, ImageAnswer]]:
     """Images for `Records.add_images`; the first ones are referred."""
-    return [(f"{i}.png", content(i), answer(i, i < referred)) for i in range(count)]
+    given = zip(range(count), uploads or ("",) * count, strict=True)
+    return [
+        (NewImage(f"{i}.png", content(i), upload), answer(i, i < referred)) for i, upload in given
+    ]
 
 
 def filled(records: Records) -> str:
@@ -61,7 +67,7 @@ def filled(records: Records) -> str:
     records.erase("admin", erased, "asked by the patient")
     case = records.open_case("anna", "open label", IDENTITY, 2)
     uploads = ["a" * 32, "b" * 32, ""]
-    first, *_ = records.add_images("anna", case, IDENTITY, images(3, referred=2), uploads)
+    first, *_ = records.add_images("anna", case, IDENTITY, images(3, 2, uploads))
     records.review("berta", case, first, CLASSES[0], "a remark")
     return case
 

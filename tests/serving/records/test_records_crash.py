@@ -17,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from bcd.serving.errors import RequestError, StorageFullError, UnavailableError
+from bcd.serving.records.cases import NewImage
 from bcd.serving.records.contents import Contents
 from bcd.serving.records.database import sqlite_file
 from bcd.serving.records.store import Records, open_records
@@ -142,7 +143,7 @@ def fill_up(records: Records) -> None:
 def test_a_change_that_does_not_fit_takes_no_other_with_it(records: Records, url: str) -> None:
     case_id = records.open_case("anna", "label", IDENTITY, 1)
     fill_up(records)
-    large = ("large.png", bytes(1_000_000), answer(0))
+    large = (NewImage("large.png", bytes(1_000_000)), answer(0))
     failed: list[RequestError] = []
 
     def add(number: int) -> None:

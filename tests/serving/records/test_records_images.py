@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from bcd.errors import BcdError, ConfigError
 from bcd.serving.errors import ConflictError, UnavailableError, UnprocessableError
 from bcd.serving.records import store
-from bcd.serving.records.cases import ERASED
+from bcd.serving.records.cases import ERASED, NewImage
 from bcd.serving.records.contents import make_key, read_key
 from bcd.serving.records.database import clean, reading
 from bcd.serving.records.store import Records, open_records
@@ -43,7 +43,9 @@ def key(tmp_path: Path) -> str:
 def personal(records: Records) -> tuple[str, str]:
     """A case with personal texts and a kept image; returns the ids of both."""
     case_id = records.open_case("anna", LABEL, IDENTITY, 1)
-    (image_id,) = records.add_images("anna", case_id, IDENTITY, [(NAME, content(7), answer(7))])
+    (image_id,) = records.add_images(
+        "anna", case_id, IDENTITY, [(NewImage(NAME, content(7)), answer(7))]
+    )
     records.review("berta", case_id, image_id, CLASSES[0], REMARK)
     return case_id, image_id
 

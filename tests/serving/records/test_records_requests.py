@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bcd.serving.errors import ConflictError
-from bcd.serving.records.cases import UNIDENTIFIED
+from bcd.serving.records.cases import UNIDENTIFIED, NewImage
 from bcd.serving.records.store import Records
 from bcd.serving.records.verify import verify
 from tests.serving.making import IDENTITY
@@ -41,22 +41,22 @@ def test_an_upload_that_is_sent_again_adds_nothing(records: Records, url: str) -
         ids = {
             tuple(found)
             for found in pool.map(
-                lambda _: records.add_images("anna", case_id, IDENTITY, images(2), uploads),
+                lambda _: records.add_images("anna", case_id, IDENTITY, images(2, 0, uploads)),
                 range(4),
             )
         }
     case = records.case(case_id)
     assert ids == {tuple(image.id for image in case.images)} and len(case.images) == 2
     records.sign("anna", case_id, case.version)
-    again = records.add_images("anna", case_id, IDENTITY, images(2)[1:], uploads[1:])
+    again = records.add_images("anna", case_id, IDENTITY, images(2, 0, uploads)[1:])
     assert again == [case.images[1].id] and records.case(case_id).signatures  # nothing is new
-    mixed = records.add_images("anna", case_id, IDENTITY, images(3)[1:], [uploads[1], "c" * 32])
+    mixed = records.add_images("anna", case_id, IDENTITY, images(3, 0, [*uploads, "c" * 32])[1:])
     assert mixed[0] == case.images[1].id
     assert [image.number for image in records.case(case_id).images] == [1, 2, 3]
-    assert records.image(case_id, mixed[1]) == images(3)[2][1]
+    assert records.image(case_id, mixed[1]) == images(3)[2][0].data
     with pytest.raises(ConflictError):
-        other = [("x.png", b"x", answer(7))]
-        records.add_images("anna", case_id, IDENTITY, other, uploads[:1])
+        other = [(NewImage("x.png", b"x", uploads[0]), answer(7))]
+        records.add_images("anna", case_id, IDENTITY, other)
     same = records.add_images("anna", case_id, IDENTITY, images(1))  # without an id, it is new
     assert [image.id for image in records.case(case_id).images][3:] == same
     assert verify(url).problems == ()

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from bcd.serving.errors import ConflictError, NotFoundError, RequestError, UnprocessableError
-from bcd.serving.records.cases import ERASED, OPEN, SIGNED, UNIDENTIFIED
+from bcd.serving.records.cases import ERASED, OPEN, SIGNED, UNIDENTIFIED, NewImage
 from bcd.serving.records.chain import Ledger
 from bcd.serving.records.database import writing
 from bcd.serving.records.store import Records, open_records
@@ -41,13 +41,15 @@ def test_a_case_has_what_was_added_to_it(records: Records, url: str) -> None:
     case_id = records.open_case("anna", "Übung \0 1", IDENTITY, 1)
     given = images(3, referred=1)
     ids = records.add_images("anna", case_id, IDENTITY, given)
-    ids += records.add_images("carl", case_id, IDENTITY, [("\udcff.png", b"x", answer(9))])
+    ids += records.add_images(
+        "carl", case_id, IDENTITY, [(NewImage("\udcff.png", b"x"), answer(9))]
+    )
     case = records.case(case_id)
     assert (case.label, case.opened_by, case.classes) == ("Übung  1", "anna", CLASSES)
     assert (case.model_sha256, case.model_name) == (IDENTITY.sha256, IDENTITY.name)
     assert [image.id for image in case.images] == ids
     assert [image.number for image in case.images] == [1, 2, 3, 4]
-    assert [image.answer for image in case.images] == [*(each[2] for each in given), answer(9)]
+    assert [image.answer for image in case.images] == [*(each for _, each in given), answer(9)]
     assert [image.name for image in case.images][2:] == ["2.png", "\\udcff.png"]
     assert [image.waits for image in case.images] == [True, False, False, False]
     assert records.image(case_id, ids[1]) == content(1)
@@ -98,7 +100,8 @@ def test_a_change_after_the_first_signature_makes_it_void(records: Records) -> N
 
 def test_an_override_needs_a_remark_and_the_last_review_counts(records: Records) -> None:
     case_id = records.open_case("anna", "", IDENTITY, 1)
-    given = [*images(1), ("x.png", b"x", answer(1, refer=True, predicted=None, probabilities=()))]
+    none = answer(1, refer=True, predicted=None, probabilities=())
+    given = [*images(1), (NewImage("x.png", b"x"), none)]
     first, unreadable = records.add_images("anna", case_id, IDENTITY, given)
     for remark in ("", " \n"):
         refused(UnprocessableError, records.review, "anna", case_id, first, CLASSES[0], remark)
@@ -115,7 +118,7 @@ def test_an_override_needs_a_remark_and_the_last_review_counts(records: Records)
 
 def test_answers_of_another_model_are_refused(records: Records) -> None:
     case_id = records.open_case("anna", "", IDENTITY, 1)
-    other = [("x.png", b"x", answer(1, model_sha256=OTHER_MODEL.sha256))]
+    other = [(NewImage("x.png", b"x"), answer(1, model_sha256=OTHER_MODEL.sha256))]
     refused(ConflictError, records.add_images, "anna", case_id, OTHER_MODEL, other)
     refused(ConflictError, records.add_images, "anna", case_id, IDENTITY, other)
     assert records.case(case_id).images == ()
