@@ -13,7 +13,10 @@ from bcd.errors import ConfigError
 from bcd.storage import typed_path
 
 _RESUME, _RUN_DIR = "resume=", "hydra.run.dir="
-_SITE_KEY = re.compile(r"sites\.[^.]+\.\w+")
+_SITE_KEY = {
+    "eval": re.compile(r"sites\.[^.]+\.\w+"),
+    "serve": re.compile(r"sites(\.[^.]+(\.\w+)?)?"),
+}
 LAST = Path("checkpoints") / "last.ckpt"
 
 
@@ -71,7 +74,7 @@ def with_plus(
 ) -> list[str] | None:
     """Adds a `+` before an argument that the files do not list but something takes.
 
-    That is a `_target_` class, or a site of `bcd eval`, whose names are the user's.
+    That is a `_target_` class, or a site of `bcd eval` or `bcd serve`, whose names are the user's.
 
     Args:
         arguments: The command line.
@@ -88,8 +91,10 @@ def with_plus(
     spots = [i for i, text in enumerate(arguments) if text.partition("=")[0] == key]
     if key is None or not spots:
         return None
-    plus = [f"+{text}" if i in spots else text for i, text in enumerate(arguments)]
-    if config_name == "eval" and _SITE_KEY.fullmatch(key):
+    site = _SITE_KEY.get(config_name)
+    mark = "++" if key == "sites" else "+"  # which is there already, without sites
+    plus = [f"{mark}{text}" if i in spots else text for i, text in enumerate(arguments)]
+    if site is not None and site.fullmatch(key):
         return plus
     cfg, parent = _composed(arguments, config_name, conf), key.rpartition(".")[0]
     if not parent or key not in _signature_keys(OmegaConf.select(cfg, parent), parent):

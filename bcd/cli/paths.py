@@ -16,7 +16,7 @@ _PATHS = frozenset(
      "tls.key", "images.key_file",
      "sha256"}  # no path, but hexadecimal digits can read as a number
 )  # fmt: skip
-_SITE_ROOT = re.compile(r"sites\.[^.]+\.root")
+_SITE_PATH = re.compile(r"sites\.[^.]+\.(?:root|profile|watch)")
 # The same, of one command. Hydra looks for a file of the group `model`, unless it gets a mapping.
 _MAPPED = {name: frozenset({"model"}) for name in ("predict", "serve", "slide")}
 # Keys whose values may hold `${now:…}` and other interpolations.
@@ -54,7 +54,7 @@ def _without_interpolation(text: str) -> str:
 def _quoted_argument(argument: str, several: bool, mapped: frozenset[str]) -> str:
     key, equals, value = argument.partition("=")
     plain = key.lstrip("+")
-    is_path = plain in _PATHS | _FOLDERS | mapped or _SITE_ROOT.fullmatch(plain)
+    is_path = plain in _PATHS | _FOLDERS | mapped or _SITE_PATH.fullmatch(plain)
     if not equals or not value or not is_path:
         return argument
     form = "{{file:{}}}" if plain in mapped else "{}"

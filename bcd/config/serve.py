@@ -9,6 +9,7 @@ from typing import Any
 
 from bcd.config.interop import BOUNDS as INTEROP_BOUNDS
 from bcd.config.interop import DicomNodeConfig, FhirConfig, JobsConfig, ScannerConfig
+from bcd.config.sites import read_sites
 from bcd.config.values import one_of, within
 from bcd.errors import ConfigError
 
@@ -152,6 +153,7 @@ class ServeConfig:
         one_of("log.level", self.log.level, ("debug", "info", "warning", "error"))
         self._check_sizes()
         self._check_proxy()
+        read_sites(self)
         if (self.tls.certificate is None) != (self.tls.key is None):
             raise ConfigError("tls: give both tls.certificate and tls.key")
         if self.host not in LOOPBACK and self.tls.certificate is None and not self.proxy.trusted:
