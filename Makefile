@@ -12,7 +12,7 @@ PY := $(BIN)/python
 STAMP := $(VENV)/.installed
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: help setup demo serve test coverage test-fast lint format tensorboard clean
+.PHONY: help setup demo serve test coverage test-fast lint style format tensorboard clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,8 +42,19 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist load
 # Before Python 3.12, measuring coverage takes half as long again as the tests themselves.
 HAS_FAST_COVERAGE := import sys; sys.exit(sys.version_info < (3, 12))
 
-test: lint ## check style and types, run every test; from Python 3.12 on, print coverage
-	if $(PY) -c "$(HAS_FAST_COVERAGE)"; then $(PYTEST) --cov --cov-report=term; else $(PYTEST); fi
+# mypy uses one core for a minute: it runs beside the tests, and what it says is printed after theirs.
+# SIGINT does not reach a job in the background, so the trap ends it.
+test: style ## check style and types, run every test; from Python 3.12 on, print coverage
+	@said=$$(mktemp); $(PY) -m mypy >"$$said" 2>&1 & types=$$!; \
+	trap 'kill $$types 2>/dev/null; rm -f "$$said"' EXIT; \
+	if $(PY) -c "$(HAS_FAST_COVERAGE)"; then more="--cov --cov-report=term"; else more=; fi; \
+	echo "$(PYTEST) $$more"; \
+	$(PYTEST) $$more; tests=$$?; \
+	wait $$types; mypy=$$?; \
+	echo "$(PY) -m mypy"; cat "$$said"; \
+	if [ $$tests != 0 ]; then echo "FAILED: pytest, see above" >&2; fi; \
+	if [ $$mypy != 0 ]; then echo "FAILED: mypy, see above" >&2; fi; \
+	[ $$tests = 0 ] && [ $$mypy = 0 ]
 
 coverage: setup ## run every test and print coverage
 	$(PYTEST) --cov --cov-report=term
@@ -51,10 +62,12 @@ coverage: setup ## run every test and print coverage
 test-fast: setup ## run the tests that take less than about ten seconds each
 	$(PYTEST) -m "not slow"
 
-lint: setup ## ruff and mypy
+lint: style ## ruff and mypy
+	$(PY) -m mypy
+
+style: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy
 
 format: setup ## let ruff fix style
 	$(PY) -m ruff check --fix .
