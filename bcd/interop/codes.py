@@ -56,7 +56,6 @@ NO_UNITS = Concept(UCUM, "1", "no units")
 
 # What is said about an image.
 MODEL_CLASS = _local("model-class", "Class given by the model")
-PROBABILITY = _local("probability", "Calibrated probability of a class")
 PREDICTION_SET = _local("prediction-set", "Class in the conformal prediction set")
 MALIGNANT = _local("malignant", "Called malignant by the model")
 REFERRED = _local("referred", "Referred to a person")
@@ -93,3 +92,10 @@ def class_concept(name: str) -> Concept:
     code = f"c-{hashlib.sha256(name.encode('utf-8', 'backslashreplace')).hexdigest()[:12]}"
     meaning = " ".join("".join(c if c.isprintable() else " " for c in name).split())
     return _local(code, meaning[:_MEANING].strip() or "unnamed class")
+
+
+def probability_concept(name: str) -> Concept:
+    """The concept of the calibrated probability of a class."""
+    of_class = class_concept(name)
+    meaning = f"Calibrated probability: {of_class.meaning}"
+    return _local(f"p-{of_class.code}", meaning[:_MEANING].strip())
