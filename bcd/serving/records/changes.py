@@ -26,7 +26,17 @@ from bcd.serving.records.replay import (
     model_from_row,
     model_values,
 )
-from bcd.serving.records.tables import ANSWERS, CASES, IMAGE_CONTENTS, MODELS, TEXTS
+from bcd.serving.records.tables import (
+    ANSWERS,
+    CASES,
+    IMAGE_CONTENTS,
+    JOBS,
+    MODELS,
+    TEXTS,
+)
+from bcd.serving.records.waiting import count_waiting, give_up, still_wait
+
+OTHER_MODEL = "This case was opened with another model: open a new case for more images."
 
 
 def ensure_model(ledger: Ledger, user: str, model: ModelIdentity) -> None:
@@ -91,11 +101,9 @@ def add_images(
             was of another image.
         NotFoundError: There is no such case.
     """
-    row = _changeable(ledger, case_id)
+    row = changeable(ledger, case_id)
     if model.sha256 != row.model_sha256:
-        raise ConflictError(
-            "This case was opened with another model: open a new case for more images."
-        )
+        raise ConflictError(OTHER_MODEL)
     ensure_model(ledger, user, model)
     query = select(func.count()).where(ANSWERS.c.case_id == case_id)
     number = ledger.connection.execute(query).scalar_one()
@@ -148,7 +156,7 @@ def review(
         NotFoundError: There is no such case or image.
         UnprocessableError: The finding is unknown, or it overrides the answer without a remark.
     """
-    row = _changeable(ledger, case_id)
+    row = changeable(ledger, case_id)
     table = ANSWERS.c
     query = select(table.predicted).where(table.image_id == image_id, table.case_id == case_id)
     answer = ledger.connection.execute(query).one_or_none()
@@ -181,11 +189,13 @@ def sign(ledger: Ledger, user: str, case_id: str, version: int) -> None:
             image waits for a review, or the same person signs twice.
         NotFoundError: There is no such case.
     """
-    row = _changeable(ledger, case_id)
+    row = changeable(ledger, case_id)
     if user.casefold() in {name.casefold() for name in row.signers}:
         raise ConflictError("You have signed this case; another person has to sign next.")
     if version != row.version:
         raise ConflictError("The case has changed since you opened it: read it again, then sign.")
+    if unanswered := count_waiting(ledger.connection, [case_id]).get(case_id):
+        raise ConflictError(still_wait(unanswered))
     table = ANSWERS.c
     query = select(func.count(), func.sum(table.waiting)).where(table.case_id == case_id)
     images, waiting = ledger.connection.execute(query).one()
@@ -218,6 +228,7 @@ def erase(ledger: Ledger, user: str, case_id: str, reason: str) -> list[str]:
     connection = ledger.connection
     for table in (TEXTS, IMAGE_CONTENTS):
         connection.execute(delete(table).where(table.c.case_id == case_id))
+    give_up(connection, JOBS.c.case_id == case_id, "The case was erased.")
     number, _ = ledger.append(user, ERASURE, {}, case_id, text=reason.strip())
     row.follow(number, ERASURE, user)
     save(ledger, row)
@@ -250,7 +261,13 @@ def save(ledger: Ledger, row: CaseRow) -> None:
     ledger.connection.execute(query.values(vars(row)))
 
 
-def _changeable(ledger: Ledger, case_id: str) -> CaseRow:
+def changeable(ledger: Ledger, case_id: str) -> CaseRow:
+    """The row of a case that may be changed.
+
+    Raises:
+        ConflictError: It is signed or erased.
+        NotFoundError: There is no such case.
+    """
     row = case_row(ledger, case_id)
     if row.status == SIGNED:
         raise ConflictError("This case is signed and can no longer be changed.")

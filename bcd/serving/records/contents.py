@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, select
 from bcd.config.serve import ImagesConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.serving.errors import UnavailableError
-from bcd.serving.records.tables import IMAGE_CONTENTS
+from bcd.serving.records.tables import IMAGE_CONTENTS, JOBS
 
 _KEY_BYTES = 32  # AES-256
 _NONCE_BYTES = 12
@@ -121,6 +121,7 @@ class Contents:
         self._room = int(cfg.memory_mb * 1e6)
         with engine.connect() as connection:
             found = set(connection.scalars(select(IMAGE_CONTENTS.c.key_id).distinct()))
+            found |= set(connection.scalars(select(JOBS.c.key_id).distinct()))
         self._check_keys(found - {""}, cfg.key_file)
 
     def _check_keys(self, found: set[str], file: str | None) -> None:
@@ -177,9 +178,14 @@ class Contents:
         key_id, stored = row
         if hashlib.sha256(stored).hexdigest() != sha256:
             raise UnavailableError("The image was changed in the database.")
-        return self._decrypted(image_id, key_id, bytes(stored))
+        return self.opened(image_id, key_id, bytes(stored))
 
-    def _decrypted(self, image_id: str, key_id: str, stored: bytes) -> bytes:
+    def opened(self, image_id: str, key_id: str, stored: bytes) -> bytes:
+        """The bytes of an image of which `stored` has made these.
+
+        Raises:
+            UnavailableError: They were changed, or are encrypted with another key.
+        """
         if not key_id:
             return stored
         if self._key is None or self._key.id != key_id:

@@ -147,6 +147,15 @@ def reading(engine: Engine, file: Path | None) -> Iterator[Connection]:
         raise known from error
 
 
+def database_time(connection: Connection) -> float:
+    """Seconds since 1970 by the database's clock, which all servers that use it share."""
+    if connection.dialect.name == "sqlite":
+        found = connection.exec_driver_sql("SELECT (julianday('now') - 2440587.5) * 86400.0")
+    else:
+        found = connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())::float8")
+    return float(found.scalar_one())
+
+
 def check_connection(engine: Engine) -> None:
     """Connects once.
 
@@ -202,7 +211,7 @@ def clean_once(engine: Engine) -> bool:
         driver: Any = raw.driver_connection
         driver.rollback()
         driver.autocommit = True  # VACUUM runs outside of transactions
-        driver.execute("VACUUM texts, image_contents")
+        driver.execute("VACUUM texts, image_contents, jobs")
         driver.autocommit = False
         return True
     except errors as error:

@@ -26,7 +26,7 @@ from bcd.serving.records.replay import KINDS
 from bcd.serving.records.sqlite import lock_file
 from bcd.serving.records.tables import ANSWERS, CASES, HEAD, RECORDS
 from bcd.serving.records.upgrade import prepare
-from bcd.serving.records.writer import Writer
+from bcd.serving.records.writer import Change, T, Writer
 
 _SERVER = "server"  # who removes images after their retention time
 _HOUR = 3600.0  # seconds
@@ -69,6 +69,7 @@ class Records:
 
     Attributes:
         engine: The database, also for the tables of accounts.
+        contents: What becomes of images.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Records:
         lock: filelock.BaseFileLock | None = None,
     ) -> None:
         self.engine = engine
-        self._file, self._contents, self._days, self._lock = file, contents, days, lock
+        self._file, self.contents, self._days, self._lock = file, contents, days, lock
         self._next_expiry = time.monotonic()
         self._writer = Writer(engine, file, self._hourly)
         self.ready = self._writer.ready  # why nothing can be written, or empty
@@ -107,6 +108,10 @@ class Records:
     ) -> Future[None]:
         """As `add_answers`; what it would wait for, or raise, the future gets."""
         return self._writer.submit(lambda ledger: changes.add_answers(ledger, user, answers, model))
+
+    def change(self, change: Change[T]) -> T:
+        """Makes a change of another module; see `Writer.submit`, also for what it raises."""
+        return self._writer.do(change)
 
     def open_case(self, user: str, label: str, model: ModelIdentity, signatures_needed: int) -> str:
         """Opens a case and returns its id.
@@ -142,13 +147,12 @@ class Records:
         if any(answer.model_sha256 != model.sha256 for _, answer in images):
             raise ConflictError("The answers are of another model.")
         rows = [(new_id(), image, answer) for image, answer in images]
-        contents = self._contents
-        ids = self._writer.do(
-            lambda ledger: changes.add_images(ledger, user, case_id, model, rows, contents)
+        ids = self.change(
+            lambda ledger: changes.add_images(ledger, user, case_id, model, rows, self.contents)
         )
-        if not contents.keep:
+        if not self.contents.keep:
             for image_id, (_, image, _) in zip(ids, rows, strict=True):
-                contents.remember(image_id, image.data)
+                self.contents.remember(image_id, image.data)
         return ids
 
     def case(self, case_id: str) -> Case:
@@ -229,20 +233,14 @@ class Records:
                 raise NotFoundError("There is no such image in this case.")
             status, payload = row
             if status == ERASED:  # perhaps by a command, which cannot empty this memory
-                self._contents.forget([image_id])
-            return self._contents.read(connection, image_id, json.loads(payload).get("stored"))
+                self.contents.forget([image_id])
+            return self.contents.read(connection, image_id, json.loads(payload).get("stored"))
 
     def erase(self, user: str, case_id: str, reason: str) -> None:
-        """Erases images, names, label and remarks of a case; hashes and answers stay.
-
-        Raises:
-            ConflictError: It is erased already.
-            NotFoundError: There is no such case.
-            UnprocessableError: There is no reason.
-        """
+        """Erases a case; see `changes.erase`, also for what it raises."""
         check_ids(case_id)
         images = self._writer.do(lambda ledger: changes.erase(ledger, user, case_id, reason))
-        self._contents.forget(images)
+        self.contents.forget(images)
         clean(self.engine)
 
     def expire(self, user: str, days: float) -> int:

@@ -115,3 +115,27 @@ ANSWERS = Table(
     Index("answers_case", "case_id", "waiting"),
     Index("answers_time", "time"),
 )
+
+# Images that wait for an answer, which is recorded in the transaction that removes them here. Like
+# sessions they are short-lived, and not covered by the chain.
+JOBS = Table(
+    "jobs",
+    METADATA,
+    Column("id", String(16), primary_key=True),  # that the image will have
+    Column("time", Double, nullable=False),  # of the database, as in lease_until
+    Column("user_name", Text, nullable=False),
+    Column("case_id", String(16), nullable=False),
+    Column("model_sha256", String(64), nullable=False),  # of the case
+    Column("upload", String(32), nullable=False),  # as in answers
+    Column("sha256", String(64), nullable=False),  # of the image
+    Column("size", Integer, nullable=False),  # of the image, in bytes
+    Column("image", Text),  # JSON: what else is known of it; null if it has failed
+    Column("key_id", String(16), nullable=False),  # as in image_contents
+    Column("stored", LargeBinary),  # its bytes; null if it has failed
+    Column("lease_owner", String(16)),  # the server that answers it
+    Column("lease_until", Double, nullable=False),
+    Column("attempts", SmallInteger, nullable=False),  # leases that were not given back
+    Column("failure", Text),  # why it will not be answered; null while it waits
+    Index("jobs_upload", "case_id", "upload", unique=True),
+    Index("jobs_waiting", "attempts", "time"),
+)

@@ -45,7 +45,7 @@ def test_images_that_nobody_sees_are_unidentified(served: Running, staff: Sessio
     path = staff.open_case()
     staff.upload(path, ("held.png", smear(0)), ("gone.png", smear(1)), ("note.txt", b"no image"))
     held, gone, note = recorded(served, path).images
-    served.services.records._contents.forget([gone.id])
+    served.services.records.contents.forget([gone.id])
     for image in (held, gone, note):
         form = f"{path}/images/{image.id}"
         choices = re.findall(r'name="finding" value="([^"]+)"', staff.get(form).text)

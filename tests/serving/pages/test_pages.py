@@ -150,7 +150,7 @@ def test_an_image_that_is_gone_is_said_plainly(served: Running, staff: Session) 
     path = staff.open_case()
     staff.upload(path, ("a.png", smear(1)))
     gone = recorded(served, path).images[0].id
-    served.services.records._contents.forget([gone])
+    served.services.records.contents.forget([gone])
     image = f"{path}/images/{gone}"
     for view in ("image", "evidence", "cells"):
         text = staff.get(f"{image}?view={view}").text
