@@ -30,6 +30,7 @@ from bcd.serving.records.tables import (
     ANSWERS,
     CASES,
     IMAGE_CONTENTS,
+    INTAKE,
     JOBS,
     MODELS,
     TEXTS,
@@ -226,7 +227,7 @@ def erase(ledger: Ledger, user: str, case_id: str, reason: str) -> list[str]:
     if not reason.strip():
         raise UnprocessableError("Give a reason for erasing the case.")
     connection = ledger.connection
-    for table in (TEXTS, IMAGE_CONTENTS):
+    for table in (TEXTS, IMAGE_CONTENTS, INTAKE):
         connection.execute(delete(table).where(table.c.case_id == case_id))
     give_up(connection, JOBS.c.case_id == case_id, "The case was erased.")
     number, _ = ledger.append(user, ERASURE, {}, case_id, text=reason.strip())

@@ -139,3 +139,13 @@ JOBS = Table(
     Index("jobs_upload", "case_id", "upload", unique=True),
     Index("jobs_waiting", "attempts", "time"),
 )
+
+# Which cases the images of a scanner's folder, or of a DICOM study, are in. Erasure deletes rows.
+INTAKE = Table(
+    "intake",
+    METADATA,
+    Column("key", String(64), primary_key=True),  # sha256 of the folder or study
+    Column("number", Integer, primary_key=True, autoincrement=False),  # from 1; the last is used
+    Column("case_id", String(16), nullable=False),
+    Index("intake_case", "case_id", unique=True),
+)

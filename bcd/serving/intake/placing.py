@@ -1,0 +1,196 @@
+"""Which case the images of a folder or study belong to, and what became of them.
+
+A folder or study is known by a hash only. Its images go into one case as long as that takes
+images; later ones go into a further case.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Literal
+
+from sqlalchemy import Connection, Row, func, insert, select
+
+from bcd.serving import words
+from bcd.serving.records import changes
+from bcd.serving.records.cases import ERASED, OPEN
+from bcd.serving.records.chain import Ledger
+from bcd.serving.records.database import reading
+from bcd.serving.records.ids import new_id
+from bcd.serving.records.tables import ANSWERS, CASES, INTAKE, JOBS
+
+if TYPE_CHECKING:
+    from bcd.serving.services import Services
+
+_LABEL = 200  # characters, as on the pages
+_AT_ONCE = 500  # values in one query
+
+State = Literal["waiting", "answered", "failed", "again"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where images come from.
+
+    Attributes:
+        user: Who submits them, as recorded; no user's name, as it has a space.
+        site: Of the sender.
+        key: Hash of the folder's name or the study's UID.
+        label: Of the case.
+    """
+
+    user: str
+    site: str
+    key: str
+    label: str
+
+    @classmethod
+    def of(cls, user: str, site: str, name: bytes, label: str) -> Origin:
+        """The origin with this name, which stays in no table."""
+        key = hashlib.sha256(json.dumps([user, site, name.hex()]).encode()).hexdigest()
+        return cls(user, site, key, label)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an upload.
+
+    Attributes:
+        state: `again`: it was not answered, and its origin's next case would take it.
+        why: There is no answer; empty if there is.
+    """
+
+    state: State
+    why: str = ""
+
+
+def place(services: Services, origin: Origin, uploads: Sequence[str]) -> str:
+    """The case for images of an origin, which is opened if there is none; call it in a thread.
+
+    It is the case that has one of the uploads already, else the last one if that is open, of the
+    loaded model and has room.
+
+    Args:
+        services: Of the server.
+        origin: Of the images.
+        uploads: Of the images.
+
+    Returns:
+        Its id.
+
+    Raises:
+        StorageFullError, UnavailableError: The database is full or gone.
+    """
+    with reading(services.records.engine, None) as connection:
+        found, _ = _choose(connection, services, origin, uploads)
+    if found:
+        return found
+    return services.records.change(lambda ledger: _open(ledger, services, origin, uploads))
+
+
+def _choose(
+    connection: Connection, services: Services, origin: Origin, uploads: Sequence[str]
+) -> tuple[str, int]:
+    """The case, or an empty text, and the number of cases of the origin."""
+    query = (
+        select(CASES.c.id, CASES.c.status, CASES.c.model_sha256)
+        .join(INTAKE, INTAKE.c.case_id == CASES.c.id)
+        .where(INTAKE.c.key == origin.key)
+        .order_by(INTAKE.c.number.desc())
+    )
+    rows = connection.execute(query).all()
+    for row in rows:
+        if _has(connection, row.id, uploads):
+            return row.id, len(rows)
+    if not rows or not _takes(connection, services, rows[0], len(uploads)):
+        return "", len(rows)
+    return rows[0].id, len(rows)
+
+
+def _has(connection: Connection, case_id: str, uploads: Sequence[str]) -> bool:
+    """Whether one of the uploads is answered in a case, or waits there."""
+    for some in _chunks(uploads):
+        for table, further in ((ANSWERS, ()), (JOBS, (JOBS.c.failure.is_(None),))):
+            query = select(table.c.upload).where(
+                table.c.case_id == case_id, table.c.upload.in_(some), *further
+            )
+            if connection.execute(query.limit(1)).first() is not None:
+                return True
+    return False
+
+
+def _takes(
+    connection: Connection, services: Services, row: Row[tuple[str, str, str]], images: int
+) -> bool:
+    """Whether a case takes further images."""
+    if row.status != OPEN or row.model_sha256 != services.engine.identity.sha256:
+        return False
+    counts = (
+        select(func.count()).select_from(table).where(table.c.case_id == row.id)
+        for table in (ANSWERS, JOBS)
+    )
+    held = sum(connection.execute(query).scalar_one() for query in counts)
+    return bool(held + images <= services.cfg.limits.case_images)
+
+
+def _open(ledger: Ledger, services: Services, origin: Origin, uploads: Sequence[str]) -> str:
+    # Another process may have opened one; the ledger's lock keeps others out from here on.
+    connection = ledger.connection
+    found, cases = _choose(connection, services, origin, uploads)
+    if found:
+        return found
+    case_id, needed = new_id(), services.cfg.cases.signatures
+    further = f" ({cases + 1})" if cases else ""
+    label = words.file_name(origin.label, _LABEL - len(further)) + further
+    identity = services.engine.identity
+    changes.open_case(ledger, origin.user, case_id, label, identity, needed)
+    row = {"key": origin.key, "number": cases + 1, "case_id": case_id}
+    connection.execute(insert(INTAKE), [row])
+    return case_id
+
+
+def outcomes(services: Services, case_id: str, uploads: Sequence[str]) -> dict[str, Outcome]:
+    """What became of uploads of one case; call it in a thread.
+
+    Raises:
+        UnavailableError: The database is gone.
+    """
+    with reading(services.records.engine, None) as connection:
+        query = select(CASES.c.status, CASES.c.model_sha256).where(CASES.c.id == case_id)
+        status, model = connection.execute(query).one()
+        usable = status == OPEN and model == services.engine.identity.sha256
+        found: dict[str, Outcome] = {}
+        # Jobs first, as one transaction records the answer and removes the job.
+        for some in _chunks(uploads):
+            query = select(JOBS.c.upload, JOBS.c.failure)
+            for upload, failure in connection.execute(
+                query.where(JOBS.c.case_id == case_id, JOBS.c.upload.in_(some))
+            ):
+                failed = Outcome("failed", failure) if usable else Outcome("again")
+                found[upload] = Outcome("waiting") if failure is None else failed
+        for some in _chunks(uploads):
+            table = ANSWERS.c
+            answers = select(table.upload, table.predicted, table.reasons)
+            for upload, predicted, reasons in connection.execute(
+                answers.where(table.case_id == case_id, table.upload.in_(some))
+            ):
+                why = "" if predicted is not None else _reasons(reasons)
+                found[upload] = Outcome("answered", why)
+    missing = Outcome("failed", "Its case was erased before it was answered.")
+    if status != ERASED:  # it should not happen: it is taken once more
+        missing = Outcome("again")
+    return {upload: found.get(upload, missing) for upload in uploads}
+
+
+def _reasons(stored: str) -> str:
+    return " ".join(words.reason(each) for each in json.loads(stored))
+
+
+def _chunks(uploads: Iterable[str]) -> Iterator[list[str]]:
+    rest = iter(uploads)
+    while some := list(islice(rest, _AT_ONCE)):
+        yield some
