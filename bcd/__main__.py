@@ -35,6 +35,7 @@ VERBS = {
     "site": Verb("measure what images of a site look like", "site", "site"),
     "cells": Verb("find and measure the white cells of images", "cells", "cells"),
     "compare": Verb("compare two checkpoints on the same images", "compare", "compare"),
+    "reference": Verb("what a new model version changes on a frozen set", "reference", "reference"),
     "sweep": Verb("rank the finished trials of a sweep", "sweep"),
     "models": Verb("list the networks", "models"),
     "cache": Verb("list, verify and remove cached results", "cache"),

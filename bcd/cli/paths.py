@@ -13,12 +13,12 @@ from bcd.storage import typed_path
 _PATHS = frozenset(
     {"data.root", "root", "input", "ckpt", "ckpts", "resume", "output", "split.file",
      "model.weights", "recalibrate", "site.profile", "verify", "folder", "tls.certificate",
-     "tls.key", "images.key_file",
+     "tls.key", "images.key_file", "set", "watch", "fhir.token_file", "dicom.output",
      "sha256"}  # no path, but hexadecimal digits can read as a number
 )  # fmt: skip
 _SITE_PATH = re.compile(r"sites\.[^.]+\.(?:root|profile|watch)")
 # The same, of one command. Hydra looks for a file of the group `model`, unless it gets a mapping.
-_MAPPED = {name: frozenset({"model"}) for name in ("predict", "serve", "slide")}
+_MAPPED = {name: frozenset({"model"}) for name in ("predict", "reference", "serve", "slide")}
 # Keys whose values may hold `${now:…}` and other interpolations.
 _FOLDERS = frozenset({"run_dir", "hydra.run.dir", "hydra.sweep.dir"})
 

@@ -61,7 +61,7 @@ def load_catalog(
             rejected.append(Rejected(path, entry.class_name, fact.error))
             continue
         label = names.index(entry.class_name)
-        group = entry.group or _group_of(path, cfg.group_pattern)
+        group = entry.group or group_of(path, cfg.group_pattern)
         size = (fact.width, fact.height)
         images.append(ImageRecord(path, label, fact.sha256, *size, group, entry.subset, entry.site))
     rejected.sort(key=lambda item: item.path)
@@ -174,7 +174,12 @@ def _relative(path: Path, base: Path) -> str:
     return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
 
 
-def _group_of(path: str, pattern: str | None) -> str:
+def group_of(path: str, pattern: str | None) -> str:
+    """The group that a regular expression finds in a path; empty without one.
+
+    Raises:
+        ConfigError: It is no regular expression.
+    """
     if pattern is None:
         return ""
     try:

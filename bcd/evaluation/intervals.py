@@ -60,6 +60,43 @@ def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
     )
 
 
+def tango(gained: int, lost: int, n: float, level: float = 0.95) -> Interval:
+    """Tango's score interval of the difference of two shares of the same n images.
+
+    Tango, "Equivalence test and confidence interval for the difference in proportions for the
+    paired-sample design", 1998. It is never a point: if no image changes, it is that of no change
+    in n trials.
+
+    Args:
+        gained: Number of images that only the second share counts.
+        lost: Number of images that only the first share counts.
+        n: Number of independent images.
+        level: Confidence level, between 0 and 1.
+
+    Returns:
+        Limits of the second share minus the first.
+    """
+    from scipy.optimize import brentq
+
+    z = NormalDist().inv_cdf((1 + level) / 2)
+
+    def score(difference: float) -> float:
+        """The standardized distance of a difference from the observed one."""
+        slope = -gained - lost + (2 * n - gained + lost) * difference
+        constant = -lost * difference * (1 - difference)
+        root = np.sqrt(max(slope * slope - 8 * n * constant, 0.0))
+        share = (root - slope) / (4 * n)  # most likely share of images that are lost
+        variance = n * (2 * share + difference * (1 - difference))
+        distance = gained - lost - n * difference
+        return 0.0 if distance == 0 else float(distance / np.sqrt(max(variance, 1e-300)))
+
+    value = (gained - lost) / n
+    edge = 1 - 1e-9
+    low = -1.0 if score(-edge) <= z else brentq(lambda d: score(d) - z, -edge, value)
+    high = 1.0 if score(edge) >= -z else brentq(lambda d: score(d) + z, value, edge)
+    return float(low), float(high)
+
+
 def limits(
     clusters: Clusters,
     value: Floats,

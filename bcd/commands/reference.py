@@ -1,0 +1,35 @@
+"""Freezes a reference set with a model's answers, or re-runs it with another model version.
+
+bcd reference model=<file.onnx> data.root=<labelled images>     writes reference.json
+bcd reference model=<newer.onnx> set=<reference.json>           writes reference.html: what changed
+
+The exit status of a re-run is 0 if the new version may be used by the frozen limits, 3 if not.
+"""
+
+from typing import TYPE_CHECKING
+
+from bcd.cli.app import quick_imports
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main(cfg: "DictConfig") -> int:
+    """Freezes or re-runs; returns the exit status."""
+    from bcd.cli.paths import mapped_path
+    from bcd.config.check import check_config, command_line
+    from bcd.config.reference import ReferenceConfig
+    from bcd.errors import ConfigError
+
+    cfg.model = mapped_path(cfg.model)
+    with quick_imports():
+        checked = check_config(cfg, ReferenceConfig)
+        frozen = [key for key in command_line() if key.startswith("limits")]
+        if checked.set is not None and frozen:
+            raise ConfigError(f"{frozen[0]}: the limits are frozen with the set")
+        from bcd.inference.reference import freeze, rerun
+
+    if checked.set is None:
+        freeze(checked)
+        return 0
+    return 0 if rerun(checked).go_on else 3

@@ -1,0 +1,198 @@
+"""Freezes a reference set with a model's answers, and re-runs it with another model version."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+
+import bcd
+from bcd.config.reference import ReferenceConfig
+from bcd.console import say, track
+from bcd.data.files import ImageError, read_bytes, room_for
+from bcd.data.items import Item
+from bcd.data.layouts import Entry, benign_index, list_entries, order_classes
+from bcd.data.load import group_of
+from bcd.errors import BcdError
+from bcd.evaluation.bootstrap import fill_group_names
+from bcd.evaluation.model_change import Answers, ModelChange, compare_versions
+from bcd.evaluation.predictions import Prediction
+from bcd.evaluation.reference_set import (
+    NAME,
+    FrozenAnswer,
+    FrozenModel,
+    ReferenceImage,
+    ReferenceSet,
+    read_set,
+    write_set,
+)
+from bcd.inference.predictor import Predictor, load_model
+from bcd.reporting.reference import write_change
+from bcd.run_folder import find_checkpoint
+from bcd.storage import file_sha256, typed_path
+
+_ALL = "every image of a reference set must be readable"
+
+
+def freeze(cfg: ReferenceConfig) -> Path:
+    """Writes a reference set: labelled images by sha256, a model's answers, and the limits.
+
+    Args:
+        cfg: Checked configuration.
+
+    Returns:
+        The file.
+
+    Raises:
+        BcdError: No images, one that cannot be read, classes that the model does not know, or a
+            model that cannot be used.
+    """
+    assert cfg.data.root is not None
+    base, entries = list_entries(typed_path(cfg.data.root), cfg.data.variant)
+    _refuse_unusable(entries)
+    model, predictor = _load(cfg)
+    names = order_classes(entry.class_name for entry in entries)
+    if unknown := [name for name in names if name not in predictor.classes]:
+        raise BcdError(
+            f"data.root={cfg.data.root}: has the class '{unknown[0]}', but the model knows only "
+            f"{', '.join(predictor.classes)}"
+        )
+    place = benign_index(predictor.classes, cfg.data.benign)
+    hashes: list[str] = []
+    answers = _answers(cfg, predictor, [entry.path for entry in entries], hashes)
+    if unread := next((p for p in answers if p.error), None):
+        raise BcdError(
+            f"{unread.path}: {unread.error}: every image of a reference set must be read"
+        )
+    images = [
+        ReferenceImage(
+            _relative(entry.path, base), sha256, entry.class_name,
+            entry.group or _group(entry.path, cfg.data.group_pattern), FrozenAnswer.of(answer),
+        )
+        for entry, sha256, answer in zip(entries, hashes, answers, strict=True)
+    ]  # fmt: skip
+    file = Path(cfg.run_dir).absolute() / NAME
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    benign = None if place is None else predictor.classes[place]
+    write_set(
+        file,
+        ReferenceSet(now, bcd.__version__, str(base), tuple(predictor.classes), benign,
+                     cfg.limits, model, tuple(images)),
+    )  # fmt: skip
+    say(f"reference set: {len(images)} images, answered by {model.name} ({model.sha256[:12]})")
+    say(f"re-run it with a newer version: bcd reference set={file} model=<file>")
+    return file
+
+
+def rerun(cfg: ReferenceConfig) -> ModelChange:
+    """Answers a reference set with another model, and writes what changed.
+
+    Args:
+        cfg: Checked configuration.
+
+    Raises:
+        BcdError: The set was edited, an image of it is missing or changed, or the model cannot be
+            used or has other classes.
+    """
+    assert cfg.set is not None
+    frozen = read_set(typed_path(cfg.set))
+    model, predictor = _load(cfg)
+    if set(predictor.classes) != set(frozen.classes):
+        raise BcdError(
+            f"the set was answered with the classes {', '.join(frozen.classes)}, the model has "
+            f"{', '.join(predictor.classes)}: only versions with the same classes can be compared"
+        )
+    root = Path(frozen.root) if cfg.data.root is None else typed_path(cfg.data.root)
+    paths = [root / image.path for image in frozen.images]
+    hashes: list[str] = []
+    answers = _answers(cfg, predictor, paths, hashes, [image.sha256 for image in frozen.images])
+    labels = [image.class_name for image in frozen.images]
+    order = [predictor.classes.index(name) for name in frozen.classes]
+    old = Answers.of(
+        [image.answer.prediction(image.path) for image in frozen.images],
+        labels, frozen.classes, frozen.benign,
+    )  # fmt: skip
+    new = Answers.of([_ordered(p, order) for p in answers], labels, frozen.classes, frozen.benign)
+    groups = [image.group for image in frozen.images]
+    malignant = None
+    if frozen.benign is not None:
+        malignant = np.array([name != frozen.benign for name in labels], bool)
+    change = compare_versions(old, new, malignant, fill_group_names(groups), frozen.limits)
+    write_change(Path(cfg.run_dir).absolute(), root, frozen, model, (old, new), change)
+    return change
+
+
+def _refuse_unusable(entries: Sequence[Entry]) -> None:
+    for entry in entries:
+        if entry.reason:
+            raise BcdError(f"{entry.path}: {entry.reason}: take it out of the reference set")
+
+
+def _load(cfg: ReferenceConfig) -> tuple[FrozenModel, Predictor]:
+    file = typed_path(cfg.model) if cfg.model is not None else find_checkpoint(str(cfg.ckpt))
+    loaded = load_model(
+        ckpt=None if cfg.model is not None else file, model=cfg.model, uncalibrated=False,
+        device=cfg.device, verify=cfg.verify,
+    )  # fmt: skip
+    try:
+        sha256 = file_sha256(file)
+    except OSError as error:
+        raise BcdError(f"{file}: cannot be read ({error.strerror})") from error
+    return FrozenModel(file.name, sha256, loaded.facts.card_sha256), Predictor(loaded)
+
+
+def _answers(
+    cfg: ReferenceConfig,
+    predictor: Predictor,
+    paths: Sequence[Path],
+    hashes: list[str],
+    expected: Sequence[str] | None = None,
+) -> list[Prediction]:
+    """The answers, in order; `hashes` gets the sha256 of what was answered."""
+    items = _items(paths, hashes, expected)
+    made = predictor.batches(items, cfg.batch_size, cfg.num_workers)
+    batches = track(made, "Predicting", len(paths), len)
+    return [prediction for batch in batches for prediction in batch]
+
+
+def _items(
+    paths: Sequence[Path], hashes: list[str], expected: Sequence[str] | None
+) -> Iterator[Item]:
+    """Images as bytes, so that what is hashed is what is answered."""
+    for place, path in enumerate(paths):
+        try:
+            with room_for(path):
+                data = read_bytes(path)
+        except ImageError as error:
+            raise BcdError(
+                f"{path}: {error}: every image of a reference set must be read"
+            ) from None
+        hashes.append(hashlib.sha256(data).hexdigest())
+        if expected is not None and hashes[-1] != expected[place]:
+            raise BcdError(f"{path}: is not the image that was frozen (its sha256 differs)")
+        yield Item(str(path), data=data)
+
+
+def _ordered(prediction: Prediction, order: Sequence[int]) -> Prediction:
+    """A prediction with its probabilities in another order of classes."""
+    if not prediction.probabilities:
+        return prediction
+    return Prediction(
+        prediction.path,
+        prediction.label,
+        tuple(prediction.probabilities[place] for place in order),
+        prediction.error,
+        prediction.refer,
+        prediction.malignant,
+    )
+
+
+def _group(path: Path, pattern: str | None) -> str:
+    return group_of(path.as_posix(), pattern)
+
+
+def _relative(path: Path, base: Path) -> str:
+    return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
