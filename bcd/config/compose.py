@@ -22,6 +22,7 @@ from bcd.config.programs import (
     SiteMatchConfig,
     SiteProfileConfig,
 )
+from bcd.config.reference import ChangeLimits, ReferenceConfig, ReferenceDataConfig
 from bcd.config.schema import (
     AugmentConfig,
     DataConfig,
@@ -61,6 +62,9 @@ _FILES: dict[type, tuple[str, str]] = {
     SiteProfileConfig: ("site", ""),
     CellsConfig: ("cells", ""),
     SlideConfig: ("slide", ""),
+    ReferenceConfig: ("reference", ""),
+    ReferenceDataConfig: ("reference", "data"),
+    ChangeLimits: ("reference", "limits"),
 }
 
 

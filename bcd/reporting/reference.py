@@ -89,7 +89,7 @@ def check_text(check: Check) -> str:
     if float(check.limit).is_integer():
         return f"{check.name}: {check.found:.0f} (limit {check.limit:.0f}): {check.result}"
     return (
-        f"{check.name}: {100 * check.found:.2f} points, with 95 % confidence less than "
+        f"{check.name}: {100 * check.found + 0.0:.2f} points, with 95 % confidence less than "
         f"{100 * check.worst:.2f} (limit {100 * check.limit:.2f}): {check.result}"
     )
 

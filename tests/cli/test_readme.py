@@ -23,6 +23,7 @@ from bcd.config.programs import (
     PredictConfig,
     SiteProfileConfig,
 )
+from bcd.config.reference import ReferenceConfig
 from bcd.config.serve import ServeConfig
 from bcd.config.slide import SlideConfig
 from bcd.config.training import TrainConfig
@@ -35,6 +36,7 @@ SCHEMAS: dict[str, type] = {
     "predict": PredictConfig,
     "audit": AuditConfig,
     "compare": CompareConfig,
+    "reference": ReferenceConfig,
     "site": SiteProfileConfig,
     "cells": CellsConfig,
     "serve": ServeConfig,
@@ -79,7 +81,7 @@ def test_a_command_composes_and_passes_the_checks(line: str) -> None:
     if "--help" not in words:
         if name not in ("train", "audit", "site", "cells", "serve") and "ckpt=x" not in single:
             assert any(word.startswith(("ckpt=", "ckpts=", "model=")) for word in words)
-        if name in ("predict", "serve", "slide"):
+        if name in ("predict", "reference", "serve", "slide"):
             cfg.model = mapped_path(cfg.model)
         check_config(cfg, SCHEMAS[name])
 
