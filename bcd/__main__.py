@@ -43,7 +43,9 @@ VERBS = {
 
 # The first word after `serve` may name a command of its own, with its module in `bcd.commands`.
 SERVE_COMMANDS = {
-    **dict.fromkeys(("verify", "backup", "restore", "erase", "expire", "key"), "serve_records"),
+    **dict.fromkeys(
+        ("verify", "backup", "restore", "erase", "expire", "models", "key"), "serve_records"
+    ),
     **dict.fromkeys(("user", "token"), "serve_accounts"),
 }
 

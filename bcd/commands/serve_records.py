@@ -5,6 +5,7 @@ bcd serve backup FILE
 bcd serve restore FILE
 bcd serve erase CASE --reason <text>
 bcd serve expire --days <number>
+bcd serve models [--cases]                   # which model versions answered what
 bcd serve key FILE
 
 The records are those of BCD_RECORDS, else SQLite in outputs/serve, if neither --records nor
@@ -17,14 +18,16 @@ import argparse
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bcd.commands.serve_place import add_place, command_error, records_url, user_here
-from bcd.console import say
-from bcd.storage import typed_path
+from bcd.console import say, show_table
+from bcd.storage import csv_line, typed_path
 
 if TYPE_CHECKING:
+    from bcd.serving.records.models import ModelUse
     from bcd.serving.records.store import Records
     from bcd.serving.records.verify import Verified
 
@@ -57,6 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--reason", required=True, help="is recorded, and is never erased")
     command = add("expire", _expire, "remove kept images after their retention time")
     command.add_argument("--days", type=_age, required=True, help="age in days; 0: all images")
+    command = add("models", _models, "list model versions and what they answered")
+    command.add_argument(
+        "--cases", action="store_true", help="print every case with its model version, as CSV"
+    )
     command = add("key", _key, "make a key for images.key_file")
     command.add_argument("file")
     asked = parser.parse_args(arguments)
@@ -128,6 +135,46 @@ def _expire(asked: argparse.Namespace) -> int:
         count = records.expire(user_here(), asked.days)
     say(f"images removed: {count}")
     return 0
+
+
+def _models(asked: argparse.Namespace) -> int:
+    url = records_url(asked)
+    from bcd.serving.records.backup import existing
+    from bcd.serving.records.database import reading
+    from bcd.serving.records.models import case_models, model_uses
+    from bcd.serving.records.upgrade import prepare
+
+    file = existing(url)
+    engine = prepare(url)
+    try:
+        with reading(engine, file) as connection:
+            if not asked.cases:
+                _show_models(model_uses(connection))
+                return 0
+            print("case,opened,status,images,model,sha256")  # noqa: T201
+            for case in case_models(connection):
+                opened = _moment(case.opened_at)
+                cells = [case.id, opened, case.status, case.images, case.model, case.sha256]
+                print(csv_line(cells), end="")  # noqa: T201
+    finally:
+        engine.dispose()
+    return 0
+
+
+def _show_models(found: Sequence[ModelUse]) -> None:
+    header = ["model", "sha256", "bcd", "first", "last answer", "images", "cases", "open"]
+    rows = [
+        [use.name, use.sha256[:12], use.version, _moment(use.since), _moment(use.until),
+         str(use.answers), str(use.cases), str(use.open)]
+        for use in found
+    ]  # fmt: skip
+    show_table("", header, rows)
+
+
+def _moment(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _key(asked: argparse.Namespace) -> int:

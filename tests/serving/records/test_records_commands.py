@@ -1,8 +1,11 @@
-"""`bcd serve verify`, `backup`, `restore`, `erase`, `expire` and `key`."""
+"""`bcd serve verify`, `backup`, `restore`, `erase`, `expire`, `models` and `key`."""
 
 from __future__ import annotations
 
+import csv
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +43,27 @@ def test_verify_prints_a_head_and_finds_changes(
     capsys.readouterr()
     assert main(["verify", "--records", url]) == 1
     assert "NOT WHOLE: table cases" in capsys.readouterr().err
+
+
+def test_models_says_which_version_answered_which_case(
+    url: str, case_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newer = replace(IDENTITY, name="newer", sha256="9" * 64)
+    with open_records(url, images_config()) as records:
+        other = records.open_case("anna", "1,2", newer, 1)
+        earlier = len(records.case(case_id).images)
+    assert main(["models", "--records", url, "--cases"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    by_case = {row["case"]: row for row in rows}
+    assert by_case[case_id]["sha256"] == IDENTITY.sha256
+    assert by_case[case_id]["images"] == str(earlier)
+    assert by_case[other]["sha256"] == newer.sha256
+    assert by_case[other]["images"] == "0"
+    assert main(["models", "--records", url]) == 0
+    told = "".join(capsys.readouterr()).splitlines()
+    shown = re.findall(r"[^\s│|]+", next(line for line in told if "newer" in line))
+    assert shown[1] == newer.sha256[:12]
+    assert shown[-3:] == ["0", "1", "1"]
 
 
 def test_erase_and_expire_beside_a_running_server(
