@@ -11,7 +11,8 @@ from pathlib import Path
 
 from bcd.data.walk import folder_reason
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
+SUFFIXES = DICOM_SUFFIXES | {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 # More than an image of `MAX_PIXELS` takes uncompressed with 8 bits a channel.
 MAX_BYTES = 320_000_000

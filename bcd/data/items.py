@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bcd.config.input_views import InputView
-from bcd.data.files import Gate, ImageError, check_length
+from bcd.data.dicom.header import Header
+from bcd.data.files import Gate, ImageError, check_length, read_bytes, room_for
 from bcd.data.input_views import cut_rois, make_views, pack, prepare_sides
 from bcd.data.matching import Match
 from bcd.data.opening import PIXELS
-from bcd.data.reading import decode_image, read_image
+from bcd.data.reading import decode
 from bcd.data.shown import Picture
+
+T = TypeVar("T")
 
 Answer = NDArray[np.uint8] | str  # pixels as `pack` or a picture has them, or why there are none
 
@@ -30,6 +34,8 @@ class Item:
         data: An encoded image, for example a member of an archive; None if there is a file.
         reason: Why there is neither, for example for a link in an archive; empty if there is.
         picture: What is read is this picture of it; None: what a network gets.
+        frame: Number of the picture in a DICOM file of several, from 1 on; None for the only one.
+        keep: Keywords of attributes. What is read is then the header of a DICOM file, with these.
     """
 
     name: str
@@ -37,6 +43,8 @@ class Item:
     data: bytes | None = None
     reason: str = ""
     picture: Picture | None = None
+    frame: int | None = None
+    keep: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, given: Path | Item) -> Item:
@@ -59,7 +67,7 @@ class Wanted:
     match: Match | None = None
 
     def read(self, item: Path | Item, gate: Gate = PIXELS) -> Answer:
-        """Reads an image in this process."""
+        """Reads an image in this process; not for a header."""
         one = Item.of(item)
         make = self.pack if one.picture is None else one.picture.draw
         return or_reason(lambda: np.ascontiguousarray(make(_decode(one, gate))))
@@ -70,8 +78,16 @@ class Wanted:
         return np.ascontiguousarray(pack(make_views(cut_rois(resized, self.inputs), self.inputs)))
 
 
-def or_reason(read: Callable[[], NDArray[np.uint8]]) -> Answer:
-    """The pixels that a function reads, or why it cannot, whatever it raises."""
+def read_item_header(item: Item) -> Header | str:
+    """The header of a DICOM file, or why it cannot be read."""
+    from bcd.data.dicom.reading import read_header
+
+    with room_for(item.path):
+        return or_reason(lambda: read_header(_bytes(item), item.keep or ()))
+
+
+def or_reason(read: Callable[[], T]) -> T | str:
+    """What a function reads, or why it cannot, whatever it raises."""
     try:
         return read()
     except ImageError as error:
@@ -83,10 +99,16 @@ def or_reason(read: Callable[[], NDArray[np.uint8]]) -> Answer:
 
 
 def _decode(item: Item, gate: Gate) -> NDArray[np.uint8]:
+    with room_for(item.path):
+        whole = item.picture is not None and item.picture.whole
+        return decode(_bytes(item), 1, gate, item.frame, whole).pixels
+
+
+def _bytes(item: Item) -> bytes:
     if item.reason:
         raise ImageError(item.reason)
     if item.data is None:
         assert item.path is not None
-        return read_image(item.path, 1, gate)
+        return read_bytes(item.path)
     check_length(len(item.data))
-    return decode_image(item.data, 1, gate)
+    return item.data

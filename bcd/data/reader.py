@@ -9,13 +9,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import IO
 
 from bcd.config.input_views import InputView
+from bcd.data.dicom.header import Header
 from bcd.data.files import Gate
-from bcd.data.items import Item, Wanted
+from bcd.data.items import Item, Wanted, read_item_header
 from bcd.data.matching import Match
 from bcd.data.shown import Picture
 
@@ -28,24 +29,31 @@ _SMALL = 1 << 20  # pixels that are decoded without asking: they hardly count
 def ask(stream: IO[bytes], item: Item) -> None:
     """Sends an image to read: a path, or a number of bytes and then the bytes.
 
-    In front of either is the picture that is wanted of it, or null.
+    In front of either is what is wanted of it: a picture or null, the number of a frame or null,
+    and keywords if it is the header.
     """
     picture = None if item.picture is None else astuple(item.picture)
+    wanted = [picture, item.frame, item.keep]
     if item.data is None:
-        send(stream, json.dumps([picture, str(item.path)]))
+        send(stream, json.dumps([*wanted, str(item.path)]))
         return
-    stream.write(json.dumps([picture, len(item.data)]).encode("ascii") + b"\n")
+    stream.write(json.dumps([*wanted, len(item.data)]).encode("ascii") + b"\n")
     stream.write(item.data)
     stream.flush()
 
 
 def _received(line: bytes, stream: IO[bytes]) -> Item:
     """What `ask` sent; the rest of it is read from the stream."""
-    shown, what = json.loads(line)
-    picture = None if shown is None else Picture(*shown)
+    shown, frame, keep, what = json.loads(line)
+    wanted = Item(
+        "",
+        picture=None if shown is None else Picture(*shown),
+        frame=frame,
+        keep=None if keep is None else tuple(keep),
+    )
     if isinstance(what, str):
-        return Item(what, Path(what), picture=picture)
-    return Item("", data=stream.read(what), picture=picture)
+        return replace(wanted, name=what, path=Path(what))
+    return replace(wanted, data=stream.read(what))
 
 
 def send(stream: IO[bytes], line: str) -> None:
@@ -90,9 +98,12 @@ def serve() -> None:
     gate = _Asking(questions, answers)
     for line in answers:
         bound_time(DECODING_SECONDS)  # for opening too: a header may be endless
-        answer = wanted.read(_received(line, answers), gate)
+        item = _received(line, answers)
+        answer = wanted.read(item, gate) if item.keep is None else read_item_header(item)
         if isinstance(answer, str):
             send(questions, json.dumps(("reason", answer)))
+        elif isinstance(answer, Header):
+            send(questions, json.dumps(("header", answer.to_line())))
         else:
             questions.write(json.dumps(("pixels", json.dumps(answer.shape))).encode() + b"\n")
             questions.write(answer.data.cast("B"))

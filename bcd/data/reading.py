@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from PIL import ExifTags, Image
 
 from bcd.config.schema import MOST_SIDE
 from bcd.data.bit_depth import colour_to_8_bits, grey_to_8_bits
+from bcd.data.dicom.header import is_dicom
 from bcd.data.files import Gate, ImageError, read_bytes, room_for
 from bcd.data.opening import PIXELS, check_tags, opened
 from bcd.errors import BcdError
@@ -26,6 +28,8 @@ HALVED_ABOVE = 25_000_000
 
 def read_image(path: Path, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[np.uint8]:
     """Reads one image.
+
+    A DICOM file is told by its content (`bcd.data.dicom`) and may hold one picture.
 
     Greyscale becomes three equal channels, palettes and CMYK are converted, 16-bit values are
     brought to 8 bits by their actual depth (`bcd.data.bit_depth`), transparent pixels are composed
@@ -68,18 +72,32 @@ class Decoded:
     jpeg_tables: tuple[int, int]
 
 
-def decode(data: bytes, min_size: int = 1, gate: Gate = PIXELS) -> Decoded:
+def decode(
+    data: bytes,
+    min_size: int = 1,
+    gate: Gate = PIXELS,
+    frame: int | None = None,
+    whole: bool = False,
+) -> Decoded:
     """Decodes an encoded image to its end.
+
+    Args:
+        data: Content of a file.
+        min_size: As in `read_image`.
+        gate: As in `read_image`.
+        frame: Number of a picture in a DICOM file, from 1 on; None for the only one.
+        whole: Whether even the largest images are returned at their full size.
 
     Raises:
         ImageError: As in `read_image`.
     """
-    with opened(data, min_size, gate) as image:
+    with _opened(data, min_size, gate, frame) as image:
         width, height = image.size
         tables = getattr(image, "quantization", None) or {}
         sums = sum(tables.get(0, ())), sum(tables.get(1, ()))
         # No side becomes shorter than the largest input size of a network.
-        half = width * height > HALVED_ABOVE and min(width, height) >= 2 * MOST_SIDE
+        large = not whole and width * height > HALVED_ABOVE
+        half = large and min(width, height) >= 2 * MOST_SIDE
         if half:  # only JPEG decodes directly to half the size
             image.draft(image.mode, (width // 2, height // 2))
         image.load()
@@ -88,6 +106,18 @@ def decode(data: bytes, min_size: int = 1, gate: Gate = PIXELS) -> Decoded:
         turn = _turn(image)
         upright = pixels if turn is None else np.ascontiguousarray(turn(pixels))
         return Decoded(upright, (width, height), sums)
+
+
+def _opened(
+    data: bytes, min_size: int, gate: Gate, frame: int | None
+) -> contextlib.AbstractContextManager[Image.Image]:
+    if is_dicom(data):
+        from bcd.data.dicom.frames import opened_frame
+
+        return opened_frame(data, frame, min_size, gate)
+    if frame not in (None, 1):
+        raise ImageError(f"has no picture {frame}")
+    return opened(data, min_size, gate)
 
 
 @dataclass(frozen=True)

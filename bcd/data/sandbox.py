@@ -1,9 +1,9 @@
 """Reads untrusted images in separate processes.
 
 A decoder may crash, hang or request any amount of memory. That ends only the process that reads
-this image, and the image is rejected with a reason. Parent and reader communicate through pipes:
-the parent sends a path or encoded bytes, the reader requests room for a number of pixels, and after
-the answer it sends the pixels.
+this image, and the image is rejected with a reason. Parent and reader communicate through pipes
+(`bcd.data.reader`): the parent sends a path or encoded bytes, the reader requests room for a number
+of pixels, and after the answer it sends the pixels.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import IO, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bcd.config.environment import core_count
+from bcd.data.dicom.header import Header
 from bcd.data.files import room_for
 from bcd.data.input_views import packed_shape
 from bcd.data.items import Answer, Item, Wanted
@@ -35,6 +37,7 @@ from bcd.data.reader import DECODING_SECONDS, ask, hear, send
 from bcd.data.reader_process import start_reader
 
 Task = TypeVar("Task")
+Found = TypeVar("Found")
 
 _WAITING_SECONDS = 20.0  # for an image on a busy machine, or if processor time cannot be limited
 _STARTING_SECONDS = 60.0  # for starting a process, and for a file on a slow disk
@@ -115,7 +118,7 @@ class Readers:
         self._wanted, self._seconds = wanted, seconds
         self._most = workers or min(_MOST, core_count())
         self._files_each = 1 if workers else _FILES_A_READER
-        self._queue: SimpleQueue[tuple[Item, Future[Answer]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Item, Future[Any]] | None] = SimpleQueue()
         self._readers: list[_Reader] = []
         self._busy: set[_Reader] = set()
         self._submitted = 0
@@ -140,15 +143,24 @@ class Readers:
     def submit(self, item: Item) -> Future[Answer]:
         """Has an image read, unless that is cancelled; they are read in this order."""
         answer: Future[Answer] = Future()
+        self._submit(item, answer)
+        return answer
+
+    def header(self, item: Item, keep: Sequence[str] = ()) -> Future[Header | str]:
+        """Has the header of a DICOM file read, with some attributes; or why it cannot be read."""
+        answer: Future[Header | str] = Future()
+        self._submit(replace(item, keep=tuple(keep)), answer)
+        return answer
+
+    def _submit(self, item: Item, answer: Future[Any]) -> None:
         if item.reason:
             answer.set_result(item.reason)
-            return answer
+            return
         if self._submitted >= self.count * self._files_each and self.count < self._most:
             self._readers.append(_Reader(self._wanted, self._seconds))
             threading.Thread(target=self._run, args=(self._readers[-1],), daemon=True).start()
         self._submitted += 1
         self._queue.put((item, answer))
-        return answer
 
     def _run(self, reader: _Reader) -> None:
         while (task := self._queue.get()) is not None:
@@ -183,22 +195,22 @@ class Readers:
             reader.close()
 
 
-class ReadingProcess(ABC, Generic[Task]):
+class ReadingProcess(ABC, Generic[Task, Found]):
     """One reading process, restarted whenever it ends."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
 
-    def read(self, task: Task) -> Answer:
-        """Reads an image; tries a second time if the process ended unexpectedly."""
+    def read(self, task: Task) -> Found | str:
+        """What is found, or a reason; tries a second time if the process ended unexpectedly."""
         answer = self._attempt(task)
         if answer is None and not self._closed:
             answer = self._attempt(task)
         return "cannot be decoded (the decoder crashed)" if answer is None else answer
 
     @abstractmethod
-    def _attempt(self, task: Task) -> Answer | None:
+    def _attempt(self, task: Task) -> Found | str | None:
         """The answer of the process; None if it ends without one."""
 
     def close(self) -> None:
@@ -214,7 +226,7 @@ class ReadingProcess(ABC, Generic[Task]):
         return process.wait()
 
 
-class _Reader(ReadingProcess[Item]):
+class _Reader(ReadingProcess[Item, NDArray[np.uint8] | Header]):
     """A process that reads images."""
 
     def __init__(self, wanted: Wanted, seconds: float | None) -> None:
@@ -223,9 +235,9 @@ class _Reader(ReadingProcess[Item]):
         self._slow = False
         self._deadline: float | None = None
 
-    def _attempt(self, task: Item) -> Answer | None:
+    def _attempt(self, task: Item) -> Answer | Header | None:
         """The answer of the process; None if it ends without one."""
-        answer: Answer | None = None
+        answer: Answer | Header | None = None
         self._slow = False
         with room_for(task.path), contextlib.suppress(OSError, ValueError):
             started = self._process is not None
@@ -240,13 +252,9 @@ class _Reader(ReadingProcess[Item]):
                 with PIXELS.taking(int(value)):
                     self._allow(self._seconds or _WAITING_SECONDS)
                     send(process.stdin, '"go"')
-                    word, value = hear(process.stdout)
-                    if word == "pixels":
-                        answer = self._pixels(process.stdout, value, task)
-            elif word == "pixels":
-                answer = self._pixels(process.stdout, value, task)
-            if word == "reason":
-                answer = value
+                    answer = self._answer(process.stdout, *hear(process.stdout), task)
+            else:
+                answer = self._answer(process.stdout, word, value, task)
         self._deadline = None
         if answer is None and (self._stop() == -_SIGXCPU or self._slow):
             seconds = self._seconds if self._slow and self._seconds else DECODING_SECONDS
@@ -256,8 +264,12 @@ class _Reader(ReadingProcess[Item]):
     def _allow(self, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds
 
-    def _pixels(self, stream: IO[bytes], said: str, task: Item) -> Answer | None:
-        """The pixels that follow, if they have a shape that the task may have."""
+    def _answer(
+        self, stream: IO[bytes], word: str, said: str, task: Item
+    ) -> Answer | Header | None:
+        """What the process says, and the pixels that follow if they have a possible shape."""
+        if word != "pixels":
+            return Header.from_line(said) if word == "header" and task.keep is not None else said
         shape = tuple(map(int, json.loads(said)))
         expected = packed_shape(self._wanted.inputs)
         if not (shape == expected if task.picture is None else task.picture.fits(shape)):

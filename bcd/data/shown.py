@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.data.files import ImageError
+from bcd.data.opening import MAX_PIXELS
 
-REDUCED, OUTLINED = "reduced", "outlined"
+REDUCED, OUTLINED, WHOLE = "reduced", "outlined", "whole"
 _WORK = 1024  # pixels of the longer side in which cells are found: outlines are drawn on fewer
 
 
@@ -19,12 +20,18 @@ class Picture:
     """A picture of an image.
 
     Attributes:
-        kind: `REDUCED`, or `OUTLINED` with outlines of white cells and their nuclei.
-        side: Pixels of the longer side at most.
+        kind: `REDUCED`, `OUTLINED` with outlines of white cells and their nuclei, or `WHOLE` with
+            all its pixels.
+        side: Pixels of the longer side at most; without effect if it is whole.
     """
 
     kind: str
-    side: int
+    side: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether it has all pixels, also of an image that is read at half its size otherwise."""
+        return self.kind == WHOLE
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Draws it.
@@ -33,16 +40,22 @@ class Picture:
             image: RGB, (height, width, 3).
 
         Returns:
-            RGB of another size with the same proportions.
+            RGB, with the same proportions.
 
         Raises:
             ImageError: Cells cannot be found in an image as small as this.
         """
+        if self.whole:
+            return image
         return _outlined(image, self.side) if self.kind == OUTLINED else reduced(image, self.side)
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether an array of this shape can be this picture."""
-        return len(shape) == 3 and min(shape) > 0 and max(shape[:2]) <= self.side and shape[2] == 3
+        if len(shape) != 3 or min(shape) <= 0 or shape[2] != 3:
+            return False
+        if self.whole:
+            return shape[0] * shape[1] <= MAX_PIXELS
+        return max(shape[:2]) <= self.side
 
 
 def reduced(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

@@ -103,7 +103,7 @@ class SlideReaders:
             self._free.append(process)
 
 
-class _Process(ReadingProcess[Request]):
+class _Process(ReadingProcess[Request, Pixels]):
     """A process that reads regions of a slide, started when it is needed."""
 
     def __init__(self, path: Path, wanted: Wanted) -> None:

@@ -1,0 +1,78 @@
+"""What an encoded frame says about itself, before it is decoded: JPEG, JPEG-LS and JPEG 2000."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+_STANDALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
+_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # start of frame
+_SIZ, _COD = b"\xff\x51", b"\xff\x52"
+_SCAN = 0xDA
+_ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a frame says about itself.
+
+    Attributes:
+        size: Width and height in pixels.
+        samples: Number of them in a pixel.
+        bits: Of a sample.
+        marked: Whether it says itself which colours it has, by a JFIF or Adobe marker or letters.
+        transformed: Whether decoding undoes a transformation of colours (JPEG 2000).
+    """
+
+    size: tuple[int, int]
+    samples: int
+    bits: int
+    marked: bool = False
+    transformed: bool = False
+
+
+def read_jpeg(data: bytes) -> Facts | None:
+    """Facts of a JPEG or JPEG-LS stream; None if it is damaged."""
+    place, marked = 2, False
+    if data[:2] != b"\xff\xd8":
+        return None
+    while place + 4 <= len(data):
+        if data[place] != 0xFF:
+            return None
+        kind = data[place + 1]
+        if kind == 0xFF or kind in _STANDALONE:
+            place += 1 if kind == 0xFF else 2
+            continue
+        (length,) = struct.unpack_from(">H", data, place + 2)
+        content = data[place + 4 : place + 2 + length]
+        marked |= (kind == 0xE0 and content.startswith(b"JFIF")) or (
+            kind == 0xEE and content.startswith(b"Adobe")
+        )
+        if kind in _FRAMES:
+            if len(content) < 6:
+                return None
+            bits, height, width, samples = struct.unpack_from(">BHHB", content)
+            letters = bytes(content[6 : 6 + 3 * samples : 3]).upper() == b"RGB"
+            return Facts((width, height), samples, bits, marked or letters)
+        if kind == _SCAN:
+            return None
+        place += 2 + length
+    return None
+
+
+def read_jpeg_2000(data: bytes) -> Facts | None:
+    """Facts of a JPEG 2000 codestream, which may be in a JP2 file; None if it is damaged."""
+    start = data.find(b"\xff\x4f" + _SIZ)
+    if start < 0 or start + 46 > len(data):
+        return None
+    right, bottom, left, top = struct.unpack_from(">LLLL", data, start + 8)
+    (samples,) = struct.unpack_from(">H", data, start + 40)
+    bits = (data[start + 42] & 0x7F) + 1
+    style = data.find(_COD, start + 44)
+    transformed = 0 <= style < len(data) - 9 and data[style + 8] == 1
+    return Facts((right - left, bottom - top), samples, bits, transformed=transformed)
+
+
+def as_rgb(jpeg: bytes) -> bytes:
+    """A JPEG stream with a marker that says that its samples are RGB."""
+    return jpeg[:2] + _ADOBE_RGB + jpeg[2:]

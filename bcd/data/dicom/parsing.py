@@ -1,0 +1,159 @@
+"""Parses DICOM files into what is needed to decode their pictures.
+
+Reasons have nothing of the file's attributes but sizes, and names that the standard gives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bcd.data.dicom.elements import PIXEL_DATA, Element, File, elements, open_file, read_elements
+from bcd.data.dicom.header import Header
+from bcd.data.files import ImageError
+
+# What is read: pictures of one or three samples, of a microscope, a camera or a screen.
+WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
+SOP_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture
+    "1.2.840.10008.5.1.4.1.1.7.1",  # multi-frame, single bit
+    "1.2.840.10008.5.1.4.1.1.7.2",  # multi-frame, greyscale byte
+    "1.2.840.10008.5.1.4.1.1.7.3",  # multi-frame, greyscale word
+    "1.2.840.10008.5.1.4.1.1.7.4",  # multi-frame, true colour
+    "1.2.840.10008.5.1.4.1.1.77.1.2",  # VL Microscopic
+    "1.2.840.10008.5.1.4.1.1.77.1.3",  # VL Slide-Coordinates Microscopic
+    "1.2.840.10008.5.1.4.1.1.77.1.4",  # VL Photographic
+)
+
+_NEEDED = (
+    "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SamplesPerPixel",
+    "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "WindowCenter", "WindowWidth",
+    "RescaleIntercept", "RescaleSlope", "VOILUTFunction", "PixelPaddingValue",
+    "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
+    "BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData",
+    "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
+    "SegmentedRedPaletteColorLookupTableData", "SegmentedGreenPaletteColorLookupTableData",
+    "SegmentedBluePaletteColorLookupTableData", "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+)  # fmt: skip
+_LONGEST_TEXT = 1000  # characters of an attribute that is kept
+_MODALITY_LUT = 0x00283000
+_OFFSETS = (0x7FE00001, 0x7FE00002)  # of frames, which may be many
+_LONGEST_OFFSETS = 1 << 26
+
+
+def import_pydicom() -> Any:
+    """Imports pydicom, and has it log nothing: what it says has attributes in it.
+
+    Raises:
+        ImageError: It is not installed.
+    """
+    try:
+        import pydicom
+    except ImportError as error:
+        raise ImageError("DICOM needs a package: pip install 'bcd[dicom]'") from error
+    for name in ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "rle"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    return pydicom
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """Makes every exception of the block an `ImageError` without what is in the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except ImageError:
+        raise
+    except MemoryError:
+        raise ImageError("cannot be decoded (takes too much memory)") from None
+    except Exception as error:  # parsers raise anything
+        raise ImageError(f"cannot be decoded (DICOM, {type(error).__name__})") from None
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A DICOM file whose header was read.
+
+    Attributes:
+        file: Its bytes.
+        header: What it says.
+        dataset: The attributes that are needed, as pydicom's data set.
+        pixels: Where the pixels are.
+    """
+
+    file: File
+    header: Header
+    dataset: Any
+    pixels: Element
+
+
+def parse(data: bytes, keep: Sequence[str] = (), kinds: Sequence[str] = SOP_CLASSES) -> Parsed:
+    """Reads the header of a DICOM file.
+
+    Args:
+        data: The file.
+        keep: Keywords of attributes to keep.
+        kinds: UIDs of the SOP classes that are taken.
+
+    Raises:
+        ImageError: It is damaged, of another kind, or has no pixels.
+    """
+    pydicom = import_pydicom()
+    with guarded():
+        file = open_file(data)
+        tags = {pydicom.datadict.tag_for_keyword(keyword) for keyword in (*_NEEDED, *keep)}
+        found, pixels = [], None
+        for element in elements(file):
+            if element.tag == _MODALITY_LUT:
+                raise ImageError("its values are measurements and no picture (modality LUT)")
+            if element.tag == PIXEL_DATA:
+                pixels = element
+            elif element.tag in tags:
+                found.append(element)
+        dataset = read_elements(file, [e for e in found if e.tag not in _OFFSETS])
+        dataset.update(
+            read_elements(file, [e for e in found if e.tag in _OFFSETS], _LONGEST_OFFSETS)
+        )
+        _check_kind(str(dataset.get("SOPClassUID") or file.kind), kinds, pydicom)
+        if pixels is None:
+            raise ImageError("no pixels in this DICOM file (cut off, or of another kind)")
+        return Parsed(file, _header(dataset, file, keep, pydicom), dataset, pixels)
+
+
+def _check_kind(uid: str, kinds: Sequence[str], pydicom: Any) -> None:
+    if uid in kinds:
+        return
+    if uid == WHOLE_SLIDE:
+        raise ImageError("a whole slide: use bcd slide")
+    name = pydicom.uid.UID_dictionary.get(uid, ("unknown",))[0]
+    raise ImageError(f"DICOM of another kind ({name}), not a picture of a microscope or camera")
+
+
+def _header(dataset: Any, file: File, keep: Sequence[str], pydicom: Any) -> Header:
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    width, height = (int(dataset.get(side) or 0) for side in ("Columns", "Rows"))
+    if frames < 1:
+        raise ImageError("damaged DICOM file (number of frames)")
+    uid = str(dataset.get("SOPClassUID") or file.kind)
+    return Header(
+        frames, width, height, pydicom.uid.UID_dictionary[uid][0],
+        _hash(dataset.get("SOPInstanceUID")), _hash(dataset.get("StudyInstanceUID")),
+        {keyword: text for keyword in keep if (text := _text(dataset, keyword))},
+    )  # fmt: skip
+
+
+def _hash(uid: object) -> str:
+    return hashlib.sha256(str(uid).encode()).hexdigest() if uid else ""
+
+
+def _text(dataset: Any, keyword: str) -> str:
+    value = dataset.get(keyword)
+    return "" if value is None else " ".join(str(value).split())[:_LONGEST_TEXT]
