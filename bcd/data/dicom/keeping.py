@@ -25,16 +25,16 @@ def check_keep(keywords: Sequence[str], key: str = "dicom.keep") -> None:
     if not keywords:
         return
     try:
-        from pydicom.datadict import DicomDictionary, dictionary_VR, keyword_for_tag
+        from pydicom import datadict
     except ModuleNotFoundError:
         raise BcdError(f"{key}: pydicom is not installed: pip install 'bcd[dicom]'") from None
-    known = {keyword_for_tag(tag): tag for tag in DicomDictionary}
+    names = {entry[4] for entry in datadict.DicomDictionary.values() if entry[4]}  # type: ignore[attr-defined]
     for keyword in keywords:
-        if keyword not in known or not keyword:
+        if keyword not in names:
             raise ConfigError(
-                f"{key}={keyword}: no keyword of a DICOM attribute{nearest(keyword, known)}"
+                f"{key}={keyword}: no keyword of a DICOM attribute{nearest(keyword, names)}"
             )
-        if set(dictionary_VR(known[keyword]).split(" or ")) & set(_NO_TEXT):
+        if set(datadict.dictionary_VR(keyword).split(" or ")) & set(_NO_TEXT):
             raise ConfigError(f"{key}={keyword}: cannot be kept, as it has no text of its own")
     if len(set(keywords)) < len(keywords):
         raise ConfigError(f"{key}: has the same keyword twice")
