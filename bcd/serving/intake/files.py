@@ -143,7 +143,7 @@ def open_folder(root: Path, parts: Sequence[str], make: bool = False) -> Iterato
         for part in parts:
             if make:
                 with contextlib.suppress(FileExistsError):
-                    os.mkdir(part, dir_fd=folder)  # noqa: PTH102  (of a descriptor)
+                    os.mkdir(part, dir_fd=folder)
             inner = os.open(part, _FOLDER, dir_fd=folder)
             os.close(folder)
             folder = inner
@@ -217,7 +217,7 @@ def move(root: Path, found: Found, into: str, why: str = "") -> None:
 
 
 def _check_same(folder: int, name: str, found: Found) -> None:
-    facts = os.stat(name, dir_fd=folder, follow_symlinks=False)  # noqa: PTH116
+    facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
     if Signature.of(facts) != found.signature:
         raise ChangedError
 
@@ -243,7 +243,7 @@ def _reserve(folder: int, name: str, beside: str = "") -> str:
 
 def _exists(folder: int, name: str) -> bool:
     try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)  # noqa: PTH116
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return False
     return True
@@ -252,7 +252,7 @@ def _exists(folder: int, name: str) -> bool:
 def _is_abandoned(folder: int, name: str) -> bool:
     """Whether a name was reserved by a server that was killed before it moved the file."""
     try:
-        facts = os.stat(name, dir_fd=folder, follow_symlinks=False)  # noqa: PTH116
+        facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError:
         return False
     old = time.time() - facts.st_mtime > _ABANDONED
@@ -276,4 +276,4 @@ def _put_back(source: int, name: str, target: int, chosen: str) -> None:
 def remove_empty(root: Path, parts: Sequence[str]) -> None:
     """Removes a folder if it is empty."""
     with contextlib.suppress(OSError), open_folder(root, parts[:-1]) as folder:
-        os.rmdir(parts[-1], dir_fd=folder)  # noqa: PTH106
+        os.rmdir(parts[-1], dir_fd=folder)

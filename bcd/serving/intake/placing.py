@@ -11,9 +11,9 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from bcd.serving import words
 from bcd.serving.records import changes
@@ -22,6 +22,7 @@ from bcd.serving.records.chain import Ledger
 from bcd.serving.records.database import reading
 from bcd.serving.records.ids import new_id
 from bcd.serving.records.tables import ANSWERS, CASES, INTAKE, JOBS
+from bcd.serving.records.waiting import WAITING, count_waiting
 
 if TYPE_CHECKING:
     from bcd.serving.services import Services
@@ -114,7 +115,7 @@ def _choose(
 def _has(connection: Connection, case_id: str, uploads: Sequence[str]) -> bool:
     """Whether one of the uploads is answered in a case, or waits there."""
     for some in _chunks(uploads):
-        for table, further in ((ANSWERS, ()), (JOBS, (JOBS.c.failure.is_(None),))):
+        for table, further in ((ANSWERS, ()), (JOBS, (WAITING,))):
             query = select(table.c.upload).where(
                 table.c.case_id == case_id, table.c.upload.in_(some), *further
             )
@@ -123,17 +124,13 @@ def _has(connection: Connection, case_id: str, uploads: Sequence[str]) -> bool:
     return False
 
 
-def _takes(
-    connection: Connection, services: Services, row: Row[tuple[str, str, str]], images: int
-) -> bool:
+def _takes(connection: Connection, services: Services, row: Any, images: int) -> bool:
     """Whether a case takes further images."""
     if row.status != OPEN or row.model_sha256 != services.engine.identity.sha256:
         return False
-    counts = (
-        select(func.count()).select_from(table).where(table.c.case_id == row.id)
-        for table in (ANSWERS, JOBS)
-    )
-    held = sum(connection.execute(query).scalar_one() for query in counts)
+    answered = select(func.count()).where(ANSWERS.c.case_id == row.id)
+    held = connection.execute(answered).scalar_one()
+    held += count_waiting(connection, [row.id]).get(row.id, 0)
     return bool(held + images <= services.cfg.limits.case_images)
 
 
@@ -153,6 +150,22 @@ def _open(ledger: Ledger, services: Services, origin: Origin, uploads: Sequence[
     return case_id
 
 
+def find(services: Services, origin: Origin, upload: str) -> str:
+    """The case of an origin that has an upload, answered or waiting; empty if there is none.
+
+    Call it in a thread. It costs less than `place`, and the image need not be decoded for it.
+
+    Raises:
+        UnavailableError: The database is gone.
+    """
+    query = select(INTAKE.c.case_id).where(INTAKE.c.key == origin.key)
+    with reading(services.records.engine, None) as connection:
+        for case_id in connection.scalars(query).all():
+            if _has(connection, case_id, [upload]):
+                return str(case_id)
+    return ""
+
+
 def outcomes(services: Services, case_id: str, uploads: Sequence[str]) -> dict[str, Outcome]:
     """What became of uploads of one case; call it in a thread.
 
@@ -162,28 +175,33 @@ def outcomes(services: Services, case_id: str, uploads: Sequence[str]) -> dict[s
     with reading(services.records.engine, None) as connection:
         query = select(CASES.c.status, CASES.c.model_sha256).where(CASES.c.id == case_id)
         status, model = connection.execute(query).one()
-        usable = status == OPEN and model == services.engine.identity.sha256
         found: dict[str, Outcome] = {}
         # Jobs first, as one transaction records the answer and removes the job.
         for some in _chunks(uploads):
-            query = select(JOBS.c.upload, JOBS.c.failure)
-            for upload, failure in connection.execute(
-                query.where(JOBS.c.case_id == case_id, JOBS.c.upload.in_(some))
-            ):
-                failed = Outcome("failed", failure) if usable else Outcome("again")
-                found[upload] = Outcome("waiting") if failure is None else failed
+            jobs = select(JOBS.c.upload, JOBS.c.failure).where(
+                JOBS.c.case_id == case_id, JOBS.c.upload.in_(some)
+            )
+            for upload, failure in connection.execute(jobs):
+                state: State = "waiting" if failure is None else "failed"
+                found[upload] = Outcome(state, failure or "")
         for some in _chunks(uploads):
             table = ANSWERS.c
-            answers = select(table.upload, table.predicted, table.reasons)
-            for upload, predicted, reasons in connection.execute(
-                answers.where(table.case_id == case_id, table.upload.in_(some))
-            ):
+            answers = select(table.upload, table.predicted, table.reasons).where(
+                table.case_id == case_id, table.upload.in_(some)
+            )
+            for upload, predicted, reasons in connection.execute(answers):
                 why = "" if predicted is not None else _reasons(reasons)
                 found[upload] = Outcome("answered", why)
-    missing = Outcome("failed", "Its case was erased before it was answered.")
-    if status != ERASED:  # it should not happen: it is taken once more
-        missing = Outcome("again")
-    return {upload: found.get(upload, missing) for upload in uploads}
+    if status == ERASED:
+        lost = Outcome("failed", "Its case was erased before it was answered.")
+    else:  # failed because the case takes no more images, or not there, which should not be
+        lost = Outcome("again")
+    usable = status == OPEN and model == services.engine.identity.sha256
+    return {
+        upload: lost if one is None or (one.state == "failed" and not usable) else one
+        for upload in uploads
+        for one in (found.get(upload),)
+    }
 
 
 def _reasons(stored: str) -> str:

@@ -8,7 +8,6 @@ says whether it is answered already.
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 import time
@@ -22,10 +21,17 @@ import structlog
 
 from bcd.serving import words
 from bcd.serving.dicom import unpack
-from bcd.serving.errors import BusyError, RequestError, UnprocessableError
+from bcd.serving.errors import (
+    BusyError,
+    ConflictError,
+    RequestError,
+    TooLargeError,
+    UnprocessableError,
+)
 from bcd.serving.intake import files
-from bcd.serving.intake.files import DONE, FAILED, ChangedError, Found, TooLongError
-from bcd.serving.intake.placing import Origin, outcomes, place
+from bcd.serving.intake.files import DONE, FAILED, ChangedError, TooLongError
+from bcd.serving.intake.following import Followed, brief
+from bcd.serving.intake.placing import Origin, find, outcomes, place
 from bcd.serving.jobs.adding import add_all
 from bcd.serving.records.cases import NewImage
 
@@ -37,44 +43,10 @@ USER = "watch folder"  # has a space, so that it is the name of no user
 # Times as multiples of `scanner.stable_seconds`, for a file that cannot be decoded.
 _PATIENCE = 60  # it is given up after as long without a change
 _EMPTY = 3600.0  # seconds, after which an empty folder is removed
-_BACKOFF = (1.0, 60.0)  # seconds, the first and the longest, after an error that may pass
 _AT_ONCE = 4  # files that are read at a time
 _SIDE = 16  # pixels, of the picture by which it is seen that a file can be decoded
 
 log = structlog.get_logger("bcd.serving.intake")
-
-
-@dataclass
-class _File:
-    """A file that is followed until it is moved.
-
-    Attributes:
-        found: As it was last found.
-        since: When it was first found so.
-        due: When it is looked at next.
-        tries: To decode it.
-        errors: One after the other, that may pass.
-        case_id: That its images wait in; empty before.
-        uploads: Of its images.
-        into: `DONE` or `FAILED`, once that is decided; else empty.
-        why: It is failed.
-    """
-
-    found: Found
-    since: float
-    due: float
-    tries: int = 0
-    errors: int = 0
-    case_id: str = ""
-    uploads: tuple[str, ...] = ()
-    into: str = ""
-    why: str = ""
-
-    def later(self, now: float) -> None:
-        """Looks at it again, later each time."""
-        first, longest = _BACKOFF
-        self.due = now + min(longest, first * 2**self.errors)
-        self.errors += 1
 
 
 @dataclass
@@ -98,7 +70,7 @@ class Watcher:
     count: Callable[[str], None]
     clock: Callable[[], float] = time.monotonic
     problem: str = ""
-    _files: dict[tuple[str, ...], _File] = field(default_factory=dict)
+    _files: dict[tuple[str, ...], Followed] = field(default_factory=dict)
     _empty: dict[tuple[str, ...], float] = field(default_factory=dict)
 
     @property
@@ -111,19 +83,26 @@ class Watcher:
         stable = self.services.cfg.scanner.stable_seconds
         while True:
             try:
-                await self.step()
+                problem = await self.step()
+            except (OSError, RequestError) as error:
+                problem = brief(error)
             except Exception as error:  # the next look finds what this one missed
-                self._note("look", error)
+                problem = brief(error)
+                log.exception("intake_failed", source="watch", error=type(error).__name__)
+            self._note(problem)
             await asyncio.sleep(min(2.0, stable / 2))
 
-    async def step(self) -> None:
-        """Looks through the folder once, takes what is complete, moves what is answered."""
-        try:
-            seen = await asyncio.to_thread(files.scan, self.root)
-        except OSError as error:
-            self._note("look", error)
-            return
-        self._note("look", None)
+    async def step(self) -> str:
+        """Looks through the folder once, takes what is complete, moves what is answered.
+
+        Returns:
+            Why a file could not be taken, without a name; empty if none was hindered.
+
+        Raises:
+            OSError: The folder cannot be read.
+            RequestError: The records cannot be used.
+        """
+        seen = await asyncio.to_thread(files.scan, self.root)
         self._follow(seen)
         await self._settle()
         due = [each for each in self._files.values() if each.due <= self.clock()]
@@ -132,8 +111,11 @@ class Watcher:
         new = [each for each in due if not each.case_id and not each.into][:room]
         turns = asyncio.Semaphore(_AT_ONCE)
         await asyncio.gather(*(self._in_turn(turns, each) for each in new))
-        await self._move(each for each in due if each.into)
+        await self._move([each for each in due if each.into])
         await asyncio.to_thread(self._remove_empty, seen.empty)
+        if seen.unreadable:
+            return "a subfolder cannot be read"
+        return next((each.problem for each in self._files.values() if each.problem), "")
 
     def _follow(self, seen: files.Scan) -> None:
         now, stable = self.clock(), self.services.cfg.scanner.stable_seconds
@@ -141,30 +123,32 @@ class Watcher:
         for found in sorted(seen.files, key=lambda each: each.parts):
             old = known.get(found.parts)
             if old is None or old.found != found:  # new, or it was written to
-                old = _File(found, now, now + stable)
+                old = Followed(found, now, now + stable)
             self._files[found.parts] = old
 
-    async def _in_turn(self, turns: asyncio.Semaphore, file: _File) -> None:
+    async def _in_turn(self, turns: asyncio.Semaphore, file: Followed) -> None:
         async with turns:
             try:
                 await self._take(file)
-                file.errors = 0
+                file.fine()
             except ChangedError:
                 self._restart(file)
             except TooLongError:
                 most = self.services.cfg.limits.image_mb
                 self._decide(file, FAILED, f"It is too large: at most {most:g} MB are accepted.")
+            except (TooLargeError, UnprocessableError) as error:  # another try would not help
+                self._decide(file, FAILED, error.detail)
             except FileNotFoundError:  # moved by another server, or removed
                 file.due = self.clock()
+            except (BusyError, ConflictError):  # the case was signed just now
+                file.later(self.clock(), "")
             except (OSError, RequestError) as error:
-                file.later(self.clock())
-                if not isinstance(error, BusyError):
-                    self._note("read", error)
+                file.later(self.clock(), brief(error))
             except Exception as error:  # no other file has to wait because of it
-                file.later(self.clock())
+                file.later(self.clock(), brief(error))
                 log.exception("intake_failed", source="watch", error=type(error).__name__)
 
-    async def _take(self, file: _File) -> None:
+    async def _take(self, file: Followed) -> None:
         """Reads a complete file and puts its images into the queue."""
         found, limits = file.found, self.services.cfg.limits
         if len(found.parts) == 1:
@@ -178,18 +162,22 @@ class Watcher:
         most = int(limits.image_mb * 1e6)
         data = await asyncio.to_thread(files.read, self.root, found, most)
         upload = hashlib.sha256(data).hexdigest()[:32]
-        images = await unpack(self.services, [(words.file_name(found.parts[-1]), data)], [upload])
-        if await self._is_half(file, images):
-            return
-        uploads = tuple(image.upload for image in images)
         origin = Origin.of(USER, self.site, os.fsencode(found.parts[0]), found.parts[0])
-        case_id = await asyncio.to_thread(place, self.services, origin, uploads)
-        known = await asyncio.to_thread(outcomes, self.services, case_id, uploads)
-        if any(outcome.state in ("again", "failed") for outcome in known.values()):
-            await asyncio.to_thread(add_all, self.services, USER, case_id, images)
+        uploads: tuple[str, ...] = (upload,)
+        case_id = await asyncio.to_thread(find, self.services, origin, upload)
+        if not case_id:
+            name = words.file_name(found.parts[-1])
+            images = await unpack(self.services, [(name, data)], [upload])
+            if await self._is_half(file, images):
+                return
+            uploads = tuple(image.upload for image in images)
+            case_id = await asyncio.to_thread(place, self.services, origin, uploads)
+            known = await asyncio.to_thread(outcomes, self.services, case_id, uploads)
+            if any(outcome.state in ("again", "failed") for outcome in known.values()):
+                await asyncio.to_thread(add_all, self.services, USER, case_id, images)
         file.case_id, file.uploads = case_id, uploads
 
-    async def _is_half(self, file: _File, images: list[NewImage]) -> bool:
+    async def _is_half(self, file: Followed, images: list[NewImage]) -> bool:
         """Whether a file cannot be decoded but may be, once its writer has gone on."""
         if not await self._why_unreadable(images):
             return False
@@ -215,51 +203,46 @@ class Watcher:
 
     async def _settle(self) -> None:
         """Finds out which files are answered."""
-        given: dict[str, list[_File]] = defaultdict(list)
+        given: dict[str, list[Followed]] = defaultdict(list)
         for file in self._files.values():
             if file.case_id and not file.into:
                 given[file.case_id].append(file)
         for case_id, some in given.items():
             uploads = [upload for file in some for upload in file.uploads]
-            try:
-                found = await asyncio.to_thread(outcomes, self.services, case_id, uploads)
-            except RequestError as error:
-                self._note("records", error)
-                return
+            found = await asyncio.to_thread(outcomes, self.services, case_id, uploads)
             for file in some:
                 mine = [found[upload] for upload in file.uploads]
                 states = {outcome.state for outcome in mine}
-                whys = list(dict.fromkeys(outcome.why for outcome in mine if outcome.why))
+                whys = dict.fromkeys(outcome.why for outcome in mine if outcome.why)
                 if "again" in states:
                     self._restart(file)
                 elif "waiting" not in states:
                     self._decide(file, FAILED if whys else DONE, " ".join(whys))
-        self._note("records", None)
 
-    def _decide(self, file: _File, into: str, why: str = "") -> None:
+    def _decide(self, file: Followed, into: str, why: str = "") -> None:
         file.into, file.why, file.due = into, why, self.clock()
 
-    def _restart(self, file: _File) -> None:
+    def _restart(self, file: Followed) -> None:
         """Takes a file from the beginning, unless it has gone."""
         now = self.clock()
         due = now + self.services.cfg.scanner.stable_seconds
-        self._files[file.found.parts] = _File(file.found, now, due)
+        self._files[file.found.parts] = Followed(file.found, now, due)
 
-    async def _move(self, decided: Iterable[_File]) -> None:
+    async def _move(self, decided: Iterable[Followed]) -> None:
         for file in decided:
             try:
                 await asyncio.to_thread(files.move, self.root, file.found, file.into, file.why)
             except ChangedError:
                 self._restart(file)
+                continue
             except FileNotFoundError:  # moved by another server, or removed
-                self._files.pop(file.found.parts, None)
+                pass
             except OSError as error:
-                file.later(self.clock())
-                self._note("move", error)
+                file.later(self.clock(), brief(error))
+                continue
             else:
-                self._files.pop(file.found.parts, None)
                 self.count(file.into)
-                self._note("move", None)
+            self._files.pop(file.found.parts, None)
 
     def _remove_empty(self, empty: Iterable[tuple[str, ...]]) -> None:
         now = self.clock()
@@ -268,18 +251,8 @@ class Watcher:
             if now - since >= _EMPTY:
                 files.remove_empty(self.root, parts)
 
-    def _note(self, what: str, error: Exception | None) -> None:
-        """Logs a problem when it begins and when it has ended, without any name."""
-        problem = "" if error is None else f"{what}: {_brief(error)}"
-        if error is None and not self.problem.startswith(f"{what}:"):
-            return
+    def _note(self, problem: str) -> None:
+        """Logs a problem when it begins and when it has ended."""
         if problem != self.problem:
             self.problem = problem
             log.warning("intake_problem", source="watch", site=self.site, problem=problem or "none")
-
-
-def _brief(error: Exception) -> str:
-    """An error without the path that Python adds to it."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return errno.errorcode.get(error.errno, str(error.errno))
-    return error.detail if isinstance(error, RequestError) else type(error).__name__
