@@ -2,7 +2,9 @@
 
 bcd serve user add NAME --roles submit,review
 bcd serve user add NAME --roles admin --no-password    # whom a reverse proxy logs in
-bcd serve user list | roles NAME --roles … | password NAME | disable NAME | enable NAME
+bcd serve user add NAME --roles review --site east    # who sees the cases of this site only
+bcd serve user list | roles NAME --roles … | site NAME SITE | password NAME
+bcd serve user disable NAME | enable NAME
 bcd serve token add NAME --roles submit [--days 90]
 bcd serve token list | revoke ID
 
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from bcd.cli.app import quick_imports
 from bcd.commands.serve_place import add_place, command_error, records_url, user_here
+from bcd.config.sites import ALL
 from bcd.console import say, show_table
 from bcd.errors import BcdError
 
@@ -56,6 +59,12 @@ def _user_commands(parser: argparse.ArgumentParser) -> None:
     ):  # fmt: skip
         command.add_argument("name")
         command.add_argument("--roles", required=True, help=_ROLES)
+    commands.choices["add"].add_argument(
+        "--site", default="", help="whose cases are all that the user sees; default: of all sites"
+    )
+    site = add("site", _site, "let a user see the cases of one site only")
+    site.add_argument("name")
+    site.add_argument("site", help=f"its name, or {ALL} for all sites")
     for name, run, about in (
         ("password", _password, "give a user another password; sessions and tokens end"),
         ("disable", _disable, "end what a user may do, with all sessions and tokens"),
@@ -128,13 +137,20 @@ def _engine(url: str) -> Engine:
 
 def _add_user(users: Users, _: Tokens, asked: argparse.Namespace) -> None:
     password = None if asked.no_password else _typed_password()
-    users.add(user_here(), asked.name, password, _split(asked.roles), asked.first)
+    users.add(
+        user_here(), asked.name, password, _split(asked.roles), asked.first, site=asked.site
+    )  # fmt: skip
     say(f"{asked.name}: added")
 
 
 def _roles(users: Users, _: Tokens, asked: argparse.Namespace) -> None:
     users.set_roles(user_here(), asked.name, _split(asked.roles))
     say(f"{asked.name}: roles changed; sessions have ended")
+
+
+def _site(users: Users, _: Tokens, asked: argparse.Namespace) -> None:
+    users.set_site(user_here(), asked.name, "" if asked.site == ALL else asked.site)
+    say(f"{asked.name}: site changed; sessions have ended")
 
 
 def _password(users: Users, _: Tokens, asked: argparse.Namespace) -> None:
@@ -157,8 +173,9 @@ def _list_users(users: Users, _: Tokens, asked: argparse.Namespace) -> None:
     for account in users.all():
         state = "has to change the password" if account.must_change else "active"
         roles = ", ".join(sorted(account.roles))
-        rows.append([account.name, roles, "disabled" if account.disabled else state])
-    show_table("users", ["name", "roles", "state"], rows)
+        state = "disabled" if account.disabled else state
+        rows.append([account.name, roles, account.site or ALL, state])
+    show_table("users", ["name", "roles", "site", "state"], rows)
 
 
 def _add_token(_: Users, tokens: Tokens, asked: argparse.Namespace) -> None:

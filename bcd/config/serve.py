@@ -55,6 +55,7 @@ class ProxyConfig:
     trusted: list[str]
     user_header: str | None
     roles_header: str | None
+    site_header: str | None
 
 
 @dataclass
@@ -190,3 +191,10 @@ class ServeConfig:
             )
         if self.proxy.roles_header is not None and self.proxy.user_header is None:
             raise ConfigError("proxy.roles_header: needs proxy.user_header")
+        if self.proxy.site_header is not None and self.proxy.user_header is None:
+            raise ConfigError("proxy.site_header: needs proxy.user_header")
+        if self.sites and self.proxy.roles_header is not None and self.proxy.site_header is None:
+            raise ConfigError(
+                "proxy.roles_header: with sites, users who are recorded only at the proxy would "
+                "see the cases of all: give proxy.site_header=<header with the user's site>"
+            )

@@ -16,6 +16,7 @@ from bcd.storage import typed_path
 if TYPE_CHECKING:
     from bcd.config.serve import ServeConfig
 
+ALL = "all"  # what commands and pages call all sites
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _NAMES = "letters (a to z), digits, _ and -, at most 32, and begin with a letter or digit"
 
@@ -77,6 +78,8 @@ def read_sites(cfg: ServeConfig) -> dict[str, Site]:
 
 
 def _check_name(key: str, name: str) -> None:
+    if name == ALL:
+        raise ConfigError(f"{key}: {ALL} stands for all sites: give the site another name")
     if not NAME.fullmatch(name):
         raise ConfigError(f"{key}: names of sites have {_NAMES}")
 

@@ -61,7 +61,9 @@ def serve(cfg: ServeConfig) -> int:
     with _listen(cfg) as listener:
         engine = load_engine(cfg)  # first, so that nothing is made if it is refused
         try:
-            with open_records(database_url(cfg.records, cfg.folder), cfg.images) as records:
+            with open_records(
+                database_url(cfg.records, cfg.folder), cfg.images, cfg.site
+            ) as records:
                 _run(cfg, listener, engine, records)
         finally:
             asyncio.run(engine.close())  # its processes would outlive an error

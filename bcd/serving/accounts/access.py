@@ -16,7 +16,7 @@ from bcd.config.serve import LOOPBACK, ServeConfig
 from bcd.serving.accounts.sessions import digest
 from bcd.serving.accounts.store import Accounts
 from bcd.serving.accounts.tokens import PREFIX
-from bcd.serving.accounts.user import ROLES, User, key_of
+from bcd.serving.accounts.user import ROLES, Account, User, key_of
 from bcd.serving.engine.turns import asker
 from bcd.serving.errors import ForbiddenError, RequestError, UnauthorizedError
 from bcd.serving.services import Services
@@ -24,6 +24,7 @@ from bcd.serving.web.peers import is_trusted
 
 __all__ = ["ROLES", "User", "require"]
 
+ALL_SITES = "*"  # what a proxy says of users who see the cases of all sites
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _BEARER = HTTPBearer(
     scheme_name="token",
@@ -172,8 +173,22 @@ def _proxy_user(request: Request, accounts: Accounts) -> User | None:
         listed = request.headers.getlist(proxy.roles_header)
         given = {role.strip() for role in listed[0].split(",")} if len(listed) == 1 else set()
         roles = frozenset(given) & frozenset(ROLES)
+    site = _proxy_site(request, accounts, account)
+    if site is None:
+        return None
     csrf = hmac.new(accounts.proxy_key, key.encode(), hashlib.sha256).hexdigest()
-    return User(account.name if account is not None else key, roles, "proxy", csrf)
+    return User(account.name if account is not None else key, roles, "proxy", csrf, site=site)
+
+
+def _proxy_site(request: Request, accounts: Accounts, account: Account | None) -> str | None:
+    """The site of a user that a proxy names; empty for all sites, None for one that is unknown."""
+    header = accounts.cfg.proxy.site_header
+    if header is None:
+        return "" if account is None else account.site
+    sites = [name.strip() for name in request.headers.getlist(header)]
+    if len(sites) != 1 or sites[0] not in (ALL_SITES, *filter(None, accounts.sites)):
+        return None  # a header that is missing, or empty, does not open all sites
+    return "" if sites[0] == ALL_SITES else sites[0]
 
 
 async def _check_csrf(request: Request, user: User) -> None:

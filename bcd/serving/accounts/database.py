@@ -21,10 +21,11 @@ class Database:
 
     Args:
         engine: With all tables.
+        site: The server's own.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, site: str = "") -> None:
+        self._engine, self._site = engine, site
         sqlite = engine.dialect.name == "sqlite" and engine.url.database
         self._file = Path(sqlite) if sqlite else None
 
@@ -41,23 +42,26 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
-    def changing(self, by: str, kind: str, facts: Mapping[str, object]) -> Iterator[Connection]:
+    def changing(
+        self, by: str, kind: str, facts: Mapping[str, object], site: str = ""
+    ) -> Iterator[Connection]:
         """A connection whose changes are recorded; nobody else changes anything meanwhile.
 
         Args:
             by: Name of the user who does it; empty if nobody is logged in.
             kind: What is done.
             facts: JSON values that are never erased: no passwords, no tokens.
+            site: Of the user it is about; empty: the server's own.
         """
         with self._known_errors(), writing(self._engine) as connection:
             ledger = Ledger(connection)
             yield connection
-            ledger.append(by, kind, facts)
+            ledger.append(by, kind, facts, site=site or self._site)
             ledger.finish()
 
-    def record(self, by: str, kind: str, facts: Mapping[str, object] | None = None) -> None:
+    def record(self, by: str, kind: str, site: str = "") -> None:
         """Records what changes nothing, such as a failed login."""
-        with self.changing(by, kind, facts or {}):
+        with self.changing(by, kind, {}, site):
             pass
 
     @contextlib.contextmanager

@@ -33,7 +33,9 @@ class Sessions:
         self._database, self._now = database, now
         self._lasts, self._idle = cfg.hours * 3600, cfg.idle_minutes * 60
 
-    def begin(self, name: str, hashed: str, instead_of: str | None = None) -> str:
+    def begin(
+        self, name: str, hashed: str, instead_of: str | None = None, site: str = ""
+    ) -> str:  # fmt: skip
         """Begins a session, recorded as a login; returns the cookie's value.
 
         Args:
@@ -41,6 +43,7 @@ class Sessions:
             hashed: The hash that the password was compared with. It must still be the user's: a
                 password that was reset while the old one was being checked begins no session.
             instead_of: The cookie that came with the login; its session ends.
+            site: Of the user.
 
         Raises:
             ForbiddenError: The user has another password by now, or is disabled.
@@ -52,7 +55,7 @@ class Sessions:
         if instead_of is not None:
             old.append(table.digest == digest(instead_of))
         valid = (USERS.c.key == key) & (USERS.c.password == hashed) & ~USERS.c.disabled
-        with self._database.changing(name, "login", {}) as connection:
+        with self._database.changing(name, "login", {}, site) as connection:
             if connection.execute(select(USERS.c.key).where(valid)).first() is None:
                 raise ForbiddenError("The password was changed meanwhile")
             connection.execute(delete(SESSIONS).where(or_(*old)))
@@ -76,11 +79,12 @@ class Sessions:
                 seen = update(SESSIONS).where(SESSIONS.c.digest == asked).values(seen=now)
                 connection.execute(seen)
         roles = frozenset(row["roles"].split(","))
-        return User(row["name"], roles, "session", csrf_of(value), row["must_change"])
+        csrf = csrf_of(value)
+        return User(row["name"], roles, "session", csrf, row["must_change"], row["site"])
 
     def end(self, user: User, value: str) -> None:
         """Ends a session because its user logs out."""
-        with self._database.changing(user.name, "logout", {}) as connection:
+        with self._database.changing(user.name, "logout", {}, user.site) as connection:
             connection.execute(delete(SESSIONS).where(SESSIONS.c.digest == digest(value)))
 
 

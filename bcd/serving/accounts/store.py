@@ -14,6 +14,7 @@ from argon2 import PasswordHasher
 from sqlalchemy import Engine, insert, select
 
 from bcd.config.serve import ServeConfig
+from bcd.config.sites import read_sites
 from bcd.serving.accounts.attempts import Attempts
 from bcd.serving.accounts.database import Database
 from bcd.serving.accounts.passwords import STRONG, Passwords
@@ -55,6 +56,7 @@ class Accounts:
         users: Everybody who may log in.
         sessions: Of browsers.
         tokens: Of programs.
+        sites: Names of the server's sites.
         proxy_key: Makes the CSRF tokens of users that a proxy logs in.
     """
 
@@ -64,7 +66,8 @@ class Accounts:
         self, database: Engine, cfg: ServeConfig, now: Callable[[], float] = time.time
     ) -> None:
         self.cfg = cfg
-        self._database = Database(database)
+        self.sites = tuple(read_sites(cfg))
+        self._database = Database(database, cfg.site)
         self._passwords = Passwords(self.hasher)
         self._attempts = Attempts(cfg.limits.logins_per_minute)
         self.users = Users(self._database, self._passwords, now)
@@ -110,9 +113,11 @@ class Accounts:
             if self._passwords.outdated(hashed):
                 hashed = self.users.rehash(row, password)
             with contextlib.suppress(ForbiddenError):
-                return Login(account_of(row), self.sessions.begin(row["name"], hashed, instead_of))
+                cookie = self.sessions.begin(row["name"], hashed, instead_of, row["site"])
+                return Login(account_of(row), cookie)
         self._attempts.failed(key, address)
-        self._database.record("" if row is None else row["name"], "login failed")
+        name, site = ("", "") if row is None else (row["name"], row["site"])
+        self._database.record(name, "login failed", site)
         return None
 
     def confirm(self, user: User, password: str) -> bool:
@@ -128,7 +133,7 @@ class Accounts:
             row = self.users.row(key)
             right = self._passwords.check(password, None if row is None else row["password"])
         if row is None or row["disabled"] or not right:
-            self._database.record(user.name, "confirmation failed")
+            self._database.record(user.name, "confirmation failed", user.site)
             return False
         self._attempts.succeeded(guesses, "")
         return True

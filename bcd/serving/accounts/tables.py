@@ -12,6 +12,7 @@ USERS = Table(
     Column("key", String(64), primary_key=True),  # the name in lower case
     Column("name", String(64), nullable=False),
     Column("roles", String(64), nullable=False),  # separated by commas
+    Column("site", String(32), nullable=False),  # empty: of all sites
     Column("password", String(255), nullable=False),  # argon2id
     Column("must_change", Boolean, nullable=False),
     Column("disabled", Boolean, nullable=False),

@@ -19,13 +19,14 @@ from bcd.serving.records.accounts import TOKEN_ADDED, TOKEN_REVOKED, fingerprint
 
 PREFIX = "bcd_"
 MAX_DAYS = 3650
+_USER = select(USERS.c.name, USERS.c.site)
 _OWNER = TOKENS.c.user_key == USERS.c.key
 _BY_DIGEST = (
-    select(TOKENS, USERS.c.name, USERS.c.disabled, USERS.c.roles.label("of_user"))
+    select(TOKENS, USERS.c.name, USERS.c.site, USERS.c.disabled, USERS.c.roles.label("of_user"))
     .join(USERS, _OWNER)
     .where(TOKENS.c.digest == bindparam("asked"))
 )
-_ALL = select(TOKENS, USERS.c.name).join(USERS, _OWNER)
+_ALL = select(TOKENS, USERS.c.name, USERS.c.site).join(USERS, _OWNER)
 
 
 class Tokens:
@@ -59,9 +60,10 @@ class Tokens:
             )
         number, token, now = secrets.token_hex(4), PREFIX + secrets.token_urlsafe(32), self._now()
         with self._database.reading() as connection:
-            found = connection.execute(select(USERS.c.name).where(USERS.c.key == key)).scalar()
-        if found is None:
+            owner = connection.execute(_USER.where(USERS.c.key == key)).one_or_none()
+        if owner is None:
             raise NotFoundError("There is no such user")
+        found, site = owner
         row = {
             "id": number, "user_key": key, "digest": digest(token), "roles": ",".join(chosen),
             "created": now, "expires": now + days * 86400,
@@ -70,7 +72,7 @@ class Tokens:
             "name": found, "token": number, "roles": chosen, "created": now,
             "expires": row["expires"], "digest": fingerprint(digest(token)),
         }  # fmt: skip
-        with self._database.changing(by, TOKEN_ADDED, facts) as connection:
+        with self._database.changing(by, TOKEN_ADDED, facts, site) as connection:
             connection.execute(insert(TOKENS).values(row))
         return token
 
@@ -91,7 +93,7 @@ class Tokens:
                 used = update(TOKENS).where(TOKENS.c.id == row["id"]).values(used=today)
                 connection.execute(used)
         roles = frozenset(row["roles"].split(",")) & frozenset(row["of_user"].split(","))
-        return User(row["name"], roles, "token")
+        return User(row["name"], roles, "token", site=row["site"])
 
     def all(self) -> list[Token]:
         """Every token, by user and age."""
@@ -119,7 +121,7 @@ class Tokens:
         if row is None:
             raise NotFoundError("There is no such token")
         facts = {"name": row["name"], "token": number}
-        with self._database.changing(by, TOKEN_REVOKED, facts) as connection:
+        with self._database.changing(by, TOKEN_REVOKED, facts, row["site"]) as connection:
             connection.execute(delete(TOKENS).where(TOKENS.c.id == number))
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from bcd.config.sites import NAME as SITE_NAME
 from bcd.serving.errors import UnprocessableError
 
 ROLES = ("submit", "review", "sign", "admin")
@@ -24,6 +25,7 @@ class User:
         how: `session` (a password, then a cookie), `token`, or `proxy` (a trusted header).
         csrf: The token that forms and scripts send back; empty for `token`.
         must_change: Whether the password was set by somebody else and has to be changed first.
+        site: Of the user, whose cases are all that the user sees; empty: those of all sites.
     """
 
     name: str
@@ -31,10 +33,15 @@ class User:
     how: str
     csrf: str = ""
     must_change: bool = False
+    site: str = ""
 
     def may(self, *roles: str) -> bool:
         """Whether the user has any of these roles; `admin` implies no other role."""
         return not self.roles.isdisjoint(roles)
+
+    def sees(self, site: str) -> bool:
+        """Whether the user may know of what belongs to a site."""
+        return self.site in ("", site)
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,7 @@ class Account:
         disabled: Whether the user cannot log in and has no sessions and tokens.
         must_change: Whether the password has to be changed at the next login.
         created: Seconds since 1970, UTC.
+        site: As in `User`.
     """
 
     name: str
@@ -54,6 +62,7 @@ class Account:
     disabled: bool
     must_change: bool
     created: float
+    site: str
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,20 @@ def checked_roles(roles: Iterable[str]) -> frozenset[str]:
     if not chosen:
         raise UnprocessableError(f"Choose at least one role of {', '.join(ROLES)}")
     return chosen
+
+
+def checked_site(site: str) -> str:
+    """The name of a site, or empty for all sites.
+
+    Raises:
+        UnprocessableError: No site can have this name.
+    """
+    if site and not SITE_NAME.fullmatch(site):
+        raise UnprocessableError(
+            "A site's name has at most 32 letters (a to z), digits, _ and -, and begins with a "
+            "letter or digit"
+        )
+    return site
 
 
 def in_order(roles: Iterable[str]) -> list[str]:

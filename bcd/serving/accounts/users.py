@@ -11,7 +11,7 @@ from bcd.serving.accounts.database import Database
 from bcd.serving.accounts.passwords import NO_PASSWORD, Passwords, check_policy
 from bcd.serving.accounts.sessions import digest
 from bcd.serving.accounts.tables import SESSIONS, TOKENS, USERS
-from bcd.serving.accounts.user import Account, checked_roles, in_order, key_of
+from bcd.serving.accounts.user import Account, checked_roles, checked_site, in_order, key_of
 from bcd.serving.errors import ConflictError, NotFoundError, RequestError
 from bcd.serving.records.accounts import (
     REHASHED,
@@ -21,6 +21,7 @@ from bcd.serving.records.accounts import (
     USER_ENABLED,
     USER_PASSWORD,
     USER_ROLES,
+    USER_SITE,
     fingerprint,
 )
 
@@ -47,6 +48,7 @@ class Users:
         roles: Iterable[str],
         must_change: bool = False,
         first: bool = False,
+        site: str = "",
     ) -> None:
         """Adds a user.
 
@@ -57,21 +59,25 @@ class Users:
             roles: Of `ROLES`.
             must_change: Whether the user has to choose another password at the first login.
             first: Whether it must be the first admin.
+            site: Whose cases are all that the user sees; empty: those of all sites.
 
         Raises:
-            UnprocessableError: A name, a password or roles that are not accepted.
+            UnprocessableError: A name, a password, roles or a site that are not accepted.
             ConflictError: There is a user of this name, or an admin if it must be the first.
         """
         key, chosen = key_of(name), in_order(checked_roles(roles))
         if password is not None:
             check_policy(password, name)
         hashed = NO_PASSWORD if password is None else self._passwords.hash(password)
-        same = {"name": name, "must_change": must_change, "created": self._now()}
+        same = {
+            "name": name, "must_change": must_change, "created": self._now(),
+            "site": checked_site(site),
+        }  # fmt: skip
         row = {
             **same, "key": key, "roles": ",".join(chosen), "password": hashed, "disabled": False,
         }  # fmt: skip
         facts = {**same, "roles": chosen, "password": fingerprint(hashed)}
-        with self._database.changing(by, USER_ADDED, facts) as writes:
+        with self._database.changing(by, USER_ADDED, facts, site) as writes:
             if _row(writes, key) is not None:
                 raise ConflictError("There is already a user of this name")
             if first and any("admin" in account_of(row).roles for row in _rows(writes)):
@@ -115,10 +121,27 @@ class Users:
         chosen = in_order(checked_roles(roles))
         account = self._known(name)
         facts = {"name": account.name, "roles": chosen}
-        with self._database.changing(by, USER_ROLES, facts) as writes:
+        with self._database.changing(by, USER_ROLES, facts, account.site) as writes:
             if "admin" not in chosen:
                 _check_other_admin(writes, account)
             _change(writes, account, keep, roles=",".join(chosen))
+
+    def set_site(self, by: str, name: str, site: str) -> None:
+        """Lets a user see the cases of another site only; sessions end.
+
+        Args:
+            by: Who does it.
+            name: Of the user.
+            site: Its name; empty for all sites.
+
+        Raises:
+            NotFoundError: There is no such user.
+            UnprocessableError: No site can have this name.
+        """
+        account = self._known(name)
+        facts = {"name": account.name, "site": checked_site(site)}
+        with self._database.changing(by, USER_SITE, facts, account.site) as writes:
+            _change(writes, account, None, site=site)
 
     def set_password(
         self, by: str, name: str, password: str, must_change: bool = False, keep: str | None = None
@@ -146,7 +169,7 @@ class Users:
         }  # fmt: skip
         if keep is None:
             facts[TOKENS_ENDED] = True
-        with self._database.changing(by, USER_PASSWORD, facts) as writes:
+        with self._database.changing(by, USER_PASSWORD, facts, account.site) as writes:
             if keep is not None:
                 _check_session(writes, account, keep)
             else:
@@ -162,7 +185,7 @@ class Users:
         """
         account = self._known(name)
         kind = USER_DISABLED if disabled else USER_ENABLED
-        with self._database.changing(by, kind, {"name": account.name}) as writes:
+        with self._database.changing(by, kind, {"name": account.name}, account.site) as writes:
             if disabled:
                 _check_other_admin(writes, account)
                 _end_tokens(writes, account)
@@ -184,7 +207,7 @@ class Users:
         facts = {"name": row["name"], "password": fingerprint(hashed)}
         with (
             contextlib.suppress(ConflictError),
-            self._database.changing(row["name"], REHASHED, facts) as writes,
+            self._database.changing(row["name"], REHASHED, facts, row["site"]) as writes,
         ):
             found = _row(writes, key)
             if found is None or found["password"] != row["password"]:
@@ -237,4 +260,6 @@ def _check_other_admin(connection: Connection, account: Account) -> None:
 def account_of(row: RowMapping) -> Account:
     """The user of a row."""
     roles = frozenset(row["roles"].split(","))
-    return Account(row["name"], roles, row["disabled"], row["must_change"], row["created"])
+    return Account(
+        row["name"], roles, row["disabled"], row["must_change"], row["created"], row["site"]
+    )

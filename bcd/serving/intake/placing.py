@@ -144,7 +144,7 @@ def _open(ledger: Ledger, services: Services, origin: Origin, uploads: Sequence[
     further = f" ({cases + 1})" if cases else ""
     label = words.file_name(origin.label, _LABEL - len(further)) + further
     identity = services.engine.identity
-    changes.open_case(ledger, origin.user, case_id, label, identity, needed)
+    changes.open_case(ledger, origin.user, case_id, label, identity, needed, origin.site)
     row = {"key": origin.key, "number": cases + 1, "case_id": case_id}
     connection.execute(insert(INTAKE), [row])
     return case_id

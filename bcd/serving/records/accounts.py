@@ -14,14 +14,15 @@ from bcd.serving.records.expected import compare_rows
 USER_ADDED, USER_ROLES, USER_PASSWORD = "user added", "user roles", "user password"
 USER_DISABLED, USER_ENABLED, REHASHED = "user disabled", "user enabled", "password rehashed"
 TOKEN_ADDED, TOKEN_REVOKED, KEY_MADE = "token added", "token revoked", "key made"
+USER_SITE = "user site"
 ACCOUNT_KINDS = (
     USER_ADDED, USER_ROLES, USER_PASSWORD, USER_DISABLED, USER_ENABLED, REHASHED, TOKEN_ADDED,
-    TOKEN_REVOKED, KEY_MADE,
+    TOKEN_REVOKED, KEY_MADE, USER_SITE,
 )  # fmt: skip
 TOKENS_ENDED = "tokens_ended"  # by a password that somebody else has set
 
 # By names, because the tables are declared in `bcd.serving.accounts`, which imports this package.
-_USERS = ("key", "name", "roles", "password", "must_change", "disabled", "created")
+_USERS = ("key", "name", "roles", "site", "password", "must_change", "disabled", "created")
 _TOKENS = ("id", "user_key", "digest", "roles", "created", "expires")  # not when it was used
 _KEYS = ("name", "value")
 
@@ -75,7 +76,7 @@ class AccountRows:
 
     def _change_user(self, key: str, kind: str, facts: Mapping[str, Any]) -> None:
         user = self.users[key]
-        user.update(_columns(facts, ("roles", "password", "must_change")))
+        user.update(_columns(facts, ("roles", "site", "password", "must_change")))
         if kind in (USER_DISABLED, USER_ENABLED):
             user["disabled"] = int(kind == USER_DISABLED)
         if kind == USER_DISABLED or facts.get(TOKENS_ENDED):

@@ -21,8 +21,8 @@ def add_alarms(
     Args:
         ledger: To append to.
         user: Who has seen them.
-        alarms: JSON values; `model_sha256` and `last_record`, the number of the record with which
-            its window ends, say which alarm it is.
+        alarms: JSON values; `model_sha256`, `site` and `last_record`, the number of the record with
+            which its window ends, say which alarm it is.
 
     Returns:
         Those that were not recorded yet.
@@ -36,5 +36,5 @@ def add_alarms(
     recorded = {(alarm["model_sha256"], alarm.get("last_record")) for alarm in known}
     new = [a for a in alarms if (a["model_sha256"], a["last_record"]) not in recorded]
     for alarm in new:
-        ledger.append(user, ALARM, alarm)
+        ledger.append(user, ALARM, alarm, site=str(alarm.get("site", "")))
     return new

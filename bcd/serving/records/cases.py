@@ -146,6 +146,9 @@ class Case:
         version: Number of the last record about it; a review or signature names the version that
             the person saw.
         signatures_needed: How many different people have to sign.
+        images: In order of arrival.
+        signatures: That count.
+        site: Whose case it is.
     """
 
     id: str
@@ -160,6 +163,7 @@ class Case:
     signatures_needed: int
     images: tuple[CaseImage, ...] = ()
     signatures: tuple[Signature, ...] = field(default=())
+    site: str = ""
 
     @property
     def same_files(self) -> dict[str, int]:
@@ -192,3 +196,4 @@ class CaseSummary:
     waiting: int
     signatures: int
     signatures_needed: int
+    site: str = ""

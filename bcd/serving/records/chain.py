@@ -34,6 +34,7 @@ class Record:
         number: From 1, without gaps.
         time: Seconds since 1970, UTC.
         user_name: Who did it.
+        site: Of the case or the user, else the server's own; empty if it has no name.
         kind: What was done.
         case_id: The case that it is about.
         image_id: The image that it is about.
@@ -45,6 +46,7 @@ class Record:
     number: int
     time: float
     user_name: str
+    site: str
     kind: str
     case_id: str | None
     image_id: str | None
@@ -151,6 +153,7 @@ class Ledger:
         case_id: str | None = None,
         image_id: str | None = None,
         text: str | None = None,
+        site: str = "",
     ) -> tuple[int, float]:
         """Appends a record; `flush` inserts it.
 
@@ -162,6 +165,7 @@ class Ledger:
             image_id: The image that it is about.
             text: What a person typed; the record gets its salted hash as `text`, empty if the
                 text is empty.
+            site: Of the case or the user, else the server's own.
 
         Returns:
             Its number and time.
@@ -170,7 +174,8 @@ class Ledger:
         if text is not None:
             facts["text"] = self._keep_text(number, case_id, clean_text(text))
         row = (
-            number, now, clean_text(user), kind, case_id, image_id, canonical_json(facts), self.hash
+            number, now, clean_text(user), site, kind, case_id, image_id, canonical_json(facts),
+            self.hash,
         )  # fmt: skip
         record = Record(*row, record_hash(*row))
         self._rows[RECORDS].append(vars(record))

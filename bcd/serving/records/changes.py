@@ -40,39 +40,40 @@ from bcd.serving.records.waiting import count_waiting, give_up, still_wait
 OTHER_MODEL = "This case was opened with another model: open a new case for more images."
 
 
-def ensure_model(ledger: Ledger, user: str, model: ModelIdentity) -> None:
+def ensure_model(ledger: Ledger, user: str, model: ModelIdentity, site: str) -> None:
     """Records a model when it first answers."""
     if model.sha256 in ledger.models:
         return
     query = select(MODELS.c.record).where(MODELS.c.sha256 == model.sha256)
     if ledger.connection.execute(query).one_or_none() is None:
         facts = asdict(model)
-        number, _ = ledger.append(user, MODEL, facts)
+        number, _ = ledger.append(user, MODEL, facts, site=site)
         ledger.connection.execute(insert(MODELS), [model_values(number, facts)])
     ledger.models |= {model.sha256}
 
 
 def add_answers(
-    ledger: Ledger, user: str, answers: Sequence[ImageAnswer], model: ModelIdentity
+    ledger: Ledger, user: str, answers: Sequence[ImageAnswer], model: ModelIdentity, site: str
 ) -> None:
     """Records answers that belong to no case."""
     if not answers:
         return
-    ensure_model(ledger, user, model)
+    ensure_model(ledger, user, model, site)
     for answer in answers:
         facts = {"answer": vars(answer)}
-        number, time = ledger.append(user, ANSWERED, facts)
-        ledger.add_answer(answer_values(number, time, None, None, facts))
+        number, time = ledger.append(user, ANSWERED, facts, site=site)
+        ledger.add_answer(answer_values(number, time, None, None, site, facts))
 
 
 def open_case(
-    ledger: Ledger, user: str, case_id: str, label: str, model: ModelIdentity, needed: int
-) -> None:
+    ledger: Ledger, user: str, case_id: str, label: str, model: ModelIdentity, needed: int,
+    site: str,
+) -> None:  # fmt: skip
     """Opens a case."""
-    ensure_model(ledger, user, model)
+    ensure_model(ledger, user, model, site)
     facts = {"model": model.sha256, "signatures_needed": needed}
-    number, time = ledger.append(user, OPENED, facts, case_id, text=label)
-    row = CaseRow.opened(case_id, number, time, user, facts)
+    number, time = ledger.append(user, OPENED, facts, case_id, text=label, site=site)
+    row = CaseRow.opened(case_id, number, time, user, site, facts)
     ledger.connection.execute(insert(CASES), [vars(row)])
 
 
@@ -105,7 +106,7 @@ def add_images(
     row = changeable(ledger, case_id)
     if model.sha256 != row.model_sha256:
         raise ConflictError(OTHER_MODEL)
-    ensure_model(ledger, user, model)
+    ensure_model(ledger, user, model, row.site)
     query = select(func.count()).where(ANSWERS.c.case_id == case_id)
     number = ledger.connection.execute(query).scalar_one()
     known = read_uploads(ledger.connection, case_id, [image.upload for _, image, _ in images])
@@ -129,8 +130,8 @@ def add_images(
             facts["key"] = key_id
             kept.append({"image_id": image_id, "case_id": case_id, "key_id": key_id,
                          "stored": stored})  # fmt: skip
-        record, time = ledger.append(user, ANSWERED, facts, case_id, image_id, image.name)
-        ledger.add_answer(answer_values(record, time, case_id, image_id, facts))
+        record, time = ledger.append(user, ANSWERED, facts, case_id, image_id, image.name, row.site)
+        ledger.add_answer(answer_values(record, time, case_id, image_id, row.site, facts))
         if contents.keep:
             kept[-1]["time"] = time
         row.follow(record, ANSWERED, user)
@@ -175,7 +176,7 @@ def review(
     if seen is not None and seen != count_reviews(ledger.connection, case_id, image_id):
         raise ConflictError("Somebody has reviewed this image since you opened it. Look again.")
     facts = {"finding": finding, "overrides": overrides, "image_held": image_held}
-    number, _ = ledger.append(user, REVIEWED, facts, case_id, image_id, remark.strip())
+    number, _ = ledger.append(user, REVIEWED, facts, case_id, image_id, remark.strip(), row.site)
     values = {"finding": finding, "waiting": 0}
     ledger.connection.execute(update(ANSWERS).where(table.image_id == image_id).values(values))
     row.follow(number, REVIEWED, user)
@@ -205,7 +206,7 @@ def sign(ledger: Ledger, user: str, case_id: str, version: int) -> None:
     if waiting:
         what = "1 referred image waits" if waiting == 1 else f"{waiting} referred images wait"
         raise ConflictError(f"{what} for a review.")
-    number, _ = ledger.append(user, SIGNATURE, {"version": version}, case_id)
+    number, _ = ledger.append(user, SIGNATURE, {"version": version}, case_id, site=row.site)
     row.follow(number, SIGNATURE, user)
     save(ledger, row)
 
@@ -230,7 +231,7 @@ def erase(ledger: Ledger, user: str, case_id: str, reason: str) -> list[str]:
     for table in (TEXTS, IMAGE_CONTENTS, INTAKE):
         connection.execute(delete(table).where(table.c.case_id == case_id))
     give_up(connection, JOBS.c.case_id == case_id, "The case was erased.")
-    number, _ = ledger.append(user, ERASURE, {}, case_id, text=reason.strip())
+    number, _ = ledger.append(user, ERASURE, {}, case_id, text=reason.strip(), site=row.site)
     row.follow(number, ERASURE, user)
     save(ledger, row)
     images = select(ANSWERS.c.image_id).where(ANSWERS.c.case_id == case_id)

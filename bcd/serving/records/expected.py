@@ -79,9 +79,11 @@ class Expected:
             self.models[str(values["sha256"])] = values
         elif record.kind == OPENED:
             self.cases[case_id] = CaseRow.opened(
-                case_id, record.number, record.time, record.user_name, facts
+                case_id, record.number, record.time, record.user_name, record.site, facts
             )
         elif case_id:
+            if record.site != self.cases[case_id].site:
+                yield f"record {record.number}: of another site than its case"
             self.cases[case_id].follow(record.number, record.kind, record.user_name)
         if record.kind == ANSWERED and record.image_id:
             self.images += 1

@@ -36,7 +36,7 @@ def expire(ledger: Ledger, user: str, days: float) -> list[str]:
         ledger.connection.execute(delete(IMAGE_CONTENTS).where(old))
     for case_id, images in found.items():
         row = case_row(ledger, case_id)
-        number, _ = ledger.append(user, EXPIRED, {"images": images}, case_id)
+        number, _ = ledger.append(user, EXPIRED, {"images": images}, case_id, site=row.site)
         row.follow(number, EXPIRED, user)
         save(ledger, row)
     return [image for images in found.values() for image in images]

@@ -30,6 +30,7 @@ class AnswerRow:
         finding: What a person found; None if nobody has reviewed it.
         case_id: Of its case; None if it is of no case.
         record: Number of its record; a later answer has a higher one.
+        site: Where it was given.
     """
 
     time: float
@@ -41,6 +42,7 @@ class AnswerRow:
     finding: str | None
     case_id: str | None
     record: int
+    site: str
 
 
 def read_case(connection: Connection, case_id: str) -> Case:
@@ -68,7 +70,7 @@ def read_case(connection: Connection, case_id: str) -> Case:
 
 
 def read_cases(
-    connection: Connection, limit: int, before: float | None, status: str | None
+    connection: Connection, limit: int, before: float | None, status: str | None, site: str | None
 ) -> list[CaseSummary]:
     """Cases, the last opened first; see `Records.cases`."""
     table = CASES.c
@@ -82,12 +84,14 @@ def read_cases(
         query = query.where(table.opened_at < before)
     if status is not None:
         query = query.where(table.status == status)
+    if site is not None:
+        query = query.where(table.site == site)
     rows = [(CaseRow(*values), label) for *values, label in connection.execute(query)]
     counts = _counts(connection, [row.id for row, _ in rows])
     return [
         CaseSummary(
             row.id, label or "", row.opened_by, row.opened_at, row.status,
-            *counts.get(row.id, (0, 0)), len(row.signers), row.signatures_needed,
+            *counts.get(row.id, (0, 0)), len(row.signers), row.signatures_needed, row.site,
         )
         for row, label in rows
     ]  # fmt: skip
@@ -102,6 +106,37 @@ def _counts(connection: Connection, case_ids: list[str]) -> dict[str, tuple[int,
         .group_by(table.case_id)
     )
     return {str(case_id): (images, waits) for case_id, images, waits in connection.execute(query)}
+
+
+def read_site(connection: Connection, case_id: str) -> str:
+    """Whose case it is.
+
+    Raises:
+        NotFoundError: There is no such case.
+    """
+    found = connection.execute(select(CASES.c.site).where(CASES.c.id == case_id)).scalar()
+    if found is None:
+        raise NotFoundError("There is no such case.")
+    return str(found)
+
+
+def read_stored(connection: Connection, case_id: str, image_id: str) -> tuple[str, str | None]:
+    """The status of a case and the sha256 of what is stored of one of its images, if anything was.
+
+    Raises:
+        NotFoundError: There is no such image in the case.
+    """
+    table = ANSWERS.c
+    query = (
+        select(CASES.c.status, RECORDS.c.payload)
+        .join(ANSWERS, table.case_id == CASES.c.id)
+        .join(RECORDS, RECORDS.c.number == table.record)
+        .where(table.image_id == image_id, table.case_id == case_id)
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise NotFoundError("There is no such image in this case.")
+    return row[0], json.loads(row[1]).get("stored")
 
 
 def read_uploads(
@@ -144,7 +179,7 @@ def read_answers(connection: Connection, since: float, after: int) -> Iterator[A
     query = (
         select(
             table.time, table.model_sha256, table.predicted, table.refer, table.reasons,
-            table.ood_score, table.finding, table.case_id, table.record,
+            table.ood_score, table.finding, table.case_id, table.record, table.site,
         )
         .where(table.time >= since, table.record > after)
         .order_by(table.record)

@@ -27,6 +27,7 @@ class CaseRow:
         record: Number of the record in which it was opened.
         opened_at: Seconds since 1970, UTC.
         opened_by: Name of the user.
+        site: Whose case it is.
         model_sha256: Of the model that answers its images.
         signatures_needed: How many different people have to sign.
         status: See `bcd.serving.records.cases`.
@@ -38,6 +39,7 @@ class CaseRow:
     record: int
     opened_at: float
     opened_by: str
+    site: str
     model_sha256: str
     signatures_needed: int
     status: str
@@ -52,11 +54,11 @@ class CaseRow:
 
     @classmethod
     def opened(
-        cls, case_id: str, number: int, time: float, user: str, facts: Mapping[str, Any]
+        cls, case_id: str, number: int, time: float, user: str, site: str, facts: Mapping[str, Any]
     ) -> CaseRow:
         """The row of a new case; `facts` is the payload of its record."""
         model, needed = facts["model"], facts["signatures_needed"]
-        return cls(case_id, number, time, user, model, needed, OPEN, number, "[]")
+        return cls(case_id, number, time, user, site, model, needed, OPEN, number, "[]")
 
     def follow(self, number: int, kind: str, user: str) -> None:
         """Changes the row as a record about its case demands.
@@ -80,11 +82,18 @@ class CaseRow:
 
 def answer_row(record: Record) -> dict[str, object]:
     """The row of the table `answers` for a record, without a review."""
-    return answer_values(record.number, record.time, record.case_id, record.image_id, record.facts)
+    return answer_values(
+        record.number, record.time, record.case_id, record.image_id, record.site, record.facts
+    )
 
 
 def answer_values(
-    number: int, time: float, case_id: str | None, image_id: str | None, facts: Mapping[str, Any]
+    number: int,
+    time: float,
+    case_id: str | None,
+    image_id: str | None,
+    site: str,
+    facts: Mapping[str, Any],
 ) -> dict[str, object]:
     """The row of the table `answers` for a record's fields."""
     answer, refer = facts["answer"], int(facts["answer"]["refer"])
@@ -94,6 +103,7 @@ def answer_values(
         "time": time,
         "case_id": case_id,
         "image_id": image_id,
+        "site": site,
         "upload": facts.get("upload"),
         "model_sha256": answer["model_sha256"],
         "predicted": answer["predicted"],
@@ -171,7 +181,7 @@ class CaseHistory:
         return Case(
             row.id, self.label, row.opened_by, row.opened_at, row.model_sha256, model.name,
             model.classes, row.status, row.version, row.signatures_needed,
-            tuple(self._images()), tuple(self.signatures),
+            tuple(self._images()), tuple(self.signatures), row.site,
         )  # fmt: skip
 
     def _images(self) -> Iterable[CaseImage]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 import filelock
@@ -13,7 +13,7 @@ from sqlalchemy import Engine, select
 
 from bcd.config.serve import ImagesConfig
 from bcd.serving.answers import ImageAnswer, ModelIdentity
-from bcd.serving.errors import ConflictError, NotFoundError
+from bcd.serving.errors import ConflictError
 from bcd.serving.records import changes, queries
 from bcd.serving.records.accounts import ACCOUNT_KINDS
 from bcd.serving.records.alarms import add_alarms
@@ -24,7 +24,7 @@ from bcd.serving.records.expiry import expire
 from bcd.serving.records.ids import check_ids, new_id
 from bcd.serving.records.replay import KINDS
 from bcd.serving.records.sqlite import lock_file
-from bcd.serving.records.tables import ANSWERS, CASES, HEAD, RECORDS
+from bcd.serving.records.tables import HEAD
 from bcd.serving.records.upgrade import prepare
 from bcd.serving.records.writer import Change, T, Writer
 
@@ -32,12 +32,13 @@ _SERVER = "server"  # who removes images after their retention time
 _HOUR = 3600.0  # seconds
 
 
-def open_records(url: str, images: ImagesConfig) -> Records:
+def open_records(url: str, images: ImagesConfig, site: str = "") -> Records:
     """Opens the records of a server, and creates or migrates the database.
 
     Args:
         url: Of the database; see `database.database_url`.
         images: What becomes of images.
+        site: The server's own.
 
     Raises:
         BcdError: The database cannot be used or is damaged, another server uses the same SQLite
@@ -47,7 +48,7 @@ def open_records(url: str, images: ImagesConfig) -> Records:
     lock = None if (file := sqlite_file(url)) is None else lock_file(file)
     try:
         engine = prepare(url, check=True)
-        return Records(engine, file, Contents(engine, images), images.days, lock)
+        return Records(engine, file, Contents(engine, images), images.days, lock, site)
     except BaseException:
         if lock is not None:
             lock.release()
@@ -66,6 +67,7 @@ class Records:
         contents: What becomes of images.
         days: After which kept images are removed, once an hour; None: never.
         lock: Held while this is open.
+        site: The server's own, of events that are of no user.
 
     Attributes:
         engine: The database, also for the tables of accounts.
@@ -79,8 +81,9 @@ class Records:
         contents: Contents,
         days: float | None = None,
         lock: filelock.BaseFileLock | None = None,
+        site: str = "",
     ) -> None:
-        self.engine = engine
+        self.engine, self._site = engine, site
         self._file, self.contents, self._days, self._lock = file, contents, days, lock
         self._next_expiry = time.monotonic()
         self._writer = Writer(engine, file, self._hourly)
@@ -99,21 +102,27 @@ class Records:
         if self._lock is not None:
             self._lock.release()
 
-    def add_answers(self, user: str, answers: Sequence[ImageAnswer], model: ModelIdentity) -> None:
+    def add_answers(
+        self, user: str, answers: Sequence[ImageAnswer], model: ModelIdentity, site: str = ""
+    ) -> None:
         """Records answers that belong to no case."""
-        self.submit_answers(user, answers, model).result()
+        self.submit_answers(user, answers, model, site).result()
 
     def submit_answers(
-        self, user: str, answers: Sequence[ImageAnswer], model: ModelIdentity
+        self, user: str, answers: Sequence[ImageAnswer], model: ModelIdentity, site: str = ""
     ) -> Future[None]:
         """As `add_answers`; what it would wait for, or raise, the future gets."""
-        return self._writer.submit(lambda ledger: changes.add_answers(ledger, user, answers, model))
+        return self._writer.submit(
+            lambda ledger: changes.add_answers(ledger, user, answers, model, site)
+        )
 
     def change(self, change: Change[T]) -> T:
         """Makes a change of another module; see `Writer.submit`, also for what it raises."""
         return self._writer.do(change)
 
-    def open_case(self, user: str, label: str, model: ModelIdentity, signatures_needed: int) -> str:
+    def open_case(
+        self, user: str, label: str, model: ModelIdentity, signatures_needed: int, site: str = ""
+    ) -> str:
         """Opens a case and returns its id.
 
         Args:
@@ -121,11 +130,12 @@ class Records:
             label: What the user calls it.
             model: That will answer its images.
             signatures_needed: How many different people have to sign.
+            site: Whose case it is.
         """
         case_id = new_id()
-        self._writer.do(
-            lambda ledger: changes.open_case(ledger, user, case_id, label, model, signatures_needed)
-        )
+        opened = partial(changes.open_case, user=user, case_id=case_id, label=label, model=model,
+                         needed=signatures_needed, site=site)  # fmt: skip
+        self._writer.do(opened)
         return case_id
 
     def add_images(
@@ -155,6 +165,12 @@ class Records:
                 self.contents.remember(image_id, image.data)
         return ids
 
+    def site_of(self, case_id: str) -> str:
+        """Whose case it is; raises a `NotFoundError` if there is no such case."""
+        check_ids(case_id)
+        with reading(self.engine, self._file) as connection:
+            return queries.read_site(connection, case_id)
+
     def case(self, case_id: str) -> Case:
         """A case with its images.
 
@@ -166,28 +182,27 @@ class Records:
             return queries.read_case(connection, case_id)
 
     def cases(
-        self, limit: int, before: float | None = None, status: str | None = None
-    ) -> list[CaseSummary]:
+        self, limit: int, before: float | None = None, status: str | None = None,
+        site: str | None = None,
+    ) -> list[CaseSummary]:  # fmt: skip
         """Cases, the last opened first.
 
         Args:
             limit: At most so many.
             before: Only cases opened before that time, in seconds since 1970.
             status: Only cases with this status.
+            site: Only cases of this site.
         """
         with reading(self.engine, self._file) as connection:
-            return queries.read_cases(connection, limit, before, status)
+            return queries.read_cases(connection, limit, before, status, site)
 
     def review(
         self, user: str, case_id: str, image_id: str, finding: str, remark: str,
         seen: int | None = None, image_held: bool = True,
     ) -> None:  # fmt: skip
-        """Records what a person found in an image. Earlier signatures no longer count.
+        """Records what a person found in an image; see `changes.review`.
 
-        Raises:
-            ConflictError: The case is signed or erased, or the image has other than `seen` reviews.
-            NotFoundError: There is no such case or image.
-            UnprocessableError: The finding is unknown, or it overrides the answer without a remark.
+        Earlier signatures no longer count.
         """
         check_ids(case_id, image_id)
         self._writer.do(
@@ -197,18 +212,7 @@ class Records:
         )
 
     def sign(self, user: str, case_id: str, version: int) -> None:
-        """Records a signature.
-
-        Args:
-            user: Who signs.
-            case_id: The case.
-            version: Of the case as the user saw it.
-
-        Raises:
-            ConflictError: The case has changed since, is empty, signed or erased, referred images
-                wait for a review, or the same person signs twice.
-            NotFoundError: There is no such case.
-        """
+        """Records a signature under the `version` that the user saw; see `changes.sign`."""
         check_ids(case_id)
         self._writer.do(lambda ledger: changes.sign(ledger, user, case_id, version))
 
@@ -220,21 +224,11 @@ class Records:
             UnavailableError: They were changed, or cannot be decrypted.
         """
         check_ids(case_id, image_id)
-        table = ANSWERS.c
-        query = (
-            select(CASES.c.status, RECORDS.c.payload)
-            .join(ANSWERS, table.case_id == CASES.c.id)
-            .join(RECORDS, RECORDS.c.number == table.record)
-            .where(table.image_id == image_id, table.case_id == case_id)
-        )
         with reading(self.engine, self._file) as connection:
-            row = connection.execute(query).one_or_none()
-            if row is None:
-                raise NotFoundError("There is no such image in this case.")
-            status, payload = row
+            status, stored = queries.read_stored(connection, case_id, image_id)
             if status == ERASED:  # perhaps by a command, which cannot empty this memory
                 self.contents.forget([image_id])
-            return self.contents.read(connection, image_id, json.loads(payload).get("stored"))
+            return self.contents.read(connection, image_id, stored)
 
     def erase(self, user: str, case_id: str, reason: str) -> None:
         """Erases a case; see `changes.erase`, also for what it raises."""
@@ -265,20 +259,24 @@ class Records:
         with reading(self.engine, self._file) as connection:
             return ":".join(map(str, connection.execute(select(HEAD.c.number, HEAD.c.hash)).one()))
 
-    def event(self, user: str, kind: str, payload: Mapping[str, object]) -> None:
+    def event(
+        self, user: str, kind: str, payload: Mapping[str, object], site: str | None = None
+    ) -> None:
         """Records something else, such as a login.
 
         Args:
             user: Who did it.
             kind: What was done, at most 32 characters; not of cases, answers or accounts.
             payload: JSON values without anything personal: it can never be erased.
+            site: Of the user; None for the server's own.
 
         Raises:
             ValueError: The kind is one of these.
         """
         if kind in (*KINDS, *ACCOUNT_KINDS) or len(kind) > 32:
             raise ValueError(f"{kind}: not a kind of event")
-        self._writer.do(lambda ledger: ledger.append(user, kind, payload))
+        where = self._site if site is None else site
+        self._writer.do(lambda ledger: ledger.append(user, kind, payload, site=where))
 
     def alarms(
         self, user: str, found: Sequence[Mapping[str, object]]

@@ -25,6 +25,7 @@ RECORDS = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("time", Double, nullable=False),
     Column("user_name", Text, nullable=False),
+    Column("site", String(32), nullable=False),
     Column("kind", String(32), nullable=False),
     Column("case_id", String(16)),
     Column("image_id", String(16)),
@@ -87,6 +88,7 @@ CASES = Table(
     Column("record", Integer, nullable=False),  # in which it was opened
     Column("opened_at", Double, nullable=False),
     Column("opened_by", Text, nullable=False),
+    Column("site", String(32), nullable=False),
     Column("model_sha256", String(64), nullable=False),
     Column("signatures_needed", SmallInteger, nullable=False),
     Column("status", String(16), nullable=False),
@@ -102,6 +104,7 @@ ANSWERS = Table(
     Column("time", Double, nullable=False),
     Column("case_id", String(16)),  # null: not of a case
     Column("image_id", String(16)),
+    Column("site", String(32), nullable=False),
     Column("upload", String(32)),  # sha256, its beginning, of the client's id; null: none given
     Column("model_sha256", String(64), nullable=False),
     Column("predicted", Text),

@@ -14,6 +14,7 @@ def upgrade() -> None:
         sa.Column("key", sa.String(64), primary_key=True),
         sa.Column("name", sa.String(64), nullable=False),
         sa.Column("roles", sa.String(64), nullable=False),
+        sa.Column("site", sa.String(32), nullable=False),
         sa.Column("password", sa.String(255), nullable=False),
         sa.Column("must_change", sa.Boolean, nullable=False),
         sa.Column("disabled", sa.Boolean, nullable=False),
