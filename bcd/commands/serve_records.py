@@ -164,7 +164,7 @@ def _models(asked: argparse.Namespace) -> int:
 def _show_models(found: Sequence[ModelUse]) -> None:
     header = ["model", "sha256", "bcd", "first", "last answer", "images", "cases", "open"]
     rows = [
-        [use.name, use.sha256[:12], use.version, _moment(use.since), _moment(use.until),
+        [use.name, use.sha256[:12], use.version, _moment(use.since)[:10], _moment(use.until)[:10],
          str(use.answers), str(use.cases), str(use.open)]
         for use in found
     ]  # fmt: skip
