@@ -17,17 +17,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bcd.commands.serve_place import add_place, command_error, records_url, user_here
-from bcd.console import say, show_table
+from bcd.console import say
 from bcd.storage import csv_line, typed_path
 
 if TYPE_CHECKING:
-    from bcd.serving.records.models import ModelUse
     from bcd.serving.records.store import Records
     from bcd.serving.records.verify import Verified
 
@@ -60,10 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--reason", required=True, help="is recorded, and is never erased")
     command = add("expire", _expire, "remove kept images after their retention time")
     command.add_argument("--days", type=_age, required=True, help="age in days; 0: all images")
-    command = add("models", _models, "list model versions and what they answered")
-    command.add_argument(
-        "--cases", action="store_true", help="print every case with its model version, as CSV"
-    )
+    command = add("models", _models, "print model versions and what they answered, as CSV")
+    command.add_argument("--cases", action="store_true", help="every case with its model version")
     command = add("key", _key, "make a key for images.key_file")
     command.add_argument("file")
     asked = parser.parse_args(arguments)
@@ -141,39 +139,31 @@ def _models(asked: argparse.Namespace) -> int:
     url = records_url(asked)
     from bcd.serving.records.backup import existing
     from bcd.serving.records.database import reading
-    from bcd.serving.records.models import case_models, model_uses
+    from bcd.serving.records.models import CaseModel, ModelUse, case_models, model_uses
     from bcd.serving.records.upgrade import prepare
 
     file = existing(url)
     engine = prepare(url)
     try:
         with reading(engine, file) as connection:
-            if not asked.cases:
-                _show_models(model_uses(connection))
-                return 0
-            print("case,opened,status,images,model,sha256")  # noqa: T201
-            for case in case_models(connection):
-                opened = _moment(case.opened_at)
-                cells = [case.id, opened, case.status, case.images, case.model, case.sha256]
-                print(csv_line(cells), end="")  # noqa: T201
+            if asked.cases:
+                _print_csv(CaseModel, map(astuple, case_models(connection)))
+            else:
+                _print_csv(ModelUse, map(astuple, model_uses(connection)))
     finally:
         engine.dispose()
     return 0
 
 
-def _show_models(found: Sequence[ModelUse]) -> None:
-    header = ["model", "sha256", "bcd", "first", "last answer", "images", "cases", "open"]
-    rows = [
-        [use.name, use.sha256[:12], use.version, _moment(use.since)[:10], _moment(use.until)[:10],
-         str(use.answers), str(use.cases), str(use.open)]
-        for use in found
-    ]  # fmt: skip
-    show_table("", header, rows)
+def _print_csv(kind: type, rows: Iterable[Sequence[object]]) -> None:
+    """Prints rows of a dataclass; times, which are floats, in words."""
+    print(csv_line([field.name for field in fields(kind)]), end="")  # noqa: T201
+    for row in rows:
+        cells = [_moment(cell) if isinstance(cell, float) else cell for cell in row]
+        print(csv_line(["" if cell is None else cell for cell in cells]), end="")  # noqa: T201
 
 
-def _moment(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
+def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -52,18 +51,19 @@ def test_models_says_which_version_answered_which_case(
     with open_records(url, images_config()) as records:
         other = records.open_case("anna", "1,2", newer, 1)
         earlier = len(records.case(case_id).images)
+        every = sum(1 for _ in records.statistics(0))
     assert main(["models", "--records", url, "--cases"]) == 0
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
-    by_case = {row["case"]: row for row in rows}
+    by_case = {row["id"]: row for row in rows}
     assert by_case[case_id]["sha256"] == IDENTITY.sha256
     assert by_case[case_id]["images"] == str(earlier)
     assert by_case[other]["sha256"] == newer.sha256
     assert by_case[other]["images"] == "0"
     assert main(["models", "--records", url]) == 0
-    told = "".join(capsys.readouterr()).splitlines()
-    shown = re.findall(r"[^\s│|]+", next(line for line in told if "newer" in line))
-    assert shown[1] == newer.sha256[:12]
-    assert shown[-3:] == ["0", "1", "1"]
+    uses = {row["name"]: row for row in csv.DictReader(capsys.readouterr().out.splitlines())}
+    assert uses["newer"]["sha256"] == newer.sha256
+    assert [uses["newer"][key] for key in ("answers", "cases", "open")] == ["0", "1", "1"]
+    assert uses[IDENTITY.name]["answers"] == str(every)
 
 
 def test_erase_and_expire_beside_a_running_server(
