@@ -40,13 +40,22 @@ class Layout:
         """Whether 0 is white."""
         return self.colours == _INVERTED
 
+    @property
+    def numbered(self) -> bool:
+        """Whether samples are numbers of colours in a palette."""
+        return self.colours == _PALETTE
+
     def as_rgb(self) -> Layout:
         """The same of a decoder that gives RGB."""
         return replace(self, colours=_RGB) if self.samples == 3 else self
 
 
-def read_layout(dataset: Any) -> Layout:
+def read_layout(dataset: Any, jpeg_2000: bool) -> Layout:
     """Reads the layout of samples from the attributes of a picture.
+
+    Args:
+        dataset: The attributes.
+        jpeg_2000: Whether it is encoded by JPEG 2000, which has colours of its own.
 
     Raises:
         ImageError: It is none that is a plain picture of one or three samples.
@@ -57,7 +66,9 @@ def read_layout(dataset: Any) -> Layout:
         for keyword in ("SamplesPerPixel", "BitsStored", "BitsAllocated", "PixelRepresentation")
     ]
     samples, bits, allocated, signed = numbers
-    if colours not in _SAMPLES:  # not named: a damaged file may have anything there
+    if colours not in _SAMPLES or (
+        colours in _TRANSFORMED and not jpeg_2000
+    ):  # not named: a damaged file may have anything there
         raise ImageError("unsupported colours (photometric interpretation)")
     if samples != _SAMPLES[colours]:
         raise ImageError(f"damaged DICOM file ({samples} samples a pixel for {colours})")
@@ -97,7 +108,7 @@ def to_image(samples: NDArray[Any], layout: Layout, parsed: Parsed) -> Image.Ima
     Raises:
         ImageError: The palette is damaged.
     """
-    if layout.colours == _PALETTE:
+    if layout.numbered:
         palette = read_palette(parsed.dataset, layout.bits, parsed.file.encoding.little)
         return Image.fromarray(palette[samples])
     values = _to_8_bits(samples, layout.bits)

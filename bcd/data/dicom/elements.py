@@ -100,10 +100,8 @@ def open_file(data: bytes) -> File:
     if not is_dicom(data):
         raise ImageError("not a DICOM file (no prefix 'DICM')")
     uids, start = {}, _START
-    for element in _walk(data, _START, EXPLICIT):
-        if element.tag >> 16 != 2 or element.end is None:
-            break
-        start = element.end
+    for element in _walk(data, _START, EXPLICIT, group=2):
+        start = element.end or len(data)
         if element.tag in (_SYNTAX, _SOP_CLASS):
             uids[element.tag] = data[element.value : start].decode("ascii", "replace").strip(" \0")
     syntax = uids.get(_SYNTAX, "")
@@ -169,10 +167,17 @@ def read_elements(file: File, found: Collection[Element], longest: int = _LONGES
     return read_dataset(io.BytesIO(parts), file.encoding.implicit, file.encoding.little)
 
 
-def _walk(data: bytes, place: int, encoding: Encoding) -> Iterator[Element]:
-    """Yields elements of the top level; raises ImageError if there are too many in all."""
+def _walk(
+    data: bytes, place: int, encoding: Encoding, group: int | None = None
+) -> Iterator[Element]:
+    """Yields elements of the top level, or of one group; there may not be too many in all."""
     left = [_MOST_ELEMENTS]
-    while (head := _head(data, place, encoding)) is not None:
+    # Another group may be encoded in another way.
+    only = None if group is None else group.to_bytes(2, "little")
+    while only in (None, data[place : place + 2]):
+        head = _head(data, place, encoding)
+        if head is None:
+            return
         tag, vr, length, value = head
         end: int | None = value + length
         if length == _UNDEFINED:

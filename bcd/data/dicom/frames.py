@@ -29,6 +29,9 @@ _OPENJPEG = (
     "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.201",
     "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203",
 )  # fmt: skip
+_LOSSY = (
+    _JPEG_8, _JPEG_12, "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203"
+)  # fmt: skip
 # UIDs of the transfer syntaxes that are read.
 SYNTAXES = (*_NATIVE, _RLE, *_LIBJPEG, *_OPENJPEG)
 
@@ -63,7 +66,9 @@ def opened_frame(
         raise ImageError(f"has no picture {frame} (holds {parsed.header.frames})")
     with guarded():
         _check_syntax(parsed.file.syntax)
-        layout = read_layout(parsed.dataset)
+        layout = read_layout(parsed.dataset, parsed.file.syntax in _OPENJPEG)
+        if layout.numbered and parsed.file.syntax in _LOSSY:
+            raise ImageError("unsupported colours (a palette, and its numbers are not exact)")
         cost = _refuse_size(parsed, min_size)
         encoded = None if parsed.file.syntax in _NATIVE else _encoded(parsed, index)
         if encoded is not None:
