@@ -1,0 +1,1 @@
+"""Results as DICOM objects: structured report, heat map and secondary capture. Needs highdicom."""

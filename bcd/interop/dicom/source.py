@@ -1,0 +1,201 @@
+"""The picture that DICOM objects are about: what they refer to, and the study that they join."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+
+from pydicom.dataset import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
+
+from bcd.interop.dicom.content import ObjectError, derived_uid
+
+# Attributes that objects take over from a DICOM file, so that they are filed with it.
+PATIENT = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "IssuerOfPatientID")
+STUDY = (
+    "AccessionNumber", "StudyID", "StudyDate", "StudyTime", "StudyDescription",
+    "ReferringPhysicianName",
+)  # fmt: skip
+IDENTITY = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+PICTURE = ("PixelSpacing", "BurnedInAnnotation")
+KEYWORDS = (*IDENTITY, *PATIENT, *STUDY, *PICTURE)
+
+# Each object has these, empty if unknown.
+_ALWAYS = (*PATIENT[:4], *STUDY[:4], "ReferringPhysicianName")
+_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture and its study.
+
+    Attributes:
+        sop_class_uid: Of the DICOM object that holds it.
+        sop_uid: The same.
+        series_uid: The same.
+        study_uid: The same.
+        rows: Height of the picture in pixels.
+        columns: Width of the picture in pixels.
+        frame: Its number in an object of several, from 1; None in an object of one.
+        exists: Whether there is such an object already; if not, `capture.image_object` makes it.
+        attributes: Of patient and study, as text by keyword.
+        spacing: Millimetres between rows and between columns; None if unknown.
+        annotated: Whether names or dates are burned into it; None if unknown.
+    """
+
+    sop_class_uid: str
+    sop_uid: str
+    series_uid: str
+    study_uid: str
+    rows: int
+    columns: int
+    frame: int | None = None
+    exists: bool = False
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    spacing: tuple[float, float] | None = None
+    annotated: bool | None = None
+
+    @property
+    def key(self) -> str:
+        """Identifies the picture."""
+        return f"{self.sop_uid}#{self.frame or 1}"
+
+
+def source_of_file(
+    kept: Mapping[str, str], rows: int, columns: int, frame: int | None, sha256: str
+) -> Source:
+    """The source for a picture of a DICOM file, whose study and patient the objects get.
+
+    Args:
+        kept: `KEYWORDS` of the file, those that it has.
+        rows: Height in pixels.
+        columns: Width in pixels.
+        frame: Its number, from 1, in a file of several; None in a file of one.
+        sha256: Of the file; its study gets UIDs from it if the file has none that are valid.
+    """
+    sop_class, sop, series, study = (kept.get(word, "") for word in IDENTITY)
+    found = source_of_picture(sha256, f"{sha256}#{frame or 1}", rows, columns)
+    if all(map(valid_uid, (sop_class, sop, series, study))):
+        found = Source(sop_class, sop, series, study, rows, columns, frame, exists=True)
+    elif valid_uid(study):
+        found = replace(found, study_uid=study)
+    return replace(
+        found,
+        attributes={word: kept[word] for word in (*PATIENT, *STUDY) if kept.get(word)},
+        spacing=_spacing(kept.get("PixelSpacing", "")),
+        annotated={"YES": True, "NO": False}.get(kept.get("BurnedInAnnotation", "")),
+    )
+
+
+def source_of_picture(
+    study: str,
+    picture: str,
+    rows: int,
+    columns: int,
+    attributes: Mapping[str, str] | None = None,
+) -> Source:
+    """The source for a picture that is in no DICOM object yet, in a study of its own.
+
+    Args:
+        study: Identifies what belongs together, such as a case.
+        picture: Identifies the picture in it.
+        rows: Height in pixels.
+        columns: Width in pixels.
+        attributes: Of patient and study; None: none, so that the objects are anonymous.
+    """
+    return Source(
+        SecondaryCaptureImageStorage,
+        derived_uid("image", study, picture),
+        derived_uid("images", study),
+        derived_uid("study", study),
+        rows,
+        columns,
+        attributes=dict(attributes or {}),
+    )
+
+
+def valid_uid(text: str) -> bool:
+    """Whether a text is a DICOM UID."""
+    return len(text) <= 64 and _UID.fullmatch(text) is not None
+
+
+def _spacing(text: str) -> tuple[float, float] | None:
+    try:
+        rows, columns = map(float, re.split(r"[\\,\s]+", text.strip("[] ")))
+    except ValueError:
+        return None
+    return (rows, columns) if 0 < rows < 1e6 and 0 < columns < 1e6 else None
+
+
+def header(source: Source) -> Dataset:
+    """What highdicom has to know of a source, a header without pixels.
+
+    It is that of a single picture: highdicom takes no picture out of several without a frame of
+    reference. `refer` then names the object and the frame.
+
+    Raises:
+        ObjectError: What identifies the patient or the study is not valid in DICOM.
+    """
+    dataset = Dataset()
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.SOPClassUID = SecondaryCaptureImageStorage
+    dataset.SOPInstanceUID = source.sop_uid
+    dataset.SeriesInstanceUID, dataset.StudyInstanceUID = source.series_uid, source.study_uid
+    dataset.Modality = "OT"
+    for keyword in _ALWAYS:
+        setattr(dataset, keyword, "")
+    for keyword, text in source.attributes.items():
+        _set(dataset, keyword, text)
+    dataset.Rows, dataset.Columns = source.rows, source.columns
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 3, "RGB"
+    return dataset
+
+
+def _set(dataset: Dataset, keyword: str, text: str) -> None:
+    try:
+        setattr(dataset, keyword, text)
+    except (ValueError, TypeError):
+        # Filed under another patient or none: worse than no object.
+        if keyword in ("PatientID", "IssuerOfPatientID", "AccessionNumber"):
+            raise ObjectError(f"the source's {keyword} is not valid in DICOM") from None
+
+
+def refer(made: Dataset, sources: Iterable[Source], frames: bool = True) -> None:
+    """Has all references to the headers of sources name their objects, and their frames.
+
+    Args:
+        made: The object; is modified.
+        sources: Whose headers it was made with.
+        frames: Whether references name the frame; a report does that itself.
+    """
+    known = {source.sop_uid: source for source in sources}
+    for element in made.iterall():
+        if element.VR != "SQ":
+            continue
+        if element.keyword == "ReferencedInstanceSequence":
+            # Whole objects; highdicom uses the same items in other sequences, too.
+            element.value = [deepcopy(item) for item in element.value]
+        for item in element.value:
+            source = known.get(item.get("ReferencedSOPInstanceUID"))
+            if source is None:
+                continue
+            item.ReferencedSOPClassUID = source.sop_class_uid
+            whole = element.keyword == "ReferencedInstanceSequence"
+            if frames and source.frame is not None and not whole:
+                item.ReferencedFrameNumber = source.frame
+
+
+def series_of(source: Source, kind: str, producer: str) -> str:
+    """UID of the series for objects of one kind by one model in a study."""
+    return derived_uid("series", source.study_uid, kind, producer)
+
+
+def content_sha256(*parts: bytes) -> str:
+    """Identifies pixels or values in the UIDs of objects."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()
