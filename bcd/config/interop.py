@@ -13,6 +13,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "jobs.lease_seconds": (1, 3600),
     "jobs.attempts": (1, 100),
     "jobs.poll_seconds": (0.05, 60),
+    "jobs.hours": (0.001, 8760),
 }
 
 
@@ -51,3 +52,4 @@ class JobsConfig:
     lease_seconds: float
     attempts: int
     poll_seconds: float
+    hours: float

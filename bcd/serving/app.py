@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -16,6 +16,7 @@ from bcd.serving.accounts import routes as accounts
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api import cases, explain, health, metrics, model, predict
 from bcd.serving.api.problems import Problem, add_handlers, describe
+from bcd.serving.jobs.worker import work
 from bcd.serving.monitoring import routes as monitoring
 from bcd.serving.monitoring.monitor import watch
 from bcd.serving.pages import cases as pages
@@ -48,11 +49,11 @@ def create_app(services: Services) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(watch(app.state.services))
+        tasks = [asyncio.create_task(each(app.state.services)) for each in (watch, work)]
         yield
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         await services.engine.close()
 
     app = FastAPI(

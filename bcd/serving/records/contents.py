@@ -133,6 +133,11 @@ class Contents:
                 f"images.key_file={file}: kept images are encrypted with another key: give that one"
             )
 
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """Ids of the keys of images that can be read; empty for those that are not encrypted."""
+        return ("",) if self._key is None else ("", self._key.id)
+
     def stored(self, image_id: str, data: bytes) -> tuple[str, bytes]:
         """What is written to the database: the id of the key, empty without one, and bytes."""
         if self._key is None:

@@ -1,0 +1,229 @@
+"""Jobs that one server has taken, for a while: the lease of one that ends goes to another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, select, update
+
+from bcd.config.interop import JobsConfig
+from bcd.serving.accounts.database import Database
+from bcd.serving.answers import ImageAnswer
+from bcd.serving.errors import UnavailableError
+from bcd.serving.records.cases import NewImage, Source
+from bcd.serving.records.chain import Ledger
+from bcd.serving.records.changes import add_images, model_of
+from bcd.serving.records.database import database_time
+from bcd.serving.records.store import Records
+from bcd.serving.records.tables import JOBS
+from bcd.serving.records.waiting import WAITING, give_up
+
+MOST_BYTES = 64_000_000  # of the images of one lease, unless a single one is larger
+CHANGED = "was changed in the database while it waited"
+_FORGET = 7 * 86400.0  # seconds after which nobody is told any more that an image has failed
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image that this server answers.
+
+    Attributes:
+        id: That the image will have in the case.
+        user: Who has added it.
+        case_id: Of the case.
+        model_sha256: Of the case's model.
+        sha256: Of the image, when it was added.
+        image: With its bytes.
+        refused: Why no server answers it any more; empty if this one does.
+    """
+
+    id: str
+    user: str
+    case_id: str
+    model_sha256: str
+    sha256: str
+    image: NewImage
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Jobs that were taken together.
+
+    Attributes:
+        owner: Random; who has it owns the jobs.
+        jobs: At least one.
+    """
+
+    owner: str
+    jobs: tuple[Job, ...]
+
+
+class Leases:
+    """Takes jobs for one server. Times are the database's, so that clocks need not agree.
+
+    Methods raise `StorageFullError` and `UnavailableError` as those of `Records` do; call them in a
+    thread.
+
+    Args:
+        records: With the jobs.
+        model: sha256 of the model that this server has loaded.
+        cfg: How long leases last, and how often a job is tried.
+    """
+
+    def __init__(self, records: Records, model: str, cfg: JobsConfig) -> None:
+        self._records, self._model, self._cfg = records, model, cfg
+        self._database = Database(records.engine)
+        self._again = False  # whether jobs that were tried before come first
+
+    def start(self) -> None:
+        """Frees the jobs of an earlier server on an SQLite file, which only one can use."""
+        if self._records.engine.dialect.name == "sqlite":
+            with self._database.noting() as connection:
+                connection.execute(update(JOBS).values(lease_owner=None, lease_until=0.0))
+
+    def take(self, most: int) -> Lease | None:
+        """Takes jobs that no server has; None if there are none for this one.
+
+        A job that was tried before is taken alone: if its image has ended a server, it does not
+        end it while others are answered with it. One that was tried too often, or whose model no
+        server has had for too long, comes with the reason why it is refused.
+
+        Args:
+            most: Jobs at most.
+        """
+        with self._database.reading() as connection:
+            now = database_time(connection)
+            keys = JOBS.c.key_id.in_(self._records.contents.key_ids)
+            free = and_(WAITING, JOBS.c.lease_until <= now, keys)
+            if connection.execute(select(JOBS.c.id).where(free).limit(1)).first() is None:
+                return None
+        with self._database.noting() as connection:
+            for which, count, refused in self._choices(free, now, most):
+                if lease := self._taken(connection, which, count, refused):
+                    return lease
+        return None
+
+    def _choices(
+        self, free: ColumnElement[bool], now: float, most: int
+    ) -> list[tuple[ColumnElement[bool], int, str]]:
+        """Conditions on jobs, how many are taken, and why they are refused; in order."""
+        cfg, table = self._cfg, JOBS.c
+        own = and_(free, table.model_sha256 == self._model)
+        tried = and_(own, table.attempts > 0, table.attempts < cfg.attempts)
+        often = and_(free, table.attempts >= cfg.attempts)
+        late = and_(free, table.model_sha256 != self._model, table.time <= now - cfg.hours * 3600)
+        nobody = f"was not answered: no server had its model for {cfg.hours:g} h"
+        usual = [(tried, 1, ""), (and_(own, table.attempts == 0), most, "")]
+        self._again = not self._again
+        return [
+            (often, most, _ended(cfg.attempts)),
+            *(usual if self._again else usual[::-1]),
+            (late, most, nobody),
+        ]
+
+    def _taken(
+        self, connection: Connection, which: ColumnElement[bool], most: int, refused: str
+    ) -> Lease | None:
+        query = select(JOBS.c.id, JOBS.c.size).where(which).order_by(JOBS.c.time).limit(most)
+        ids: list[str] = []
+        size = 0
+        for job_id, bytes_ in connection.execute(query.with_for_update(skip_locked=True)):
+            size += bytes_
+            if ids and size > MOST_BYTES:
+                break
+            ids.append(job_id)
+        if not ids:
+            return None
+        owner, these = secrets.token_hex(8), JOBS.c.id.in_(ids)
+        until = database_time(connection) + self._cfg.lease_seconds
+        values = {"lease_owner": owner, "lease_until": until, "attempts": JOBS.c.attempts + 1}
+        connection.execute(update(JOBS).where(these).values(values))
+        rows = connection.execute(select(JOBS).where(these).order_by(JOBS.c.time)).mappings()
+        return Lease(owner, tuple(self._job(row, refused) for row in rows))
+
+    def _job(self, row: Any, refused: str) -> Job:
+        image = json.loads(row["image"])
+        source = image["source"] and Source(**image["source"])
+        error = image["error"]
+        try:
+            data = self._records.contents.opened(row["id"], row["key_id"], bytes(row["stored"]))
+        except UnavailableError:
+            data = b""
+        if hashlib.sha256(data).hexdigest() != row["sha256"]:
+            data, error = b"", error or CHANGED
+        new = NewImage(image["name"], data, row["upload"], source, image["kept"], error)
+        return Job(
+            row["id"], row["user_name"], row["case_id"], row["model_sha256"], row["sha256"], new,
+            refused,
+        )  # fmt: skip
+
+    def renew(self, owner: str) -> None:
+        """Prolongs a lease, as far as it was not lost."""
+        with self._database.noting() as connection:
+            until = database_time(connection) + self._cfg.lease_seconds
+            held = JOBS.c.lease_owner == owner
+            connection.execute(update(JOBS).where(held).values(lease_until=until))
+
+    def give_back(self, owner: str) -> None:
+        """Frees the jobs that a lease still has; they count as not tried."""
+        with self._database.noting() as connection:
+            values = {"lease_owner": None, "lease_until": 0.0, "attempts": JOBS.c.attempts - 1}
+            connection.execute(update(JOBS).where(JOBS.c.lease_owner == owner).values(values))
+
+    def record(self, owner: str, answered: Sequence[tuple[Job, ImageAnswer]]) -> int:
+        """Records answers of one case and removes their jobs, in one transaction.
+
+        Args:
+            owner: Of the lease. Of jobs that it has lost, nothing is recorded.
+            answered: Jobs of one user, case and model, with their answers.
+
+        Returns:
+            How many answers were recorded.
+
+        Raises:
+            RequestError: See `changes.add_images`.
+        """
+        contents = self._records.contents
+
+        def change(ledger: Ledger) -> dict[str, bytes]:
+            ids = [job.id for job, _ in answered]
+            these = and_(JOBS.c.id.in_(ids), JOBS.c.lease_owner == owner, WAITING)
+            query = select(JOBS.c.id).where(these).with_for_update()
+            held = set(ledger.connection.scalars(query))
+            rows = [(job.id, job.image, answer) for job, answer in answered if job.id in held]
+            if not rows:
+                return {}
+            first = answered[0][0]
+            model = model_of(ledger, first.model_sha256)
+            added = add_images(ledger, first.user, first.case_id, model, rows, contents)
+            ledger.connection.execute(delete(JOBS).where(JOBS.c.id.in_(held)))
+            return {image_id: row[1].data for image_id, row in zip(added, rows, strict=True)}
+
+        recorded = self._records.change(change)
+        if not contents.keep:
+            for image_id, data in recorded.items():
+                contents.remember(image_id, data)
+        return len(recorded)
+
+    def fail(self, owner: str, job: Job, why: str) -> None:
+        """Ends the wait of a job that its case does not take."""
+        held = and_(JOBS.c.id == job.id, JOBS.c.lease_owner == owner)
+        with self._database.noting() as connection:
+            give_up(connection, held, why)
+
+    def forget(self) -> None:
+        """Removes jobs that failed more than a week ago."""
+        with self._database.noting() as connection:
+            old = JOBS.c.time <= database_time(connection) - _FORGET
+            connection.execute(delete(JOBS).where(~WAITING, old))
+
+
+def _ended(attempts: int) -> str:
+    times = "once" if attempts == 1 else f"{attempts} times"
+    return f"was not answered: the server ended {times} while it answered it"
