@@ -21,6 +21,7 @@ from bcd.serving.records.cases import ERASED, OPEN
 from bcd.serving.records.chain import Ledger
 from bcd.serving.records.database import reading
 from bcd.serving.records.ids import new_id
+from bcd.serving.records.queries import read_uploads
 from bcd.serving.records.tables import ANSWERS, CASES, INTAKE, JOBS
 from bcd.serving.records.waiting import WAITING, count_waiting
 
@@ -164,6 +165,24 @@ def find(services: Services, origin: Origin, upload: str) -> str:
             if _has(connection, case_id, [upload]):
                 return str(case_id)
     return ""
+
+
+def hashes(services: Services, case_id: str, uploads: Sequence[str]) -> dict[str, str]:
+    """sha256 of the image of each of these uploads that a case has; call it in a thread.
+
+    Raises:
+        UnavailableError: The database is gone.
+    """
+    found: dict[str, str] = {}
+    with reading(services.records.engine, None) as connection:
+        for some in _chunks(uploads):
+            jobs = select(JOBS.c.upload, JOBS.c.sha256).where(
+                JOBS.c.case_id == case_id, JOBS.c.upload.in_(some), WAITING
+            )
+            found |= {str(upload): str(sha256) for upload, sha256 in connection.execute(jobs)}
+            answered = read_uploads(connection, case_id, some)
+            found |= {upload: sha256 for upload, (_, sha256) in answered.items()}
+    return found
 
 
 def outcomes(services: Services, case_id: str, uploads: Sequence[str]) -> dict[str, Outcome]:

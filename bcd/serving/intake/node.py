@@ -1,0 +1,233 @@
+"""A DICOM node: other systems send it images by C-STORE.
+
+It runs in threads of pynetdicom. Of what arrives, only the messages' commands are parsed here;
+data sets go to the reading processes as they are. An object is answered with success when its
+images are in the database, so that its sender may forget it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import structlog
+from pydicom.dataset import Dataset
+from pynetdicom import AE, _config, evt
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
+from pynetdicom.transport import ThreadedAssociationServer
+
+from bcd.data.dicom.frames import SYNTAXES
+from bcd.data.dicom.parsing import SOP_CLASSES
+from bcd.serving.errors import RequestError
+from bcd.serving.intake.storing import REFUSED, BUSY, STORED, Reply, store
+
+if TYPE_CHECKING:
+    from bcd.config.interop import DicomNodeConfig
+    from bcd.serving.services import Services
+
+_ASSOCIATIONS = 8  # that may be open; a further sender is told to come again
+_CONNECTIONS = 2 * _ASSOCIATIONS  # beyond that, they are closed unread
+_PDU = 1 << 16  # bytes of one, as offered to senders
+_LARGEST_PDU = 1 << 20  # bytes; a request for an association may be longer than `_PDU`
+_SLACK = 1 << 20  # bytes of a message besides its data set
+_IDLE = 30.0  # seconds without a message, after which an association ends
+_STORING = 120.0  # seconds of one object, the time in which images are read included
+
+log = structlog.get_logger("bcd.serving.intake")
+
+
+class Node:
+    """Listens from the start, so that a port in use is noticed early, and answers after `start`.
+
+    Args:
+        cfg: Address and AE title.
+        titles: AE titles that may send, and the site of each; none for all, of the own site.
+        own: Name of the own site.
+        most: Bytes of an object, at most.
+
+    Raises:
+        OSError: The address cannot be used.
+    """
+
+    def __init__(
+        self, cfg: DicomNodeConfig, titles: Mapping[str, str], own: str, most: int
+    ) -> None:
+        assert cfg.port is not None
+        _silence()
+        self._titles, self._own, self._most = titles, own, most
+        self._services: Services | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._count: Callable[[str], None] = _nothing
+        self._stopping = False
+        self._budgets: WeakKeyDictionary[Any, _Budget] = WeakKeyDictionary()
+        self._running: set[Future[Reply]] = set()
+        server = _entity(cfg, titles).make_server(
+            (cfg.host, cfg.port),
+            evt_handlers=[
+                (evt.EVT_CONN_OPEN, self._opened),
+                (evt.EVT_C_ECHO, self._echo),
+                (evt.EVT_C_STORE, self._store),
+            ],
+            server_class=_Server,
+        )
+        assert isinstance(server, _Server)
+        self._server = server
+        self._server.ae._servers.append(server)  # which its shutdown removes again
+        self.port = int(server.server_address[1])
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes associations."""
+        return not self._stopping and self._thread.is_alive()
+
+    def start(self, services: Services, count: Callable[[str], None]) -> None:
+        """Begins to answer; call it in the event loop that is to do the work.
+
+        Args:
+            services: Of the server.
+            count: Counts objects, by what became of them.
+        """
+        self._services, self._count, self._loop = services, count, asyncio.get_running_loop()
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="dicom node", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Takes nothing more, lets what is being stored end, and ends associations."""
+        self._stopping = True
+        self._server.shutdown()
+        last = time.monotonic() + _STORING
+        while self._running and time.monotonic() < last:
+            time.sleep(0.01)
+        time.sleep(0.05)  # for the last replies
+        for association in self._server.active_associations:
+            association.abort()
+
+    def close(self) -> None:
+        """Stops listening, if it was never started."""
+        self._server.server_close()
+
+    def _opened(self, event: evt.Event) -> None:
+        socket = event.assoc.dul.socket
+        budget = _Budget(socket.recv, self._most + _SLACK)
+        self._budgets[event.assoc] = budget
+        socket.socket.settimeout(_IDLE)
+        socket.recv = budget.recv
+
+    def _echo(self, event: evt.Event) -> int:
+        self._budgets[event.assoc].refill()
+        return STORED
+
+    def _store(self, event: evt.Event) -> Dataset:
+        """Answers a C-STORE request; runs in the association's thread."""
+        self._budgets[event.assoc].refill()
+        try:
+            reply = self._reply(event)
+        except Exception as error:  # nothing of it is in the log: it may quote the object
+            log.error("intake_failed", source="dicom", error=type(error).__name__)
+            reply = Reply(REFUSED, "it could not be stored")
+        self._count(reply.outcome)
+        status = Dataset()
+        status.Status = reply.status
+        if reply.comment:
+            status.ErrorComment = reply.comment[:64]
+        if reply.status != STORED:
+            log.warning("intake_refused", source="dicom", status=f"{reply.status:04X}")
+        return status
+
+    def _reply(self, event: evt.Event) -> Reply:
+        if self._stopping or self._loop is None or self._services is None:
+            return Reply(BUSY, "the server is stopping")
+        site = self._titles.get(str(event.assoc.requestor.ae_title).strip(), self._own)
+        uid = str(event.request.AffectedSOPInstanceUID)
+        work = store(self._services, site, uid, event.encoded_dataset())
+        running = asyncio.run_coroutine_threadsafe(work, self._loop)
+        self._running.add(running)
+        try:
+            return running.result(_STORING)
+        except RequestError as error:
+            return Reply(BUSY, error.detail)
+        except (FutureTimeoutError, CancelledError):
+            running.cancel()
+            return Reply(BUSY, "no answer in time")
+        finally:
+            self._running.discard(running)
+
+
+class _Budget:
+    """Limits the bytes of one message, as pynetdicom would hold any number in memory.
+
+    Args:
+        recv: Reads so many bytes of the connection.
+        most: Bytes until `refill`.
+    """
+
+    def __init__(self, recv: Callable[[int], bytearray], most: int) -> None:
+        self._recv, self._most, self._left = recv, most, most
+
+    def recv(self, count: int) -> bytearray:
+        """Reads bytes.
+
+        Raises:
+            OSError: There would be too many; pynetdicom then ends the association.
+        """
+        self._left -= count
+        if count > _LARGEST_PDU or self._left < 0:
+            raise OSError("too many bytes")
+        return self._recv(count)
+
+    def refill(self) -> None:
+        """Begins a new message."""
+        self._left = self._most
+
+
+class _Server(ThreadedAssociationServer):
+    """Closes connections beyond a number unread."""
+
+    daemon_threads = True
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether there is room for a connection."""
+        return len(self.active_associations) < _CONNECTIONS
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Prints nothing, unlike the standard library's."""
+        log.warning("intake_failed", source="dicom", error="connection")
+
+
+def _entity(cfg: DicomNodeConfig, titles: Mapping[str, str]) -> AE:
+    entity = AE(cfg.ae_title)
+    entity.require_called_aet = True
+    entity.require_calling_aet = list(titles)
+    entity.maximum_associations = _ASSOCIATIONS
+    entity.maximum_pdu_size = _PDU
+    entity.network_timeout = _IDLE
+    entity.acse_timeout = entity.dimse_timeout = _IDLE
+    entity.add_supported_context(Verification)
+    for uid in SOP_CLASSES:
+        entity.add_supported_context(uid, list(SYNTAXES))
+    return entity
+
+
+def _silence() -> None:
+    """Libraries print attributes of objects when they log or warn: here they print nothing."""
+    _config.LOG_HANDLER_LEVEL = "none"
+    for name in ("pynetdicom", "pydicom"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.CRITICAL + 1)
+        logger.propagate = False
+    for module in ("pynetdicom", "pydicom"):
+        warnings.filterwarnings("ignore", module=rf"{module}(\..*)?$")
+
+
+def _nothing(_: str) -> None:
+    """Counts nothing."""

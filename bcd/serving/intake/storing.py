@@ -1,0 +1,99 @@
+"""Stores an object that a DICOM node has received."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bcd.data.dicom.header import Header
+from bcd.data.items import Item
+from bcd.serving.dicom import unpack
+from bcd.serving.errors import ConflictError, TooLargeError, UnprocessableError
+from bcd.serving.intake.placing import Origin, hashes, place
+from bcd.serving.jobs.adding import add_all
+from bcd.storage import digest
+
+if TYPE_CHECKING:
+    from bcd.serving.services import Services
+
+USER = "DICOM node"  # has a space, so that it is the name of no user
+
+# Statuses of C-STORE (PS3.4, B.2.3).
+STORED, BUSY, MISMATCH, REFUSED = 0x0000, 0xA700, 0xA900, 0xC000
+_SHOWN = 8  # digits of a hash in labels
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the sender of an object is told.
+
+    Attributes:
+        status: Of C-STORE.
+        comment: Why it is not stored, without anything of the object; empty if it is.
+        repeated: Whether it was stored before.
+    """
+
+    status: int
+    comment: str = ""
+    repeated: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """What became of the object: `stored`, `repeated`, `busy` or `refused`."""
+        if self.status == STORED:
+            return "repeated" if self.repeated else "stored"
+        return "busy" if self.status == BUSY else "refused"
+
+
+async def store(services: Services, site: str, uid: str, data: bytes) -> Reply:
+    """Puts the images of an object into the queue of its study's case.
+
+    The same object again adds nothing.
+
+    Args:
+        services: Of the server.
+        site: Of the sender.
+        uid: SOP Instance UID in the sender's command.
+        data: The object as a DICOM file.
+
+    Raises:
+        RequestError: There is no room for it now, or the records cannot be used.
+    """
+    sop = digest(uid)
+    try:
+        header = await services.engine.read_one(Item("", data=data, keep=()), _as_header)
+        if header.sop_uid_sha256 != sop:
+            return Reply(MISMATCH, "its SOP Instance UID is not that of the request")
+        if not header.study_uid_sha256:
+            return Reply(MISMATCH, "it has no Study Instance UID")
+        name = f"DICOM object {sop[:_SHOWN]}"
+        images = await unpack(services, [(name, data)], [sop[:32]])
+    except (TooLargeError, UnprocessableError) as error:
+        return Reply(REFUSED, error.detail)
+    if unreadable := next((image.error for image in images if image.error), ""):
+        return Reply(REFUSED, unreadable)
+    study = header.study_uid_sha256
+    origin = Origin.of(USER, site, study.encode(), f"DICOM study {study[:_SHOWN]}")
+    uploads = [image.upload for image in images]
+    case_id = await asyncio.to_thread(place, services, origin, uploads)
+    known = await asyncio.to_thread(hashes, services, case_id, uploads)
+    if known:
+        wanted = {image.upload: hashlib.sha256(image.data).hexdigest() for image in images}
+        if any(known.get(upload, sha256) != sha256 for upload, sha256 in wanted.items()):
+            return Reply(REFUSED, "other pixels than before under the same SOP Instance UID")
+        if len(known) == len(wanted):
+            return Reply(STORED, repeated=True)
+    try:
+        await asyncio.to_thread(add_all, services, USER, case_id, images)
+    except ConflictError:  # signed just now: the next try opens another case
+        return Reply(BUSY, "the case was closed: send it again")
+    except TooLargeError as error:
+        return Reply(REFUSED, error.detail)
+    return Reply(STORED)
+
+
+def _as_header(found: object) -> Header:
+    assert isinstance(found, Header)  # as it was asked for
+    return found
