@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from bcd.config.batch import BatchConfig
+from bcd.config.dicom import PredictDicomConfig
 from bcd.config.schema import (
     CORRUPTION_SUITES,
     ENGINES,
@@ -279,6 +280,7 @@ class PredictConfig(BatchConfig):
     num_workers: int | None
     run_dir: str
     site: SiteMatchConfig
+    dicom: PredictDicomConfig
 
     def __post_init__(self) -> None:
         """Checks values beyond their types."""
