@@ -47,6 +47,7 @@ SERVE_COMMANDS = {
         ("verify", "backup", "restore", "erase", "expire", "models", "key"), "serve_records"
     ),
     **dict.fromkeys(("user", "token"), "serve_accounts"),
+    "outbox": "serve_outbox",
 }
 
 _COMPLETION = ("-sc", "--shell-completion")  # Hydra's option

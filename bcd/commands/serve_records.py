@@ -95,7 +95,7 @@ def _report(found: Verified) -> int:
     if found.problems:
         return 1
     say("whole: the chain verifies, and every table agrees with it")
-    say("not covered: sessions, and the days on which tokens were last used")
+    say("not covered: sessions, the days on which tokens were last used, and the outbox")
     say("head, for verify --head later: kept elsewhere, it proves that nothing was cut off since")
     print(found.head)  # noqa: T201
     return 0

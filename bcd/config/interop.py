@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from bcd.errors import ConfigError
 
 # Smallest and largest values of the keys here.
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -41,8 +44,40 @@ class FhirConfig:
 
     url: str | None
     token_file: str | None
+    names: bool
     delay_seconds: float
     timeout_seconds: float
+
+    def check(self, base: str | None) -> None:
+        """Checks the address.
+
+        Args:
+            base: `url` of the server, of which identifiers are made.
+
+        Raises:
+            ConfigError: It is no address, the token would be sent unencrypted, or there is no base.
+        """
+        if self.url is None:
+            return
+        try:
+            parts = urlsplit(self.url)
+            host, user, _ = parts.hostname, parts.username, parts.port
+        except ValueError:
+            host, user = None, None
+        if not host or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
+            raise ConfigError("fhir.url: must be an address such as https://fhir.example.org/r4")
+        if user is not None:
+            raise ConfigError("fhir.url: must not have a user or password: give fhir.token_file")
+        if parts.scheme == "http" and host not in ("127.0.0.1", "::1", "localhost"):
+            raise ConfigError(
+                "fhir.url: reports would be sent unencrypted: give an https address, or one of "
+                "this machine (http://127.0.0.1:…)"
+            )
+        if base is None:
+            raise ConfigError(
+                "fhir.url: identifiers of reports are made of this server's address: give "
+                "url=https://<its address>, and do not change it later"
+            )
 
 
 @dataclass

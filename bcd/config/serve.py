@@ -154,6 +154,7 @@ class ServeConfig:
         one_of("log.level", self.log.level, ("debug", "info", "warning", "error"))
         self._check_sizes()
         self._check_proxy()
+        self.fhir.check(self.url)
         read_sites(self)
         if (self.tls.certificate is None) != (self.tls.key is None):
             raise ConfigError("tls: give both tls.certificate and tls.key")

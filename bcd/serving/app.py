@@ -19,6 +19,7 @@ from bcd.serving.api.problems import Problem, add_handlers, describe
 from bcd.serving.jobs.worker import work
 from bcd.serving.monitoring import routes as monitoring
 from bcd.serving.monitoring.monitor import watch
+from bcd.serving.outbox.sender import post_reports
 from bcd.serving.pages import cases as pages
 from bcd.serving.pages import images, reports
 from bcd.serving.pages.render import STATIC
@@ -49,7 +50,8 @@ def create_app(services: Services) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(each(app.state.services)) for each in (watch, work)]
+        regular = (watch, work, post_reports)
+        tasks = [asyncio.create_task(each(app.state.services)) for each in regular]
         yield
         for task in tasks:
             task.cancel()

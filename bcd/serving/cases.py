@@ -214,12 +214,13 @@ async def pdf_report(services: Services, case_id: str) -> bytes:
     if not _WRITING.acquire(blocking=False):
         raise BusyError("Other reports are being written: try again in a moment.", retry_after=5)
     try:
-        return await _write_pdf(services, case)
+        return await write_pdf(services, case)
     finally:
         _WRITING.release()
 
 
-async def _write_pdf(services: Services, case: Case) -> bytes:
+async def write_pdf(services: Services, case: Case) -> bytes:
+    """A case as PDF, however many others are being written."""
     model = await run_in_threadpool(services.records.model_of, case.model_sha256)
     room = asyncio.Semaphore(_AT_ONCE)
 

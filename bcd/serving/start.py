@@ -27,6 +27,7 @@ from bcd.serving.app import create_app
 from bcd.serving.engine.loading import load_engine
 from bcd.serving.engine.queue import Engine
 from bcd.serving.errors import RequestError, StorageFullError
+from bcd.serving.outbox.sender import check_outbox
 from bcd.serving.records.database import database_url
 from bcd.serving.records.store import Records, open_records
 from bcd.serving.services import Services
@@ -57,6 +58,7 @@ def serve(cfg: ServeConfig) -> int:
     """
     configure_logs(cfg.log)
     _check_tls(cfg)
+    check_outbox(cfg.fhir)
     _make_folder(Path(cfg.folder))
     with _listen(cfg) as listener:
         engine = load_engine(cfg)  # first, so that nothing is made if it is refused

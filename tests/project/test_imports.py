@@ -45,7 +45,9 @@ LAYERS: dict[str, str] = {
         "errors storage console run_folder cli config data models features evaluation reporting "
         "audit inference training sweeps"
     ),
-    "serving": ("errors storage console config data evaluation explain reporting inference"),
+    "serving": (
+        "errors storage console config data evaluation explain reporting interop inference"
+    ),
     "commands": (
         "errors storage console config cli data models features audit inference export slides "
         "training sweeps release serving"

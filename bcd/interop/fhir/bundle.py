@@ -86,8 +86,8 @@ def transaction(
     if not case.erased:
         report["result"] = [{"reference": _urn(each)} for each in made]
     place = f"DiagnosticReport/{report_id}"
-    document = _document(case, names, place)
-    entries.append(_entry(document))
+    if case.documented:
+        entries.append(_entry(_document(case, names, place)))
     request = {"method": "PUT", "url": place, "ifMatch": if_match}
     full = f"{server.rstrip('/')}/{place}"
     entries.append({"fullUrl": full, "resource": report, "request": request})
@@ -185,8 +185,8 @@ def _document(case: ReportedCase, names: Identifiers, report: str) -> Json:
         "description": case.disclaimer,
         "context": {"related": [{"reference": report}]},
     }
-    if case.erased or case.document is None:
-        made["content"] = [{"attachment": {"title": "erased" if case.erased else "no document"}}]
+    if case.document is None:
+        made["content"] = [{"attachment": {"title": "erased"}}]
         return made
     document = case.document
     if case.patient:

@@ -96,7 +96,8 @@ class ReportedCase:
         signers: Names of users; empty to leave them out.
         model: That answered.
         images: In their order.
-        document: The report as a file; None for none.
+        document: The report as a file; None while there is none, and if the case is erased.
+        documented: Whether there is a document, or was one before the case was erased.
         disclaimer: Stated in each resource.
     """
 
@@ -111,6 +112,7 @@ class ReportedCase:
     model: ReportedModel
     images: tuple[ReportedImage, ...]
     document: ReportedDocument | None
+    documented: bool
     disclaimer: str
 
     @property

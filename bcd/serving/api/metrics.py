@@ -12,6 +12,7 @@ from bcd.serving.api.dependencies import Served
 from bcd.serving.api.problems import documented
 from bcd.serving.errors import RequestError
 from bcd.serving.monitoring.monitor import alarms
+from bcd.serving.outbox.store import Outbox
 
 router = APIRouter()
 
@@ -27,8 +28,10 @@ router = APIRouter()
     },
 )
 async def metrics(request: Request, services: Served) -> Response:
-    """Requests, answers, the queue and alarms, in Prometheus' text format; nothing personal."""
+    """Requests, answers, queue, alarms, outbox, in Prometheus' text format; nothing personal."""
     # The other figures are worth most when the records cannot be read.
     with contextlib.suppress(RequestError):
         request.app.state.metrics.alarms(await run_in_threadpool(alarms, services))
+        outbox = Outbox(services.records.engine)
+        request.app.state.metrics.outbox(await run_in_threadpool(outbox.counts))
     return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

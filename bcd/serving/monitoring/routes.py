@@ -17,6 +17,7 @@ from bcd.serving.monitoring.drift import Reference
 from bcd.serving.monitoring.figures import DAY, NO_ANSWER, Figures, summarise
 from bcd.serving.monitoring.monitor import get_monitor
 from bcd.serving.monitoring.windows import BASELINE_WINDOWS, Window
+from bcd.serving.outbox.store import Outbox
 from bcd.serving.pages.render import page
 from bcd.serving.services import Services
 
@@ -60,6 +61,8 @@ async def dashboard(
 ) -> HTMLResponse:
     """The page."""
     period = int(days)
+    outbox = Outbox(services.records.engine)
+    posting = services.cfg.fhir.url is not None
     found, windows, names = await run_in_threadpool(_collect, services, period)
     return page(
         request,
@@ -76,6 +79,7 @@ async def dashboard(
         baseline=BASELINE_WINDOWS,
         alarm_names=_ALARMS,
         no_answer=NO_ANSWER,
+        outbox=await run_in_threadpool(outbox.counts) if posting else None,
     )
 
 

@@ -152,3 +152,28 @@ INTAKE = Table(
     Column("case_id", String(16), nullable=False),
     Index("intake_case", "case_id", unique=True),
 )
+
+# Cases that are posted to a FHIR server, one row each; not part of the chain, which has a record of
+# each delivery. What waits follows from the chain, so that no change can be forgotten.
+OUTBOX = Table(
+    "outbox",
+    METADATA,
+    Column("case_id", String(16), primary_key=True),
+    Column("version", Integer, nullable=False),  # of the case, to be delivered
+    Column("sent", Integer),  # version that was delivered last; null: none
+    Column("state", String(8), nullable=False),  # waiting, sent or failed
+    Column("attempts", Integer, nullable=False),  # since the last delivery
+    Column("due", Double, nullable=False),  # not before
+    Column("error", String(200), nullable=False),  # of the last attempt; nothing personal
+    Column("lease_owner", String(32)),
+    Column("lease_until", Double),
+    Index("outbox_due", "state", "due"),
+)
+
+# The last record whose case has been put into the outbox; no row before the first start with it.
+OUTBOX_POSITION = Table(
+    "outbox_position",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("number", Integer, nullable=False),
+)

@@ -57,6 +57,13 @@ class Metrics:
             "bcd_alarms", "1 if the last window of answers sets off this alarm", ["alarm"],
             registry=self.registry,
         )  # fmt: skip
+        self._outbox = {
+            state: Gauge(f"bcd_outbox_{state}", f"Cases {what}", registry=self.registry)
+            for state, what in (
+                ("waiting", "that wait to be posted to the FHIR server"),
+                ("failed", "that the FHIR server does not take"),
+            )
+        }
         ready = Gauge("bcd_ready", "1 if the model can answer", registry=self.registry)
         ready.set_function(lambda: float(not services.engine.ready()))
 
@@ -82,6 +89,11 @@ class Metrics:
         """Sets the alarms; see `bcd.serving.monitoring.monitor.alarms`."""
         for name, value in found.items():
             self._alarms.labels(name).set(value)
+
+    def outbox(self, counts: Mapping[str, int]) -> None:
+        """Sets how many cases wait in the outbox and have failed; see `Outbox.counts`."""
+        for state, count in counts.items():
+            self._outbox[state].set(count)
 
     def engine_error(self, kind: str) -> None:
         """Counts a request that the engine did not answer, by the class of its error."""
