@@ -1,4 +1,4 @@
-"""Which attributes of DICOM files are kept (`dicom.keep`)."""
+"""Which attributes of DICOM files may be kept."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ from collections.abc import Sequence
 from bcd.config.check import nearest
 from bcd.errors import BcdError, ConfigError
 
-# What has no text to keep: bytes, pixels, and sequences of further attributes.
-_NO_TEXT = ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "UN")
+# Values that are no text: sequences, and bytes and numbers of any length.
+_NO_TEXT = {"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN", "OB or OW", "US or OW", "US or SS or OW"}
 
 
-def check_keep(keywords: Sequence[str], key: str = "dicom.keep") -> None:
-    """Refuses keywords of attributes that cannot be kept.
+def check_keep(keep: Sequence[str], key: str = "dicom.keep") -> tuple[str, ...]:
+    """Checks keywords of attributes to keep.
 
     Args:
-        keywords: As configured.
-        key: Of the configuration.
+        keep: Keywords, such as `PatientID`.
+        key: The setting that they were given in.
+
+    Returns:
+        The keywords, each once.
 
     Raises:
         BcdError: pydicom, which knows the keywords, is not installed.
-        ConfigError: A keyword is unknown, there twice, or its attribute has no text.
+        ConfigError: There is no such attribute, or its value is no text.
     """
-    if not keywords:
-        return
+    if not keep:
+        return ()
     try:
-        from pydicom import datadict
-    except ModuleNotFoundError:
-        raise BcdError(f"{key}: pydicom is not installed: pip install 'bcd[dicom]'") from None
-    names = {entry[4] for entry in datadict.DicomDictionary.values() if entry[4]}  # type: ignore[attr-defined]
-    for keyword in keywords:
-        if keyword not in names:
+        from pydicom.datadict import dictionary_VR, keyword_dict
+    except ImportError as error:
+        raise BcdError(f"{key}: DICOM needs a package: pip install 'bcd[dicom]'") from error
+    for keyword in keep:
+        if keyword not in keyword_dict:
             raise ConfigError(
-                f"{key}={keyword}: no keyword of a DICOM attribute{nearest(keyword, names)}"
+                f"{key}={keyword}: no such attribute of DICOM{nearest(keyword, keyword_dict)}"
             )
-        if set(datadict.dictionary_VR(keyword).split(" or ")) & set(_NO_TEXT):
-            raise ConfigError(f"{key}={keyword}: cannot be kept, as it has no text of its own")
-    if len(set(keywords)) < len(keywords):
-        raise ConfigError(f"{key}: has the same keyword twice")
+        if dictionary_VR(keyword) in _NO_TEXT:
+            raise ConfigError(f"{key}={keyword}: its value is no text, and cannot be kept")
+    return tuple(dict.fromkeys(keep))
