@@ -14,8 +14,8 @@ from PIL import Image, ImageOps
 from bcd.data.dicom import codestream
 from bcd.data.dicom.colours import Layout, read_layout, to_image
 from bcd.data.dicom.elements import DEFLATED
-from bcd.data.dicom.parsing import Parsed, guarded, import_pydicom, parse
-from bcd.data.files import Gate, ImageError
+from bcd.data.dicom.parsing import MISSING, Parsed, guarded, import_pydicom, parse
+from bcd.data.files import Gate, ImageError, UnreadableError
 from bcd.data.opening import MAX_PIXELS, PIXELS, opened
 
 _JPEG_8, _JPEG_12 = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
@@ -183,7 +183,7 @@ def _samples(
     plugin = (
         "" if encoded is None else "pylibjpeg"
     )  # so that nothing else that is installed does it
-    found, facts = get_decoder(file.syntax).as_array(
+    found, facts = decoder.as_array(
         stream, index=index, decoding_plugin=plugin, raw=True, **options
     )
     return found, replace(layout, colours=str(facts["photometric_interpretation"]))

@@ -8,7 +8,8 @@ from bcd.config.check import nearest
 from bcd.errors import BcdError, ConfigError
 
 # Values that are no text: sequences, and bytes and numbers of any length.
-_NO_TEXT = {"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN", "OB or OW", "US or OW", "US or SS or OW"}
+_NO_TEXT = {"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN", "NONE"}
+_FIRST = 0x00080000  # tag of a data set: before are those of files and messages
 
 
 def check_keep(keep: Sequence[str], key: str = "dicom.keep") -> tuple[str, ...]:
@@ -32,10 +33,11 @@ def check_keep(keep: Sequence[str], key: str = "dicom.keep") -> tuple[str, ...]:
     except ImportError as error:
         raise BcdError(f"{key}: DICOM needs a package: pip install 'bcd[dicom]'") from error
     for keyword in keep:
-        if keyword not in keyword_dict:
+        if not keyword or keyword not in keyword_dict:
             raise ConfigError(
                 f"{key}={keyword}: no such attribute of DICOM{nearest(keyword, keyword_dict)}"
             )
-        if dictionary_VR(keyword) in _NO_TEXT:
+        kinds = set(dictionary_VR(keyword).split(" or "))
+        if kinds & _NO_TEXT or keyword_dict[keyword] < _FIRST:
             raise ConfigError(f"{key}={keyword}: its value is no text, and cannot be kept")
     return tuple(dict.fromkeys(keep))

@@ -15,7 +15,7 @@ from typing import Any
 
 from bcd.data.dicom.elements import PIXEL_DATA, Element, File, elements, open_file, read_elements
 from bcd.data.dicom.header import Header
-from bcd.data.files import ImageError
+from bcd.data.files import ImageError, UnreadableError
 
 # What is read: pictures of one or three samples, of a microscope, a camera or a screen.
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
@@ -42,6 +42,7 @@ _NEEDED = (
     "SegmentedBluePaletteColorLookupTableData", "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
 )  # fmt: skip
+MISSING = "DICOM needs a package: pip install 'bcd[dicom]'"
 _LONGEST_TEXT = 1000  # characters of an attribute that is kept
 _MODALITY_LUT = 0x00283000
 _OFFSETS = (0x7FE00001, 0x7FE00002)  # of frames, which may be many
@@ -52,12 +53,12 @@ def import_pydicom() -> Any:
     """Imports pydicom, and has it log nothing: what it says has attributes in it.
 
     Raises:
-        ImageError: It is not installed.
+        UnreadableError: It is not installed.
     """
     try:
         import pydicom
     except ImportError as error:
-        raise ImageError("DICOM needs a package: pip install 'bcd[dicom]'") from error
+        raise UnreadableError(MISSING) from error
     for name in ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "rle"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     return pydicom
