@@ -8,6 +8,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from bcd.data.walk import folder_reason
 
@@ -92,6 +93,26 @@ def read_bytes(path: Path) -> bytes:
     if path.suffix.lower() not in SUFFIXES:
         reason = folder_reason(path)
         raise ImageError(reason or f"not an image file (type '{path.suffix or path.name}')")
+    with _regular(path) as (stream, length):
+        check_length(length)
+        data = stream.read(length)
+    check_length(len(data))
+    return data
+
+
+def read_start(path: Path, most: int) -> tuple[bytes, int]:
+    """Returns the first bytes of a file, at most so many, and how many it has in all.
+
+    Raises:
+        ImageError: It is not a regular file, or cannot be read.
+    """
+    with _regular(path) as (stream, length):
+        return stream.read(most), length
+
+
+@contextlib.contextmanager
+def _regular(path: Path) -> Iterator[tuple[IO[bytes], int]]:
+    """Opens a regular file to read, and says how many bytes it has."""
     try:
         _refuse_irregular(path.stat().st_mode)  # opening a device may have side effects
         # If a pipe has replaced the file meanwhile, opening does not wait for a writer.
@@ -99,14 +120,11 @@ def read_bytes(path: Path) -> bytes:
         with open(os.open(path, flags), "rb") as stream:  # noqa: PTH123  (of a descriptor)
             facts = os.fstat(stream.fileno())
             _refuse_irregular(facts.st_mode)
-            check_length(facts.st_size)
-            data = stream.read(facts.st_size)
+            yield stream, facts.st_size
     except OSError as error:
         raise UnreadableError(f"cannot be read ({error.strerror})") from error
     except ValueError as error:  # a name with a zero byte
         raise ImageError(f"cannot be read ({error})") from error
-    check_length(len(data))
-    return data
 
 
 _KINDS = {

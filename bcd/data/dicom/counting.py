@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path, PurePath
 
-from bcd.data.dicom.elements import elements, open_file
+from bcd.data.dicom.elements import DEFLATED, elements, open_file
 from bcd.data.dicom.header import is_dicom
-from bcd.data.files import DICOM_SUFFIXES, ImageError
+from bcd.data.files import DICOM_SUFFIXES, ImageError, read_start
 from bcd.data.items import Item
 
 MOST_FRAMES = 10_000  # of a file
 _NUMBER_OF_FRAMES = 0x00280008
-_FIRST = 1 << 22  # bytes that are looked at
+_FEW, _FIRST = 1 << 16, 1 << 22  # bytes that are looked at, and if these do not say
+_DIGITS = 12  # of a number
 _MOST_ELEMENTS = 100_000
 
 
@@ -30,13 +30,13 @@ def each_frame(items: Iterator[Item]) -> Iterator[Item]:
         if count == 1:
             yield item
         elif count > MOST_FRAMES:
-            yield replace(item, reason=f"holds {count} pictures (at most {MOST_FRAMES})", data=None)
+            yield Item(item.name, reason=f"holds {count} pictures (at most {MOST_FRAMES})")
         else:
             for number in range(1, count + 1):
                 yield replace(item, name=f"{item.name}#{number}", frame=number)
 
 
-def count_frames(start: bytes, length: int) -> int:
+def count_frames(start: bytes, length: int) -> int | None:
     """How many pictures a file claims to hold.
 
     Args:
@@ -44,16 +44,37 @@ def count_frames(start: bytes, length: int) -> int:
         length: Number of all its bytes.
 
     Returns:
-        1 if it is no DICOM file, does not say, or claims more than it has bytes for.
+        1 also if it is no DICOM file, or claims more than it has bytes for; None if its first bytes
+        do not say.
     """
     if not is_dicom(start):
         return 1
     try:
-        for element in elements(open_file(start, _FIRST), _MOST_ELEMENTS):
+        file = open_file(start, _FIRST)
+        for element in elements(file, _MOST_ELEMENTS):
             if element.tag > _NUMBER_OF_FRAMES:
-                break
+                return 1
             if element.tag == _NUMBER_OF_FRAMES:
-                ...
-    except (ImageError, ValueError):
+                text = file.data[element.value : element.end][:_DIGITS].strip(b" \0")
+                count = int(text) if text.isdigit() else 1
+                # A deflated file has fewer bytes than its pictures.
+                return count if count <= length or file.syntax == DEFLATED else 1
+    except ImageError:
+        pass
+    return None
+
+
+def _count(item: Item) -> int:
+    if item.data is not None:
+        return count_frames(item.data[:_FIRST], len(item.data)) or 1
+    assert item.path is not None
+    if item.path.suffix.lower() not in DICOM_SUFFIXES:
         return 1
+    for most in (_FEW, _FIRST):
+        try:
+            found = count_frames(*read_start(item.path, most))
+        except ImageError:
+            return 1
+        if found is not None:
+            return found
     return 1

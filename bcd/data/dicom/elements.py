@@ -31,6 +31,7 @@ _UNDEFINED = 0xFFFFFFFF
 _LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 
 _MOST_ELEMENTS = 1_000_000  # that are passed over, with those in sequences
+_MOST_META = 1000  # of the file's meta information
 _DEEPEST = 64  # sequences in sequences
 _LONGEST = 1 << 20  # bytes of an element that is needed
 _START = 132  # of the file's meta information
@@ -88,11 +89,12 @@ class File:
         return "" if head is None else head[1].decode("ascii")
 
 
-def open_file(data: bytes) -> File:
+def open_file(data: bytes, first: int | None = None) -> File:
     """Reads the meta information.
 
     Args:
         data: A DICOM file, or the first part of one.
+        first: Number of bytes that are inflated if it is deflated; None for all.
 
     Raises:
         ImageError: It is none, has no transfer syntax, or expands beyond `MAX_BYTES`.
@@ -100,7 +102,7 @@ def open_file(data: bytes) -> File:
     if not is_dicom(data):
         raise ImageError("not a DICOM file (no prefix 'DICM')")
     uids, start = {}, _START
-    for element in _walk(data, _START, EXPLICIT, group=2):
+    for element in _walk(data, _START, EXPLICIT, _MOST_META, group=2):
         start = element.end or len(data)
         if element.tag in (_SYNTAX, _SOP_CLASS):
             uids[element.tag] = data[element.value : start].decode("ascii", "replace").strip(" \0")
@@ -108,15 +110,15 @@ def open_file(data: bytes) -> File:
     if not syntax:
         raise ImageError("damaged DICOM file (no transfer syntax)")
     if syntax == DEFLATED:
-        data, start = _inflated(data, start), 0
+        data, start = _inflated(data, start, first), 0
     encoding = Encoding(implicit=syntax == IMPLICIT, little=syntax != BIG_ENDIAN)
     return File(data, syntax, uids.get(_SOP_CLASS, ""), start, encoding)
 
 
-def _inflated(data: bytes, start: int) -> bytes:
+def _inflated(data: bytes, start: int, first: int | None) -> bytes:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        found = inflater.decompress(memoryview(data)[start:], MAX_BYTES + 1)
+        found = inflater.decompress(memoryview(data)[start:], first or MAX_BYTES + 1)
     except zlib.error as error:
         raise ImageError("damaged DICOM file (deflated)") from error
     if len(found) > MAX_BYTES:
@@ -124,16 +126,20 @@ def _inflated(data: bytes, start: int) -> bytes:
     return found
 
 
-def elements(file: File) -> Iterator[Element]:
+def elements(file: File, most: int = _MOST_ELEMENTS) -> Iterator[Element]:
     """Yields the elements of the data set, not those in sequences, up to the pixels.
 
-    The last one is that of the pixels, whose end is None. A file that is cut off before ends early.
+    The last one is that of the pixels. A file that is cut off before ends early.
+
+    Args:
+        file: The file.
+        most: Number of elements, with those in sequences.
 
     Raises:
         ImageError: It is damaged, or holds too much.
     """
     last = 0
-    for element in _walk(file.data, file.start, file.encoding):
+    for element in _walk(file.data, file.start, file.encoding, most):
         if element.tag <= last:
             raise ImageError("damaged DICOM file (its elements are not in order)")
         last = element.tag
@@ -168,10 +174,10 @@ def read_elements(file: File, found: Collection[Element], longest: int = _LONGES
 
 
 def _walk(
-    data: bytes, place: int, encoding: Encoding, group: int | None = None
+    data: bytes, place: int, encoding: Encoding, most: int, group: int | None = None
 ) -> Iterator[Element]:
     """Yields elements of the top level, or of one group; there may not be too many in all."""
-    left = [_MOST_ELEMENTS]
+    left = [most]
     # Another group may be encoded in another way.
     only = None if group is None else group.to_bytes(2, "little")
     while only in (None, data[place : place + 2]):

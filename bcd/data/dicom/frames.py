@@ -180,9 +180,11 @@ def _samples(
     stream.seek(parsed.pixels.value)
     if (tables := _offsets(parsed)) is not None:
         options["extended_offsets"] = tables
-    plugin = (
-        "" if encoded is None else "pylibjpeg"
-    )  # so that nothing else that is installed does it
+    decoder = get_decoder(file.syntax)
+    # Named, so that answers do not depend on what else is installed.
+    plugin = "" if encoded is None else "pylibjpeg"
+    if plugin and plugin not in decoder.available_plugins:
+        raise UnreadableError(MISSING)
     found, facts = decoder.as_array(
         stream, index=index, decoding_plugin=plugin, raw=True, **options
     )

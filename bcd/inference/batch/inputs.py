@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bcd.data.dicom.counting import each_frame
 from bcd.data.items import Item
 from bcd.data.load import matching_files, no_image
 from bcd.errors import BcdError
@@ -21,7 +22,8 @@ class Inputs:
 
     Attributes:
         items: The images.
-        total: Their number, or somewhat more where inputs overlap; None if it is not known.
+        total: Their number; somewhat more where inputs overlap, less where a DICOM file has several
+            pictures. None if it is not known.
     """
 
     items: Iterator[Item]
@@ -38,7 +40,8 @@ def open_inputs(inputs: Sequence[str], column: str, limit: int | None = None) ->
 
     Returns:
         The images in the order of the inputs. A file that several typed files, folders and globs
-        refer to is there once; what a list names is there as often as it is named.
+        refer to is there once; what a list names is there as often as it is named. A DICOM file
+        with several pictures is an image for each.
 
     Raises:
         BcdError: An input matches nothing, or a list cannot be read; also while iterating.
@@ -49,7 +52,7 @@ def open_inputs(inputs: Sequence[str], column: str, limit: int | None = None) ->
     known = None if None in totals else sum(total for total in totals if total is not None)
     if limit is not None and known is not None:
         known = min(limit, known)
-    items = itertools.chain.from_iterable(one.items for one in opened)
+    items = each_frame(itertools.chain.from_iterable(one.items for one in opened))
     return Inputs(itertools.islice(items, limit), known)
 
 
