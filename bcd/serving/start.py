@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from bcd.config.serve import ServeConfig
+from bcd.data.dicom.keeping import check_keep
 from bcd.errors import BcdError, ConfigError
 from bcd.serving.accounts.store import Accounts
 from bcd.serving.answers import DISCLAIMER, ModelIdentity
@@ -59,6 +60,7 @@ def serve(cfg: ServeConfig) -> int:
     configure_logs(cfg.log)
     _check_tls(cfg)
     check_outbox(cfg.fhir)
+    check_keep(cfg.dicom.keep)
     _make_folder(Path(cfg.folder))
     with _listen(cfg) as listener:
         engine = load_engine(cfg)  # first, so that nothing is made if it is refused

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -85,7 +84,7 @@ async def submit(
         return sent
     if len(case.images) + len(images) > limits.case_images:
         raise TooLargeError(f"A case takes at most {limits.case_images} images.")
-    answers = await services.engine.answer([image.data for image in images])
+    answers = await answer_images(services, images)
     named = [
         (replace(image, name=words.file_name(image.name)), answer)
         for image, answer in zip(images, answers, strict=True)
@@ -99,13 +98,23 @@ async def submit(
     ]
 
 
+async def answer_images(services: Services, images: Sequence[NewImage]) -> list[ImageAnswer]:
+    """Answers images; one that is known to be unreadable gets the reason in `error`.
+
+    Raises:
+        RequestError: As `Engine.answer`.
+    """
+    engine = services.engine
+    answers = iter(await engine.answer([image.data for image in images if not image.error]))
+    return [engine.refuse(image) if image.error else next(answers) for image in images]
+
+
 def _sent_before(case: Case, images: Sequence[NewImage]) -> list[Submitted]:
     """The images of uploads that the case has; empty unless it has all, with these contents."""
     known = {image.upload: image for image in case.images if image.upload}
     found = [known[image.upload] for image in images if image.upload in known]
     same = [
-        before.answer.sha256 == hashlib.sha256(image.data).hexdigest()
-        for before, image in zip(found, images, strict=False)
+        before.answer.sha256 == image.sha256 for before, image in zip(found, images, strict=False)
     ]
     if len(found) < len(images) or not all(same):
         return []

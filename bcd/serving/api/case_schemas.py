@@ -136,6 +136,11 @@ class ImageInCase(BaseModel):
     finding: str | None = Field(description="What a person found, else the model's class.")
     waits: bool = Field(description="Whether it was referred and nobody has reviewed it.")
     kept: bool = Field(description="Whether the image itself is in the records.")
+    frame: int | None = Field(description="Of the DICOM file, from 1; null if it is of none.")
+    source_sha256: str | None = Field(description="Of the DICOM file; null if it is of none.")
+    attributes: dict[str, str] = Field(
+        description="Of the DICOM file, those that are kept (`dicom.keep`), by keyword."
+    )
 
     @classmethod
     def of(cls, image: CaseImage, classes: tuple[str, ...]) -> ImageInCase:
@@ -150,6 +155,9 @@ class ImageInCase(BaseModel):
             finding=image.finding,
             waits=image.waits,
             kept=image.kept,
+            frame=image.source.frame if image.source else None,
+            source_sha256=image.source.sha256 if image.source else None,
+            attributes=dict(image.attributes),
         )
 
 

@@ -14,6 +14,7 @@ from bcd.serving.api.predict import images_body
 from bcd.serving.api.problems import documented
 from bcd.serving.api.schemas import ExplainQuery, ExplanationAnswer, ModelName
 from bcd.serving.api.uploads import read_images
+from bcd.serving.dicom import unpack_one
 from bcd.serving.errors import TooLargeError, UnprocessableError
 
 router = APIRouter()
@@ -46,7 +47,8 @@ async def explain(
     images = await read_images(request, services.cfg.limits)
     if len(images) > 1:
         raise TooLargeError("Send one image.")
-    found = await services.engine.explain(images[0][1], target)
+    image = await unpack_one(services, *images[0], query.frame)
+    found = await services.engine.explain(image.data, target)
     if PNG in request.headers.get("accept", ""):
         words = {"method": found.method, "empty": str(found.empty).lower()}
         headers = {f"X-Attribution-{k.title()}": v for k, v in words.items()}

@@ -12,9 +12,11 @@ from bcd.serving.accounts.access import Submitter
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api.dependencies import Served
 from bcd.serving.api.problems import Problem, documented, problem
-from bcd.serving.api.schemas import Answer, Answers, ModelName
+from bcd.serving.api.schemas import AnsweredImage, Answers, ModelName
 from bcd.serving.api.uploads import read_images
+from bcd.serving.dicom import unpack
 from bcd.serving.errors import UnprocessableError
+from bcd.serving.submit import answer_images
 
 router = APIRouter()
 
@@ -49,6 +51,9 @@ class Unanswered(Answers, Problem):
                         "ood_score": None,
                         "error": "not an image",
                         "milliseconds": 3.1,
+                        "name": "smear.png",
+                        "frame": None,
+                        "source_sha256": None,
                     }
                 ],
             }
@@ -64,7 +69,7 @@ def images_body(many: bool) -> dict[str, Any]:
     one = "the bytes of smear.png"
     example = {"images": [one, "the bytes of smear-2.png"] if many else one}
     content: dict[str, Any] = {"multipart/form-data": {"schema": form, "example": example}}
-    for kind in ("image/png", "image/jpeg", "application/octet-stream"):
+    for kind in ("image/png", "image/jpeg", "application/dicom", "application/octet-stream"):
         content[kind] = {"schema": binary, "example": one}
     return {"requestBody": {"required": True, "content": content}}
 
@@ -80,17 +85,22 @@ def images_body(many: bool) -> dict[str, Any]:
 async def predict(request: Request, services: Served, user: Submitter) -> Answers | Response:
     """Answers one or several images. They are not kept, but the answers are recorded.
 
+    Each frame of a DICOM file is an image of its own.
+
     An image that cannot be read gets an `error` and is referred; if none can be read, the answer
     is a 422 with the same list.
     """
-    images = await read_images(request, services.cfg.limits)
+    images = await unpack(services, await read_images(request, services.cfg.limits))
     engine = services.engine
-    answers = await engine.answer([data for _, data in images])
+    answers = await answer_images(services, images)
     recorded = services.records.submit_answers(user.name, answers, engine.identity)
     await asyncio.wrap_future(recorded)
     answered = Answers(
         model=ModelName.of(engine.identity),
-        images=[Answer.of(answer, engine.identity.classes) for answer in answers],
+        images=[
+            AnsweredImage.of_image(image, answer, engine.identity.classes)
+            for image, answer in zip(images, answers, strict=True)
+        ],
     )
     if all(answer.error for answer in answers):
         error = UnprocessableError("None of the images could be answered.")

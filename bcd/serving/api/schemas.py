@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from bcd.serving.answers import DISCLAIMER, ImageAnswer, ModelIdentity
+from bcd.serving.records.cases import NewImage
 
 
 class ModelName(BaseModel):
@@ -42,7 +43,9 @@ class Answer(BaseModel):
         },
     )
 
-    sha256: str = Field(description="Of the image as it was uploaded.")
+    sha256: str = Field(
+        description="Of the image as it was uploaded, or of the PNG of a DICOM file's frame."
+    )
     probabilities: dict[str, float] = Field(description="Calibrated; empty without an answer.")
     predicted: str | None = Field(
         serialization_alias="class", description="The most probable class; null without an answer."
@@ -73,6 +76,26 @@ class Answer(BaseModel):
         )
 
 
+class AnsweredImage(Answer):
+    """The answer for an image of a request."""
+
+    name: str = Field(description="Of the file, and the frame if it has several; may be empty.")
+    frame: int | None = Field(description="Of the DICOM file, from 1; null if it is of none.")
+    source_sha256: str | None = Field(description="Of the DICOM file; null if it is of none.")
+
+    @classmethod
+    def of_image(
+        cls, image: NewImage, answer: ImageAnswer, classes: tuple[str, ...]
+    ) -> AnsweredImage:
+        """An answer of the engine, and the image that it is for."""
+        return cls(
+            **dict(Answer.of(answer, classes)),
+            name=image.name,
+            frame=image.source.frame if image.source else None,
+            source_sha256=image.source.sha256 if image.source else None,
+        )
+
+
 class Disclaimed(BaseModel):
     """What every answer says."""
 
@@ -83,7 +106,7 @@ class Answers(Disclaimed):
     """Answers for the images of a request, in its order."""
 
     model: ModelName
-    images: list[Answer]
+    images: list[AnsweredImage]
 
 
 class ExplainQuery(BaseModel):
@@ -93,6 +116,9 @@ class ExplainQuery(BaseModel):
 
     target: str | None = Field(
         default=None, max_length=200, description="A class; without it, the most probable one."
+    )
+    frame: int | None = Field(
+        default=None, ge=1, le=10_000_000, description="Of a DICOM file with several, from 1."
     )
 
 

@@ -29,7 +29,8 @@ async def read_images(
     """Reads the images of a request: the files of a form, or the whole body as one image.
 
     Args:
-        request: With a body of multipart/form-data, image/* or application/octet-stream.
+        request: With a body of multipart/form-data, image/*, application/dicom or
+            application/octet-stream.
         limits: Of images and bytes.
         field: Name of the form's field; may occur several times.
 
@@ -45,12 +46,12 @@ async def read_images(
     kind = _kind(request)
     if kind == _FORM:
         found = await _of_form(request, limits, field)
-    elif kind.startswith("image/") or kind == "application/octet-stream":
+    elif kind.startswith("image/") or kind in ("application/dicom", "application/octet-stream"):
         found = [("", await request.body())]
     else:
         raise MediaTypeError(
             f"Send images as multipart/form-data in the field {field!r}, or one image as the body "
-            "with the type image/png, image/jpeg or another of images."
+            "with the type image/png, image/jpeg, application/dicom or another of images."
         )
     if not found or not any(data for _, data in found):
         raise RequestError("The request contains no image.")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ from bcd.inference.model import Model
 from bcd.serving.answers import ImageAnswer, ModelIdentity
 from bcd.serving.engine.answering import STOPPING, Answering, Upload
 from bcd.serving.engine.explain import Explanation, encode_png, explain, find_target
+from bcd.serving.engine.making import unreadable
 from bcd.serving.engine.requests import AnswersRequest, Request, Room
 from bcd.serving.engine.self_test import drawn_upload
 from bcd.serving.engine.turns import Turns
@@ -36,6 +38,7 @@ from bcd.serving.errors import (
     UnavailableError,
     UnprocessableError,
 )
+from bcd.serving.records.cases import NewImage
 
 T = TypeVar("T")
 
@@ -112,6 +115,11 @@ class Engine:
             self._answering.put(Upload(request, index, data))
         return await self._result(request)
 
+    def refuse(self, image: NewImage) -> ImageAnswer:
+        """What is said about an image that is known to be unreadable; see `NewImage.error`."""
+        answer = unreadable(image.data, image.error, self.identity, 0.0)
+        return replace(answer, sha256=image.source.sha256) if image.source else answer
+
     async def explain(self, image: bytes, target: str | None = None) -> Explanation:
         """Shows where in an image the evidence for a class is.
 
@@ -130,7 +138,7 @@ class Engine:
             turn = self._answering.turn
             return explain(self._model, self.identity, packed, wanted, turn, begun)
 
-        return await self._one(Item("", data=image), make, self._explaining)
+        return await self.read_one(Item("", data=image), make, self._explaining)
 
     async def thumbnail(self, image: bytes, side: int) -> bytes:
         """A PNG of an image without metadata, upright, with so many pixels a side at most.
@@ -140,7 +148,7 @@ class Engine:
             RequestError: As in `answer`.
         """
         item = Item("", data=image, picture=Picture(REDUCED, side))
-        return await self._one(item, encode_png)
+        return await self.read_one(item, encode_png)
 
     async def outlined(self, image: bytes) -> bytes:
         """A PNG of an image with outlines of white cells (green) and their nuclei (yellow).
@@ -150,7 +158,7 @@ class Engine:
             RequestError: As in `answer`.
         """
         item = Item("", data=image, picture=Picture(OUTLINED, TILE))
-        return await self._one(item, encode_png)
+        return await self.read_one(item, encode_png)
 
     def ready(self) -> str:
         """Why images cannot be answered; empty if they can."""
@@ -205,13 +213,23 @@ class Engine:
             raise UnavailableError(why, 10)
         self._room.take(count, max(1, math.ceil(self._answering.latency)))
 
-    async def _one(
+    async def read_one(
         self,
         item: Item,
         make: Callable[[NDArray[np.uint8]], T],
         pool: ThreadPoolExecutor | None = None,
     ) -> T:
-        """Reads one image and makes something of it, in a pool or the thread that has read it."""
+        """Has one image read, and makes something of it.
+
+        Args:
+            item: What is read.
+            make: Gets what was read, in a thread of `pool` or in the one that has waited for it.
+            pool: Of threads; None for the one that has waited.
+
+        Raises:
+            UnprocessableError: It cannot be read.
+            RequestError: As in `answer`, or what `make` raises.
+        """
         self._take(1)
         request: Request[T] = Request()
 

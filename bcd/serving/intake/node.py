@@ -27,7 +27,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from bcd.data.dicom.frames import SYNTAXES
 from bcd.data.dicom.parsing import SOP_CLASSES
 from bcd.serving.errors import RequestError
-from bcd.serving.intake.storing import REFUSED, BUSY, STORED, Reply, store
+from bcd.serving.intake.storing import BUSY, REFUSED, STORED, Reply, store
 
 if TYPE_CHECKING:
     from bcd.config.interop import DicomNodeConfig

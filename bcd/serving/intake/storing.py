@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -80,7 +79,7 @@ async def store(services: Services, site: str, uid: str, data: bytes) -> Reply:
     case_id = await asyncio.to_thread(place, services, origin, uploads)
     known = await asyncio.to_thread(hashes, services, case_id, uploads)
     if known:
-        wanted = {image.upload: hashlib.sha256(image.data).hexdigest() for image in images}
+        wanted = {image.upload: image.sha256 for image in images}
         if any(known.get(upload, sha256) != sha256 for upload, sha256 in wanted.items()):
             return Reply(REFUSED, "other pixels than before under the same SOP Instance UID")
         if len(known) == len(wanted):

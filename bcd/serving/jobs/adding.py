@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import secrets
@@ -86,7 +85,7 @@ def add_all(services: Services, user: str, case_id: str, images: Sequence[NewIma
         rows.append({
             "id": job_id, "user_name": clean_text(user), "case_id": case_id,
             "upload": image.upload or secrets.token_hex(16),
-            "sha256": hashlib.sha256(image.data).hexdigest(), "size": len(image.data),
+            "sha256": image.sha256, "size": len(image.data),
             "image": _described(image), "key_id": key_id, "stored": stored,
             "lease_until": 0.0, "attempts": 0,
         })  # fmt: skip

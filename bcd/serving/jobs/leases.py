@@ -191,24 +191,23 @@ class Leases:
         """
         contents = self._records.contents
 
-        def change(ledger: Ledger) -> dict[str, bytes]:
+        def change(ledger: Ledger) -> Sequence[tuple[str, NewImage, ImageAnswer]]:
             ids = [job.id for job, _ in answered]
             these = and_(JOBS.c.id.in_(ids), JOBS.c.lease_owner == owner, WAITING)
             query = select(JOBS.c.id).where(these).with_for_update()
             held = set(ledger.connection.scalars(query))
             rows = [(job.id, job.image, answer) for job, answer in answered if job.id in held]
             if not rows:
-                return {}
+                return ()
             first = answered[0][0]
             model = model_of(ledger, first.model_sha256)
             added = add_images(ledger, first.user, first.case_id, model, rows, contents)
             ledger.connection.execute(delete(JOBS).where(JOBS.c.id.in_(held)))
-            return {image_id: row[1].data for image_id, row in zip(added, rows, strict=True)}
+            return [(image_id, *row[1:]) for image_id, row in zip(added, rows, strict=True)]
 
         recorded = self._records.change(change)
-        if not contents.keep:
-            for image_id, data in recorded.items():
-                contents.remember(image_id, data)
+        for image_id, image, answer in recorded:
+            contents.remember(image_id, image.data, answer)
         return len(recorded)
 
     def fail(self, owner: str, job: Job, why: str) -> None:

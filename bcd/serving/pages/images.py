@@ -143,7 +143,7 @@ async def _picture(
     if case.status == ERASED:
         return found | {"missing": "The images of this case were erased."}
     if image.answer.error:
-        return found | {"missing": "There is no picture: the file could not be read as an image."}
+        return found | {"missing": _UNREADABLE}
     try:
         if view == "evidence":
             return found | await _explained(services, case, image, target, here)
@@ -159,10 +159,21 @@ async def _picture(
         return found | {"missing": _GONE}
     except RequestError as error:
         return found | {"missing": f"There is no picture: {error.detail}"}
-    return found | {"source": f"{here}/image.png", "caption": "The image as it was uploaded."}
+    return found | {
+        "source": f"{here}/image.png",
+        "caption": _of_dicom(image) or "The image as it was uploaded.",
+    }
 
 
+_UNREADABLE = (
+    "There is no picture: the file could not be read as an image. Nothing of it is kept but its "
+    "hash."
+)
 _GONE = "The server did not keep this image: nothing of it is left but its hash and its answer."
+
+
+def _of_dicom(image: CaseImage) -> str:
+    return f"Frame {image.source.frame} of the DICOM file." if image.source else ""
 
 
 async def _explained(

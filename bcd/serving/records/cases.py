@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -84,6 +85,13 @@ class NewImage:
     source: Source | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
+
+    @property
+    def sha256(self) -> str:
+        """As in its answer: of its bytes, or of the DICOM file that cannot be read."""
+        if self.error and self.source:
+            return self.source.sha256
+        return hashlib.sha256(self.data).hexdigest()
 
 
 @dataclass(frozen=True)

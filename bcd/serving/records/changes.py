@@ -23,6 +23,7 @@ from bcd.serving.records.replay import (
     SIGNATURE,
     CaseRow,
     answer_values,
+    image_text,
     model_from_row,
     model_values,
 )
@@ -124,15 +125,22 @@ def add_images(
             facts["upload"] = image.upload
         number += 1
         found.append(image_id)
-        if contents.keep:
+        keep = contents.keeps(answer)
+        if image.source:
+            facts["source"] = vars(image.source)
+        if image.kept:
+            facts["attributes"] = sorted(image.kept)
+        if keep:
             key_id, stored = contents.stored(image_id, image.data)
             facts["stored"] = hashlib.sha256(stored).hexdigest()
             facts["key"] = key_id
             kept.append({"image_id": image_id, "case_id": case_id, "key_id": key_id,
                          "stored": stored})  # fmt: skip
-        record, time = ledger.append(user, ANSWERED, facts, case_id, image_id, image.name, row.site)
+        record, time = ledger.append(
+            user, ANSWERED, facts, case_id, image_id, image_text(image), row.site
+        )
         ledger.add_answer(answer_values(record, time, case_id, image_id, row.site, facts))
-        if contents.keep:
+        if keep:
             kept[-1]["time"] = time
         row.follow(record, ANSWERED, user)
     if kept:

@@ -13,6 +13,8 @@ from sqlalchemy import Connection, Engine, select
 
 from bcd.config.serve import ImagesConfig
 from bcd.errors import BcdError, ConfigError
+from bcd.evaluation.predictions import UNREADABLE
+from bcd.serving.answers import ImageAnswer
 from bcd.serving.errors import UnavailableError
 from bcd.serving.records.tables import IMAGE_CONTENTS, JOBS
 
@@ -138,15 +140,23 @@ class Contents:
         """Ids of the keys of images that can be read; empty for those that are not encrypted."""
         return ("",) if self._key is None else ("", self._key.id)
 
+    def keeps(self, answer: ImageAnswer) -> bool:
+        """Whether an image is kept in the database.
+
+        What cannot be read as an image is not: nobody can look at it, and it may be something else,
+        such as a damaged DICOM file with the patient's name.
+        """
+        return self.keep and UNREADABLE not in answer.reasons
+
     def stored(self, image_id: str, data: bytes) -> tuple[str, bytes]:
         """What is written to the database: the id of the key, empty without one, and bytes."""
         if self._key is None:
             return "", data
         return self._key.id, self._key.encrypt(image_id, data)
 
-    def remember(self, image_id: str, data: bytes) -> None:
-        """Keeps an image in memory until others need the room."""
-        if len(data) > self._room:
+    def remember(self, image_id: str, data: bytes, answer: ImageAnswer) -> None:
+        """Holds an image that is not kept in memory, until others need the room; see `keeps`."""
+        if self.keep or UNREADABLE in answer.reasons or len(data) > self._room:
             return
         with self._lock:
             self._used += len(data) - len(self._memory.pop(image_id, b""))

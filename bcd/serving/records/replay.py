@@ -9,8 +9,18 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from bcd.serving.answers import ImageAnswer, ModelIdentity
-from bcd.serving.records.cases import ERASED, OPEN, SIGNED, Case, CaseImage, Review, Signature
-from bcd.serving.records.chain import Record
+from bcd.serving.records.cases import (
+    ERASED,
+    OPEN,
+    SIGNED,
+    Case,
+    CaseImage,
+    NewImage,
+    Review,
+    Signature,
+    Source,
+)
+from bcd.serving.records.chain import Record, clean_text
 
 # Kinds of records that are about cases and answers; all others are events.
 OPENED, ANSWERED, REVIEWED, SIGNATURE = "case", "answer", "review", "signature"
@@ -135,6 +145,29 @@ def read_answer(facts: Mapping[str, Any]) -> ImageAnswer:
     return ImageAnswer(**values)
 
 
+def read_source(facts: Mapping[str, Any]) -> Source | None:
+    """The DICOM file in the payload of a record; None if the image is of none."""
+    return Source(**facts["source"]) if "source" in facts else None
+
+
+def image_text(image: NewImage) -> str:
+    """What the record of an image has as text: the file's name, and the attributes if any are kept.
+
+    With attributes it is JSON; the record's payload then has their keywords as `attributes`.
+    """
+    if not image.kept:
+        return image.name
+    return json.dumps([image.name, {key: clean_text(text) for key, text in image.kept.items()}])
+
+
+def read_image_text(facts: Mapping[str, Any], text: str) -> tuple[str, dict[str, str]]:
+    """Name and attributes of an image from what `image_text` made; both empty if it was erased."""
+    if not text or "attributes" not in facts:
+        return text, {}
+    name, attributes = json.loads(text)
+    return name, attributes
+
+
 @dataclass
 class CaseHistory:
     """The images, reviews and signatures of a case, from its records in their order."""
@@ -157,9 +190,11 @@ class CaseHistory:
         if kind == OPENED:
             self.label = text or ""
         elif kind == ANSWERED and record.image_id:
+            name, attributes = read_image_text(facts, text or "")
             self.images[record.image_id] = CaseImage(
-                record.image_id, facts["number"], text or "", record.time, read_answer(facts),
-                kept="stored" in facts, upload=facts.get("upload", ""),
+                record.image_id, facts["number"], name, record.time, read_answer(facts),
+                kept="stored" in facts, upload=facts.get("upload", ""), source=read_source(facts),
+                attributes=attributes,
             )  # fmt: skip
         elif kind == REVIEWED and record.image_id:
             finding, overrides = facts["finding"], facts["overrides"]

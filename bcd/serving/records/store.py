@@ -160,9 +160,8 @@ class Records:
         ids = self.change(
             lambda ledger: changes.add_images(ledger, user, case_id, model, rows, self.contents)
         )
-        if not self.contents.keep:
-            for image_id, (_, image, _) in zip(ids, rows, strict=True):
-                self.contents.remember(image_id, image.data)
+        for image_id, (_, image, answer) in zip(ids, rows, strict=True):
+            self.contents.remember(image_id, image.data, answer)
         return ids
 
     def site_of(self, case_id: str) -> str:

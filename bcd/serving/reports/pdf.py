@@ -163,6 +163,11 @@ def _picture(image: CaseImage, png: bytes | None) -> Flowable:
 def _file(image: CaseImage, same: int | None, below: list[tuple[int, str, str]]) -> str:
     name = _short(image, "File", image.name or "(name erased)", below)
     text = f"{name}<br/>sha256 {image.answer.sha256[:16]}"
+    if image.source:
+        text += f"<br/>frame {image.source.frame} of DICOM {image.source.sha256[:16]}"
+    if image.attributes:
+        kept = "; ".join(f"{key} {value}" for key, value in image.attributes.items())
+        text += f"<br/>{_short(image, 'Attributes', kept, below)}"
     return text if same is None else f"{text}<br/>same file as image {same}"
 
 

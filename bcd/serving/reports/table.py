@@ -26,7 +26,8 @@ def columns(classes: Sequence[str]) -> list[str]:
         "case", "status", "number", "path", "sha256", "prediction", "probability",
         *[f"p_{name}" for name in classes], "malignant", "prediction_set", "ood_score", "refer",
         "reason", "error", "finding", "overrides", "remark", "reviewed_by", "reviewed_at",
-        "image_held", "model", "model_sha256", "signed_by", "signed_at", "head", "disclaimer",
+        "image_held", "dicom_sha256", "dicom_frame",
+        "dicom_attributes", "model", "model_sha256", "signed_by", "signed_at", "head", "disclaimer",
     ]  # fmt: skip
 
 
@@ -57,7 +58,9 @@ def _row(case: Case, image: CaseImage, head: str) -> list[object]:
         "; ".join(answer.prediction_set), answer.ood_score, answer.refer,
         "; ".join(answer.reasons), answer.error, None if image.waits else image.finding,
         review and review.overrides, review and review.remark, review and review.by,
-        review and words.machine_utc(review.at), review and review.image_held, case.model_name,
+        review and words.machine_utc(review.at), review and review.image_held,
+        image.source and image.source.sha256, image.source and image.source.frame,
+        "; ".join(f"{key}={text}" for key, text in image.attributes.items()), case.model_name,
         answer.model_sha256, "; ".join(signature.by for signature in case.signatures),
         "; ".join(words.machine_utc(signature.at) for signature in case.signatures), head,
         DISCLAIMER,

@@ -17,6 +17,7 @@ from prometheus_client import (
 from bcd.serving.answers import ImageAnswer
 from bcd.serving.engine.queue import Engine
 from bcd.serving.errors import RequestError
+from bcd.serving.records.cases import NewImage
 from bcd.serving.services import Services
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -124,6 +125,12 @@ class WatchedEngine:
             raise
         self._metrics.answers(answers)
         return answers
+
+    def refuse(self, image: NewImage) -> ImageAnswer:
+        """As `Engine.refuse`."""
+        answer = self._engine.refuse(image)
+        self._metrics.answers([answer])
+        return answer
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)

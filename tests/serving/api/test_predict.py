@@ -43,7 +43,9 @@ def test_several_images_are_answered_in_order(served: Running) -> None:
 def test_a_raw_body_is_answered_like_a_form(served: Running) -> None:
     raw = served.all.post("/v1/predict", content=smear(2), headers=PNG).json()["images"][0]
     form = served.all.post("/v1/predict", files=_form(smear(2))).json()["images"][0]
-    assert raw | {"milliseconds": 0} == form | {"milliseconds": 0}
+    assert (raw["name"], form["name"]) == ("", "0.png")
+    same = {"milliseconds": 0, "name": ""}
+    assert raw | same == form | same
 
 
 def test_no_image_that_can_be_answered_is_a_problem_with_the_same_list(served: Running) -> None:
