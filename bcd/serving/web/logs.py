@@ -23,7 +23,11 @@ def configure_logs(cfg: LogConfig) -> None:
     if cfg.format == "json":
         renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            # Rich's, which is the default, shows local variables: images, passwords, remarks.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -1,0 +1,25 @@
+"""What a line of the log must not have."""
+
+from __future__ import annotations
+
+import pytest
+import structlog
+
+from bcd.config.serve import LogConfig
+from bcd.serving.web.logs import configure_logs
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_a_traceback_shows_no_values(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(remark: str) -> None:
+        raise ValueError(len(remark))
+
+    configure_logs(LogConfig(form, "info"))
+    try:
+        fails("typed by a person")
+    except ValueError:
+        structlog.get_logger().exception("it_failed")
+    finally:
+        structlog.reset_defaults()
+    printed = capsys.readouterr().err
+    assert "it_failed" in printed and "typed by" not in printed
