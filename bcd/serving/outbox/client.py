@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
 import time
 from collections.abc import Mapping
@@ -96,7 +95,6 @@ class FhirClient:
         assert cfg.url is not None
         self.base = cfg.url.rstrip("/")
         self._cfg = cfg
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request
         self._http = httpx.AsyncClient(
             timeout=cfg.timeout_seconds, headers={"Accept": _TYPE}, follow_redirects=False
         )
