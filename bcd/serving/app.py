@@ -16,6 +16,7 @@ from bcd.serving.accounts import routes as accounts
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api import cases, explain, health, metrics, model, predict
 from bcd.serving.api.problems import Problem, add_handlers, describe
+from bcd.serving.intake.start import Intake
 from bcd.serving.jobs.worker import work
 from bcd.serving.monitoring import routes as monitoring
 from bcd.serving.monitoring.monitor import watch
@@ -45,13 +46,21 @@ ROUTERS = (
 )
 
 
-def create_app(services: Services) -> FastAPI:
-    """Makes the app; when it shuts down, it closes the engine, but not the records."""
+def create_app(services: Services, intake: Intake | None = None) -> FastAPI:
+    """Makes the app; when it shuts down, it closes the engine, but not the records.
+
+    Args:
+        services: What it answers with.
+        intake: Takes the images of scanners while the app runs; None for none.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         regular = (watch, work, post_reports)
         tasks = [asyncio.create_task(each(app.state.services)) for each in regular]
+        if intake is not None:
+            registry = app.state.metrics.registry
+            tasks.append(asyncio.create_task(intake.run(app.state.services, registry)))
         yield
         for task in tasks:
             task.cancel()

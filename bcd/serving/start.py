@@ -28,6 +28,7 @@ from bcd.serving.app import create_app
 from bcd.serving.engine.loading import load_engine
 from bcd.serving.engine.queue import Engine
 from bcd.serving.errors import RequestError, StorageFullError
+from bcd.serving.intake.start import Intake, open_intake
 from bcd.serving.outbox.sender import check_outbox
 from bcd.serving.records.database import database_url
 from bcd.serving.records.store import Records, open_records
@@ -62,22 +63,24 @@ def serve(cfg: ServeConfig) -> int:
     check_outbox(cfg.fhir)
     check_keep(cfg.dicom.keep)
     _make_folder(Path(cfg.folder))
-    with _listen(cfg) as listener:
+    with _listen(cfg) as listener, open_intake(cfg) as intake:
         engine = load_engine(cfg)  # first, so that nothing is made if it is refused
         try:
             with open_records(
                 database_url(cfg.records, cfg.folder), cfg.images, cfg.site
             ) as records:
-                _run(cfg, listener, engine, records)
+                _run(cfg, listener, engine, records, intake)
         finally:
             asyncio.run(engine.close())  # its processes would outlive an error
     log.info("stopped")
     return 0
 
 
-def _run(cfg: ServeConfig, listener: socket.socket, engine: Engine, records: Records) -> None:
+def _run(
+    cfg: ServeConfig, listener: socket.socket, engine: Engine, records: Records, intake: Intake
+) -> None:
     accounts = Accounts(records.engine, cfg)
-    app = create_app(Services(cfg, engine, records, accounts))
+    app = create_app(Services(cfg, engine, records, accounts), intake)
     announce = partial(_announce, cfg, listener, engine.identity, accounts.setup_path())
     server = _Server(_uvicorn(app, cfg), app, announce)
     model = {"model": engine.identity.sha256}

@@ -117,7 +117,7 @@ class Node:
         self._server.server_close()
 
     def _opened(self, event: evt.Event) -> None:
-        socket = event.assoc.dul.socket
+        socket: Any = event.assoc.dul.socket
         budget = _Budget(socket.recv, self._most + _SLACK)
         self._budgets[event.assoc] = budget
         socket.socket.settimeout(_IDLE)
@@ -148,7 +148,8 @@ class Node:
         if self._stopping or self._loop is None or self._services is None:
             return Reply(BUSY, "the server is stopping")
         site = self._titles.get(str(event.assoc.requestor.ae_title).strip(), self._own)
-        uid = str(event.request.AffectedSOPInstanceUID)
+        request: Any = event.request
+        uid = str(request.AffectedSOPInstanceUID)
         work = store(self._services, site, uid, event.encoded_dataset())
         running = asyncio.run_coroutine_threadsafe(work, self._loop)
         self._running.add(running)
