@@ -135,6 +135,7 @@ def _limits_section(change: ModelChange) -> Section:
 
 
 def _number(value: float) -> str:
+    value += 0.0  # no -0
     return f"{value:.0f}" if float(value).is_integer() else f"{value:.4f}"
 
 

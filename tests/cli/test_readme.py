@@ -86,6 +86,12 @@ def test_a_command_composes_and_passes_the_checks(line: str) -> None:
         check_config(cfg, SCHEMAS[name])
 
 
+def test_tests_that_are_named_exist() -> None:
+    for page in PAGES:
+        for name in re.findall(r"`(tests/[\w/.]+)`", page.read_text("utf-8")):
+            assert (ROOT / name).exists(), (page.name, name)
+
+
 def test_make_knows_every_target_of_the_pages() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {
