@@ -95,14 +95,19 @@ class Match:
         return cls(plain["scale"], colour)
 
 
+def central(length: int, part: float) -> tuple[int, int]:
+    """First pixel and number of pixels of the central part of a side, at least one."""
+    count = max(round(part), 1)
+    return (length - count) // 2, count
+
+
 def _rescale(image: Pixels, side: int, scale: float) -> Pixels:
     height, width = image.shape[:2]
     if scale >= 1:
-        rows, columns = (max(round(length / scale), 1) for length in (height, width))
-        top, left = (height - rows) // 2, (width - columns) // 2
+        top, rows = central(height, height / scale)
+        left, columns = central(width, width / scale)
         return fit(image[top : top + rows, left : left + columns], side)
-    inner = max(round(side * scale), 1)
-    before = (side - inner) // 2
+    before, inner = central(side, side * scale)
     after = side - inner - before
     small = fit(image, inner)
     padded = cv2.copyMakeBorder(small, before, after, before, after, cv2.BORDER_REFLECT_101)

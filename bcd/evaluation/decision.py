@@ -55,8 +55,18 @@ class Decisions:
             label: Its true class; empty if unknown.
         """
         reasons = self.reasons[index]
-        row = () if NOT_FINITE in reasons else tuple(map(float, self.probabilities[index]))
-        return Prediction(path, label, row, refer=reasons, malignant=self.malignant[index])
+        decided = self.malignant[index]
+        if NOT_FINITE in reasons:
+            return Prediction(path, label, (), refer=reasons, malignant=decided)
+        return Prediction(
+            path,
+            label,
+            tuple(map(float, self.probabilities[index])),
+            refer=reasons,
+            malignant=decided,
+            prediction_set=tuple(map(int, np.flatnonzero(self.sets[index]))),
+            ood_score=float(self.ood_scores[index]),
+        )
 
 
 @dataclass(frozen=True)

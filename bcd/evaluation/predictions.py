@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class Prediction:
         malignant: Whether it is called malignant; None if that was not decided.
         explanation: Path of the picture of where the evidence is, from the folder of the rows;
             empty without an answer, None if no pictures were asked for.
+        prediction_set: Indices of the classes of the prediction set; not in rows.
+        ood_score: Above 1 is out of distribution; None if unknown. Not in rows.
     """
 
     path: str
@@ -36,6 +38,8 @@ class Prediction:
     refer: tuple[str, ...] = ()
     malignant: bool | None = None
     explanation: str | None = None
+    prediction_set: tuple[int, ...] = field(default=(), compare=False)
+    ood_score: float | None = field(default=None, compare=False)
 
     @property
     def best(self) -> int | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from bcd.inference.batch.manifest import damaged, manifest_name
 from bcd.inference.batch.shards import Shard, find_shard, take_own_gpu, tell_shard
 from bcd.inference.batch.tally import Tally
 from bcd.inference.batch.target import Target, find_target
+from bcd.inference.dicom_objects import Each, check_installed, writing_objects
 from bcd.inference.predictor import Predictor, load_model
 from bcd.inference.row_writer import RowWriter
 from bcd.inference.site import describe_match, tell_differences
@@ -30,8 +32,6 @@ from bcd.storage import file_sha256, typed_path
 
 if TYPE_CHECKING:
     from bcd.inference.explanations import Explanations
-
-Each = Callable[[Prediction], object]
 
 
 def predict(cfg: PredictConfig, each: Each | None = None) -> Tally:
@@ -58,6 +58,8 @@ def predict(cfg: PredictConfig, each: Each | None = None) -> Tally:
     target = find_target(cfg)
     tell_shard(cfg.shard, find_shard(cfg.shard))
     _check_engine(cfg)
+    if cfg.dicom.output is not None:
+        check_installed()
     opened = open_inputs(inputs, cfg.input_column, cfg.limit)
     if target.folder:
         return _predict_into_folder(cfg, inputs, target, opened.items, opened.total, each)
@@ -69,8 +71,9 @@ def _check_engine(cfg: PredictConfig) -> None:
         if cfg.workers is not None:
             say("warning: workers has no effect with engine=local")
         return
-    if cfg.explain:
-        raise ConfigError(f"explain={cfg.explain}: needs engine=local")
+    for key, value in (("explain", cfg.explain), ("dicom.output", cfg.dicom.output)):
+        if value:
+            raise ConfigError(f"{key}={value}: needs engine=local")
     from bcd.inference.batch.ray_engine import import_ray
 
     import_ray()
@@ -84,13 +87,14 @@ def _predict_into_file(
     total: int | None,
     each: Each | None,
 ) -> Tally:
-    with RowWriter(file) as rows:
+    with RowWriter(file) as rows, ExitStack() as stack:
         predictor = _predictor(cfg)
         pictures = None
         if cfg.explain:
             shown = _all_files(items)
             items, total = iter(shown), len(shown)
             pictures = _pictures(cfg, predictor, file, [Path(item.name) for item in shown])
+        items, each = stack.enter_context(writing_objects(cfg, predictor, items, each))
         rows.begin(predictor.classes, pictures is not None)
         tally = Tally(predictor.classes)
         if pictures is None:
@@ -124,7 +128,7 @@ def _predict_into_folder(
     own, count = shard.of(items), shard.share(total)
     model, settings = _model_facts(cfg), _settings(cfg, inputs, target, shard)
     folder = PartsFolder(target.path, shard, target.form, cfg.part_rows, model, settings)
-    with folder:
+    with folder, ExitStack() as stack:
         folder.pass_over(own)
         done = folder.manifest
         if done.finished:
@@ -144,6 +148,7 @@ def _predict_into_folder(
         if done.rows:
             say(f"continued: {done.rows} rows in {len(done.parts)} parts are there already")
         left = None if count is None else max(0, count - done.rows)
+        own, each = stack.enter_context(writing_objects(cfg, predictor, own, each))
         work = _Work(inputs, own, shard, done.rows, cfg.part_rows)
         rows = _batches(cfg, predictor, work)
         folder.write(track(rows, "Predicting", left, len), tally, each)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import logging
+import warnings
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +16,7 @@ from pydicom.sr.coding import Code
 
 from bcd.interop.codes import LOCAL, LOCAL_UID, Concept
 from bcd.interop.dicom.content import DISCLAIMER, Evidence, Producer, derived_uid
-from bcd.interop.dicom.source import Source
+from bcd.interop.dicom.source import Source, header
 
 MEDIA_TYPE = "application/dicom"
 MANUFACTURER = "bcd"
@@ -23,6 +25,11 @@ _METHODS = {
     "integrated_gradients": "integrated gradients",
     "occlusion": "occlusion",
 }
+# What these tell names patients.
+for _name in ("highdicom", "pydicom"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
+warnings.filterwarnings("ignore", r"(?s).*unlikely to represent the intended person name")
+
 _SHORT = 64  # characters of LO
 
 
@@ -95,9 +102,10 @@ def finish(made: Dataset, source: Source, at: datetime) -> None:
             element.value = time
     made.TimezoneOffsetFromUTC = at.strftime("%z") or "+0000"
     made.SpecificCharacterSet = "ISO_IR 192"
-    for keyword, text in source.attributes.items():
-        if keyword not in made and text:
-            setattr(made, keyword, text)
+    known = header(source)
+    for keyword in source.attributes:
+        if keyword not in made and keyword in known:
+            made[keyword] = known[keyword]
     if made.Modality != "SR":
         made.PatientOrientation = ""
         made.ImageComments = DISCLAIMER

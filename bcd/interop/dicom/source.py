@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
+from pydicom.config import RAISE
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
@@ -155,8 +158,11 @@ def header(source: Source) -> Dataset:
 
 
 def _set(dataset: Dataset, keyword: str, text: str) -> None:
+    """Sets an attribute, if the text is a value that it can have."""
+    tag = tag_for_keyword(keyword)
+    assert tag is not None  # all keywords here are in the dictionary
     try:
-        setattr(dataset, keyword, text)
+        dataset.add(DataElement(tag, dictionary_VR(tag), text, validation_mode=RAISE))
     except (ValueError, TypeError):
         # Filed under another patient or none: worse than no object.
         if keyword in ("PatientID", "IssuerOfPatientID", "AccessionNumber"):

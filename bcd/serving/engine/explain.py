@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -13,13 +12,10 @@ from numpy.typing import NDArray
 
 from bcd.data.input_views import shown_pixels, split_described
 from bcd.explain.overlay import draw_overlay
+from bcd.inference.evidence import find_evidence
 from bcd.inference.model import Model
-from bcd.inference.occlusion import occlusion
 from bcd.serving.answers import ModelIdentity
 from bcd.serving.errors import UnprocessableError
-
-if TYPE_CHECKING:
-    from bcd.inference.checkpoint_model import CheckpointModel
 
 Pixels = NDArray[np.uint8]
 
@@ -34,6 +30,7 @@ class Explanation:
         target: The class.
         empty: Whether no place speaks for the class.
         milliseconds: From its arrival in the queue.
+        found: The evidence, as `find_evidence` returns it.
     """
 
     png: bytes
@@ -41,6 +38,7 @@ class Explanation:
     target: str
     empty: bool
     milliseconds: float
+    found: NDArray[np.float32]
 
 
 def find_target(identity: ModelIdentity, target: str | None) -> int | None:
@@ -83,27 +81,12 @@ def explain(
         if decided.best is None:
             raise UnprocessableError("the model's output is not a finite number")
         chosen = decided.best if target is None else target
-        if identity.kind == "checkpoint":
-            found, method = _of_checkpoint(model, packed, chosen)  # type: ignore[arg-type]
-        else:
-            found, method = occlusion(model, packed, chosen), "occlusion"
+        checkpoint = identity.kind == "checkpoint"
+        found, method = find_evidence(model, packed, chosen, checkpoint=checkpoint)
     got = split_described(packed[None], views)[1][0]
     png = encode_png(draw_overlay(shown_pixels(got, views), found))
     spent = (time.monotonic() - begun) * 1000
-    return Explanation(png, method, identity.classes[chosen], not found.any(), spent)
-
-
-def _of_checkpoint(
-    model: CheckpointModel, packed: Pixels, target: int
-) -> tuple[NDArray[np.float32], str]:
-    import torch
-
-    from bcd.explain.attribution import explain as attribute
-    from bcd.inference.checkpoint_model import network_inputs
-
-    got = split_described(packed[None], model.facts.input_views)[1]
-    found = attribute(model.network, network_inputs(list(got)), torch.tensor([target]))
-    return found.maps[0], found.method
+    return Explanation(png, method, identity.classes[chosen], not found.any(), spent, found)
 
 
 def encode_png(pixels: Pixels) -> bytes:

@@ -1,0 +1,286 @@
+"""Writes DICOM objects about predicted images: report, heat maps and an image with the evidence."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import bcd
+from bcd.config.programs import PredictConfig
+from bcd.console import say
+from bcd.data.dicom.header import is_dicom
+from bcd.data.files import DICOM_SUFFIXES
+from bcd.data.items import Item
+from bcd.data.sandbox import Readers
+from bcd.data.shown import WHOLE, Picture, reduced
+from bcd.errors import BcdError
+from bcd.evaluation.predictions import Prediction
+from bcd.explain.overlay import TOP, draw_overlay, top_pixels
+from bcd.explain.placing import density_in_image
+from bcd.inference.evidence import find_evidence
+from bcd.inference.exported import ExportedModel
+from bcd.inference.predictor import Predictor
+from bcd.run_folder import find_checkpoint
+from bcd.storage import file_sha256, replacing, typed_path
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+    from bcd.interop.dicom.content import Answer, Producer
+    from bcd.interop.dicom.source import Source
+
+Pixels = NDArray[np.uint8]
+Each = Callable[[Prediction], object]
+
+SIDE = 2048  # pixels of the longer side of heat maps and captures at most
+_SHOWN = 3  # failures that are told one by one
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """An image, with what its objects refer to."""
+
+    source: Source
+    pixels: Pixels
+    answer: Answer
+
+
+class DicomObjects:
+    """Writes the objects of each predicted image into a folder of its own.
+
+    An object that cannot be made is told and costs no row.
+
+    Args:
+        cfg: With an output and objects.
+        predictor: Gives the answers.
+
+    Attributes:
+        written: Number of objects.
+        failed: Number of images of which objects are missing.
+
+    Raises:
+        BcdError: highdicom is not installed.
+    """
+
+    def __init__(self, cfg: PredictConfig, predictor: Predictor) -> None:
+        check_installed()
+        assert cfg.dicom.output is not None
+        self._folder = typed_path(cfg.dicom.output)
+        self._objects = tuple(cfg.dicom.objects)
+        self._predictor, self._checkpoint = predictor, cfg.ckpt is not None
+        self._method = cfg.explain if isinstance(cfg.explain, str) else "auto"
+        self._producer = _producer(cfg, predictor)
+        self._readers = Readers(predictor.wanted, 1)
+        self._items: deque[Item] = deque()
+        self.written = self.failed = 0
+
+    def noting(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Passes items on; `write` gets their predictions in this order."""
+        for item in items:
+            self._items.append(item)
+            yield item
+
+    def write(self, prediction: Prediction) -> None:
+        """Writes the objects about the next image."""
+        item = self._items.popleft()
+        try:
+            for kind, made in self._made(item, prediction):
+                self._save(prediction.path, kind, made)
+                self.written += 1
+        except Exception as error:
+            self.failed += 1
+            if self.failed <= _SHOWN:
+                say(f"warning: {prediction.path}: not all DICOM objects: {_reason(error)}")
+
+    def close(self) -> None:
+        """Ends the reading process."""
+        self._readers.close()
+
+    def tell(self) -> None:
+        """Tells what was written."""
+        say(f"DICOM objects: {self.written} in {self._folder}")
+        if self.failed:
+            say(f"warning: images of which DICOM objects are missing: {self.failed}")
+
+    def _save(self, path: str, kind: str, made: Dataset) -> None:
+        from bcd.interop.dicom.making import encoded
+
+        own = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        name = Path(path).name.encode("utf-8", "replace").decode()[-80:]
+        file = self._folder / f"{name}-{own}" / f"{kind}.dcm"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as stream:
+            stream.write(encoded(made))
+
+    def _made(self, item: Item, prediction: Prediction) -> Iterator[tuple[str, Dataset]]:
+        from bcd.interop.dicom.capture import image_object
+        from bcd.interop.dicom.structured_report import Reported, report
+
+        if prediction.error:  # there is no picture to refer to
+            return
+        now = datetime.now(timezone.utc)
+        seen = self._look(item, prediction)
+        if not seen.source.exists:
+            yield "image", image_object(self._producer, seen.source, seen.pixels, now)
+        if "report" in self._objects:
+            key = f"{seen.source.key} {seen.answer}"
+            yield (
+                "report",
+                report(self._producer, [Reported(seen.source, seen.answer)], now, key=key),
+            )
+        if set(self._objects) - {"report"} and prediction.best is not None:
+            yield from self._pictures(item, seen, prediction.best, now)
+
+    def _look(self, item: Item, prediction: Prediction) -> _Seen:
+        """Reads an image once more, whole, and the header of a DICOM file."""
+        from bcd.interop.dicom.source import KEYWORDS, source_of_file, source_of_picture
+
+        pixels = _got(self._readers.submit(replace(item, picture=Picture(WHOLE))).result())
+        sha256, is_file_of_dicom = _content(item)
+        rows, columns = pixels.shape[:2]
+        if is_file_of_dicom:
+            header = _got(self._readers.header(replace(item, picture=None), KEYWORDS).result())
+            source = source_of_file(header.kept, rows, columns, item.frame, sha256)
+        else:
+            attributes = {"PatientID": sha256[:16]}
+            source = source_of_picture(sha256, sha256, rows, columns, attributes)
+        return _Seen(source, pixels, _answer(prediction, self._producer.classes, sha256))
+
+    def _pictures(
+        self, item: Item, seen: _Seen, target: int, now: datetime
+    ) -> Iterator[tuple[str, Dataset]]:
+        from bcd.interop.dicom.capture import capture
+        from bcd.interop.dicom.content import Evidence
+        from bcd.interop.dicom.heatmap import parametric_map, segmentation
+
+        packed = _got(self._readers.submit(replace(item, picture=None)).result())
+        found, method = find_evidence(
+            self._predictor.model, packed, target, checkpoint=self._checkpoint, method=self._method
+        )
+        evidence = Evidence(self._producer.classes[target], method)
+        shown = reduced(seen.pixels, SIDE)
+        rows, columns = shown.shape[:2]
+        density = density_in_image(found, rows, columns, self._predictor.match)
+        about = (self._producer, seen.source, evidence)
+        if "parametric" in self._objects:
+            yield "parametric", parametric_map(*about, density, now)
+        if "segmentation" in self._objects:
+            yield "segmentation", segmentation(*about, top_pixels(density), TOP, now)
+        if "capture" in self._objects:
+            yield "capture", capture(*about, draw_overlay(shown, density), now)
+
+
+@contextmanager
+def writing_objects(
+    cfg: PredictConfig, predictor: Predictor, items: Iterator[Item], each: Each | None
+) -> Iterator[tuple[Iterator[Item], Each | None]]:
+    """Has DICOM objects written, if they are asked for, about images that are predicted meanwhile.
+
+    Args:
+        cfg: The configuration.
+        predictor: Gives the answers.
+        items: The images.
+        each: Called with every prediction, in order.
+
+    Returns:
+        The images and the function to use instead.
+    """
+    if cfg.dicom.output is None:
+        yield items, each
+        return
+    objects = DicomObjects(cfg, predictor)
+
+    def both(prediction: Prediction) -> None:
+        objects.write(prediction)
+        if each is not None:
+            each(prediction)
+
+    try:
+        yield objects.noting(items), both
+        objects.tell()
+    finally:
+        objects.close()
+
+
+def check_installed() -> None:
+    """Refuses to begin without what the objects are made with.
+
+    Raises:
+        BcdError: It is not installed.
+    """
+    try:
+        import highdicom  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise BcdError(
+            f"dicom.output: needs the package {error.name}: pip install 'bcd[dicom]'"
+        ) from error
+
+
+def _producer(cfg: PredictConfig, predictor: Predictor) -> Producer:
+    from bcd.interop.dicom.content import Producer
+
+    model = predictor.model
+    if isinstance(model, ExportedModel):
+        file = typed_path(str(cfg.model))
+        name, version = file.name, model.content.get("bcd_version", "")
+    else:
+        file = find_checkpoint(str(cfg.ckpt))
+        run = file.parent.parent
+        name = run.name if file.parent.name == "checkpoints" else file.name
+        version = model.card.versions.get("bcd", "")  # type: ignore[attr-defined]
+    classes = tuple(predictor.classes)
+    card = model.facts.card_sha256
+    return Producer(name, str(version), file_sha256(file), card, classes, bcd.__version__)
+
+
+def _answer(prediction: Prediction, classes: Sequence[str], sha256: str) -> Answer:
+    from bcd.interop.dicom.content import Answer
+
+    best = prediction.best
+    return Answer(
+        number=1,
+        sha256=sha256,
+        predicted=None if best is None else classes[best],
+        probabilities=prediction.probabilities,
+        malignant=prediction.malignant,
+        prediction_set=tuple(classes[number] for number in prediction.prediction_set),
+        refer=bool(prediction.refer),
+        reasons=prediction.refer,
+        ood_score=prediction.ood_score,
+        error="" if best is not None else "the model's output is not a finite number",
+    )
+
+
+def _content(item: Item) -> tuple[str, bool]:
+    """The sha256 of an image's file, and whether that is a DICOM file."""
+    if item.data is not None:
+        return hashlib.sha256(item.data).hexdigest(), is_dicom(item.data)
+    assert item.path is not None
+    return file_sha256(item.path), item.path.suffix.lower() in DICOM_SUFFIXES
+
+
+def _got(read: object) -> Any:
+    """What was read; raises BcdError with the reason if nothing was."""
+    if isinstance(read, str):
+        raise BcdError(read)
+    return read
+
+
+def _reason(error: Exception) -> str:
+    """Why an object is missing, without a value of an attribute."""
+    from bcd.interop.dicom.content import ObjectError
+
+    if isinstance(error, BcdError | ObjectError):
+        return str(error)
+    if isinstance(error, OSError):
+        return error.strerror or "cannot be written"
+    return f"cannot be made ({type(error).__name__})"
