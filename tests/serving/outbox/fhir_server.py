@@ -1,4 +1,4 @@
-"""A FHIR server on loopback, in a thread: transactions, conditional requests, versions, and faults."""
+"""A FHIR server on loopback: transactions, conditional requests, versions, and faults."""
 
 from __future__ import annotations
 
