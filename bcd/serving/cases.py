@@ -23,6 +23,7 @@ from bcd.serving.errors import (
 )
 from bcd.serving.pictures import pictures_of
 from bcd.serving.records.cases import ERASED, OPEN, SIGNED, UNIDENTIFIED, Case, CaseImage
+from bcd.serving.records.waiting import still_wait
 from bcd.serving.reports.pdf import case_pdf
 from bcd.serving.reports.table import case_csv
 
@@ -144,6 +145,8 @@ def why_no_signature(case: Case, user: User) -> str:
     """Why a user cannot sign a case; empty if they can."""
     if case.status != OPEN:
         return closed(case)
+    if case.queued:
+        return still_wait(case.queued)
     if not case.images:
         return "This case has no images."
     if case.waiting:

@@ -12,6 +12,7 @@ from bcd.serving import words
 from bcd.serving.answers import ImageAnswer
 from bcd.serving.cases import closed, get_case
 from bcd.serving.errors import ConflictError, TooLargeError, UnprocessableError
+from bcd.serving.jobs.adding import add_all
 from bcd.serving.records.cases import OPEN, Case, NewImage
 
 if TYPE_CHECKING:
@@ -70,20 +71,14 @@ async def submit(
         TooLargeError: The request or the case would have too many images, or one is too large.
         UnprocessableError: There is no image.
     """
-    limits = services.cfg.limits
-    if not images:
-        raise UnprocessableError("No image was uploaded.")
-    if len(images) > limits.images:
-        raise TooLargeError(f"A request takes at most {limits.images} images.")
-    if any(len(image.data) > limits.image_mb * 1e6 for image in images):
-        raise TooLargeError(f"An image may have at most {limits.image_mb:g} MB.")
+    _check_sizes(services, images)
     case = await get_case(services, case_id)
     if why := why_no_uploads(services, case):
         raise ConflictError(why)
     if sent := _sent_before(case, images):
         return sent
-    if len(case.images) + len(images) > limits.case_images:
-        raise TooLargeError(f"A case takes at most {limits.case_images} images.")
+    if len(case.images) + case.queued + len(images) > services.cfg.limits.case_images:
+        raise TooLargeError(f"A case takes at most {services.cfg.limits.case_images} images.")
     answers = await answer_images(services, images)
     named = [
         (replace(image, name=words.file_name(image.name)), answer)
@@ -107,6 +102,24 @@ async def answer_images(services: Services, images: Sequence[NewImage]) -> list[
     engine = services.engine
     answers = iter(await engine.answer([image.data for image in images if not image.error]))
     return [engine.refuse(image) if image.error else next(answers) for image in images]
+
+
+async def submit_later(
+    services: Services, user: User, case_id: str, images: Sequence[NewImage]
+) -> list[str]:
+    """Has images answered later; see `submit` and `bcd.serving.jobs.adding.add_all`."""
+    _check_sizes(services, images)
+    return await run_in_threadpool(add_all, services, user.name, case_id, images)
+
+
+def _check_sizes(services: Services, images: Sequence[NewImage]) -> None:
+    limits = services.cfg.limits
+    if not images:
+        raise UnprocessableError("No image was uploaded.")
+    if len(images) > limits.images:
+        raise TooLargeError(f"A request takes at most {limits.images} images.")
+    if any(len(image.data) > limits.image_mb * 1e6 for image in images):
+        raise TooLargeError(f"An image may have at most {limits.image_mb:g} MB.")
 
 
 def _sent_before(case: Case, images: Sequence[NewImage]) -> list[Submitted]:

@@ -174,6 +174,7 @@ class CaseAnswer(Disclaimed):
     status: Status
     version: int = Field(description="A signature names it.")
     waiting: int = Field(description="Referred images that nobody has reviewed.")
+    queued: int = Field(description="Further images, which wait for an answer.")
     signatures_needed: int
     images: list[ImageInCase]
     signatures: list[SignatureAnswer]
@@ -192,6 +193,7 @@ class CaseAnswer(Disclaimed):
             status=cast(Status, case.status),
             version=case.version,
             waiting=case.waiting,
+            queued=case.queued,
             signatures_needed=case.signatures_needed,
             images=[ImageInCase.of(image, case.classes) for image in case.images],
             signatures=[SignatureAnswer.of(signature) for signature in case.signatures],
@@ -208,6 +210,7 @@ class CaseRow(BaseModel):
     status: Status
     images: int
     waiting: int = Field(description="Referred images that nobody has reviewed.")
+    queued: int = Field(description="Further images, which wait for an answer.")
     signatures: int
     signatures_needed: int
 
@@ -235,3 +238,25 @@ class AddedImages(Disclaimed):
     """Images that were added to a case, in the request's order."""
 
     images: list[AddedImage]
+
+
+class QueuedImage(BaseModel):
+    """An image that is answered later."""
+
+    upload: str = Field(description="Of the upload: the hash of the client's id, or a new one.")
+    status: str = Field(description="Address that tells what became of it.")
+
+
+class QueuedImages(Disclaimed):
+    """Images that are on disk and wait for an answer, in the request's order."""
+
+    images: list[QueuedImage]
+
+
+class UploadStatus(Disclaimed):
+    """What became of an upload."""
+
+    upload: str
+    state: Literal["waiting", "answered", "failed"]
+    image_id: str = Field(description="Of the image in the case; empty unless it is answered.")
+    failure: str = Field(description="Why it will not be answered; empty unless it has failed.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from bcd.serving import cases as rules
@@ -22,7 +23,10 @@ from bcd.serving.api.case_schemas import (
     NewReview,
     NewSignature,
     Opened,
+    QueuedImage,
+    QueuedImages,
     ReportQuery,
+    UploadStatus,
 )
 from bcd.serving.api.dependencies import Served
 from bcd.serving.api.predict import images_body
@@ -30,11 +34,13 @@ from bcd.serving.api.problems import documented
 from bcd.serving.api.schemas import Answer
 from bcd.serving.api.uploads import read_images, upload_ids
 from bcd.serving.dicom import unpack
-from bcd.serving.submit import submit
+from bcd.serving.jobs.adding import status
+from bcd.serving.submit import submit, submit_later
 
 router = APIRouter(prefix="/v1/cases")
 
 CaseId = Annotated[str, Path(max_length=64, description="Of the case.")]
+UploadId = Annotated[str, Path(max_length=64, description="As in the response to the upload.")]
 ImageId = Annotated[str, Path(max_length=64, description="Of the image.")]
 _READ = documented(401, 403, 404)
 _WRITE = documented(401, 403, 404, 409, 415, 507)
@@ -57,7 +63,19 @@ def _uploads(described: dict[str, Any]) -> dict[str, Any]:
         "schema": _UPLOAD_ID,
         "description": "The same for a whole request; the images have to be in the same order.",
     }
-    return described | {"parameters": [header]}
+    prefer = {
+        "name": "Prefer",
+        "in": "header",
+        "schema": {"type": "string", "maxLength": 200},
+        "description": "With `respond-async`, images are answered after the response (RFC 7240).",
+    }
+    return described | {"parameters": [header, prefer]}
+
+
+def _respond_async(request: Request) -> bool:
+    """Whether the client prefers a response before the answers (RFC 7240)."""
+    given = ",".join(request.headers.getlist("prefer")).split(",")
+    return any(each.split(";")[0].strip().lower() == "respond-async" for each in given)
 
 
 @router.get("", operation_id="list_cases", summary="List cases", responses=documented(401, 403))
@@ -94,25 +112,55 @@ async def get_case(services: Served, user: Reader, case_id: CaseId) -> CaseAnswe
     operation_id="add_images",
     summary="Add images to a case",
     status_code=201,
-    responses=_WRITE | documented(401, 403, 404, 409, 415, 504, 507),
+    response_model=AddedImages,
+    responses={
+        **documented(401, 403, 404, 409, 415, 504, 507),
+        202: {"model": QueuedImages, "description": "They are on disk and wait for an answer."},
+    },
     openapi_extra=_uploads(images_body(many=True)),
 )
 async def add_images(
     request: Request, services: Served, user: Submitter, case_id: CaseId
-) -> AddedImages:
+) -> AddedImages | JSONResponse:
     """Answers images and adds them to the case; those that cannot be read wait for a review.
 
-    With upload ids, a request whose answer was lost can be sent again: it adds nothing twice.
+    With `Prefer: respond-async`, the response comes when the images are on disk; any server of the
+    database answers them later, also after a restart. With upload ids, a request whose response was
+    lost can be sent again: it adds nothing twice.
     """
     files = await read_images(request, services.cfg.limits)
     uploads = await upload_ids(request, len(files))
     images = await unpack(services, files, uploads)
+    if _respond_async(request):
+        return _queued(case_id, await submit_later(services, user, case_id, images))
     added = await submit(services, user, case_id, images)
     classes = services.engine.identity.classes
     listed = [
         AddedImage(id=one.id, name=one.name, answer=Answer.of(one.answer, classes)) for one in added
     ]
     return AddedImages(images=listed)
+
+
+def _queued(case_id: str, uploads: list[str]) -> JSONResponse:
+    case = f"/v1/cases/{case_id}"
+    images = [QueuedImage(upload=one, status=f"{case}/uploads/{one}") for one in uploads]
+    headers = {"Location": case, "Preference-Applied": "respond-async"}
+    return JSONResponse(QueuedImages(images=images).model_dump(), 202, headers)
+
+
+@router.get(
+    "/{case_id}/uploads/{upload}",
+    operation_id="get_upload",
+    summary="What became of an upload",
+    responses=_READ,
+)
+async def get_upload(
+    services: Served, user: Reader, case_id: CaseId, upload: UploadId
+) -> UploadStatus:
+    """Whether an image that was to be answered later waits, is answered, or has failed."""
+    return UploadStatus(
+        upload=upload, **vars(await run_in_threadpool(status, services, case_id, upload))
+    )
 
 
 @router.post(

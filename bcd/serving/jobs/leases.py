@@ -20,7 +20,7 @@ from bcd.serving.records.chain import Ledger
 from bcd.serving.records.changes import add_images, model_of
 from bcd.serving.records.database import database_time
 from bcd.serving.records.store import Records
-from bcd.serving.records.tables import JOBS
+from bcd.serving.records.tables import CASES, JOBS
 from bcd.serving.records.waiting import WAITING, give_up
 
 MOST_BYTES = 64_000_000  # of the images of one lease, unless a single one is larger
@@ -39,6 +39,7 @@ class Job:
         model_sha256: Of the case's model.
         sha256: Of the image, when it was added.
         image: With its bytes.
+        site: Of the case.
         refused: Why no server answers it any more; empty if this one does.
     """
 
@@ -48,6 +49,7 @@ class Job:
     model_sha256: str
     sha256: str
     image: NewImage
+    site: str
     refused: str = ""
 
 
@@ -144,7 +146,8 @@ class Leases:
         until = database_time(connection) + self._cfg.lease_seconds
         values = {"lease_owner": owner, "lease_until": until, "attempts": JOBS.c.attempts + 1}
         connection.execute(update(JOBS).where(these).values(values))
-        rows = connection.execute(select(JOBS).where(these).order_by(JOBS.c.time)).mappings()
+        taken = select(JOBS, CASES.c.site).join(CASES, CASES.c.id == JOBS.c.case_id).where(these)
+        rows = connection.execute(taken.order_by(JOBS.c.time)).mappings()
         return Lease(owner, tuple(self._job(row, refused) for row in rows))
 
     def _job(self, row: Any, refused: str) -> Job:
@@ -160,7 +163,7 @@ class Leases:
         new = NewImage(image["name"], data, row["upload"], source, image["kept"], error)
         return Job(
             row["id"], row["user_name"], row["case_id"], row["model_sha256"], row["sha256"], new,
-            refused,
+            row["site"], refused,
         )  # fmt: skip
 
     def renew(self, owner: str) -> None:

@@ -157,6 +157,7 @@ class Case:
         images: In order of arrival.
         signatures: That count.
         site: Whose case it is.
+        queued: Number of further images, which wait for an answer.
     """
 
     id: str
@@ -172,6 +173,7 @@ class Case:
     images: tuple[CaseImage, ...] = ()
     signatures: tuple[Signature, ...] = field(default=())
     site: str = ""
+    queued: int = 0
 
     @property
     def same_files(self) -> dict[str, int]:
@@ -205,3 +207,4 @@ class CaseSummary:
     signatures: int
     signatures_needed: int
     site: str = ""
+    queued: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, func, select
 
@@ -14,6 +14,7 @@ from bcd.serving.records.cases import Case, CaseSummary
 from bcd.serving.records.chain import Record
 from bcd.serving.records.replay import REVIEWED, CaseHistory, CaseRow, model_from_row
 from bcd.serving.records.tables import ANSWERS, CASES, MODELS, RECORDS, TEXTS
+from bcd.serving.records.waiting import count_waiting
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def read_case(connection: Connection, case_id: str) -> Case:
         history.follow(Record(*values), text)
     model = read_model(connection, row.model_sha256)
     assert model is not None  # recorded before the case
-    return history.case(row, model)
+    queued = count_waiting(connection, [case_id]).get(case_id, 0)
+    return replace(history.case(row, model), queued=queued)
 
 
 def read_cases(
@@ -88,10 +90,12 @@ def read_cases(
         query = query.where(table.site == site)
     rows = [(CaseRow(*values), label) for *values, label in connection.execute(query)]
     counts = _counts(connection, [row.id for row, _ in rows])
+    queued = count_waiting(connection, [row.id for row, _ in rows])
     return [
         CaseSummary(
             row.id, label or "", row.opened_by, row.opened_at, row.status,
             *counts.get(row.id, (0, 0)), len(row.signers), row.signatures_needed, row.site,
+            queued.get(row.id, 0),
         )
         for row, label in rows
     ]  # fmt: skip

@@ -104,7 +104,8 @@ def _facts(case: Case, model: ModelIdentity | None, head: str) -> Table:
     referred = sum(image.answer.refer for image in case.images)
     reviewed = sum(image.review is not None for image in case.images)
     counts = f"{len(case.images)}, {referred} referred, {reviewed} reviewed, "
-    rows.append(("Images", f"{counts}{case.waiting} waiting for a review"))
+    queued = f", {case.queued} more waiting for an answer" if case.queued else ""
+    rows.append(("Images", f"{counts}{case.waiting} waiting for a review{queued}"))
     cells = [[Paragraph(name, _HEAD), Paragraph(markup(text), _BODY)] for name, text in rows]
     return Table(cells, [24 * mm, 154 * mm], style=_PLAIN_STYLE, hAlign="LEFT")
 

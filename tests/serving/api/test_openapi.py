@@ -34,6 +34,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 OPERATIONS = (
     "predict", "explain", "model", "list_cases", "open_case", "get_case", "add_images",
+    "get_upload",
     "review_image", "sign_case", "erase_case", "case_report", "healthz", "readyz", "metrics",
 )  # fmt: skip
 
@@ -58,11 +59,14 @@ def document(api: Running) -> Any:
 
 @pytest.fixture(scope="module")
 def ids(api: Running) -> dict[str, str]:
-    """A case with an image."""
+    """A case with an image, and one that is answered later."""
     case = api.all.post("/v1/cases", json={"label": "a"}).json()["id"]
-    options = {"content": smear(), "headers": {"Content-Type": "image/png"}}
-    added = api.all.post(f"/v1/cases/{case}/images", **options).json()
-    return {"case_id": case, "image_id": added["images"][0]["id"]}
+    path, kind = f"/v1/cases/{case}/images", {"Content-Type": "image/png"}
+    added = api.all.post(path, content=smear(), headers=kind).json()
+    headers = kind | {"Prefer": "respond-async"}
+    queued = api.all.post(path, content=smear(1), headers=headers).json()
+    upload = queued["images"][0]["upload"]
+    return {"case_id": case, "image_id": added["images"][0]["id"], "upload": upload}
 
 
 def _of_a_case(case: Any, ids: dict[str, str]) -> Any:

@@ -30,6 +30,7 @@ TABLE = {
     "POST /v1/cases": SUBMIT,
     f"GET /v1{CASE}": ANY,
     f"POST /v1{CASE}/images": SUBMIT,
+    f"GET /v1{CASE}/uploads/{{upload}}": ANY,
     f"POST /v1{IMAGE}/review": REVIEW,
     f"POST /v1{CASE}/sign": SIGN,
     f"POST /v1{CASE}/erase": ADMIN,
@@ -89,7 +90,7 @@ FIELDS = {
     "again": "a", "old": "a", "new": "a", "next": "/",
 }  # fmt: skip
 LOGIN = {"name": ALL, "password": PASSWORD}
-VALUES = {"case_id": "0" * 16, "image_id": "0" * 16, "name": "ghost", "number": "0"}
+VALUES = {"case_id": "0" * 16, "image_id": "0" * 16, "name": "ghost", "number": "0", "upload": "0"}
 
 
 def _routes(routes: Iterable[Any]) -> Iterator[str]:
