@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, select, update
@@ -153,14 +152,13 @@ class Leases:
     def _job(self, row: Any, refused: str) -> Job:
         image = json.loads(row["image"])
         source = image["source"] and Source(**image["source"])
-        error = image["error"]
         try:
             data = self._records.contents.opened(row["id"], row["key_id"], bytes(row["stored"]))
         except UnavailableError:
             data = b""
-        if hashlib.sha256(data).hexdigest() != row["sha256"]:
-            data, error = b"", error or CHANGED
-        new = NewImage(image["name"], data, row["upload"], source, image["kept"], error)
+        new = NewImage(image["name"], data, row["upload"], source, image["kept"], image["error"])
+        if new.sha256 != row["sha256"]:
+            new = replace(new, data=b"", error=CHANGED)
         return Job(
             row["id"], row["user_name"], row["case_id"], row["model_sha256"], row["sha256"], new,
             row["site"], refused,

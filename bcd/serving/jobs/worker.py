@@ -12,7 +12,7 @@ from typing import TypeVar
 import structlog
 
 from bcd.serving.answers import ImageAnswer
-from bcd.serving.engine.making import NO_ANSWER, unanswered, unreadable
+from bcd.serving.engine.making import NO_ANSWER, unanswered
 from bcd.serving.engine.turns import asker
 from bcd.serving.errors import RequestError, StorageFullError, UnavailableError
 from bcd.serving.jobs.leases import Job, Lease, Leases
@@ -124,16 +124,14 @@ class Worker:
         return {job.id: one for job, one in zip(lease.jobs, found, strict=True) if one is not None}
 
     async def _answer(self, job: Job) -> ImageAnswer | None:
-        identity = replace(self._engine.identity, sha256=job.model_sha256)
-        found = None
+        engine = self._engine
         if job.refused:
-            found = unanswered(b"", job.refused, NO_ANSWER, identity, 0.0)
-        elif job.image.error:
-            found = unreadable(b"", job.image.error, identity, 0.0)
-        if found is not None:
-            return replace(found, sha256=job.sha256)
+            found = unanswered(b"", job.refused, NO_ANSWER, engine.identity, 0.0)
+            return replace(found, sha256=job.sha256, model_sha256=job.model_sha256)
+        if job.image.error:
+            return replace(engine.refuse(job.image), sha256=job.sha256)
         try:  # one by one, so that those that are answered in time are not lost with others
-            return (await self._engine.answer([job.image.data]))[0]
+            return (await engine.answer([job.image.data]))[0]
         except RequestError:
             return None
 
