@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import Connection, func, insert, select
 
 from bcd.serving import words
+from bcd.serving.errors import BusyError, ConflictError, TooLargeError
+from bcd.serving.jobs.adding import add_all
 from bcd.serving.records import changes
-from bcd.serving.records.cases import ERASED, OPEN
+from bcd.serving.records.cases import ERASED, OPEN, NewImage
 from bcd.serving.records.chain import Ledger
 from bcd.serving.records.database import reading
 from bcd.serving.records.ids import new_id
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 _LABEL = 200  # characters, as on the pages
 _AT_ONCE = 500  # values in one query
+_TRIES = 5  # to find a case that is not closed meanwhile
 
 State = Literal["waiting", "answered", "failed", "again"]
 
@@ -70,23 +73,55 @@ class Outcome:
     why: str = ""
 
 
-def place(services: Services, origin: Origin, uploads: Sequence[str]) -> str:
-    """The case for images of an origin, which is opened if there is none; call it in a thread.
+@dataclass(frozen=True)
+class Delivery:
+    """Images that are in the queue of a case, or answered there.
 
-    It is the case that has one of the uploads already, else the last one if that is open, of the
-    loaded model and has room.
+    Attributes:
+        case_id: Of the case.
+        known: sha256 of those that the case had before, by upload.
+    """
+
+    case_id: str
+    known: Mapping[str, str]
+
+
+def deliver(services: Services, origin: Origin, images: Sequence[NewImage]) -> Delivery:
+    """Puts images into the queue of their origin's case; call it in a thread.
+
+    It is the case that has one of them already, else the last one if that is open, of the loaded
+    model and has room, else a new one. If a case has all of them, nothing is added.
 
     Args:
         services: Of the server.
         origin: Of the images.
-        uploads: Of the images.
-
-    Returns:
-        Its id.
+        images: Each with an upload.
 
     Raises:
+        BusyError: The case is closed each time it is tried.
         StorageFullError, UnavailableError: The database is full or gone.
+        TooLargeError: An image is too large, or there are more of them than a case may have.
     """
+    limits = services.cfg.limits
+    if len(images) > limits.case_images:
+        raise TooLargeError(f"A case takes at most {limits.case_images} images.")
+    if any(len(image.data) > limits.image_mb * 1e6 for image in images):
+        raise TooLargeError(f"An image may have at most {limits.image_mb:g} MB.")
+    uploads = [image.upload for image in images]
+    for _ in range(_TRIES):
+        case_id = _place(services, origin, uploads)
+        known = _hashes(services, case_id, uploads)
+        try:
+            if len(known) < len(images):
+                add_all(services, origin.user, case_id, images)
+            return Delivery(case_id, known)
+        except (ConflictError, TooLargeError):  # just now signed, or filled by others
+            continue
+    raise BusyError("The case is being closed: try again later.", retry_after=1)
+
+
+def _place(services: Services, origin: Origin, uploads: Sequence[str]) -> str:
+    """The case for images of an origin, which is opened if there is none."""
     with reading(services.records.engine, None) as connection:
         found, _ = _choose(connection, services, origin, uploads)
     if found:
@@ -154,7 +189,7 @@ def _open(ledger: Ledger, services: Services, origin: Origin, uploads: Sequence[
 def find(services: Services, origin: Origin, upload: str) -> str:
     """The case of an origin that has an upload, answered or waiting; empty if there is none.
 
-    Call it in a thread. It costs less than `place`, and the image need not be decoded for it.
+    Call it in a thread. It costs less than `deliver`, and the image need not be decoded for it.
 
     Raises:
         UnavailableError: The database is gone.
@@ -167,12 +202,8 @@ def find(services: Services, origin: Origin, upload: str) -> str:
     return ""
 
 
-def hashes(services: Services, case_id: str, uploads: Sequence[str]) -> dict[str, str]:
-    """sha256 of the image of each of these uploads that a case has; call it in a thread.
-
-    Raises:
-        UnavailableError: The database is gone.
-    """
+def _hashes(services: Services, case_id: str, uploads: Sequence[str]) -> dict[str, str]:
+    """sha256 of the image of each of these uploads that a case has."""
     found: dict[str, str] = {}
     with reading(services.records.engine, None) as connection:
         for some in _chunks(uploads):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bcd.data.dicom.header import Header
 from bcd.data.items import Item
 from bcd.serving.dicom import unpack
-from bcd.serving.errors import ConflictError, TooLargeError, UnprocessableError
-from bcd.serving.intake.placing import Origin, hashes, place
-from bcd.serving.jobs.adding import add_all
+from bcd.serving.errors import TooLargeError, UnprocessableError
+from bcd.serving.intake.placing import Origin, deliver
 from bcd.storage import digest
 
 if TYPE_CHECKING:
@@ -75,22 +75,15 @@ async def store(services: Services, site: str, uid: str, data: bytes) -> Reply:
         return Reply(REFUSED, unreadable)
     study = header.study_uid_sha256
     origin = Origin.of(USER, site, study.encode(), f"DICOM study {study[:_SHOWN]}")
-    uploads = [image.upload for image in images]
-    case_id = await asyncio.to_thread(place, services, origin, uploads)
-    known = await asyncio.to_thread(hashes, services, case_id, uploads)
-    if known:
-        wanted = {image.upload: image.sha256 for image in images}
-        if any(known.get(upload, sha256) != sha256 for upload, sha256 in wanted.items()):
-            return Reply(REFUSED, "other pixels than before under the same SOP Instance UID")
-        if len(known) == len(wanted):
-            return Reply(STORED, repeated=True)
     try:
-        await asyncio.to_thread(add_all, services, USER, case_id, images)
-    except ConflictError:  # signed just now: the next try opens another case
-        return Reply(BUSY, "the case was closed: send it again")
+        delivery = await asyncio.to_thread(deliver, services, origin, images)
     except TooLargeError as error:
         return Reply(REFUSED, error.detail)
-    return Reply(STORED)
+    for image in images:
+        sha256 = hashlib.sha256(image.data).hexdigest()
+        if delivery.known.get(image.upload, sha256) != sha256:
+            return Reply(REFUSED, "other pixels than before under the same SOP Instance UID")
+    return Reply(STORED, repeated=len(delivery.known) == len(images))
 
 
 def _as_header(found: object) -> Header:

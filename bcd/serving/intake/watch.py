@@ -23,7 +23,6 @@ from bcd.serving import words
 from bcd.serving.dicom import unpack
 from bcd.serving.errors import (
     BusyError,
-    ConflictError,
     RequestError,
     TooLargeError,
     UnprocessableError,
@@ -31,8 +30,7 @@ from bcd.serving.errors import (
 from bcd.serving.intake import files
 from bcd.serving.intake.files import DONE, FAILED, ChangedError, TooLongError
 from bcd.serving.intake.following import Followed, brief
-from bcd.serving.intake.placing import Origin, find, outcomes, place
-from bcd.serving.jobs.adding import add_all
+from bcd.serving.intake.placing import Origin, deliver, find, outcomes
 from bcd.serving.records.cases import NewImage
 
 if TYPE_CHECKING:
@@ -140,7 +138,7 @@ class Watcher:
                 self._decide(file, FAILED, error.detail)
             except FileNotFoundError:  # moved by another server, or removed
                 file.due = self.clock()
-            except (BusyError, ConflictError):  # the case was signed just now
+            except BusyError:
                 file.later(self.clock(), "")
             except (OSError, RequestError) as error:
                 file.later(self.clock(), brief(error))
@@ -171,10 +169,7 @@ class Watcher:
             if await self._is_half(file, images):
                 return
             uploads = tuple(image.upload for image in images)
-            case_id = await asyncio.to_thread(place, self.services, origin, uploads)
-            known = await asyncio.to_thread(outcomes, self.services, case_id, uploads)
-            if any(outcome.state in ("again", "failed") for outcome in known.values()):
-                await asyncio.to_thread(add_all, self.services, USER, case_id, images)
+            case_id = (await asyncio.to_thread(deliver, self.services, origin, images)).case_id
         file.case_id, file.uploads = case_id, uploads
 
     async def _is_half(self, file: Followed, images: list[NewImage]) -> bool:
