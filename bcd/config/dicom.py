@@ -12,8 +12,9 @@ OBJECTS = ("report", "parametric", "segmentation", "capture")
 
 @dataclass
 class PredictDicomConfig:
-    """DICOM objects that are written about each image; without an output, none."""
+    """What is kept of DICOM files, and objects that are written; without an output, none."""
 
+    keep: list[str]
     output: str | None
     objects: list[str]
 

@@ -29,6 +29,8 @@ class Prediction:
             empty without an answer, None if no pictures were asked for.
         prediction_set: Indices of the classes of the prediction set; not in rows.
         ood_score: Above 1 is out of distribution; None if unknown. Not in rows.
+        kept: Attributes of a DICOM file that were asked for: keywords and texts, empty ones for
+            what the file does not have.
     """
 
     path: str
@@ -40,6 +42,7 @@ class Prediction:
     explanation: str | None = None
     prediction_set: tuple[int, ...] = field(default=(), compare=False)
     ood_score: float | None = field(default=None, compare=False)
+    kept: tuple[tuple[str, str], ...] = ()
 
     @property
     def best(self) -> int | None:
@@ -75,17 +78,18 @@ def find_mistakes(predictions: Sequence[Prediction], classes: Sequence[str]) -> 
     return sorted(found, key=lambda mistake: -mistake.probability)
 
 
-def columns(classes: Sequence[str], explained: bool = False) -> list[str]:
+def columns(classes: Sequence[str], explained: bool = False, kept: Sequence[str] = ()) -> list[str]:
     """Columns of `predictions.csv`, in order.
 
     `malignant` compares the probability of malignancy with the decision policy's threshold; the
     most probable class may differ. `refer` is whether the image is referred to a person, and
     `reason` lists all reasons, separated by semicolons. `explanation` is there only if pictures
-    were asked for.
+    were asked for, and `dicom_<keyword>` for each attribute that was.
     """
     probabilities = [f"p_{name}" for name in classes]
     leading = ["path", "label", "prediction", "probability", *probabilities]
-    return [*leading, "malignant", "refer", "reason", "error", *["explanation"] * explained]
+    trailing = ["malignant", "refer", "reason", "error", *["explanation"] * explained]
+    return [*leading, *trailing, *(f"dicom_{keyword}" for keyword in kept)]
 
 
 def prediction_record(p: Prediction, classes: Sequence[str]) -> dict[str, Any]:
@@ -107,8 +111,10 @@ def prediction_record(p: Prediction, classes: Sequence[str]) -> dict[str, Any]:
         "; ".join(p.refer or (UNREADABLE,) * (best is None)),
         p.error,
         *[written_path(p.explanation or "")] * explained,
+        *(text for _, text in p.kept),
     )
-    return dict(zip(columns(classes, explained), values, strict=True))
+    names = columns(classes, explained, [keyword for keyword, _ in p.kept])
+    return dict(zip(names, values, strict=True))
 
 
 def prediction_cells(p: Prediction, classes: Sequence[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -12,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 from bcd.config.input_views import CELLS
 from bcd.config.programs import PredictConfig
 from bcd.console import say, track
+from bcd.data.dicom.keeping import check_keep
 from bcd.data.items import Item
 from bcd.data.quality.appearance import summarize
-from bcd.data.site_profile import read_profile
-from bcd.errors import BcdError, ConfigError
+from bcd.errors import ConfigError
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.batch.folder import PartsFolder
 from bcd.inference.batch.inputs import open_inputs
+from bcd.inference.batch.kept import KeptAttributes
 from bcd.inference.batch.manifest import damaged, manifest_name
+from bcd.inference.batch.settings import model_facts, row_settings
 from bcd.inference.batch.shards import Shard, find_shard, take_own_gpu, tell_shard
 from bcd.inference.batch.tally import Tally
 from bcd.inference.batch.target import Target, find_target
@@ -27,8 +28,6 @@ from bcd.inference.dicom_objects import Each, check_installed, writing_objects
 from bcd.inference.predictor import Predictor, load_model
 from bcd.inference.row_writer import RowWriter
 from bcd.inference.site import describe_match, tell_differences
-from bcd.run_folder import find_checkpoint
-from bcd.storage import file_sha256, typed_path
 
 if TYPE_CHECKING:
     from bcd.inference.explanations import Explanations
@@ -57,6 +56,7 @@ def predict(cfg: PredictConfig, each: Each | None = None) -> Tally:
         )
     target = find_target(cfg)
     tell_shard(cfg.shard, find_shard(cfg.shard))
+    check_keep(cfg.dicom.keep)
     _check_engine(cfg)
     if cfg.dicom.output is not None:
         check_installed()
@@ -90,19 +90,20 @@ def _predict_into_file(
     with RowWriter(file) as rows, ExitStack() as stack:
         predictor = _predictor(cfg)
         pictures = None
+        keep = check_keep(cfg.dicom.keep)
         if cfg.explain:
             shown = _all_files(items)
             items, total = iter(shown), len(shown)
             pictures = _pictures(cfg, predictor, file, [Path(item.name) for item in shown])
         items, each = stack.enter_context(writing_objects(cfg, predictor, items, each))
-        rows.begin(predictor.classes, pictures is not None)
+        rows.begin(predictor.classes, pictures is not None, keep)
         tally = Tally(predictor.classes)
         if pictures is None:
             work = _Work(inputs, items, Shard(), 0, None)
             made = track(_batches(cfg, predictor, work), "Predicting", total, len)
         else:
-            answers = predictor.answers(items, cfg.batch_size, cfg.num_workers)
-            made = map(pictures.draw, track(answers, "Predicting and explaining", total, len))
+            explained = _explained(cfg, predictor, pictures, items)
+            made = track(explained, "Predicting and explaining", total, len)
         for batch in made:
             rows.write(batch)
             for prediction in batch:
@@ -126,7 +127,7 @@ def _predict_into_folder(
 ) -> Tally:
     shard = find_shard(cfg.shard)
     own, count = shard.of(items), shard.share(total)
-    model, settings = _model_facts(cfg), _settings(cfg, inputs, target, shard)
+    model, settings = model_facts(cfg), row_settings(cfg, inputs, target, shard)
     folder = PartsFolder(target.path, shard, target.form, cfg.part_rows, model, settings)
     with folder, ExitStack() as stack:
         folder.pass_over(own)
@@ -192,8 +193,10 @@ class _Work:
 
 def _batches(cfg: PredictConfig, predictor: Predictor, work: _Work) -> Iterator[list[Prediction]]:
     if cfg.engine == "local":
-        for batch in predictor.answers(work.items, cfg.batch_size, cfg.num_workers, work.part):
-            yield [prediction for prediction, _ in batch]
+        with KeptAttributes(check_keep(cfg.dicom.keep), cfg.num_workers) as kept:
+            items = kept.watch(work.items)
+            for batch in predictor.answers(items, cfg.batch_size, cfg.num_workers, work.part):
+                yield kept.add_to([prediction for prediction, _ in batch])
         return
     from bcd.inference.batch.ray_engine import Job, predict_with_ray
 
@@ -208,6 +211,7 @@ def _batches(cfg: PredictConfig, predictor: Predictor, work: _Work) -> Iterator[
         batch_size=cfg.batch_size,
         part=work.part,
         folder=str(Path.cwd()),
+        keep=check_keep(cfg.dicom.keep),
     )
     for told in predict_with_ray(job, cfg.workers, cfg.device):
         for _, pixels in told:
@@ -215,38 +219,12 @@ def _batches(cfg: PredictConfig, predictor: Predictor, work: _Work) -> Iterator[
         yield [prediction for prediction, _ in told]
 
 
-def _model_facts(cfg: PredictConfig) -> dict[str, Any]:
-    file = typed_path(cfg.model) if cfg.model is not None else find_checkpoint(str(cfg.ckpt))
-    try:
-        return {"file": file.name, "sha256": file_sha256(file)}
-    except OSError as error:
-        key = "model" if cfg.model is not None else "ckpt"
-        raise BcdError(f"{key}={file}: cannot be read ({error.strerror})") from error
-
-
-def _settings(
-    cfg: PredictConfig, inputs: list[str], target: Target, shard: Shard
-) -> dict[str, Any]:
-    """Everything but the model that determines the rows and their parts."""
-    return {
-        "input": [text.rstrip("/") or text for text in inputs],
-        # Relative inputs are others in another folder.
-        "working_folder": None if all(map(os.path.isabs, inputs)) else str(Path.cwd()),
-        "input_column": cfg.input_column,
-        "limit": cfg.limit,
-        "shard": str(shard),
-        "format": target.form,
-        "part_rows": cfg.part_rows,
-        "uncalibrated": cfg.uncalibrated,
-        "site": _site_facts(cfg),
-    }
-
-
-def _site_facts(cfg: PredictConfig) -> dict[str, Any] | None:
-    if cfg.site.profile is None:
-        return None
-    read_profile(cfg.site.profile)  # checks it
-    return asdict(cfg.site) | {"sha256": file_sha256(typed_path(cfg.site.profile))}
+def _explained(
+    cfg: PredictConfig, predictor: Predictor, pictures: Explanations, items: Iterator[Item]
+) -> Iterator[list[Prediction]]:
+    with KeptAttributes(check_keep(cfg.dicom.keep), cfg.num_workers) as kept:
+        for batch in predictor.answers(kept.watch(items), cfg.batch_size, cfg.num_workers):
+            yield kept.add_to(pictures.draw(batch))
 
 
 def _all_files(items: Iterator[Item]) -> list[Item]:

@@ -40,15 +40,18 @@ class RowWriter:
             raise self._failure(error) from error
         return self
 
-    def begin(self, classes: Sequence[str], explained: bool = False) -> None:
+    def begin(
+        self, classes: Sequence[str], explained: bool = False, kept: Sequence[str] = ()
+    ) -> None:
         """Writes the header, with the names of the classes.
 
         Args:
             classes: Their names.
             explained: Whether rows have the path of a picture.
+            kept: Keywords of the attributes that rows have.
         """
         self._classes = classes
-        self._append("[" if self._json else csv_line(columns(classes, explained)))
+        self._append("[" if self._json else csv_line(columns(classes, explained, kept)))
 
     def write(self, predictions: Sequence[Prediction]) -> None:
         """Appends rows; they are in the file when this returns."""

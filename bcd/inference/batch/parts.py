@@ -15,7 +15,7 @@ def encode_rows(rows: Sequence[Prediction], classes: Sequence[str], form: str) -
     """Encodes rows.
 
     Args:
-        rows: The predictions.
+        rows: The predictions, at least one.
         classes: Names of the classes.
         form: `csv` or `parquet`; its columns have types, and null where a value is unknown.
 
@@ -27,8 +27,12 @@ def encode_rows(rows: Sequence[Prediction], classes: Sequence[str], form: str) -
     """
     if form == "parquet":
         return _parquet(rows, classes)
-    lines = [csv_line(columns(classes)), *(csv_line(prediction_cells(p, classes)) for p in rows)]
-    return "".join(lines).encode("utf-8", "backslashreplace")
+    lines = [csv_line(prediction_cells(p, classes)) for p in rows]
+    return "".join([csv_line(_columns(rows, classes)), *lines]).encode("utf-8", "backslashreplace")
+
+
+def _columns(rows: Sequence[Prediction], classes: Sequence[str]) -> list[str]:
+    return columns(classes, kept=[keyword for keyword, _ in rows[0].kept])
 
 
 def _parquet(rows: Sequence[Prediction], classes: Sequence[str]) -> bytes:
@@ -36,7 +40,7 @@ def _parquet(rows: Sequence[Prediction], classes: Sequence[str]) -> bytes:
     records = [prediction_record(p, classes) for p in rows]
     kinds = {"probability": arrow.float64(), "malignant": arrow.bool_(), "refer": arrow.bool_()}
     kinds |= {f"p_{name}": arrow.float64() for name in classes}
-    schema = arrow.schema([(n, kinds.get(n, arrow.string())) for n in columns(classes)])
+    schema = arrow.schema([(n, kinds.get(n, arrow.string())) for n in _columns(rows, classes)])
     values = [{name: _encodable(value) for name, value in one.items()} for one in records]
     buffer = io.BytesIO()
     parquet.write_table(arrow.Table.from_pylist(values, schema=schema), buffer)

@@ -26,6 +26,7 @@ from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.batch.batching import batch_sizes, batches_until_failure
 from bcd.inference.batch.inputs import open_inputs
+from bcd.inference.batch.kept import KeptAttributes
 from bcd.inference.batch.shards import Shard
 from bcd.inference.predictor import Predictor, load_model
 
@@ -51,6 +52,7 @@ class Job:
         batch_size: Images at a time.
         part: As for `Predictor.answers`.
         folder: Working folder.
+        keep: Keywords of the attributes of DICOM files that rows have.
     """
 
     model: Mapping[str, Any]
@@ -63,6 +65,7 @@ class Job:
     batch_size: int
     part: int | None
     folder: str
+    keep: tuple[str, ...] = ()
 
     def batches(self) -> Iterator[list[tuple[Item, bool]]]:
         """Yields images in batches, and for each image whether its pixels are wanted."""
@@ -199,18 +202,21 @@ class _Worker:
         self._size = job.batch_size
         self._predictor = Predictor(load_model(**job.model), job.site)
         self._readers = Readers(self._predictor.wanted, 1)
+        self._kept = KeptAttributes(job.keep, None)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         told = [pickle.dumps(self._predict(pickle.loads(data))) for data in batch["items"]]
         return {"told": np.array(told, dtype=object)}
 
     def _predict(self, batch: list[tuple[Item, bool]]) -> list[Told]:
-        asked = [(item.name, self._readers.submit(item)) for item, _ in batch]
+        items = self._kept.watch(item for item, _ in batch)
+        asked = [(item.name, self._readers.submit(item)) for item in items]
         read = [(name, answer.result()) for name, answer in asked]
-        made = self._predictor.decide(iter(read), self._size)
+        made = list(self._predictor.decide(iter(read), self._size))
+        predictions = self._kept.add_to([prediction for prediction, _ in made])
         return [
             (prediction, self._shown(answer) if wanted else None)
-            for (prediction, _), (_, answer), (_, wanted) in zip(made, read, batch, strict=True)
+            for prediction, (_, answer), (_, wanted) in zip(predictions, made, batch, strict=True)
         ]
 
     def _shown(self, answer: Pixels | str) -> Pixels | None:
