@@ -26,6 +26,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
@@ -42,7 +43,8 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 SYNTAXES = {
     "implicit": ImplicitVRLittleEndian, "explicit": ExplicitVRLittleEndian,
     "big endian": ExplicitVRBigEndian, "deflated": DeflatedExplicitVRLittleEndian,
-    "rle": RLELossless, "jpeg": JPEGBaseline8Bit, "jpeg lossless": JPEGLosslessSV1,
+    "rle": RLELossless, "jpeg": JPEGBaseline8Bit, "jpeg extended": JPEGExtended12Bit,
+    "jpeg lossless": JPEGLosslessSV1,
     "jpeg-ls": JPEGLSLossless, "jpeg-ls near": JPEGLSNearLossless, "jpeg 2000": JPEG2000Lossless,
     "jpeg 2000 lossy": JPEG2000, "htj2k": HTJ2KLossless, "htj2k lossy": HTJ2K,
 }  # fmt: skip
@@ -157,7 +159,7 @@ def _stored(
         stored = np.stack([np.asarray(image) for image in images])
         return stored, table[stored]
     grey = frames[..., 1]
-    seen = (grey >> bits - 8).astype(np.uint8)
+    seen = (grey >> max(bits - 8, 0)).astype(np.uint8)  # not stretched, if there are fewer bits
     if colours == "MONOCHROME1":
         return (1 << bits) - 1 - grey, np.repeat(seen[..., None], 3, 3)
     return grey, np.repeat(seen[..., None], 3, 3)
@@ -185,7 +187,7 @@ def _put_pixels(dataset: Dataset, stored: NDArray[Any], syntax: str) -> None:
 
 
 def _encoded(frame: NDArray[Any], syntax: str, dataset: Dataset) -> bytes:
-    if syntax == "jpeg":
+    if syntax in ("jpeg", "jpeg extended"):
         return jpeg_of(frame.astype(np.uint8))
     if syntax in ("rle", "jpeg-ls", "jpeg-ls near"):
         options = {
