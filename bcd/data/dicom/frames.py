@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -175,6 +176,8 @@ def _samples(
     }  # fmt: skip
     if encoded is None:
         _check_native(parsed, index, layout)
+        if layout.allocated == 1:
+            return _single_bits(parsed, index), layout
         options["pixel_vr"] = file.vr(parsed.pixels)
     stream = io.BytesIO(file.data)
     stream.seek(parsed.pixels.value)
@@ -189,6 +192,17 @@ def _samples(
         stream, index=index, decoding_plugin=plugin, raw=True, **options
     )
     return found, replace(layout, colours=str(facts["photometric_interpretation"]))
+
+
+def _single_bits(parsed: Parsed, index: int) -> NDArray[np.uint8]:
+    """A frame of one bit a pixel, which need not begin with a byte."""
+    width, height = parsed.header.width, parsed.header.height
+    first, offset = divmod(index * width * height, 8)
+    source = np.frombuffer(parsed.file.data, np.uint8, offset=parsed.pixels.value + first)
+    count = offset + width * height
+    packed = source[: -(-count // 8)]
+    bits = np.unpackbits(packed, bitorder="little", count=count)
+    return np.asarray(bits[offset:].reshape(height, width), np.uint8)
 
 
 def _check_native(parsed: Parsed, index: int, layout: Layout) -> None:

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom import encaps
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.pixels.decoders.base import DecodeRunner
 
 from bcd.data.dicom.reading import decode_frame
 from bcd.data.files import ImageError
@@ -67,10 +69,10 @@ def test_samples_may_be_stored_plane_by_plane(syntax: str, colours: str) -> None
 @pytest.mark.parametrize("colours", ["MONOCHROME1", "RGB"])
 def test_values_are_brought_to_8_bits_by_bits_stored(bits: int, syntax: str, colours: str) -> None:
     # Half of the range is used: the largest value of an image does not matter.
-    values = np.linspace(0, (1 << bits) // 2, 20 * 31 * 3).round().reshape(20, 31, 3)
-    values = values.astype(np.uint16 if bits > 8 else np.uint8)
+    steps = np.linspace(0, (1 << bits) // 2, 20 * 31 * 3).round().reshape(20, 31, 3)
+    values = steps.astype(np.uint16 if bits > 8 else np.uint8)
     found = decode_frame(make_dicom(values, syntax, colours, bits=bits).data)
-    expected = values >> bits - 8
+    expected: NDArray[Any] = np.right_shift(values, bits - 8)
     expected = expected if colours == "RGB" else np.repeat(expected[..., 1:2], 3, 2)
     np.testing.assert_array_equal(found, expected)
 
@@ -151,7 +153,7 @@ def test_a_grey_jpeg_of_12_bits_loses_the_lowest_ones() -> None:
     frame = imagecodecs.jpeg8_encode(values, level=98, bitspersample=12)
     data = make_dicom(
         np.repeat(values[..., None], 3, 2), "jpeg extended", "MONOCHROME1", bits=12,
-        change=lambda dataset: setattr(dataset, "PixelData", encapsulate([frame])),
+        change=lambda dataset: setattr(dataset, "PixelData", encapsulate([bytes(frame)])),
     ).data  # fmt: skip
     found = decode_frame(data)[..., 0].astype(int)
     assert np.abs(found - (255 - (values >> 4))).max() <= 1
@@ -168,8 +170,6 @@ def test_lossy_frames_are_nearly_their_pixels(syntax: str) -> None:
 def test_a_frame_is_found_by_any_table_of_offsets(
     table: str, syntax: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pydicom import encaps
-
     def put(dataset: Dataset) -> None:
         frames = list(encaps.generate_frames(dataset.PixelData, number_of_frames=3))
         if table == "extended":
@@ -180,13 +180,14 @@ def test_a_frame_is_found_by_any_table_of_offsets(
             dataset.PixelData = encaps.encapsulate(frames, has_bot=table == "basic")
 
     made = make_dicom(SMEARS, syntax, "RGB", change=put)
-    decoded: list[int] = []
-    from pydicom.pixels.decoders.base import DecodeRunner
-
+    decoded = []
     real: Callable[..., Any] = DecodeRunner._decode_frame
-    monkeypatch.setattr(
-        DecodeRunner, "_decode_frame", lambda *given: decoded.append(1) or real(*given)
-    )
+
+    def decode_one(*given: Any) -> Any:
+        decoded.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(DecodeRunner, "_decode_frame", decode_one)
     np.testing.assert_array_equal(decode_frame(made.data, 2), made.shown[1])
     assert len(decoded) == 1  # and none of the others
 
