@@ -29,6 +29,7 @@ from bcd.explain.placing import density_in_image
 from bcd.inference.evidence import find_evidence
 from bcd.inference.exported import ExportedModel
 from bcd.inference.predictor import Predictor
+from bcd.interop.dicom.content import installed
 from bcd.run_folder import find_checkpoint
 from bcd.storage import file_sha256, replacing, typed_path
 
@@ -149,7 +150,8 @@ class DicomObjects:
         rows, columns = pixels.shape[:2]
         if is_file_of_dicom:
             header = _got(self._readers.header(replace(item, picture=None), KEYWORDS).result())
-            source = source_of_file(header.kept, rows, columns, item.frame, sha256)
+            own = f"{sha256}#{item.frame or 1}"
+            source = source_of_file(header.kept, rows, columns, item.frame, sha256, own)
         else:
             attributes = {"PatientID": sha256[:16]}
             source = source_of_picture(sha256, sha256, rows, columns, attributes)
@@ -217,12 +219,8 @@ def check_installed() -> None:
     Raises:
         BcdError: It is not installed.
     """
-    try:
-        import highdicom  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise BcdError(
-            f"dicom.output: needs the package {error.name}: pip install 'bcd[dicom]'"
-        ) from error
+    if not installed():
+        raise BcdError("dicom.output: needs the package highdicom: pip install 'bcd[dicom]'")
 
 
 def _producer(cfg: PredictConfig, predictor: Predictor) -> Producer:

@@ -14,7 +14,7 @@ from fastapi.staticfiles import StaticFiles
 import bcd
 from bcd.serving.accounts import routes as accounts
 from bcd.serving.answers import DISCLAIMER
-from bcd.serving.api import cases, explain, health, metrics, model, predict
+from bcd.serving.api import cases, explain, health, metrics, model, objects, predict
 from bcd.serving.api.problems import Problem, add_handlers, describe
 from bcd.serving.intake.start import Intake
 from bcd.serving.jobs.worker import work
@@ -36,6 +36,7 @@ ROUTERS = (
     explain.router,
     model.router,
     cases.router,
+    objects.router,
     health.router,
     metrics.router,
     accounts.router,

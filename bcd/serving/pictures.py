@@ -21,6 +21,7 @@ from bcd.serving.errors import BusyError, NotFoundError
 if TYPE_CHECKING:
     from bcd.serving.engine.explain import Explanation
     from bcd.serving.engine.queue import Engine
+    from bcd.serving.records.cases import Case
     from bcd.serving.services import Services
 
 SECONDS = 600.0
@@ -111,7 +112,8 @@ class Pictures:
         """Where the loaded model's evidence for a class is."""
         engine = services.engine
         return await _held(
-            self._explained, services, case_id, image_id, target, lambda made: len(made.png),
+            self._explained, services, case_id, image_id, target,
+            lambda made: len(made.png) + made.found.nbytes,
             lambda content: engine.explain(content, target),
         )  # fmt: skip
 
@@ -159,6 +161,18 @@ async def content_of(services: Services, case_id: str, image_id: str) -> bytes:
     if found is None:
         raise NotFoundError("This image is not held any more.")
     return found
+
+
+def no_evidence(services: Services, case: Case, target: str) -> str:
+    """Why the evidence for a class cannot be shown; empty if it can."""
+    if case.model_sha256 != services.engine.identity.sha256:
+        return (
+            "The evidence cannot be shown: another model is loaded now than the one that answered "
+            "this case."
+        )
+    if target and target not in case.classes:
+        return "The model has no such class."
+    return ""
 
 
 def pictures_of(services: Services) -> Pictures:

@@ -30,7 +30,7 @@ LAYERS: dict[str, str] = {
     "interop": "",
     "inference": (
         "errors storage console run_folder config data models features evaluation explain "
-        "reporting audit"
+        "reporting audit interop"
     ),
     "export": (
         "errors storage console run_folder config data models features evaluation inference"

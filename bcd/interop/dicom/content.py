@@ -6,6 +6,7 @@ import hashlib
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.util import find_spec
 
 DISCLAIMER = "For research only. Not a diagnosis."
 
@@ -90,6 +91,11 @@ class Evidence:
 
     target: str
     method: str
+
+
+def installed() -> bool:
+    """Whether objects can be made: highdicom is installed."""
+    return find_spec("highdicom") is not None
 
 
 def derived_uid(*parts: str) -> str:

@@ -68,7 +68,12 @@ class Source:
 
 
 def source_of_file(
-    kept: Mapping[str, str], rows: int, columns: int, frame: int | None, sha256: str
+    kept: Mapping[str, str],
+    rows: int,
+    columns: int,
+    frame: int | None,
+    study: str,
+    picture: str,
 ) -> Source:
     """The source for a picture of a DICOM file, whose study and patient the objects get.
 
@@ -77,14 +82,15 @@ def source_of_file(
         rows: Height in pixels.
         columns: Width in pixels.
         frame: Its number, from 1, in a file of several; None in a file of one.
-        sha256: Of the file; its study gets UIDs from it if the file has none that are valid.
+        study: Identifies what belongs together, if the file has no valid UIDs.
+        picture: Identifies the picture in it, the same.
     """
-    sop_class, sop, series, study = (kept.get(word, "") for word in IDENTITY)
-    found = source_of_picture(sha256, f"{sha256}#{frame or 1}", rows, columns)
-    if all(map(valid_uid, (sop_class, sop, series, study))):
-        found = Source(sop_class, sop, series, study, rows, columns, frame, exists=True)
-    elif valid_uid(study):
-        found = replace(found, study_uid=study)
+    sop_class, sop, series, uid = (kept.get(word, "") for word in IDENTITY)
+    found = source_of_picture(study, picture, rows, columns)
+    if all(map(valid_uid, (sop_class, sop, series, uid))):
+        found = Source(sop_class, sop, series, uid, rows, columns, frame, exists=True)
+    elif valid_uid(uid):
+        found = replace(found, study_uid=uid)
     return replace(
         found,
         attributes={word: kept[word] for word in (*PATIENT, *STUDY) if kept.get(word)},

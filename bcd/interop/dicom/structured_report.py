@@ -27,7 +27,7 @@ from pydicom.sr.codedict import codes
 
 from bcd.interop import codes as ours
 from bcd.interop.codes import LOCAL, Concept, class_concept
-from bcd.interop.dicom.content import DISCLAIMER, Answer, Producer, Signed, derived_uid
+from bcd.interop.dicom.content import DISCLAIMER, Answer, ObjectError, Producer, Signed, derived_uid
 from bcd.interop.dicom.making import MANUFACTURER, coded, equipment, finish, one_line, parameters
 from bcd.interop.dicom.source import Source, header, refer, series_of
 
@@ -67,20 +67,22 @@ def report(
     signed: Signed | None = None,
     organization: str = "",
 ) -> Dataset:
-    """A structured report about the images of one study.
+    """A structured report about images of one patient.
 
     Args:
         producer: The model.
-        images: At least one, all of one study.
+        images: At least one, all of one patient.
         at: When the last thing in it happened.
         key: Identifies this version of the report in its study; equal keys have equal UIDs.
         signed: The signature; None: the report is unverified and preliminary.
         organization: Of who signed; empty if unknown.
 
     Raises:
-        ObjectError: The patient or the study of the source cannot be written.
+        ObjectError: The images are of different patients, or the patient cannot be written.
     """
     first = images[0].source
+    if len({patient_of(image.source) for image in images}) > 1:
+        raise ObjectError("the images are of different patients")
     groups = [_group(producer, image) for image in images]
     content = MeasurementReport(
         observation_context=_context(producer),
@@ -109,6 +111,11 @@ def report(
         )
     finish(made, first, at)
     return made
+
+
+def patient_of(source: Source) -> tuple[str, ...]:
+    """What tells patients apart."""
+    return tuple(source.attributes.get(word, "") for word in ("PatientID", "IssuerOfPatientID"))
 
 
 def person_name(user: str) -> str:

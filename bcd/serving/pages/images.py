@@ -14,7 +14,7 @@ from bcd.serving.api.dependencies import Served
 from bcd.serving.errors import NotFoundError, RequestError, UnprocessableError
 from bcd.serving.pages.arrange import Arrangement, neighbours, next_waiting
 from bcd.serving.pages.render import page, page_of, wants_part
-from bcd.serving.pictures import LARGE, pictures_of
+from bcd.serving.pictures import LARGE, no_evidence, pictures_of
 from bcd.serving.records.cases import ERASED, OPEN, UNIDENTIFIED, Case, CaseImage
 from bcd.serving.services import Services
 
@@ -122,7 +122,7 @@ async def evidence(
 ) -> Response:
     """The image with the places that raise the log-odds of a class."""
     case = await cases.get_case(services, case_id)
-    if why := _no_evidence(services, case, target):
+    if why := no_evidence(services, case, target):
         raise NotFoundError(why)
     found = await pictures_of(services).explained(services, case_id, image_id, target or None)
     return _png(found.png)
@@ -180,7 +180,7 @@ async def _explained(
     services: Services, case: Case, image: CaseImage, target: str, here: str
 ) -> dict[str, str]:
     target = target or image.answer.predicted or ""
-    if why := _no_evidence(services, case, target):
+    if why := no_evidence(services, case, target):
         return {"missing": why}
     made = await pictures_of(services).explained(services, case.id, image.id, target)
     method = METHODS.get(made.method, made.method)
@@ -195,17 +195,6 @@ async def _explained(
         )
     query = urlencode({"target": target})
     return {"target": target, "source": f"{here}/evidence.png?{query}", "caption": caption}
-
-
-def _no_evidence(services: Services, case: Case, target: str) -> str:
-    if case.model_sha256 != services.engine.identity.sha256:
-        return (
-            "The evidence cannot be shown: another model is loaded now than the one that answered "
-            "this case."
-        )
-    if target and target not in case.classes:
-        return "The model has no such class."
-    return ""
 
 
 def _image(

@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 import bcd
+from bcd.interop.dicom.content import installed
 from bcd.serving import words
 from bcd.serving.answers import DISCLAIMER
 
@@ -31,7 +32,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals.update(disclaimer=DISCLAIMER, version=bcd.__version__)
+    made.globals.update(disclaimer=DISCLAIMER, version=bcd.__version__, objects=installed())
     made.filters.update(
         finding=words.finding,
         missing_signatures=words.missing_signatures,
