@@ -38,8 +38,8 @@ class FhirServer:
     """What the server has.
 
     Attributes:
-        fault: Called for each request with its method; names a fault of `BEFORE` or `AFTER`, or
-            any other HTTP status, or nothing.
+        fault: Called for each request with its kind, `find`, `create` or `transaction`; names a
+            fault of `BEFORE` or `AFTER`, or any other HTTP status, or nothing.
         slow: Seconds that a request of a `lost` or `late` answer takes longer than clients wait.
         retry_after: Of a 503.
         history: Versions of each resource by type and id, the last one counts.
@@ -166,7 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self, body: bytes) -> None:
         kept = {name.lower(): value for name, value in self.headers.items()}
         self.fhir.requests.append((self.command, self.path, kept, body))
-        fault = self.fhir.fault(self.command)
+        create = urlsplit(self.path).path.endswith("DiagnosticReport")
+        kind = "find" if self.command == "GET" else "create" if create else "transaction"
+        fault = self.fhir.fault(kind)
         try:
             if fault == "reset":
                 self._reset()
@@ -221,12 +223,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
 
+class _Quiet(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Says nothing of clients that are gone."""
+
+
 @contextmanager
 def fhir_server() -> Iterator[FhirServer]:
     """Runs a server until the context ends."""
     fhir = FhirServer()
     handler = type("Handler", (_Handler,), {"fhir": fhir})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _Quiet(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     fhir.url = f"http://127.0.0.1:{server.server_port}/r4"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
