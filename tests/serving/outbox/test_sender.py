@@ -13,7 +13,7 @@ import pytest
 from bcd.interop.fhir.bundle import Identifiers, version_of
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.outbox.sender import Sender
-from bcd.serving.records.cases import UNIDENTIFIED
+from bcd.serving.records.cases import OPEN, UNIDENTIFIED
 from tests.serving.making import IDENTITY
 from tests.serving.outbox.fhir_server import FhirServer, HttpError, fhir_server
 from tests.serving.outbox.making import BASE, Posting, posting
@@ -110,7 +110,7 @@ FAULTS = {
 
 
 TRIED = [("transaction", fault) for fault in FAULTS]
-TRIED += [(kind, fault) for kind in ("find", "create") for fault in ("lost", "garbage", "422")]
+TRIED += [(kind, fault) for kind in ("find", "create") for fault in ("lost", "truncated", "422")]
 
 
 @pytest.mark.parametrize(("kind", "fault"), TRIED)
@@ -160,6 +160,48 @@ def test_waits_double_up_to_an_hour_and_the_server_may_ask_for_more(
     post.clock.seconds += 4000.0
     seen = len(fhir.requests)
     assert send(post, later=0.0) == 0 and len(fhir.requests) == seen
+
+
+@pytest.mark.parametrize("kind", ["create", "transaction"])
+def test_a_request_that_is_carried_out_after_the_next_one_doubles_nothing(
+    kind: str, post: Posting, fhir: FhirServer
+) -> None:
+    post.sender()
+    case = new_case(post, 1)
+    cfg = post.services.cfg.fhir
+    fhir.fault = lambda each: "late" if each == kind else ""
+    cfg.timeout_seconds, fhir.slow = 0.2, 3.0
+    send(post)
+    first = list(post.sender().outbox.entries())
+    fhir.fault, cfg.timeout_seconds = lambda _: "", 30.0
+    send(post)
+    time.sleep(fhir.slow)
+    post.records.sign("berta", case, post.records.case(case).version)
+    send(post)
+    assert len(first) == 1 and post.sender().outbox.entries() == []
+    [report] = fhir.now("DiagnosticReport")
+    assert report["status"] == "final"
+    assert len(fhir.now("Observation")) == len(fhir.now("Device")) == 1
+
+
+def test_a_change_while_a_case_is_posted_is_posted_next(post: Posting, fhir: FhirServer) -> None:
+    post.sender()
+    case = new_case(post, 1)
+
+    def sign(kind: str) -> str:
+        if kind == "transaction" and post.records.case(case).status == OPEN:
+            post.records.sign("berta", case, post.records.case(case).version)
+            post.sender().outbox.collect()
+        return ""
+
+    fhir.fault = sign
+    assert send(post) == 1
+    [report] = fhir.now("DiagnosticReport")
+    [entry] = post.sender().outbox.entries()
+    assert report["status"] == "preliminary" and entry.version == post.records.case(case).version
+    assert send(post) == 1
+    [report] = fhir.now("DiagnosticReport")
+    assert report["status"] == "final"
 
 
 def test_a_server_that_asks_for_peace_gets_it_for_all_cases(
