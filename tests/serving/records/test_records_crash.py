@@ -24,8 +24,8 @@ from bcd.serving.records.store import Records, open_records
 from bcd.serving.records.upgrade import prepare
 from bcd.serving.records.verify import verify
 from tests.helpers.harness import ROOT
+from tests.serving.conftest import Open, new_database
 from tests.serving.making import IDENTITY
-from tests.serving.records.conftest import Open, new_database
 from tests.serving.records.load import missing
 from tests.serving.records.making import answer, filled, images, images_config
 

@@ -17,8 +17,8 @@ from bcd.serving.records.chain import Ledger
 from bcd.serving.records.database import writing
 from bcd.serving.records.store import Records, open_records
 from bcd.serving.records.verify import verify
+from tests.serving.conftest import Open
 from tests.serving.making import IDENTITY
-from tests.serving.records.conftest import Open
 from tests.serving.records.making import (
     CLASSES,
     OTHER_MODEL,

@@ -15,7 +15,7 @@ from bcd.serving.records.database import database_url
 from bcd.serving.records.store import open_records
 from bcd.serving.records.tables import METADATA
 from bcd.serving.records.upgrade import prepare
-from tests.serving.records.conftest import new_database
+from tests.serving.conftest import new_database
 from tests.serving.records.making import images_config, tamper
 
 
