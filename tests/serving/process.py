@@ -6,12 +6,12 @@ user with every role and prints their token before the address.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from bcd.evaluation.decision import Decisions
 from bcd.serving.accounts.store import Accounts
 from bcd.serving.accounts.user import ROLES
 from bcd.serving.engine.queue import Engine
+from bcd.serving.errors import ConflictError
 from tests.helpers.harness import ROOT
 from tests.serving.making import IDENTITY, StubModel, serve_config
 from tests.serving.running import ALL, PASSWORD
@@ -66,7 +67,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(folder: Path, seconds: float, *overrides: str) -> Iterator[Server]:
     """Starts a server, and kills it if it still runs at the end."""
     command = [sys.executable, "-m", "tests.serving.process", str(folder), str(seconds), *overrides]
@@ -88,19 +89,24 @@ def serving(folder: Path, seconds: float, *overrides: str) -> Iterator[Server]:
 
 
 def _main(folder: str, seconds: str, *overrides: str) -> int:
+    return serve_stub(serve_config(Path(folder), "log.format=json", *overrides), float(seconds))
+
+
+def serve_stub(cfg: ServeConfig, seconds: float) -> int:
+    """Serves the stub model, which takes so many seconds for each answer."""
     from bcd.serving import start
 
-    cfg = serve_config(Path(folder), "log.format=json", *overrides)
     Accounts.hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
     def accounts_of(*given: Any) -> Accounts:
         made = Accounts(*given)
-        made.users.add("", ALL, PASSWORD, ROLES)
+        with contextlib.suppress(ConflictError):  # of an earlier server
+            made.users.add("", ALL, PASSWORD, ROLES)
         print(made.tokens.add("", ALL, ROLES, 1), flush=True)  # noqa: T201
         return made
 
     def engine_of(cfg: ServeConfig) -> Engine:
-        return Engine(SlowModel(float(seconds)), IDENTITY, cfg.limits)
+        return Engine(SlowModel(seconds), IDENTITY, cfg.limits)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(start, "load_engine", engine_of)

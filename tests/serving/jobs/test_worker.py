@@ -161,7 +161,8 @@ def test_without_the_header_the_response_has_the_answer(served: Running) -> None
 
 def test_pages_and_reports_say_that_images_wait(served: Running) -> None:
     case = served.services.records.open_case("all", "waits", OTHER_MODEL, 1)
-    services: Any = replace(served.services, engine=FakeEngine(OTHER_MODEL))  # not of this server
+    engine: Any = FakeEngine(OTHER_MODEL)  # of another server
+    services = replace(served.services, engine=engine)
     add_all(services, "all", case, [new(i) for i in range(2)])
     html = {"Accept": "text/html"}
     page = served.all.get(f"/cases/{case}", headers=html).text
