@@ -81,7 +81,7 @@ def _run(
 ) -> None:
     accounts = Accounts(records.engine, cfg)
     app = create_app(Services(cfg, engine, records, accounts), intake)
-    announce = partial(_announce, cfg, listener, engine.identity, accounts.setup_path())
+    announce = partial(_announce, cfg, listener, engine.identity, accounts.setup_path(), intake)
     server = _Server(_uvicorn(app, cfg), app, announce)
     model = {"model": engine.identity.sha256}
     try:
@@ -193,7 +193,7 @@ def _refused(cfg: ServeConfig, error: OSError) -> BcdError:
 
 
 def _announce(
-    cfg: ServeConfig, listener: socket.socket, model: ModelIdentity, setup_path: str
+    cfg: ServeConfig, listener: socket.socket, model: ModelIdentity, setup_path: str, intake: Intake
 ) -> None:
     """Prints the address, the model and, while there is no user, the set-up link.
 
@@ -206,6 +206,7 @@ def _announce(
     lines = [
         f"bcd serves {url}  ({DISCLAIMER})",
         f"Model: {model.name} ({model.kind}, sha256 {model.sha256[:12]})",
+        *intake.described(),
     ]
     if setup_path:
         lines.append(f"Nobody may log in yet. Make the first user: {url}{setup_path}")

@@ -16,6 +16,7 @@ from bcd.serving.accounts.store import Accounts
 from bcd.serving.accounts.user import ROLES
 from bcd.serving.app import create_app
 from bcd.serving.engine.queue import Engine
+from bcd.serving.intake.start import Intake, open_intake
 from bcd.serving.records.database import database_url
 from bcd.serving.records.store import open_records
 from bcd.serving.services import Services
@@ -66,6 +67,7 @@ class Running:
         client: Without a user.
         users: By role, and `ALL` and `NOBODY`.
         folder: Of the records.
+        intake: Takes the images of scanners.
     """
 
     app: FastAPI
@@ -73,6 +75,7 @@ class Running:
     client: TestClient
     users: dict[str, As]
     folder: Path
+    intake: Intake
 
     @property
     def all(self) -> As:
@@ -92,13 +95,16 @@ def running(folder: Path, *overrides: str, model: Any = None) -> Iterator[Runnin
     cfg = serve_config(folder, *overrides)
     Accounts.hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     engine = Engine(model or StubModel(), IDENTITY, cfg.limits)
-    with open_records(database_url(cfg.records, cfg.folder), cfg.images) as records:
+    with (
+        open_intake(cfg) as intake,
+        open_records(database_url(cfg.records, cfg.folder), cfg.images) as records,
+    ):
         accounts = Accounts(records.engine, cfg)
         services = Services(cfg, engine, records, accounts)
-        app = create_app(services)
+        app = create_app(services, intake)
         with TestClient(app, BASE, raise_server_exceptions=False) as client:
             users = {NOBODY: As(client, "")}
             for name, roles in {**{role: (role,) for role in ROLES}, ALL: ROLES}.items():
                 accounts.users.add("", name, PASSWORD, roles)
                 users[name] = As(client, accounts.tokens.add("", name, roles, 1))
-            yield Running(app, services, client, users, folder)
+            yield Running(app, services, client, users, folder, intake)

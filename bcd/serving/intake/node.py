@@ -53,6 +53,9 @@ class Node:
         own: Name of the own site.
         most: Bytes of an object, at most.
 
+    Attributes:
+        name: AE title, address and port.
+
     Raises:
         OSError: The address cannot be used.
     """
@@ -81,7 +84,7 @@ class Node:
         assert isinstance(server, _Server)
         self._server = server
         self._server.ae._servers.append(server)  # which its shutdown removes again
-        self.port = int(server.server_address[1])
+        self.name = f"{cfg.ae_title}@{cfg.host}:{server.server_address[1]}"
 
     @property
     def alive(self) -> bool:
@@ -113,7 +116,7 @@ class Node:
             association.abort()
 
     def close(self) -> None:
-        """Stops listening, if it was never started."""
+        """Stops listening, also if it was never started."""
         self._server.server_close()
 
     def _opened(self, event: evt.Event) -> None:

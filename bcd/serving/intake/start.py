@@ -36,6 +36,14 @@ class Intake:
     def __init__(self, folders: Mapping[str, Path], node: Node | None) -> None:
         self._folders, self._node = folders, node
 
+    def described(self) -> list[str]:
+        """A line for each source that there is, for the start of the server."""
+        lines = [
+            f"Watches a folder{f' of site {site}' if site else ''}: {folder}"
+            for site, folder in self._folders.items()
+        ]
+        return lines if self._node is None else [*lines, f"DICOM node: {self._node.name}"]
+
     def __enter__(self) -> Intake:
         return self
 

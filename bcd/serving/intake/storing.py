@@ -60,7 +60,9 @@ async def store(services: Services, site: str, uid: str, data: bytes) -> Reply:
     Raises:
         RequestError: There is no room for it now, or the records cannot be used.
     """
-    sop = digest(uid)
+    sop, limit = digest(uid), services.cfg.limits.image_mb
+    if len(data) > limit * 1e6:
+        return Reply(REFUSED, f"larger than {limit:g} MB")
     try:
         header = await services.engine.read_one(Item("", data=data, keep=()), _as_header)
         if header.sop_uid_sha256 != sop:
