@@ -270,7 +270,7 @@ def _named_item(number: int, values: list[str]) -> Dataset:
     inner.PersonName = f"Leak{number}Inner^Qzxv"
     outer.PatientName = f"Leak{number}Outer^Qzxv"
     outer.PersonIdentificationCodeSequence = Sequence([inner])
-    values += [inner.PersonName, outer.PatientName]
+    values += [str(inner.PersonName), str(outer.PatientName)]
     return outer
 
 

@@ -30,7 +30,7 @@ _ITEM_END, _SEQUENCE_END = 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 _LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 
-_MOST_ELEMENTS = 1_000_000  # that are passed over, with those in sequences
+_MOST_ELEMENTS = 300_000  # that are passed over, with those in sequences
 _MOST_META = 1000  # of the file's meta information
 _DEEPEST = 64  # sequences in sequences
 _LONGEST = 1 << 20  # bytes of an element that is needed

@@ -70,8 +70,11 @@ def opened_frame(
         layout = read_layout(parsed.dataset, parsed.file.syntax in _OPENJPEG)
         if layout.numbered and parsed.file.syntax in _LOSSY:
             raise ImageError("unsupported colours (a palette, and its numbers are not exact)")
+        encapsulated = parsed.file.syntax not in _NATIVE
+        if layout.allocated == 1 and (encapsulated or not parsed.file.encoding.little):
+            raise ImageError("unsupported pixels (one bit, encoded or big endian)")
         cost = _refuse_size(parsed, min_size)
-        encoded = None if parsed.file.syntax in _NATIVE else _encoded(parsed, index)
+        encoded = _encoded(parsed, index) if encapsulated else None
         if encoded is not None:
             layout = _check_encoded(parsed, layout, encoded)
     if encoded is not None and _is_plain_jpeg(parsed.file.syntax, encoded):
