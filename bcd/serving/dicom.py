@@ -38,8 +38,8 @@ async def unpack(
     Args:
         services: Of the server.
         files: Name and content of each.
-        uploads: For each file a hash of the upload's id; nothing if there are no ids. Frames get
-            hashes of it and their number.
+        uploads: For each file a hash of the upload's id; nothing if there are no ids. Frames after
+            the first get a hash of it and their number.
 
     Raises:
         TooLargeError: There are more images than a request may have, or they are too large.
@@ -132,7 +132,9 @@ class _File:
         if header is not None and header.frames > 1:
             suffix = f" frame {frame}"
             name = words.file_name(name, NAME_CHARACTERS - len(suffix)) + suffix
-            upload = digest(f"{upload} {frame}")[:32] if upload else ""
+            # The first frame has the upload's own, so that another file under the same id is seen.
+            if upload and frame > 1:
+                upload = digest(f"{upload} {frame}")[:32]
         data, error = b"", self._error
         if not error:
             try:
