@@ -48,16 +48,15 @@ async def unpack(
     found: list[NewImage] = []
     room, limits = _room_of(services), services.cfg.limits
     made = 0
-    for left, ((name, data), upload) in enumerate(
-        zip(files, uploads or ("",) * len(files), strict=True), 1 - len(files)
-    ):
+    given = zip(files, uploads or ("",) * len(files), strict=True)
+    for number, ((name, data), upload) in enumerate(given, 1):
         if not is_dicom(data):
             found.append(NewImage(name, data, upload))
             continue
         file = _File(name, data, upload)
         header = await file.header(services)
         count = 1 if header is None else header.frames
-        if len(found) + count - left > limits.images:
+        if len(found) + count + len(files) - number > limits.images:
             raise TooLargeError(f"More than {limits.images} images in one request: send several.")
         for frame in range(1, count + 1):
             image = await file.image(services, frame)
