@@ -54,7 +54,7 @@ def parametric_map(
         ObjectError: The patient or the study of the source cannot be written.
     """
     known = _placed(source, density.shape)
-    calibrated = "" if source.spacing else ", size of pixels unknown"
+    unknown = "" if source.spacing else "Size of pixels unknown. "
     mapping = RealWorldValueMapping(
         lut_label="EVIDENCE",
         lut_explanation=_described(evidence),
@@ -78,7 +78,7 @@ def parametric_map(
             hd.VOILUTTransformation(window_center=most / 2, window_width=most)
         ],
         content_label="EVIDENCE",
-        content_description=one_line(f"{_described(evidence)}{calibrated}"),
+        content_description=one_line(f"{unknown}{_described(evidence)}"),
         **equipment(producer),
     )
     finish(made, source, at)
@@ -156,7 +156,7 @@ def _placed(source: Source, shape: tuple[int, ...]) -> Dataset:
 
 
 def _described(evidence: Evidence) -> str:
-    return one_line(f"Evidence for {evidence.target} by {method_name(evidence)}")
+    return one_line(f"{method_name(evidence)}: evidence for {evidence.target}")
 
 
 def _words(evidence: Evidence) -> tuple[str, str]:

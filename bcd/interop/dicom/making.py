@@ -30,7 +30,7 @@ for _name in ("highdicom", "pydicom"):
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
 warnings.filterwarnings("ignore", r"(?s).*unlikely to represent the intended person name")
 
-_SHORT = 64  # characters of LO
+_SHORT = 64  # of LO; DICOM counts characters, some readers bytes
 
 
 def coded(concept: Concept) -> CodedConcept:
@@ -46,7 +46,8 @@ def coded_item(code: Code) -> CodedConcept:
 def one_line(text: str, most: int = _SHORT) -> str:
     """A text for an attribute of one short value: a backslash would make several of it."""
     clean = "".join(c if c.isprintable() else " " for c in text.replace("\\", "/"))
-    return " ".join(clean.split())[:most].strip() or "unnamed"
+    cut = " ".join(clean.split()).encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
+    return cut.strip() or "unnamed"
 
 
 def method_name(evidence: Evidence) -> str:

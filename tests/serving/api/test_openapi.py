@@ -36,6 +36,7 @@ OPERATIONS = (
     "predict", "explain", "model", "list_cases", "open_case", "get_case", "add_images",
     "get_upload",
     "review_image", "sign_case", "erase_case", "case_report", "healthz", "readyz", "metrics",
+    "case_report_object", "image_heatmap_object", "image_capture_object", "image_object",
 )  # fmt: skip
 
 

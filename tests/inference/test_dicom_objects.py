@@ -1,0 +1,142 @@
+"""bcd predict dicom.output=…: objects about each image, and the same rows as without."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset
+
+from bcd.data.synthetic.smears import draw_smear
+from bcd.errors import BcdError, ConfigError
+from bcd.evaluation.predictions import Prediction
+from bcd.inference.dicom_objects import check_installed
+from tests.helpers.dicom import identified, make_dicom
+from tests.helpers.exported import MODEL, SIDE, asked
+from tests.helpers.harness import predicted
+from tests.helpers.noise import write_image
+from tests.helpers.validating import items, read_again
+
+
+@pytest.fixture(scope="module")
+def smears(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DICOM file full of names, a PNG, and a file that is torn."""
+    folder = tmp_path_factory.mktemp("smears")
+    drawn = [draw_smear("Benign", slide=i, index=i, size=SIDE + 8 * i) for i in range(2)]
+    (folder / "a.dcm").write_bytes(identified(make_dicom(drawn[0]).data)[0])
+    write_image(folder / "b.png", drawn[1])
+    (folder / "c.png").write_bytes(b"\x89PNG\r\n")
+    return folder
+
+
+def run(
+    made: Path, smears: Path, folder: Path, objects: list[str] | None, **settings: Any
+) -> tuple[list[Prediction], dict[str, dict[str, Dataset]]]:
+    """Predictions, and the objects by the name of the image and their kind."""
+    cfg = asked(made, folder / "run", **{"input": str(smears), **settings})
+    if objects is not None:
+        cfg.dicom = replace(cfg.dicom, output=str(folder / "out"), objects=objects)
+    found: dict[str, dict[str, Dataset]] = {}
+    rows = predicted(cfg)
+    for file in sorted((folder / "out").rglob("*.dcm")):
+        name = file.parent.name.rpartition("-")[0]
+        found.setdefault(name, {})[file.stem] = read_again(file.read_bytes())
+    return rows, found
+
+
+@pytest.fixture(scope="module")
+def written(
+    made: Path, smears: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[Prediction], dict[str, dict[str, Dataset]]]:
+    """All objects of a checkpoint's answers."""
+    kinds = ["report", "parametric", "segmentation", "capture"]
+    return run(made, smears, tmp_path_factory.mktemp("all"), kinds, ckpt=str(made / "run"))
+
+
+Written = tuple[list[Prediction], dict[str, dict[str, Dataset]]]
+
+
+def test_each_image_that_is_read_has_its_objects(written: Written) -> None:
+    kinds = {"report", "parametric", "segmentation", "capture"}
+    # What a DICOM file holds already is not written again.
+    assert {name: set(found) for name, found in written[1].items()} == {
+        "a.dcm": kinds,
+        "b.png": kinds | {"image"},
+    }
+
+
+def test_rows_are_those_without_objects(
+    made: Path, smears: Path, written: Written, tmp_path: Path
+) -> None:
+    rows, none = run(made, smears, tmp_path, None, ckpt=str(made / "run"))
+    assert rows == written[0] and none == {}
+    assert [bool(row.error) for row in rows] == [False, False, True]
+
+
+def test_the_report_says_what_the_row_says(written: Written) -> None:
+    for row, name in zip(written[0], ("a.dcm", "b.png"), strict=False):
+        report = written[1][name]["report"]
+        said = [
+            float(item.MeasuredValueSequence[0].NumericValue)
+            for meaning, item in items(report, "NUM")
+            if meaning.startswith("Probability of")
+        ]
+        assert said == pytest.approx(list(row.probabilities))
+        reasons = [m for m, _ in items(report, "CODE") if m.startswith("Reason for")]
+        assert len(reasons) == len(row.refer)
+
+
+def test_objects_join_the_study_of_the_file(smears: Path, written: Written) -> None:
+    source = read_again((smears / "a.dcm").read_bytes())
+    for made in written[1]["a.dcm"].values():
+        assert made.StudyInstanceUID == source.StudyInstanceUID
+        assert (made.PatientID, made.PatientName) == (source.PatientID, source.PatientName)
+        # Only what files objects, of more than fifty attributes that name somebody.
+        assert not made.get("InstitutionName") and not made.get("OperatorsName")
+    for made in written[1]["b.png"].values():
+        assert not made.PatientName and made.StudyInstanceUID.startswith("2.25.")
+
+
+def test_pictures_are_in_the_frame_of_the_image(written: Written) -> None:
+    for number, name in enumerate(("a.dcm", "b.png")):
+        found, side = written[1][name], SIDE + 8 * number
+        assert (found["parametric"].Rows, found["segmentation"].Columns) == (side, side)
+        assert found["capture"].Rows > side == found["capture"].Columns
+
+
+def test_an_exported_file_shows_evidence_by_occlusion(
+    made: Path, smears: Path, tmp_path: Path
+) -> None:
+    settings = {"model": str(made / MODEL), "input": str(smears / "b.png")}
+    _, found = run(made, smears, tmp_path, ["segmentation"], **settings)
+    assert set(found["b.png"]) == {"image", "segmentation"}
+    (algorithm,) = (
+        found["b.png"]["segmentation"]
+        .SegmentSequence[0]
+        .SegmentationAlgorithmIdentificationSequence
+    )
+    assert "occlusion" in algorithm.AlgorithmParameters and algorithm.AlgorithmName == MODEL
+
+
+def test_an_object_that_cannot_be_written_costs_no_row(
+    made: Path, smears: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").write_text("no folder")
+    rows, _ = run(made, smears, tmp_path, ["report"], ckpt=str(made / "run"))
+    assert len(rows) == 3
+    said = capsys.readouterr()
+    assert "images of which DICOM objects are missing: 2" in " ".join((said.out + said.err).split())
+
+
+def test_what_cannot_be_is_refused_at_the_beginning(
+    made: Path, smears: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=r"dicom\.output=.* needs engine=local"):
+        run(made, smears, tmp_path, ["report"], ckpt=str(made / "run"), engine="ray")
+    with pytest.raises(ConfigError, match=r"dicom\.objects"):
+        run(made, smears, tmp_path, ["pdf"], ckpt=str(made / "run"))
+    monkeypatch.setattr("bcd.inference.dicom_objects.installed", lambda: False)
+    with pytest.raises(BcdError, match=r"pip install 'bcd\[dicom\]'"):
+        check_installed()
