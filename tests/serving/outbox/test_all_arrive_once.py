@@ -8,45 +8,31 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-
 from bcd.interop.fhir.bundle import Identifiers, version_of
 from bcd.serving.outbox.build import status_of
 from bcd.serving.outbox.sender import Sender
 from bcd.serving.outbox.store import DELIVERED
 from bcd.serving.records.cases import ERASED, OPEN, UNIDENTIFIED
-from bcd.serving.records.database import connect
 from bcd.serving.records.tables import RECORDS
 from bcd.serving.records.verify import verify
 from tests.serving.making import IDENTITY
 from tests.serving.outbox.fhir_server import AFTER, BEFORE, FhirServer, fhir_server
 from tests.serving.outbox.making import BASE, Posting, posting
 from tests.serving.records.making import images
-from tests.serving.records.postgres import postgres
 
 CASES, CHANGES = 6, 40
 _LEASE = 1e4  # seconds, more than any lease
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_all_arrive_once(database: str, tmp_path: Path) -> None:
-    if database == "sqlite":
-        _try(tmp_path, None)
-        return
-    with postgres() as url:
-        _try(tmp_path, url)
-
-
-def _try(folder: Path, url: str | None) -> None:
+def test_all_arrive_once(url: str, tmp_path: Path) -> None:
     with (
         fhir_server() as fhir,
-        posting(folder, fhir.url, "fhir.timeout_seconds=0.2", url=url) as post,
+        posting(tmp_path, fhir.url, "fhir.timeout_seconds=0.2", url=url) as post,
     ):
         cases = [post.records.open_case("anna", "label", IDENTITY, 1) for _ in range(CASES)]
         asyncio.run(_post_all(post, fhir, cases))
         _check(post, fhir, cases)
-        address = post.records.engine.url.render_as_string(hide_password=False)
-    assert verify(address).problems == ()
+    assert verify(url).problems == ()
 
 
 async def _post_all(post: Posting, fhir: FhirServer, cases: Sequence[str]) -> None:
@@ -129,8 +115,6 @@ def _check(post: Posting, fhir: FhirServer, cases: Sequence[str]) -> None:
         assert history == sorted(set(history)), "an older version came after a later one"
     assert set(observations) == ids and len(reports) >= CASES // 2
     assert len(fhir.now("Device")) == 1
-    engine = connect(post.records.engine.url.render_as_string(hide_password=False))
-    with engine.connect() as connection:
+    with post.records.engine.connect() as connection:
         facts = connection.execute(RECORDS.select().where(RECORDS.c.kind == DELIVERED)).all()
-    engine.dispose()
     assert {json.loads(row.payload)["case"] for row in facts} == set(reports)
