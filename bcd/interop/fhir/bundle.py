@@ -146,6 +146,8 @@ def _report(case: ReportedCase, names: Identifiers) -> Json:
     }
     if case.erased:
         return made
+    if case.site:
+        made["performer"] = [{"type": "Organization", "display": text(case.site)}]
     if case.label:
         made["identifier"].append({"value": text(case.label), "type": {"text": "label"}})
     if case.patient:

@@ -91,6 +91,7 @@ class ReportedCase:
             identifiers is stated.
         opened_at: Seconds since 1970, UTC.
         changed_at: When it got this version, in seconds since 1970, UTC.
+        site: Whose case it is; empty if the server has one site only.
         label: What users call it; empty to leave it out.
         patient: The PatientID of its images; empty if it is unknown.
         signers: Names of users; empty to leave them out.
@@ -106,6 +107,7 @@ class ReportedCase:
     status: str
     opened_at: float
     changed_at: float
+    site: str
     label: str
     patient: str
     signers: tuple[str, ...]

@@ -77,7 +77,7 @@ async def reported(services: Services, found: Snapshot) -> ReportedCase:
         await _document(services, case, found.version) if status in (FINAL, AMENDED) else None
     )
     return ReportedCase(
-        case.id, found.version, status, case.opened_at, found.changed_at,
+        case.id, found.version, status, case.opened_at, found.changed_at, case.site,
         case.label if names else "", patient_of(found.case.images),
         tuple(each.by for each in case.signatures) if names else (),
         model, tuple(_image(case, image) for image in case.images), document, signed, DISCLAIMER,

@@ -49,7 +49,7 @@ UNREAD = replace(
     prediction_set=(), ood_score=None, out_of_distribution=False, reasons=("unreadable",),
 )  # fmt: skip
 CASE = ReportedCase(
-    "0123456789abcdef", f"17:{'e' * 64}", PRELIMINARY, 1e9, 1e9 + 0.25, "lab <1>", "PAT-1",
+    "0123456789abcdef", f"17:{'e' * 64}", PRELIMINARY, 1e9, 1e9 + 0.25, "north", "lab <1>", "PAT-1",
     ("Ada",), ReportedModel("model & co", "f" * 64, "0.1.0"),
     (SURE, WAITING, OVERRIDDEN, UNREAD), None, False, DISCLAIMER,
 )  # fmt: skip
@@ -166,7 +166,17 @@ def test_an_erased_case_has_nothing_but_identifiers() -> None:
     assert {entry["resource"]["status"] for entry in made["entry"]} == {"entered-in-error"}
     assert len(made["entry"]) == len(GONE.images) + 2
     said = json.dumps(made)
-    for word in ("PAT-1", "lab <1>", "Ada", "model & co", "0.9", *CLASSES, "component", "<b>no"):
+    for word in (
+        "PAT-1",
+        "north",
+        "lab <1>",
+        "Ada",
+        "model & co",
+        "0.9",
+        *CLASSES,
+        "component",
+        "<b>no",
+    ):
         assert word not in said and json.dumps(word)[1:-1] not in said, word
 
 
@@ -180,9 +190,9 @@ def test_the_document_can_be_checked() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    bare = json.dumps(bundle(replace(CASE, patient="", label="", signers=())))
+    bare = json.dumps(bundle(replace(CASE, site="", patient="", label="", signers=())))
     full = json.dumps(bundle(CASE))
-    for word in ("subject", "resultsInterpreter", "PAT-1", "Ada"):
+    for word in ("subject", "resultsInterpreter", "performer", "PAT-1", "Ada"):
         assert word in full and word not in bare
 
 
