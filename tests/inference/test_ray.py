@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
+import tarfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,8 +15,11 @@ import pytest
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.predict import predict
+from bcd.serving.answers import ImageAnswer
+from bcd.serving.engine.loading import load_engine
 from tests.helpers.harness import predict_config
 from tests.helpers.parts import COUNT, contents, manifest, settings, written
+from tests.serving.making import serve_config
 
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None or sys.platform != "linux", reason="needs ray on Linux"
@@ -61,9 +66,10 @@ def test_several_workers_continue_a_run_although_one_is_killed(
 ) -> None:
     count = 300
     images = sorted((place / "in").iterdir())
-    lines = [f"{images[i % COUNT]}\n" for i in range(count)]
-    (tmp_path / "list.txt").write_text("".join(lines))
-    changed = {"input": tmp_path / "list.txt", "batch_size": 4, "part_rows": 10}
+    with tarfile.open(tmp_path / "archive.tar", "w") as archive:
+        for number in range(count):
+            archive.add(images[number % COUNT], f"{number:03}.png")
+    changed = {"input": tmp_path / "archive.tar", "batch_size": 4, "part_rows": 10}
 
     def run(name: str, each: object = None, **others: object) -> None:
         words = settings(place, output=tmp_path / name, **changed, **others)
@@ -99,6 +105,24 @@ def test_several_workers_continue_a_run_although_one_is_killed(
     }
     assert len(written(tmp_path / "out")) == count
     assert manifest(tmp_path / "out")["tally"] == manifest(tmp_path / "whole")["tally"]
+    check_served(place / "run", images, written(tmp_path / "out"), tmp_path)
+
+
+def check_served(run: Path, images: list[Path], rows: list[dict[str, str]], folder: Path) -> None:
+    """Checks that a server of the same run gives the answers of the first rows."""
+    engine = load_engine(serve_config(folder, f"model={run}", "device=cpu"))
+
+    async def ask() -> list[ImageAnswer]:
+        found = await engine.answer([file.read_bytes() for file in images])
+        await engine.close()
+        return found
+
+    for answer, row in zip(asyncio.run(ask()), rows, strict=False):
+        assert (answer.predicted or "") == row["prediction"]
+        assert (answer.refer, "; ".join(answer.reasons)) == (row["refer"] == "true", row["reason"])
+        shares = [float(row[f"p_{name}"]) for name in engine.identity.classes if answer.predicted]
+        assert answer.probabilities == pytest.approx(shares, abs=1e-5)
+    assert {answer["prediction"] for answer in rows[: len(images)]} > {""}
 
 
 def test_without_ray_the_extra_is_named(
