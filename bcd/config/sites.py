@@ -6,19 +6,24 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from bcd.config.programs import SITE_COLOURS
 from bcd.config.values import one_of
 from bcd.errors import ConfigError
 from bcd.storage import typed_path
 
-if TYPE_CHECKING:
-    from bcd.config.serve import ServeConfig
-
 ALL = "all"  # what commands and pages call all sites
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _NAMES = "letters (a to z), digits, _ and -, at most 32, and begin with a letter or digit"
+
+
+class Configured(Protocol):
+    """What is read of a `ServeConfig`."""
+
+    site: str
+    sites: dict[str, Any]
+    watch: str | None
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Site:
         return f"sites.{self.name}"
 
 
-def read_sites(cfg: ServeConfig) -> dict[str, Site]:
+def read_sites(cfg: Configured) -> dict[str, Site]:
     """The sites of a server by name, its own first.
 
     The server's own site, `site`, may also be among `sites` to have a profile or a threshold. Its

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,6 +36,7 @@ class Item:
         picture: What is read is this picture of it; None: what a network gets.
         frame: Number of the picture in a DICOM file of several, from 1 on; None for the only one.
         keep: Keywords of attributes. What is read is then the header of a DICOM file, with these.
+        match: How it is matched, instead of as `Wanted` says; None for as that says.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Item:
     picture: Picture | None = None
     frame: int | None = None
     keep: tuple[str, ...] | None = None
+    match: Match | None = None
 
     @classmethod
     def of(cls, given: Path | Item) -> Item:
@@ -69,7 +71,8 @@ class Wanted:
     def read(self, item: Path | Item, gate: Gate = PIXELS) -> Answer:
         """Reads an image in this process; not for a header."""
         one = Item.of(item)
-        make = self.pack if one.picture is None else one.picture.draw
+        wanted = self if one.match is None else replace(self, match=one.match)
+        make = wanted.pack if one.picture is None else one.picture.draw
         return or_reason(lambda: np.ascontiguousarray(make(_decode(one, gate))))
 
     def pack(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -30,10 +30,11 @@ def ask(stream: IO[bytes], item: Item) -> None:
     """Sends an image to read: a path, or a number of bytes and then the bytes.
 
     In front of either is what is wanted of it: a picture or null, the number of a frame or null,
-    and keywords if it is the header.
+    keywords if it is the header, and how it is matched or null.
     """
     picture = None if item.picture is None else astuple(item.picture)
-    wanted = [picture, item.frame, item.keep]
+    match = None if item.match is None else item.match.to_plain()
+    wanted = [picture, item.frame, item.keep, match]
     if item.data is None:
         send(stream, json.dumps([*wanted, str(item.path)]))
         return
@@ -44,12 +45,13 @@ def ask(stream: IO[bytes], item: Item) -> None:
 
 def _received(line: bytes, stream: IO[bytes]) -> Item:
     """What `ask` sent; the rest of it is read from the stream."""
-    shown, frame, keep, what = json.loads(line)
+    shown, frame, keep, match, what = json.loads(line)
     wanted = Item(
         "",
         picture=None if shown is None else Picture(*shown),
         frame=frame,
         keep=None if keep is None else tuple(keep),
+        match=Match.from_plain(match),
     )
     if isinstance(what, str):
         return replace(wanted, name=what, path=Path(what))

@@ -47,6 +47,9 @@ class ImageAnswer:
         error: Why there is no answer; empty if there is one.
         milliseconds: From its arrival in the queue to the answer.
         model_sha256: Of the model that answered.
+        profile: sha256 of the profile by which the image was matched; empty if it was not.
+        match: sha256 of how it was matched: by the profile, the model's card and the options.
+        threshold: Of the site, by which it is called malignant; None: that of the model's policy.
     """
 
     sha256: str
@@ -60,6 +63,9 @@ class ImageAnswer:
     error: str
     milliseconds: float
     model_sha256: str
+    profile: str = ""
+    match: str = ""
+    threshold: float | None = None
 
     @property
     def doubt(self) -> float:

@@ -26,6 +26,7 @@ from bcd.serving.records.cases import ERASED, OPEN, SIGNED, UNIDENTIFIED, Case, 
 from bcd.serving.records.waiting import still_wait
 from bcd.serving.reports.pdf import case_pdf
 from bcd.serving.reports.table import case_csv
+from bcd.serving.sites import acting_site
 
 if TYPE_CHECKING:
     from bcd.serving.accounts.access import User
@@ -44,8 +45,16 @@ _AT_ONCE = 4  # pictures that one report asks for at the same time
 _WRITING = threading.BoundedSemaphore(2)  # PDFs: one of 1,000 images needs seconds of a core
 
 
-async def open_case(services: Services, user: User, label: str) -> str:
+async def open_case(
+    services: Services, user: User, label: str, site: str | None = None
+) -> str:  # fmt: skip
     """Opens a case that the loaded model answers.
+
+    Args:
+        services: Of the server.
+        user: Who opens it.
+        label: Of the case.
+        site: Whose case it is; see `acting_site`, also for what that raises.
 
     Returns:
         Its id.
@@ -56,18 +65,35 @@ async def open_case(services: Services, user: User, label: str) -> str:
     label = words.cleaned(label, "label", LABEL)
     if not label:
         raise UnprocessableError("A case needs a label.")
-    needed = services.cfg.cases.signatures
-    identity = services.engine.identity
-    return await run_in_threadpool(services.records.open_case, user.name, label, identity, needed)
+    needed, identity = services.cfg.cases.signatures, services.engine.identity
+    where = acting_site(services, user, site)
+    return await run_in_threadpool(
+        services.records.open_case, user.name, label, identity, needed, where
+    )
 
 
-async def get_case(services: Services, case_id: str) -> Case:
+async def get_case(services: Services, user: User, case_id: str) -> Case:
     """A case with its images.
 
     Raises:
-        NotFoundError: There is none with this id.
+        NotFoundError: There is none with this id, or it is of a site whose cases the user does not
+            see.
     """
-    return await run_in_threadpool(services.records.case, case_id)
+    case = await run_in_threadpool(services.records.case, case_id)
+    _check_site(user, case.site)
+    return case
+
+
+async def check_seen(services: Services, user: User, case_id: str) -> str:
+    """The site of a case that is not read as a whole; raises what `get_case` does."""
+    site = await run_in_threadpool(services.records.site_of, case_id)
+    _check_site(user, site)
+    return site
+
+
+def _check_site(user: User, site: str) -> None:
+    if not user.sees(site):
+        raise NotFoundError("There is no such case.")  # as if it were not there
 
 
 def image_of(case: Case, image_id: str) -> CaseImage:
@@ -113,7 +139,7 @@ async def review(
         UnprocessableError: The finding is unknown, or the remark is missing or not valid.
     """
     remark = words.cleaned(remark, "remark", REMARK, lines=True)
-    case = await get_case(services, case_id)
+    case = await get_case(services, user, case_id)
     image = image_of(case, image_id)
     if case.status != OPEN:
         raise ConflictError(closed(case))
@@ -175,7 +201,7 @@ async def sign(
         ConflictError: Something waits, the case has changed, or see `why_no_signature`.
         ForbiddenError: The password is wrong.
     """
-    case = await get_case(services, case_id)
+    case = await get_case(services, user, case_id)
     if why := why_no_signature(case, user):
         raise ConflictError(why)
     if version != case.version:
@@ -196,24 +222,25 @@ async def erase(services: Services, user: User, case_id: str, why: str) -> None:
     why = words.cleaned(why, "reason", REASON)
     if not why:
         raise UnprocessableError("Say why the case is erased.")
+    await check_seen(services, user, case_id)
     await run_in_threadpool(services.records.erase, user.name, case_id, why)
     pictures_of(services).forget(case_id)
 
 
-async def csv_report(services: Services, case_id: str) -> bytes:
+async def csv_report(services: Services, user: User, case_id: str) -> bytes:
     """A case as CSV, UTF-8."""
-    case = await get_case(services, case_id)
+    case = await get_case(services, user, case_id)
     head = await run_in_threadpool(services.records.head)
     return (await run_in_threadpool(case_csv, case, head)).encode()
 
 
-async def pdf_report(services: Services, case_id: str) -> bytes:
+async def pdf_report(services: Services, user: User, case_id: str) -> bytes:
     """A case as PDF, with pictures of the images that are held.
 
     Raises:
         BusyError: Other reports are being written.
     """
-    case = await get_case(services, case_id)
+    case = await get_case(services, user, case_id)
     if not _WRITING.acquire(blocking=False):
         raise BusyError("Other reports are being written: try again in a moment.", retry_after=5)
     try:

@@ -21,7 +21,7 @@ from bcd.serving.errors import BusyError, NotFoundError
 if TYPE_CHECKING:
     from bcd.serving.engine.explain import Explanation
     from bcd.serving.engine.queue import Engine
-    from bcd.serving.records.cases import Case
+    from bcd.serving.records.cases import Case, CaseImage
     from bcd.serving.services import Services
 
 SECONDS = 600.0
@@ -107,14 +107,14 @@ class Pictures:
         )  # fmt: skip
 
     async def explained(
-        self, services: Services, case_id: str, image_id: str, target: str | None
+        self, services: Services, case_id: str, image_id: str, target: str | None, site: str
     ) -> Explanation:
-        """Where the loaded model's evidence for a class is."""
+        """Where the loaded model's evidence for a class is, in an image of a site."""
         engine = services.engine
         return await _held(
             self._explained, services, case_id, image_id, target,
             lambda made: len(made.png) + made.found.nbytes,
-            lambda content: engine.explain(content, target),
+            lambda content: engine.explain(content, target, site),
         )  # fmt: skip
 
     def forget(self, case_id: str) -> None:
@@ -163,12 +163,18 @@ async def content_of(services: Services, case_id: str, image_id: str) -> bytes:
     return found
 
 
-def no_evidence(services: Services, case: Case, target: str) -> str:
-    """Why the evidence for a class cannot be shown; empty if it can."""
+def no_evidence(services: Services, case: Case, image: CaseImage, target: str) -> str:
+    """Why the evidence for a class in an image cannot be shown; empty if it can."""
     if case.model_sha256 != services.engine.identity.sha256:
         return (
             "The evidence cannot be shown: another model is loaded now than the one that answered "
             "this case."
+        )
+    way = services.engine.ways.get(case.site)
+    if way is None or way.match_sha256 != image.answer.match:
+        return (
+            "The evidence cannot be shown: images of this site are matched otherwise now than when "
+            "this one was answered."
         )
     if target and target not in case.classes:
         return "The model has no such class."

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
+
+from bcd.config.sites import Site, read_sites
 
 if TYPE_CHECKING:
     from bcd.config.serve import ServeConfig
@@ -27,3 +30,8 @@ class Services:
     engine: Engine
     records: Records
     accounts: Accounts
+
+    @cached_property
+    def sites(self) -> dict[str, Site]:
+        """The server's sites by name, its own first."""
+        return read_sites(self.cfg)

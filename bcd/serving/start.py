@@ -83,9 +83,10 @@ def _run(
     app = create_app(Services(cfg, engine, records, accounts), intake)
     announce = partial(_announce, cfg, listener, engine.identity, accounts.setup_path(), intake)
     server = _Server(_uvicorn(app, cfg), app, announce)
+    ways = {name: way.to_plain() for name, way in engine.ways.items()}
     model = {"model": engine.identity.sha256}
     try:
-        records.event("", "server started", model)
+        records.event("", "server started", model | {"sites": ways})
     except RequestError as error:
         advice = " Make room." if isinstance(error, StorageFullError) else ""
         raise BcdError(f"records: cannot be written: {error.detail}{advice}") from error

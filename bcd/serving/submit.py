@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from bcd.serving import words
 from bcd.serving.answers import ImageAnswer
-from bcd.serving.cases import closed, get_case
+from bcd.serving.cases import check_seen, closed, get_case
 from bcd.serving.errors import ConflictError, TooLargeError, UnprocessableError
 from bcd.serving.jobs.adding import add_all
 from bcd.serving.records.cases import OPEN, Case, NewImage
@@ -39,6 +39,10 @@ def why_no_uploads(services: Services, case: Case) -> str:
     """Why a case takes no images; empty if it does."""
     if case.status != OPEN:
         return closed(case)
+    if case.site not in services.sites:
+        return (
+            f"This case is of the site {case.site or 'without a name'}, which is not set up here."
+        )
     if case.model_sha256 != services.engine.identity.sha256:
         return (
             f"This case was answered by another model ({case.model_name}, "
@@ -72,14 +76,14 @@ async def submit(
         UnprocessableError: There is no image.
     """
     _check_sizes(services, images)
-    case = await get_case(services, case_id)
+    case = await get_case(services, user, case_id)
     if why := why_no_uploads(services, case):
         raise ConflictError(why)
     if sent := _sent_before(case, images):
         return sent
     if len(case.images) + case.queued + len(images) > services.cfg.limits.case_images:
         raise TooLargeError(f"A case takes at most {services.cfg.limits.case_images} images.")
-    answers = await answer_images(services, images)
+    answers = await answer_images(services, images, case.site)
     named = [
         (replace(image, name=words.file_name(image.name)), answer)
         for image, answer in zip(images, answers, strict=True)
@@ -93,15 +97,18 @@ async def submit(
     ]
 
 
-async def answer_images(services: Services, images: Sequence[NewImage]) -> list[ImageAnswer]:
-    """Answers images; one that is known to be unreadable gets the reason in `error`.
+async def answer_images(
+    services: Services, images: Sequence[NewImage], site: str
+) -> list[ImageAnswer]:
+    """Answers images of a site; one that is known to be unreadable gets the reason in `error`.
 
     Raises:
         RequestError: As `Engine.answer`.
     """
     engine = services.engine
-    answers = iter(await engine.answer([image.data for image in images if not image.error]))
-    return [engine.refuse(image) if image.error else next(answers) for image in images]
+    read = [image.data for image in images if not image.error]
+    answers = iter(await engine.answer(read, site))
+    return [engine.refuse(image, site) if image.error else next(answers) for image in images]
 
 
 async def submit_later(
@@ -109,6 +116,7 @@ async def submit_later(
 ) -> list[str]:
     """Has images answered later; see `submit` and `bcd.serving.jobs.adding.add_all`."""
     _check_sizes(services, images)
+    await check_seen(services, user, case_id)
     return await run_in_threadpool(add_all, services, user.name, case_id, images)
 
 

@@ -48,6 +48,34 @@ def brief_reason(short: str) -> str:
     return BRIEF_REASONS.get(short, short)
 
 
+def site_settings(profile: str, threshold: float | None) -> str:
+    """What a site's settings mean for its answers; empty without any.
+
+    Args:
+        profile: sha256 of the site's profile; empty without one.
+        threshold: Of the site; None for the policy's.
+    """
+    said = []
+    if profile:
+        said.append(
+            f"Matched to the training images by the site's profile, sha256 {profile[:12]}: what "
+            "the model's policy guarantees was measured on images that were not."
+        )
+    if threshold is not None:
+        said.append(
+            f"Called malignant from a probability of {threshold:g}, the site's threshold and not "
+            "the model's: the sensitivity that its policy guarantees does not hold."
+        )
+    return " ".join(said)
+
+
+def case_settings(case: Case) -> list[str]:
+    """What `site_settings` says of the answers of a case, each once."""
+    answers = (image.answer for image in case.images)
+    said = [site_settings(answer.profile, answer.threshold) for answer in answers]
+    return list(dict.fromkeys(filter(None, said)))
+
+
 def percent(share: float) -> str:
     """A share in percent; never 100 or 0 % for what is not exactly that."""
     if 0 < share < 0.001:

@@ -12,10 +12,12 @@ from argon2 import PasswordHasher
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from bcd.config.sites import read_sites
 from bcd.serving.accounts.store import Accounts
 from bcd.serving.accounts.user import ROLES
 from bcd.serving.app import create_app
 from bcd.serving.engine.queue import Engine
+from bcd.serving.engine.sites import read_ways
 from bcd.serving.intake.start import Intake, open_intake
 from bcd.serving.records.database import database_url
 from bcd.serving.records.store import open_records
@@ -94,10 +96,11 @@ def running(folder: Path, *overrides: str, model: Any = None) -> Iterator[Runnin
     """
     cfg = serve_config(folder, *overrides)
     Accounts.hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    engine = Engine(model or StubModel(), IDENTITY, cfg.limits)
+    model = model or StubModel()
+    engine = Engine(model, IDENTITY, cfg.limits, ways=read_ways(read_sites(cfg), model))
     with (
         open_intake(cfg) as intake,
-        open_records(database_url(cfg.records, cfg.folder), cfg.images) as records,
+        open_records(database_url(cfg.records, cfg.folder), cfg.images, cfg.site) as records,
     ):
         accounts = Accounts(records.engine, cfg)
         services = Services(cfg, engine, records, accounts)

@@ -31,6 +31,7 @@ class CaseQuery(BaseModel):
         description="Opened before; `opened_at` of the last row so far.",
     )
     status: Status | None = Field(default=None, description="Only cases of this status.")
+    site: str | None = Field(default=None, max_length=32, description="Only cases of this site.")
 
 
 class ReportQuery(BaseModel):
@@ -47,6 +48,11 @@ class NewCase(Strict):
     model_config = ConfigDict(json_schema_extra={"example": {"label": "S-2024-118"}})
 
     label: str = Field(min_length=1, max_length=200, description="No patient's name.")
+    site: str | None = Field(
+        default=None,
+        max_length=32,
+        description="Whose case it is; without it the user's, else the server's own.",
+    )
 
 
 class NewReview(Strict):
@@ -166,6 +172,7 @@ class CaseAnswer(Disclaimed):
 
     id: str
     label: str = Field(description="Empty if erased.")
+    site: str = Field(description="Whose case it is; empty if the server has one without a name.")
     opened_by: str
     opened_at: float = Field(description="Seconds since 1970, UTC.")
     model_sha256: str = Field(description="Of the model that answered it.")
@@ -185,6 +192,7 @@ class CaseAnswer(Disclaimed):
         return cls(
             id=case.id,
             label=case.label,
+            site=case.site,
             opened_by=case.opened_by,
             opened_at=case.opened_at,
             model_sha256=case.model_sha256,
@@ -205,6 +213,7 @@ class CaseRow(BaseModel):
 
     id: str
     label: str
+    site: str
     opened_by: str
     opened_at: float = Field(description="Seconds since 1970, UTC.")
     status: Status

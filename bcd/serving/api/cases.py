@@ -35,6 +35,7 @@ from bcd.serving.api.schemas import Answer
 from bcd.serving.api.uploads import read_images, upload_ids
 from bcd.serving.dicom import unpack
 from bcd.serving.jobs.adding import status
+from bcd.serving.sites import seen_site
 from bcd.serving.submit import submit, submit_later
 
 router = APIRouter(prefix="/v1/cases")
@@ -84,8 +85,10 @@ async def list_cases(
     user: Reader,
     query: Annotated[CaseQuery, Query()],
 ) -> CaseList:
-    """Cases without their images, the newest first."""
-    rows = await run_in_threadpool(services.records.cases, query.limit, query.before, query.status)
+    """Cases without their images, the newest first; of the user's site, if the user has one."""
+    rows = await run_in_threadpool(
+        services.records.cases, query.limit, query.before, query.status, seen_site(user, query.site)
+    )
     return CaseList(cases=[CaseRow.of(row) for row in rows])
 
 
@@ -98,13 +101,13 @@ async def list_cases(
 )
 async def open_case(services: Served, user: Submitter, body: NewCase) -> Opened:
     """Opens a case, whose images the loaded model answers."""
-    return Opened(id=await rules.open_case(services, user, body.label))
+    return Opened(id=await rules.open_case(services, user, body.label, body.site))
 
 
 @router.get("/{case_id}", operation_id="get_case", summary="Read a case", responses=_READ)
 async def get_case(services: Served, user: Reader, case_id: CaseId) -> CaseAnswer:
     """A case with its images, their answers, reviews and signatures."""
-    return CaseAnswer.of(await rules.get_case(services, case_id))
+    return CaseAnswer.of(await rules.get_case(services, user, case_id))
 
 
 @router.post(
@@ -239,5 +242,5 @@ async def report(
     made = rules.csv_report if query.format == "csv" else rules.pdf_report
     headers = {"Content-Disposition": f'attachment; filename="case.{query.format}"'}
     headers |= {"X-Disclaimer": DISCLAIMER}
-    content = await made(services, case_id)
+    content = await made(services, user, case_id)
     return Response(content, media_type=_TYPES[query.format], headers=headers)

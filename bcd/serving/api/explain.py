@@ -16,6 +16,7 @@ from bcd.serving.api.schemas import ExplainQuery, ExplanationAnswer, ModelName
 from bcd.serving.api.uploads import read_images
 from bcd.serving.dicom import unpack_one
 from bcd.serving.errors import TooLargeError, UnprocessableError
+from bcd.serving.sites import acting_site
 
 router = APIRouter()
 
@@ -44,11 +45,12 @@ async def explain(
     target = query.target
     if target is not None and target not in identity.classes:
         raise UnprocessableError(f"target: choose one of {', '.join(identity.classes)}.")
+    site = acting_site(services, user, query.site)
     images = await read_images(request, services.cfg.limits)
     if len(images) > 1:
         raise TooLargeError("Send one image.")
     image = await unpack_one(services, *images[0], query.frame)
-    found = await services.engine.explain(image.data, target)
+    found = await services.engine.explain(image.data, target, site)
     if PNG in request.headers.get("accept", ""):
         words = {"method": found.method, "empty": str(found.empty).lower()}
         headers = {f"X-Attribution-{k.title()}": v for k, v in words.items()}

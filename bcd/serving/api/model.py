@@ -7,10 +7,13 @@ from fastapi import APIRouter
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.inference.model import ModelFacts
 from bcd.reporting.guarantees import sets_guarantee, source_of, threshold_guarantee
+from bcd.serving import words
 from bcd.serving.accounts.access import Reader
 from bcd.serving.api.dependencies import Served
 from bcd.serving.api.problems import documented
-from bcd.serving.api.schemas import ModelAnswer, ModelName
+from bcd.serving.api.schemas import ModelAnswer, ModelName, SiteAnswer
+from bcd.serving.services import Services
+from bcd.serving.sites import visible_sites
 
 router = APIRouter()
 
@@ -36,6 +39,7 @@ async def model(services: Served, user: Reader) -> ModelAnswer:
         calibrated=facts.calibrated,
         views=[f"{view.normalization}@{view.image_side}" for view in facts.input_views],
         facts=_words(facts),
+        sites=[_site(services, name) for name in visible_sites(services, user)],
         limits={
             "images": limits.images,
             "image_mb": _plain(limits.image_mb),
@@ -45,6 +49,12 @@ async def model(services: Served, user: Reader) -> ModelAnswer:
             "requests_per_minute": limits.requests_per_minute,
         },
     )
+
+
+def _site(services: Services, name: str) -> SiteAnswer:
+    way = services.engine.ways[name]
+    meant = words.site_settings(way.profile, way.threshold)
+    return SiteAnswer(name=name, profile=way.profile, threshold=way.threshold, facts=meant)
 
 
 def _plain(number: float) -> int | float:

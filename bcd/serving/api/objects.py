@@ -44,7 +44,7 @@ def _object(content: bytes, name: str) -> Response:
 )
 async def report(services: Served, user: Reader, case_id: CaseId) -> Response:
     """Answers, doubt, reviews and the model; verified only after the case is signed."""
-    case = await rules.get_case(services, case_id)
+    case = await rules.get_case(services, user, case_id)
     return _object(await objects.report_object(services, case), "report")
 
 
@@ -63,7 +63,7 @@ async def heatmap(
     form: Form = "parametric",
 ) -> Response:
     """The evidence for the predicted class in the frame of the image."""
-    case = await rules.get_case(services, case_id)
+    case = await rules.get_case(services, user, case_id)
     made = await objects.heatmap_object(services, case, image_id, form)
     return _object(made, form)
 
@@ -79,7 +79,7 @@ async def capture(
     services: Served, user: Reader, case_id: CaseId, image_id: ImageId
 ) -> Response:  # fmt: skip
     """The image with the evidence for the predicted class drawn over it."""
-    case = await rules.get_case(services, case_id)
+    case = await rules.get_case(services, user, case_id)
     return _object(await objects.capture_object(services, case, image_id), "capture")
 
 
@@ -94,5 +94,5 @@ async def image(
     services: Served, user: Reader, case_id: CaseId, image_id: ImageId
 ) -> Response:  # fmt: skip
     """The image itself, which the other objects refer to if it is in no DICOM object elsewhere."""
-    case = await rules.get_case(services, case_id)
+    case = await rules.get_case(services, user, case_id)
     return _object(await objects.image_object(services, case, image_id), "image")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import ConfigDict
 
 from bcd.serving.accounts.access import Submitter
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api.dependencies import Served
 from bcd.serving.api.problems import Problem, documented, problem
-from bcd.serving.api.schemas import AnsweredImage, Answers, ModelName
+from bcd.serving.api.schemas import OF_IMAGES, AnsweredImage, Answers, ModelName
 from bcd.serving.api.uploads import read_images
 from bcd.serving.dicom import unpack
-from bcd.serving.errors import UnprocessableError
+from bcd.serving.errors import RequestError, UnprocessableError
+from bcd.serving.sites import acting_site
 from bcd.serving.submit import answer_images
 
 router = APIRouter()
@@ -51,6 +52,8 @@ class Unanswered(Answers, Problem):
                         "ood_score": None,
                         "error": "not an image",
                         "milliseconds": 3.1,
+                        "threshold": None,
+                        "profile": "",
                         "name": "smear.png",
                         "frame": None,
                         "source_sha256": None,
@@ -82,7 +85,12 @@ def images_body(many: bool) -> dict[str, Any]:
     responses=documented(401, 403, 415, 504, 507, unprocessable=Unanswered),
     openapi_extra=images_body(many=True),
 )
-async def predict(request: Request, services: Served, user: Submitter) -> Answers | Response:
+async def predict(
+    request: Request,
+    services: Served,
+    user: Submitter,
+    site: Annotated[str, Query(description=OF_IMAGES)] = "",
+) -> Answers | Response:
     """Answers one or several images. They are not kept, but the answers are recorded.
 
     Each frame of a DICOM file is an image of its own.
@@ -90,10 +98,13 @@ async def predict(request: Request, services: Served, user: Submitter) -> Answer
     An image that cannot be read gets an `error` and is referred; if none can be read, the answer
     is a 422 with the same list.
     """
+    if set(request.query_params) - {"site"}:  # a misspelt name would mean another site
+        raise RequestError("The address has a parameter that is not known; known is site.")
+    where = acting_site(services, user, site)
     images = await unpack(services, await read_images(request, services.cfg.limits))
     engine = services.engine
-    answers = await answer_images(services, images)
-    recorded = services.records.submit_answers(user.name, answers, engine.identity)
+    answers = await answer_images(services, images, where)
+    recorded = services.records.submit_answers(user.name, answers, engine.identity, where)
     await asyncio.wrap_future(recorded)
     answered = Answers(
         model=ModelName.of(engine.identity),

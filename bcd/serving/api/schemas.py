@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from bcd.serving.answers import DISCLAIMER, ImageAnswer, ModelIdentity
 from bcd.serving.records.cases import NewImage
 
+OF_IMAGES = "Site of the images; without it the user's, else the server's own."
+
 
 class ModelName(BaseModel):
     """The model that answered."""
@@ -39,6 +41,8 @@ class Answer(BaseModel):
                 "ood_score": 0.41,
                 "error": "",
                 "milliseconds": 12.5,
+                "threshold": 0.3,
+                "profile": "",
             }
         },
     )
@@ -50,13 +54,17 @@ class Answer(BaseModel):
     predicted: str | None = Field(
         serialization_alias="class", description="The most probable class; null without an answer."
     )
-    malignant: bool | None = Field(description="By a threshold chosen on val; null if not decided.")
+    malignant: bool | None = Field(description="By `threshold`; null if not decided.")
     prediction_set: list[str] = Field(description="Classes of the conformal prediction set.")
     refer: bool = Field(description="Whether a person must look at it; always without an answer.")
     reasons: list[str] = Field(description="All reasons to refer it.")
     ood_score: float | None = Field(description="Above 1 is out of distribution.")
     error: str = Field(description="Why there is no answer; empty if there is one.")
     milliseconds: float = Field(description="From arrival in the queue to the answer.")
+    threshold: float | None = Field(
+        description="Of the site, not the policy's; null: the policy's, chosen on val."
+    )
+    profile: str = Field(description="sha256 of the site's profile; empty if it was not matched.")
 
     @classmethod
     def of(cls, answer: ImageAnswer, classes: tuple[str, ...]) -> Answer:
@@ -73,6 +81,8 @@ class Answer(BaseModel):
             ood_score=answer.ood_score,
             error=answer.error,
             milliseconds=round(answer.milliseconds, 3),
+            threshold=answer.threshold,
+            profile=answer.profile,
         )
 
 
@@ -114,6 +124,7 @@ class ExplainQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    site: str = Field(default="", description=OF_IMAGES)
     target: str | None = Field(
         default=None, max_length=200, description="A class; without it, the most probable one."
     )
@@ -133,6 +144,15 @@ class ExplanationAnswer(Disclaimed):
     milliseconds: float
 
 
+class SiteAnswer(BaseModel):
+    """How images of a site are answered."""
+
+    name: str = Field(description="Empty if the server has one without a name.")
+    profile: str = Field(description="sha256 of its profile; empty if images are not matched.")
+    threshold: float | None = Field(description="For malignancy; null: the policy's.")
+    facts: str = Field(description="What that means for the answers, in words.")
+
+
 class ModelAnswer(Disclaimed):
     """The model, and what its card says."""
 
@@ -143,4 +163,5 @@ class ModelAnswer(Disclaimed):
     calibrated: bool = Field(description="Whether it has a decision policy fitted on val.")
     views: list[str] = Field(description="In which normalization and size it gets an image.")
     facts: dict[str, str] = Field(description="What else the card says, in words.")
+    sites: list[SiteAnswer] = Field(description="Those that the user sees.")
     limits: dict[str, int | float] = Field(description="Of this server's requests.")

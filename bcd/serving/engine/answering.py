@@ -19,6 +19,7 @@ from bcd.serving.engine.health import Health
 from bcd.serving.engine.making import NO_ANSWER, answered, unanswered, unreadable
 from bcd.serving.engine.requests import AnswersRequest
 from bcd.serving.engine.self_test import drawn_upload
+from bcd.serving.engine.sites import AS_TRAINED, Way
 from bcd.serving.engine.turns import Reads
 from bcd.serving.errors import UnavailableError
 
@@ -37,11 +38,13 @@ class Upload:
             are answered.
         index: Its place in the request.
         data: Encoded.
+        way: Of its site.
     """
 
     request: AnswersRequest | None
     index: int
     data: bytes
+    way: Way = AS_TRAINED
 
 
 class Answering:
@@ -88,7 +91,7 @@ class Answering:
 
     def put(self, upload: Upload) -> None:
         """Has an image read and answered."""
-        reading = self._readers.submit(Item("", data=upload.data))
+        reading = self._readers.submit(Item("", data=upload.data, match=upload.way.match))
         if upload.request is not None:
             upload.request.reads(reading)
         reading.add_done_callback(partial(self._was_read, upload))
@@ -120,7 +123,7 @@ class Answering:
         try:
             if isinstance(found, Exception):
                 raise found
-            answer = answered(upload.data, found, number, self._identity, spent)
+            answer = answered(upload.data, found, number, self._identity, spent, upload.way)
         except Exception as error:
             log.error("the model failed", error=type(error).__name__)
             self.health.failed()

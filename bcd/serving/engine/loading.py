@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bcd.config.serve import ServeConfig
+from bcd.config.sites import read_sites
 from bcd.data.input_views import views_to_read
 from bcd.data.items import Wanted
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
@@ -19,6 +20,7 @@ from bcd.inference.self_test import check_self_test
 from bcd.serving.answers import ModelIdentity
 from bcd.serving.engine.demo import DEMO_NAME, demo_model
 from bcd.serving.engine.queue import Engine
+from bcd.serving.engine.sites import read_ways
 from bcd.storage import typed_path
 
 if TYPE_CHECKING:
@@ -37,10 +39,12 @@ def load_engine(cfg: ServeConfig) -> Engine:
         BcdError: There is no such model; it has not the expected sha256 or signature, no decision
             policy or no card; it does not answer as when it was exported, or not the same twice;
             or images cannot be read.
+        BcdError: A site's profile or threshold cannot be used with it.
         ConfigError: `verify` is given for a checkpoint.
     """
     model, identity = load_model(cfg)
-    engine = Engine(model, identity, cfg.limits)
+    ways = read_ways(read_sites(cfg), model)
+    engine = Engine(model, identity, cfg.limits, ways=ways)
     engine.check()
     return engine
 

@@ -6,14 +6,21 @@ import hashlib
 
 from bcd.evaluation.decision import Decisions
 from bcd.evaluation.predictions import UNREADABLE
+from bcd.evaluation.site_threshold import at_threshold
 from bcd.serving.answers import ImageAnswer, ModelIdentity
+from bcd.serving.engine.sites import Way
 
 # Reason for referral where the model itself failed.
 NO_ANSWER = "no answer"
 
 
 def answered(
-    data: bytes, decisions: Decisions, number: int, identity: ModelIdentity, milliseconds: float
+    data: bytes,
+    decisions: Decisions,
+    number: int,
+    identity: ModelIdentity,
+    milliseconds: float,
+    way: Way,
 ) -> ImageAnswer:
     """The answer for an image that the model decided about.
 
@@ -23,26 +30,33 @@ def answered(
         number: Of the image in them.
         identity: Of the model.
         milliseconds: Since the image arrived.
+        way: Of the image's site.
     """
     found = decisions.prediction(number, "")
+    malignant, reasons = found.malignant, found.refer
+    if way.threshold is not None and identity.benign is not None:
+        malignant, reasons = at_threshold(decisions, number, way.threshold, identity.benign)
     best = found.best
     known = best is not None
     return ImageAnswer(
         sha256=hashlib.sha256(data).hexdigest(),
         probabilities=found.probabilities,
         predicted=None if best is None else identity.classes[best],
-        malignant=found.malignant,
+        malignant=malignant,
         prediction_set=tuple(
             name
             for name, inside in zip(identity.classes, decisions.sets[number], strict=True)
             if inside and known
         ),
-        refer=bool(found.refer) or not known,
-        reasons=found.refer,
+        refer=bool(reasons) or not known,
+        reasons=reasons,
         ood_score=float(decisions.ood_scores[number]) if known else None,
         error="" if known else "the model's output is not a finite number",
         milliseconds=milliseconds,
         model_sha256=identity.sha256,
+        profile=way.profile,
+        match=way.match_sha256,
+        threshold=way.threshold,
     )
 
 

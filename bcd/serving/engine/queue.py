@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -31,6 +31,7 @@ from bcd.serving.engine.explain import Explanation, encode_png, explain, find_ta
 from bcd.serving.engine.making import unreadable
 from bcd.serving.engine.requests import AnswersRequest, Request, Room
 from bcd.serving.engine.self_test import drawn_upload
+from bcd.serving.engine.sites import AS_TRAINED, Way, way_of
 from bcd.serving.engine.turns import Turns
 from bcd.serving.errors import (
     RequestError,
@@ -58,9 +59,12 @@ class Engine:
         identity: Of the model.
         limits: Sizes and times.
         batch: Images of one call of the model at most; None for what suits the model.
+        ways: How images of each site are answered, by its name; None: there is one site, without
+            a name, whose images are answered as the model was trained.
 
     Attributes:
         identity: As given.
+        ways: As given.
     """
 
     def __init__(
@@ -69,8 +73,10 @@ class Engine:
         identity: ModelIdentity,
         limits: LimitsConfig,
         batch: int | None = None,
+        ways: Mapping[str, Way] | None = None,
     ) -> None:
         self.identity = identity
+        self.ways = {"": AS_TRAINED} if ways is None else dict(ways)
         self._model, self._limits = model, limits
         self._room = Room(limits.queue)
         facts = model.facts
@@ -95,50 +101,59 @@ class Engine:
         """Number of images that wait or are answered."""
         return self._room.taken
 
-    async def answer(self, images: Sequence[bytes]) -> list[ImageAnswer]:
+    async def answer(self, images: Sequence[bytes], site: str = "") -> list[ImageAnswer]:
         """Answers images, in order; one that cannot be read has the reason in `error`.
 
         Args:
             images: Encoded, as uploaded.
+            site: Where they are from.
 
         Raises:
+            UnprocessableError: The server has no such site.
             BusyError: The queue has no room for all of them.
             TooLargeError: It never has.
             TimedOutError: There are no answers in time.
             UnavailableError: The server is stopping, or no image can be answered.
         """
+        way = way_of(self.ways, site)
         if not images:
             return []
         self._take(len(images))
         request = AnswersRequest(len(images))
         for index, data in enumerate(images):
-            self._answering.put(Upload(request, index, data))
+            self._answering.put(Upload(request, index, data, way))
         return await self._result(request)
 
-    def refuse(self, image: NewImage) -> ImageAnswer:
+    def refuse(self, image: NewImage, site: str = "") -> ImageAnswer:
         """What is said about an image that is known to be unreadable; see `NewImage.error`."""
+        way_of(self.ways, site)
         answer = unreadable(image.data, image.error, self.identity, 0.0)
         return replace(answer, sha256=image.source.sha256) if image.source else answer
 
-    async def explain(self, image: bytes, target: str | None = None) -> Explanation:
+    async def explain(
+        self, image: bytes, target: str | None = None, site: str = ""
+    ) -> Explanation:  # fmt: skip
         """Shows where in an image the evidence for a class is.
 
         Args:
             image: Encoded, as uploaded.
             target: The class; None for the predicted one.
+            site: Where it is from.
 
         Raises:
-            UnprocessableError: There is no such class, or the image cannot be read or answered.
+            UnprocessableError: There is no such class or site, or the image cannot be read or
+                answered.
             RequestError: As in `answer`.
         """
-        wanted = find_target(self.identity, target)
+        wanted, match = find_target(self.identity, target), way_of(self.ways, site).match
         begun = time.monotonic()
 
         def make(packed: NDArray[np.uint8]) -> Explanation:
             turn = self._answering.turn
             return explain(self._model, self.identity, packed, wanted, turn, begun)
 
-        return await self.read_one(Item("", data=image), make, self._explaining)
+        item = Item("", data=image, match=match)
+        return await self.read_one(item, make, self._explaining)
 
     async def thumbnail(self, image: bytes, side: int) -> bytes:
         """A PNG of an image without metadata, upright, with so many pixels a side at most.

@@ -125,13 +125,16 @@ class Worker:
 
     async def _answer(self, job: Job) -> ImageAnswer | None:
         engine = self._engine
-        if job.refused:
-            found = unanswered(b"", job.refused, NO_ANSWER, engine.identity, 0.0)
+        refused = job.refused
+        if not refused and job.site not in engine.ways:
+            refused = "its site is not set up on this server"
+        if refused:
+            found = unanswered(b"", refused, NO_ANSWER, engine.identity, 0.0)
             return replace(found, sha256=job.sha256, model_sha256=job.model_sha256)
         if job.image.error:
-            return replace(engine.refuse(job.image), sha256=job.sha256)
+            return replace(engine.refuse(job.image, job.site), sha256=job.sha256)
         try:  # one by one, so that those that are answered in time are not lost with others
-            return (await engine.answer([job.image.data]))[0]
+            return (await engine.answer([job.image.data], job.site))[0]
         except RequestError:
             return None
 

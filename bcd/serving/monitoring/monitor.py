@@ -22,24 +22,26 @@ _SECONDS = 60.0  # for which `alarms` repeats its answer
 _EVERY = 300.0  # seconds, after which `watch` looks for alarms
 _USER = "server"
 
+Key = tuple[str, str]  # sha256 of a model, and the name of a site
+
 _MONITORS: WeakKeyDictionary[Records, Monitor] = WeakKeyDictionary()
 _MONITORS_LOCK = threading.Lock()
 
 
 class Monitor:
-    """Windows of the answers of each model, complete or not; reads each answer once.
+    """Windows of the answers of each model at each site; reads each answer once.
 
     Args:
         records: Where answers are recorded.
         cfg: Size of windows and share of false alarms.
-        references: What is expected, by sha256 of the model. Of other models the first windows are
-            the reference.
+        references: What is expected, by sha256 of the model and site. Of others the first windows
+            are the reference.
     """
 
     def __init__(
-        self, records: Records, cfg: MonitoringConfig, references: Mapping[str, Reference]
+        self, records: Records, cfg: MonitoringConfig, references: Mapping[Key, Reference]
     ) -> None:
-        self._streams: dict[str, Stream] = {}
+        self._streams: dict[Key, Stream] = {}
         self._records, self._cfg, self._references = records, cfg, references
         self._lock = threading.Lock()
         self._last = 0  # record
@@ -70,19 +72,21 @@ class Monitor:
         finally:
             self._lock.release()
 
-    def stream(self, sha256: str) -> Stream:
-        """The answers of a model, by its sha256."""
-        if sha256 not in self._streams:
-            self._streams[sha256] = Stream(self._cfg, self._references.get(sha256))
-        return self._streams[sha256]
+    def stream(self, sha256: str, site: str) -> Stream:
+        """The answers of a model, by its sha256, at a site."""
+        key = sha256, site
+        if key not in self._streams:
+            self._streams[key] = Stream(self._cfg, self._references.get(key))
+        return self._streams[key]
 
     def _read(self) -> None:
         for row in self._records.statistics(0.0, after=self._last):
             self._last = row.record
-            window = self.stream(row.model_sha256).add(row)
+            window = self.stream(row.model_sha256, row.site).add(row)
             if window is not None and window.alarms:
                 self._found.append({
                     "model_sha256": row.model_sha256,
+                    "site": row.site,
                     "window": window.number,
                     "last_record": window.last_record,
                     "alarms": list(window.alarms),
@@ -100,27 +104,35 @@ def get_monitor(services: Services) -> Monitor:
         return found
 
 
-def references(services: Services) -> dict[str, Reference]:
-    """What the model in use says of val, by its sha256; empty if it says nothing."""
+def references(services: Services) -> dict[Key, Reference]:
+    """What the model in use says of val, for each site; empty if it says nothing.
+
+    At a site with a threshold of its own, other images are referred than on val, as a contradiction
+    between threshold and class is a reason.
+    """
     policy = services.engine.model.facts.policy
     plain = None if policy is None else policy.get("expectation")
     if plain is None:
         return {}
     known = Expectation.from_plain(plain)
     made = Reference(known.referred, known.n, known.scores, known.n, "val")
-    return {services.engine.identity.sha256: made}
+    sha256, sites = services.engine.identity.sha256, services.sites.values()
+    return {(sha256, site.name): made for site in sites if site.threshold is None}
 
 
-def alarms(services: Services) -> dict[str, float]:
-    """Whether the last window of the model in use sets off each alarm, 0 or 1; for `/metrics`.
+def alarms(services: Services) -> dict[tuple[str, str], float]:
+    """Whether the last window of the model in use sets off each alarm at each site, 0 or 1.
 
-    It reads at most once a minute what was recorded; call it in a thread.
+    For `/metrics`. It reads at most once a minute what was recorded; call it in a thread.
     """
     monitor = get_monitor(services)
     monitor.update(_SECONDS)
-    windows = monitor.stream(services.engine.identity.sha256).windows
-    last = windows[-1].alarms if windows else ()
-    return {name: float(name in last) for name in (REFERRAL, DISTANCES)}
+    found: dict[tuple[str, str], float] = {}
+    for site in services.sites:
+        windows = monitor.stream(services.engine.identity.sha256, site).windows
+        last = windows[-1].alarms if windows else ()
+        found |= {(name, site): float(name in last) for name in (REFERRAL, DISTANCES)}
+    return found
 
 
 async def watch(services: Services) -> None:

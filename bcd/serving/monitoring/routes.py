@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -14,12 +15,14 @@ from bcd.serving.accounts.access import User, require
 from bcd.serving.api.dependencies import Served
 from bcd.serving.monitoring.charts import Chart, bar_chart, line_chart
 from bcd.serving.monitoring.drift import Reference
-from bcd.serving.monitoring.figures import DAY, NO_ANSWER, Figures, summarise
+from bcd.serving.monitoring.figures import DAY, NO_ANSWER, Counts, Figures, summarise
 from bcd.serving.monitoring.monitor import get_monitor
 from bcd.serving.monitoring.windows import BASELINE_WINDOWS, Window
 from bcd.serving.outbox.store import Outbox
 from bcd.serving.pages.render import page
+from bcd.serving.records.queries import AnswerRow
 from bcd.serving.services import Services
+from bcd.serving.sites import seen_site, visible_sites
 
 router = APIRouter(include_in_schema=False)
 
@@ -34,7 +37,7 @@ _ALARMS = {
 
 @dataclass(frozen=True)
 class ModelWindows:
-    """The windows of the model in use.
+    """The windows of the model in use at a site.
 
     Attributes:
         windows: The last ones, the newest last.
@@ -52,23 +55,43 @@ class ModelWindows:
         return [_ALARMS[name] for name in self.windows[-1].alarms] if self.windows else []
 
 
+@dataclass(frozen=True)
+class SiteRow:
+    """A row of the table of sites.
+
+    Attributes:
+        name: Of the site.
+        counts: Of its answers in the period.
+        alarms: What its last window of the model in use sets off, in words.
+    """
+
+    name: str
+    counts: Counts
+    alarms: list[str]
+
+
 @router.get("/dashboard")
 async def dashboard(
     request: Request,
     services: Served,
     user: Annotated[User, Depends(require("review", "sign", "admin"))],
     days: Annotated[Literal["7", "30", "90", "365"], Query()] = "30",
+    site: Annotated[str | None, Query(max_length=32)] = None,
 ) -> HTMLResponse:
-    """The page."""
+    """The page: figures of one site, and those of all that the user sees as a table."""
     period = int(days)
     outbox = Outbox(services.records.engine)
     posting = services.cfg.fhir.url is not None
-    found, windows, names = await run_in_threadpool(_collect, services, period)
+    chosen = seen_site(user, site)
+    chosen = services.cfg.site if chosen is None else chosen
+    found, windows, names, rows = await run_in_threadpool(_collect, services, user, period, chosen)
     return page(
         request,
         "dashboard.html",
         user,
         figures=found,
+        site=chosen,
+        sites=rows,
         now=windows,
         names=names,
         days=period,
@@ -83,21 +106,43 @@ async def dashboard(
     )
 
 
-def _collect(services: Services, days: int) -> tuple[Figures, ModelWindows, dict[str, str]]:
-    """Figures of the period, windows of the model in use, and names of models by sha256."""
+def _collect(
+    services: Services, user: User, days: int, site: str
+) -> tuple[Figures, ModelWindows, dict[str, str], list[SiteRow]]:
+    """Of a site figures of the period and windows of the model in use; and all that are seen.
+
+    With the names of models by their sha256.
+    """
     monitor = get_monitor(services)
     monitor.update()
     until = time.time()
     since = (until // DAY + 1 - days) * DAY
-    found = summarise(services.records.statistics(since), since, until, _step(days))
+    counts = {name: Counts() for name in visible_sites(services, user)}
+    rows = _of_site(services.records.statistics(since), site, user, counts)
+    found = summarise(rows, since, until, _step(days))
     identity = services.engine.identity
     names = {}
     for sha256 in found.models:
         known = services.records.model_of(sha256)
         names[sha256] = sha256[:12] if known is None else known.name
-    stream = monitor.stream(identity.sha256)
-    windows = ModelWindows(list(stream.windows[-_SHOWN:]), stream.reference, stream.images)
-    return found, windows, names
+
+    def windows(name: str) -> ModelWindows:
+        stream = monitor.stream(identity.sha256, name)
+        return ModelWindows(list(stream.windows[-_SHOWN:]), stream.reference, stream.images)
+
+    sites = [SiteRow(name, count, windows(name).alarms) for name, count in counts.items()]
+    return found, windows(site), names, sites
+
+
+def _of_site(
+    rows: Iterable[AnswerRow], site: str, user: User, counts: dict[str, Counts]
+) -> Iterator[AnswerRow]:
+    """The answers of a site; counts those of all sites that the user sees."""
+    for row in rows:
+        if user.sees(row.site):
+            counts.setdefault(row.site, Counts()).add(row)
+            if row.site == site:
+                yield row
 
 
 def _step(days: int) -> int:

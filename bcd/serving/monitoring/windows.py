@@ -1,4 +1,4 @@
-"""Cuts a model's answers into windows, in the order they were given, and compares each."""
+"""Cuts a model's answers at a site into windows, in their order, and compares each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BASELINE_WINDOWS = 5  # whose images are the reference where the model says noth
 
 @dataclass(frozen=True)
 class Window:
-    """Consecutive answers of one model.
+    """Consecutive answers of one model at one site.
 
     One image of each case is compared, and each image of no case.
 
@@ -53,7 +53,7 @@ class Window:
 
 @dataclass
 class Stream:
-    """The answers of one model.
+    """The answers of one model at one site.
 
     Attributes:
         cfg: Size of windows and share of false alarms.

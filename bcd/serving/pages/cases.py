@@ -14,11 +14,12 @@ from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api.dependencies import Served
 from bcd.serving.api.uploads import read_images, upload_ids
 from bcd.serving.dicom import unpack
-from bcd.serving.errors import RequestError, UnprocessableError
+from bcd.serving.errors import RequestError
 from bcd.serving.pages.arrange import SHOWS, SORTS, Arrangement, arranged, shown
 from bcd.serving.pages.render import page, page_of, wants_part
 from bcd.serving.records.cases import ERASED, OPEN, SIGNED, Case
 from bcd.serving.services import Services
+from bcd.serving.sites import seen_site, visible_sites
 from bcd.serving.submit import submit, why_no_uploads
 
 router = APIRouter(include_in_schema=False)
@@ -43,13 +44,14 @@ async def list_cases(
 
 @router.post("/cases")
 async def open_case(
-    request: Request, services: Served, user: Submitter, label: Annotated[str, Form()] = ""
-) -> Response:
+    request: Request, services: Served, user: Submitter, label: Annotated[str, Form()] = "",
+    site: Annotated[str, Form()] = "",
+) -> Response:  # fmt: skip
     """Opens a case."""
     try:
-        case_id = await cases.open_case(services, user, label)
-    except UnprocessableError as error:
-        return await _list(request, services, user, error=error, label=label)
+        case_id = await cases.open_case(services, user, label, site)
+    except RequestError as error:
+        return await _list(request, services, user, error=error, label=label, site=site)
     return RedirectResponse(f"/cases/{case_id}", 303)
 
 
@@ -61,13 +63,16 @@ async def _list(
     before: str = "",
     error: RequestError | None = None,
     label: str = "",
+    site: str = "",
 ) -> Response:
     chosen = status if status in (OPEN, SIGNED, ERASED) else ""
     try:
         earlier = float(before) if before else None
     except ValueError:
         earlier = None
-    found = await run_in_threadpool(services.records.cases, PER_LIST + 1, earlier, chosen or None)
+    found = await run_in_threadpool(
+        services.records.cases, PER_LIST + 1, earlier, chosen or None, seen_site(user, None)
+    )
     return page(
         request,
         "cases.html",
@@ -78,6 +83,9 @@ async def _list(
         chosen=chosen,
         statuses=(OPEN, SIGNED, ERASED),
         newest=not before,
+        sites=visible_sites(services, user),
+        several=len(services.sites) > 1 or any(case.site != services.cfg.site for case in found),
+        site=site,
         error=error,
         label=label,
         most=cases.LABEL,
@@ -95,7 +103,7 @@ async def show_case(
     page: int = 1,
 ) -> Response:
     """A case; only its images if htmx asks for them."""
-    case = await cases.get_case(services, case_id)
+    case = await cases.get_case(services, user, case_id)
     how = Arrangement.asked(sort, show, page)
     return _case(request, services, user, case, how, part=wants_part(request))
 
@@ -110,7 +118,7 @@ async def upload(request: Request, services: Served, user: Submitter, case_id: s
         added = await submit(services, user, case_id, images)
     except RequestError as error:
         if not _wants_json(request):
-            case = await cases.get_case(services, case_id)
+            case = await cases.get_case(services, user, case_id)
             return _case(request, services, user, case, error=error, where="upload")
         headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
         return JSONResponse({"detail": error.detail}, error.status, headers)
@@ -135,7 +143,7 @@ async def sign(
     try:
         await cases.sign(services, user, case_id, version, password)
     except RequestError as error:
-        case = await cases.get_case(services, case_id)
+        case = await cases.get_case(services, user, case_id)
         return _case(request, services, user, case, error=error, where="sign")
     return RedirectResponse(f"/cases/{case_id}#signatures", 303)
 
@@ -160,7 +168,7 @@ async def erase(
     try:
         await cases.erase(services, user, case_id, reason)
     except RequestError as error:
-        case = await cases.get_case(services, case_id)
+        case = await cases.get_case(services, user, case_id)
         return _case(request, services, user, case, error=error, where="erase")
     return RedirectResponse(f"/cases/{case_id}", 303)
 

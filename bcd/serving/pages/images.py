@@ -49,7 +49,7 @@ async def show_image(
     target: str = "",
 ) -> Response:
     """An image; only the picture if htmx asks for it."""
-    case = await cases.get_case(services, case_id)
+    case = await cases.get_case(services, user, case_id)
     image = cases.image_of(case, image_id)
     picture = await _picture(services, case, image, view, target)
     held = await cases.is_held(services, case, image)
@@ -73,14 +73,14 @@ async def review(
     try:
         await cases.review(services, user, case_id, image_id, finding, remark, seen, on_page=True)
     except RequestError as error:
-        case = await cases.get_case(services, case_id)
+        case = await cases.get_case(services, user, case_id)
         image = cases.image_of(case, image_id)
         picture = await _picture(services, case, image, "image", "")
         held = await cases.is_held(services, case, image)
         return _image(
             request, services, user, case, image, how, picture, held, error, finding, remark
         )  # fmt: skip
-    case = await cases.get_case(services, case_id)
+    case = await cases.get_case(services, user, case_id)
     image = cases.image_of(case, image_id)
     if (following := next_waiting(case.images, how, image)) is None:
         return RedirectResponse(f"/cases/{case_id}#sign", 303)
@@ -96,6 +96,7 @@ async def form_again(request: Request, user: Reader, case_id: str, image_id: str
 @router.get("/cases/{case_id}/images/{image_id}/thumbnail.png")
 async def thumbnail(services: Served, user: Reader, case_id: str, image_id: str) -> Response:
     """A small picture of the image; one that says so if the image is not held any more."""
+    await cases.check_seen(services, user, case_id)
     try:
         png = await pictures_of(services).thumbnail(services, case_id, image_id)
     except (NotFoundError, UnprocessableError):
@@ -107,12 +108,14 @@ async def thumbnail(services: Served, user: Reader, case_id: str, image_id: str)
 @router.get("/cases/{case_id}/images/{image_id}/image.png")
 async def large(services: Served, user: Reader, case_id: str, image_id: str) -> Response:
     """The image."""
+    await cases.check_seen(services, user, case_id)
     return _png(await pictures_of(services).thumbnail(services, case_id, image_id, LARGE))
 
 
 @router.get("/cases/{case_id}/images/{image_id}/cells.png")
 async def outlined(services: Served, user: Reader, case_id: str, image_id: str) -> Response:
     """The image with its white cells outlined."""
+    await cases.check_seen(services, user, case_id)
     return _png(await pictures_of(services).outlined(services, case_id, image_id))
 
 
@@ -121,10 +124,13 @@ async def evidence(
     services: Served, user: Reader, case_id: str, image_id: str, target: str = ""
 ) -> Response:
     """The image with the places that raise the log-odds of a class."""
-    case = await cases.get_case(services, case_id)
-    if why := no_evidence(services, case, target):
+    case = await cases.get_case(services, user, case_id)
+    image = cases.image_of(case, image_id)
+    if why := no_evidence(services, case, image, target):
         raise NotFoundError(why)
-    found = await pictures_of(services).explained(services, case_id, image_id, target or None)
+    found = await pictures_of(services).explained(
+        services, case_id, image_id, target or None, case.site
+    )
     return _png(found.png)
 
 
@@ -180,9 +186,9 @@ async def _explained(
     services: Services, case: Case, image: CaseImage, target: str, here: str
 ) -> dict[str, str]:
     target = target or image.answer.predicted or ""
-    if why := no_evidence(services, case, target):
+    if why := no_evidence(services, case, image, target):
         return {"missing": why}
-    made = await pictures_of(services).explained(services, case.id, image.id, target)
+    made = await pictures_of(services).explained(services, case.id, image.id, target, case.site)
     method = METHODS.get(made.method, made.method)
     if made.empty:
         caption = f"No place of the image raises the log-odds of {made.target} ({method})."

@@ -40,6 +40,8 @@ def environment() -> Environment:
         reason=words.reason,
         brief=words.brief_reason,
         score=words.score,
+        case_settings=words.case_settings,
+        settings=lambda answer: words.site_settings(answer.profile, answer.threshold),
         utc=words.utc,
         machine_utc=words.machine_utc,
     )

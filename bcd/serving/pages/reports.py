@@ -19,7 +19,7 @@ router = APIRouter(include_in_schema=False)
 @router.get("/cases/{case_id}/report")
 async def report(request: Request, services: Served, user: Reader, case_id: str) -> Response:
     """The report to read and print."""
-    case = await cases.get_case(services, case_id)
+    case = await cases.get_case(services, user, case_id)
     model = await run_in_threadpool(services.records.model_of, case.model_sha256)
     head = await run_in_threadpool(services.records.head)
     findings = Counter(map(words.finding, case.images))
@@ -32,13 +32,15 @@ async def report(request: Request, services: Served, user: Reader, case_id: str)
 @router.get("/cases/{case_id}/report.csv")
 async def report_csv(services: Served, user: Reader, case_id: str) -> Response:
     """The report as CSV."""
-    return download(await cases.csv_report(services, case_id), "text/csv; charset=utf-8", case_id)
+    return download(
+        await cases.csv_report(services, user, case_id), "text/csv; charset=utf-8", case_id
+    )
 
 
 @router.get("/cases/{case_id}/report.pdf")
 async def report_pdf(services: Served, user: Reader, case_id: str) -> Response:
     """The report as PDF."""
-    return download(await cases.pdf_report(services, case_id), "application/pdf", case_id)
+    return download(await cases.pdf_report(services, user, case_id), "application/pdf", case_id)
 
 
 def download(content: bytes, kind: str, case_id: str) -> Response:

@@ -25,6 +25,7 @@ from bcd.explain.overlay import TOP, draw_overlay, top_pixels
 from bcd.explain.placing import density_in_image
 from bcd.interop.dicom.content import installed
 from bcd.serving.cases import closed, image_of
+from bcd.serving.engine.sites import way_of
 from bcd.serving.errors import BusyError, ConflictError, UnavailableError, UnprocessableError
 from bcd.serving.pictures import content_of, no_evidence, pictures_of
 from bcd.serving.records.cases import ERASED, SIGNED, Case, CaseImage
@@ -169,9 +170,9 @@ async def _look(services: Services, case: Case, image_id: str) -> _Seen:
     target = image.answer.predicted
     if target is None:
         raise UnprocessableError("There is no evidence: this image has no answer.")
-    if why := no_evidence(services, case, target):
+    if why := no_evidence(services, case, image, target):
         raise ConflictError(why)
-    made = await pictures_of(services).explained(services, case.id, image.id, target)
+    made = await pictures_of(services).explained(services, case.id, image.id, target, case.site)
     pixels = await _pixels(services, case, image)
     shown = reduced(pixels, SIDE)
     rows, columns = shown.shape[:2]
@@ -180,7 +181,7 @@ async def _look(services: Services, case: Case, image_id: str) -> _Seen:
         _source(case, image, *pixels.shape[:2]),
         Evidence(target, made.method),
         shown,
-        density_in_image(made.found, rows, columns),
+        density_in_image(made.found, rows, columns, way_of(services.engine.ways, case.site).match),
         _time(image.at),
     )
 

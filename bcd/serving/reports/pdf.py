@@ -92,8 +92,10 @@ def _facts(case: Case, model: ModelIdentity | None, head: str) -> Table:
     rows = [
         ("Case", f"{case.id}, {case.status}"),
         ("Opened", f"{words.utc(case.opened_at)} by {case.opened_by}"),
+        *([("Site", case.site)] if case.site else []),
         ("Model", f"{case.model_name}{made}"),
         ("sha256", case.model_sha256),
+        *[("Settings", text) for text in words.case_settings(case)],
     ]
     for signature in case.signatures:
         rows.append(("Signed", f"{signature.by}, {words.utc(signature.at)}"))

@@ -23,11 +23,11 @@ _CELL = re.compile(f"(^|[;\\t\\r\\n|])(?=[{_SKIPPED}]*[{_FORMULA}])")
 def columns(classes: Sequence[str]) -> list[str]:
     """Columns of a case's CSV; those of `predictions.csv` have their names."""
     return [
-        "case", "status", "number", "path", "sha256", "prediction", "probability",
-        *[f"p_{name}" for name in classes], "malignant", "prediction_set", "ood_score", "refer",
-        "reason", "error", "finding", "overrides", "remark", "reviewed_by", "reviewed_at",
-        "image_held", "dicom_sha256", "dicom_frame",
-        "dicom_attributes", "model", "model_sha256", "signed_by", "signed_at", "head", "disclaimer",
+        "case", "site", "status", "number", "path", "sha256", "prediction", "probability",
+        *[f"p_{name}" for name in classes], "malignant", "threshold", "profile", "prediction_set",
+        "ood_score", "refer", "reason", "error", "finding", "overrides", "remark", "reviewed_by",
+        "reviewed_at", "image_held", "dicom_sha256", "dicom_frame", "dicom_attributes", "model",
+        "model_sha256", "signed_by", "signed_at", "head", "disclaimer",
     ]  # fmt: skip
 
 
@@ -53,8 +53,9 @@ def _row(case: Case, image: CaseImage, head: str) -> list[object]:
     answer, review = image.answer, image.review
     each: Sequence[float | None] = answer.probabilities or (None,) * len(case.classes)
     return [
-        case.label, case.status, image.number, image.name, answer.sha256, answer.predicted,
-        max(answer.probabilities, default=None), *each, answer.malignant,
+        case.label, case.site, case.status, image.number, image.name, answer.sha256,
+        answer.predicted, max(answer.probabilities, default=None), *each, answer.malignant,
+        answer.threshold, answer.profile,
         "; ".join(answer.prediction_set), answer.ood_score, answer.refer,
         "; ".join(answer.reasons), answer.error, None if image.waits else image.finding,
         review and review.overrides, review and review.remark, review and review.by,

@@ -43,7 +43,7 @@ class Metrics:
             registry=self.registry,
         )  # fmt: skip
         self._answers = Counter(
-            "bcd_answers", "Images by class; none: no answer", ["answer", "referred"],
+            "bcd_answers", "Images by class; none: no answer", ["answer", "referred", "site"],
             registry=self.registry,
         )  # fmt: skip
         self._errors = Counter(
@@ -55,7 +55,7 @@ class Metrics:
         room = Gauge("bcd_queue_limit", "Images that may wait", registry=self.registry)
         room.set(services.cfg.limits.queue)
         self._alarms = Gauge(
-            "bcd_alarms", "1 if the last window of answers sets off this alarm", ["alarm"],
+            "bcd_alarms", "1 if the last window of answers sets off this alarm", ["alarm", "site"],
             registry=self.registry,
         )  # fmt: skip
         self._outbox = {
@@ -81,15 +81,16 @@ class Metrics:
         self._requests.labels(known, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def answers(self, answers: Iterable[ImageAnswer]) -> None:
-        """Counts answers about images."""
+    def answers(self, answers: Iterable[ImageAnswer], site: str) -> None:
+        """Counts answers about images of a site."""
         for answer in answers:
-            self._answers.labels(answer.predicted or "none", str(answer.refer).lower()).inc()
+            referred = str(answer.refer).lower()
+            self._answers.labels(answer.predicted or "none", referred, site).inc()
 
-    def alarms(self, found: Mapping[str, float]) -> None:
+    def alarms(self, found: Mapping[tuple[str, str], float]) -> None:
         """Sets the alarms; see `bcd.serving.monitoring.monitor.alarms`."""
-        for name, value in found.items():
-            self._alarms.labels(name).set(value)
+        for (name, site), value in found.items():
+            self._alarms.labels(name, site).set(value)
 
     def outbox(self, counts: Mapping[str, int]) -> None:
         """Sets how many cases wait in the outbox and have failed; see `Outbox.counts`."""
@@ -116,20 +117,20 @@ class WatchedEngine:
     def __init__(self, engine: Engine, metrics: Metrics) -> None:
         self._engine, self._metrics = engine, metrics
 
-    async def answer(self, images: Sequence[bytes]) -> list[ImageAnswer]:
+    async def answer(self, images: Sequence[bytes], site: str = "") -> list[ImageAnswer]:
         """As `Engine.answer`."""
         try:
-            answers = await self._engine.answer(images)
+            answers = await self._engine.answer(images, site)
         except RequestError as error:
             self._metrics.engine_error(type(error).__name__)
             raise
-        self._metrics.answers(answers)
+        self._metrics.answers(answers, site)
         return answers
 
-    def refuse(self, image: NewImage) -> ImageAnswer:
+    def refuse(self, image: NewImage, site: str = "") -> ImageAnswer:
         """As `Engine.refuse`."""
-        answer = self._engine.refuse(image)
-        self._metrics.answers([answer])
+        answer = self._engine.refuse(image, site)
+        self._metrics.answers([answer], site)
         return answer
 
     def __getattr__(self, name: str) -> Any:

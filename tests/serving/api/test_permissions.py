@@ -53,6 +53,7 @@ TABLE = {
     "POST /users": ADMIN,
     f"GET {USER}": ADMIN,
     f"POST {USER}/roles": ADMIN,
+    f"POST {USER}/site": ADMIN,
     f"POST {USER}/password": ADMIN,
     f"POST {USER}/disable": ADMIN,
     f"POST {USER}/enable": ADMIN,

@@ -180,11 +180,12 @@ def test_metrics_count_requests_and_answers(served: Running) -> None:
     assert more('bcd_requests_total{method="other",route="/v1/cases",status="405"}') == 1
     for answer in answers:
         referred = str(answer["refer"]).lower()
-        name = f'bcd_answers_total{{answer="{answer["class"] or "none"}",referred="{referred}"}}'
+        labels = f'answer="{answer["class"] or "none"}",referred="{referred}",site=""'
+        name = f"bcd_answers_total{{{labels}}}"
         assert more(name) >= 1
     counted = sum(more(name) for name in after if name.startswith("bcd_answers_total"))
     assert counted == len(answers)
-    assert {after[f'bcd_alarms{{alarm="{name}"}}'] for name in (REFERRAL, DISTANCES)} == {0}
+    assert {after[f'bcd_alarms{{alarm="{name}",site=""}}'] for name in (REFERRAL, DISTANCES)} == {0}
     assert after["bcd_queue_images"] == 0 and after["bcd_ready"] == 1
     assert not any("secret" in name.lower() for name in after)
 

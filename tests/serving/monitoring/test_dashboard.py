@@ -160,13 +160,13 @@ def test_an_alarm_is_on_the_page_in_the_metrics_and_once_in_the_records(
 ) -> None:
     source = Source(2, 0.1)
     services.records.add_answers("ada", answered(source, WINDOW), IDENTITY)
-    assert alarms(services) == {"referral": 0.0, "distances": 0.0}
+    assert alarms(services) == {("referral", ""): 0.0, ("distances", ""): 0.0}
     services.records.add_answers("ada", answered(source, WINDOW, 6.0, 2.0), IDENTITY)
-    assert alarms(services)["referral"] == 0.0  # for a minute
+    assert alarms(services)["referral", ""] == 0.0  # for a minute
     monkeypatch.setattr(monitor, "_SECONDS", 0.0)
-    assert alarms(services) == {"referral": 1.0, "distances": 1.0}
+    assert alarms(services) == {("referral", ""): 1.0, ("distances", ""): 1.0}
     said = client(services, "").get("/metrics").text
-    assert re.findall(r'^bcd_alarms\{alarm="(\w+)"\} 1.0$', said, re.M) == [
+    assert re.findall(r'^bcd_alarms\{alarm="(\w+)",site=""\} 1.0$', said, re.M) == [
         "referral", "distances"
     ]  # fmt: skip
     text = client(services, "admin").get("/dashboard").text
@@ -177,7 +177,7 @@ def test_an_alarm_is_on_the_page_in_the_metrics_and_once_in_the_records(
     # A server that starts later knows of the alarm and does not record it again.
     later = Monitor(services.records, services.cfg.monitoring, references(services))
     later.update()
-    assert [bool(w.alarms) for w in later.stream(IDENTITY.sha256).windows] == [False, True]
+    assert [bool(w.alarms) for w in later.stream(IDENTITY.sha256, "").windows] == [False, True]
     assert len(recorded_alarms(services)) == 1
 
 
@@ -228,10 +228,10 @@ def test_another_model_has_windows_of_its_own_and_an_unknown_one_a_baseline(
     other = replace(IDENTITY, sha256="6" * 64, name="former")
     given = answered(Source(3, 0.1), WINDOW)
     services.records.add_answers("ada", [replace(a, model_sha256="6" * 64) for a in given], other)
-    assert alarms(services) == {"referral": 0.0, "distances": 0.0}
+    assert alarms(services) == {("referral", ""): 0.0, ("distances", ""): 0.0}
     watched = monitor.get_monitor(services)
-    assert watched.stream(IDENTITY.sha256).windows == []
-    assert watched.stream(other.sha256).reference is None
+    assert watched.stream(IDENTITY.sha256, "").windows == []
+    assert watched.stream(other.sha256, "").reference is None
     text = client(services, "review").get("/dashboard").text
     assert '<th scope="row">former</th>' in text
     for silent in (None, {}, {"expectation": None}):
@@ -253,7 +253,7 @@ def test_each_answer_is_read_once(services: Services) -> None:
     watched.update()
     services.records.add_answers("ada", given, IDENTITY)
     watched.update()
-    assert len(read) == len(set(read)) == 20 == watched.stream(IDENTITY.sha256).images
+    assert len(read) == len(set(read)) == 20 == watched.stream(IDENTITY.sha256, "").images
 
 
 def test_metrics_do_not_wait_while_answers_are_read(services: Services) -> None:

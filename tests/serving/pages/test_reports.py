@@ -104,7 +104,7 @@ def test_every_cell_is_quoted_and_other_text_is_as_typed() -> None:
     text = case_csv(case_of([image_of()], label=typed), HEAD)
     assert all(line.startswith('"') and line.endswith('"') for line in text.splitlines())
     assert len(text.splitlines()[0].split('","')) == len(columns(IDENTITY.classes))
-    assert f'"{typed}","open"' in text
+    assert f'"{typed}","","open"' in text
 
 
 def test_pdf_says_what_the_case_says() -> None:
