@@ -36,6 +36,9 @@ demo: setup ## train, test and predict on generated smears (no download)
 serve: setup ## start the server: make serve MODEL=model.onnx; without MODEL, with a demo model
 	$(BIN)/bcd serve $(if $(MODEL),model=$(MODEL))
 
+# The many programs that tests start would otherwise compile bcd again, each of them.
+unexport PYTHONDONTWRITEBYTECODE
+
 # One process per core with one thread each, so that test files do not compete for cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
