@@ -156,5 +156,11 @@ def _hash(uid: object) -> str:
 
 
 def _text(dataset: Any, keyword: str) -> str:
+    """An attribute as one line of printable text; several values are separated by semicolons."""
     value = dataset.get(keyword)
-    return "" if value is None else " ".join(str(value).split())[:_LONGEST_TEXT]
+    if value is None:
+        return ""
+    several = not isinstance(value, str) and isinstance(value, Sequence)
+    text = "; ".join(map(str, value)) if several else str(value)
+    printable = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(printable.split())[:_LONGEST_TEXT]

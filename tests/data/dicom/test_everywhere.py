@@ -1,0 +1,124 @@
+"""DICOM files as images of a data root, and through the reading processes."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bcd.config.compose import with_defaults
+from bcd.config.input_views import InputView
+from bcd.config.schema import DataConfig
+from bcd.data.dicom.header import Header
+from bcd.data.dicom.reading import decode_frame, read_header
+from bcd.data.items import Item, Wanted
+from bcd.data.load import load_catalog
+from bcd.data.reading import read_image
+from bcd.data.sandbox import Readers
+from bcd.data.shown import WHOLE, Picture
+from tests.helpers.dicom import identified, make_dicom
+from tests.helpers.noise import noise, write_image
+
+FRAMES = np.stack([noise(i, i, size=48) for i in range(3)])
+WANTED = Wanted((InputView("plain", 32),), False)
+
+
+def test_a_data_root_has_dicom_files_of_one_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BCD_CACHE", str(tmp_path / "cache"))
+    values = []
+    for number, name in enumerate(("Benign", "Pro-B")):
+        folder = tmp_path / "root" / name
+        write_image(folder / "1.png", FRAMES[number])
+        for other, syntax in ((2, "jpeg-ls"), (3, "deflated")):
+            data, some = identified(make_dicom(FRAMES[number], syntax).data)
+            (folder / f"{other}.dcm").write_bytes(data)
+            values += some
+        data, some = identified(make_dicom(FRAMES, "rle").data)
+        (folder / "several.dcm").write_bytes(data)
+        values += some
+    for _ in range(2):  # also as cached
+        root = str(tmp_path / "root")
+        catalog = load_catalog(with_defaults(DataConfig, root=root, min_size=8), keep=(16,))
+        assert [(image.path, image.width, image.height) for image in catalog.images] == [
+            (f"{name}/{file}", 48, 48)
+            for name in ("Benign", "Pro-B")
+            for file in ("1.png", "2.dcm", "3.dcm")
+        ]
+        assert {(one.path, one.reason) for one in catalog.rejected} == {
+            (f"{name}/several.dcm", "holds 3 pictures") for name in ("Benign", "Pro-B")
+        }
+        for image in catalog.images:
+            png = Path(image.path).with_name("1.png")
+            found = read_image(catalog.root / image.path)
+            np.testing.assert_array_equal(found, read_image(catalog.root / png))
+    cached = [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+    assert cached
+    contents = [file.read_bytes() + str(file).encode() for file in cached]
+    assert not [value for value in set(values) for one in contents if value.encode() in one]
+
+
+def test_reading_processes_give_frames_headers_and_reasons(tmp_path: Path) -> None:
+    data, values = identified(make_dicom(FRAMES, "jpeg 2000").data)
+    file = tmp_path / "a.dcm"
+    file.write_bytes(data)
+    readers = Readers(WANTED, 1)
+    try:
+        asked: list[Future[Any]] = [
+            readers.submit(Item("", data=data, frame=2)),
+            readers.submit(Item("", file, frame=2)),
+            readers.submit(Item("", file, frame=3, picture=Picture(WHOLE))),
+            readers.submit(Item("", file)),
+            readers.header(Item("", data=data)),
+            readers.header(Item("", file), ["PatientName", "PatientSex"]),
+            readers.header(Item("", data=b"\x89PNG" + bytes(200))),
+        ]
+        one, same, whole, several, plain, kept, none = (answer.result(60) for answer in asked)
+    finally:
+        readers.close()
+    expected = WANTED.pack(FRAMES[1])
+    np.testing.assert_array_equal(one, expected)
+    np.testing.assert_array_equal(same, expected)
+    np.testing.assert_array_equal(whole, FRAMES[2])
+    assert several == "holds 3 pictures"
+    assert none == "not a DICOM file (no prefix 'DICM')"
+    assert isinstance(plain, Header) and isinstance(kept, Header)
+    assert not [value for value in values if value in plain.to_line()]
+    assert plain.kept == {} and [*kept.kept] == ["PatientName"]
+    assert kept.kept["PatientName"] in values
+    assert (plain.frames, plain.width, plain.height) == FRAMES.shape[:3]
+    hashes = {hashlib.sha256(value.encode()).hexdigest() for value in values}
+    assert {plain.sop_uid_sha256, plain.study_uid_sha256} < hashes
+    assert plain.sop_uid_sha256 != plain.study_uid_sha256
+
+
+def test_texts_that_are_kept_are_one_line_of_bounded_length() -> None:
+    def change(dataset: object) -> None:
+        dataset.SpecificCharacterSet = "ISO_IR 192"  # type: ignore[attr-defined]
+        dataset.PatientComments = "ü\r\n\x1b" + "x" * 3000  # type: ignore[attr-defined]
+        dataset.OtherPatientNames = ["Ä^B", "C^D"]  # type: ignore[attr-defined]
+
+    data = make_dicom(FRAMES[0], "implicit", change=change).data
+    keep = ["PatientComments", "OtherPatientNames", "Rows"]
+    kept = read_header(data, keep).kept
+    assert kept["Rows"] == "48"
+    assert kept["PatientComments"].startswith("ü ") and len(kept["PatientComments"]) == 1000
+    assert kept["PatientComments"].isprintable()
+    assert kept["OtherPatientNames"] == "Ä^B; C^D"
+
+
+def test_a_file_named_otherwise_is_told_by_its_content(tmp_path: Path) -> None:
+    made = make_dicom(FRAMES[0])
+    for name in ("a.png", "b.dcm"):
+        (tmp_path / name).write_bytes(made.data)
+        np.testing.assert_array_equal(read_image(tmp_path / name), made.shown[0])
+    Image.fromarray(FRAMES[0]).save(tmp_path / "c.png")
+    (tmp_path / "c.png").rename(tmp_path / "c.dcm")
+    np.testing.assert_array_equal(read_image(tmp_path / "c.dcm"), FRAMES[0])
+    np.testing.assert_array_equal(decode_frame(made.data), FRAMES[0])
