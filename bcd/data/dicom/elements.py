@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +26,11 @@ IMPLICIT, DEFLATED, BIG_ENDIAN = (
 PIXEL_DATA = 0x7FE00010
 _OTHER_PIXELS = (0x7FE00008, 0x7FE00009)  # floats
 _SYNTAX, _SOP_CLASS = 0x00020010, 0x00020002
-_ITEM_END, _SEQUENCE_END = 0xFFFEE00D, 0xFFFEE0DD
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 _LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 
-_MOST_ELEMENTS = 300_000  # that are passed over, with those in sequences
+MOST_ELEMENTS = 300_000  # that are passed over, with those in sequences
 _MOST_META = 1000  # of the file's meta information
 _DEEPEST = 64  # sequences in sequences
 _LONGEST = 1 << 20  # bytes of an element that is needed
@@ -126,7 +126,7 @@ def _inflated(data: bytes, start: int, first: int | None) -> bytes:
     return found
 
 
-def elements(file: File, most: int = _MOST_ELEMENTS) -> Iterator[Element]:
+def elements(file: File, most: int = MOST_ELEMENTS) -> Iterator[Element]:
     """Yields the elements of the data set, not those in sequences, up to the pixels.
 
     The last one is that of the pixels. A file that is cut off before ends early.
@@ -244,3 +244,38 @@ def _end_of_sequence(data: bytes, place: int, encoding: Encoding, left: list[int
         else:
             place = value + length
     return place
+
+
+def nested(file: File, element: Element, path: Sequence[int], wanted: int) -> Iterator[bytes]:
+    """Yields the values of an element in the items of nested sequences.
+
+    Args:
+        file: Where they are.
+        element: The outermost sequence.
+        path: Tags of the sequences in it, from the outside in.
+        wanted: Tag of the element.
+
+    Raises:
+        ImageError: It is damaged.
+    """
+    if element.end is None or element.end > len(file.data):
+        raise ImageError("damaged DICOM file (cut off)")
+    yield from _nested(file, element.value, element.end, [*path], wanted)
+
+
+def _nested(file: File, place: int, end: int, path: list[int], wanted: int) -> Iterator[bytes]:
+    """Searches the items of a sequence, whose bytes are between two places."""
+    left = [MOST_ELEMENTS]
+    while place < end and (head := _head(file.data, place, file.encoding)) is not None:
+        tag, _, length, value = head
+        if tag not in (_ITEM, _ITEM_END, _SEQUENCE_END):
+            after = value + length
+            if length == _UNDEFINED:
+                after = _end_of_sequence(file.data, value, file.encoding, left)
+            if path and tag == path[0]:
+                yield from _nested(file, value, after, path[1:], wanted)
+            elif not path and tag == wanted:
+                yield file.data[value:after]
+            place = after
+        else:  # what an item has is looked at in the same way, whether its length is stated or not
+            place = value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,15 +66,79 @@ def opened_frame(
     if not 0 <= index < parsed.header.frames:
         raise ImageError(f"has no picture {frame} (holds {parsed.header.frames})")
     with guarded():
-        _check_syntax(parsed.file.syntax)
-        layout = read_layout(parsed.dataset, parsed.file.syntax in _OPENJPEG)
-        if layout.numbered and parsed.file.syntax in _LOSSY:
-            raise ImageError("unsupported colours (a palette, and its numbers are not exact)")
-        encapsulated = parsed.file.syntax not in _NATIVE
-        if layout.allocated == 1 and (encapsulated or not parsed.file.encoding.little):
-            raise ImageError("unsupported pixels (one bit, encoded or big endian)")
+        _checked_layout(parsed)
+        _refuse_size(parsed, min_size)
+        source = Source.of(parsed, index)
+    with _opened(parsed, source, min_size, gate) as image:
+        yield image
+
+
+def decode_tile(parsed: Parsed, frame: bytes) -> NDArray[np.uint8]:
+    """Decodes one frame of a file of which only the header was parsed.
+
+    Args:
+        parsed: The file.
+        frame: Native samples, or an encoded frame.
+
+    Returns:
+        RGB, (height, width, 3).
+
+    Raises:
+        ImageError: As in `opened_frame`.
+    """
+    with _opened(parsed, Source.alone(parsed, frame), 1, PIXELS) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a frame is read from.
+
+    Attributes:
+        stream: At the pixels.
+        index: Number of the frame in these, from 0 on.
+        frames: Number of frames in these.
+        encoded: The frame's bytes if it is encoded.
+    """
+
+    stream: io.BytesIO
+    index: int
+    frames: int
+    encoded: bytes | None
+
+    @classmethod
+    def of(cls, parsed: Parsed, index: int) -> Source:
+        """A frame of a file that is in memory."""
+        stream = io.BytesIO(parsed.file.data)
+        stream.seek(parsed.pixels.value)
+        encoded = None
+        if is_native(parsed):
+            _check_native(parsed, index)
+        else:
+            encoded = _encoded(parsed, stream, index)
+        return cls(stream, index, parsed.header.frames, encoded)
+
+    @classmethod
+    def alone(cls, parsed: Parsed, frame: bytes) -> Source:
+        """A frame that was read from a file."""
+        from pydicom.encaps import encapsulate
+
+        if is_native(parsed):
+            return cls(io.BytesIO(frame), 0, 1, None)
+        return cls(io.BytesIO(encapsulate([frame])), 0, 1, frame)
+
+
+def is_native(parsed: Parsed) -> bool:
+    """Whether samples are stored as they are."""
+    return parsed.file.syntax in _NATIVE
+
+
+@contextlib.contextmanager
+def _opened(parsed: Parsed, source: Source, min_size: int, gate: Gate) -> Iterator[Image.Image]:
+    encoded = source.encoded
+    with guarded():
+        layout = _checked_layout(parsed)
         cost = _refuse_size(parsed, min_size)
-        encoded = _encoded(parsed, index) if encapsulated else None
         if encoded is not None:
             layout = _check_encoded(parsed, layout, encoded)
     if encoded is not None and _is_plain_jpeg(parsed.file.syntax, encoded):
@@ -83,7 +147,17 @@ def opened_frame(
             yield ImageOps.invert(image.convert("L")) if layout.inverted else image
         return
     with guarded(), gate.taking(cost):
-        yield to_image(*_samples(parsed, index, encoded, layout), parsed)
+        yield to_image(*_samples(parsed, source, layout), parsed)
+
+
+def _checked_layout(parsed: Parsed) -> Layout:
+    _check_syntax(parsed.file.syntax)
+    layout = read_layout(parsed.dataset, parsed.file.syntax in _OPENJPEG)
+    if layout.numbered and parsed.file.syntax in _LOSSY:
+        raise ImageError("unsupported colours (a palette, and its numbers are not exact)")
+    if layout.allocated == 1 and not (is_native(parsed) and parsed.file.encoding.little):
+        raise ImageError("unsupported pixels (one bit, encoded or big endian)")
+    return layout
 
 
 def _check_syntax(syntax: str) -> None:
@@ -111,14 +185,12 @@ def _offsets(parsed: Parsed) -> Any:
     return tables if all(tables) else None
 
 
-def _encoded(parsed: Parsed, index: int) -> bytes:
+def _encoded(parsed: Parsed, stream: io.BytesIO, index: int) -> bytes:
     """The bytes of an encoded frame; the others are passed over."""
     from pydicom.encaps import get_frame
 
     if parsed.pixels.end is not None:
         raise ImageError("damaged DICOM file (its pixels are not encapsulated)")
-    stream = io.BytesIO(parsed.file.data)
-    stream.seek(parsed.pixels.value)
     found = get_frame(
         stream, index, extended_offsets=_offsets(parsed), number_of_frames=parsed.header.frames
     )
@@ -163,59 +235,59 @@ def _is_plain_jpeg(syntax: str, encoded: bytes) -> bool:
     return syntax in (_JPEG_8, _JPEG_12) and _facts(syntax, encoded).bits == 8
 
 
-def _samples(
-    parsed: Parsed, index: int, encoded: bytes | None, layout: Layout
-) -> tuple[NDArray[Any], Layout]:
+def _samples(parsed: Parsed, source: Source, layout: Layout) -> tuple[NDArray[Any], Layout]:
     """Decoded samples of a frame, (height, width) or (height, width, 3), and their layout."""
     from pydicom.pixels.decoders.base import get_decoder
 
     header, dataset, file = parsed.header, parsed.dataset, parsed.file
+    if layout.allocated == 1:
+        return _single_bits(source, header.width, header.height), layout
     options: dict[str, Any] = {
         "rows": header.height, "columns": header.width, "samples_per_pixel": layout.samples,
         "photometric_interpretation": layout.colours, "bits_allocated": layout.allocated,
         "bits_stored": layout.bits, "pixel_representation": 0, "pixel_keyword": "PixelData",
         "planar_configuration": int(dataset.get("PlanarConfiguration") or 0),
-        "number_of_frames": header.frames,
+        "number_of_frames": source.frames,
     }  # fmt: skip
-    if encoded is None:
-        _check_native(parsed, index, layout)
-        if layout.allocated == 1:
-            return _single_bits(parsed, index), layout
+    if source.encoded is None:
         options["pixel_vr"] = file.vr(parsed.pixels)
-    stream = io.BytesIO(file.data)
-    stream.seek(parsed.pixels.value)
-    if (tables := _offsets(parsed)) is not None:
+    elif source.frames > 1 and (tables := _offsets(parsed)) is not None:
         options["extended_offsets"] = tables
     decoder = get_decoder(file.syntax)
     # Named, so that answers do not depend on what else is installed.
-    plugin = "" if encoded is None else "pylibjpeg"
+    plugin = "" if source.encoded is None else "pylibjpeg"
     if plugin and plugin not in decoder.available_plugins:
         raise UnreadableError(MISSING)
     found, facts = decoder.as_array(
-        stream, index=index, decoding_plugin=plugin, raw=True, **options
+        source.stream, index=source.index, decoding_plugin=plugin, raw=True, **options
     )
     return found, replace(layout, colours=str(facts["photometric_interpretation"]))
 
 
-def _single_bits(parsed: Parsed, index: int) -> NDArray[np.uint8]:
+def _single_bits(source: Source, width: int, height: int) -> NDArray[np.uint8]:
     """A frame of one bit a pixel, which need not begin with a byte."""
-    width, height = parsed.header.width, parsed.header.height
-    first, offset = divmod(index * width * height, 8)
-    source = np.frombuffer(parsed.file.data, np.uint8, offset=parsed.pixels.value + first)
+    first, offset = divmod(source.index * width * height, 8)
     count = offset + width * height
-    packed = source[: -(-count // 8)]
+    source.stream.seek(first, io.SEEK_CUR)
+    packed = np.frombuffer(source.stream.read(-(-count // 8)), np.uint8)
     bits = np.unpackbits(packed, bitorder="little", count=count)
     return np.asarray(bits[offset:].reshape(height, width), np.uint8)
 
 
-def _check_native(parsed: Parsed, index: int, layout: Layout) -> None:
-    """Rejects a frame that is not completely in the file."""
-    pixels = parsed.header.width * parsed.header.height * layout.samples
+def frame_bits(parsed: Parsed) -> int:
+    """Number of bits of a native frame."""
+    layout = _checked_layout(parsed)
+    samples = parsed.header.width * parsed.header.height * layout.samples
     if layout.colours == "YBR_FULL_422":
-        pixels = pixels // 3 * 2
-    end = -(-pixels * layout.allocated * (index + 1) // 8)
+        samples = samples // 3 * 2
+    return samples * layout.allocated
+
+
+def _check_native(parsed: Parsed, index: int) -> None:
+    """Rejects a frame that is not completely in the file."""
     start, stated = parsed.pixels.value, parsed.pixels.end
     if stated is None:
         raise ImageError("damaged DICOM file (its pixels are encapsulated)")
-    if start + end > min(stated, len(parsed.file.data)):
+    end = start - (-frame_bits(parsed) * (index + 1) // 8)
+    if end > min(stated, len(parsed.file.data)):
         raise ImageError("damaged DICOM file (its pixels are cut off)")

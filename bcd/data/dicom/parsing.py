@@ -13,7 +13,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bcd.data.dicom.elements import PIXEL_DATA, Element, File, elements, open_file, read_elements
+from bcd.data.dicom.elements import (
+    MOST_ELEMENTS,
+    PIXEL_DATA,
+    Element,
+    File,
+    elements,
+    open_file,
+    read_elements,
+)
 from bcd.data.dicom.header import Header
 from bcd.data.files import ImageError, UnreadableError
 
@@ -88,21 +96,31 @@ class Parsed:
         header: What it says.
         dataset: The attributes that are needed, as pydicom's data set.
         pixels: Where the pixels are.
+        others: Elements in front of them that pydicom has not read, by tag.
     """
 
     file: File
     header: Header
     dataset: Any
     pixels: Element
+    others: dict[int, Element]
 
 
-def parse(data: bytes, keep: Sequence[str] = (), kinds: Sequence[str] = SOP_CLASSES) -> Parsed:
+def parse(
+    data: bytes,
+    keep: Sequence[str] = (),
+    kinds: Sequence[str] = SOP_CLASSES,
+    also: Sequence[str] = (),
+    most: int = MOST_ELEMENTS,
+) -> Parsed:
     """Reads the header of a DICOM file.
 
     Args:
-        data: The file.
+        data: The file, or as much of it as has the header.
         keep: Keywords of attributes to keep.
         kinds: UIDs of the SOP classes that are taken.
+        also: Keywords of more attributes that the data set has.
+        most: Number of elements in the header, with those in sequences.
 
     Raises:
         ImageError: It is damaged, of another kind, or has no pixels.
@@ -110,15 +128,17 @@ def parse(data: bytes, keep: Sequence[str] = (), kinds: Sequence[str] = SOP_CLAS
     pydicom = import_pydicom()
     with guarded():
         file = open_file(data)
-        tags = {pydicom.datadict.tag_for_keyword(keyword) for keyword in (*_NEEDED, *keep)}
-        found, pixels = [], None
-        for element in elements(file):
+        tags = {pydicom.datadict.tag_for_keyword(keyword) for keyword in (*_NEEDED, *keep, *also)}
+        found, others, pixels = [], {}, None
+        for element in elements(file, most):
             if element.tag == _MODALITY_LUT:
                 raise ImageError("its values are measurements and no picture (modality LUT)")
             if element.tag == PIXEL_DATA:
                 pixels = element
             elif element.tag in tags:
                 found.append(element)
+            else:
+                others[element.tag] = element
         dataset = read_elements(file, [e for e in found if e.tag not in _OFFSETS])
         dataset.update(
             read_elements(file, [e for e in found if e.tag in _OFFSETS], _LONGEST_OFFSETS)
@@ -126,7 +146,7 @@ def parse(data: bytes, keep: Sequence[str] = (), kinds: Sequence[str] = SOP_CLAS
         _check_kind(str(dataset.get("SOPClassUID") or file.kind), kinds, pydicom)
         if pixels is None:
             raise ImageError("no pixels in this DICOM file (cut off, or of another kind)")
-        return Parsed(file, _header(dataset, file, keep, pydicom), dataset, pixels)
+        return Parsed(file, _header(dataset, file, keep, pydicom), dataset, pixels, others)
 
 
 def _check_kind(uid: str, kinds: Sequence[str], pydicom: Any) -> None:
