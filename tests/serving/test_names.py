@@ -166,10 +166,12 @@ def look_at_everything(client: Client, case_id: str) -> None:
             client.get(f"{one}?view=evidence")
             for picture in ("image", "cells", "evidence"):
                 client.get(f"{one}/{picture}.png")
+            for name in ("heatmap", "capture", "image"):
+                client.get(f"/v1{one}/{name}.dcm")
     sign = {"version": client.get(case).json()["version"]}
     assert client.send("POST", f"{case}/sign", json=sign).status_code == 204
     for path in (case, "/v1/cases", "/cases", page, f"{page}/report", f"{page}/report.csv",
-                 f"{page}/report.pdf", "/metrics", "/dashboard"):  # fmt: skip
+                 f"{page}/report.pdf", f"{case}/report.dcm", "/metrics", "/dashboard"):  # fmt: skip
         client.get(path)
 
 
