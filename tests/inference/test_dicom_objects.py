@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
@@ -19,15 +20,19 @@ from tests.helpers.harness import predicted
 from tests.helpers.noise import write_image
 from tests.helpers.validating import items, read_again
 
+TRUE_COLOUR = "1.2.840.10008.5.1.4.1.1.7.4"  # several frames
+
 
 @pytest.fixture(scope="module")
 def smears(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A DICOM file full of names, a PNG, and a file that is torn."""
+    """A DICOM file full of names, a PNG, a file that is torn, and a DICOM file of two frames."""
     folder = tmp_path_factory.mktemp("smears")
     drawn = [draw_smear("Benign", slide=i, index=i, size=SIDE + 8 * i) for i in range(2)]
     (folder / "a.dcm").write_bytes(identified(make_dicom(drawn[0]).data)[0])
     write_image(folder / "b.png", drawn[1])
     (folder / "c.png").write_bytes(b"\x89PNG\r\n")
+    two = np.stack([drawn[0], drawn[0][::-1]])
+    (folder / "d.dcm").write_bytes(make_dicom(two, kind=TRUE_COLOUR).data)
     return folder
 
 
@@ -64,7 +69,17 @@ def test_each_image_that_is_read_has_its_objects(written: Written) -> None:
     assert {name: set(found) for name, found in written[1].items()} == {
         "a.dcm": kinds,
         "b.png": kinds | {"image"},
+        "d.dcm#1": kinds,
+        "d.dcm#2": kinds,
     }
+
+
+def test_objects_refer_to_their_frame(written: Written) -> None:
+    for number in (1, 2):
+        found = written[1][f"d.dcm#{number}"]
+        ((_, referred),) = items(found["report"], "IMAGE")
+        assert referred.ReferencedSOPSequence[0].ReferencedFrameNumber == number
+        assert found["capture"].SourceImageSequence[0].ReferencedFrameNumber == number
 
 
 def test_rows_are_those_without_objects(
@@ -72,7 +87,7 @@ def test_rows_are_those_without_objects(
 ) -> None:
     rows, none = run(made, smears, tmp_path, None, ckpt=str(made / "run"))
     assert rows == written[0] and none == {}
-    assert [bool(row.error) for row in rows] == [False, False, True]
+    assert [bool(row.error) for row in rows] == [False, False, True, False, False]
 
 
 def test_the_report_says_what_the_row_says(written: Written) -> None:
@@ -125,9 +140,9 @@ def test_an_object_that_cannot_be_written_costs_no_row(
 ) -> None:
     (tmp_path / "out").write_text("no folder")
     rows, _ = run(made, smears, tmp_path, ["report"], ckpt=str(made / "run"))
-    assert len(rows) == 3
+    assert len(rows) == 5
     said = capsys.readouterr()
-    assert "images of which DICOM objects are missing: 2" in " ".join((said.out + said.err).split())
+    assert "images of which DICOM objects are missing: 4" in " ".join((said.out + said.err).split())
 
 
 def test_what_cannot_be_is_refused_at_the_beginning(

@@ -1,0 +1,148 @@
+"""Cases as DICOM objects: anonymous, or with the attributes that are kept; final when signed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bcd.interop.dicom.content import DISCLAIMER
+from bcd.serving.reports import objects
+from tests.helpers.dicom import identified, make_dicom
+from tests.helpers.validating import dicom_errors, items, read_again
+from tests.serving.making import SIDE, no_smear, smear
+from tests.serving.running import Running, running
+
+KEEP = "PatientID,StudyInstanceUID,SeriesInstanceUID,SOPInstanceUID,SOPClassUID"
+PICTURES = ("heatmap.dcm", "heatmap.dcm?form=segmentation", "capture.dcm")
+
+
+def pixels(number: int = 0) -> Any:
+    return np.asarray(Image.open(io.BytesIO(smear(number))))
+
+
+def opened(served: Running, *files: bytes) -> tuple[str, list[str]]:
+    """A case with images, which a person has looked at, and their ids."""
+    case = served.all.post("/v1/cases", json={"label": "Müller"}).json()["id"]
+    sent = [("images", (f"Müller {number}", file)) for number, file in enumerate(files)]
+    added = served.all.post(f"/v1/cases/{case}/images", files=sent)
+    assert added.status_code == 201, added.text
+    ids = [one["id"] for one in added.json()["images"]]
+    for image in ids:
+        review = {"finding": "Unidentified", "remark": "Müller again"}
+        path = f"/v1/cases/{case}/images/{image}/review"
+        assert served.all.post(path, json=review).status_code == 204
+    return case, ids
+
+
+def sign(served: Running, case: str) -> None:
+    version = served.all.get(f"/v1/cases/{case}").json()["version"]
+    signed = served.all.post(f"/v1/cases/{case}/sign", json={"version": version})
+    assert signed.status_code == 204
+
+
+def fetched(served: Running, path: str) -> bytes:
+    got = served.all.get(path)
+    assert got.status_code == 200, got.text
+    assert got.headers["content-type"] == "application/dicom"
+    assert got.headers["x-disclaimer"] == DISCLAIMER
+    return bytes(got.content)
+
+
+@pytest.fixture(scope="module")
+def keeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server that keeps what files DICOM objects."""
+    with running(tmp_path_factory.mktemp("keeping"), f"dicom.keep=[{KEEP}]") as app:
+        yield app
+
+
+def test_objects_of_uploads_name_nobody(served: Running, tmp_path: Path) -> None:
+    file, values = identified(make_dicom(pixels()).data)
+    case, (image, _) = opened(served, file, no_smear())
+    here = f"/v1/cases/{case}"
+    paths = [f"{here}/report.dcm", f"{here}/images/{image}/image.dcm"]
+    paths += [f"{here}/images/{image}/{name}" for name in PICTURES]
+    uids = set()
+    for path in paths:
+        data = fetched(served, path)
+        assert dicom_errors(data, tmp_path) == [] and fetched(served, path) == data
+        assert not [value for value in (*values, "Müller") if value.encode() in data]
+        made = read_again(data)
+        assert made.PatientID == case and not made.PatientName
+        uids.add(made.StudyInstanceUID)
+    assert len(uids) == 1
+
+
+def test_references_lead_to_the_image(served: Running) -> None:
+    case, (image,) = opened(served, smear(1))
+    here = f"/v1/cases/{case}/images/{image}"
+    own = read_again(fetched(served, f"{here}/image.dcm"))
+    assert np.array_equal(own.pixel_array, pixels(1))
+    report = read_again(fetched(served, f"/v1/cases/{case}/report.dcm"))
+    ((_, referred),) = items(report, "IMAGE")
+    assert referred.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == own.SOPInstanceUID
+    capture = read_again(fetched(served, f"{here}/capture.dcm"))
+    assert capture.SourceImageSequence[0].ReferencedSOPInstanceUID == own.SOPInstanceUID
+    density = read_again(fetched(served, f"{here}/heatmap.dcm"))
+    assert (density.Rows, density.Columns) == (SIDE, SIDE)
+
+
+def test_kept_attributes_file_objects_with_the_upload(keeping: Running) -> None:
+    file, _ = identified(make_dicom(pixels()).data)
+    source = read_again(file)
+    case, (image,) = opened(keeping, file)
+    for path in ("report.dcm", f"images/{image}/heatmap.dcm"):
+        made = read_again(fetched(keeping, f"/v1/cases/{case}/{path}"))
+        assert made.StudyInstanceUID == source.StudyInstanceUID
+        assert made.PatientID == source.PatientID and not made.PatientName
+        assert str(source.SOPInstanceUID).encode() in fetched(keeping, f"/v1/cases/{case}/{path}")
+    # It is in the PACS already.
+    assert keeping.all.get(f"/v1/cases/{case}/images/{image}/image.dcm").status_code == 409
+
+
+def test_a_report_is_final_when_the_case_is_signed(served: Running) -> None:
+    case, _ = opened(served, smear(2), b"no image")
+    before = read_again(fetched(served, f"/v1/cases/{case}/report.dcm"))
+    sign(served, case)
+    after = read_again(fetched(served, f"/v1/cases/{case}/report.dcm"))
+    assert (before.VerificationFlag, after.VerificationFlag) == ("UNVERIFIED", "VERIFIED")
+    assert before.SOPInstanceUID != after.SOPInstanceUID
+    assert before.SeriesInstanceUID == after.SeriesInstanceUID
+    assert str(after.VerifyingObserverSequence[0].VerifyingObserverName).rstrip("^") == "all"
+
+
+def test_what_cannot_be_made_is_refused(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    case, (image, unread) = opened(served, smear(3), b"no image")
+    here = f"/v1/cases/{case}"
+
+    def status(path: str) -> int:
+        return int(served.all.get(f"{here}/{path}").status_code)
+
+    assert status(f"images/{unread}/heatmap.dcm") == 422
+    assert status(f"images/{unread}/image.dcm") == 404  # nothing of it is kept
+    assert status("images/none/capture.dcm") == 404
+    assert status(f"images/{image}/heatmap.dcm?form=pdf") == 422
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "MOST", 1)
+        assert status("report.dcm") == 422
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "installed", lambda: False)
+        assert status("report.dcm") == 503
+    with objects._one_of_few(), objects._one_of_few():
+        assert status("report.dcm") == status(f"images/{image}/capture.dcm") == 429
+    served.all.post(f"{here}/erase", json={"reason": "asked"})
+    assert status("report.dcm") == status(f"images/{image}/image.dcm") == 409
+    empty = served.all.post("/v1/cases", json={"label": "a"}).json()["id"]
+    assert served.all.get(f"/v1/cases/{empty}/report.dcm").status_code == 409
+
+
+def test_pages_lead_to_the_objects(served: Running) -> None:
+    case, (image,) = opened(served, smear(4))
+    assert f'href="/v1/cases/{case}/report.dcm"' in served.all.get(f"/cases/{case}").text
+    page = served.all.get(f"/cases/{case}/images/{image}").text
+    assert all(f'href="/v1/cases/{case}/images/{image}/{name}' in page for name in PICTURES)
