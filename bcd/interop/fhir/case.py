@@ -33,6 +33,7 @@ class ReportedImage:
         id: Of the image; unique.
         number: In the case, from 1.
         at: When it was answered, in seconds since 1970, UTC.
+        changed_at: When it was answered, reviewed or signed last, in seconds since 1970, UTC.
         sha256: Of the image.
         probabilities: Calibrated, by class; empty if there is no answer.
         predicted: The class given by the model; None if there is no answer.
@@ -52,6 +53,7 @@ class ReportedImage:
     id: str
     number: int
     at: float
+    changed_at: float
     sha256: str
     probabilities: Mapping[str, float]
     predicted: str | None

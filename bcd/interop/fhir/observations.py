@@ -36,7 +36,7 @@ def observation(case: ReportedCase, image: ReportedImage, identifier: Json, devi
                 "dataAbsentReason": absent("masked", "Masked")}  # fmt: skip
     made["text"] = narrative(case.disclaimer, *_lines(image))
     made["effectiveDateTime"] = instant(image.at)
-    made["issued"] = instant(case.changed_at)
+    made["issued"] = instant(image.changed_at)  # no change of another image
     if case.patient:
         made["subject"] = {"type": "Patient", "identifier": {"value": text(case.patient)}}
     if image.finding is not None:

@@ -126,10 +126,13 @@ def _overridden(image: CaseImage) -> bool:
 
 def _image(case: Case, image: CaseImage) -> ReportedImage:
     answer = image.answer
+    reviewed = 0.0 if image.review is None else image.review.at
+    signed = case.signatures[-1].at if case.status == records.SIGNED else 0.0
     return ReportedImage(
         id=image.id,
         number=image.number,
         at=image.at,
+        changed_at=max(image.at, reviewed, signed),
         sha256=answer.sha256,
         probabilities=dict(zip(case.classes, answer.probabilities, strict=False)),
         predicted=answer.predicted,

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 from fhir.resources.R4B.bundle import Bundle
 
+from bcd.data.layouts import CANONICAL
 from bcd.interop import codes
 from bcd.interop.codes import class_concept, probability_concept
 from bcd.interop.fhir.bundle import Identifiers, placeholder, search, transaction, version_of
@@ -26,6 +27,7 @@ from bcd.interop.fhir.case import (
     ReportedImage,
     ReportedModel,
 )
+from tests.helpers.harness import ROOT
 
 NAMES = Identifiers("https://smears.example.org/")
 SERVER = "https://fhir.example.org/r4"
@@ -33,7 +35,7 @@ DISCLAIMER = "For research only. Not a diagnosis."
 CLASSES = ("Benign", "Early Pre-B", "Pre-B", "Pro-B", "<Ünbekannt> & Söhne")
 
 SURE = ReportedImage(
-    "a" * 16, 1, 1e9, "1" * 64, dict(zip(CLASSES, (0.9, 0.05, 0.03, 0.02, 0.0), strict=True)),
+    "a" * 16, 1, 1e9, 1e9, "1" * 64, dict(zip(CLASSES, (0.9, 0.05, 0.03, 0.02, 0.0), strict=True)),
     "Benign", False, ("Benign",), False, (), 0.5, False, "Benign", False, False,
 )  # fmt: skip
 WAITING = replace(
@@ -207,3 +209,11 @@ def test_codes_fit_into_dicom_and_differ() -> None:
         by_code.setdefault((each.scheme, each.code), set()).add(each.meaning)
     assert all(len(meanings) == 1 for meanings in by_code.values())
     assert len({class_concept(name).code for name in names}) == len(names)
+
+
+def test_the_page_about_codes_has_every_code() -> None:
+    page = (ROOT / "docs" / "fhir.md").read_text("utf-8")
+    known = [value for value in vars(codes).values() if isinstance(value, codes.Concept)]
+    for each in [*known, *map(class_concept, CANONICAL)]:
+        assert f"`{each.code}`" in page, each
+    assert codes.LOCAL_UID in page

@@ -107,7 +107,7 @@ class FhirServer:
                     raise HttpError(412)
                 number = len(self.history) + len(todo) + 1000
                 place = f"{place}/{found[0]['id'] if found else number}"
-            elif (kept := self.history.get(tuple(place.split("/")))) is None:  # type: ignore[call-overload]
+            elif (kept := self.history.get(tuple(place.split("/")))) is None:
                 raise HttpError(404)
             elif request.get("ifMatch") != f'W/"{kept[-1]["meta"]["versionId"]}"':
                 raise HttpError(412)

@@ -65,6 +65,9 @@ def test_a_case_is_posted_as_it_changes_and_never_twice(post: Posting, fhir: Fhi
     assert send(post) == 0 and len(fhir.requests) == seen
     first = post.records.case(case).images[0]
     post.records.review("berta", case, first.id, UNIDENTIFIED, "a remark")
+    assert send(post) == 1
+    kept = {key[1]: len(each) for key, each in fhir.history.items() if key[0] == "Observation"}
+    assert sorted(kept.values()) == [1, 2], "the other image's Observation has changed too"
     post.records.sign("berta", case, post.records.case(case).version)
     assert send(post) == 1
     [report] = fhir.now("DiagnosticReport")
