@@ -73,7 +73,9 @@ def test_the_examples_of_the_api_work_in_their_order(served: Running, tmp_path: 
     token = accounts.tokens.add("", "program", named, 1)
     known = {"HOST": "http://127.0.0.1", "TOKEN": token}
     asked = []
-    for name, line, steps in map(example, lines(("curl ", "CASE=", "IMAGE=", "VERSION="))):
+    for name, line, steps in map(
+        example, lines(("curl ", "CASE=", "IMAGE=", "VERSION=", "LATER=", "UPLOAD="))
+    ):
         asked.append(line)
         answer = curl(served.client, tmp_path, line, known)
         if name:

@@ -128,6 +128,16 @@ def status(services: Services, case_id: str, upload: str) -> Status:
     return Status("answered", image_id)
 
 
+def waiting(services: Services) -> int:
+    """The number of images that wait for an answer, of all cases; call it in a thread.
+
+    Raises:
+        UnavailableError: The records cannot be used.
+    """
+    with reading(services.records.engine, None) as connection:
+        return connection.scalar(select(func.count()).select_from(JOBS).where(WAITING)) or 0
+
+
 def _described(image: NewImage) -> str:
     """What is known of an image besides its bytes, as JSON."""
     source = None if image.source is None else asdict(image.source)

@@ -82,9 +82,14 @@ class Leases:
         self._database = Database(records.engine)
         self._again = False  # whether jobs that were tried before come first
 
+    @property
+    def shared(self) -> bool:
+        """Whether other servers may use the database."""
+        return self._records.engine.dialect.name != "sqlite"
+
     def start(self) -> None:
         """Frees the jobs of an earlier server on an SQLite file, which only one can use."""
-        if self._records.engine.dialect.name == "sqlite":
+        if not self.shared:
             with self._database.noting() as connection:
                 connection.execute(update(JOBS).values(lease_owner=None, lease_until=0.0))
 

@@ -44,6 +44,7 @@ class Worker:
     def __init__(self, services: Services) -> None:
         self._cfg, self._engine = services.cfg, services.engine
         self._leases = Leases(services.records, services.engine.identity.sha256, services.cfg.jobs)
+        self._keeps = services.records.contents.keep
         self._held: set[str] = set()  # leases whose jobs are not all recorded
         self._started = False
         self._next_forgetting = 0.0
@@ -91,6 +92,9 @@ class Worker:
         if not self._started:
             await _whole(self._leases.start)
             self._started = True
+            if self._leases.shared and not self._keeps:
+                log.warning("images_not_kept", advice="images.keep=true: else no other server of "
+                            "the database can show the images that this one answers")  # fmt: skip
         await self._give_back()
         now = asyncio.get_running_loop().time()
         if now >= self._next_forgetting:

@@ -54,6 +54,10 @@ class Metrics:
         waiting.set_function(lambda: services.engine.waiting)
         room = Gauge("bcd_queue_limit", "Images that may wait", registry=self.registry)
         room.set(services.cfg.limits.queue)
+        self._jobs = Gauge(
+            "bcd_jobs_waiting", "Images in the database that wait for an answer",
+            registry=self.registry,
+        )  # fmt: skip
         self._alarms = Gauge(
             "bcd_alarms", "1 if the last window of answers sets off this alarm", ["alarm", "site"],
             registry=self.registry,
@@ -96,6 +100,10 @@ class Metrics:
         """Sets how many cases wait in the outbox and have failed; see `Outbox.counts`."""
         for state, count in counts.items():
             self._outbox[state].set(count)
+
+    def jobs(self, count: int) -> None:
+        """Sets the number of images that wait in the database."""
+        self._jobs.set(count)
 
     def engine_error(self, kind: str) -> None:
         """Counts a request that the engine did not answer, by the class of its error."""

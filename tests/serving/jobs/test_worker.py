@@ -170,6 +170,7 @@ def test_pages_and_reports_say_that_images_wait(served: Running) -> None:
     assert "+ 2 to answer" in served.all.get("/cases", headers=html).text
     report = served.all.get(f"/cases/{case}/report", headers=html).text
     assert "2 more waiting for an answer" in report
+    assert "bcd_jobs_waiting 2.0" in served.client.get("/metrics").text
     version = served.all.get(f"/v1/cases/{case}").json()["version"]
     refused = served.all.post(f"/v1/cases/{case}/sign", json={"version": version})
     assert refused.status_code == 409 and "still wait" in refused.json()["detail"]
