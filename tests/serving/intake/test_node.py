@@ -152,6 +152,7 @@ def test_a_sender_comes_again_when_there_is_no_room(
     assert len(answers(app, "1.2.16", 1)) == 1
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value")  # the sender's
 def test_no_attribute_gets_into_logs_metrics_or_records(
     app: Running, node: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset
 
+from bcd.serving.records.replay import ANSWERED
 from bcd.serving.records.verify import verify
 from tests.helpers.dicom import make_dicom
 from tests.serving.intake.following import files_in
@@ -119,7 +120,8 @@ def free_port() -> int:
 def answered(records: Path) -> list[tuple[str, str]]:
     """Case and sha256 of each answered image."""
     connection = sqlite3.connect(f"file:{records}?mode=ro", uri=True)
-    rows = connection.execute("SELECT case_id, payload FROM records WHERE kind = 'answered'")
+    query = "SELECT case_id, payload FROM records WHERE kind = ?"
+    rows = connection.execute(query, [ANSWERED]).fetchall()
     found = [(case, json.loads(payload)["answer"]["sha256"]) for case, payload in rows]
     connection.close()
     return found
