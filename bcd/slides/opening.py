@@ -130,7 +130,7 @@ class SlideFile:
         mpp = (properties.get("tiffslide.mpp-x"), properties.get("tiffslide.mpp-y"))
         page = self._pages[0]
         return SlideFacts(
-            width, height, levels, _mpp(mpp), str(properties.get("tiffslide.vendor") or ""),
+            width, height, levels, known_mpp(mpp), str(properties.get("tiffslide.vendor") or ""),
             int(_missing(page.dataoffsets, page.databytecounts, self._bytes).sum()),
             len(page.dataoffsets),
         )  # fmt: skip
@@ -248,7 +248,8 @@ def _is_usable(page: Any, first: Any, size: tuple[int, int]) -> bool:
     return bool(same and page.shape[1::-1] == tuple(size))
 
 
-def _mpp(given: tuple[Any, Any]) -> tuple[float, float] | None:
+def known_mpp(given: tuple[Any, Any]) -> tuple[float, float] | None:
+    """Micrometres per pixel, horizontally and vertically, if a microscope can have them."""
     try:
         x, y = float(given[0]), float(given[1])
     except (TypeError, ValueError):

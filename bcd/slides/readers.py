@@ -27,6 +27,7 @@ from bcd.data.reader import send
 from bcd.data.reader_process import reader_environment
 from bcd.data.sandbox import ReadingProcess
 from bcd.errors import BcdError
+from bcd.slides.dicom import is_dicom_slide
 from bcd.slides.opening import MOST_REGION, Pixels, SlideFacts
 from bcd.slides.serving import SECONDS, Request
 
@@ -51,11 +52,15 @@ class SlideReaders:
         facts: What the file says about itself.
 
     Raises:
-        BcdError: The extra `slides` is not installed, or the file is no slide that can be read.
+        BcdError: The extra `slides` or `dicom` is not installed, or it is no slide that can be
+            read.
     """
 
     def __init__(self, path: Path, wanted: Wanted, workers: int | None) -> None:
-        if find_spec("tiffslide") is None:
+        if is_dicom_slide(path):
+            if find_spec("pydicom") is None:
+                raise BcdError("bcd slide needs pydicom for DICOM: pip install 'bcd[dicom]'")
+        elif find_spec("tiffslide") is None:
             raise BcdError("bcd slide needs tiffslide: pip install 'bcd[slides]'")
         count = max(1, workers or min(_MOST, core_count()))
         self._ahead = _AHEAD * count

@@ -106,7 +106,7 @@ def run_slide(cfg: SlideConfig) -> Tally:
     )
     found: dict[str, Any] = {
         "note": NOTE,
-        "slide": {"file": str(path), "bytes": path.stat().st_size, **readers.facts.to_plain()},
+        "slide": {"file": str(path), "bytes": _length(path), **readers.facts.to_plain()},
         "tiles": {
             "width": plan.size[0], "height": plan.size[1], "level": plan.level.number,
             "overlap": cfg.overlap, "mpp": cfg.mpp, "slide_mpp": cfg.slide_mpp,
@@ -135,6 +135,12 @@ def _writing(folder: Path) -> Iterator[None]:
             f"({error.strerror or error}); free some space or change the permissions there, or "
             "give another run_dir"
         ) from error
+
+
+def _length(path: Path) -> int:
+    """Number of bytes of a file, or of all files in a folder."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
 
 
 def _model(cfg: SlideConfig) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -9,16 +10,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bcd.config.input_views import InputView
+from bcd.data.dicom.parsing import import_pydicom
 from bcd.data.files import ImageError
 from bcd.data.items import Wanted, or_reason
 from bcd.data.reader import bound_memory, bound_time, send
-from bcd.slides.opening import Pixels, SlideFile, shrunk
+from bcd.slides.dicom import DicomSlide, is_dicom_slide
+from bcd.slides.opening import Pixels, SlideFacts, SlideFile, shrunk
 
 SECONDS = 10  # of processor time for a region, so that a busy machine rejects nothing
 _MEMORY = 1 << 30  # bytes that a reader may use in addition to what it starts with
+
+
+class Slide(Protocol):
+    """An open slide, of which regions can be read."""
+
+    facts: SlideFacts
+
+    def read(self, level: int, region: tuple[int, int, int, int]) -> Pixels:
+        """As `SlideFile.read`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,12 +72,12 @@ def serve(path: str, inputs: Sequence[Sequence[Any]], mask: bool) -> None:
     questions, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print must not reach the pipe
     wanted = Wanted(tuple(InputView(*one) for one in inputs), mask)
-    import tiffslide  # noqa: F401  (before memory is limited, as it does not depend on the file)
-
+    file = Path(path)
+    _import_reader(file)  # before memory is limited, as it does not depend on the file
     bound_memory(_MEMORY)
     bound_time(SECONDS)
     try:
-        slide = SlideFile(Path(path))
+        slide = open_slide(file)
     except ImageError as error:
         send(answers, json.dumps({"reason": str(error)}))
         return
@@ -80,6 +93,25 @@ def serve(path: str, inputs: Sequence[Sequence[Any]], mask: bool) -> None:
             answers.flush()
 
 
-def _read(slide: SlideFile, wanted: Wanted, request: Request) -> Pixels:
+def open_slide(path: Path) -> Slide:
+    """Opens a whole slide in any format.
+
+    Raises:
+        ImageError: It is no slide, or one that cannot be read tile by tile.
+    """
+    return DicomSlide(path) if is_dicom_slide(path) else SlideFile(path)
+
+
+def _import_reader(path: Path) -> None:
+    if not is_dicom_slide(path):
+        import tiffslide  # noqa: F401
+
+        return
+    with contextlib.suppress(ImageError):  # said when the slide is opened
+        import_pydicom()
+        import pydicom.pixels.decoders  # noqa: F401
+
+
+def _read(slide: Slide, wanted: Wanted, request: Request) -> Pixels:
     pixels = slide.read(request.level, request.region)
     return wanted.pack(pixels) if request.size is None else shrunk(pixels, request.size)

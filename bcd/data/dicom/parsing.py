@@ -87,6 +87,10 @@ def guarded() -> Iterator[None]:
         raise ImageError(f"cannot be decoded (DICOM, {type(error).__name__})") from None
 
 
+class OtherKindError(ImageError):
+    """A DICOM file of another kind than those that were asked for."""
+
+
 @dataclass(frozen=True)
 class Parsed:
     """A DICOM file whose header was read.
@@ -153,9 +157,10 @@ def _check_kind(uid: str, kinds: Sequence[str], pydicom: Any) -> None:
     if uid in kinds:
         return
     if uid == WHOLE_SLIDE:
-        raise ImageError("a whole slide: use bcd slide")
+        raise OtherKindError("a whole slide: use bcd slide")
     name = pydicom.uid.UID_dictionary.get(uid, ("unknown",))[0]
-    raise ImageError(f"DICOM of another kind ({name}), not a picture of a microscope or camera")
+    wanted = "whole slide" if kinds == (WHOLE_SLIDE,) else "picture of a microscope or camera"
+    raise OtherKindError(f"DICOM of another kind ({name}), not a {wanted}")
 
 
 def _header(dataset: Any, file: File, keep: Sequence[str], pydicom: Any) -> Header:
