@@ -104,7 +104,8 @@ async def predict(
     images = await unpack(services, await read_images(request, services.cfg.limits))
     engine = services.engine
     answers = await answer_images(services, images, where)
-    recorded = services.records.submit_answers(user.name, answers, engine.identity, where)
+    sources = [image.source for image in images]
+    recorded = services.records.submit_answers(user.name, answers, engine.identity, where, sources)
     await asyncio.wrap_future(recorded)
     answered = Answers(
         model=ModelName.of(engine.identity),

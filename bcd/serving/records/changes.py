@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, insert, select, update
 
 from bcd.serving.answers import ImageAnswer, ModelIdentity
 from bcd.serving.errors import ConflictError, NotFoundError, UnprocessableError
-from bcd.serving.records.cases import ERASED, SIGNED, UNIDENTIFIED, NewImage
+from bcd.serving.records.cases import ERASED, SIGNED, UNIDENTIFIED, NewImage, Source
 from bcd.serving.records.chain import Ledger
 from bcd.serving.records.contents import Contents
 from bcd.serving.records.queries import count_reviews, read_uploads
@@ -54,14 +54,15 @@ def ensure_model(ledger: Ledger, user: str, model: ModelIdentity, site: str) -> 
 
 
 def add_answers(
-    ledger: Ledger, user: str, answers: Sequence[ImageAnswer], model: ModelIdentity, site: str
-) -> None:
-    """Records answers that belong to no case."""
+    ledger: Ledger, user: str, answers: Sequence[ImageAnswer], model: ModelIdentity, site: str,
+    sources: Sequence[Source | None] = (),
+) -> None:  # fmt: skip
+    """Records answers that belong to no case; `sources` are the DICOM files of their images."""
     if not answers:
         return
     ensure_model(ledger, user, model, site)
-    for answer in answers:
-        facts = {"answer": vars(answer)}
+    for answer, source in zip(answers, sources or (None,) * len(answers), strict=True):
+        facts = {"answer": vars(answer)} | ({"source": vars(source)} if source else {})
         number, time = ledger.append(user, ANSWERED, facts, site=site)
         ledger.add_answer(answer_values(number, time, None, None, site, facts))
 

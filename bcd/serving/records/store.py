@@ -17,7 +17,7 @@ from bcd.serving.errors import ConflictError
 from bcd.serving.records import changes, queries
 from bcd.serving.records.accounts import ACCOUNT_KINDS
 from bcd.serving.records.alarms import add_alarms
-from bcd.serving.records.cases import ERASED, Case, CaseSummary, NewImage
+from bcd.serving.records.cases import ERASED, Case, CaseSummary, NewImage, Source
 from bcd.serving.records.contents import Contents
 from bcd.serving.records.database import clean, clean_once, reading, sqlite_file
 from bcd.serving.records.expiry import expire
@@ -109,11 +109,12 @@ class Records:
         self.submit_answers(user, answers, model, site).result()
 
     def submit_answers(
-        self, user: str, answers: Sequence[ImageAnswer], model: ModelIdentity, site: str = ""
-    ) -> Future[None]:
+        self, user: str, answers: Sequence[ImageAnswer], model: ModelIdentity, site: str = "",
+        sources: Sequence[Source | None] = (),
+    ) -> Future[None]:  # fmt: skip
         """As `add_answers`; what it would wait for, or raise, the future gets."""
         return self._writer.submit(
-            lambda ledger: changes.add_answers(ledger, user, answers, model, site)
+            lambda ledger: changes.add_answers(ledger, user, answers, model, site, sources)
         )
 
     def change(self, change: Change[T]) -> T:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
 from bcd.errors import ConfigError
 from bcd.serving import dicom, start
+from bcd.serving.records.tables import RECORDS
 from tests.helpers.dicom import make_dicom
 from tests.serving.making import SIDE, encoded, serve_config
 from tests.serving.running import Running, running
@@ -68,6 +71,9 @@ def test_a_frame_is_answered_like_a_png_of_it_whatever_the_file_is_called(
     assert (frame["name"], frame["frame"], frame["source_sha256"]) == (name, 1, sha256(ONE))
     raw = app.all.post("/v1/predict", content=ONE, headers=DICOM).json()["images"]
     assert [one["sha256"] for one in raw] == [frame["sha256"]] != [sha256(ONE)]
+    with app.services.records.engine.connect() as connection:
+        last = connection.scalar(select(RECORDS.c.payload).order_by(RECORDS.c.number.desc()))
+    assert json.loads(last or "")["source"]["sha256"] == sha256(ONE)
 
 
 def test_each_frame_is_an_image_of_the_case_once(app: Running) -> None:
@@ -112,8 +118,7 @@ def test_a_dicom_file_that_cannot_be_read_waits_and_nothing_of_it_is_kept(app: R
         assert app.services.records.image(case_id, image["id"]) is None
         page = app.all.get(f"/cases/{case_id}/images/{image['id']}").text
         assert "Nothing of it is kept but its hash." in page
-    metrics = app.all.get("/metrics").text
-    assert 'bcd_answers_total{answer="none",referred="true"}' in metrics
+    assert 'bcd_answers_total{answer="none",referred="true"' in app.all.get("/metrics").text
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_every_body_has_an_example_that_fits(api: Running) -> None:
                 example = content.get("example", schemas.get(name, {}).get("example"))
                 assert example and _valid(example, content["schema"], document), operation
                 seen += 1
-    assert seen > len(OPERATIONS)
+    assert seen > sum("post" in methods for methods in document["paths"].values())
     for name in ("Problem", "Unanswered", "Answer"):
         assert _valid(schemas[name]["example"], schemas[name], document), name
 
