@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bcd.data.matching import Match
 from bcd.interop.dicom.content import DISCLAIMER
+from bcd.serving.engine.sites import Way
 from bcd.serving.reports import objects
 from tests.helpers.dicom import identified, make_dicom
 from tests.helpers.validating import dicom_errors, items, read_again
@@ -90,6 +92,19 @@ def test_references_lead_to_the_image(served: Running) -> None:
     assert capture.SourceImageSequence[0].ReferencedSOPInstanceUID == own.SOPInstanceUID
     density = read_again(fetched(served, f"{here}/heatmap.dcm"))
     assert (density.Rows, density.Columns) == (SIDE, SIDE)
+
+
+def test_what_the_match_of_a_site_cuts_off_has_no_evidence(
+    served: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(served.services.engine.ways, "", Way(Match(2.0, None)))
+    case, (image,) = opened(served, smear(5))
+    density = read_again(fetched(served, f"/v1/cases/{case}/images/{image}/heatmap.dcm"))
+    found = density.pixel_array.copy()
+    seen = slice(SIDE // 4, SIDE - SIDE // 4)
+    assert found[seen, seen].any()
+    found[seen, seen] = 0
+    assert not found.any()
 
 
 def test_kept_attributes_file_objects_with_the_upload(keeping: Running) -> None:
