@@ -33,6 +33,7 @@ from bcd.interop.dicom.source import Source, header, refer, series_of
 
 _PROCEDURE = Concept(LOCAL, "classification", "Classification of blood smear images by software")
 _FINDING = Concept(LOCAL, "finding", "Finding of a person")
+_EMPTY = Concept(LOCAL, "empty-set", "None: the prediction set is empty")
 _REASON_CODES = {
     "unreadable": "unreadable",
     "low confidence": "low-confidence",
@@ -209,7 +210,8 @@ def _evaluations(answer: Answer) -> list[QualitativeEvaluation]:
     found: list[tuple[Concept, CodedConcept]] = []
     if answer.predicted is not None:
         found.append((ours.MODEL_CLASS, coded(class_concept(answer.predicted))))
-    found += [(ours.PREDICTION_SET, coded(class_concept(one))) for one in answer.prediction_set]
+        members = [coded(class_concept(one)) for one in answer.prediction_set] or [coded(_EMPTY)]
+        found += [(ours.PREDICTION_SET, one) for one in members]
     if answer.malignant is not None:
         found.append((ours.MALIGNANT, _yes(answer.malignant)))
     found.append((ours.REFERRED, _yes(answer.refer)))

@@ -73,6 +73,8 @@ def test_it_says_what_the_answer_says() -> None:
     assert ("Referred to a person", "373066001") in said  # yes
     assert len([name for name, _ in said if name.startswith("Reason for")]) == len(given.reasons)
     assert ("Finding of a person", class_concept("Benign").code) in said
+    empty = codes_of(read_again(made(answer(prediction_set=()))))
+    assert [code for name, code in empty if name.startswith("Class in the")] == ["empty-set"]
     texts = [item.TextValue for _, item in items(dataset, "TEXT")]
     assert DISCLAIMER in texts and given.sha256 in texts
     assert f"model_sha256={PRODUCER.sha256}" in texts and PRODUCER.version in texts
