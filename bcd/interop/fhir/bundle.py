@@ -71,7 +71,7 @@ def transaction(
         names: Make its identifiers.
         server: Base of the FHIR server.
         report_id: Id of its DiagnosticReport on the FHIR server.
-        if_match: ETag of the version of that report that is replaced.
+        if_match: ETag of the version of that report that is replaced; empty if it has none.
 
     Raises:
         ValueError: It does not validate.
@@ -88,7 +88,7 @@ def transaction(
     place = f"DiagnosticReport/{report_id}"
     if case.documented:
         entries.append(_entry(_document(case, names, place)))
-    request = {"method": "PUT", "url": place, "ifMatch": if_match}
+    request = {"method": "PUT", "url": place} | ({"ifMatch": if_match} if if_match else {})
     full = f"{server.rstrip('/')}/{place}"
     entries.append({"fullUrl": full, "resource": report, "request": request})
     return _valid("Bundle", {"resourceType": "Bundle", "type": "transaction", "entry": entries})

@@ -29,7 +29,8 @@ _LONGEST = 86_400.0  # seconds of a Retry-After
 _AGAIN = (401, 403, 408, 425, 429)  # a token may be renewed, and the others say so
 _STALE = (409, 412)
 _CODE = re.compile("[a-z-]{1,32}")
-_PLACE = re.compile(r"DiagnosticReport/([A-Za-z0-9.-]{1,64})(?:/_history/([A-Za-z0-9.-]{1,64}))?$")
+_ID = "[A-Za-z0-9.-]{1,64}"
+_PLACE = re.compile(f"DiagnosticReport/({_ID})(?:/_history/({_ID}))?$")
 
 
 class DeliveryError(Exception):
@@ -96,7 +97,10 @@ class FhirClient:
         self.base = cfg.url.rstrip("/")
         self._cfg = cfg
         self._http = httpx.AsyncClient(
-            timeout=cfg.timeout_seconds, headers={"Accept": _TYPE}, follow_redirects=False
+            timeout=cfg.timeout_seconds,
+            headers={"Accept": _TYPE},
+            follow_redirects=False,
+            trust_env=self.base.startswith("https:"),  # no proxy gets what is not encrypted
         )
 
     async def close(self) -> None:
@@ -122,8 +126,7 @@ class FhirClient:
             raise RefusedError("the server has several reports with the identifier of this case")
         if not found:
             return None
-        version = (found[0].get("meta") or {}).get("versionId")
-        return Found(str(found[0]["id"]), f'W/"{version}"' if version else "", found[0])
+        return Found(*_known(found[0]), found[0])
 
     async def create(self, query: str, report: Json) -> Found | None:
         """Makes a DiagnosticReport unless there is one; None if that has to be looked for."""
@@ -219,6 +222,19 @@ def _entries(bundle: Json, kind: str) -> list[Json]:
     if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
         raise LaterError("the answer cannot be read")
     return entries
+
+
+def _known(report: Json) -> tuple[str, str]:
+    """Id and ETag of a report that was found."""
+    number = report.get("id")
+    version = (report.get("meta") or {}).get("versionId")
+    if not isinstance(number, str) or not re.fullmatch(_ID, number):
+        raise LaterError("the answer has a report without an id")
+    if version is None:
+        return number, ""
+    if not isinstance(version, str) or not re.fullmatch(_ID, version):
+        raise LaterError("the answer has a report with a version that is none")
+    return number, f'W/"{version}"'
 
 
 def _same(identifier: object, wanted: Json) -> bool:

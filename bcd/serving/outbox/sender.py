@@ -105,6 +105,8 @@ class Sender:
                     log.exception("outbox_failed")
                 await asyncio.sleep(_POLL)
         finally:
+            with suppress(RequestError):  # else others wait until the lease ends
+                self.outbox.release()
             await self._client.close()
 
     async def post_due(self) -> int:
@@ -128,10 +130,6 @@ class Sender:
         """Posts a case and notes what became of it."""
         try:
             await self._deliver(claim)
-        except asyncio.CancelledError:
-            with suppress(RequestError):
-                self.outbox.release(claim)
-            raise
         except RefusedError as error:
             log.error("outbox_refused", case=claim.case_id, reason=error.reason)
             await run_in_threadpool(self.outbox.fail, claim, error.reason)

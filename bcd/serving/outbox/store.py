@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import (
@@ -33,6 +33,7 @@ WAITING, SENT, FAILED = "waiting", "sent", "failed"
 DELIVERED = "delivered"  # kind of the records of deliveries
 _USER = "server"
 _ERROR = 200  # characters
+_AHEAD = 1000  # records of no case that are looked through again before their place is noted
 
 
 @dataclass(frozen=True)
@@ -116,15 +117,17 @@ class Outbox:
         with self._database.reading() as connection:
             known = _position(connection)
             newest = connection.execute(select(HEAD.c.number)).scalar_one()
-        if known is None or newest == known:
-            return 0
+            if known is None or newest == known:
+                return 0
+            changed = select(RECORDS.c.number).where(*_of_cases(known, newest)).limit(1)
+            if newest < known + _AHEAD and connection.execute(changed).first() is None:
+                return 0
         with self._database.noting() as connection:
             position = _position(connection, lock=True)
             newest = connection.execute(select(HEAD.c.number)).scalar_one()
             # Records are numbered in the order of their commits, so none up to there can follow.
-            between = RECORDS.c.number.between((position or 0) + 1, newest)
-            changed = select(RECORDS.c.case_id).where(between, RECORDS.c.case_id.is_not(None))
-            found = self._put(connection, CASES.c.id.in_(changed))
+            these = select(RECORDS.c.case_id).where(*_of_cases(position or 0, newest))
+            found = self._put(connection, CASES.c.id.in_(these))
             connection.execute(update(OUTBOX_POSITION).values(number=newest))
         return found
 
@@ -228,10 +231,12 @@ class Outbox:
         with self._database.noting() as connection:
             self._end(connection, claim, {"state": FAILED, "error": error[:_ERROR]}, mine=True)
 
-    def release(self, claim: Claim) -> None:
-        """Ends a claim as if it had not been made, but for the count of attempts."""
+    def release(self) -> None:
+        """Ends all claims of this process."""
+        free = {"lease_owner": None, "lease_until": None}
         with self._database.noting() as connection:
-            self._end(connection, claim, {}, mine=True)
+            mine = OUTBOX.c.lease_owner == self._owner
+            connection.execute(update(OUTBOX).where(mine).values(free))
 
     def _end(
         self, connection: Connection, claim: Claim, values: dict[str, object], mine: bool = False
@@ -254,8 +259,7 @@ class Outbox:
     def entries(self, limit: int = 1000) -> list[Entry]:
         """Cases that wait or failed, those that failed first."""
         table = OUTBOX.c
-        columns = (table.case_id, table.version, table.sent, table.state, table.attempts, table.due,
-                   table.error)  # fmt: skip
+        columns = [table[each.name] for each in fields(Entry)]
         query = select(*columns).where(table.state != SENT).order_by(table.state, table.due)
         with self._database.reading() as connection:
             return [Entry(*row) for row in connection.execute(query.limit(limit))]
@@ -280,6 +284,11 @@ class Outbox:
             return time.time()
         now = func.extract("epoch", func.clock_timestamp())
         return float(connection.execute(select(now)).scalar_one())
+
+
+def _of_cases(after: int, until: int) -> tuple[ColumnElement[bool], ...]:
+    """The condition that a record is about a case and in this part of the chain."""
+    return RECORDS.c.number > after, RECORDS.c.number <= until, RECORDS.c.case_id.is_not(None)
 
 
 def _position(connection: Connection, lock: bool = False) -> int | None:

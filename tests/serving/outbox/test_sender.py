@@ -261,7 +261,11 @@ def test_a_case_that_was_erased_before_it_left_is_not_posted(
     assert fhir.requests == [] and post.sender().outbox.entries() == []
 
 
-def test_a_token_is_read_for_each_request(fhir: FhirServer, tmp_path: Path) -> None:
+def test_a_token_is_read_for_each_request_and_no_proxy_gets_it(
+    fhir: FhirServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
     token = tmp_path / "token"
     with posting(tmp_path / "records", fhir.url, f"fhir.token_file={token}") as post:
         post.sender()

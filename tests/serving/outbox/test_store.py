@@ -80,11 +80,17 @@ def test_one_process_has_a_case_until_its_lease_ends(records: Records, clock: Cl
     claim = one.claim()
     assert claim is not None and claim.case_id == case and claim.fresh
     assert two.claim() is None
+    one.release()
+    again = two.claim()
+    assert again is not None
+    two.release()
+    claim = one.claim()
+    assert claim is not None and two.claim() is None
     clock.seconds += LEASE - 1
     assert one.renew(claim) and two.claim() is None
     clock.seconds += LEASE + 1
     taken = two.claim()
-    assert taken is not None and taken.attempts == 2 and not taken.fresh
+    assert taken is not None and taken.attempts == 4 and not taken.fresh
     assert not one.renew(claim)
     one.fail(claim, "too late")
     one.postpone(claim, 1e6, "too late")
