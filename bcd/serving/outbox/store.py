@@ -33,6 +33,7 @@ WAITING, SENT, FAILED = "waiting", "sent", "failed"
 DELIVERED = "delivered"  # kind of the records of deliveries
 _USER = "server"
 _ERROR = 200  # characters
+_FREE = {"lease_owner": None, "lease_until": None}
 _AHEAD = 1000  # records of no case that are looked through again before their place is noted
 
 
@@ -233,10 +234,9 @@ class Outbox:
 
     def release(self) -> None:
         """Ends all claims of this process."""
-        free = {"lease_owner": None, "lease_until": None}
         with self._database.noting() as connection:
             mine = OUTBOX.c.lease_owner == self._owner
-            connection.execute(update(OUTBOX).where(mine).values(free))
+            connection.execute(update(OUTBOX).where(mine).values(_FREE))
 
     def _end(
         self, connection: Connection, claim: Claim, values: dict[str, object], mine: bool = False
@@ -246,8 +246,7 @@ class Outbox:
         owned = and_(where, table.lease_owner == self._owner)
         if values:
             connection.execute(update(OUTBOX).where(owned if mine else where).values(values))
-        free = {"lease_owner": None, "lease_until": None}
-        connection.execute(update(OUTBOX).where(owned).values(free))
+        connection.execute(update(OUTBOX).where(owned).values(_FREE))
 
     def counts(self) -> dict[str, int]:
         """The number of cases that wait, and of those that failed."""
