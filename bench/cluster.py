@@ -115,7 +115,8 @@ class Client:
 
     def __init__(self, servers: list[Server], token: str) -> None:
         self._servers = itertools.cycle(servers)
-        self._headers = {"Authorization": f"Bearer {token}", "Prefer": "respond-async"}
+        headers = {"Authorization": f"Bearer {token}", "Prefer": "respond-async"}
+        self._client = httpx.Client(headers=headers, timeout=60)
         self.again = 0  # requests that were sent again
 
     def post(self, path: str, **what: object) -> httpx.Response:
@@ -126,7 +127,7 @@ class Client:
                 time.sleep(0.05)
                 continue
             try:
-                given = httpx.post(server.url + path, headers=self._headers, timeout=60, **what)  # type: ignore[arg-type]
+                given = self._client.post(server.url + path, **what)  # type: ignore[arg-type]
             except httpx.HTTPError:
                 self.again += 1
                 continue
