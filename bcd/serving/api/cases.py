@@ -161,9 +161,9 @@ async def get_upload(
     services: Served, user: Reader, case_id: CaseId, upload: UploadId
 ) -> UploadStatus:
     """Whether an image that was to be answered later waits, is answered, or has failed."""
-    return UploadStatus(
-        upload=upload, **vars(await run_in_threadpool(status, services, case_id, upload))
-    )
+    await rules.check_seen(services, user, case_id)
+    found = await run_in_threadpool(status, services, case_id, upload)
+    return UploadStatus(upload=upload, **vars(found))
 
 
 @router.post(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,11 +74,14 @@ class Leases:
     Args:
         records: With the jobs.
         model: sha256 of the model that this server has loaded.
+        sites: That this server has.
         cfg: How long leases last, and how often a job is tried.
     """
 
-    def __init__(self, records: Records, model: str, cfg: JobsConfig) -> None:
-        self._records, self._model, self._cfg = records, model, cfg
+    def __init__(
+        self, records: Records, model: str, sites: Collection[str], cfg: JobsConfig
+    ) -> None:
+        self._records, self._model, self._sites, self._cfg = records, model, sites, cfg
         self._database = Database(records.engine)
         self._again = False  # whether jobs that were tried before come first
 
@@ -97,8 +100,8 @@ class Leases:
         """Takes jobs that no server has; None if there are none for this one.
 
         A job that was tried before is taken alone: if its image has ended a server, it does not
-        end it while others are answered with it. One that was tried too often, or whose model no
-        server has had for too long, comes with the reason why it is refused.
+        end it while others are answered with it. One that was tried too often, or whose model or
+        site no server has had for too long, comes with the reason why it is refused.
 
         Args:
             most: Jobs at most.
@@ -120,11 +123,13 @@ class Leases:
     ) -> list[tuple[ColumnElement[bool], int, str]]:
         """Conditions on jobs, how many are taken, and why they are refused; in order."""
         cfg, table = self._cfg, JOBS.c
-        own = and_(free, table.model_sha256 == self._model)
+        cases = select(CASES.c.id).where(CASES.c.site.in_(self._sites))
+        known = and_(table.model_sha256 == self._model, table.case_id.in_(cases))
+        own = and_(free, known)
         tried = and_(own, table.attempts > 0, table.attempts < cfg.attempts)
         often = and_(free, table.attempts >= cfg.attempts)
-        late = and_(free, table.model_sha256 != self._model, table.time <= now - cfg.hours * 3600)
-        nobody = f"was not answered: no server had its model for {cfg.hours:g} h"
+        late = and_(free, ~known, table.time <= now - cfg.hours * 3600)
+        nobody = f"was not answered: no server had its model and site for {cfg.hours:g} h"
         usual = [(tried, 1, ""), (and_(own, table.attempts == 0), most, "")]
         self._again = not self._again
         return [

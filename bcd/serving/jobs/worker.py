@@ -43,7 +43,10 @@ class Worker:
 
     def __init__(self, services: Services) -> None:
         self._cfg, self._engine = services.cfg, services.engine
-        self._leases = Leases(services.records, services.engine.identity.sha256, services.cfg.jobs)
+        engine = services.engine
+        self._leases = Leases(
+            services.records, engine.identity.sha256, engine.ways, services.cfg.jobs
+        )
         self._keeps = services.records.contents.keep
         self._held: set[str] = set()  # leases whose jobs are not all recorded
         self._started = False
@@ -129,11 +132,8 @@ class Worker:
 
     async def _answer(self, job: Job) -> ImageAnswer | None:
         engine = self._engine
-        refused = job.refused
-        if not refused and job.site not in engine.ways:
-            refused = "its site is not set up on this server"
-        if refused:
-            found = unanswered(b"", refused, NO_ANSWER, engine.identity, 0.0)
+        if job.refused:
+            found = unanswered(b"", job.refused, NO_ANSWER, engine.identity, 0.0)
             return replace(found, sha256=job.sha256, model_sha256=job.model_sha256)
         if job.image.error:
             return replace(engine.refuse(job.image, job.site), sha256=job.sha256)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +14,7 @@ from bcd.config.interop import JobsConfig
 from bcd.config.serve import ServeConfig
 from bcd.serving.answers import ImageAnswer, ModelIdentity
 from bcd.serving.engine.making import unreadable
+from bcd.serving.engine.sites import AS_TRAINED, Way
 from bcd.serving.errors import RequestError
 from bcd.serving.jobs.leases import Job, Leases
 from bcd.serving.jobs.worker import Worker
@@ -38,6 +39,7 @@ class FakeEngine:
         error: Raised instead of an answer.
         hangs: Whether there is never an answer.
         asked: Images that were to be answered.
+        ways: By site.
     """
 
     identity: ModelIdentity = IDENTITY
@@ -45,6 +47,7 @@ class FakeEngine:
     error: RequestError | None = None
     hangs: bool = False
     asked: list[bytes] = field(default_factory=list)
+    ways: Mapping[str, Way] = field(default_factory=lambda: {"": AS_TRAINED})
 
     def ready(self) -> str:
         return ""
@@ -57,7 +60,7 @@ class FakeEngine:
             raise self.error
         return [answered(NewImage("", data)) for data in images]
 
-    def refuse(self, image: NewImage) -> ImageAnswer:
+    def refuse(self, image: NewImage, site: str = "") -> ImageAnswer:
         return unreadable(image.data, image.error, self.identity, 0.0)
 
 
@@ -85,9 +88,11 @@ class Office:
         """Of one server."""
         return cast(Services, Shared(self.cfg, engine or FakeEngine(), self.records))
 
-    def leases(self, model: ModelIdentity = IDENTITY, **changes: Any) -> Leases:
+    def leases(
+        self, model: ModelIdentity = IDENTITY, sites: Sequence[str] = ("",), **changes: Any
+    ) -> Leases:
         """Of one server."""
-        return Leases(self.records, model.sha256, replace(JOBS_CONFIG, **changes))
+        return Leases(self.records, model.sha256, sites, replace(JOBS_CONFIG, **changes))
 
     def step(self, engine: Any = None) -> bool:
         """Has a new server answer the jobs of one lease."""

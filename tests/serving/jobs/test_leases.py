@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from bcd.serving.records.store import Records
 from bcd.serving.records.tables import CASES, JOBS
 from bcd.serving.records.verify import verify
 from tests.serving.conftest import Open
-from tests.serving.jobs.making import Office, answered, names, new
+from tests.serving.jobs.making import FakeEngine, Office, answered, names, new
 from tests.serving.making import IDENTITY
 from tests.serving.records.making import OTHER_MODEL, content, images_config
 
@@ -156,11 +157,17 @@ def test_a_lease_that_is_renewed_is_not_taken(opened: Open, tmp_path: Path) -> N
 def test_images_wait_for_a_server_with_the_model_of_their_case(office: Office) -> None:
     add(office.services(), "anna", office.case, new(1))
     assert office.leases(OTHER_MODEL).take(1) is None
+    assert office.leases(sites=["another"]).take(1) is None
     lease = office.leases(OTHER_MODEL, hours=0.0).take(1)
-    assert lease is not None and "no server had its model" in lease.jobs[0].refused
+    assert lease is not None and "no server had its model and site" in lease.jobs[0].refused
     office.leases().give_back(lease.owner)
     later = office.leases(hours=0.0).take(1)
     assert later is not None and not later.jobs[0].refused
+    office.leases().give_back(later.owner)
+    office.cfg.jobs = replace(office.cfg.jobs, hours=0.0)
+    assert office.step(FakeEngine(OTHER_MODEL))
+    (image,) = office.records.case(office.case).images
+    assert image.waits and image.answer.model_sha256 == IDENTITY.sha256
     case = office.records.open_case("anna", "other", OTHER_MODEL, 1)
     with pytest.raises(ConflictError, match="another model"):
         add(office.services(), "anna", case, new(1))
