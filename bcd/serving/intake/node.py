@@ -8,7 +8,10 @@ images are in the database, so that its sender may forget it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
+import socket
 import threading
 import time
 import warnings
@@ -21,6 +24,8 @@ from weakref import WeakKeyDictionary
 import structlog
 from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.dul import DULServiceProvider
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
 from pynetdicom.transport import ThreadedAssociationServer
 
@@ -39,6 +44,7 @@ _PDU = 1 << 16  # bytes of one, as offered to senders
 _LARGEST_PDU = 1 << 20  # bytes; a request for an association may be longer than `_PDU`
 _SLACK = 1 << 20  # bytes of a message besides its data set
 _IDLE = 30.0  # seconds without a message, after which an association ends
+_LAST = 0.1  # seconds for the last replies, when it stops
 _STORING = 120.0  # seconds of one object, the time in which images are read included
 
 log = structlog.get_logger("bcd.serving.intake")
@@ -111,20 +117,25 @@ class Node:
         last = time.monotonic() + _STORING
         while self._running and time.monotonic() < last:
             time.sleep(0.01)
-        time.sleep(0.05)  # for the last replies
-        for association in self._server.active_associations:
-            association.abort()
+        time.sleep(_LAST)
+        associations = self._server.active_associations
+        for association in associations:
+            if association.is_established:
+                association.abort(block=False)
+        time.sleep(_LAST)
+        for association in associations:  # also those of which nothing more comes
+            _hang_up(association)
 
     def close(self) -> None:
         """Stops listening, also if it was never started."""
         self._server.server_close()
 
     def _opened(self, event: evt.Event) -> None:
-        socket: Any = event.assoc.dul.socket
-        budget = _Budget(socket.recv, self._most + _SLACK)
+        connection: Any = event.assoc.dul.socket
+        budget = _Budget(connection.recv, self._most + _SLACK)
         self._budgets[event.assoc] = budget
-        socket.socket.settimeout(_IDLE)
-        socket.recv = budget.recv
+        connection.socket.settimeout(_IDLE)
+        connection.recv = budget.recv
 
     def _echo(self, event: evt.Event) -> int:
         self._budgets[event.assoc].refill()
@@ -165,6 +176,12 @@ class Node:
             return Reply(BUSY, "no answer in time")
         finally:
             self._running.discard(running)
+
+
+def _hang_up(association: Any) -> None:
+    """Closes a connection, so that the thread that reads from it ends."""
+    with contextlib.suppress(OSError, AttributeError):  # closed already
+        association.dul.socket.socket.shutdown(socket.SHUT_RDWR)
 
 
 class _Budget:
@@ -223,7 +240,7 @@ def _entity(cfg: DicomNodeConfig, titles: Mapping[str, str]) -> AE:
 
 
 def _silence() -> None:
-    """Libraries print attributes of objects when they log or warn: here they print nothing."""
+    """Libraries quote objects and commands when they log, warn or fail: here they print nothing."""
     _config.LOG_HANDLER_LEVEL = "none"
     for name in ("pynetdicom", "pydicom"):
         logger = logging.getLogger(name)
@@ -231,6 +248,21 @@ def _silence() -> None:
         logger.propagate = False
     for module in ("pynetdicom", "pydicom"):
         warnings.filterwarnings("ignore", module=rf"{module}(\..*)?$")
+    if getattr(threading.excepthook, "func", None) is not _thread_failed:
+        threading.excepthook = functools.partial(_thread_failed, threading.excepthook)
+
+
+def _thread_failed(other: Callable[[Any], object], failure: Any) -> None:
+    """Ends the association of a thread that has failed, such as for a command that is damaged."""
+    thread = failure.thread
+    if not isinstance(thread, Association | DULServiceProvider):
+        other(failure)
+        return
+    log.warning("intake_failed", source="dicom", error=failure.exc_type.__name__)
+    association = thread if isinstance(thread, Association) else thread.assoc
+    _hang_up(association)
+    association.dul.kill_dul()
+    association._kill = True
 
 
 def _nothing(_: str) -> None:

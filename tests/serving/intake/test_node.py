@@ -139,6 +139,22 @@ def test_a_message_without_end_is_not_held_in_memory(app: Running, node: str) ->
     assert send(node, made(12, "1.2.15")) == [STORED]
 
 
+@pytest.mark.parametrize("command", [b"\0\0\0\0\xff\xff\xff\x7fleak", b"\0\0\0\1\2\0\0\0\x99\x99"])
+def test_a_damaged_command_ends_its_association_only(
+    app: Running, node: str, capfd: pytest.CaptureFixture[str], command: bytes
+) -> None:
+    with association(node, [made(12, "1.2.15")]) as broken:
+        content = b"\x01\x03" + command  # of the first context; the last part of a command
+        item = len(content).to_bytes(4, "big") + content
+        broken.dul.socket.send(b"\x04\0" + len(item).to_bytes(4, "big") + item)
+        broken.join(30)
+        assert not broken.is_alive()
+    assert send(node, made(12, "1.2.15")) == [STORED]
+    shown = "".join(capfd.readouterr())
+    assert "intake_failed" in shown
+    assert "leak" not in shown and "Traceback" not in shown
+
+
 def test_a_sender_comes_again_when_there_is_no_room(
     app: Running, node: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,10 +29,11 @@ OBJECTS, STUDIES = 120, 3
 STABLE = 0.3  # seconds
 SIDE = 32
 DEADLINE = 240.0  # seconds for what takes a few on an idle machine
+IDLE = 25.0  # seconds, fewer than a connection may be idle
 STOPS = (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM)
 
 
-def pixels(number: int) -> np.ndarray:  # type: ignore[type-arg]
+def pixels(number: int) -> np.ndarray:
     """A picture that no other number has, coloured like a smear."""
     drawn = np.random.default_rng(number).integers(0, 60, (SIDE, SIDE, 3), np.uint8)
     return drawn + np.array([180, 140, 160], np.uint8)
@@ -160,8 +161,7 @@ def test_each_image_is_answered_once(tmp_path: Path) -> None:
             thread.start()
         done = watch / "done"
         marks = [
-            lambda share=share: len(files_in(done)) >= share * IMAGES  # type: ignore[misc]
-            for share in (0.1, 0.4, 0.7)
+            lambda share=share: len(files_in(done)) >= share * IMAGES for share in (0.1, 0.4, 0.7)
         ]
         run(folder, keys, marks)
         with serving(folder, 0.0, *keys) as server:
@@ -169,7 +169,11 @@ def test_each_image_is_answered_once(tmp_path: Path) -> None:
                 thread.join(DEADLINE)
             until(lambda: not waiting and not files_in(watch) - moved(watch))
             until(lambda: len(answered(folder / "records.sqlite")) >= IMAGES + OBJECTS)
+            idle = socket.create_connection(("127.0.0.1", port))  # does not keep it
+            begun = time.monotonic()
             stop(server, signal.SIGTERM)
+            assert time.monotonic() - begun < IDLE
+            idle.close()
     found = answered(folder / "records.sqlite")
     assert len(found) == len({sha256 for _, sha256 in found}) == IMAGES + OBJECTS
     assert len({case for case, _ in found}) == CASES + STUDIES
