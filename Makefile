@@ -25,7 +25,9 @@ ifneq ($(UV),)
 	$(UV) pip install --quiet --python $(PY) --constraint constraints.txt --editable '.[dev]'
 else
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PY) -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	@# What pip would do on one core; some files in packages are not meant to be compiled.
+	$(PY) -m compileall -qq -j 0 "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true
 endif
 	@touch $@
 
