@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from torchvision.models import vision_transformer
 
 from bcd.inference.evaluate import evaluate_checkpoint
 from bcd.training.run import train
@@ -57,7 +59,19 @@ def smears(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("smears")
 
 
+@pytest.fixture
+def _few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes transformers of two blocks, not twelve equal ones; tests of the zoo have all."""
+    made = vision_transformer._vision_transformer
+
+    def make(**settings: Any) -> Any:
+        return made(**{**settings, "num_layers": 2})
+
+    monkeypatch.setattr(vision_transformer, "_vision_transformer", make)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_few_blocks")
 @pytest.mark.parametrize("name", names("model"))
 def test_a_model_is_trained_tested_evaluated_and_predicts(
     name: str, smears: Path, tmp_path: Path
