@@ -123,8 +123,8 @@ def test_help_takes_less_than_a_second_of_cpu_time(name: str, word: str) -> None
         "sys.argv = sys.argv[1:]; sys.path.insert(0, '.');"
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    spent = []
-    for _ in range(3):  # the minimum is hardly affected by other load on the machine
+    spent: list[float] = []
+    while len(spent) < 3 and min(spent, default=1.0) >= 1.0:  # other load on the machine adds to it
         done = subprocess.run(
             [sys.executable, "-c", program, *name.split(), "--help"],
             cwd=ROOT,
