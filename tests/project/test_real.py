@@ -23,6 +23,8 @@ from tests.helpers.pages import BROWSER, check_page, chromium
 
 SMEARS = os.environ.get("BCD_TEST_SMEARS", "")
 WEIGHTS = os.environ.get("BCD_TEST_WEIGHTS", "")
+# Of five; most of the time goes into the features of each.
+ONE_VIEW = "augment.views=1"
 
 pytestmark = [
     pytest.mark.real,
@@ -45,7 +47,7 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         "experiment=paper",
         f"data.root={SMEARS}",
         f"model.weights={WEIGHTS}",
-        "augment.views=2",  # of five; most of the time goes into the features of each
+        ONE_VIEW,
         f"hydra.run.dir={run}",
         timeout=900,
     )
@@ -209,7 +211,8 @@ def test_what_is_no_smear_in_focus_is_referred_and_real_test_images_are_not(
 def test_a_head_that_is_fitted_reaches_the_trained_ones_figures(
     head: str, paper: tuple[Path, str], tmp_path: Path
 ) -> None:
-    plain = ("augment=none", "trainer.max_epochs=1", "callbacks.progress=null")
+    # The features are those of the paper's run, in the bank.
+    plain = (ONE_VIEW, "trainer.max_epochs=1", "callbacks.progress=null")
     words = ("experiment=paper", f"head={head}", f"data.root={SMEARS}", f"model.weights={WEIGHTS}")
     quiet = "+trainer.enable_progress_bar=false"
     cfg = train_config(tmp_path / "run", *words, *plain, quiet)
