@@ -8,7 +8,6 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from tests.helpers.banking import (
     make_source,
     small_network,
 )
+from tests.helpers.forking import CAN_FORK, forking
 
 COUNT = 40
 
@@ -77,14 +77,7 @@ def shards() -> list[Path]:
     return sorted(banks_dir().rglob("*.npy"))
 
 
-processes: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_processes() -> Iterator[None]:
-    if sys.platform != "win32":
-        processes.set_forkserver_preload(["banking", "bcd.features.extract", "albumentations"])
-    yield
+processes: Any = forking() if CAN_FORK else multiprocessing.get_context("spawn")
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 # In the order in which the programs import them: bcd sets what others read while imported. Without
@@ -29,6 +30,13 @@ _LARGE = [
 ]
 
 CAN_FORK = sys.platform == "linux"
+
+
+def forking() -> ForkServerContext:
+    """Starts processes that have the large packages; the first who does it settles it for all."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_LARGE)
+    return context
 
 
 def run_forked(
@@ -50,8 +58,7 @@ def run_forked(
     Raises:
         subprocess.TimeoutExpired: It took longer than `timeout` seconds and was killed.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_LARGE)
+    context = forking()
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         given = (list(words), str(cwd), dict(environment), str(out), str(err), prepare)
