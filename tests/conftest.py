@@ -17,7 +17,10 @@ from tests.helpers.figures import save_placeholders
 HERE = Path(__file__).parent
 # Folders of tests that train many small networks in this process and do not check figures. The
 # programs that tests start in processes of their own draw all figures.
-WITHOUT_FIGURES = ("commands", "features", "inference", "models", "slides", "training")
+WITHOUT_FIGURES = (
+    *("commands", "config", "data", "export", "features", "inference", "models", "slides"),
+    *("sweeps", "training"),
+)
 # Files that take longest, the first ones first.
 LONG = (
     *("release/test_release.py", "project/test_real.py", "training/test_configs.py"),
