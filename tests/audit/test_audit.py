@@ -22,7 +22,7 @@ from bcd.data.synthetic.smears import CLASS_NAMES, generate
 from tests.helpers.harness import SMALL, audit_config, script, verb
 
 Pixels = NDArray[np.uint8]
-COUNT = 320
+COUNT = 240
 
 
 @pytest.fixture(scope="module")

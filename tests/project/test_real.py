@@ -89,7 +89,7 @@ def few(folder: Path, each: int) -> Path:
 def test_the_bank_changes_no_answer(
     unfreeze: int, optimizer: str, epochs: int, tmp_path: Path
 ) -> None:
-    root = few(tmp_path / "smears", 10)
+    root = few(tmp_path / "smears", 6)
 
     def run(name: str) -> TrainResult:
         cfg = train_config(
