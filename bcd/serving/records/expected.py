@@ -23,6 +23,10 @@ from bcd.serving.records.replay import (
 from bcd.serving.records.tables import CASES, HEAD, IMAGE_CONTENTS, MODELS
 
 Row = Mapping[str, Any]
+_WAITING_CLOSED = (
+    "SELECT jobs.id FROM jobs JOIN cases ON cases.id = jobs.case_id "
+    "WHERE jobs.failure IS NULL AND cases.status <> 'open'"
+)
 
 
 def differing(expected: Row, found: Row) -> list[str]:
@@ -149,6 +153,8 @@ class Expected:
         for each, rows in ((HEAD, [self.head]), (MODELS, self.models.values()), (CASES, cases)):
             yield from compare_rows(connection, each.name, each.c.keys(), rows)
         yield from self._contents(connection)
+        for job_id in connection.scalars(text(_WAITING_CLOSED)):
+            yield f"table jobs, image {job_id}: waits for an answer, but its case is closed"
 
     def _erasures(self) -> Iterator[str]:
         for number, case_id in self._missing:

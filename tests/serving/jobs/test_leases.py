@@ -20,7 +20,7 @@ from bcd.serving.records.verify import verify
 from tests.serving.conftest import Open
 from tests.serving.jobs.making import FakeEngine, Office, answered, names, new
 from tests.serving.making import IDENTITY
-from tests.serving.records.making import OTHER_MODEL, content, images_config
+from tests.serving.records.making import OTHER_MODEL, content, images_config, tamper
 
 
 @pytest.fixture
@@ -110,7 +110,11 @@ def test_an_erased_case_has_no_images_that_wait(office: Office) -> None:
     assert status(services, office.case, upload) == Status("failed", failure="The case was erased.")
     with pytest.raises(ConflictError, match="erased"):
         add(services, "anna", office.case, new(7))
-    assert verify(office.records.engine.url.render_as_string(False)).problems == ()
+    url = office.records.engine.url.render_as_string(False)
+    assert verify(url).problems == ()
+    tamper(url, "UPDATE jobs SET failure = NULL")
+    (problem,) = verify(url).problems
+    assert problem.endswith("waits for an answer, but its case is closed")
 
 
 def test_a_case_is_signed_only_without_images_that_wait(office: Office) -> None:
