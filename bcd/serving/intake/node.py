@@ -114,7 +114,8 @@ class Node:
         """Takes nothing more, lets what is being stored end, and ends associations."""
         self._stopping = True
         self._server.shutdown()
-        last = time.monotonic() + _STORING
+        limit = 0.0 if self._services is None else self._services.cfg.limits.stop_seconds
+        last = time.monotonic() + limit
         while self._running and time.monotonic() < last:
             time.sleep(0.01)
         time.sleep(_LAST)

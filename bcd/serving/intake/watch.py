@@ -80,6 +80,7 @@ class Watcher:
         """Watches until it is cancelled."""
         stable = self.services.cfg.scanner.stable_seconds
         while True:
+            begun = time.monotonic()
             try:
                 problem = await self.step()
             except (OSError, RequestError) as error:
@@ -88,7 +89,8 @@ class Watcher:
                 problem = brief(error)
                 log.exception("intake_failed", source="watch", error=type(error).__name__)
             self._note(problem)
-            await asyncio.sleep(min(2.0, stable / 2))
+            # A large folder on a slow share is not looked through all the time.
+            await asyncio.sleep(max(min(2.0, stable / 2), time.monotonic() - begun))
 
     async def step(self) -> str:
         """Looks through the folder once, takes what is complete, moves what is answered.
