@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from pydicom.uid import UID
 
 from bcd.config.input_views import InputView
 from bcd.data.dicom.reading import decode_frame, read_header
-from bcd.data.files import ImageError
+from bcd.data.files import MAX_BYTES, ImageError
 from bcd.data.items import Item, Wanted
 from bcd.data.sandbox import Readers
 from tests.helpers.dicom import SYNTAXES, identified, make_dicom
@@ -219,12 +220,11 @@ def test_hostile_headers_take_no_time(name: str) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 def test_a_reading_process_ends_with_a_bomb_and_not_with_pydicom() -> None:
     """pydicom and its decoders fit into the memory that a reading process may use."""
-    import zlib
-
     bomb = make_dicom(PIXELS, "deflated").data
     meta = bomb[: 132 + 12 + struct.unpack_from("<L", bomb, 140)[0]]
     deflater = zlib.compressobj(9, wbits=-15)
-    zeros = b"".join([deflater.compress(bytes(1 << 24)) for _ in range(40)]) + deflater.flush()
+    block = deflater.compress(bytes(1 << 24)) + deflater.flush(zlib.Z_FULL_FLUSH)
+    zeros = block * (MAX_BYTES // (1 << 24) + 1) + deflater.flush()
     readers = Readers(Wanted((InputView("plain", 32),), False), 1)
     try:
         items = [meta + zeros, *(make_dicom(PIXELS, syntax).data for syntax in ("rle", "jpeg-ls"))]
