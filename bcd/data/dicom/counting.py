@@ -66,6 +66,8 @@ def count_frames(start: bytes, length: int) -> int | None:
 
 def _count(item: Item) -> int:
     if item.data is not None:
+        if not is_dicom(item.data):
+            return 1
         return count_frames(item.data[:_FIRST], len(item.data)) or 1
     assert item.path is not None
     if item.path.suffix.lower() not in DICOM_SUFFIXES:

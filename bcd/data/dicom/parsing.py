@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from bcd.data.dicom.elements import (
@@ -57,8 +58,9 @@ _OFFSETS = (0x7FE00001, 0x7FE00002)  # of frames, which may be many
 _LONGEST_OFFSETS = 1 << 26
 
 
+@cache
 def import_pydicom() -> Any:
-    """Imports pydicom, and has it log nothing: what it says has attributes in it.
+    """Imports pydicom, and has it log and warn of nothing: what it says has attributes in it.
 
     Raises:
         UnreadableError: It is not installed.
@@ -69,6 +71,8 @@ def import_pydicom() -> Any:
         raise UnreadableError(MISSING) from error
     for name in ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "rle"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    # For good, as `catch_warnings` does not keep threads apart.
+    warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
     return pydicom
 
 
