@@ -174,16 +174,19 @@ async def _look(services: Services, case: Case, image_id: str) -> _Seen:
         raise ConflictError(why)
     made = await pictures_of(services).explained(services, case.id, image.id, target, case.site)
     pixels = await _pixels(services, case, image)
-    shown = reduced(pixels, SIDE)
-    rows, columns = shown.shape[:2]
-    return _Seen(
-        await _producer(services, case),
-        _source(case, image, *pixels.shape[:2]),
-        Evidence(target, made.method),
-        shown,
-        density_in_image(made.found, rows, columns, way_of(services.engine.ways, case.site).match),
-        _time(image.at),
-    )
+    producer = await _producer(services, case)
+    match = way_of(services.engine.ways, case.site).match
+
+    def see() -> _Seen:  # in a thread: the picture may be large
+        shown = reduced(pixels, SIDE)
+        rows, columns = shown.shape[:2]
+        source = _source(case, image, *pixels.shape[:2])
+        density = density_in_image(made.found, rows, columns, match)
+        return _Seen(
+            producer, source, Evidence(target, made.method), shown, density, _time(image.at)
+        )
+
+    return await run_in_threadpool(see)
 
 
 async def _pixels(services: Services, case: Case, image: CaseImage) -> Pixels:
