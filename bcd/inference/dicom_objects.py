@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +128,7 @@ class DicomObjects:
 
         if prediction.error:  # there is no picture to refer to
             return
-        now = datetime.now(timezone.utc)
+        now = datetime.now().astimezone()
         seen = self._look(item, prediction)
         if not seen.source.exists:
             yield "image", image_object(self._producer, seen.source, seen.pixels, now)

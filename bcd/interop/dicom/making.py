@@ -93,7 +93,7 @@ def finish(made: Dataset, source: Source, at: datetime) -> None:
     Args:
         made: The object; is modified.
         source: Its picture, or the first of several.
-        at: When it was made.
+        at: When it was made, with a time zone.
     """
     day, time = at.strftime("%Y%m%d"), at.strftime("%H%M%S.%f")
     for element in list(made):
@@ -101,7 +101,8 @@ def finish(made: Dataset, source: Source, at: datetime) -> None:
             element.value = day
         elif element.keyword in _TIMES:
             element.value = time
-    made.TimezoneOffsetFromUTC = at.strftime("%z") or "+0000"
+    if not source.attributes.get("StudyTime"):  # in the source's zone, which is unknown
+        made.TimezoneOffsetFromUTC = at.strftime("%z")
     made.SpecificCharacterSet = "ISO_IR 192"
     known = header(source)
     for keyword in source.attributes:

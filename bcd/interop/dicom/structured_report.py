@@ -96,7 +96,9 @@ def report(
         content=content[0],
         series_instance_uid=series_of(first, "report", producer.sha256),
         series_number=9000,
-        sop_instance_uid=derived_uid("report", first.study_uid, producer.sha256, key),
+        sop_instance_uid=derived_uid(
+            "report", first.study_uid, producer.sha256, producer.software, key
+        ),
         instance_number=1,
         is_complete=True,
         is_final=signed is not None,

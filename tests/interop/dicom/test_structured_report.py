@@ -120,6 +120,13 @@ def test_it_refers_to_frames_of_the_file_and_joins_its_study() -> None:
     assert study.ReferencedSeriesSequence[0].SeriesInstanceUID == KEPT["SeriesInstanceUID"]
 
 
+def test_times_of_a_source_get_no_zone() -> None:
+    kept = source_of_file(KEPT | {"StudyTime": "101112"}, 10, 10, None, "study", "picture")
+    zones = [read_again(made(answer(), source=source)) for source in (ANONYMOUS, kept)]
+    assert [one.get("TimezoneOffsetFromUTC") for one in zones] == [AT.strftime("%z"), None]
+    assert zones[1].StudyTime == "101112"
+
+
 def test_no_report_is_about_two_patients() -> None:
     other = source_of_file(KEPT | {"PatientID": "P-18"}, 10, 10, None, "study", "other")
     images = [Reported(OF_FILE, answer()), Reported(other, answer(number=2))]
