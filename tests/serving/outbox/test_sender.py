@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pypdf import PdfReader
 
 from bcd.interop.fhir.bundle import Identifiers, version_of
 from bcd.serving.answers import DISCLAIMER
@@ -83,6 +86,13 @@ def test_a_case_is_posted_as_it_changes_and_never_twice(post: Posting, fhir: Fhi
     assert len(fhir.now("Device")) == len(fhir.now("DiagnosticReport")) == 1
 
 
+def document(fhir: FhirServer) -> bytes:
+    """Text and properties of the last report that was posted as PDF."""
+    attachment = fhir.now("DocumentReference")[-1]["content"][0]["attachment"]
+    read = PdfReader(io.BytesIO(base64.b64decode(attachment["data"])))
+    return "\n".join([*(page.extract_text() for page in read.pages), str(read.metadata)]).encode()
+
+
 def test_nothing_that_people_typed_leaves_unless_asked(fhir: FhirServer, tmp_path: Path) -> None:
     said = {}
     for names in ("false", "true"):
@@ -94,11 +104,11 @@ def test_nothing_that_people_typed_leaves_unless_asked(fhir: FhirServer, tmp_pat
             send(post)
             post.records.sign("carl", case, post.records.case(case).version)
             send(post)
-            said[names] = b"".join(body for *_, body in fhir.requests)
+            said[names] = b"".join(body for *_, body in fhir.requests) + document(fhir)
             fhir.requests.clear()
     for typed in (b"a label", b"the remark", b"berta", b"carl", b"anna", b"0.png"):
         assert typed not in said["false"], typed
-    for typed in (b"a label", b"the remark", b"carl"):
+    for typed in (b"a label", b"the remark", b"berta", b"carl", b"anna", b"0.png"):
         assert typed in said["true"], typed
     for sent in said.values():
         assert sent.count(DISCLAIMER.encode()) > 3
