@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import structlog
 
-from bcd.serving.answers import ImageAnswer
+from bcd.serving.answers import ImageAnswer, ModelIdentity
 from bcd.serving.engine.making import NO_ANSWER, unanswered
 from bcd.serving.engine.turns import asker
 from bcd.serving.errors import RequestError, StorageFullError, UnavailableError
@@ -133,14 +133,16 @@ class Worker:
     async def _answer(self, job: Job) -> ImageAnswer | None:
         engine = self._engine
         if job.refused:
-            found = unanswered(b"", job.refused, NO_ANSWER, engine.identity, 0.0)
-            return replace(found, sha256=job.sha256, model_sha256=job.model_sha256)
+            return _unanswered(job, job.refused, engine.identity)
         if job.image.error:
             return replace(engine.refuse(job.image, job.site), sha256=job.sha256)
         try:  # one by one, so that those that are answered in time are not lost with others
             return (await engine.answer([job.image.data], job.site))[0]
         except RequestError:
             return None
+        except Exception:  # it would hold up all others if it were tried again and again
+            log.exception("job_failed")
+            return _unanswered(job, "the server failed on this image", engine.identity)
 
     def _record(self, lease: Lease, answers: Mapping[str, ImageAnswer]) -> None:
         """Runs in a thread."""
@@ -163,11 +165,21 @@ class Worker:
             self._leases.record(owner, answered)
         except (StorageFullError, UnavailableError):
             raise
-        except RequestError as error:
+        except Exception as error:
             if len(answered) > 1:
                 return False
-            self._leases.fail(owner, answered[0][0], error.detail)
+            why = "The server failed when it recorded the answer."
+            if isinstance(error, RequestError):
+                why = error.detail
+            else:
+                log.exception("job_failed")
+            self._leases.fail(owner, answered[0][0], why)
         return True
+
+
+def _unanswered(job: Job, why: str, identity: ModelIdentity) -> ImageAnswer:
+    found = unanswered(b"", why, NO_ANSWER, identity, 0.0)
+    return replace(found, sha256=job.sha256, model_sha256=job.model_sha256)
 
 
 async def _whole(function: Callable[..., T], *args: object) -> T:

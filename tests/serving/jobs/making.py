@@ -15,7 +15,6 @@ from bcd.config.serve import ServeConfig
 from bcd.serving.answers import ImageAnswer, ModelIdentity
 from bcd.serving.engine.making import unreadable
 from bcd.serving.engine.sites import AS_TRAINED, Way
-from bcd.serving.errors import RequestError
 from bcd.serving.jobs.leases import Job, Leases
 from bcd.serving.jobs.worker import Worker
 from bcd.serving.records.cases import NewImage
@@ -44,7 +43,7 @@ class FakeEngine:
 
     identity: ModelIdentity = IDENTITY
     waiting: int = 0
-    error: RequestError | None = None
+    error: Exception | None = None
     hangs: bool = False
     asked: list[bytes] = field(default_factory=list)
     ways: Mapping[str, Way] = field(default_factory=lambda: {"": AS_TRAINED})

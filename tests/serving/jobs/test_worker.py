@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bcd.serving.errors import BusyError, StorageFullError, TimedOutError, UnavailableError
-from bcd.serving.jobs.adding import add, add_all
+from bcd.serving.jobs.adding import add, add_all, state
 from bcd.serving.jobs.worker import MOST, Worker
 from bcd.serving.records.store import Records, open_records
 from tests.serving.jobs.making import FakeEngine, Office, new
@@ -66,6 +66,27 @@ def test_what_the_engine_does_not_answer_waits_again(office: Office, error: Any)
     assert [row.attempts for row in office.rows()] == [0]  # no server has ended
     assert office.step()
     assert len(office.records.case(office.case).images) == 1
+
+
+def test_what_the_server_fails_on_holds_up_nothing(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, broken = office.services(), FakeEngine(error=ValueError("a fault"))
+    add(services, "anna", office.case, new(1))
+    assert office.step(broken)
+    (image,) = office.records.case(office.case).images
+    assert image.waits and "the server failed" in image.answer.error
+    uploads = add_all(services, "anna", office.case, [new(2), new(3)])
+    change, faults = office.records.change, [ValueError("a fault")] * 2
+
+    def fault(given: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return change(given)
+
+    monkeypatch.setattr(office.records, "change", fault)
+    assert office.step()  # together, then the first one alone
+    assert [state(services, office.case, one) for one in uploads] == ["failed", "answered"]
 
 
 def test_a_full_disk_loses_no_image(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
