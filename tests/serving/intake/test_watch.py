@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import pkgutil
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from bcd.serving.intake import files
 from bcd.serving.intake.watch import USER
 from bcd.serving.records.cases import OPEN, SIGNED
+from bcd.serving.records.store import open_records
 from tests.serving.intake.following import Following, case_labelled, cases_of, files_in
 from tests.serving.making import smear
 from tests.serving.running import Running, running
@@ -203,6 +206,28 @@ def test_several_servers_may_watch_one_folder(app: Running, folder: Following) -
     assert len(case_labelled(app.services, "shared").images) == MOST
     assert len(files_in(folder.folder / "done")) == MOST
     assert sum(each.counts["done"] for each in others) == MOST
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_several_servers_may_watch_one_folder_with_one_database(url: str, tmp_path: Path) -> None:
+    scans, images, cases = tmp_path / "scans", 24, 3
+    keys = (f"records='{url}'", "jobs.poll_seconds=0.05")
+    with running(tmp_path / "app", *keys) as first:
+        services = first.app.state.services
+        with open_records(url, services.cfg.images) as records:
+            both = [
+                Following(each, scans) for each in (services, replace(services, records=records))
+            ]
+            for number in range(images):
+                both[0].put(f"S-{number % cases}/{number}.png", smear(number))
+            threads = [threading.Thread(target=each.until_empty) for each in both]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        found = {case.label: len(case.images) for case in cases_of(first.services)}
+    assert found == {f"S-{number}": images // cases for number in range(cases)}
+    assert len(files_in(scans / "done")) == images == len(files_in(scans))
 
 
 def test_errors_that_pass_are_waited_for_and_name_no_file(
