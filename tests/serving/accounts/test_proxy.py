@@ -49,6 +49,19 @@ def test_a_trusted_proxy_names_the_user(recorded: World) -> None:
         assert recorded.browser(PROXY).get("/v1/probe/submit", headers=headers).status_code == 401
 
 
+def test_a_proxy_names_one_site_or_all(tmp_path: Path) -> None:
+    made = world(
+        tmp_path, *HEADERS, "proxy.site_header=X-Site", "site=main", "+sites.east.threshold=0.3"
+    )
+    made.accounts.users.add("", "Ada", PASSWORD, ["admin", "submit"], site="main")
+    for given, site in (("east", "east"), ("*", ""), ("main", "main")):
+        browser = made.browser(PROXY, **{"X-User": "ada", "X-Site": given})
+        page = browser.get("/account")
+        assert page.status_code == 200 and (f"your site: {site}" in page.text) == bool(site)
+    for headers in ({}, {"X-Site": ""}, {"X-Site": "north"}, {"X-Site": "east, main"}):
+        assert asked(made.browser(PROXY, **{"X-User": "ada", **headers})) == 401
+
+
 def test_without_the_header_a_request_is_nobodys(recorded: World) -> None:
     assert asked(recorded.browser(PROXY)) == 401
     client = recorded.browser(PROXY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -236,6 +237,22 @@ def test_another_model_has_windows_of_its_own_and_an_unknown_one_a_baseline(
     assert '<th scope="row">former</th>' in text
     for silent in (None, {}, {"expectation": None}):
         assert references(replace(services, engine=engine_that_says(silent))) == {}
+
+
+def test_each_site_has_windows_alarms_and_a_reference_of_its_own(services: Services) -> None:
+    several = {"main": {}, "east": {}, "west": {"threshold": 0.3}}
+    services = replace(services, cfg=replace(services.cfg, site="main", sites=several,
+                       proxy=replace(services.cfg.proxy, roles_header=None)))  # fmt: skip
+    source = Source(6, 0.1)
+    services.records.add_answers("ada", answered(source, WINDOW), IDENTITY, "main")
+    services.records.add_answers("ada", answered(source, WINDOW, 6.0, 2.0), IDENTITY, "east")
+    found = alarms(services)
+    assert found["referral", "east"] == found["distances", "east"] == 1.0
+    assert sum(found.values()) == 2.0 and {site for _, site in found} == set(several)
+    (alarm,) = recorded_alarms(services)
+    assert json.loads(alarm)["site"] == "east"
+    expected = references(services)
+    assert {site for _, site in expected} == {"main", "east"}  # not with a threshold of its own
 
 
 def test_each_answer_is_read_once(services: Services) -> None:
