@@ -216,6 +216,7 @@ def claims(count: str) -> bytes:
 def odd(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "many.dcm").write_bytes(claims(str(MOST_FRAMES + 1)))
     (tmp_path / "more.dcm").write_bytes(claims("1000000000"))
+    (tmp_path / "no.dcm").write_bytes(claims("0"))
     (tmp_path / "none.dcm").write_bytes(b"")
     (tmp_path / "png.dcm").write_bytes(b"\x89PNG" + bytes(200))
     yield tmp_path
@@ -226,10 +227,11 @@ def test_a_claim_of_many_pictures_is_one_row(odd: Path) -> None:
     assert [(Path(item.name).name, item.reason) for item in items] == [
         ("many.dcm", f"holds {MOST_FRAMES + 1} pictures (at most {MOST_FRAMES})"),
         ("more.dcm", ""),  # more than it has bytes: what is wrong is said when it is read
+        ("no.dcm", ""),
         ("none.dcm", ""),
         ("png.dcm", ""),
     ]
-    assert [item.frame for item in items] == [None] * 4
+    assert [item.frame for item in items] == [None] * 5
 
 
 @pytest.mark.parametrize("syntax", ["implicit", "explicit", "big endian", "deflated", "rle"])

@@ -56,7 +56,7 @@ def count_frames(start: bytes, length: int) -> int | None:
                 return 1
             if element.tag == _NUMBER_OF_FRAMES:
                 text = file.data[element.value : element.end][:_DIGITS].strip(b" \0")
-                count = int(text) if text.isdigit() else 1
+                count = max(int(text), 1) if text.isdigit() else 1
                 # A deflated file has fewer bytes than its pictures.
                 return count if count <= length or file.syntax == DEFLATED else 1
     except ImageError:
