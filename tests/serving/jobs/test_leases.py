@@ -12,6 +12,7 @@ from sqlalchemy import update
 from bcd.serving.errors import ConflictError, NotFoundError, TooLargeError
 from bcd.serving.jobs.adding import Status, add, add_all, state, status
 from bcd.serving.jobs.leases import CHANGED
+from bcd.serving.records.cases import NewImage, Source
 from bcd.serving.records.contents import make_key
 from bcd.serving.records.database import writing
 from bcd.serving.records.store import Records
@@ -192,6 +193,21 @@ def test_an_upload_is_added_once(office: Office) -> None:
         status(services, office.case, "c" * 32)
     with pytest.raises(NotFoundError):
         status(services, office.case, "\0")
+
+
+def test_what_is_known_of_an_image_comes_with_it(office: Office) -> None:
+    source = Source("d" * 64, 2, "e" * 64)
+    good = NewImage("a.dcm#2", content(1), "a" * 32, source, {"PatientID": "P\0 1"})
+    bad = NewImage("b.dcm", b"", "b" * 32, replace(source, frame=1), error="is no image")
+    add_all(office.services(), "anna", office.case, [good, bad])
+    assert office.step()
+    first, second = office.records.case(office.case).images
+    assert (first.name, first.source, first.upload) == (good.name, source, good.upload)
+    assert first.attributes == {"PatientID": "P 1"}
+    assert (second.answer.error, second.answer.sha256) == (bad.error, source.sha256)
+    assert state(office.services(), office.case, bad.upload) == "answered"
+    assert add(office.services(), "anna", office.case, bad) == bad.upload
+    assert office.rows() == []
 
 
 def test_a_case_has_no_more_images_than_it_may(office: Office) -> None:
