@@ -41,6 +41,7 @@ USER = "watch folder"  # has a space, so that it is the name of no user
 # Times as multiples of `scanner.stable_seconds`, for a file that cannot be decoded.
 _PATIENCE = 60  # it is given up after as long without a change
 _EMPTY = 3600.0  # seconds, after which an empty folder is removed
+_BUSY = 0.1  # seconds between looks while there is something to do
 _AT_ONCE = 4  # files that are read at a time
 _SIDE = 16  # pixels, of the picture by which it is seen that a file can be decoded
 
@@ -70,6 +71,8 @@ class Watcher:
     problem: str = ""
     _files: dict[tuple[str, ...], Followed] = field(default_factory=dict)
     _empty: dict[tuple[str, ...], float] = field(default_factory=dict)
+    _busy: bool = False  # whether the last look found something to do
+    _looking: float = 0.0  # seconds that it took
 
     @property
     def waiting(self) -> int:
@@ -80,7 +83,7 @@ class Watcher:
         """Watches until it is cancelled."""
         stable = self.services.cfg.scanner.stable_seconds
         while True:
-            begun = time.monotonic()
+            self._busy = False
             try:
                 problem = await self.step()
             except (OSError, RequestError) as error:
@@ -90,7 +93,8 @@ class Watcher:
                 log.exception("intake_failed", source="watch", error=type(error).__name__)
             self._note(problem)
             # A large folder on a slow share is not looked through all the time.
-            await asyncio.sleep(max(min(2.0, stable / 2), time.monotonic() - begun))
+            pause = _BUSY if self._busy else min(2.0, stable / 2)
+            await asyncio.sleep(max(pause, self._looking))
 
     async def step(self) -> str:
         """Looks through the folder once, takes what is complete, moves what is answered.
@@ -102,7 +106,9 @@ class Watcher:
             OSError: The folder cannot be read.
             RequestError: The records cannot be used.
         """
+        begun = time.monotonic()
         seen = await asyncio.to_thread(files.scan, self.root)
+        self._looking = time.monotonic() - begun
         self._follow(seen)
         await self._settle()
         due = [each for each in self._files.values() if each.due <= self.clock()]
@@ -111,7 +117,9 @@ class Watcher:
         new = [each for each in due if not each.case_id and not each.into][:room]
         turns = asyncio.Semaphore(_AT_ONCE)
         await asyncio.gather(*(self._in_turn(turns, each) for each in new))
-        await self._move([each for each in due if each.into])
+        moving = [each for each in due if each.into]
+        await self._move(moving)
+        self._busy = bool(new or moving)
         await asyncio.to_thread(self._remove_empty, seen.empty)
         if seen.unreadable:
             return "a subfolder cannot be read"
