@@ -67,7 +67,8 @@ def test_a_command_composes_and_passes_the_checks(line: str) -> None:
         values = override.sweep_string_iterator() if override.is_sweep_override() else None
         text = f"{override.key_or_group}={next(iter(values))}" if values else override.input_line
         assert text is not None
-        single.append(text)
+        # Names of sites are the user's, so the program adds the +.
+        single.append(f"+{text}" if name == "serve" and text.startswith("sites") else text)
     released = "experiment=release" in words  # its jobs are the folds
     if "-m" in words and not released and not any(word.startswith("sweep=") for word in words):
         assert single != overrides
