@@ -15,11 +15,12 @@ from tests.serving.making import smear
 from tests.serving.running import Running
 
 PAGE = ROOT / "docs" / "serving.md"
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
-def lines(start: str | tuple[str, ...]) -> list[str]:
-    """Lines of the page's code blocks that begin with a word, or one of several."""
-    blocks = re.findall(r"^```\w*\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
+def lines(start: str | tuple[str, ...], page: Path = PAGE) -> list[str]:
+    """Lines of a page's code blocks that begin with a word, or one of several."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
     return [line for block in blocks for line in block.splitlines() if line.startswith(start)]
 
 
@@ -100,7 +101,7 @@ def test_the_examples_of_the_api_work_in_their_order(served: Running, tmp_path: 
 
 def test_commands_have_the_options_that_are_named() -> None:
     seen = set()
-    for line in lines("bcd serve "):
+    for line in (line for page in PAGES for line in lines("bcd serve ", page)):
         name, *words = shlex.split(line, comments=True)[2:] or [""]
         if name not in SERVE_COMMANDS:
             assert not name or "=" in name, line
