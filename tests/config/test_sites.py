@@ -24,6 +24,8 @@ def test_the_own_site_comes_first_and_may_have_settings(tmp_path: Path) -> None:
         ("east", Site("east", threshold=0.3, watch="other", ae_titles=("ONE", "TWO"))),
     ]
     assert read_sites(serve_config(tmp_path)) == {"": Site("")}
+    odd = serve_config(tmp_path, "+sites.east.profile=a [b]=c.json")
+    assert read_sites(odd)["east"].profile == "a [b]=c.json"
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ async def dashboard(
     """The page: figures of one site, and those of all that the user sees as a table."""
     period = int(days)
     outbox = Outbox(services.records.engine)
-    posting = services.cfg.fhir.url is not None
+    posting = services.cfg.fhir.url is not None and not user.site  # it counts cases of all sites
     chosen = seen_site(user, site)
     chosen = services.cfg.site if chosen is None else chosen
     found, windows, names, rows = await run_in_threadpool(_collect, services, user, period, chosen)

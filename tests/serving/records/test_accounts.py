@@ -230,7 +230,13 @@ def test_commands_change_users_and_tokens(
     accounts = Accounts(prepare(url), serve_config(tmp_path))
     run("user add Ada --roles admin,submit", PASSWORD)
     run("user add Tess --roles submit --first", PASSWORD)
-    run("user add Pro --roles review --no-password", PASSWORD)
+    run("user add Pro --roles review --no-password --site east", PASSWORD)
+    assert getattr(accounts.users.find("pro"), "site", None) == "east"
+        "east" in run("user list") and getattr(accounts.users.find("pro"), "site", None) == "east"
+    )
+    for site, name in (("west", "west"), ("all", "")):
+        run(f"user site pro {site}")
+        assert getattr(accounts.users.find("pro"), "site", None) == name
     token = run("token add tess --roles submit,review --days 2").strip()
     assert (user := accounts.tokens.user(token)) is not None and user.roles == {"submit"}
     tess = accounts.log_in("tess", PASSWORD, "")
@@ -251,6 +257,7 @@ def test_commands_change_users_and_tokens(
         ("user add Eve --roles admin", "short", "at least 12 characters"),
         ("user add Eve --roles root", PASSWORD, "no role 'root'"),
         ("user disable nobody", "", "no such user"),
+        ("user add Eve --roles sign --site x/y", PASSWORD, "site's name has at most"),
         ("token add tess --roles submit --days 1e9", "", "at most 3650 days"),
     ]:
         with pytest.raises(BcdError, match=why):
