@@ -94,15 +94,24 @@ class Killer(threading.Thread):
         self.ended = threading.Event()
 
     def run(self) -> None:
-        """Goes on until it is told to end."""
-        for server in self._servers:
-            if self.ended.wait(self._every):
-                return
+        """Goes on until it is told to end; the next one does not wait for a start."""
+        starts: list[threading.Thread] = []
+        due = time.monotonic()
+        while True:
+            due += self._every
+            if self.ended.wait(max(0.0, due - time.monotonic())):
+                break
+            server = next(self._servers)
+            while not server.url:  # it is still starting
+                server = next(self._servers)
             with contextlib.suppress(httpx.HTTPError):
                 self.computed += server.answers()
             server.stop(kill=True)
             self.kills += 1
-            server.start()
+            starts.append(threading.Thread(target=server.start))
+            starts[-1].start()
+        for start in starts:
+            start.join()
 
 
 class Client:
