@@ -67,6 +67,13 @@ NO_ANSWER = _local("no-answer", "No answer by the model")
 IMAGE_SHA256 = _local("image-sha256", "sha256 of the image")
 MODEL = _local("model", "Model that classifies images of blood smears")
 UNIDENTIFIED = _local("unidentified", "No class of the model applies")
+CLASSIFICATION = _local("classification", "Classification of blood smear images by software")
+FINDING = _local("finding", "Finding of a person")
+EMPTY_SET = _local("empty-set", "None: the prediction set is empty")
+
+# What heat maps show.
+EVIDENCE = _local("evidence", "Density of the evidence for a class; 1 is even")
+MOST_EVIDENCE = _local("most-evidence", "Place with the most evidence for a class")
 
 # The classes of the published data set, as this project spells them.
 _CLASSES = {
@@ -74,6 +81,19 @@ _CLASSES = {
     "Early Pre-B": _local("early-pre-b", "Smear of early pre-B ALL"),
     "Pre-B": _local("pre-b", "Smear of pre-B ALL"),
     "Pro-B": _local("pro-b", "Smear of pro-B ALL"),
+}
+
+# Reasons of a referral, as answers have them. That an image is out of distribution is one thing,
+# that it is referred for it another: `ood` and `r-ood`.
+_REASONS = {
+    "unreadable": "r-unreadable",
+    "low confidence": "r-low-confidence",
+    "out of distribution": "r-ood",
+    "not finite": "r-not-finite",
+    "uncalibrated": "r-uncalibrated",
+    "threshold disagrees": "r-disagrees",
+    "members disagree": "r-members",
+    "all classes equally probable": "r-undecided",
 }
 
 _MEANING = 64  # characters, of a code meaning in DICOM
@@ -89,9 +109,7 @@ def class_concept(name: str) -> Concept:
         return known
     if name == "Unidentified":
         return UNIDENTIFIED
-    code = f"c-{hashlib.sha256(name.encode('utf-8', 'backslashreplace')).hexdigest()[:12]}"
-    meaning = " ".join("".join(c if c.isprintable() else " " for c in name).split())
-    return _local(code, meaning[:_MEANING].strip() or "unnamed class")
+    return _named("c", name, "unnamed class")
 
 
 def probability_concept(name: str) -> Concept:
@@ -99,3 +117,16 @@ def probability_concept(name: str) -> Concept:
     of_class = class_concept(name)
     meaning = f"Calibrated probability: {of_class.meaning}"
     return _local(f"p-{of_class.code}", meaning[:_MEANING].strip())
+
+
+def reason_concept(reason: str) -> Concept:
+    """The concept of a reason for referral; one that is not known has a code from its words."""
+    known = _REASONS.get(reason)
+    return _named("r", reason, "unnamed reason") if known is None else _local(known, reason)
+
+
+def _named(kind: str, name: str, otherwise: str) -> Concept:
+    """A concept whose code is made from its name."""
+    code = f"{kind}-{hashlib.sha256(name.encode('utf-8', 'backslashreplace')).hexdigest()[:12]}"
+    meaning = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    return _local(code, meaning[:_MEANING].strip() or otherwise)

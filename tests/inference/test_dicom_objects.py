@@ -96,7 +96,7 @@ def test_the_report_says_what_the_row_says(written: Written) -> None:
         said = [
             float(item.MeasuredValueSequence[0].NumericValue)
             for meaning, item in items(report, "NUM")
-            if meaning.startswith("Probability of")
+            if meaning.startswith("Calibrated probability")
         ]
         assert said == pytest.approx(list(row.probabilities))
         reasons = [m for m, _ in items(report, "CODE") if m.startswith("Reason for")]

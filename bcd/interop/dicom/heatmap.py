@@ -18,14 +18,12 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.valuerep import DS
 
-from bcd.interop.codes import LOCAL, Concept
+from bcd.interop.codes import EVIDENCE, MOST_EVIDENCE
 from bcd.interop.dicom.content import Evidence, Producer, derived_uid
 from bcd.interop.dicom.making import algorithm, coded, equipment, finish, method_name, one_line
 from bcd.interop.dicom.source import Source, content_sha256, header, refer, series_of
 
 FORMS = ("parametric", "segmentation")
-_DENSITY = Concept(LOCAL, "evidence", "Density of the evidence for a class; 1 is even")
-_TOP = Concept(LOCAL, "most-evidence", "Place with the most evidence for a class")
 _EVIDENCE_SERIES = {"parametric": 9001, "segmentation": 9002}
 
 
@@ -62,7 +60,7 @@ def parametric_map(
         value_range=(0.0, float(density.max())),
         slope=1,
         intercept=0,
-        quantity_definition=coded(_DENSITY),
+        quantity_definition=coded(EVIDENCE),
     )
     most = max(float(density.max()), 1.0)
     made = ParametricMap(
@@ -113,7 +111,7 @@ def segmentation(
         segment_number=1,
         segment_label=one_line(f"{share:.0%} with most evidence for {evidence.target}"),
         segmented_property_category=codes.cid7150.SpatialAndRelationalConcept,
-        segmented_property_type=coded(_TOP),
+        segmented_property_type=coded(MOST_EVIDENCE),
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=algorithm(producer, evidence),
         tracking_uid=derived_uid("segment", source.key, producer.sha256, *_words(evidence)),

@@ -26,24 +26,10 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from bcd.interop import codes as ours
-from bcd.interop.codes import LOCAL, Concept, class_concept
+from bcd.interop.codes import Concept, class_concept, probability_concept, reason_concept
 from bcd.interop.dicom.content import DISCLAIMER, Answer, ObjectError, Producer, Signed, derived_uid
 from bcd.interop.dicom.making import MANUFACTURER, coded, equipment, finish, one_line, parameters
 from bcd.interop.dicom.source import Source, header, refer, series_of
-
-_PROCEDURE = Concept(LOCAL, "classification", "Classification of blood smear images by software")
-_FINDING = Concept(LOCAL, "finding", "Finding of a person")
-_EMPTY = Concept(LOCAL, "empty-set", "None: the prediction set is empty")
-_REASON_CODES = {
-    "unreadable": "unreadable",
-    "low confidence": "low-confidence",
-    "out of distribution": "ood",
-    "not finite": "not-finite",
-    "uncalibrated": "uncalibrated",
-    "threshold disagrees": "disagrees",
-    "members disagree": "members",
-    "all classes equally probable": "undecided",
-}
 
 
 @dataclass(frozen=True)
@@ -87,7 +73,7 @@ def report(
     groups = [_group(producer, image) for image in images]
     content = MeasurementReport(
         observation_context=_context(producer),
-        procedure_reported=coded(_PROCEDURE),
+        procedure_reported=coded(ours.CLASSIFICATION),
         imaging_measurements=groups,
     )
     content[0].ContentSequence.append(_text(DISCLAIMER))
@@ -184,18 +170,6 @@ def _text(text: str, name: CodedConcept | None = None) -> TextContentItem:
     )
 
 
-def probability_concept(name: str) -> Concept:
-    """The concept of the probability of a class."""
-    known = class_concept(name)
-    return Concept(LOCAL, f"p-{known.code}", f"Probability of {name}")
-
-
-def reason_concept(reason: str) -> Concept:
-    """The concept of a reason for referral; one that is not known gets a code from its words."""
-    code = _REASON_CODES.get(reason)
-    return Concept(LOCAL, code or f"r{class_concept(reason).code[1:]}", reason)
-
-
 def _measurements(producer: Producer, answer: Answer) -> list[Measurement]:
     # An image without an answer has no probabilities.
     pairs = zip(producer.classes, answer.probabilities, strict=False)
@@ -212,14 +186,14 @@ def _evaluations(answer: Answer) -> list[QualitativeEvaluation]:
     found: list[tuple[Concept, CodedConcept]] = []
     if answer.predicted is not None:
         found.append((ours.MODEL_CLASS, coded(class_concept(answer.predicted))))
-        members = [coded(class_concept(one)) for one in answer.prediction_set] or [coded(_EMPTY)]
-        found += [(ours.PREDICTION_SET, one) for one in members]
+        members = [class_concept(one) for one in answer.prediction_set] or [ours.EMPTY_SET]
+        found += [(ours.PREDICTION_SET, coded(one)) for one in members]
     if answer.malignant is not None:
         found.append((ours.MALIGNANT, _yes(answer.malignant)))
     found.append((ours.REFERRED, _yes(answer.refer)))
     found += [(ours.REFERRAL_REASON, coded(reason_concept(one))) for one in answer.reasons]
     if answer.finding is not None:
-        found.append((_FINDING, coded(class_concept(answer.finding))))
+        found.append((ours.FINDING, coded(class_concept(answer.finding))))
         found.append((ours.OVERRIDDEN, _yes(answer.finding != answer.predicted)))
     return [QualitativeEvaluation(coded(name), value) for name, value in found]
 

@@ -10,11 +10,11 @@ import highdicom as hd
 import pytest
 from pydicom.dataset import Dataset
 
-from bcd.interop.codes import LOCAL, LOCAL_UID, class_concept
+from bcd.interop.codes import LOCAL, LOCAL_UID, class_concept, probability_concept
 from bcd.interop.dicom.content import DISCLAIMER, Answer, ObjectError, Signed
 from bcd.interop.dicom.making import encoded
 from bcd.interop.dicom.source import Source, source_of_file, source_of_picture, valid_uid
-from bcd.interop.dicom.structured_report import Reported, probability_concept, report
+from bcd.interop.dicom.structured_report import Reported, report
 from tests.helpers.validating import dicom_errors, items, read_again
 from tests.interop.dicom.making import (
     ANONYMOUS,

@@ -13,7 +13,6 @@ from xml.etree import ElementTree
 import pytest
 from fhir.resources.R4B.bundle import Bundle
 
-from bcd.data.layouts import CANONICAL
 from bcd.interop import codes
 from bcd.interop.codes import class_concept, probability_concept
 from bcd.interop.fhir.bundle import Identifiers, placeholder, search, transaction, version_of
@@ -27,7 +26,6 @@ from bcd.interop.fhir.case import (
     ReportedImage,
     ReportedModel,
 )
-from tests.helpers.harness import ROOT
 
 NAMES = Identifiers("https://smears.example.org/")
 SERVER = "https://fhir.example.org/r4"
@@ -196,24 +194,3 @@ def test_what_is_not_known_is_left_out() -> None:
     full = json.dumps(bundle(CASE))
     for word in ("subject", "resultsInterpreter", "performer", "PAT-1", "Ada"):
         assert word in full and word not in bare
-
-
-def test_codes_fit_into_dicom_and_differ() -> None:
-    names = [*CLASSES, "Unidentified", "Pre B", "", "x" * 300, "a\0b"]
-    made = [class_concept(name) for name in names] + [probability_concept(name) for name in names]
-    made += [value for value in vars(codes).values() if isinstance(value, codes.Concept)]
-    for each in made:
-        assert 0 < len(each.code) <= 16 and 0 < len(each.meaning) <= 64 and each.system
-    by_code: dict[tuple[str, str], set[str]] = {}
-    for each in made:
-        by_code.setdefault((each.scheme, each.code), set()).add(each.meaning)
-    assert all(len(meanings) == 1 for meanings in by_code.values())
-    assert len({class_concept(name).code for name in names}) == len(names)
-
-
-def test_the_page_about_codes_has_every_code() -> None:
-    page = (ROOT / "docs" / "fhir.md").read_text("utf-8")
-    known = [value for value in vars(codes).values() if isinstance(value, codes.Concept)]
-    for each in [*known, *map(class_concept, CANONICAL)]:
-        assert f"`{each.code}`" in page, each
-    assert codes.LOCAL_UID in page
