@@ -28,7 +28,8 @@ def smears(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DICOM file full of names, a PNG, a file that is torn, and a DICOM file of two frames."""
     folder = tmp_path_factory.mktemp("smears")
     drawn = [draw_smear("Benign", slide=i, index=i, size=SIDE + 8 * i) for i in range(2)]
-    (folder / "a.dcm").write_bytes(identified(make_dicom(drawn[0]).data)[0])
+    spaced = make_dicom(drawn[0], change=lambda a: setattr(a, "PixelSpacing", [0.001, 0.002]))
+    (folder / "a.dcm").write_bytes(identified(spaced.data)[0])
     write_image(folder / "b.png", drawn[1])
     (folder / "c.png").write_bytes(b"\x89PNG\r\n")
     two = np.stack([drawn[0], drawn[0][::-1]])
@@ -119,6 +120,14 @@ def test_pictures_are_in_the_frame_of_the_image(written: Written) -> None:
         found, side = written[1][name], SIDE + 8 * number
         assert (found["parametric"].Rows, found["segmentation"].Columns) == (side, side)
         assert found["capture"].Rows > side == found["capture"].Columns
+
+
+def test_pixels_of_a_map_have_the_size_that_the_file_states(written: Written) -> None:
+    for name, stated in (("a.dcm", [0.001, 0.002]), ("b.png", [1, 1])):
+        made = written[1][name]["parametric"]
+        measures = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        assert measures.PixelSpacing == stated
+        assert made.ContentDescription.startswith("Size of pixels unknown") == (name == "b.png")
 
 
 def test_an_exported_file_shows_evidence_by_occlusion(

@@ -26,6 +26,10 @@ IDENTITY = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstance
 PICTURE = ("PixelSpacing", "BurnedInAnnotation")
 KEYWORDS = (*IDENTITY, *PATIENT, *STUDY, *PICTURE)
 
+# What objects are filed by: without a valid value none is written.
+_FILED = ("PatientID", "IssuerOfPatientID", "AccessionNumber")
+_SEVERAL = "; "  # between values of an attribute, as headers are read
+
 # Each object has these, empty if unknown.
 _ALWAYS = (*PATIENT[:4], *STUDY[:4], "ReferringPhysicianName")
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
@@ -133,7 +137,7 @@ def valid_uid(text: str) -> bool:
 
 def _spacing(text: str) -> tuple[float, float] | None:
     try:
-        rows, columns = map(float, re.split(r"[\\,\s]+", text.strip("[] ")))
+        rows, columns = map(float, text.split(_SEVERAL))
     except ValueError:
         return None
     return (rows, columns) if 0 < rows < 1e6 and 0 < columns < 1e6 else None
@@ -168,10 +172,12 @@ def _set(dataset: Dataset, keyword: str, text: str) -> None:
     tag = tag_for_keyword(keyword)
     assert tag is not None  # all keywords here are in the dictionary
     try:
+        if _SEVERAL in f"{text} " and keyword != "StudyDescription":
+            raise ValueError("several values")
         dataset.add(DataElement(tag, dictionary_VR(tag), text, validation_mode=RAISE))
     except (ValueError, TypeError):
         # Filed under another patient or none: worse than no object.
-        if keyword in ("PatientID", "IssuerOfPatientID", "AccessionNumber"):
+        if keyword in _FILED:
             raise ObjectError(f"the source's {keyword} is not valid in DICOM") from None
 
 

@@ -26,7 +26,7 @@ KEPT = {
     "PatientBirthDate": "19600229",
     "StudyDate": "20250102",
     "StudyDescription": "Blutausstrich Zürich",
-    "PixelSpacing": "0.01\\0.02",
+    "PixelSpacing": "0.01; 0.02",
     "BurnedInAnnotation": "NO",
 }
 ANONYMOUS = source_of_picture("case", "image", ROWS, COLUMNS, {"PatientID": "case"})

@@ -35,6 +35,11 @@ def made(*answers: Answer, source: Source = ANONYMOUS, **options: Any) -> bytes:
     return encoded(report(PRODUCER, images, AT, key="1", **options))
 
 
+def filed(**changes: str) -> Source:
+    """A source whose file has other attributes than `KEPT`."""
+    return source_of_file(KEPT | changes, 10, 10, None, "study", "picture")
+
+
 def codes_of(dataset: Dataset) -> list[tuple[str, str]]:
     """Name and code value of each coded item."""
     return [(name, item.ConceptCodeSequence[0].CodeValue) for name, item in items(dataset, "CODE")]
@@ -140,6 +145,12 @@ def test_a_source_with_wrong_values_is_refused_or_goes_without_them() -> None:
     with pytest.raises(ObjectError) as refused:
         made(answer(), source=source)
     assert "P\n1" not in str(refused.value) and "PatientID" in str(refused.value)
+    for several in ("P-17; P-18", "P-17;"):  # as headers with two values are read, one empty
+        with pytest.raises(ObjectError, match="PatientID"):
+            made(answer(), source=filed(PatientID=several))
+    described = filed(StudyDescription="smear; blood", PatientName="A^B; C^D")
+    dataset = read_again(made(answer(), source=described))
+    assert dataset.StudyDescription == "smear; blood" and not dataset.PatientName
     odd = KEPT | {"StudyDate": "yesterday", "SOPInstanceUID": "1.2.x"}
     dataset = read_again(made(answer(), source=source_of_file(odd, 10, 10, None, "s", "p")))
     assert not dataset.StudyDate and dataset.StudyInstanceUID == KEPT["StudyInstanceUID"]
