@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,13 +68,9 @@ class DicomObjects:
     Attributes:
         written: Number of objects.
         failed: Number of images of which objects are missing.
-
-    Raises:
-        BcdError: highdicom is not installed.
     """
 
     def __init__(self, cfg: PredictConfig, predictor: Predictor) -> None:
-        check_installed()
         assert cfg.dicom.output is not None
         self._folder = typed_path(cfg.dicom.output)
         self._objects = tuple(cfg.dicom.objects)
@@ -213,14 +210,22 @@ def writing_objects(
         objects.close()
 
 
-def check_installed() -> None:
-    """Refuses to begin without what the objects are made with.
+def check_writable(output: str) -> None:
+    """Refuses to begin if no objects can be written; makes their folder.
 
     Raises:
-        BcdError: It is not installed.
+        BcdError: highdicom is not installed, or the output cannot be such a folder.
     """
     if not installed():
         raise BcdError("dicom.output: needs the package highdicom: pip install 'bcd[dicom]'")
+    folder = typed_path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        why = "not a folder" if folder.is_file() else error.strerror or "cannot be written"
+        raise BcdError(f"dicom.output={output}: {why}: give another folder") from error
 
 
 def _producer(cfg: PredictConfig, predictor: Predictor) -> Producer:

@@ -24,7 +24,7 @@ from bcd.inference.batch.settings import model_facts, row_settings
 from bcd.inference.batch.shards import Shard, find_shard, take_own_gpu, tell_shard
 from bcd.inference.batch.tally import Tally
 from bcd.inference.batch.target import Target, find_target
-from bcd.inference.dicom_objects import Each, check_installed, writing_objects
+from bcd.inference.dicom_objects import Each, check_writable, writing_objects
 from bcd.inference.predictor import Predictor, load_model
 from bcd.inference.row_writer import RowWriter
 from bcd.inference.site import describe_match, tell_differences
@@ -59,7 +59,7 @@ def predict(cfg: PredictConfig, each: Each | None = None) -> Tally:
     check_keep(cfg.dicom.keep)
     _check_engine(cfg)
     if cfg.dicom.output is not None:
-        check_installed()
+        check_writable(cfg.dicom.output)
     opened = open_inputs(inputs, cfg.input_column, cfg.limit)
     if target.folder:
         return _predict_into_folder(cfg, inputs, target, opened.items, opened.total, each)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from pydicom.dataset import Dataset
 from bcd.data.synthetic.smears import draw_smear
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.predictions import Prediction
-from bcd.inference.dicom_objects import check_installed
+from bcd.inference.dicom_objects import check_writable
 from tests.helpers.dicom import identified, make_dicom
 from tests.helpers.exported import MODEL, SIDE, asked
 from tests.helpers.harness import predicted
@@ -145,9 +147,16 @@ def test_an_exported_file_shows_evidence_by_occlusion(
 
 
 def test_an_object_that_cannot_be_written_costs_no_row(
-    made: Path, smears: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    made: Path,
+    smears: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "out").write_text("no folder")
+    def full(file: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("bcd.inference.dicom_objects.replacing", full)
     rows, _ = run(made, smears, tmp_path, ["report"], ckpt=str(made / "run"))
     assert len(rows) == 5
     said = capsys.readouterr()
@@ -161,6 +170,10 @@ def test_what_cannot_be_is_refused_at_the_beginning(
         run(made, smears, tmp_path, ["report"], ckpt=str(made / "run"), engine="ray")
     with pytest.raises(ConfigError, match=r"dicom\.objects"):
         run(made, smears, tmp_path, ["pdf"], ckpt=str(made / "run"))
+    (tmp_path / "out").write_text("no folder")
+    with pytest.raises(BcdError, match=r"dicom\.output=.*out: not a folder"):
+        run(made, smears, tmp_path, ["report"], ckpt=str(made / "run"))
+    assert not (tmp_path / "run").exists()  # nothing was predicted
     monkeypatch.setattr("bcd.inference.dicom_objects.installed", lambda: False)
     with pytest.raises(BcdError, match=r"pip install 'bcd\[dicom\]'"):
-        check_installed()
+        check_writable(str(tmp_path))
