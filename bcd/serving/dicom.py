@@ -10,6 +10,7 @@ import hashlib
 import threading
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bcd.data.dicom.header import Header, is_dicom
@@ -127,8 +128,10 @@ class _File:
     async def image(self, services: Services, frame: int) -> NewImage:
         """The image of a frame, from 1; without bytes if it cannot be read."""
         header, name, upload = self._header, self._name, self._upload
-        source = Source(self._sha256, frame, header.sop_uid_sha256 if header else "")
-        if header is not None and header.frames > 1:
+        source = Source(self._sha256, frame)
+        if header is not None:
+            source = replace(source, sop=header.sop_uid_sha256, frames=header.frames)
+        if source.frames > 1:
             suffix = f" frame {frame}"
             name = words.file_name(name, NAME_CHARACTERS - len(suffix)) + suffix
             # The first frame has the upload's own, so that another file under the same id is seen.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ from PIL import Image
 from bcd.data.matching import Match
 from bcd.interop.dicom.content import DISCLAIMER
 from bcd.serving.engine.sites import Way
+from bcd.serving.records.store import Records
 from bcd.serving.reports import objects
+from bcd.serving.reports.objects_content import answer_of, source_of
 from tests.helpers.dicom import identified, make_dicom
 from tests.helpers.validating import dicom_errors, items, read_again
 from tests.serving.making import SIDE, no_smear, smear
 from tests.serving.running import Running, running
 
-KEEP = "PatientID,StudyInstanceUID,SeriesInstanceUID,SOPInstanceUID,SOPClassUID"
+KEEP = "PatientID,StudyTime,StudyInstanceUID,SeriesInstanceUID,SOPInstanceUID,SOPClassUID"
+TRUE_COLOUR = "1.2.840.10008.5.1.4.1.1.7.4"  # several frames
 PICTURES = ("heatmap.dcm", "heatmap.dcm?form=segmentation", "capture.dcm")
 
 
@@ -120,6 +124,71 @@ def test_kept_attributes_file_objects_with_the_upload(keeping: Running) -> None:
     assert keeping.all.get(f"/v1/cases/{case}/images/{image}/image.dcm").status_code == 409
 
 
+def test_images_without_an_id_are_of_the_patient_of_the_others(
+    keeping: Running, tmp_path: Path
+) -> None:
+    named = identified(make_dicom(pixels()).data)[0]
+    unnamed = make_dicom(pixels(1)).data
+    case, (png, *_) = opened(keeping, smear(2), unnamed, b"no image", named)
+    data = fetched(keeping, f"/v1/cases/{case}/report.dcm")
+    assert dicom_errors(data, tmp_path) == []
+    report, source = read_again(data), read_again(named)
+    assert report.PatientID == source.PatientID
+    assert report.StudyInstanceUID == source.StudyInstanceUID
+    image = read_again(fetched(keeping, f"/v1/cases/{case}/images/{png}/image.dcm"))
+    assert image.PatientID == source.PatientID
+    assert image.StudyInstanceUID != source.StudyInstanceUID
+    first = next(item for _, item in items(report, "IMAGE"))
+    assert first.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == image.SOPInstanceUID
+
+    other = make_dicom(pixels(1), change=lambda file: setattr(file, "PatientID", "other"))
+    two, _ = opened(keeping, named, other.data)
+    refused = keeping.all.get(f"/v1/cases/{two}/report.dcm")
+    assert refused.status_code == 409 and "different patients" in refused.text
+
+
+def test_an_image_of_another_name_is_not_of_the_patient_of_the_others(keeping: Running) -> None:
+    case = keeping.services.records.case(opened(keeping, smear(2))[0])
+    patient = {"PatientID": "P-1", "PatientName": "Doe"}
+    for name, expected in ({}, "P-1"), ({"PatientName": "Roe"}, case.id):
+        image = replace(case.images[0], attributes=name)
+        assert source_of(case, image, patient, 1, 1).attributes["PatientID"] == expected
+
+
+def test_references_name_the_frame_of_a_file_of_several(keeping: Running) -> None:
+    two = make_dicom(np.stack([pixels(), pixels(1)]), kind=TRUE_COLOUR)
+    case, images = opened(keeping, two.data)
+    report = read_again(fetched(keeping, f"/v1/cases/{case}/report.dcm"))
+    referred = [item.ReferencedSOPSequence[0] for _, item in items(report, "IMAGE")]
+    assert len(images) == 2
+    assert [one.get("ReferencedFrameNumber") for one in referred] == [1, 2]
+
+
+def test_reports_of_records_that_differ_have_uids_of_their_own(
+    served: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, _ = opened(served, smear(2))
+    records, path = served.services.records, f"/v1/cases/{case}/report.dcm"
+    # The number alone is that of another record in another database, or after a restore.
+    assert records.version_of(records.case(case)) == records.head()
+    uids = {read_again(fetched(served, path)).SOPInstanceUID for _ in range(2)}
+    monkeypatch.setattr(Records, "version_of", lambda self, case: f"{case.version}:{'0' * 64}")
+    uids.add(read_again(fetched(served, path)).SOPInstanceUID)
+    assert len(uids) == 2
+
+
+def test_settings_of_a_site_are_those_of_the_answer(served: Running) -> None:
+    case = served.services.records.case(opened(served, smear(2))[0])
+    given = replace(case.images[0].answer, threshold=0.25, profile="ab" * 32)
+    said = answer_of(replace(case, site="north"), replace(case.images[0], answer=given))
+    assert said.settings == {
+        "site": "north", "site_threshold": "0.25", "site_profile_sha256": "ab" * 32,
+    }  # fmt: skip
+    assert "site's threshold" in said.note and "site's profile" in said.note
+    plain = answer_of(case, case.images[0])
+    assert not plain.note and set(plain.settings) <= {"site"}
+
+
 def test_a_report_is_final_when_the_case_is_signed(served: Running) -> None:
     case, _ = opened(served, smear(2), b"no image")
     before = read_again(fetched(served, f"/v1/cases/{case}/report.dcm"))
@@ -128,6 +197,10 @@ def test_a_report_is_final_when_the_case_is_signed(served: Running) -> None:
     assert (before.VerificationFlag, after.VerificationFlag) == ("UNVERIFIED", "VERIFIED")
     assert before.SOPInstanceUID != after.SOPInstanceUID
     assert before.SeriesInstanceUID == after.SeriesInstanceUID
+    # A person's finding about an image without an answer overrides nothing, as in FHIR.
+    differs = [item for name, item in items(after, "CODE") if name.startswith("Finding of a")][1::2]
+    values = [item.ConceptCodeSequence[0].CodeMeaning for item in differs]
+    assert values == ["Yes", "No"]
     assert str(after.VerifyingObserverSequence[0].VerifyingObserverName).rstrip("^") == "all"
 
 

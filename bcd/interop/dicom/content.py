@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.util import find_spec
 
@@ -52,6 +53,9 @@ class Answer:
         ood_score: Above 1 is out of distribution; None if unknown.
         error: Why there is no answer; empty if there is one.
         finding: What a person found; None if nobody has looked.
+        overridden: Whether that differs from the predicted class.
+        settings: Of the site, under which the answer was given, by name; empty for none.
+        note: What these settings mean for it; empty for nothing.
     """
 
     number: int
@@ -65,6 +69,9 @@ class Answer:
     ood_score: float | None
     error: str = ""
     finding: str | None = None
+    overridden: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True)

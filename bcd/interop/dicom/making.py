@@ -95,13 +95,16 @@ def finish(made: Dataset, source: Source, at: datetime) -> None:
         source: Its picture, or the first of several.
         at: When it was made, with a time zone.
     """
+    timed = bool(source.attributes.get("StudyTime"))  # in a zone that is not known: ours
+    if timed:
+        at = at.astimezone()
     day, time = at.strftime("%Y%m%d"), at.strftime("%H%M%S.%f")
     for element in list(made):
         if element.keyword in _DATES:
             element.value = day
         elif element.keyword in _TIMES:
             element.value = time
-    if not source.attributes.get("StudyTime"):  # in the source's zone, which is unknown
+    if not timed:
         made.TimezoneOffsetFromUTC = at.strftime("%z")
     made.SpecificCharacterSet = "ISO_IR 192"
     known = header(source)

@@ -51,6 +51,7 @@ def report(
     at: datetime,
     *,
     key: str,
+    study: Source | None = None,
     signed: Signed | None = None,
     organization: str = "",
 ) -> Dataset:
@@ -61,13 +62,14 @@ def report(
         images: At least one, all of one patient.
         at: When the last thing in it happened.
         key: Identifies this version of the report in its study; equal keys have equal UIDs.
+        study: Of one of the images: the report joins its study. None: of the first.
         signed: The signature; None: the report is unverified and preliminary.
         organization: Of who signed; empty if unknown.
 
     Raises:
         ObjectError: The images are of different patients, or the patient cannot be written.
     """
-    first = images[0].source
+    filed = study or images[0].source
     if len({patient_of(image.source) for image in images}) > 1:
         raise ObjectError("the images are of different patients")
     groups = [_group(producer, image) for image in images]
@@ -78,12 +80,12 @@ def report(
     )
     content[0].ContentSequence.append(_text(DISCLAIMER))
     made = ComprehensiveSR(
-        evidence=_evidence([image.source for image in images]),
+        evidence=_evidence([filed, *(image.source for image in images)]),
         content=content[0],
-        series_instance_uid=series_of(first, "report", producer.sha256),
+        series_instance_uid=series_of(filed, "report", producer.sha256),
         series_number=9000,
         sop_instance_uid=derived_uid(
-            "report", first.study_uid, producer.sha256, producer.software, key
+            "report", filed.study_uid, producer.sha256, producer.software, key
         ),
         instance_number=1,
         is_complete=True,
@@ -98,7 +100,7 @@ def report(
         made.VerifyingObserverSequence[0].VerificationDateTime = signed.at.strftime(
             "%Y%m%d%H%M%S.%f%z"
         )
-    finish(made, first, at)
+    finish(made, filed, at)
     return made
 
 
@@ -139,6 +141,7 @@ def _context(producer: Producer) -> ObservationContext:
 def _group(producer: Producer, image: Reported) -> MeasurementsAndQualitativeEvaluations:
     source, answer = image.source, image.answer
     frames = None if source.frame is None else [source.frame]
+    settings = parameters(producer) | dict(answer.settings)
     group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
             uid=derived_uid("tracking", source.key, producer.sha256),
@@ -147,7 +150,7 @@ def _group(producer: Producer, image: Reported) -> MeasurementsAndQualitativeEva
         algorithm_id=AlgorithmIdentification(
             one_line(producer.name),
             one_line(producer.version),
-            [f"{name}={value}" for name, value in parameters(producer).items()],
+            [f"{name}={value}" for name, value in settings.items()],
         ),
         measurements=_measurements(producer, answer),
         qualitative_evaluations=_evaluations(answer),
@@ -159,6 +162,8 @@ def _group(producer: Producer, image: Reported) -> MeasurementsAndQualitativeEva
     items.append(_text(answer.sha256, coded(ours.IMAGE_SHA256)))
     if answer.predicted is None:
         items.append(_text(answer.error or "no answer", coded(ours.NO_ANSWER)))
+    if answer.note:
+        items.append(_text(answer.note))
     return group
 
 
@@ -194,7 +199,7 @@ def _evaluations(answer: Answer) -> list[QualitativeEvaluation]:
     found += [(ours.REFERRAL_REASON, coded(reason_concept(one))) for one in answer.reasons]
     if answer.finding is not None:
         found.append((ours.FINDING, coded(class_concept(answer.finding))))
-        found.append((ours.OVERRIDDEN, _yes(answer.finding != answer.predicted)))
+        found.append((ours.OVERRIDDEN, _yes(answer.overridden)))
     return [QualitativeEvaluation(coded(name), value) for name, value in found]
 
 

@@ -58,11 +58,13 @@ class Source:
         sha256: Of the file.
         frame: From 1.
         sop: sha256 of its SOP Instance UID; empty if it cannot be read.
+        frames: Number of frames in the file; 1 if it cannot be read.
     """
 
     sha256: str
     frame: int
     sop: str = ""
+    frames: int = 1
 
 
 @dataclass(frozen=True)

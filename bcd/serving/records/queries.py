@@ -71,6 +71,12 @@ def read_case(connection: Connection, case_id: str) -> Case:
     return replace(history.case(row, model), queued=queued)
 
 
+def read_version(connection: Connection, case: Case) -> str:
+    """Number and hash of the last record about a case as it was read, `<number>:<hash>`."""
+    query = select(RECORDS.c.hash).where(RECORDS.c.number == case.version)
+    return f"{case.version}:{connection.execute(query).scalar_one()}"
+
+
 def read_cases(
     connection: Connection, limit: int, before: float | None, status: str | None, site: str | None
 ) -> list[CaseSummary]:

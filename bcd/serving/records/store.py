@@ -254,6 +254,11 @@ class Records:
         with reading(self.engine, self._file) as connection:
             return queries.read_model(connection, sha256)
 
+    def version_of(self, case: Case) -> str:
+        """Number and hash of the last record about a case as it was read, `<number>:<hash>`."""
+        with reading(self.engine, self._file) as connection:
+            return queries.read_version(connection, case)
+
     def head(self) -> str:
         """Number and hash of the last record, `<number>:<hash>`."""
         with reading(self.engine, self._file) as connection:

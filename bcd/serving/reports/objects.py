@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
-import bcd
 from bcd.data.items import Item
 from bcd.data.shown import WHOLE, Picture, reduced
 from bcd.explain.overlay import TOP, draw_overlay, top_pixels
@@ -29,11 +28,20 @@ from bcd.serving.engine.sites import way_of
 from bcd.serving.errors import BusyError, ConflictError, UnavailableError, UnprocessableError
 from bcd.serving.pictures import content_of, no_evidence, pictures_of
 from bcd.serving.records.cases import ERASED, SIGNED, Case, CaseImage
+from bcd.serving.reports.objects_content import (
+    PATIENT_ID,
+    answer_of,
+    last_change,
+    patient_of,
+    producer_of,
+    source_of,
+    utc,
+)
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-    from bcd.interop.dicom.content import Answer, Evidence, Producer
+    from bcd.interop.dicom.content import Evidence, Producer
     from bcd.interop.dicom.source import Source
     from bcd.serving.services import Services
 
@@ -58,22 +66,29 @@ async def report_object(services: Services, case: Case) -> bytes:
         raise ConflictError("This case has no images.")
     if len(case.images) > MOST:
         raise UnprocessableError(f"A DICOM report takes at most {MOST} images: use the PDF.")
-    producer = await _producer(services, case)
+    producer = await producer_of(services, case)
+    version = await run_in_threadpool(services.records.version_of, case)
 
     def make() -> Dataset:
         from bcd.interop.dicom.content import Signed
         from bcd.interop.dicom.structured_report import Reported, report
 
-        images = [Reported(_source(case, image, 1, 1), _answer(image)) for image in case.images]
+        patient = patient_of(case)
+        images = [
+            Reported(source_of(case, image, patient, 1, 1), answer_of(case, image))
+            for image in case.images
+        ]
+        named = [image for image in case.images if PATIENT_ID in image.attributes]
         signed = None
         if case.status == SIGNED:
             last = case.signatures[-1]
-            signed = Signed(last.by, _time(last.at))
+            signed = Signed(last.by, utc(last.at))
         return report(
             producer,
             images,
-            _time(_last_change(case)),
-            key=str(case.version),
+            utc(last_change(case)),
+            key=f"{case.id} {version}",
+            study=source_of(case, named[0], patient, 1, 1) if named else None,
             signed=signed,
             organization=case.site,
         )
@@ -136,15 +151,15 @@ async def image_object(services: Services, case: Case, image_id: str) -> bytes:
     """
     _check(case)
     image = image_of(case, image_id)
-    producer = await _producer(services, case)
+    producer = await producer_of(services, case)
 
     def make(pixels: Pixels) -> Dataset:
         from bcd.interop.dicom.capture import image_object as captured
 
-        source = _source(case, image, *pixels.shape[:2])
+        source = source_of(case, image, patient_of(case), *pixels.shape[:2])
         if source.exists:
             raise ConflictError("This image is in the DICOM object that it was uploaded as.")
-        return captured(producer, source, pixels, _time(image.at))
+        return captured(producer, source, pixels, utc(image.at))
 
     with _one_of_few():
         return await _encoded(partial(make, await _pixels(services, case, image)))
@@ -174,17 +189,15 @@ async def _look(services: Services, case: Case, image_id: str) -> _Seen:
         raise ConflictError(why)
     made = await pictures_of(services).explained(services, case.id, image.id, target, case.site)
     pixels = await _pixels(services, case, image)
-    producer = await _producer(services, case)
+    producer = await producer_of(services, case)
     match = way_of(services.engine.ways, case.site).match
 
     def see() -> _Seen:  # in a thread: the picture may be large
         shown = reduced(pixels, SIDE)
         rows, columns = shown.shape[:2]
-        source = _source(case, image, *pixels.shape[:2])
+        source = source_of(case, image, patient_of(case), *pixels.shape[:2])
         density = density_in_image(made.found, rows, columns, match)
-        return _Seen(
-            producer, source, Evidence(target, made.method), shown, density, _time(image.at)
-        )
+        return _Seen(producer, source, Evidence(target, made.method), shown, density, utc(image.at))
 
     return await run_in_threadpool(see)
 
@@ -193,62 +206,6 @@ async def _pixels(services: Services, case: Case, image: CaseImage) -> Pixels:
     content = await content_of(services, case.id, image.id)
     item = Item("", data=content, picture=Picture(WHOLE))
     return await services.engine.read_one(item, lambda pixels: pixels)
-
-
-async def _producer(services: Services, case: Case) -> Producer:
-    from bcd.interop.dicom.content import Producer
-
-    model = await run_in_threadpool(services.records.model_of, case.model_sha256)
-    return Producer(
-        case.model_name,
-        "" if model is None else model.version,
-        case.model_sha256,
-        "" if model is None else model.card_sha256,
-        case.classes,
-        bcd.__version__,
-    )
-
-
-def _source(case: Case, image: CaseImage, rows: int, columns: int) -> Source:
-    from bcd.interop.dicom.source import source_of_file, source_of_picture
-
-    own = {"PatientID": case.id}
-    if image.source is None or not image.attributes:
-        return source_of_picture(case.id, image.id, rows, columns, own)
-    several = image.source.frame > 1 or image.attributes.get("NumberOfFrames", "1") != "1"
-    frame = image.source.frame if several else None
-    found = source_of_file(image.attributes, rows, columns, frame, case.id, image.id)
-    return replace(found, attributes={**own, **found.attributes})
-
-
-def _answer(image: CaseImage) -> Answer:
-    from bcd.interop.dicom.content import Answer
-
-    given = image.answer
-    return Answer(
-        image.number,
-        given.sha256,
-        given.predicted,
-        given.probabilities,
-        given.malignant,
-        given.prediction_set,
-        given.refer,
-        given.reasons,
-        given.ood_score,
-        given.error,
-        image.review.finding if image.review else None,
-    )
-
-
-def _last_change(case: Case) -> float:
-    times = [case.opened_at, *(one.at for one in case.signatures)]
-    for image in case.images:
-        times += [image.at, *(review.at for review in image.reviews)]
-    return max(times)
-
-
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, timezone.utc)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import highdicom as hd
 import pytest
 from pydicom.dataset import Dataset
 
-from bcd.interop.codes import LOCAL, LOCAL_UID, class_concept, probability_concept
+from bcd.interop.codes import LOCAL, LOCAL_UID, OVERRIDDEN, class_concept, probability_concept
 from bcd.interop.dicom.content import DISCLAIMER, Answer, ObjectError, Signed
 from bcd.interop.dicom.making import encoded
 from bcd.interop.dicom.source import Source, source_of_file, source_of_picture, valid_uid
@@ -63,7 +64,7 @@ def test_a_report_without_any_answer_is_valid(tmp_path: Path) -> None:
 
 
 def test_it_says_what_the_answer_says() -> None:
-    given = answer(finding="Benign")
+    given = answer(finding="Benign", overridden=True)
     dataset = read_again(made(given))
     numbers = {name: item.MeasuredValueSequence[0] for name, item in items(dataset, "NUM")}
     for name, value in zip(CLASSES, given.probabilities, strict=True):
@@ -78,6 +79,7 @@ def test_it_says_what_the_answer_says() -> None:
     assert ("Referred to a person", "373066001") in said  # yes
     assert len([name for name, _ in said if name.startswith("Reason for")]) == len(given.reasons)
     assert ("Finding of a person", class_concept("Benign").code) in said
+    assert (OVERRIDDEN.meaning, "373066001") in said
     empty = codes_of(read_again(made(answer(prediction_set=()))))
     assert [code for name, code in empty if name.startswith("Class in the")] == ["empty-set"]
     texts = [item.TextValue for _, item in items(dataset, "TEXT")]
@@ -125,11 +127,27 @@ def test_it_refers_to_frames_of_the_file_and_joins_its_study() -> None:
     assert study.ReferencedSeriesSequence[0].SeriesInstanceUID == KEPT["SeriesInstanceUID"]
 
 
-def test_times_of_a_source_get_no_zone() -> None:
+def test_times_with_those_of_a_source_are_local(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = source_of_file(KEPT | {"StudyTime": "101112"}, 10, 10, None, "study", "picture")
-    zones = [read_again(made(answer(), source=source)) for source in (ANONYMOUS, kept)]
+    monkeypatch.setenv("TZ", "HERE-2")  # two hours before UTC
+    time.tzset()
+    try:
+        zones = [read_again(made(answer(), source=source)) for source in (ANONYMOUS, kept)]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
     assert [one.get("TimezoneOffsetFromUTC") for one in zones] == [AT.strftime("%z"), None]
-    assert zones[1].StudyTime == "101112"
+    hours = [int(one.ContentTime[:2]) for one in zones]
+    assert zones[1].StudyTime == "101112" and hours == [AT.hour, AT.hour + 2]
+
+
+def test_settings_of_a_site_are_parameters_of_the_algorithm() -> None:
+    texts = [
+        [item.TextValue for _, item in items(read_again(made(one)), "TEXT")]
+        for one in (answer(), answer(settings={"site_threshold": "0.25"}, note="Called from 0.25"))
+    ]
+    added = [text for text in texts[1] if text not in texts[0]]
+    assert added == ["site_threshold=0.25", "Called from 0.25"]
 
 
 def test_no_report_is_about_two_patients() -> None:
