@@ -77,6 +77,9 @@ class DicomObjects:
         self._predictor, self._checkpoint = predictor, cfg.ckpt is not None
         self._method = cfg.explain if isinstance(cfg.explain, str) else "auto"
         self._producer = _producer(cfg, predictor)
+        self._settings: dict[str, str] = {}
+        if cfg.site.profile is not None:
+            self._settings["site_profile_sha256"] = file_sha256(typed_path(cfg.site.profile))
         self._readers = Readers(predictor.wanted, 1)
         self._items: deque[Item] = deque()
         self.written = self.failed = 0
@@ -152,7 +155,8 @@ class DicomObjects:
         else:
             attributes = {"PatientID": sha256[:16]}
             source = source_of_picture(sha256, sha256, rows, columns, attributes)
-        return _Seen(source, pixels, _answer(prediction, self._producer.classes, sha256))
+        answer = _answer(prediction, self._producer.classes, sha256)
+        return _Seen(source, pixels, replace(answer, settings=self._settings))
 
     def _pictures(
         self, item: Item, seen: _Seen, target: int, now: datetime

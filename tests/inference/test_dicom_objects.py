@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
+from bcd.config.compose import with_defaults
+from bcd.config.programs import SiteMatchConfig
 from bcd.data.synthetic.smears import draw_smear
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.dicom_objects import check_writable
+from bcd.storage import file_sha256
 from tests.helpers.dicom import identified, make_dicom
-from tests.helpers.exported import MODEL, SIDE, asked
+from tests.helpers.exported import MODEL, SIDE, asked, measured
 from tests.helpers.harness import predicted
 from tests.helpers.noise import write_image
 from tests.helpers.validating import items, read_again
@@ -135,9 +138,13 @@ def test_pixels_of_a_map_have_the_size_that_the_file_states(written: Written) ->
 def test_an_exported_file_shows_evidence_by_occlusion(
     made: Path, smears: Path, tmp_path: Path
 ) -> None:
-    settings = {"model": str(made / MODEL), "input": str(smears / "b.png")}
-    _, found = run(made, smears, tmp_path, ["segmentation"], **settings)
-    assert set(found["b.png"]) == {"image", "segmentation"}
+    profile = measured(made, tmp_path / "site.json")
+    site = with_defaults(SiteMatchConfig, profile=str(profile), scale=False, colour="reinhard")
+    settings = {"model": str(made / MODEL), "input": str(smears / "b.png"), "site": site}
+    _, found = run(made, smears, tmp_path, ["report", "segmentation"], **settings)
+    assert set(found["b.png"]) == {"image", "report", "segmentation"}
+    said = [item.TextValue for _, item in items(found["b.png"]["report"], "TEXT")]
+    assert f"site_profile_sha256={file_sha256(profile)}" in said
     (algorithm,) = (
         found["b.png"]["segmentation"]
         .SegmentSequence[0]
