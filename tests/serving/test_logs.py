@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import structlog
 
@@ -10,7 +12,7 @@ from bcd.serving.web.logs import configure_logs
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
-def test_a_traceback_shows_no_values(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_traceback_is_logged_and_shows_no_values(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     def fails(remark: str) -> None:
         raise ValueError(len(remark))
 
@@ -23,3 +25,6 @@ def test_a_traceback_shows_no_values(form: str, capsys: pytest.CaptureFixture[st
         structlog.reset_defaults()
     printed = capsys.readouterr().err
     assert "it_failed" in printed and "typed by" not in printed
+    assert "ValueError: 17" in printed and "in fails" in printed
+    if form == "json":
+        assert "Traceback" in json.loads(printed)["exception"]

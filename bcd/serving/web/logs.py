@@ -20,19 +20,21 @@ def configure_logs(cfg: LogConfig) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     logging.getLogger().setLevel(logging.WARNING)  # Hydra prints all that libraries log
     level: int = getattr(logging, cfg.level.upper())
+    # A library's formatters may show local variables: images, passwords, remarks. These do not.
+    rendering: list[structlog.typing.Processor]
     if cfg.format == "json":
-        renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
+        rendering = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(),
-            # Rich's, which is the default, shows local variables: images, passwords, remarks.
-            exception_formatter=structlog.dev.plain_traceback,
-        )
+        rendering = [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
+            *rendering,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
