@@ -23,7 +23,7 @@ from bcd.data.dicom.elements import (
     open_file,
     read_elements,
 )
-from bcd.data.dicom.header import Header
+from bcd.data.dicom.header import SEVERAL, Header
 from bcd.data.files import ImageError, UnreadableError
 
 # What is read: pictures of one or three samples, of a microscope, a camera or a screen.
@@ -190,6 +190,6 @@ def _text(dataset: Any, keyword: str) -> str:
     if value is None:
         return ""
     several = not isinstance(value, str) and isinstance(value, Sequence)
-    text = "; ".join(map(str, value)) if several else str(value)
+    text = SEVERAL.join(map(str, value)) if several else str(value)
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
     return " ".join(printable.split())[:_LONGEST_TEXT]
