@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import select
 
+from bcd.data.dicom.header import SEVERAL
 from bcd.evaluation.decision import OOD
 from bcd.interop.fhir.case import (
     AMENDED,
@@ -69,7 +70,7 @@ def read_snapshot(database: Database, case_id: str) -> Snapshot:
 async def reported(services: Services, found: Snapshot) -> ReportedCase:
     """What is posted of a case: without what people typed, unless `fhir.names` is set."""
     names = services.cfg.fhir.names
-    case = found.case if names else without_names(found.case)
+    case = without_attributes(found.case) if names else without_names(found.case)
     model = ReportedModel(found.model.name, found.model.sha256, found.model.version)
     signed = len(case.signatures) >= case.signatures_needed
     status = status_of(case)
@@ -94,9 +95,13 @@ def status_of(case: Case) -> str:
 
 
 def patient_of(images: Iterable[CaseImage]) -> str:
-    """The PatientID that was kept with the images; empty if there is none, or more than one."""
+    """The PatientID that was kept with the images; empty if there is none, or more than one.
+
+    A file with several values names no patient that exists.
+    """
     found = {image.attributes[_PATIENT] for image in images if image.attributes.get(_PATIENT)}
-    return found.pop() if len(found) == 1 else ""
+    patient = found.pop() if len(found) == 1 else ""
+    return "" if SEVERAL in patient else patient
 
 
 def without_names(case: Case) -> Case:
@@ -118,6 +123,15 @@ def without_names(case: Case) -> Case:
     signatures = tuple(replace(each, by=user(each.by)) for each in case.signatures)
     opened_by = user(case.opened_by)
     return replace(case, label="", opened_by=opened_by, images=images, signatures=signatures)
+
+
+def without_attributes(case: Case) -> Case:
+    """A case without attributes of DICOM uploads other than the PatientID."""
+    images = tuple(
+        replace(image, attributes={k: v for k, v in image.attributes.items() if k == _PATIENT})
+        for image in case.images
+    )
+    return replace(case, images=images)
 
 
 def _overridden(image: CaseImage) -> bool:

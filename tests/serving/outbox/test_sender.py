@@ -16,11 +16,11 @@ from pypdf import PdfReader
 from bcd.interop.fhir.bundle import Identifiers, version_of
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.outbox.sender import Sender
-from bcd.serving.records.cases import OPEN, UNIDENTIFIED
+from bcd.serving.records.cases import OPEN, UNIDENTIFIED, NewImage, Source
 from tests.serving.making import IDENTITY
 from tests.serving.outbox.fhir_server import FhirServer, HttpError, fhir_server
 from tests.serving.outbox.making import BASE, Posting, posting
-from tests.serving.records.making import images
+from tests.serving.records.making import answer, content, images
 
 
 @pytest.fixture
@@ -112,6 +112,30 @@ def test_nothing_that_people_typed_leaves_unless_asked(fhir: FhirServer, tmp_pat
         assert typed in said["true"], typed
     for sent in said.values():
         assert sent.count(DISCLAIMER.encode()) > 3
+
+
+def dicom_case(post: Posting, **kept: str) -> str:
+    """A signed case of one DICOM image with kept attributes."""
+    case = post.records.open_case("anna", "a label", IDENTITY, 1)
+    image = NewImage("a.dcm", content(0), "", Source("1" * 64, 1), kept)
+    post.records.add_images("anna", case, IDENTITY, [(image, answer(0))])
+    post.records.sign("berta", case, post.records.case(case).version)
+    return case
+
+
+def test_of_dicom_attributes_only_a_patient_id_leaves(fhir: FhirServer, tmp_path: Path) -> None:
+    keep = "dicom.keep=[PatientID,PatientName,AccessionNumber]"
+    with posting(tmp_path, fhir.url, "fhir.names=true", keep) as post:
+        post.sender()
+        dicom_case(post, PatientID="PAT-7", PatientName="Doe^Jane", AccessionNumber="ACC9")
+        send(post)
+        dicom_case(post, PatientID="PAT-8; PAT-9")
+        read = document(fhir)
+        send(post)
+    assert b"PAT-7" in read and b"Doe^Jane" not in read and b"ACC9" not in read
+    assert b"Doe^Jane" not in b"".join(body for *_, body in fhir.requests)
+    patients = [each.get("subject") for each in fhir.now("DiagnosticReport")]
+    assert patients == [{"type": "Patient", "identifier": {"value": "PAT-7"}}, None]
 
 
 FAULTS = {
