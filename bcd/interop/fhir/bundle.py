@@ -1,9 +1,10 @@
 """A case as a transaction Bundle, which may be posted again and changes nothing then.
 
-Every resource has an identifier made of the case's or image's id. All but the DiagnosticReport are
+Every resource has an identifier made of the case's or image's id. Observations and the document are
 updated by it (`PUT Observation?identifier=…`). The report is created once, empty (`placeholder`),
 and then updated as the version that was read before (`ifMatch`), so that a request that arrives
-late changes nothing either.
+late changes nothing either. The Device is not part of the Bundle, as cases share it: transactions
+that make it at the same time would make two.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from bcd.interop import codes
-from bcd.interop.fhir.case import ReportedCase
+from bcd.interop.fhir.case import REGISTERED, ReportedCase
 from bcd.interop.fhir.observations import observation
 from bcd.interop.fhir.parts import Json, coding, concept, instant, narrative, text
 
@@ -56,13 +57,18 @@ def placeholder(case: ReportedCase, names: Identifiers) -> Json:
     return _valid("DiagnosticReport", {
         **{name: report[name] for name in kept},
         "text": narrative(case.disclaimer),
-        "status": "registered",
+        "status": REGISTERED,
         "conclusion": case.disclaimer,
     })  # fmt: skip
 
 
 def transaction(
-    case: ReportedCase, names: Identifiers, server: str, report_id: str, if_match: str
+    case: ReportedCase,
+    names: Identifiers,
+    server: str,
+    report_id: str,
+    if_match: str,
+    model: str,
 ) -> Json:
     """The Bundle that makes the resources of a case as they are now.
 
@@ -72,16 +78,13 @@ def transaction(
         server: Base of the FHIR server.
         report_id: Id of its DiagnosticReport on the FHIR server.
         if_match: ETag of the version of that report that is replaced; empty if it has none.
+        model: Reference to the model's Device; not used if the case is erased.
 
     Raises:
         ValueError: It does not validate.
     """
-    device = _device(case, names)
-    entries = [] if case.erased else [_entry(device)]
-    made = [
-        observation(case, image, names.of("image", image.id), _urn(device)) for image in case.images
-    ]
-    entries += map(_entry, made)
+    made = [observation(case, image, names.of("image", image.id), model) for image in case.images]
+    entries = [_entry(each) for each in made]
     report = {**_report(case, names), "id": report_id}
     if not case.erased:
         report["result"] = [{"reference": _urn(each)} for each in made]
@@ -114,10 +117,11 @@ def _urn(resource: Json) -> str:
     return f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, name)}"
 
 
-def _device(case: ReportedCase, names: Identifiers) -> Json:
+def device(case: ReportedCase, names: Identifiers) -> Json:
+    """The Device of the model that answered a case."""
     model = case.model
     versions = {"sha256 of the model's file": model.sha256, "bcd": model.version}
-    return {
+    return _valid("Device", {
         "resourceType": "Device",
         "text": narrative(case.disclaimer, f"Model {model.name}, sha256 {model.sha256}"),
         "identifier": [names.of("model", model.sha256)],
@@ -128,7 +132,7 @@ def _device(case: ReportedCase, names: Identifiers) -> Json:
             {"type": {"text": name}, "value": text(value)} for name, value in versions.items()
         ],
         "note": [{"text": case.disclaimer}],
-    }
+    })  # fmt: skip
 
 
 def _report(case: ReportedCase, names: Identifiers) -> Json:

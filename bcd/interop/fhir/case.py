@@ -8,6 +8,7 @@ from dataclasses import dataclass
 # Statuses of a report. A case is preliminary until it is signed, and amended if it is signed and a
 # person's finding differs from a model's answer.
 PRELIMINARY, FINAL, AMENDED, ERASED = "preliminary", "final", "amended", "entered-in-error"
+REGISTERED = "registered"  # of a report without contents
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -31,6 +32,7 @@ from bcd.serving.reports.table import case_csv
 from bcd.serving.services import Services
 
 _PATIENT = "PatientID"  # keyword of the DICOM attribute
+_HASH = re.compile("[0-9a-f]{64}")
 _PDF = 8 << 20  # bytes, beyond which the report is posted as CSV
 
 
@@ -65,6 +67,21 @@ def read_snapshot(database: Database, case_id: str) -> Snapshot:
         found, time = connection.execute(query).one()
     assert model is not None  # recorded before the case
     return Snapshot(case, model, f"{case.version}:{found}", time)
+
+
+def number_of(database: Database, case_id: str, version: str) -> int | None:
+    """The number of a version of a case, `<number>:<hash>`; None if the records do not have it.
+
+    Raises:
+        UnavailableError: The records cannot be used.
+    """
+    number, _, digest = version.partition(":")
+    if not _HASH.fullmatch(digest):
+        return None
+    query = select(RECORDS.c.number).where(RECORDS.c.case_id == case_id, RECORDS.c.hash == digest)
+    with database.reading() as connection:
+        found = connection.execute(query).scalar_one_or_none()
+    return int(found) if found is not None and str(found) == number else None
 
 
 async def reported(services: Services, found: Snapshot) -> ReportedCase:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bcd.config.interop import FhirConfig
+from bcd.interop.fhir.bundle import search
 
 if TYPE_CHECKING:
     import httpx
@@ -30,7 +31,9 @@ _AGAIN = (401, 403, 408, 425, 429)  # a token may be renewed, and the others say
 _STALE = (409, 412)
 _CODE = re.compile("[a-z-]{1,32}")
 _ID = "[A-Za-z0-9.-]{1,64}"
-_PLACE = re.compile(f"DiagnosticReport/({_ID})(?:/_history/({_ID}))?$")
+_PLACE = f"/({_ID})(?:/_history/({_ID}))?$"
+_ETAG = re.compile(f'(?:W/)?"{_ID}"')
+_MULTIPLE = "multiple-matches"  # FHIR's code of a 412 that no other try mends
 
 
 class DeliveryError(Exception):
@@ -68,17 +71,17 @@ class RefusedError(DeliveryError):
 
 @dataclass(frozen=True)
 class Found:
-    """A DiagnosticReport on the server.
+    """A resource on the server.
 
     Attributes:
         id: Of the server.
         etag: Of its version; empty if the server has no versions.
-        report: The resource; empty if it has just been made.
+        resource: It; empty if it has just been made.
     """
 
     id: str
     etag: str
-    report: Json
+    resource: Json
 
 
 class FhirClient:
@@ -107,43 +110,48 @@ class FhirClient:
         """Closes its connections."""
         await self._http.aclose()
 
-    async def find(self, query: str, identifier: Json) -> Found | None:
-        """The DiagnosticReport with an identifier.
+    async def find(self, kind: str, identifier: Json) -> list[Found]:
+        """The resources of a type that have an identifier.
 
-        Args:
-            query: Finds it.
-            identifier: That it has to have, as servers may ignore what they do not know.
+        Those that the server finds but that do not have it are left out, as servers may ignore what
+        they do not know.
         """
         headers = {"Cache-Control": "no-cache"}  # HAPI repeats results of searches otherwise
-        _, _, bundle = await self._send("GET", f"/DiagnosticReport?{query}", None, headers)
-        resources = [each.get("resource") or {} for each in _entries(bundle, "searchset")]
-        found = [
-            each for each in resources
-            if each.get("resourceType") == "DiagnosticReport"
-            and any(_same(one, identifier) for one in each.get("identifier") or ())
-        ]  # fmt: skip
-        if len(found) > 1:
-            raise RefusedError("the server has several reports with the identifier of this case")
-        if not found:
-            return None
-        return Found(*_known(found[0]), found[0])
+        _, _, bundle = await self._send("GET", f"/{kind}?{search(identifier)}", None, headers)
+        found = []
+        for entry in _entries(bundle, "searchset"):
+            resource = _object(entry.get("resource"))
+            named = resource.get("identifier")
+            if resource.get("resourceType") != kind or not isinstance(named, list):
+                continue
+            if any(_same(one, identifier) for one in named):
+                found.append(Found(*_known(resource), resource))
+        return found
 
-    async def create(self, query: str, report: Json) -> Found | None:
-        """Makes a DiagnosticReport unless there is one; None if that has to be looked for."""
-        headers = {"If-None-Exist": query, "Prefer": "return=minimal"}
-        status, answered, _ = await self._send("POST", "/DiagnosticReport", report, headers)
-        place = _PLACE.search(answered.get("location", ""))
+    async def create(self, resource: Json) -> Found | None:
+        """Makes a resource unless there is one with its first identifier.
+
+        Returns:
+            What was made; None if it has to be looked for.
+        """
+        kind, identifier = resource["resourceType"], resource["identifier"][0]
+        headers = {"If-None-Exist": search(identifier), "Prefer": "return=minimal"}
+        status, answered, _ = await self._send("POST", f"/{kind}", resource, headers)
+        place = re.search(kind + _PLACE, answered.get("location", ""))
         if status != 201 or place is None:
             return None
         made, version = place.groups()
-        return Found(made, f'W/"{version}"' if version else "", {})
+        etag = answered.get("etag", "") or (f'W/"{version}"' if version else "")
+        # Without one a request that arrives late could not be refused.
+        return Found(made, etag, {}) if _ETAG.fullmatch(etag) else None
 
     async def post(self, bundle: Json) -> None:
         """Posts a transaction, of which nothing is done if this raises anything but LaterError."""
         headers = {"Prefer": "return=minimal"}
         _, _, answer = await self._send("POST", "", bundle, headers)
         entries = _entries(answer, "transaction-response")
-        done = [str((each.get("response") or {}).get("status", ""))[:1] == "2" for each in entries]
+        statuses = [str(_object(each.get("response")).get("status", "")) for each in entries]
+        done = [status[:1] == "2" for status in statuses]
         if len(done) != len(bundle["entry"]) or not all(done):
             raise LaterError("the answer does not say that everything was done")
 
@@ -224,16 +232,20 @@ def _entries(bundle: Json, kind: str) -> list[Json]:
     return entries
 
 
-def _known(report: Json) -> tuple[str, str]:
-    """Id and ETag of a report that was found."""
-    number = report.get("id")
-    version = (report.get("meta") or {}).get("versionId")
+def _object(value: object) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _known(resource: Json) -> tuple[str, str]:
+    """Id and ETag of a resource that was found."""
+    number = resource.get("id")
+    version = _object(resource.get("meta")).get("versionId")
     if not isinstance(number, str) or not re.fullmatch(_ID, number):
-        raise LaterError("the answer has a report without an id")
+        raise LaterError("the answer has a resource without an id")
     if version is None:
         return number, ""
     if not isinstance(version, str) or not re.fullmatch(_ID, version):
-        raise LaterError("the answer has a report with a version that is none")
+        raise LaterError("the answer has a resource with a version that is none")
     return number, f'W/"{version}"'
 
 
@@ -245,11 +257,11 @@ def _same(identifier: object, wanted: Json) -> bool:
 
 def _error(response: httpx.Response, plain: Json | None) -> DeliveryError:
     status = response.status_code
-    issue = ((plain or {}).get("issue") or [{}])[0]
-    code = issue.get("code") if isinstance(issue, dict) else None
+    issues = _object(plain).get("issue")
+    code = _object(issues[0]).get("code") if isinstance(issues, list) and issues else None
     known = isinstance(code, str) and _CODE.fullmatch(code)
     reason = f"HTTP {status} ({code})" if known else f"HTTP {status}"
-    if status in _STALE:
+    if status in _STALE and code != _MULTIPLE:
         return StaleError(reason)
     if status in _AGAIN or status >= 500:
         return LaterError(reason, _retry_after(response.headers.get("retry-after")))

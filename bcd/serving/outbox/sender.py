@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -15,12 +16,13 @@ from starlette.concurrency import run_in_threadpool
 
 from bcd.config.interop import FhirConfig
 from bcd.errors import BcdError, ConfigError
-from bcd.interop.fhir.bundle import Identifiers, placeholder, search, transaction, version_of
-from bcd.interop.fhir.case import ReportedCase
+from bcd.interop.fhir.bundle import Identifiers, device, placeholder, transaction, version_of
+from bcd.interop.fhir.case import REGISTERED, ReportedCase
 from bcd.serving.accounts.database import Database
 from bcd.serving.errors import RequestError
-from bcd.serving.outbox.build import read_snapshot, reported
+from bcd.serving.outbox.build import number_of, read_snapshot, reported
 from bcd.serving.outbox.client import (
+    DeliveryError,
     FhirClient,
     Found,
     LaterError,
@@ -28,7 +30,8 @@ from bcd.serving.outbox.client import (
     StaleError,
     read_token,
 )
-from bcd.serving.outbox.store import Claim, Outbox
+from bcd.serving.outbox.entries import Claim, Outcome
+from bcd.serving.outbox.store import Outbox
 from bcd.serving.services import Services
 
 _POLL = 1.0  # seconds between looks for changed cases
@@ -86,8 +89,16 @@ class Sender:
         self.outbox = Outbox(engine, owner, cfg.delay_seconds, lease, clock)
         self._services, self._jitter = services, jitter
         self._time, self._quiet_until = clock or time.monotonic, 0.0
-        self._database, self._names = Database(engine), Identifiers(base)
+        self._database, self._names = Database(engine), Identifiers(base.rstrip("/"))
         self._client = FhirClient(cfg)
+        self._devices: dict[str, str] = {}  # references, by the model's sha256
+
+    def start(self) -> None:
+        """Notes the first start, and takes the identifiers of then, so that none is made twice."""
+        base = self.outbox.start(self._names.base)
+        if base != self._names.base:
+            log.warning("outbox_identifiers", made_of=base, url=self._names.base)
+            self._names = Identifiers(base)
 
     async def run(self) -> None:
         """Posts until it is cancelled."""
@@ -96,7 +107,7 @@ class Sender:
             while True:
                 try:
                     if not started:
-                        await run_in_threadpool(self.outbox.start)
+                        await run_in_threadpool(self.start)
                         started = True
                     await self.post_due()
                 except RequestError:  # the records cannot be used at present, which is logged
@@ -160,66 +171,107 @@ class Sender:
         """
         case: ReportedCase | None = None
         found: Found | None = None
+        stale = "what was made was not found"
         for _ in range(_CONFLICTS):
             snapshot = await run_in_threadpool(read_snapshot, self._database, claim.case_id)
-            version = snapshot.case.version
             if case is None or case.version != snapshot.version:
                 case = await reported(self._services, snapshot)
-            if case.erased and claim.fresh:  # the server has never heard of it
-                await run_in_threadpool(self.outbox.skip, claim, version)
-                return
-            found = found or await self._find(case)
-            if found is None:  # just made, or not yet to be found
+            outcome = self._outcome(claim, case, snapshot.case.version)
+            try:
+                found = found or await self._find(case)
+                if found is None and case.erased:  # there is nothing of it, and there must not be
+                    await run_in_threadpool(self.outbox.skip, claim, outcome)
+                    return
+                found = found or await self._client.create(placeholder(case, self._names))
+                if found is None:  # another process has just made it
+                    continue
+                if version_of(found.resource, self._names) != case.version:
+                    if await self._is_later(found, case):
+                        found = None
+                        continue
+                    if not await self._post(claim, case, found):
+                        return  # another process has the case
+            except StaleError as error:
+                found, stale = None, error.reason
                 continue
-            known = version_of(found.report, self._names)
-            if known != case.version:
-                if await self._is_later(known, case):
-                    found = None
-                    continue
-                if not await run_in_threadpool(self.outbox.renew, claim):
-                    return  # another process has the case
-                try:
-                    await self._post(case, found)
-                except StaleError:
-                    found = None
-                    continue
             place = f"DiagnosticReport/{found.id}"
-            await run_in_threadpool(self.outbox.delivered, claim, version, place)
+            await run_in_threadpool(self.outbox.delivered, claim, replace(outcome, place=place))
             return
-        raise LaterError("the server has changed the report each time that it was read")
+        raise LaterError(f"{stale}, each time that the report was read")
+
+    def _outcome(self, claim: Claim, case: ReportedCase, version: int) -> Outcome:
+        """What becomes of a case if this attempt succeeds, without its place."""
+        here = self._client.base
+        others = [each for each in claim.servers if each != here]
+        if not case.erased:
+            return Outcome(version, here, servers=(*others, here))
+        left = f"erased, but not on {', '.join(others)}: erase it there, then retry"
+        return Outcome(version, here, left=left if others else "")
 
     async def _find(self, case: ReportedCase) -> Found | None:
-        identifier = self._names.of("case", case.id)
-        query = search(identifier)
-        found = await self._client.find(query, identifier)
-        if found is not None:
-            return found
-        with suppress(StaleError):  # another process has just made it
-            return await self._client.create(query, placeholder(case, self._names))
-        return None
+        found = await self._client.find("DiagnosticReport", self._names.of("case", case.id))
+        if len(found) > 1:
+            raise RefusedError("the server has several reports with the identifier of this case")
+        return found[0] if found else None
 
-    async def _is_later(self, known: str, case: ReportedCase) -> bool:
+    async def _is_later(self, found: Found, case: ReportedCase) -> bool:
         """Whether the server has a later version, which another process has posted just now.
 
         Raises:
-            RefusedError: It has one that these records do not have, such as after a restore.
+            RefusedError: It has one that these records do not have, as after a restore: the number
+                alone would not tell, since other records may have taken it since.
         """
-        theirs, ours = (int(each.partition(":")[0] or 0) for each in (known, case.version))
-        if theirs < ours:
+        known = version_of(found.resource, self._names)
+        if not known:
             return False
-        now = await run_in_threadpool(read_snapshot, self._database, case.id)
-        if theirs == ours or now.case.version < theirs:
-            raise RefusedError(f"the server has version {theirs} of this case, from other records")
-        return True
+        theirs = await run_in_threadpool(number_of, self._database, case.id, known)
+        if theirs is None:
+            raise RefusedError("the server has a version of this case that is not in these records")
+        return theirs > int(case.version.partition(":")[0])
 
-    async def _post(self, case: ReportedCase, found: Found) -> None:
+    async def _device(self, case: ReportedCase) -> str:
+        """Reference to the model's Device, which is made if the server has none."""
+        key = case.model.sha256
+        if key not in self._devices:
+            identifier = self._names.of("model", key)
+            found = await self._client.find("Device", identifier)
+            if not found:
+                # One process at a time: of two requests at the same time, each of which finds none,
+                # some servers let both make one.
+                until = await run_in_threadpool(self.outbox.begin_device)
+                if until is None:
+                    raise LaterError("another process makes the model's Device")
+                await self._client.create(device(case, self._names))
+                found = await self._client.find("Device", identifier)
+                if not found:
+                    raise LaterError("the model's Device was made and is not found")
+                # Not if this failed: the request may be carried out late.
+                await run_in_threadpool(self.outbox.end_device, until)
+            self._devices[key] = f"Device/{min(each.id for each in found)}"
+        return self._devices[key]
+
+    async def _post(self, claim: Claim, case: ReportedCase, found: Found) -> bool:
+        """Posts a case; False if another process has it now."""
+        model, servers = "", claim.servers
+        if not case.erased:
+            model = await self._device(case)
+            servers = self._outcome(claim, case, 0).servers
+        elif found.resource.get("status") == REGISTERED:  # there are no other resources
+            case = replace(case, images=(), documented=False)
+        if not await run_in_threadpool(self.outbox.renew, claim, servers):
+            return False
         try:
             bundle = await asyncio.to_thread(
-                transaction, case, self._names, self._client.base, found.id, found.etag
+                transaction, case, self._names, self._client.base, found.id, found.etag, model
             )
         except ValueError as error:  # of validation, whose text quotes what it refuses
             raise RefusedError(f"no valid resources ({type(error).__name__})") from None
-        await self._client.post(bundle)
+        try:
+            await self._client.post(bundle)
+        except DeliveryError:
+            self._devices.clear()  # it may be gone
+            raise
+        return True
 
 
 async def post_reports(services: Services) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import (
@@ -27,9 +28,9 @@ from sqlalchemy import (
 )
 
 from bcd.serving.accounts.database import Database
+from bcd.serving.outbox.entries import FAILED, SENT, WAITING, Claim, Entry, Outcome
 from bcd.serving.records.tables import ANSWERS, CASES, HEAD, OUTBOX, OUTBOX_POSITION, RECORDS
 
-WAITING, SENT, FAILED = "waiting", "sent", "failed"
 DELIVERED = "delivered"  # kind of the records of deliveries
 _USER = "server"
 _ERROR = 200  # characters
@@ -37,42 +38,8 @@ _FREE = {"lease_owner": None, "lease_until": None}
 _AHEAD = 1000  # records of no case that are looked through again before their place is noted
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A case that one sender posts.
-
-    Attributes:
-        case_id: Of the case.
-        attempts: Including this one, since the last delivery.
-        fresh: Whether nothing of the case was ever sent, as far as is known.
-    """
-
-    case_id: str
-    attempts: int
-    fresh: bool
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A row of the table, for lists.
-
-    Attributes:
-        case_id: Of the case.
-        version: To be delivered.
-        sent: Delivered last; None for none.
-        state: `WAITING`, `SENT` or `FAILED`.
-        attempts: Since the last delivery.
-        due: When it is tried next, in seconds since 1970.
-        error: Of the last attempt; empty for none.
-    """
-
-    case_id: str
-    version: int
-    sent: int | None
-    state: str
-    attempts: int
-    due: float
-    error: str
+class _TakenError(Exception):
+    """Another process has the case."""
 
 
 class Outbox:
@@ -99,16 +66,25 @@ class Outbox:
         self._database = Database(engine)
         self._owner, self._delay, self._lease, self._clock = owner, delay, lease, clock
 
-    def start(self) -> None:
+    def start(self, base: str) -> str:
         """Notes where the chain ends when there is an outbox for the first time.
 
         Cases that do not change any more are not posted then; `add` puts them in.
+
+        Args:
+            base: Of which identifiers are to be made.
+
+        Returns:
+            Of which they are made: what was given at the first time.
         """
         with self._database.noting() as connection:
             connection.execute(select(HEAD.c.number).with_for_update())  # one process only
-            if _position(connection) is None:
+            noted = connection.execute(select(OUTBOX_POSITION.c.base)).scalar_one_or_none()
+            if noted is None:
                 number = connection.execute(select(HEAD.c.number)).scalar_one()
-                connection.execute(insert(OUTBOX_POSITION).values(id=1, number=number))
+                first = {"id": 1, "number": number, "base": base}
+                connection.execute(insert(OUTBOX_POSITION).values(first))
+        return base if noted is None else str(noted)
 
     def collect(self) -> int:
         """Puts cases into the outbox that have changed since the last call; returns how many.
@@ -146,8 +122,8 @@ class Outbox:
         table = OUTBOX.c
         row = _row(connection, case_id)
         if row is None:
-            first = {"case_id": case_id, "state": WAITING, "attempts": 0, "error": ""}
-            connection.execute(insert(OUTBOX).values(**first, version=version, due=due))
+            first = {"case_id": case_id, "state": WAITING, "version": version, "due": due}
+            connection.execute(insert(OUTBOX).values(**first, attempts=0, error="", servers=""))
         elif version > row["version"] or row["state"] != WAITING:
             values: dict[str, object] = {"version": version}
             if row["state"] != WAITING:
@@ -173,8 +149,7 @@ class Outbox:
             }
             where = table.case_id == row["case_id"]
             connection.execute(update(OUTBOX).where(where).values(values))
-        fresh = row["sent"] is None and row["attempts"] == 0
-        return Claim(row["case_id"], values["attempts"], fresh)
+        return Claim(row["case_id"], values["attempts"], tuple(row["servers"].splitlines()))
 
     @staticmethod
     def _due(now: float) -> Select[Any]:
@@ -183,40 +158,50 @@ class Outbox:
         where = and_(table.state == WAITING, table.due <= now, free)
         return select(OUTBOX).where(where).order_by(table.due).limit(1)
 
-    def renew(self, claim: Claim) -> bool:
-        """Prolongs a claim; False if another process has the case now."""
+    def renew(self, claim: Claim, servers: Sequence[str]) -> bool:
+        """Prolongs a claim; False if another process has the case now.
+
+        Args:
+            claim: Of the case.
+            servers: That may have contents of the case from now on.
+        """
         table = OUTBOX.c
         mine = and_(table.case_id == claim.case_id, table.lease_owner == self._owner)
         with self._database.noting() as connection:
             until = self._now(connection) + self._lease
-            done = connection.execute(update(OUTBOX).where(mine).values(lease_until=until))
+            values = {"lease_until": until, "servers": "\n".join(servers)}
+            done = connection.execute(update(OUTBOX).where(mine).values(values))
         return bool(done.rowcount)
 
-    def delivered(self, claim: Claim, version: int, place: str) -> None:
-        """Records that a version of the case was delivered, and ends the claim.
+    def delivered(self, claim: Claim, outcome: Outcome) -> None:
+        """Records that the server has a version of the case, and ends the claim.
 
-        Args:
-            claim: Of the case.
-            version: Of the case.
-            place: Where it is on the FHIR server.
+        If another process has the case by now, it will see that, and record it.
         """
-        facts = {"case": claim.case_id, "version": version, "place": place}
-        with self._database.changing(_USER, DELIVERED, facts) as connection:
-            self._sent(connection, claim, version)
+        facts = {
+            "case": claim.case_id, "version": outcome.version, "server": outcome.server,
+            "place": outcome.place,
+        }  # fmt: skip
+        with (
+            suppress(_TakenError),
+            self._database.changing(_USER, DELIVERED, facts) as connection,
+        ):
+            self._done(connection, claim, outcome)
 
-    def skip(self, claim: Claim, version: int) -> None:
-        """Ends the claim of a case of which nothing was sent and nothing has to be."""
-        with self._database.noting() as connection:
-            self._sent(connection, claim, version)
+    def skip(self, claim: Claim, outcome: Outcome) -> None:
+        """Ends the claim of a case of which the server has nothing and nothing has to be sent."""
+        with suppress(_TakenError), self._database.noting() as connection:
+            self._done(connection, claim, outcome)
 
-    def _sent(self, connection: Connection, claim: Claim, version: int) -> None:
+    def _done(self, connection: Connection, claim: Claim, outcome: Outcome) -> None:
         row = _row(connection, claim.case_id)
-        if row is None:
-            return
-        sent = max(version, row["sent"] or 0)
-        values: dict[str, object] = {"sent": sent, "attempts": 0, "error": ""}
+        if row is None or row["lease_owner"] != self._owner:
+            raise _TakenError
+        sent = max(outcome.version, row["sent"] or 0)
+        values: dict[str, object] = {"sent": sent, "attempts": 0, "error": outcome.left[:_ERROR]}
+        values["servers"] = "\n".join(outcome.servers)
         if sent >= row["version"]:
-            values["state"] = SENT
+            values["state"] = FAILED if outcome.left else SENT
         else:
             values["due"] = self._now(connection) + self._delay
         self._end(connection, claim, values)
@@ -225,12 +210,12 @@ class Outbox:
         """Ends a claim; the case is tried again after some seconds."""
         with self._database.noting() as connection:
             values = {"due": self._now(connection) + seconds, "error": error[:_ERROR]}
-            self._end(connection, claim, values, mine=True)
+            self._end(connection, claim, values)
 
     def fail(self, claim: Claim, error: str) -> None:
         """Ends a claim; the case is not tried again until it changes or `retry` is called."""
         with self._database.noting() as connection:
-            self._end(connection, claim, {"state": FAILED, "error": error[:_ERROR]}, mine=True)
+            self._end(connection, claim, {"state": FAILED, "error": error[:_ERROR]})
 
     def release(self) -> None:
         """Ends all claims of this process."""
@@ -238,15 +223,27 @@ class Outbox:
             mine = OUTBOX.c.lease_owner == self._owner
             connection.execute(update(OUTBOX).where(mine).values(_FREE))
 
-    def _end(
-        self, connection: Connection, claim: Claim, values: dict[str, object], mine: bool = False
-    ) -> None:
-        table = OUTBOX.c
-        where = table.case_id == claim.case_id
-        owned = and_(where, table.lease_owner == self._owner)
-        if values:
-            connection.execute(update(OUTBOX).where(owned if mine else where).values(values))
-        connection.execute(update(OUTBOX).where(owned).values(_FREE))
+    def _end(self, connection: Connection, claim: Claim, values: dict[str, object]) -> None:
+        mine = and_(OUTBOX.c.case_id == claim.case_id, OUTBOX.c.lease_owner == self._owner)
+        connection.execute(update(OUTBOX).where(mine).values({**values, **_FREE}))
+
+    def begin_device(self) -> float | None:
+        """Takes the right to make a Device; None if another process has it.
+
+        It ends at the time that is returned, or by `end_device`.
+        """
+        table = OUTBOX_POSITION.c
+        with self._database.noting() as connection:
+            now = self._now(connection)
+            free = or_(table.device_until.is_(None), table.device_until < now)
+            taken = update(OUTBOX_POSITION).where(free).values(device_until=now + self._lease)
+            return now + self._lease if connection.execute(taken).rowcount else None
+
+    def end_device(self, until: float) -> None:
+        """Gives back what `begin_device` took."""
+        mine = OUTBOX_POSITION.c.device_until == until
+        with self._database.noting() as connection:
+            connection.execute(update(OUTBOX_POSITION).where(mine).values(device_until=None))
 
     def counts(self) -> dict[str, int]:
         """The number of cases that wait, and of those that failed."""

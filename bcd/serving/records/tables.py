@@ -165,6 +165,7 @@ OUTBOX = Table(
     Column("attempts", Integer, nullable=False),  # since the last delivery
     Column("due", Double, nullable=False),  # not before
     Column("error", String(200), nullable=False),  # of the last attempt; nothing personal
+    Column("servers", Text, nullable=False),  # FHIR servers that have contents of it, one a line
     Column("lease_owner", String(32)),
     Column("lease_until", Double),
     Index("outbox_due", "state", "due"),
@@ -176,4 +177,6 @@ OUTBOX_POSITION = Table(
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("number", Integer, nullable=False),
+    Column("base", Text, nullable=False),  # of identifiers: `url` of the first start
+    Column("device_until", Double),  # when the right of one process to make a Device ends
 )

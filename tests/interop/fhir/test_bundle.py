@@ -61,7 +61,7 @@ GONE = replace(SIGNED, status=ERASED, document=None, version=f"20:{'d' * 64}")
 
 
 def bundle(case: ReportedCase) -> dict[str, Any]:
-    return transaction(case, NAMES, SERVER, "1000", 'W/"3"')
+    return transaction(case, NAMES, SERVER, "1000", 'W/"3"', "Device/7")
 
 
 def resources(case: ReportedCase, kind: str) -> list[dict[str, Any]]:
@@ -103,7 +103,11 @@ def test_a_bundle_is_valid_and_survives_a_round_trip(case: ReportedCase) -> None
 
 def test_every_reference_leads_to_a_resource_of_the_bundle() -> None:
     made = bundle(SIGNED)
-    urls = {entry["fullUrl"] for entry in made["entry"]} | {"#smear", "DiagnosticReport/1000"}
+    urls = {entry["fullUrl"] for entry in made["entry"]} | {
+        "#smear",
+        "DiagnosticReport/1000",
+        "Device/7",
+    }
 
     def references(value: object) -> set[str]:
         if isinstance(value, dict):
@@ -113,8 +117,8 @@ def test_every_reference_leads_to_a_resource_of_the_bundle() -> None:
 
     found = references(made)
     assert found <= urls
-    device, *rest = (entry["fullUrl"] for entry in made["entry"])
-    assert {device, *rest[: len(SIGNED.images)]} <= found
+    results = [entry["fullUrl"] for entry in made["entry"]][: len(SIGNED.images)]
+    assert {"Device/7", *results} <= found
 
 
 def test_an_observation_says_what_the_answer_says() -> None:

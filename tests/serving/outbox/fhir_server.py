@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import struct
@@ -25,6 +26,9 @@ BEFORE = ("409", "412", "500", "503", "reset")
 AFTER = ("lost", "late", "truncated", "garbage")
 
 
+ISSUE = {"severity": "error", "code": "conflict", "diagnostics": "quotes a secret"}
+
+
 class HttpError(Exception):
     """An answer that is no success."""
 
@@ -38,8 +42,12 @@ class FhirServer:
     """What the server has.
 
     Attributes:
-        fault: Called for each request with its kind, `find`, `create` or `transaction`; names a
-            fault of `BEFORE` or `AFTER`, or any other HTTP status, or nothing.
+        fault: Called for each request with its kind, `find`, `create`, `device` (its creation) or
+            `transaction`; names a fault of `BEFORE` or `AFTER`, any other HTTP status, or nothing.
+        issue: Of the OperationOutcome of an error.
+        racing: Seconds between the search and the write of a conditional create of a Device, in
+            which others may make one, too.
+        created: Made of Location and ETag, the headers of what was created.
         slow: Seconds that a request of a `lost` or `late` answer takes longer than clients wait.
         retry_after: Of a 503.
         history: Versions of each resource by type and id, the last one counts.
@@ -47,11 +55,15 @@ class FhirServer:
     """
 
     fault: Callable[[str], str] = lambda _: ""
+    issue: object = field(default_factory=lambda: [ISSUE])
+    racing: float = 0.0
+    created: Callable[[str, str], dict[str, str]] = lambda location, _: {"Location": location}
     slow: float = 0.3
     retry_after: str = "7"
     url: str = ""
     history: dict[tuple[str, str], list[Json]] = field(default_factory=dict)
     requests: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1000))
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def now(self, kind: str) -> list[Json]:
@@ -83,7 +95,9 @@ class FhirServer:
             raise HttpError(412)
         if found:
             return 200, found[0]
-        return 201, self._store(resource, str(len(self.history) + 1000))
+        if resource["resourceType"] == "Device":
+            time.sleep(self.racing)
+        return 201, self._store(resource, str(next(self.numbers)))
 
     def transaction(self, bundle: Json) -> Json:
         """All of a transaction, or nothing."""
@@ -105,8 +119,7 @@ class FhirServer:
                 found = self.search(place, query)
                 if len(found) > 1:
                     raise HttpError(412)
-                number = len(self.history) + len(todo) + 1000
-                place = f"{place}/{found[0]['id'] if found else number}"
+                place = f"{place}/{found[0]['id'] if found else next(self.numbers)}"
             elif (kept := self.history.get(tuple(place.split("/")))) is None:
                 raise HttpError(404)
             elif request.get("ifMatch") != f'W/"{kept[-1]["meta"]["versionId"]}"':
@@ -166,8 +179,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self, body: bytes) -> None:
         kept = {name.lower(): value for name, value in self.headers.items()}
         self.fhir.requests.append((self.command, self.path, kept, body))
-        create = urlsplit(self.path).path.endswith("DiagnosticReport")
-        kind = "find" if self.command == "GET" else "create" if create else "transaction"
+        made = {"DiagnosticReport": "create", "Device": "device"}
+        kind = made.get(urlsplit(self.path).path.rpartition("/")[2], "transaction")
+        kind = "find" if self.command == "GET" else kind
         fault = self.fhir.fault(kind)
         try:
             if fault == "reset":
@@ -178,17 +192,17 @@ class _Handler(BaseHTTPRequestHandler):
                 raise HttpError(int(fault), **after)
             if fault == "late":  # the client has given up when it is carried out
                 time.sleep(self.fhir.slow)
-            with self.fhir.lock:
+            if kind == "device" and self.fhir.racing:
                 status, answer, headers = self._carry_out(body)
+            else:
+                with self.fhir.lock:
+                    status, answer, headers = self._carry_out(body)
             if fault == "lost":
                 time.sleep(self.fhir.slow)
             self._answer(status, answer, headers, fault)
         except HttpError as error:
-            outcome = {"severity": "error", "code": "conflict", "diagnostics": "quotes a secret"}
-            self._answer(
-                error.status, {"resourceType": "OperationOutcome", "issue": [outcome]},
-                error.headers, "",
-            )  # fmt: skip
+            outcome = {"resourceType": "OperationOutcome", "issue": self.fhir.issue}
+            self._answer(error.status, outcome, error.headers, "")
         except OSError:
             self.close_connection = True
 
@@ -202,7 +216,8 @@ class _Handler(BaseHTTPRequestHandler):
         if resource["resourceType"] == "Bundle":
             return 200, self.fhir.transaction(resource), {}
         status, stored = self.fhir.create(self.headers.get("If-None-Exist"), resource)
-        return status, stored, {"Location": f"{self.fhir.url}/{_location(stored)}"}
+        etag = f'W/"{stored["meta"]["versionId"]}"'
+        return status, stored, self.fhir.created(f"{self.fhir.url}/{_location(stored)}", etag)
 
     def _answer(self, status: int, answer: Json, headers: dict[str, str], fault: str) -> None:
         data = json.dumps(answer).encode() if fault != "garbage" else b"<html>proxy</html>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from bcd.serving.records.database import database_url
 from bcd.serving.records.store import Records, open_records
 from bcd.serving.services import Services
 from tests.serving.making import IDENTITY, serve_config
-from tests.serving.records.making import images_config
+from tests.serving.records.making import images, images_config
 
 BASE = "https://smears.example.org"
 
@@ -59,7 +60,7 @@ class Posting:
     def sender(self, jitter: float = 0.0) -> Sender:
         """A new sender, as of a server that has just started."""
         made = Sender(self.services, self.clock, lambda: jitter)
-        made.outbox.start()
+        made.start()
         return made
 
 
@@ -77,3 +78,24 @@ def posting(folder: Path, fhir_url: str, *overrides: str, url: str | None = None
     with open_records(url or database_url(None, cfg.folder), images_config(keep=False)) as records:
         services = Services(cfg, cast(Any, NoEngine()), records, cast(Any, None))
         yield Posting(services, Clock())
+
+
+def new_case(post: Posting, count: int = 2, referred: int = 0) -> str:
+    """A case of so many images, of which the first are referred; gives its id."""
+    case = post.records.open_case("anna", "a label", IDENTITY, 1)
+    post.records.add_images("anna", case, IDENTITY, images(count, referred))
+    return case
+
+
+def send(post: Posting, sender: Sender | None = None, later: float = 10.0) -> int:
+    """Posts what is due after some seconds, by a new sender if none is given."""
+
+    async def once(made: Sender) -> int:
+        try:
+            made.outbox.collect()
+            post.clock.seconds += later
+            return await made.post_due()
+        finally:
+            await made.close()
+
+    return asyncio.run(once(sender or post.sender()))

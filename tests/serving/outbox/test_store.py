@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
-from bcd.serving.outbox.store import Outbox
+from bcd.serving.outbox.entries import Outcome
+from bcd.serving.outbox.store import DELIVERED, Outbox
 from bcd.serving.records.store import Records, open_records
+from bcd.serving.records.tables import RECORDS
 from tests.serving.making import IDENTITY
-from tests.serving.outbox.making import Clock
+from tests.serving.outbox.making import BASE, Clock
 from tests.serving.records.making import images, images_config
 
 LEASE, DELAY = 100.0, 5.0
@@ -31,7 +34,7 @@ def clock() -> Clock:
 
 def outbox(records: Records, clock: Clock, owner: str) -> Outbox:
     made = Outbox(records.engine, owner, DELAY, LEASE, clock)
-    made.start()
+    made.start(BASE)
     return made
 
 
@@ -78,7 +81,7 @@ def test_one_process_has_a_case_until_its_lease_ends(records: Records, clock: Cl
     one.collect()
     clock.seconds += DELAY
     claim = one.claim()
-    assert claim is not None and claim.case_id == case and claim.fresh
+    assert claim is not None and claim.case_id == case
     assert two.claim() is None
     one.release()
     again = two.claim()
@@ -87,17 +90,22 @@ def test_one_process_has_a_case_until_its_lease_ends(records: Records, clock: Cl
     claim = one.claim()
     assert claim is not None and two.claim() is None
     clock.seconds += LEASE - 1
-    assert one.renew(claim) and two.claim() is None
+    assert one.renew(claim, ("https://one",)) and two.claim() is None
     clock.seconds += LEASE + 1
     taken = two.claim()
-    assert taken is not None and taken.attempts == 4 and not taken.fresh
-    assert not one.renew(claim)
+    assert taken is not None and taken.attempts == 4
+    assert taken.servers == ("https://one",) and not one.renew(claim, ())
     one.fail(claim, "too late")
     one.postpone(claim, 1e6, "too late")
     [entry] = two.entries()
     assert (entry.state, entry.error) == ("waiting", "")
     version = records.case(case).version
-    two.delivered(taken, version, "DiagnosticReport/1")
+    outcome = Outcome(version, "https://one", "DiagnosticReport/1")
+    for sender, held in ((one, claim), (two, taken), (one, claim)):
+        sender.delivered(held, outcome)
+    with records.engine.connect() as connection:
+        kinds = connection.execute(select(RECORDS.c.kind)).scalars().all()
+    assert kinds.count(DELIVERED) == 1, "only the process that has the case records it"
     assert two.entries() == [] and two.counts() == {"waiting": 0, "failed": 0}
     assert records.case(case).version == version, "a delivery is no change of the case"
 

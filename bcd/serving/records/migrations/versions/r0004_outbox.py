@@ -18,6 +18,7 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("due", sa.Double, nullable=False),
         sa.Column("error", sa.String(200), nullable=False),
+        sa.Column("servers", sa.Text, nullable=False),
         sa.Column("lease_owner", sa.String(32)),
         sa.Column("lease_until", sa.Double),
     )
@@ -26,4 +27,6 @@ def upgrade() -> None:
         "outbox_position",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("number", sa.Integer, nullable=False),
+        sa.Column("base", sa.Text, nullable=False),
+        sa.Column("device_until", sa.Double),
     )

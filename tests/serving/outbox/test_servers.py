@@ -1,0 +1,195 @@
+"""FHIR servers that differ, records that are older than they are, and cases that are erased."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bcd.serving.records.cases import UNIDENTIFIED
+from bcd.serving.records.tables import OUTBOX
+from tests.serving.making import IDENTITY
+from tests.serving.outbox.fhir_server import ISSUE, FhirServer, fhir_server
+from tests.serving.outbox.making import Posting, new_case, posting, send
+from tests.serving.records.making import images
+
+LATER = 1e6  # seconds, more than any wait
+
+
+@pytest.fixture
+def fhir() -> Iterator[FhirServer]:
+    """A FHIR server."""
+    with fhir_server() as server:
+        yield server
+
+
+def statuses(fhir: FhirServer) -> list[str]:
+    """Of everything on a server but Devices."""
+    kinds = ("DiagnosticReport", "Observation", "DocumentReference")
+    return [each["status"] for kind in kinds for each in fhir.now(kind)]
+
+
+def test_an_older_backup_overwrites_nothing_even_if_its_numbers_are_higher(
+    fhir: FhirServer, tmp_path: Path
+) -> None:
+    with posting(tmp_path / "now", fhir.url) as post:
+        post.sender()
+        case = new_case(post, 1, referred=1)
+        send(post)
+    shutil.copytree(tmp_path / "now", tmp_path / "old")
+    with posting(tmp_path / "now", fhir.url) as post:
+        [image] = post.records.case(case).images
+        post.records.review("berta", case, image.id, UNIDENTIFIED, "a remark")
+        post.records.sign("berta", case, post.records.case(case).version)
+        send(post)
+        signed = post.records.case(case).version
+    seen = json.dumps(list(fhir.history.values()))
+    with posting(tmp_path / "old", fhir.url) as post:
+        for _ in range(signed):
+            post.records.event("", "server started", {})
+        post.records.add_images("anna", case, IDENTITY, images(1))
+        assert post.records.case(case).version > signed
+        send(post, later=LATER)
+        [entry] = post.sender().outbox.entries()
+    assert entry.state == "failed" and "not in these records" in entry.error
+    assert json.dumps(list(fhir.history.values())) == seen
+
+
+@pytest.mark.parametrize("how", ["outbox lost", "backup", "unreachable", "empty report"])
+def test_an_erasure_reaches_what_the_server_has_and_makes_nothing(
+    how: str, fhir: FhirServer, tmp_path: Path
+) -> None:
+    with posting(tmp_path / "a", fhir.url) as post:
+        post.sender()
+        case = new_case(post, 1)
+        post.sender().outbox.collect()
+        if how == "backup":
+            shutil.copytree(tmp_path / "a", tmp_path / "b")
+        failing = {"unreachable": "find", "empty report": "transaction"}.get(how)
+        fhir.fault = lambda kind: "reset" if kind == failing else ""
+        send(post)
+        fhir.fault = lambda _: ""
+        assert len(fhir.now("Observation")) == (failing is None)
+    with posting(tmp_path / ("b" if how == "backup" else "a"), fhir.url) as post:
+        if how == "outbox lost":
+            with post.records.engine.begin() as connection:
+                connection.execute(OUTBOX.delete())
+        post.records.erase("admin", case, "asked by the patient")
+        assert send(post, later=LATER) == 1
+        assert post.sender().outbox.entries() == []
+    count = {"unreachable": 0, "empty report": 1}.get(how, 2)
+    assert statuses(fhir) == ["entered-in-error"] * count
+
+
+def test_an_erasure_says_which_other_servers_have_the_case(
+    fhir: FhirServer, tmp_path: Path
+) -> None:
+    with posting(tmp_path, fhir.url) as post:
+        post.sender()
+        case = new_case(post, 1)
+        send(post)
+    with fhir_server() as other, posting(tmp_path, other.url) as post:
+        post.records.erase("admin", case, "asked by the patient")
+        send(post)
+        outbox = post.sender().outbox
+        [entry] = outbox.entries()
+        assert entry.state == "failed" and fhir.url in entry.error
+        assert statuses(other) == [] and "preliminary" in statuses(fhir)
+        outbox.retry()
+        send(post)
+        assert outbox.entries() == []
+
+
+def test_identifiers_are_those_of_the_first_start(fhir: FhirServer, tmp_path: Path) -> None:
+    with posting(tmp_path, fhir.url) as post:
+        post.sender()
+        case = new_case(post, 1)
+        send(post)
+    with posting(tmp_path, fhir.url, "url=https://other.example.org") as post:
+        post.records.sign("berta", case, post.records.case(case).version)
+        send(post)
+    assert statuses(fhir) == ["final", "final", "current"]
+
+
+def test_two_processes_make_one_device(fhir: FhirServer, tmp_path: Path) -> None:
+    fhir.racing = 0.2
+
+    async def both(post: Posting) -> None:
+        senders = [post.sender() for _ in range(2)]
+        senders[0].outbox.collect()
+        post.clock.seconds += 10
+        await asyncio.gather(*(each.post_due() for each in senders))
+        for each in senders:
+            await each.close()
+
+    with posting(tmp_path, fhir.url) as post:
+        post.sender()
+        for _ in range(2):
+            new_case(post, 1)
+        asyncio.run(both(post))
+        send(post, later=LATER)
+        assert post.sender().outbox.entries() == []
+    [device] = fhir.now("Device")
+    used = {each["device"]["reference"] for each in fhir.now("Observation")}
+    assert used == {f"Device/{device['id']}"} and len(fhir.now("DiagnosticReport")) == 2
+
+
+def test_a_device_that_may_still_be_made_is_not_made_again(
+    fhir: FhirServer, tmp_path: Path
+) -> None:
+    fhir.fault = lambda kind: "reset" if kind == "device" else ""
+    with posting(tmp_path, fhir.url) as post:
+        post.sender()
+        new_case(post, 1)
+        send(post)
+        fhir.fault = lambda _: ""
+        send(post)
+        [entry] = post.sender().outbox.entries()
+        assert "Device" in entry.error and fhir.now("Device") == []
+        send(post, later=LATER)
+        assert post.sender().outbox.entries() == [] and len(fhir.now("Device")) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "issue", "state", "error"),
+    [
+        ("422", {"code": "invalid"}, "failed", "HTTP 422"),
+        ("422", 5, "failed", "HTTP 422"),
+        ("422", [], "failed", "HTTP 422"),
+        ("412", [{**ISSUE, "code": "multiple-matches"}], "failed", "HTTP 412 (multiple-matches)"),
+        ("412", [ISSUE], "waiting", "HTTP 412 (conflict), each time that the report was read"),
+    ],
+)
+def test_what_an_error_means(
+    status: str, issue: object, state: str, error: str, fhir: FhirServer, tmp_path: Path
+) -> None:
+    fhir.issue, fhir.fault = issue, lambda kind: status if kind == "transaction" else ""
+    with posting(tmp_path, fhir.url) as post:
+        post.sender()
+        new_case(post, 1)
+        send(post)
+        [entry] = post.sender().outbox.entries()
+    assert (entry.state, entry.error) == (state, error)
+
+
+def test_the_first_contents_have_a_condition_whatever_says_the_version(
+    fhir: FhirServer, tmp_path: Path
+) -> None:
+    with posting(tmp_path, fhir.url) as post:
+        post.sender()
+        for headers in (lambda place, etag: {"ETag": etag, "Location": place}, lambda place, _: {
+            "Location": place
+        }):  # fmt: skip
+            fhir.created = lambda location, etag, made=headers: made(  # type: ignore[misc]
+                location.partition("/_history")[0], etag
+            )
+            new_case(post, 1)
+            send(post)
+        assert post.sender().outbox.entries() == []
+    sent = [json.loads(body) for method, _, _, body in fhir.requests if method == "POST"]
+    bundles = [each for each in sent if each["resourceType"] == "Bundle"]
+    assert [each["entry"][-1]["request"].get("ifMatch") for each in bundles] == ['W/"1"'] * 2
