@@ -178,7 +178,8 @@ def _summary(case: ReportedCase) -> str:
     )
     counts = "; ".join(f"{name}: {count}" for name, count in sorted(Counter(stands).items()))
     referred = sum(image.referred for image in case.images)
-    return text(f"Images: {len(case.images)}, {referred} referred. {counts}")
+    settings = dict.fromkeys(image.settings for image in case.images if image.settings)
+    return text(" ".join([f"Images: {len(case.images)}, {referred} referred. {counts}", *settings]))
 
 
 def _document(case: ReportedCase, names: Identifiers, report: str) -> Json:

@@ -49,6 +49,9 @@ class ReportedImage:
         overridden: Whether a person's finding differs from the model's class.
         waits: Whether it was referred and nobody has reviewed it.
         remark: Of the person; empty to leave it out.
+        profile: sha256 of the site's profile by which the image was matched; empty if it was not.
+        threshold: Of the site, by which it is called malignant; None: the model's.
+        settings: What the two mean for the answer; empty without them.
     """
 
     id: str
@@ -68,6 +71,9 @@ class ReportedImage:
     overridden: bool
     waits: bool
     remark: str = ""
+    profile: str = ""
+    threshold: float | None = None
+    settings: str = ""
 
 
 @dataclass(frozen=True)

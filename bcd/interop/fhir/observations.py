@@ -47,7 +47,7 @@ def observation(case: ReportedCase, image: ReportedImage, identifier: Json, devi
         made["dataAbsentReason"] = absent("error", "Error")
     made["device"] = {"reference": device}
     made["component"] = list(_components(image))
-    notes = [case.disclaimer, *([image.remark] if image.remark else [])]
+    notes = [case.disclaimer, *filter(None, (image.settings, image.remark))]
     made["note"] = [{"text": text(each)} for each in notes]
     return made
 
@@ -72,6 +72,10 @@ def _components(image: ReportedImage) -> Iterator[Json]:
         yield said(codes.PREDICTION_SET, valueCodeableConcept=concept(class_concept(name), name))
     if image.malignant is not None:
         yield said(codes.MALIGNANT, valueBoolean=image.malignant)
+    if image.threshold is not None:
+        yield said(codes.SITE_THRESHOLD, valueQuantity=_quantity(image.threshold))
+    if image.profile:
+        yield said(codes.SITE_PROFILE, valueString=image.profile)
     yield said(codes.REFERRED, valueBoolean=image.referred)
     for reason in image.reasons:
         yield said(codes.REFERRAL_REASON, valueString=text(reason))
@@ -97,5 +101,7 @@ def _lines(image: ReportedImage) -> Iterator[str]:
         yield f"Model: {image.predicted}{share}"
     if image.referred:
         yield f"Referred to a person: {'; '.join(image.reasons)}"
+    if image.settings:
+        yield image.settings
     if image.overridden:
         yield "A person's finding differs from the model's."

@@ -21,7 +21,7 @@ from bcd.interop.fhir.case import (
     ReportedImage,
     ReportedModel,
 )
-from bcd.serving import cases
+from bcd.serving import cases, words
 from bcd.serving.accounts.database import Database
 from bcd.serving.answers import DISCLAIMER, ModelIdentity
 from bcd.serving.records import cases as records
@@ -177,6 +177,9 @@ def _image(case: Case, image: CaseImage) -> ReportedImage:
         overridden=_overridden(image),
         waits=image.waits,
         remark=image.review.remark if image.review else "",
+        profile=answer.profile,
+        threshold=answer.threshold,
+        settings=words.site_settings(answer.profile, answer.threshold),
     )
 
 

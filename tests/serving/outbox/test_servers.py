@@ -6,10 +6,12 @@ import asyncio
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bcd.serving import words
 from bcd.serving.records.cases import UNIDENTIFIED
 from bcd.serving.records.tables import OUTBOX
 from tests.serving.making import IDENTITY
@@ -113,6 +115,28 @@ def test_identifiers_are_those_of_the_first_start(fhir: FhirServer, tmp_path: Pa
         post.records.sign("berta", case, post.records.case(case).version)
         send(post)
     assert statuses(fhir) == ["final", "final", "current"]
+
+
+def test_settings_of_a_site_are_named(fhir: FhirServer, tmp_path: Path) -> None:
+    with posting(tmp_path, fhir.url) as post:
+        post.sender()
+        case = post.records.open_case("anna", "", IDENTITY, 1)
+        plain, image = images(2)
+        given = replace(image[1], profile="9" * 64, threshold=0.25)
+        post.records.add_images("anna", case, IDENTITY, [plain, (image[0], given)])
+        send(post)
+    said = words.site_settings(given.profile, given.threshold)
+    [report] = fhir.now("DiagnosticReport")
+    assert said in report["conclusion"] and report["conclusion"].endswith(said)
+    found = []
+    for each in fhir.now("Observation"):
+        parts = {part["code"]["coding"][0]["code"]: part for part in each["component"]}
+        found.append((
+            parts.get("site-threshold", {}).get("valueQuantity", {}).get("value"),
+            parts.get("site-profile", {}).get("valueString"),
+            said in [note["text"] for note in each["note"]],
+        ))  # fmt: skip
+    assert found == [(None, None, False), (given.threshold, given.profile, True)]
 
 
 def test_two_processes_make_one_device(fhir: FhirServer, tmp_path: Path) -> None:
