@@ -12,7 +12,9 @@ from bcd.serving.web.logs import configure_logs
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
-def test_a_traceback_is_logged_and_shows_no_values(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_traceback_is_logged_and_shows_no_values(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     def fails(remark: str) -> None:
         raise ValueError(len(remark))
 

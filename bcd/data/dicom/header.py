@@ -12,6 +12,7 @@ def is_dicom(data: bytes) -> bool:
     """Whether bytes begin as a DICOM file does: a preamble of 128 bytes, then `DICM`."""
     return data[_PREAMBLE : _PREAMBLE + 4] == b"DICM"
 
+
 SEVERAL = "; "  # between the values of an attribute that has more than one
 
 
