@@ -35,7 +35,7 @@ class Reference:
         n: Independent images that this share was measured on, or what groups of them are worth.
         scores: Out-of-distribution scores, or evenly spaced quantiles of them; empty if unknown.
         scores_n: The same of the scores.
-        source: `val`, or `baseline` for the first answers of this server.
+        source: `val`, or `baseline` for the first answers of a site.
     """
 
     referred: float

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
 import structlog
@@ -13,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from bcd.config.serve import MonitoringConfig
 from bcd.evaluation.expectation import Expectation
+from bcd.serving.engine.sites import AS_TRAINED
 from bcd.serving.monitoring.drift import DISTANCES, REFERRAL, Reference
 from bcd.serving.monitoring.windows import Stream
 from bcd.serving.records.store import Records
@@ -22,27 +22,29 @@ _SECONDS = 60.0  # for which `alarms` repeats its answer
 _EVERY = 300.0  # seconds, after which `watch` looks for alarms
 _USER = "server"
 
-Key = tuple[str, str]  # sha256 of a model, and the name of a site
+# Name of a site, and of its answers the threshold and the sha256 of the match: after a change of
+# these, the same images may be referred more or less often.
+Key = tuple[str, float | None, str]
 
 _MONITORS: WeakKeyDictionary[Records, Monitor] = WeakKeyDictionary()
 _MONITORS_LOCK = threading.Lock()
 
 
 class Monitor:
-    """Windows of the answers of each model at each site; reads each answer once.
+    """Windows of the answers of a model at each site; reads each answer once.
 
     Args:
         records: Where answers are recorded.
         cfg: Size of windows and share of false alarms.
-        references: What is expected, by sha256 of the model and site. Of others the first windows
-            are the reference.
+        sha256: Of the model, the one in use: what is expected of others is not known.
+        reference: What is expected; None if the model does not say.
     """
 
     def __init__(
-        self, records: Records, cfg: MonitoringConfig, references: Mapping[Key, Reference]
+        self, records: Records, cfg: MonitoringConfig, sha256: str, reference: Reference | None
     ) -> None:
         self._streams: dict[Key, Stream] = {}
-        self._records, self._cfg, self._references = records, cfg, references
+        self._records, self._cfg, self._sha256, self._reference = records, cfg, sha256, reference
         self._lock = threading.Lock()
         self._last = 0  # record
         self._found: list[dict[str, object]] = []  # alarms that are not known to be recorded
@@ -72,17 +74,24 @@ class Monitor:
         finally:
             self._lock.release()
 
-    def stream(self, sha256: str, site: str) -> Stream:
-        """The answers of a model, by its sha256, at a site."""
-        key = sha256, site
+    def stream(self, site: str, threshold: float | None = None, match: str = "") -> Stream:
+        """The answers at a site that have this threshold and match.
+
+        With a threshold of the site, other images are referred than on val, as a contradiction
+        between threshold and class is a reason. Then the first windows are the reference.
+        """
+        key = site, threshold, match
         if key not in self._streams:
-            self._streams[key] = Stream(self._cfg, self._references.get(key))
+            reference = self._reference if threshold is None else None
+            self._streams[key] = Stream(self._cfg, reference)
         return self._streams[key]
 
     def _read(self) -> None:
         for row in self._records.statistics(0.0, after=self._last):
             self._last = row.record
-            window = self.stream(row.model_sha256, row.site).add(row)
+            if row.model_sha256 != self._sha256:
+                continue
+            window = self.stream(row.site, row.threshold, row.match).add(row)
             if window is not None and window.alarms:
                 self._found.append({
                     "model_sha256": row.model_sha256,
@@ -99,25 +108,26 @@ def get_monitor(services: Services) -> Monitor:
     with _MONITORS_LOCK:
         found = _MONITORS.get(services.records)
         if found is None:
-            found = Monitor(services.records, services.cfg.monitoring, references(services))
+            sha256, expected = services.engine.identity.sha256, reference(services)
+            found = Monitor(services.records, services.cfg.monitoring, sha256, expected)
             _MONITORS[services.records] = found
         return found
 
 
-def references(services: Services) -> dict[Key, Reference]:
-    """What the model in use says of val, for each site; empty if it says nothing.
-
-    At a site with a threshold of its own, other images are referred than on val, as a contradiction
-    between threshold and class is a reason.
-    """
+def reference(services: Services) -> Reference | None:
+    """What the model in use says of val; None if it says nothing."""
     policy = services.engine.model.facts.policy
     plain = None if policy is None else policy.get("expectation")
     if plain is None:
-        return {}
+        return None
     known = Expectation.from_plain(plain)
-    made = Reference(known.referred, known.n, known.scores, known.n, "val")
-    sha256, sites = services.engine.identity.sha256, services.sites.values()
-    return {(sha256, site.name): made for site in sites if site.threshold is None}
+    return Reference(known.referred, known.n, known.scores, known.n, "val")
+
+
+def stream_now(services: Services, site: str) -> Stream:
+    """The answers of the model in use at a site with the settings that the site has now."""
+    way = services.engine.ways.get(site, AS_TRAINED)
+    return get_monitor(services).stream(site, way.threshold, way.match_sha256)
 
 
 def alarms(services: Services) -> dict[tuple[str, str], float]:
@@ -125,11 +135,10 @@ def alarms(services: Services) -> dict[tuple[str, str], float]:
 
     For `/metrics`. It reads at most once a minute what was recorded; call it in a thread.
     """
-    monitor = get_monitor(services)
-    monitor.update(_SECONDS)
+    get_monitor(services).update(_SECONDS)
     found: dict[tuple[str, str], float] = {}
     for site in services.sites:
-        windows = monitor.stream(services.engine.identity.sha256, site).windows
+        windows = stream_now(services, site).windows
         last = windows[-1].alarms if windows else ()
         found |= {(name, site): float(name in last) for name in (REFERRAL, DISTANCES)}
     return found

@@ -13,10 +13,11 @@ from starlette.concurrency import run_in_threadpool
 
 from bcd.serving.accounts.access import User, require
 from bcd.serving.api.dependencies import Served
+from bcd.serving.engine.sites import AS_TRAINED, Way
 from bcd.serving.monitoring.charts import Chart, bar_chart, line_chart
 from bcd.serving.monitoring.drift import Reference
 from bcd.serving.monitoring.figures import DAY, NO_ANSWER, Counts, Figures, summarise
-from bcd.serving.monitoring.monitor import get_monitor
+from bcd.serving.monitoring.monitor import get_monitor, stream_now
 from bcd.serving.monitoring.windows import BASELINE_WINDOWS, Window
 from bcd.serving.outbox.store import Outbox
 from bcd.serving.pages.render import page
@@ -43,11 +44,13 @@ class ModelWindows:
         windows: The last ones, the newest last.
         reference: What they are compared with; None if it is not known yet.
         images: Images after the last window that will be compared.
+        way: How the site's images are answered now.
     """
 
     windows: list[Window]
     reference: Reference | None
     images: int
+    way: Way
 
     @property
     def alarms(self) -> list[str]:
@@ -113,22 +116,20 @@ def _collect(
 
     With the names of models by their sha256.
     """
-    monitor = get_monitor(services)
-    monitor.update()
+    get_monitor(services).update()
     until = time.time()
     since = (until // DAY + 1 - days) * DAY
     counts = {name: Counts() for name in visible_sites(services, user)}
     rows = _of_site(services.records.statistics(since), site, user, counts)
     found = summarise(rows, since, until, _step(days))
-    identity = services.engine.identity
     names = {}
     for sha256 in found.models:
         known = services.records.model_of(sha256)
         names[sha256] = sha256[:12] if known is None else known.name
 
     def windows(name: str) -> ModelWindows:
-        stream = monitor.stream(identity.sha256, name)
-        return ModelWindows(list(stream.windows[-_SHOWN:]), stream.reference, stream.images)
+        stream, way = stream_now(services, name), services.engine.ways.get(name, AS_TRAINED)
+        return ModelWindows(list(stream.windows[-_SHOWN:]), stream.reference, stream.images, way)
 
     sites = [SiteRow(name, count, windows(name).alarms) for name, count in counts.items()]
     return found, windows(site), names, sites

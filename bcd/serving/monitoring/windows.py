@@ -1,4 +1,7 @@
-"""Cuts a model's answers at a site into windows, in their order, and compares each."""
+"""Cuts a model's answers at a site into windows, in their order, and compares each.
+
+All answers of a stream have the same threshold and match.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +114,7 @@ class Stream:
 
 
 def baseline(images: Sequence[AnswerRow]) -> Reference:
-    """The reference that the first windows of a server make."""
+    """The reference that the first windows of a site make."""
     scores = known_scores(images)
     share = sum(image.refer for image in images) / len(images)
     return Reference(share, len(images), tuple(scores), len(scores), "baseline")

@@ -32,6 +32,8 @@ class AnswerRow:
         case_id: Of its case; None if it is of no case.
         record: Number of its record; a later answer has a higher one.
         site: Where it was given.
+        threshold: Of the site; None for the policy's.
+        match: sha256 of how the image was matched; empty if it was not.
     """
 
     time: float
@@ -44,6 +46,8 @@ class AnswerRow:
     case_id: str | None
     record: int
     site: str
+    threshold: float | None
+    match: str
 
 
 def read_case(connection: Connection, case_id: str) -> Case:
@@ -190,6 +194,7 @@ def read_answers(connection: Connection, since: float, after: int) -> Iterator[A
         select(
             table.time, table.model_sha256, table.predicted, table.refer, table.reasons,
             table.ood_score, table.finding, table.case_id, table.record, table.site,
+            table.threshold, table.match_sha256,
         )
         .where(table.time >= since, table.record > after)
         .order_by(table.record)

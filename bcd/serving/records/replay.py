@@ -120,6 +120,8 @@ def answer_values(
         "refer": refer,
         "reasons": json.dumps(answer["reasons"]),
         "ood_score": None if score is None or not math.isfinite(score) else score,
+        "threshold": answer["threshold"],
+        "match_sha256": answer["match"],
         "finding": None,
         "waiting": refer if case_id else 0,
     }

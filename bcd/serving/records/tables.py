@@ -111,6 +111,8 @@ ANSWERS = Table(
     Column("refer", SmallInteger, nullable=False),
     Column("reasons", Text, nullable=False),  # JSON
     Column("ood_score", Double),
+    Column("threshold", Double),  # of the site; null: the policy's
+    Column("match_sha256", String(64), nullable=False),  # of how it was matched; empty: not at all
     Column("finding", Text),  # of the last review
     Column("waiting", SmallInteger, nullable=False),  # referred, of a case, not reviewed
     Index("answers_image", "image_id", unique=True),

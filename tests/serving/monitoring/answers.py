@@ -23,7 +23,7 @@ def row(number: int = 1, **values: object) -> AnswerRow:
     plain = {
         "time": 60.0 * number, "model_sha256": SHA256, "predicted": "Benign", "refer": False,
         "reasons": (), "ood_score": 0.5, "finding": None, "case_id": None, "record": number,
-        "site": "",
+        "site": "", "threshold": None, "match": "",
     }  # fmt: skip
     return AnswerRow(**{**plain, **values})  # type: ignore[arg-type]
 

@@ -3,91 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
-from sqlalchemy import select
-from starlette.testclient import TestClient
 
 from bcd.evaluation.expectation import Expectation
-from bcd.serving.accounts.store import Accounts
-from bcd.serving.answers import DISCLAIMER, ImageAnswer
-from bcd.serving.api import metrics
-from bcd.serving.api.problems import add_handlers
+from bcd.serving.answers import DISCLAIMER
 from bcd.serving.errors import StorageFullError, UnavailableError
-from bcd.serving.monitoring import monitor, routes
+from bcd.serving.monitoring import monitor
 from bcd.serving.monitoring.charts import line_chart
-from bcd.serving.monitoring.monitor import Monitor, alarms, references
+from bcd.serving.monitoring.monitor import Monitor, alarms, reference
 from bcd.serving.records.cases import NewImage
-from bcd.serving.records.database import database_url
-from bcd.serving.records.store import open_records
-from bcd.serving.records.tables import RECORDS
 from bcd.serving.services import Services
-from bcd.serving.web.metrics import Metrics
-from tests.serving.making import IDENTITY, StubModel, serve_config
+from tests.serving.making import IDENTITY
 from tests.serving.monitoring.answers import Source
-
-WINDOW = 50
-PEER = "127.0.0.1"
-# Val of 300 images, of which a tenth was referred; scores as of a standard normal distribution.
-REFERENCE = Source(0, 0.1).val(300)
-EXPECTED = Expectation(REFERENCE.referred, 300.0, REFERENCE.scores)
-
-
-def answered(source: Source, n: int, times: float = 1.0, shift: float = 0.0) -> list[ImageAnswer]:
-    scores = source.scores(n, shift)
-    return [
-        ImageAnswer(
-            f"{i:064d}", (0.7, 0.1, 0.1, 0.1), "Benign", False, ("Benign",), refer,
-            ("low confidence",) * refer, float(score), "", 5.0, IDENTITY.sha256,
-        )
-        for i, (score, refer) in enumerate(zip(scores, source.referred(scores, times), strict=True))
-    ]  # fmt: skip
-
-
-def engine_that_says(policy: dict[str, Any] | None) -> Any:
-    facts = replace(StubModel.facts, policy=policy)
-    model = SimpleNamespace(facts=facts)
-    return SimpleNamespace(identity=IDENTITY, model=model, waiting=0, ready=lambda: "")
-
-
-@pytest.fixture
-def services(tmp_path: Path) -> Iterator[Services]:
-    cfg = serve_config(
-        tmp_path, f"monitoring.window={WINDOW}", f"proxy.trusted=[{PEER}]",
-        "proxy.user_header=X-Bcd-User", "proxy.roles_header=X-Bcd-Roles",
-    )  # fmt: skip
-    engine = engine_that_says({"expectation": EXPECTED.to_plain()})
-    with open_records(database_url(None, str(tmp_path)), cfg.images) as records:
-        accounts = Accounts(records.engine, cfg)
-        yield Services(cfg, engine, records, accounts)
-
-
-def client(services: Services, roles: str) -> TestClient:
-    app = FastAPI()
-    app.state.services = services
-    app.state.metrics = Metrics(services)
-    app.include_router(routes.router)
-    app.include_router(metrics.router)
-    add_handlers(app)
-    headers = {"accept": "text/html", "X-Bcd-User": "ada", "X-Bcd-Roles": roles}
-    return TestClient(app, headers=headers, client=(PEER, 1), follow_redirects=False)
-
-
-def recorded_alarms(services: Services) -> list[str]:
-    with services.records.engine.connect() as connection:
-        query = select(RECORDS.c.payload).where(RECORDS.c.kind == "alarm")
-        return list(connection.execute(query).scalars())
+from tests.serving.monitoring.making import (
+    EXPECTED,
+    WINDOW,
+    answered,
+    client,
+    engine_that_says,
+    recorded_alarms,
+    started,
+)
 
 
 @pytest.mark.parametrize(
@@ -176,9 +120,9 @@ def test_an_alarm_is_on_the_page_in_the_metrics_and_once_in_the_records(
     (payload,) = recorded_alarms(services)
     assert '"window":2' in payload.replace(" ", "") and IDENTITY.sha256 in payload
     # A server that starts later knows of the alarm and does not record it again.
-    later = Monitor(services.records, services.cfg.monitoring, references(services))
+    later = started(services)
     later.update()
-    assert [bool(w.alarms) for w in later.stream(IDENTITY.sha256, "").windows] == [False, True]
+    assert [bool(w.alarms) for w in later.stream("").windows] == [False, True]
     assert len(recorded_alarms(services)) == 1
 
 
@@ -186,7 +130,7 @@ def test_an_alarm_that_could_not_be_recorded_is_recorded_later(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services.records.add_answers("ada", answered(Source(2, 0.1), WINDOW, 6.0, 2.0), IDENTITY)
-    watched = Monitor(services.records, services.cfg.monitoring, references(services))
+    watched = started(services)
     with monkeypatch.context() as full:
         full.setattr(services.records, "alarms", Mock(side_effect=StorageFullError("full")))
         with pytest.raises(StorageFullError):
@@ -223,7 +167,7 @@ def test_alarms_are_found_while_nobody_looks(
     assert looks.call_count >= 2 and len(recorded_alarms(services)) == 1
 
 
-def test_another_model_has_windows_of_its_own_and_an_unknown_one_a_baseline(
+def test_answers_of_another_model_are_not_watched_and_an_unknown_one_has_a_baseline(
     services: Services,
 ) -> None:
     other = replace(IDENTITY, sha256="6" * 64, name="former")
@@ -231,28 +175,11 @@ def test_another_model_has_windows_of_its_own_and_an_unknown_one_a_baseline(
     services.records.add_answers("ada", [replace(a, model_sha256="6" * 64) for a in given], other)
     assert alarms(services) == {("referral", ""): 0.0, ("distances", ""): 0.0}
     watched = monitor.get_monitor(services)
-    assert watched.stream(IDENTITY.sha256, "").windows == []
-    assert watched.stream(other.sha256, "").reference is None
+    assert watched.stream("").windows == []
     text = client(services, "review").get("/dashboard").text
     assert '<th scope="row">former</th>' in text
     for silent in (None, {}, {"expectation": None}):
-        assert references(replace(services, engine=engine_that_says(silent))) == {}
-
-
-def test_each_site_has_windows_alarms_and_a_reference_of_its_own(services: Services) -> None:
-    several = {"main": {}, "east": {}, "west": {"threshold": 0.3}}
-    services = replace(services, cfg=replace(services.cfg, site="main", sites=several,
-                       proxy=replace(services.cfg.proxy, roles_header=None)))  # fmt: skip
-    source = Source(6, 0.1)
-    services.records.add_answers("ada", answered(source, WINDOW), IDENTITY, "main")
-    services.records.add_answers("ada", answered(source, WINDOW, 6.0, 2.0), IDENTITY, "east")
-    found = alarms(services)
-    assert found["referral", "east"] == found["distances", "east"] == 1.0
-    assert sum(found.values()) == 2.0 and {site for _, site in found} == set(several)
-    (alarm,) = recorded_alarms(services)
-    assert json.loads(alarm)["site"] == "east"
-    expected = references(services)
-    assert {site for _, site in expected} == {"main", "east"}  # not with a threshold of its own
+        assert reference(replace(services, engine=engine_that_says(silent))) is None
 
 
 def test_each_answer_is_read_once(services: Services) -> None:
@@ -266,11 +193,11 @@ def test_each_answer_is_read_once(services: Services) -> None:
                 read.append(row.record)
                 yield row
 
-    watched = Monitor(cast(Any, Counting()), services.cfg.monitoring, {})
+    watched = Monitor(cast(Any, Counting()), services.cfg.monitoring, IDENTITY.sha256, None)
     watched.update()
     services.records.add_answers("ada", given, IDENTITY)
     watched.update()
-    assert len(read) == len(set(read)) == 20 == watched.stream(IDENTITY.sha256, "").images
+    assert len(read) == len(set(read)) == 20 == watched.stream("").images
 
 
 def test_metrics_do_not_wait_while_answers_are_read(services: Services) -> None:

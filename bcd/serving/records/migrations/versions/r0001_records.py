@@ -105,6 +105,8 @@ def _for_reading() -> None:
         sa.Column("refer", sa.SmallInteger, nullable=False),
         sa.Column("reasons", sa.Text, nullable=False),
         sa.Column("ood_score", sa.Double),
+        sa.Column("threshold", sa.Double),
+        sa.Column("match_sha256", sa.String(64), nullable=False),
         sa.Column("finding", sa.Text),
         sa.Column("waiting", sa.SmallInteger, nullable=False),
     )
