@@ -120,6 +120,7 @@ def _run(asked: argparse.Namespace) -> int:
         users = Users(database, Passwords(Accounts.hasher), time.time)
         run: _Run = asked.run
         run(users, Tokens(database, time.time), asked)
+        _check_site(engine, getattr(asked, "site", ""))
     except RequestError as error:
         raise command_error(error) from error
     finally:
@@ -151,6 +152,17 @@ def _roles(users: Users, _: Tokens, asked: argparse.Namespace) -> None:
 def _site(users: Users, _: Tokens, asked: argparse.Namespace) -> None:
     users.set_site(user_here(), asked.name, "" if asked.site == ALL else asked.site)
     say(f"{asked.name}: site changed; sessions have ended")
+
+
+def _check_site(engine: Engine, site: str) -> None:
+    """Says if no server has such a site, perhaps because the name is misspelled."""
+    from bcd.serving.records.sites import started_sites
+
+    with engine.connect() as connection:
+        known = started_sites(connection)
+    if site not in ("", ALL, *(known or [site])):
+        names = ", ".join(filter(None, known or [])) or "none by name"
+        say(f"warning: the server that started last has no site {site}; its sites: {names}")
 
 
 def _password(users: Users, _: Tokens, asked: argparse.Namespace) -> None:

@@ -4,11 +4,41 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
+from bcd.config.sites import read_sites
+from bcd.errors import ConfigError
 from bcd.serving.errors import ForbiddenError, RequestError
+from bcd.serving.records.database import reading
+from bcd.serving.records.sites import case_sites
 
 if TYPE_CHECKING:
+    from bcd.config.serve import ServeConfig
     from bcd.serving.accounts.access import User
+    from bcd.serving.records.store import Records
     from bcd.serving.services import Services
+
+
+def check_recorded(cfg: ServeConfig, records: Records) -> None:
+    """Logs a warning if there are cases of sites that the server does not have.
+
+    Raises:
+        ConfigError: They would be shown to users who are recorded only at a proxy.
+        UnavailableError: The records cannot be used.
+    """
+    with reading(records.engine, None) as connection:
+        found = case_sites(connection)
+    missing, others = sorted(found - set(read_sites(cfg))), sorted(found - {"", cfg.site})
+    if others and cfg.proxy.roles_header is not None and cfg.proxy.site_header is None:
+        raise ConfigError(
+            "proxy.roles_header: users who are recorded only at the proxy would see the cases of "
+            f"the sites {', '.join(others)}: give proxy.site_header=<header with the user's site>"
+        )
+    if missing:
+        structlog.get_logger("bcd.serving").warning(
+            "sites_missing", sites=[site or "(no name)" for site in missing],
+            advice="their open cases take no more images: see site and sites",
+        )  # fmt: skip
 
 
 def acting_site(services: Services, user: User, asked: str | None) -> str:

@@ -31,8 +31,10 @@ from bcd.serving.errors import RequestError, StorageFullError
 from bcd.serving.intake.start import Intake, open_intake
 from bcd.serving.outbox.sender import check_outbox
 from bcd.serving.records.database import database_url
+from bcd.serving.records.sites import STARTED
 from bcd.serving.records.store import Records, open_records
 from bcd.serving.services import Services
+from bcd.serving.sites import check_recorded
 from bcd.serving.web.connections import Connections
 from bcd.serving.web.logs import configure_logs
 from bcd.serving.web.protocol import Protocol
@@ -79,6 +81,7 @@ def serve(cfg: ServeConfig) -> int:
 def _run(
     cfg: ServeConfig, listener: socket.socket, engine: Engine, records: Records, intake: Intake
 ) -> None:
+    check_recorded(cfg, records)
     accounts = Accounts(records.engine, cfg)
     app = create_app(Services(cfg, engine, records, accounts), intake)
     announce = partial(_announce, cfg, listener, engine.identity, accounts.setup_path(), intake)
@@ -86,7 +89,7 @@ def _run(
     ways = {name: way.to_plain() for name, way in engine.ways.items()}
     model = {"model": engine.identity.sha256}
     try:
-        records.event("", "server started", model | {"sites": ways})
+        records.event("", STARTED, model | {"sites": ways})
     except RequestError as error:
         advice = " Make room." if isinstance(error, StorageFullError) else ""
         raise BcdError(f"records: cannot be written: {error.detail}{advice}") from error

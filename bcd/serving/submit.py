@@ -40,9 +40,8 @@ def why_no_uploads(services: Services, case: Case) -> str:
     if case.status != OPEN:
         return closed(case)
     if case.site not in services.sites:
-        return (
-            f"This case is of the site {case.site or 'without a name'}, which is not set up here."
-        )
+        site = f"the site {case.site}" if case.site else "a site without a name"
+        return f"This case is of {site}, which is not set up here."
     if case.model_sha256 != services.engine.identity.sha256:
         return (
             f"This case was answered by another model ({case.model_name}, "

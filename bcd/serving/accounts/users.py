@@ -137,10 +137,13 @@ class Users:
         Raises:
             NotFoundError: There is no such user.
             UnprocessableError: No site can have this name.
+            ConflictError: Nobody would be admin of all sites any more.
         """
         account = self._known(name)
         facts = {"name": account.name, "site": checked_site(site)}
         with self._database.changing(by, USER_SITE, facts, account.site) as writes:
+            if site not in ("", account.site):
+                _check_other_admin(writes, account)
             _change(writes, account, None, site=site)
 
     def set_password(
@@ -251,10 +254,15 @@ def _check_session(connection: Connection, account: Account, cookie: str) -> Non
 
 
 def _check_other_admin(connection: Connection, account: Account) -> None:
+    """Refuses to take the role from the only one who may manage this user's site, or all."""
     accounts = [account_of(row) for row in _rows(connection)]
-    active = [other.name for other in accounts if "admin" in other.roles and not other.disabled]
-    if active == [account.name]:
-        raise ConflictError("Nobody else is admin, so this user has to stay one")
+    active = {
+        other.name: other for other in accounts if "admin" in other.roles and not other.disabled
+    }
+    last = active.pop(account.name, None) is not None
+    if last and not any(other.site in ("", account.site) for other in active.values()):
+        whose = " of all sites" if active else ""
+        raise ConflictError(f"Nobody else is admin{whose}, so this user has to stay one")
 
 
 def account_of(row: RowMapping) -> Account:

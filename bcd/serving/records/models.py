@@ -41,6 +41,7 @@ class CaseModel:
 
     Attributes:
         id: Of the case.
+        site: Whose case it is.
         opened_at: Seconds since 1970, UTC.
         status: Of the case.
         images: Number of its images.
@@ -49,6 +50,7 @@ class CaseModel:
     """
 
     id: str
+    site: str
     opened_at: float
     status: str
     images: int
@@ -91,8 +93,8 @@ def case_models(connection: Connection) -> Iterator[CaseModel]:
     """Yields every case with its model version, in the order in which they were opened."""
     query = (
         select(
-            CASES.c.id, CASES.c.opened_at, CASES.c.status, func.count(ANSWERS.c.record),
-            MODELS.c.name, MODELS.c.sha256,
+            CASES.c.id, CASES.c.site, CASES.c.opened_at, CASES.c.status,
+            func.count(ANSWERS.c.record), MODELS.c.name, MODELS.c.sha256,
         )
         .join(MODELS, MODELS.c.sha256 == CASES.c.model_sha256)
         .outerjoin(ANSWERS, ANSWERS.c.case_id == CASES.c.id)

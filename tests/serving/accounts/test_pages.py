@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from bcd.serving.errors import ConflictError
 from tests.serving.accounts.making import OTHER, PASSWORD, World, alert, csrf_of, world
 
 
@@ -116,9 +117,14 @@ def test_an_admin_makes_a_token_and_sees_it_once(served: World) -> None:
 def test_the_last_admin_stays_one(served: World) -> None:
     admin = served.logged_in("ada")
     csrf = csrf_of(admin)
-    for path in ("disable", "roles"):
+    served.accounts.users.add("Ada", "Easta", PASSWORD, ["admin"], site="east")
+    for path in ("disable", "roles"):  # an admin of a site is not one of all
         form = {"csrf": csrf, "roles": ["submit"]}
         assert admin.post(f"/users/ada/{path}", data=form).status_code == 409
+    with pytest.raises(ConflictError, match="Nobody else is admin of all sites"):
+        served.accounts.users.set_site("Ada", "ada", "east")
+    served.accounts.users.set_site("Ada", "Easta", "west")  # whom others manage
+    served.accounts.users.set_disabled("Ada", "Easta", True)
     form = {"csrf": csrf, "roles": ["admin", "sign"]}
     assert admin.post("/users/ada/roles", data=form).status_code == 303
     assert admin.get("/users").status_code == 200  # this session goes on

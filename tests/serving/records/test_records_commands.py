@@ -49,7 +49,7 @@ def test_models_says_which_version_answered_which_case(
 ) -> None:
     newer = replace(IDENTITY, name="newer", sha256="9" * 64)
     with open_records(url, images_config()) as records:
-        other = records.open_case("anna", "1,2", newer, 1)
+        other = records.open_case("anna", "1,2", newer, 1, "east")
         earlier = len(records.case(case_id).images)
         every = sum(1 for _ in records.statistics(0))
     assert main(["models", "--records", url, "--cases"]) == 0
@@ -57,7 +57,7 @@ def test_models_says_which_version_answered_which_case(
     by_case = {row["id"]: row for row in rows}
     assert by_case[case_id]["sha256"] == IDENTITY.sha256
     assert by_case[case_id]["images"] == str(earlier)
-    assert by_case[other]["sha256"] == newer.sha256
+    assert (by_case[other]["sha256"], by_case[other]["site"]) == (newer.sha256, "east")
     assert by_case[other]["images"] == "0"
     assert main(["models", "--records", url]) == 0
     uses = {row["name"]: row for row in csv.DictReader(capsys.readouterr().out.splitlines())}
