@@ -2,7 +2,7 @@
 
 bcd serve model=<file from bcd export, checkpoint or run folder>
 bcd serve    # with a demo model, trained on generated smears
-bcd serve verify | models | user | token | key | backup | restore | erase | expire | outbox  # --help
+bcd serve verify | models | user | token | key | backup | restore | erase | expire | outbox --help
 
 It listens on loopback only, unless told otherwise. For research only, not for diagnosis.
 """
