@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 
 _STANDALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # start of frame
 _SIZ, _COD = b"\xff\x51", b"\xff\x52"
-_SCAN = 0xDA
+_SCAN, _END, _TILE_PART = 0xDA, 0xD9, 0x90
+# In what a scan encodes, a byte below 0x80 follows 0xFF.
+_MARKER = re.compile(rb"\xff[\x80-\xff]")
 _ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 
 
@@ -71,6 +74,59 @@ def read_jpeg_2000(data: bytes) -> Facts | None:
     style = data.find(_COD, start + 44)
     transformed = 0 <= style < len(data) - 9 and data[style + 8] == 1
     return Facts((right - left, bottom - top), samples, bits, transformed=transformed)
+
+
+def is_whole_jpeg(data: bytes) -> bool:
+    """Whether a JPEG or JPEG-LS stream has its end; some decoders make up what is missing.
+
+    Bytes after the end do not matter.
+    """
+    place = 2
+    while place + 2 <= len(data) and data[place] == 0xFF:
+        kind = data[place + 1]
+        if kind == _END:
+            return True
+        if kind == 0xFF or kind in _STANDALONE:
+            place += 1 if kind == 0xFF else 2
+        elif place + 4 > len(data):
+            return False
+        else:
+            place += 2 + int(struct.unpack_from(">H", data, place + 2)[0])
+            if kind == _SCAN:
+                place = _after_scan(data, place)
+    return False
+
+
+def _after_scan(data: bytes, place: int) -> int:
+    """The place of the marker that ends a scan, or of the end of the data."""
+    for found in _MARKER.finditer(data, place):
+        if data[found.start() + 1] not in _STANDALONE:
+            return found.start()
+    return len(data)
+
+
+def is_whole_jpeg_2000(data: bytes) -> bool:
+    """Whether a JPEG 2000 codestream, which may be in a JP2 file, has all tile-parts and its end.
+
+    Bytes after the end do not matter.
+    """
+    start = data.find(b"\xff\x4f" + _SIZ)
+    place = start + 2
+    while start >= 0 and place + 4 <= len(data) and data[place] == 0xFF:
+        kind, (length,) = data[place + 1], struct.unpack_from(">H", data, place + 2)
+        if kind == _TILE_PART:
+            if place + 10 > len(data):
+                return False
+            (length,) = struct.unpack_from(">L", data, place + 6)
+            if not length:  # up to the end, which is not told otherwise
+                return data.rstrip(b"\0").endswith(b"\xff\xd9")
+            if length < 14:
+                return False
+            length -= 2
+        place += 2 + length
+        if data[place : place + 2] == b"\xff\xd9":
+            return True
+    return False
 
 
 def as_rgb(jpeg: bytes) -> bytes:

@@ -246,6 +246,17 @@ def _end_of_sequence(data: bytes, place: int, encoding: Encoding, left: list[int
     return place
 
 
+def items_end(file: File, element: Element) -> bool:
+    """Whether all items of an element of undefined length are in the file, and the end of these."""
+    place = element.value
+    while (head := _head(file.data, place, file.encoding)) is not None:
+        tag, _, length, value = head
+        if tag != _ITEM:
+            return tag == _SEQUENCE_END
+        place = value + length
+    return False
+
+
 def nested(file: File, element: Element, path: Sequence[int], wanted: int) -> Iterator[bytes]:
     """Yields the values of an element in the items of nested sequences.
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from bcd.data.dicom import codestream
 from bcd.data.dicom.colours import Layout, read_layout, to_image
-from bcd.data.dicom.elements import DEFLATED
+from bcd.data.dicom.elements import DEFLATED, items_end
 from bcd.data.dicom.parsing import MISSING, Parsed, guarded, import_pydicom, parse
 from bcd.data.files import Gate, ImageError, UnreadableError
 from bcd.data.opening import MAX_PIXELS, PIXELS, opened
@@ -191,6 +191,8 @@ def _encoded(parsed: Parsed, stream: io.BytesIO, index: int) -> bytes:
 
     if parsed.pixels.end is not None:
         raise ImageError("damaged DICOM file (its pixels are not encapsulated)")
+    if not items_end(parsed.file, parsed.pixels):
+        raise ImageError("damaged DICOM file (its pixels are cut off)")
     found = get_frame(
         stream, index, extended_offsets=_offsets(parsed), number_of_frames=parsed.header.frames
     )
@@ -216,6 +218,9 @@ def _check_encoded(parsed: Parsed, layout: Layout, encoded: bytes) -> Layout:
     if syntax == _RLE:
         return layout
     facts = _facts(syntax, encoded)
+    whole = codestream.is_whole_jpeg_2000 if syntax in _OPENJPEG else codestream.is_whole_jpeg
+    if not whole(encoded):
+        raise ImageError("damaged DICOM file (a picture is cut off)")
     said = (parsed.header.width, parsed.header.height)
     if facts.size != said:
         raise ImageError(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID
 
 from bcd.config.input_views import InputView
@@ -19,7 +20,7 @@ from bcd.data.dicom.reading import decode_frame, read_header
 from bcd.data.files import MAX_BYTES, ImageError
 from bcd.data.items import Item, Wanted
 from bcd.data.sandbox import Readers
-from tests.helpers.dicom import SYNTAXES, identified, make_dicom
+from tests.helpers.dicom import NATIVE, SYNTAXES, identified, make_dicom
 from tests.helpers.noise import noise
 
 PIXELS = noise(1, size=24)
@@ -148,6 +149,29 @@ def test_a_palette_may_begin_later_and_have_8_bits() -> None:
     found = decode_frame(make_dicom(values, "explicit", "MONOCHROME2", bits=12, change=put).data)
     index = np.clip(values[..., 0].astype(int) - 100, 0, 299)
     np.testing.assert_array_equal(found, np.stack([index * f % 251 for f in (1, 2, 3)], axis=2))
+
+
+@pytest.mark.parametrize("syntax", [name for name in SYNTAXES if name not in NATIVE])
+def test_an_encoded_picture_that_is_cut_off_is_refused(syntax: str) -> None:
+    """Decoders of JPEG Lossless and JPEG-LS make up the rest."""
+    two = np.stack([PIXELS, PIXELS])
+    colours = "MONOCHROME2" if syntax == "jpeg lossless" else "RGB"
+    whole = make_dicom(two, syntax, colours).data
+    frames: list[bytes] = []
+
+    def shortened(dataset: Dataset) -> None:
+        frames.extend(generate_frames(dataset.PixelData, number_of_frames=2))
+        dataset.PixelData = encapsulate(
+            [frames[0], frames[0].rstrip(b"\0")[: -len(frames[0]) // 5]]
+        )
+
+    decode_frame(whole, 2)
+    for length in (*range(len(whole) - 40, len(whole)), len(whole) * 2 // 3):
+        assert reason(whole[:length], 1) == "damaged DICOM file (its pixels are cut off)"
+    one_short = make_dicom(two, syntax, colours, change=shortened).data
+    decode_frame(one_short, 1)
+    expected = "cannot be decoded" if syntax == "rle" else "a picture is cut off"
+    assert expected in reason(one_short, 2)
 
 
 NAMED = {
