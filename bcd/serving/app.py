@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from fastapi import FastAPI
@@ -25,6 +25,7 @@ from bcd.serving.pages import cases as pages
 from bcd.serving.pages import images, reports
 from bcd.serving.pages.render import STATIC
 from bcd.serving.services import Services
+from bcd.serving.tasks import Tasks
 from bcd.serving.web.metrics import Metrics, WatchedEngine
 from bcd.serving.web.stack import add_middleware
 
@@ -57,15 +58,16 @@ def create_app(services: Services, intake: Intake | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        regular = (watch, work, post_reports)
-        tasks = [asyncio.create_task(each(app.state.services)) for each in regular]
+        tasks: Tasks = app.state.tasks
+        regular = {"monitoring": watch, "jobs": work, "outbox": post_reports}
+        for name, each in regular.items():
+            tasks.start(name, partial(each, app.state.services))
         if intake is not None:
-            registry = app.state.metrics.registry
-            tasks.append(asyncio.create_task(intake.run(app.state.services, registry)))
+            intake.start(app.state.services, app.state.metrics.registry, tasks)
         yield
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await tasks.stop()
+        if intake is not None:
+            await intake.stop()
         await services.engine.close()
 
     app = FastAPI(
@@ -82,6 +84,7 @@ def create_app(services: Services, intake: Intake | None = None) -> FastAPI:
     engine = cast("Engine", WatchedEngine(services.engine, watched))
     app.state.services = replace(services, engine=engine)
     app.state.stopping = False
+    app.state.tasks = Tasks()
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

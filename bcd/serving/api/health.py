@@ -32,7 +32,8 @@ async def readyz(request: Request, services: Served) -> Health:
     """Whether the model answers and the records can be used; 503 with the reason if not.
 
     The records are read. Nothing is written: that it is possible is concluded from the thread that
-    writes, from the file, and from the last write of the past half minute.
+    writes, from the file, and from the last write of the past half minute. Nor is a server ready
+    whose work in the background, such as answering what waits, has just failed.
     """
     if request.app.state.stopping:
         raise UnavailableError("The server is stopping.", retry_after=5)
@@ -43,6 +44,8 @@ async def readyz(request: Request, services: Served) -> Health:
         why = services.records.ready()
     except RequestError as error:
         why = error.detail
+    if not why and (down := request.app.state.tasks.down()):
+        why = f"Work in the background has failed and is started again: {', '.join(down)}."
     if why:
         raise UnavailableError(why, retry_after=5)
     return Health(status="ok")

@@ -32,7 +32,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from bcd.data.dicom.frames import SYNTAXES
 from bcd.data.dicom.parsing import SOP_CLASSES
 from bcd.serving.errors import RequestError
-from bcd.serving.intake.storing import BUSY, REFUSED, STORED, Reply, store
+from bcd.serving.intake.storing import BUSY, STORED, Reply, store
 
 if TYPE_CHECKING:
     from bcd.config.interop import DicomNodeConfig
@@ -149,7 +149,7 @@ class Node:
             reply = self._reply(event)
         except Exception as error:  # nothing of it is in the log: it may quote the object
             log.error("intake_failed", source="dicom", error=type(error).__name__)
-            reply = Reply(REFUSED, "it could not be stored")
+            reply = Reply(BUSY, "the server has failed")  # so its sender keeps the object
         self._count(reply.outcome)
         status = Dataset()
         status.Status = reply.status

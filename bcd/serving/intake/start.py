@@ -13,15 +13,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from bcd.config.serve import LOOPBACK, ServeConfig
 from bcd.config.sites import read_sites
 from bcd.errors import BcdError, ConfigError
-from bcd.serving.engine.turns import asker
 from bcd.serving.intake.watch import Watcher
 from bcd.storage import typed_path
 
 if TYPE_CHECKING:
     from bcd.serving.intake.node import Node
     from bcd.serving.services import Services
+    from bcd.serving.tasks import Tasks
 
-_ASKER = "(intake)"  # no user's name: scanners take turns with users like one of them
 WATCH, DICOM = "watch", "dicom"  # sources, in metrics
 
 
@@ -51,14 +50,14 @@ class Intake:
         if self._node is not None:
             self._node.close()
 
-    async def run(self, services: Services, registry: CollectorRegistry) -> None:
-        """Takes images until it is cancelled.
+    def start(self, services: Services, registry: CollectorRegistry, tasks: Tasks) -> None:
+        """Begins to take images; call it in the event loop.
 
         Args:
             services: Of the server.
             registry: Of metrics, to which those of the intake are added.
+            tasks: To which the watching of folders is added.
         """
-        asker.set(_ASKER)
         counter = Counter(
             "bcd_intake_files", "Files of scanners, by what became of them", ["source", "outcome"],
             registry=registry,
@@ -71,21 +70,18 @@ class Intake:
             Watcher(services, folder, site, counting(WATCH))
             for site, folder in self._folders.items()
         ]
-        self._measure(registry, watchers)
+        self._measure(registry, watchers, tasks)
         if self._node is not None:
             self._node.start(services, counting(DICOM))
-        tasks = [asyncio.create_task(watcher.run()) for watcher in watchers]
-        try:
-            await asyncio.Event().wait()
-        finally:
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
-            if self._node is not None:
-                await asyncio.to_thread(self._node.stop)
+        for watcher in watchers:
+            tasks.start(WATCH, watcher.run)
 
-    def _measure(self, registry: CollectorRegistry, watchers: list[Watcher]) -> None:
+    async def stop(self) -> None:
+        """Stops the node, once what it is storing has ended."""
+        if self._node is not None:
+            await asyncio.to_thread(self._node.stop)
+
+    def _measure(self, registry: CollectorRegistry, watchers: list[Watcher], tasks: Tasks) -> None:
         waiting = Gauge(
             "bcd_intake_waiting", "Files in watch folders that are not moved yet", registry=registry
         )
@@ -95,7 +91,7 @@ class Intake:
         )  # fmt: skip
         if watchers:
             ready.labels(WATCH).set_function(
-                lambda: float(not any(each.problem for each in watchers))
+                lambda: float(not any(each.problem for each in watchers) and not tasks.down(WATCH))
             )
         if (node := self._node) is not None:
             ready.labels(DICOM).set_function(lambda: float(node.alive))

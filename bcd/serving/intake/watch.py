@@ -21,6 +21,7 @@ import structlog
 
 from bcd.serving import words
 from bcd.serving.dicom import unpack
+from bcd.serving.engine.turns import asker
 from bcd.serving.errors import (
     BusyError,
     RequestError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from bcd.serving.services import Services
 
 USER = "watch folder"  # has a space, so that it is the name of no user
+_ASKER = "(intake)"  # no user's name either: scanners take turns with users like one of them
 
 # Times as multiples of `scanner.stable_seconds`, for a file that cannot be decoded.
 _PATIENCE = 60  # it is given up after as long without a change
@@ -81,6 +83,7 @@ class Watcher:
 
     async def run(self) -> None:
         """Watches until it is cancelled."""
+        asker.set(_ASKER)
         stable = self.services.cfg.scanner.stable_seconds
         while True:
             self._busy = False

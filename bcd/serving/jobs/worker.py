@@ -128,6 +128,7 @@ class Worker:
             found = answering.result()
         finally:
             answering.cancel()
+            await asyncio.gather(answering, return_exceptions=True)  # else asyncio reports it
         return {job.id: one for job, one in zip(lease.jobs, found, strict=True) if one is not None}
 
     async def _answer(self, job: Job) -> ImageAnswer | None:

@@ -155,15 +155,17 @@ def test_a_damaged_command_ends_its_association_only(
     assert "leak" not in shown and "Traceback" not in shown
 
 
-def test_a_sender_comes_again_when_there_is_no_room(
+def test_a_sender_comes_again_when_there_is_no_room_or_the_server_fails(
     app: Running, node: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise StorageFullError("The disk is full: nothing was recorded.")
+    for error in (StorageFullError("The disk is full: nothing was recorded."), OSError(28, "full")):
 
-    with monkeypatch.context() as patch:
-        patch.setattr(storing, "deliver", full)
-        assert send(node, made(13, "1.2.16")) == [BUSY]
+        def fails(*_: object, error: Exception = error) -> None:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(storing, "deliver", fails)
+            assert send(node, made(13, "1.2.16")) == [BUSY]
     assert send(node, made(13, "1.2.16")) == [STORED]
     assert len(answers(app, "1.2.16", 1)) == 1
 
