@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import unicodedata
+from collections.abc import Sequence
 
 from bcd.evaluation.decision import DISAGREES, LOW_CONFIDENCE, MEMBERS_DISAGREE, OOD, UNDECIDED
 from bcd.evaluation.predictions import NOT_FINITE, UNCALIBRATED, UNREADABLE
@@ -70,10 +71,27 @@ def site_settings(profile: str, threshold: float | None) -> str:
 
 
 def case_settings(case: Case) -> list[str]:
-    """What `site_settings` says of the answers of a case, each once."""
-    answers = (image.answer for image in case.images)
-    said = [site_settings(answer.profile, answer.threshold) for answer in answers]
-    return list(dict.fromkeys(filter(None, said)))
+    """What `site_settings` says of the answers of a case, each once; if not of all, of which."""
+    said: dict[str, list[int]] = {}
+    for image in case.images:
+        if not image.answer.error:
+            text = site_settings(image.answer.profile, image.answer.threshold)
+            said.setdefault(text, []).append(image.number)
+    if len(said) > 1:
+        return [f"{_images(numbers)}: {text}" for text, numbers in said.items() if text]
+    return [text for text in said if text]
+
+
+def _images(numbers: Sequence[int]) -> str:
+    """`Image 4`, or `Images 1 to 3, 7`; of rising numbers."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and spans[-1][1] == number - 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    listed = [f"{low} to {high}" if low < high else str(low) for low, high in spans]
+    return f"{'Images' if len(numbers) > 1 else 'Image'} {', '.join(listed)}"
 
 
 def percent(share: float) -> str:

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import time
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -13,6 +14,7 @@ from pypdf import PdfReader
 from pypdf.generic import DictionaryObject
 
 from bcd.evaluation.predictions import columns as prediction_columns
+from bcd.serving import words
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.records.cases import ERASED, SIGNED, UNIDENTIFIED, Case, Review, Signature
 from bcd.serving.reports.pdf import case_pdf
@@ -68,6 +70,20 @@ def test_every_report_has_the_head_and_who_signed() -> None:
         assert told == {(HEAD, names, times)}
         text = "".join(pages(case_pdf(case, None, {}, HEAD))).replace("\n", "")
         assert HEAD in text and (f"Missing{missing}" in text if missing else "Missing" not in text)
+
+
+def test_a_case_says_which_of_its_images_had_settings_of_the_site() -> None:
+    plain, own = answer(), replace(answer(), threshold=0.3)
+    assert words.case_settings(case_of([image_of(1, plain), image_of(2, plain)])) == []
+    only = case_of([image_of(1, own), image_of(2, unreadable())])
+    assert words.case_settings(only) == [words.site_settings("", 0.3)]
+    given = [own, own, plain, own, replace(plain, profile="7" * 64)]
+    mixed = case_of([image_of(number, one) for number, one in enumerate(given, 1)])
+    said = [f"Images 1 to 2, 4: {words.site_settings('', 0.3)}"]
+    said.append(f"Image 5: {words.site_settings('7' * 64, None)}")
+    assert words.case_settings(mixed) == said
+    text = "".join(pages(case_pdf(mixed, None, {}, HEAD))).replace("\n", " ")
+    assert "Images 1 to 2, 4: Called malignant from a probability of 0.3" in text
 
 
 def test_columns_that_mean_the_same_have_the_names_of_predictions() -> None:
