@@ -58,7 +58,8 @@ def images(
 def filled(records: Records) -> str:
     """Fills records with rows in every table; returns the id of an open case."""
     records.event("", "server started", {"version": "1"})
-    records.add_answers("dora", [answer(50), answer(51, refer=True)], IDENTITY)
+    given = [answer(50, threshold=0.3), answer(51, refer=True)]
+    records.add_answers("dora", given, IDENTITY)
     signed = records.open_case("anna", "signed label", IDENTITY, 1)
     records.add_images("anna", signed, IDENTITY, images(2))
     records.sign("anna", signed, records.case(signed).version)
