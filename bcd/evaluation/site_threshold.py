@@ -8,7 +8,7 @@ from bcd.evaluation.decision import (
     MEMBERS_DISAGREE,
     OOD,
     UNDECIDED,
-    Decisions,
+    Floats,
     Reasons,
     p_malignant,
 )
@@ -21,7 +21,7 @@ _IN_ORDER = (
 
 
 def at_threshold(
-    decisions: Decisions, index: int, threshold: float, benign: int
+    probabilities: Floats, reasons: Reasons, threshold: float, benign: int
 ) -> tuple[bool | None, Reasons]:
     """What a policy with another threshold would have decided about an image.
 
@@ -30,8 +30,8 @@ def at_threshold(
     sensitivity, and the share of images that it expects to refer, do not hold for another one.
 
     Args:
-        decisions: Of the policy, also those that an exported file made.
-        index: Of the image in them.
+        probabilities: Calibrated, of the image, (classes,).
+        reasons: For which the policy refers it, also those that an exported file gave.
         threshold: Probability from which it is called malignant.
         benign: Index of the class that is not cancer.
 
@@ -39,11 +39,10 @@ def at_threshold(
         Whether it is called malignant, None if the output is not finite; and all reasons to refer
         it.
     """
-    why = set(decisions.reasons[index]) - {DISAGREES}
+    why = set(reasons) - {DISAGREES}
     called = None
     if NOT_FINITE not in why:
-        row = decisions.probabilities[index : index + 1]
-        called = bool(p_malignant(row, benign)[0] >= threshold)
-        if called != (row.argmax() != benign):
+        called = bool(p_malignant(probabilities[None], benign)[0] >= threshold)
+        if called != (probabilities.argmax() != benign):
             why.add(DISAGREES)
     return called, tuple(name for name in _IN_ORDER if name in why)

@@ -24,7 +24,7 @@ def test_it_decides_as_a_policy_with_that_threshold() -> None:
     for threshold in (0.05, 0.4, 0.6, 0.95):
         theirs = replace(policy, malignant_threshold=threshold).answer(*given)
         for index in range(len(logits)):
-            found = at_threshold(ours, index, threshold, 2)
+            found = at_threshold(ours.probabilities[index], ours.reasons[index], threshold, 2)
             assert found == (theirs.malignant[index], theirs.reasons[index])
             changed += found != (ours.malignant[index], ours.reasons[index])
     assert changed > 20  # so that the comparison says something

@@ -35,7 +35,9 @@ def answered(
     found = decisions.prediction(number, "")
     malignant, reasons = found.malignant, found.refer
     if way.threshold is not None and identity.benign is not None:
-        malignant, reasons = at_threshold(decisions, number, way.threshold, identity.benign)
+        malignant, reasons = at_threshold(
+            decisions.probabilities[number], reasons, way.threshold, identity.benign
+        )
     best = found.best
     known = best is not None
     return ImageAnswer(
