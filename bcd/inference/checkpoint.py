@@ -101,6 +101,14 @@ class Card:
         """sha256 of the images of some subsets; of all subsets where none is given."""
         return {sha256_of(one) for name in subsets or self.split for one in self.split[name]}
 
+    def seen(self) -> set[str]:
+        """sha256 of the images that the model was trained, chosen or recalibrated on.
+
+        Includes those that the weights it started from were trained on.
+        """
+        recalibrated = (self.recalibration or {}).get("images", ())
+        return self.sha256s("train", "val") | {*self.pretrained_on, *recalibrated}
+
     @property
     def view_names(self) -> list[str]:
         """The input views as `model.views` lists them."""

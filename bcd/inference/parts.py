@@ -211,12 +211,8 @@ def warn_of_relabelled(catalog: Catalog, card: Card) -> None:
 
 
 def count_trained(catalog: Catalog, card: Card, indices: Sequence[int]) -> int:
-    """Counts the images that a model was trained, chosen or recalibrated on, by sha256.
-
-    Includes those that the weights it started from were trained on.
-    """
-    seen = card.sha256s("train", "val") | set(card.pretrained_on)
-    seen |= set((card.recalibration or {}).get("images", ()))
+    """Counts the images that a model was trained or chosen on; see `Card.seen`."""
+    seen = card.seen()
     return sum(catalog.images[i].sha256 in seen for i in indices)
 
 
