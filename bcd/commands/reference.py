@@ -13,6 +13,8 @@ from bcd.cli.app import quick_imports
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+_FROZEN = ("limits", "data.benign", "data.group_pattern")
+
 
 def main(cfg: "DictConfig") -> int:
     """Freezes or re-runs; returns the exit status."""
@@ -24,9 +26,9 @@ def main(cfg: "DictConfig") -> int:
     cfg.model = mapped_path(cfg.model)
     with quick_imports():
         checked = check_config(cfg, ReferenceConfig)
-        frozen = [key for key in command_line() if key.startswith("limits")]
+        frozen = [key for key in command_line() if key.startswith(_FROZEN)]
         if checked.set is not None and frozen:
-            raise ConfigError(f"{frozen[0]}: the limits are frozen with the set")
+            raise ConfigError(f"{frozen[0]}: is frozen with the set: leave it out")
         from bcd.inference.reference import freeze, rerun
 
     if checked.set is None:

@@ -22,7 +22,12 @@ from bcd.config.programs import (
     SiteMatchConfig,
     SiteProfileConfig,
 )
-from bcd.config.reference import ChangeLimits, ReferenceConfig, ReferenceDataConfig
+from bcd.config.reference import (
+    ChangeLimits,
+    ReferenceConfig,
+    ReferenceDataConfig,
+    ReferenceSiteConfig,
+)
 from bcd.config.schema import (
     AugmentConfig,
     DataConfig,
@@ -64,6 +69,7 @@ _FILES: dict[type, tuple[str, str]] = {
     SlideConfig: ("slide", ""),
     ReferenceConfig: ("reference", ""),
     ReferenceDataConfig: ("reference", "data"),
+    ReferenceSiteConfig: ("reference", "site"),
     ChangeLimits: ("reference", "limits"),
 }
 

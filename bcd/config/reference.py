@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bcd.config.programs import SiteMatchConfig
 from bcd.config.values import at_least, within
 from bcd.errors import ConfigError
 
@@ -16,6 +17,19 @@ class ReferenceDataConfig:
     variant: str
     benign: str | None
     group_pattern: str | None
+
+
+@dataclass
+class ReferenceSiteConfig(SiteMatchConfig):
+    """How images of a site are answered, as among the `sites` of `bcd serve`."""
+
+    threshold: float | None
+
+    def __post_init__(self) -> None:
+        """Checks values beyond their types."""
+        super().__post_init__()
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise ConfigError(f"site.threshold={self.threshold}: must be between 0 and 1")
 
 
 @dataclass
@@ -54,6 +68,7 @@ class ReferenceConfig:
     num_workers: int | None
     run_dir: str
     data: ReferenceDataConfig
+    site: ReferenceSiteConfig
     limits: ChangeLimits
 
     def __post_init__(self) -> None:

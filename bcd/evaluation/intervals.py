@@ -60,7 +60,7 @@ def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
     )
 
 
-def tango(gained: int, lost: int, n: float, level: float = 0.95) -> Interval:
+def tango(gained: float, lost: float, n: float, level: float = 0.95) -> Interval:
     """Tango's score interval of the difference of two shares of the same n images.
 
     Tango, "Equivalence test and confidence interval for the difference in proportions for the
@@ -68,8 +68,8 @@ def tango(gained: int, lost: int, n: float, level: float = 0.95) -> Interval:
     in n trials.
 
     Args:
-        gained: Number of images that only the second share counts.
-        lost: Number of images that only the first share counts.
+        gained: Number of images that only the second share counts; need not be an integer.
+        lost: Number of images that only the first share counts; need not be an integer.
         n: Number of independent images.
         level: Confidence level, between 0 and 1.
 

@@ -2,13 +2,22 @@
 
 The new version may be used only if a loss beyond the limits is excluded: the 95 % interval of the
 paired difference must end before the limit. Too few images exclude nothing, so then it may not.
+
+Over groups (slides, patients), a set counts as many trials as it has effective groups (Kish 1965),
+whatever the images of a group have in common: the intervals are Tango's with the shares of gained
+and lost images in that many trials. This is the worst case, in which a version changes all images
+of a group or none. It cannot be estimated from the set whether that is so: where no group was lost
+as a whole, a version that loses one patient in fifty can look like one that loses single images. A
+design effect estimated from the changes that happened let such versions through.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +25,17 @@ from numpy.typing import NDArray
 from bcd.config.reference import ChangeLimits
 from bcd.evaluation.bootstrap import Groups, effective_groups
 from bcd.evaluation.intervals import tango
-from bcd.evaluation.paired_tests import Difference, paired_interval
+from bcd.evaluation.paired_tests import Difference
 from bcd.evaluation.predictions import Prediction
 from bcd.evaluation.unsafe import is_unsafe
 
 Booleans = NDArray[np.bool_]
 
+_Z2 = NormalDist().inv_cdf(0.975) ** 2
+
 NO_ANSWER = "no answer"
+NEWLY_UNSAFE = "newly unsafe malignant images"
+TRAINED = "images of the set that the new version was trained on"
 MET, EXCEEDED, UNDECIDED = "met", "exceeded", "not excluded"
 
 
@@ -77,6 +90,7 @@ class Share:
     Attributes:
         name: Of the share.
         n: Number of images that it is a share of.
+        trials: What they count as: n, or the effective number of groups.
         old: With the frozen answers.
         new: With the new version.
         difference: New minus old, with its 95 % interval.
@@ -84,6 +98,7 @@ class Share:
 
     name: str
     n: int
+    trials: float
     old: float
     new: float
     difference: Difference
@@ -96,16 +111,23 @@ class Check:
     Attributes:
         name: Of the limit.
         limit: The limit.
-        found: The loss, the rise or the number that was found.
-        worst: The end of its interval that is compared with the limit.
+        found: The loss, the rise or the number that was found; None without any image of the kind.
+        worst: The end of its interval that is compared with the limit; None where found is.
         result: `MET`, `EXCEEDED` (by what was found) or `UNDECIDED` (by the interval alone).
+        trials: What the images count as; None if the limit is a number of images.
     """
 
     name: str
     limit: float
-    found: float
-    worst: float
+    found: float | None
+    worst: float | None
     result: str
+    trials: float | None = None
+
+    @property
+    def needed(self) -> int:
+        """Images, or effective groups, below which not even an unchanged version meets it."""
+        return math.floor(_Z2 * (1 - self.limit) / self.limit) + 1
 
 
 @dataclass(frozen=True)
@@ -144,6 +166,7 @@ def compare_versions(
     malignant: Booleans | None,
     groups: Groups | None,
     limits: ChangeLimits,
+    trained: int | None = None,
 ) -> ModelChange:
     """Compares the answers of two versions for the same images.
 
@@ -153,6 +176,8 @@ def compare_versions(
         malignant: The truth, (n,); None if no class is benign.
         groups: (n,), group of each image; None if images are independent.
         limits: Frozen with the set.
+        trained: Number of the images that the new version was trained or chosen on; None if this
+            is not known. With any, the set does not say what happens with new images.
     """
     n = len(old.predicted)
     every = np.ones(n, bool)
@@ -171,6 +196,9 @@ def compare_versions(
         unsafe = np.flatnonzero(malignant & after & ~before).tolist()
     shares.append(_share("referred", every, old.refer, new.refer, groups))
     by_name = {share.name: share for share in shares if share.n}
+    checks = _checks(by_name, len(unsafe), malignant is not None, limits)
+    if trained is not None:
+        checks.append(_count_check(TRAINED, 0, trained))
     gaps = np.abs(new.probabilities - old.probabilities)
     differ = (
         np.array([a != b for a, b in zip(old.predicted, new.predicted, strict=True)], bool)
@@ -182,7 +210,7 @@ def compare_versions(
         None if groups is None else len(set(groups)),
         Counter(zip(old.predicted, new.predicted, strict=True)),
         list(by_name.values()),
-        _checks(by_name, len(unsafe), malignant is not None, limits),
+        checks,
         unsafe,
         np.flatnonzero(differ).tolist(),
         None if np.isnan(gaps).all() else float(np.nanmax(gaps)),
@@ -195,59 +223,52 @@ def _share(
     a, b = old[images], new[images]
     if not len(a):
         nothing = Difference(np.nan, np.nan, np.nan)
-        return Share(name, 0, np.nan, np.nan, nothing)
+        return Share(name, 0, 0, np.nan, np.nan, nothing)
     own = None if groups is None else np.asarray(groups)[images]
-    return Share(name, len(a), float(a.mean()), float(b.mean()), paired_shares(a, b, own))
+    trials = effective_groups(own) or len(a)
+    change = paired_shares(a, b, trials)
+    return Share(name, len(a), trials, float(a.mean()), float(b.mean()), change)
 
 
-def paired_shares(old: Booleans, new: Booleans, groups: Groups | None) -> Difference:
+def paired_shares(old: Booleans, new: Booleans, trials: float) -> Difference:
     """The difference of two shares of the same images, new minus old, with a 95 % interval.
 
-    Over independent images this is Tango's score interval, which excludes nothing if there are few
-    images, even where both agree on all. Over groups it is the wider of that interval and of the
-    cluster bootstrap (`paired_interval`); if both agree everywhere, as many images count as there
-    are effective groups.
+    The interval is Tango's. It excludes nothing if there are few trials, even where both agree on
+    all images, and one more image lost never moves its lower end up.
 
     Args:
         old: Whether each image counts, (n,).
         new: The same for the new version, (n,).
-        groups: (n,), group of each image; None if images are independent.
+        trials: What the images count as: n, or the effective number of their groups.
     """
     gained, lost = int((new & ~old).sum()), int((old & ~new).sum())
-    value = (gained - lost) / len(old)
-    if groups is None:
-        return Difference(value, *tango(gained, lost, len(old)))
-    if not gained and not lost:
-        return Difference(value, *tango(0, 0, effective_groups(groups) or len(old)))
-    low, high = tango(gained, lost, len(old))
-    one_class = np.zeros(len(old), np.int64)
-    # With "does not count" as the mistake, accuracy is the share that counts.
-    _, least, most = paired_interval(
-        one_class, (~new).astype(np.int64), (~old).astype(np.int64), 2, groups
-    )["accuracy"]
-    return Difference(value, min(low, least), max(high, most))
+    each = trials / len(old)
+    return Difference((gained - lost) / len(old), *tango(gained * each, lost * each, trials))
 
 
 def _checks(
     shares: dict[str, Share], n_unsafe: int, by_malignancy: bool, limits: ChangeLimits
 ) -> list[Check]:
-    accuracy, referred = shares["accuracy"].difference, shares["referred"].difference
-    found = [_check("loss of accuracy", limits.accuracy_loss, -accuracy.value, -accuracy.low)]
+    found = [_loss("loss of accuracy", limits.accuracy_loss, shares["accuracy"])]
     if by_malignancy:
-        if "sensitivity" in shares:
-            change = shares["sensitivity"].difference
-            worst = (-change.value, -change.low)
-        else:  # without malignant images, nothing is known
-            worst = (np.nan, np.nan)
-        found.append(_check("loss of sensitivity", limits.sensitivity_loss, *worst))
-        result = MET if n_unsafe <= limits.newly_unsafe else EXCEEDED
-        found.append(
-            Check("newly unsafe malignant images", limits.newly_unsafe, n_unsafe, n_unsafe, result)
-        )
-    found.append(_check("rise of referral", limits.referral_rise, referred.value, referred.high))
+        loss = _loss("loss of sensitivity", limits.sensitivity_loss, shares.get("sensitivity"))
+        found += [loss, _count_check(NEWLY_UNSAFE, limits.newly_unsafe, n_unsafe)]
+    referred = shares["referred"]
+    rise = referred.difference.value, referred.difference.high
+    found.append(_check("rise of referral", limits.referral_rise, *rise, referred.trials))
     return found
 
 
-def _check(name: str, limit: float, found: float, worst: float) -> Check:
+def _loss(name: str, limit: float, share: Share | None) -> Check:
+    if share is None:  # without any image of the kind, nothing is known
+        return Check(name, limit, None, None, UNDECIDED, 0)
+    return _check(name, limit, -share.difference.value, -share.difference.low, share.trials)
+
+
+def _check(name: str, limit: float, found: float, worst: float, trials: float) -> Check:
     result = MET if worst < limit else EXCEEDED if found >= limit else UNDECIDED
-    return Check(name, limit, found, worst, result)
+    return Check(name, limit, found, worst, result, trials)
+
+
+def _count_check(name: str, limit: int, found: int) -> Check:
+    return Check(name, limit, found, found, MET if found <= limit else EXCEEDED)

@@ -17,12 +17,47 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True)
+class FrozenSettings:
+    """Settings of the site with which a model answered.
+
+    Attributes:
+        profile: sha256 of the site's profile; empty: images were not matched.
+        scale: Whether images were rescaled by the profile.
+        colour: How colours were matched by it.
+        threshold: Probability from which images were called malignant; None: the policy's.
+    """
+
+    profile: str
+    scale: bool
+    colour: str
+    threshold: float | None
+
+    def __str__(self) -> str:
+        match = "images as they are"
+        if self.profile:
+            scale = str(self.scale).lower()
+            match = f"profile {self.profile[:12]} (scale {scale}, colour {self.colour})"
+        own = "of the model's policy" if self.threshold is None else f"{self.threshold:g}"
+        return f"{match}, threshold {own}"
+
+
+@dataclass(frozen=True)
 class FrozenModel:
-    """A model version: the name of its file, and the sha256 of the file and of its card."""
+    """A model version.
+
+    Attributes:
+        name: Of its file.
+        sha256: Of its file.
+        card_sha256: Of its card.
+        settings: Of the site.
+        trained: Number of images of the set that it was trained or chosen on; None if unknown.
+    """
 
     name: str
     sha256: str
     card_sha256: str
+    settings: FrozenSettings
+    trained: int | None
 
 
 @dataclass(frozen=True)
@@ -119,7 +154,7 @@ def read_set(file: Path) -> ReferenceSet:
                 **content,
                 "classes": tuple(content["classes"]),
                 "limits": ChangeLimits(**content["limits"]),
-                "model": FrozenModel(**content["model"]),
+                "model": _model(content["model"]),
                 "images": tuple(images),
             }
         )
@@ -130,6 +165,10 @@ def read_set(file: Path) -> ReferenceSet:
     if frozen.sha256 != stated:
         raise BcdError(f"set={file}: was changed since it was frozen: take the original file")
     return frozen
+
+
+def _model(plain: dict[str, Any]) -> FrozenModel:
+    return FrozenModel(**{**plain, "settings": FrozenSettings(**plain["settings"])})
 
 
 def _answer(plain: dict[str, Any]) -> FrozenAnswer:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -24,17 +26,17 @@ from bcd.evaluation.reference_set import (
     NAME,
     FrozenAnswer,
     FrozenModel,
+    FrozenSettings,
     ReferenceImage,
     ReferenceSet,
     read_set,
     write_set,
 )
+from bcd.evaluation.site_threshold import at_threshold
 from bcd.inference.predictor import Predictor, load_model
-from bcd.reporting.reference import write_change
+from bcd.reporting.reference import tell_limits_out_of_reach, write_change
 from bcd.run_folder import find_checkpoint
 from bcd.storage import file_sha256, typed_path
-
-_ALL = "every image of a reference set must be readable"
 
 
 def freeze(cfg: ReferenceConfig) -> Path:
@@ -51,7 +53,8 @@ def freeze(cfg: ReferenceConfig) -> Path:
             model that cannot be used.
     """
     assert cfg.data.root is not None
-    base, entries = list_entries(typed_path(cfg.data.root), cfg.data.variant)
+    base, entries = list_entries(typed_path(cfg.data.root).absolute(), cfg.data.variant)
+    root = _folder(cfg.data.root, base, entries)
     _refuse_unusable(entries)
     model, predictor = _load(cfg)
     names = order_classes(entry.class_name for entry in entries)
@@ -69,20 +72,27 @@ def freeze(cfg: ReferenceConfig) -> Path:
         )
     images = [
         ReferenceImage(
-            _relative(entry.path, base), sha256, entry.class_name,
-            entry.group or _group(entry.path, cfg.data.group_pattern), FrozenAnswer.of(answer),
+            entry.path.relative_to(root).as_posix(), sha256, entry.class_name,
+            entry.group or group_of(_relative(entry.path, base), cfg.data.group_pattern),
+            FrozenAnswer.of(answer),
         )
         for entry, sha256, answer in zip(entries, hashes, answers, strict=True)
     ]  # fmt: skip
     file = Path(cfg.run_dir).absolute() / NAME
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     benign = None if place is None else predictor.classes[place]
-    write_set(
-        file,
-        ReferenceSet(now, bcd.__version__, str(base), tuple(predictor.classes), benign,
-                     cfg.limits, model, tuple(images)),
-    )  # fmt: skip
+    model = _with_trained(model, predictor, hashes)
+    frozen = ReferenceSet(now, bcd.__version__, str(root), tuple(predictor.classes), benign,
+                          cfg.limits, model, tuple(images))  # fmt: skip
+    write_set(file, frozen)
     say(f"reference set: {len(images)} images, answered by {model.name} ({model.sha256[:12]})")
+    if model.trained:
+        say(
+            f"warning: {model.trained} of {len(images)} images were trained or chosen on (same "
+            "sha256): the set does not show how the model answers new images"
+        )
+    same = _answers_of(frozen, answers)
+    tell_limits_out_of_reach(_compare(frozen, same, same, None))
     say(f"re-run it with a newer version: bcd reference set={file} model=<file>")
     return file
 
@@ -105,24 +115,59 @@ def rerun(cfg: ReferenceConfig) -> ModelChange:
             f"the set was answered with the classes {', '.join(frozen.classes)}, the model has "
             f"{', '.join(predictor.classes)}: only versions with the same classes can be compared"
         )
-    root = Path(frozen.root) if cfg.data.root is None else typed_path(cfg.data.root)
+    root = _root(cfg, frozen)
     paths = [root / image.path for image in frozen.images]
     hashes: list[str] = []
     answers = _answers(cfg, predictor, paths, hashes, [image.sha256 for image in frozen.images])
-    labels = [image.class_name for image in frozen.images]
+    model = _with_trained(model, predictor, hashes)
     order = [predictor.classes.index(name) for name in frozen.classes]
-    old = Answers.of(
-        [image.answer.prediction(image.path) for image in frozen.images],
-        labels, frozen.classes, frozen.benign,
-    )  # fmt: skip
-    new = Answers.of([_ordered(p, order) for p in answers], labels, frozen.classes, frozen.benign)
-    groups = [image.group for image in frozen.images]
-    malignant = None
-    if frozen.benign is not None:
-        malignant = np.array([name != frozen.benign for name in labels], bool)
-    change = compare_versions(old, new, malignant, fill_group_names(groups), frozen.limits)
+    old = _answers_of(frozen, [image.answer.prediction(image.path) for image in frozen.images])
+    new = _answers_of(frozen, [_ordered(p, order) for p in answers])
+    change = _compare(frozen, old, new, model.trained)
     write_change(Path(cfg.run_dir).absolute(), root, frozen, model, (old, new), change)
     return change
+
+
+def _folder(given: str, base: Path, entries: Sequence[Entry]) -> Path:
+    """The folder that paths in a set are relative to; of a CSV, what its images have in common."""
+    if not typed_path(given).is_file():
+        return base
+    try:
+        return Path(os.path.commonpath([entry.path.parent for entry in entries]))
+    except ValueError:
+        raise BcdError(f"data.root={given}: all images must be on one drive") from None
+
+
+def _root(cfg: ReferenceConfig, frozen: ReferenceSet) -> Path:
+    """The folder in which the images of a set are now."""
+    if cfg.data.root is None:
+        return Path(frozen.root)
+    folder = typed_path(cfg.data.root)
+    if any((folder / image.path).is_file() for image in frozen.images):
+        return folder
+    return _folder(cfg.data.root, *list_entries(folder.absolute(), cfg.data.variant))
+
+
+def _answers_of(frozen: ReferenceSet, predictions: Sequence[Prediction]) -> Answers:
+    labels = [image.class_name for image in frozen.images]
+    return Answers.of(predictions, labels, frozen.classes, frozen.benign)
+
+
+def _compare(frozen: ReferenceSet, old: Answers, new: Answers, trained: int | None) -> ModelChange:
+    groups = fill_group_names([image.group for image in frozen.images])
+    malignant = None
+    if frozen.benign is not None:
+        malignant = np.array([one.class_name != frozen.benign for one in frozen.images], bool)
+    return compare_versions(old, new, malignant, groups, frozen.limits, trained)
+
+
+def _with_trained(model: FrozenModel, predictor: Predictor, hashes: Sequence[str]) -> FrozenModel:
+    """Adds how many images it was trained on; an exported file does not hold which they were."""
+    card = getattr(predictor.model, "card", None)
+    if card is None:
+        return model
+    seen: set[str] = card.seen()
+    return replace(model, trained=sum(sha256 in seen for sha256 in hashes))
 
 
 def _refuse_unusable(entries: Sequence[Entry]) -> None:
@@ -141,7 +186,15 @@ def _load(cfg: ReferenceConfig) -> tuple[FrozenModel, Predictor]:
         sha256 = file_sha256(file)
     except OSError as error:
         raise BcdError(f"{file}: cannot be read ({error.strerror})") from error
-    return FrozenModel(file.name, sha256, loaded.facts.card_sha256), Predictor(loaded)
+    if cfg.site.threshold is not None and loaded.facts.benign is None:
+        raise BcdError(
+            f"site.threshold={cfg.site.threshold}: the model calls no image malignant, as it has "
+            "no class that is not cancer: leave the threshold out"
+        )
+    predictor = Predictor(loaded, cfg.site)
+    profile = "" if cfg.site.profile is None else file_sha256(typed_path(cfg.site.profile))
+    used = FrozenSettings(profile, cfg.site.scale, cfg.site.colour, cfg.site.threshold)
+    return FrozenModel(file.name, sha256, loaded.facts.card_sha256, used, None), predictor
 
 
 def _answers(
@@ -155,7 +208,11 @@ def _answers(
     items = _items(paths, hashes, expected)
     made = predictor.batches(items, cfg.batch_size, cfg.num_workers)
     batches = track(made, "Predicting", len(paths), len)
-    return [prediction for batch in batches for prediction in batch]
+    return [
+        _at_threshold(prediction, cfg.site.threshold, predictor.facts.benign)
+        for batch in batches
+        for prediction in batch
+    ]
 
 
 def _items(
@@ -180,18 +237,19 @@ def _ordered(prediction: Prediction, order: Sequence[int]) -> Prediction:
     """A prediction with its probabilities in another order of classes."""
     if not prediction.probabilities:
         return prediction
-    return Prediction(
-        prediction.path,
-        prediction.label,
-        tuple(prediction.probabilities[place] for place in order),
-        prediction.error,
-        prediction.refer,
-        prediction.malignant,
-    )
+    ordered = tuple(prediction.probabilities[place] for place in order)
+    return replace(prediction, probabilities=ordered)
 
 
-def _group(path: Path, pattern: str | None) -> str:
-    return group_of(path.as_posix(), pattern)
+def _at_threshold(
+    prediction: Prediction, threshold: float | None, benign: int | None
+) -> Prediction:
+    """A prediction with the site's threshold for malignancy, as the server answers."""
+    if threshold is None or benign is None or not prediction.probabilities:
+        return prediction
+    row = np.array(prediction.probabilities)
+    malignant, refer = at_threshold(row, prediction.refer, threshold, benign)
+    return replace(prediction, malignant=malignant, refer=refer)
 
 
 def _relative(path: Path, base: Path) -> str:

@@ -55,7 +55,7 @@ def write_change(
         "newly_unsafe": [frozen.images[place].path for place in change.newly_unsafe],
         "largest_change_of_a_probability": change.largest,
     }
-    write_text(folder / "change.json", json.dumps(facts, indent=1) + "\n")
+    write_text(folder / "change.json", json.dumps(facts, indent=1, allow_nan=False) + "\n")
     header, rows = _changed_rows(frozen, answers, change)
     write_csv(folder / "changes.csv", header, rows)
     sections = [
@@ -67,8 +67,8 @@ def write_change(
     ]
     write_html(folder / PAGE, "Change of model version", sections, _overview(frozen, model, change))
     say(f"decision: {decision(change)}")
-    for check in change.checks:
-        say(f"  {check_text(check)}")
+    for line in _findings(frozen, model, change):
+        say(f"  {line}")
     say(f"results: {folder / PAGE}")
 
 
@@ -79,19 +79,63 @@ def decision(change: ModelChange) -> str:
     if any(check.result == EXCEEDED for check in change.checks):
         return "do not go on: the new version exceeds a limit of the reference set"
     return (
-        "do not go on: the set has too few images, or the versions differ too much, to exclude a "
-        "loss beyond the limits"
+        "do not go on: the set has too few images or groups, or the versions differ too much, to "
+        "exclude a loss beyond the limits"
     )
 
 
 def check_text(check: Check) -> str:
     """A limit and what was found, in a sentence."""
-    if float(check.limit).is_integer():
+    if check.found is None or check.worst is None:
+        return (
+            f"{check.name}: unknown, as the set has no malignant image (limit "
+            f"{100 * check.limit:.2f}): {check.result}"
+        )
+    if check.trials is None:
         return f"{check.name}: {check.found:.0f} (limit {check.limit:.0f}): {check.result}"
     return (
         f"{check.name}: {100 * check.found + 0.0:.2f} points, with 95 % confidence less than "
         f"{100 * check.worst:.2f} (limit {100 * check.limit:.2f}): {check.result}"
     )
+
+
+def tell_limits_out_of_reach(unchanged: ModelChange) -> None:
+    """Warns of limits that no version can meet, as the set is too small.
+
+    Args:
+        unchanged: Of a version compared with itself.
+    """
+    for check in unchanged.checks:
+        if text := _too_small(check, unchanged.n_groups is not None):
+            say(f"warning: no version can meet the limit of {check.name}: {text}")
+
+
+def _too_small(check: Check, grouped: bool) -> str:
+    if check.trials is None or check.trials >= check.needed:
+        return ""
+    if not check.trials:
+        return "the set has no malignant image"
+    what = "groups of equal size" if grouped else "images"
+    there = f"{check.trials:.1f}" if grouped else f"{check.trials:.0f}"
+    return f"{100 * check.limit:.2f} points need {check.needed} {what}, the set is worth {there}"
+
+
+def _findings(frozen: ReferenceSet, model: FrozenModel, change: ModelChange) -> list[str]:
+    """The limits, and what else must be known to judge them."""
+    found = [check_text(check) for check in change.checks]
+    for check in change.checks:
+        if text := _too_small(check, change.n_groups is not None):
+            found.append(f"no version can meet the limit of {check.name}: {text}")
+    if model.trained is None:
+        found.append(
+            "whether the new version was trained on images of the set is not known: an exported "
+            "file does not hold which images these were"
+        )
+    if model.settings != frozen.model.settings:
+        found.append(
+            f"settings of the site changed as well: {frozen.model.settings}; now {model.settings}"
+        )
+    return found
 
 
 def _overview(frozen: ReferenceSet, model: FrozenModel, change: ModelChange) -> Overview:
@@ -108,7 +152,7 @@ def _overview(frozen: ReferenceSet, model: FrozenModel, change: ModelChange) -> 
     ]
     return Overview(
         f"{today()}. {_DISCLAIMER}", status, decision(change).capitalize() + ".",
-        [check_text(check) for check in change.checks], tiles, facts=facts,
+        _findings(frozen, model, change), tiles, facts=facts,
         files=[Link(name, name) for name in ("change.json", "changes.csv")],
     )  # fmt: skip
 
@@ -120,11 +164,17 @@ def _named(model: FrozenModel) -> str:
 def _limits_section(change: ModelChange) -> Section:
     badges = {MET: "PASS", EXCEEDED: "FAIL"}
     rows = [
-        [check.name, *map(_number, (check.limit, check.found, check.worst)),
+        [check.name, *(_number(check, one) for one in (check.limit, check.found, check.worst)),
          badges.get(check.result, "WARN"), check.result]
         for check in change.checks
     ]  # fmt: skip
-    over = "images" if change.n_groups is None else f"{change.n_groups} groups"
+    over = "images"
+    if change.n_groups is not None:
+        worth = max(check.trials or 0 for check in change.checks)
+        over = (
+            f"{change.n_groups} groups, which are worth {worth:.1f} groups of equal size: a group "
+            "counts as one, however many images it has"
+        )
     text = (
         "The limits were frozen with the set, before the new version was known. A loss or rise "
         "must be excluded: the end of its 95 % interval has to be below the limit. Intervals are "
@@ -134,9 +184,10 @@ def _limits_section(change: ModelChange) -> Section:
     return Section("Limits", [text, Table(header, rows)])
 
 
-def _number(value: float) -> str:
-    value += 0.0  # no -0
-    return f"{value:.0f}" if float(value).is_integer() else f"{value:.4f}"
+def _number(check: Check, value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:.0f}" if check.trials is None else f"{value + 0.0:.4f}"  # no -0
 
 
 def _shares_section(change: ModelChange) -> Section:
@@ -144,14 +195,16 @@ def _shares_section(change: ModelChange) -> Section:
     for share in change.shares:
         value, low, high = share.difference
         rows.append(
-            [share.name, str(share.n), f"{share.old:.4f}", f"{share.new:.4f}",
-             f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"]
+            [share.name, str(share.n), f"{share.trials:.1f}".removesuffix(".0"),
+             f"{share.old:.4f}", f"{share.new:.4f}", f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"]
         )  # fmt: skip
     text = (
         "Sensitivity: share of malignant images that are called malignant. Unsafe: wrong about "
-        "malignancy and not referred. An image without an answer is wrong and referred."
+        "malignancy and not referred. An image without an answer is wrong and referred. Worth: "
+        "the number of independent images, or of groups of equal size, that the interval is of."
     )
-    return Section("Shares", [Table(["share", "images", "old", "new", "new - old"], rows), text])
+    header = ["share", "images", "worth", "old", "new", "new - old"]
+    return Section("Shares", [Table(header, rows), text])
 
 
 def _moved_section(change: ModelChange) -> Section:
@@ -221,15 +274,18 @@ def _set_section(frozen: ReferenceSet, model: FrozenModel) -> Section:
         counts[image.class_name] = counts.get(image.class_name, 0) + 1
     rows = [[name, str(counts.get(name, 0))] for name in frozen.classes]
     versions = [
-        [when, one.name, one.sha256, one.card_sha256]
+        [when, one.name, one.sha256, one.card_sha256, str(one.settings),
+         "unknown" if one.trained is None else str(one.trained)]
         for when, one in (("old", frozen.model), ("new", model))
-    ]
+    ]  # fmt: skip
+    header = ["", "file", "sha256", "sha256 of the card", "settings of the site",
+              "images of the set it was trained on"]  # fmt: skip
     return Section(
         "The set and the versions",
         [
             f"Frozen {frozen.frozen_at} by bcd {frozen.bcd_version}; sha256 of the set "
             f"{frozen.sha256}. Every image had the frozen sha256 when it was answered again.",
             Table(["class", "images"], rows),
-            Table(["", "file", "sha256", "sha256 of the card"], versions, False),
+            Table(header, versions, False),
         ],
     )

@@ -10,11 +10,13 @@ import pytest
 
 from bcd.config.compose import with_defaults
 from bcd.config.reference import ChangeLimits
+from bcd.evaluation.bootstrap import effective_groups
 from bcd.evaluation.intervals import tango, wilson
 from bcd.evaluation.model_change import (
     EXCEEDED,
     MET,
     NO_ANSWER,
+    TRAINED,
     UNDECIDED,
     Answers,
     ModelChange,
@@ -72,15 +74,45 @@ def test_a_loss_is_missed_in_few_sets(n: int, gain: float, loss: float) -> None:
     assert let_through < 0.035
 
 
-def test_groups_that_change_together_count_as_few() -> None:
-    old, new = np.ones(400, bool), np.ones(400, bool)
-    new[:20] = False  # one group
-    groups = np.repeat(np.arange(20), 20).tolist()
-    alone, together = paired_shares(old, new, None), paired_shares(old, new, groups)
-    assert alone.value == together.value == -0.05
-    assert together.low < alone.low
-    same = paired_shares(old, old, groups)
-    assert same.high == pytest.approx(wilson(0, 20)[1])
+@pytest.mark.parametrize("groups, size", [(10, 100), (5, 200), (200, 5)])
+def test_few_groups_exclude_no_more_than_few_images(groups: int, size: int) -> None:
+    """However few images change; and a version that loses more never looks better."""
+    n = groups * size
+    owners = np.repeat(np.arange(groups), size).tolist()
+    lows = []
+    for lost in (0, 1, 2, 5, size, 2 * size):
+        new = [0.9] * n
+        new[:lost] = [0.1] * lost
+        share = change([0.9] * n, new, CLASSES[:1] * n, groups=owners).shares[0]
+        assert (share.name, share.trials) == ("accuracy", groups)
+        assert share.difference.value == -lost / n
+        lows.append(share.difference.low)
+    assert -lows[0] == pytest.approx(wilson(0, groups)[1])
+    assert lows == sorted(lows, reverse=True)
+    assert lows[-1] == pytest.approx(tango(0, 2, groups)[0])
+
+
+@pytest.mark.parametrize("kind", ["whole", "and images", "overdispersed", "and gained"])
+@pytest.mark.parametrize("g, limit", [(12, 0.3), (60, 0.1), (250, 0.02)])
+def test_a_loss_of_groups_is_missed_in_few_sets(g: int, limit: float, kind: str) -> None:
+    """A loss as large as the limit, by groups of equal and of unequal size."""
+    rng = np.random.default_rng(g)
+    let_through = []
+    for uneven in np.repeat([0, 0.5], 300):
+        sizes = np.ceil(20 * rng.lognormal(0, uneven, g)).astype(int)
+        drawn = rng.random(g)
+        share, gained = (drawn < limit).astype(float), drawn > 1  # none
+        if kind == "and images":  # a tenth of the loss is in the other groups, image by image
+            share = np.where(drawn < 0.9 * limit, 1, 0.1 * limit / (1 - 0.9 * limit))
+        elif kind == "overdispersed":
+            share = rng.beta(0.2 * limit, 0.2 * (1 - limit), g)
+        elif kind == "and gained":
+            share, gained = (drawn < 2 * limit).astype(float), drawn > 1 - limit
+        owners = np.repeat(np.arange(g), sizes)
+        lost = rng.random(len(owners)) < share[owners]
+        found = paired_shares(~gained[owners], ~lost, effective_groups(owners) or 0)
+        let_through.append(found.low > -limit)
+    assert np.mean(let_through) < 0.045
 
 
 def test_many_images_without_a_change_meet_the_limits() -> None:
@@ -98,6 +130,21 @@ def test_few_images_without_a_change_exclude_no_loss() -> None:
     found = change([0.9, 0.1] * 20, [0.9, 0.1] * 20, labels)
     assert results(found)["loss of accuracy"] == UNDECIDED
     assert not found.go_on
+    needed = {check.name: check.needed for check in found.checks if check.trials is not None}
+    assert needed["loss of accuracy"] == 189
+    for n, result in ((188, UNDECIDED), (189, MET)):
+        p = [0.9] * n
+        assert results(change(p, p, CLASSES[:1] * n))["loss of accuracy"] == result
+
+
+def test_a_version_that_was_trained_on_the_set_is_stopped() -> None:
+    p, labels = [0.9, 0.1] * 500, CLASSES * 500
+    for trained, go_on in ((None, True), (0, True), (1, False)):
+        same = answers(p, labels)
+        malignant = np.array([name != CLASSES[0] for name in labels])
+        found = compare_versions(same, same, malignant, None, limits(), trained)
+        assert found.go_on is go_on
+        assert (TRAINED in results(found)) is (trained is not None)
 
 
 def test_a_newly_unsafe_image_stops_and_a_referred_one_does_not() -> None:
@@ -142,4 +189,5 @@ def test_without_malignant_images_sensitivity_is_unknown() -> None:
     labels = CLASSES[:1] * 1000
     found = change([0.9] * 1000, [0.9] * 1000, labels)
     assert results(found)["loss of sensitivity"] == UNDECIDED
+    assert {check.name: check.found for check in found.checks}["loss of sensitivity"] is None
     assert not found.go_on

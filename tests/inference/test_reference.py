@@ -6,22 +6,28 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 
+from bcd.cli.paths import quote_paths
+from bcd.commands.reference import main
+from bcd.config import check
 from bcd.config.compose import with_defaults
 from bcd.config.reference import ReferenceConfig, ReferenceDataConfig
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.decision import Decisions
-from bcd.evaluation.model_change import ModelChange
+from bcd.evaluation.model_change import MET, TRAINED, Check, ModelChange
 from bcd.evaluation.reference_set import read_set
 from bcd.inference import reference
 from bcd.inference.model import Model
-from bcd.reporting.reference import PAGE
+from bcd.reporting.reference import PAGE, check_text
+from tests.helpers.harness import CONF
 from tests.helpers.noise import write_image
 from tests.serving.making import SIDE, StubModel
 
@@ -139,6 +145,89 @@ def test_images_may_be_moved_but_not_changed(
         rerun(tmp_path, frozen, file, data={"root": str(moved)})
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_set_from_a_csv_may_be_moved(
+    images: Path, tmp_path: Path, load: Any, absolute: bool
+) -> None:
+    """The CSV lies beside its images, or names them by absolute paths from elsewhere."""
+    import shutil
+
+    old, new = (shutil.copytree(images, tmp_path / name) for name in ("old", "new"))
+    for place, lists in ((old, tmp_path), (new, tmp_path / "c")):
+        lists = lists if absolute else place
+        lists.mkdir(exist_ok=True)
+        rows = [
+            f"{f if absolute else f.relative_to(place)},{f.parent.name}"
+            for f in place.rglob("*.png")
+        ]
+        (lists / "l.csv").write_text("\n".join(["path,class", *rows]))
+    lists = tmp_path if absolute else old
+    file = load(StubModel(), "old.onnx")
+    frozen = reference.freeze(asked(tmp_path / "a", file, data={"root": str(lists / "l.csv")}))
+    victim = next(new.glob("Benign/*.png"))
+    victim.write_bytes(victim.read_bytes() + b"\0")
+    moved = tmp_path / "c" if absolute else new
+    for root in (moved / "l.csv", new):
+        with pytest.raises(BcdError, match=rf"{victim}: is not the image that was frozen"):
+            rerun(tmp_path, frozen, file, data={"root": str(root)})
+    assert rerun(tmp_path, frozen, file).n == 12
+
+
+def test_images_that_a_model_was_trained_on_are_counted(
+    images: Path, frozen: Path, tmp_path: Path, load: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A checkpoint knows them; of an export, the page says that nobody knows."""
+    rerun(tmp_path, frozen, load(StubModel(), "new.onnx"))
+    assert "is not known: an exported file does not hold" in "".join(capsys.readouterr())
+    model: Any = StubModel()
+    seen = {image.sha256 for image in read_set(frozen).images[:5]}
+    model.card = SimpleNamespace(seen=lambda: seen)
+    change = rerun(tmp_path, frozen, load(model, "new.onnx"))
+    assert {one.name: one.found for one in change.checks}[TRAINED] == 5
+    assert f"{TRAINED}: 5 (limit 0): exceeded" in (tmp_path / "b" / PAGE).read_text("utf-8")
+    capsys.readouterr()
+    own = reference.freeze(asked(tmp_path / "c", load(model, "c.onnx"), data={"root": str(images)}))
+    assert "warning: 5 of 12 images were trained or chosen on" in "".join(capsys.readouterr())
+    assert read_set(own).model.trained == 5
+
+
+def test_a_set_without_malignant_images_is_said_to_be_of_no_use(
+    tmp_path: Path, load: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        pixels = draw_smear(CLASS_NAMES[0], slide=0, index=number, size=SIDE)
+        write_image(tmp_path / "in" / CLASS_NAMES[0] / f"{number}.png", pixels)
+    file = load(StubModel(), "old.onnx")
+    frozen = reference.freeze(asked(tmp_path / "a", file, data={"root": str(tmp_path / "in")}))
+    told = "".join(capsys.readouterr())
+    assert (
+        "no version can meet the limit of loss of sensitivity: the set has no malignant image"
+        in told
+    )
+    assert "loss of accuracy: 2.00 points need 189 images, the set is worth 3" in told
+    rerun(tmp_path, frozen, file)
+    told = "".join(capsys.readouterr())
+    text = (tmp_path / "b" / "change.json").read_text()
+    facts = json.loads(text, parse_constant=lambda name: pytest.fail(name))
+    checks = {one["name"]: one for one in facts["checks"]}
+    assert checks["loss of sensitivity"]["found"] is checks["loss of sensitivity"]["worst"] is None
+    assert "loss of sensitivity: unknown, as the set has no malignant image (limit 2.00)" in told
+    assert " nan " not in told
+
+
+def test_a_limit_of_one_is_a_share() -> None:
+    share = Check("loss of accuracy", 1, 0.7153, 0.75, MET, 310)
+    assert check_text(share).startswith("loss of accuracy: 71.53 points, with 95 % confidence less")
+    assert check_text(Check("newly unsafe", 1, 1, 1, MET)) == "newly unsafe: 1 (limit 1): met"
+
+
+def test_groups_are_counted_on_the_page(frozen: Path, tmp_path: Path, load: Any) -> None:
+    rerun(tmp_path, frozen, load(StubModel(), "new.onnx"))
+    page = (tmp_path / "b" / PAGE).read_text("utf-8")
+    assert "3 groups, which are worth 3.0 groups of equal size" in page
+    assert "2.00 points need 189 groups of equal size, the set is worth 3.0" in page
+
+
 @pytest.mark.parametrize("key", ["limits", "images", "benign"])
 def test_an_edited_set_is_refused(frozen: Path, tmp_path: Path, load: Any, key: str) -> None:
     content = json.loads(frozen.read_text())
@@ -183,3 +272,18 @@ def test_what_must_be_given(tmp_path: Path) -> None:
         asked(tmp_path, tmp_path / "m.onnx")
     with pytest.raises(ConfigError, match="one of both"):
         asked(tmp_path, tmp_path / "m.onnx", ckpt="x", set="y")
+
+
+@pytest.mark.parametrize(
+    "given", ["limits.newly_unsafe=1", "data.benign=x", "data.group_pattern=x"]
+)
+def test_what_is_frozen_is_not_taken_again(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = given.partition("=")[0]
+    every = [given, "set=s.json", "model=m.onnx", f"run_dir={tmp_path}"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("reference", overrides=quote_paths(every, "reference"))
+    monkeypatch.setattr(check, "command_line", lambda: dict.fromkeys([key, "set", "model"], ""))
+    with pytest.raises(ConfigError, match=rf"^{key}: is frozen with the set"):
+        main(cfg)
