@@ -92,7 +92,12 @@ def test_few_groups_exclude_no_more_than_few_images(groups: int, size: int) -> N
     assert lows[-1] == pytest.approx(tango(0, 2, groups)[0])
 
 
-@pytest.mark.parametrize("kind", ["whole", "and images", "overdispersed", "and gained"])
+# How often a loss as large as the limit is missed, at most; docs/change-control.md says the same.
+MISSED = {"whole": 0.04, "and images": 0.04, "overdispersed": 0.04, "and gained": 0.04,
+          "in the largest": 0.1}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MISSED)
 @pytest.mark.parametrize("g, limit", [(12, 0.3), (60, 0.1), (250, 0.02)])
 def test_a_loss_of_groups_is_missed_in_few_sets(g: int, limit: float, kind: str) -> None:
     """A loss as large as the limit, by groups of equal and of unequal size."""
@@ -108,11 +113,14 @@ def test_a_loss_of_groups_is_missed_in_few_sets(g: int, limit: float, kind: str)
             share = rng.beta(0.2 * limit, 0.2 * (1 - limit), g)
         elif kind == "and gained":
             share, gained = (drawn < 2 * limit).astype(float), drawn > 1 - limit
+        elif kind == "in the largest":  # tenth of the groups, and in no other
+            large = sizes >= np.sort(sizes)[-max(g // 10, 4)]
+            share = large * (drawn < limit * sizes.sum() / sizes[large].sum())
         owners = np.repeat(np.arange(g), sizes)
         lost = rng.random(len(owners)) < share[owners]
         found = paired_shares(~gained[owners], ~lost, effective_groups(owners) or 0)
         let_through.append(found.low > -limit)
-    assert np.mean(let_through) < 0.045
+    assert np.mean(let_through) < MISSED[kind]
 
 
 def test_many_images_without_a_change_meet_the_limits() -> None:
