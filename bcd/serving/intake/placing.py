@@ -24,7 +24,7 @@ from bcd.serving.records.chain import Ledger
 from bcd.serving.records.database import reading
 from bcd.serving.records.ids import new_id
 from bcd.serving.records.queries import read_uploads
-from bcd.serving.records.tables import ANSWERS, CASES, INTAKE, JOBS
+from bcd.serving.records.tables import ANSWERS, CASES, INTAKE, JOBS, RECORDS
 from bcd.serving.records.waiting import WAITING, count_waiting
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def deliver(services: Services, origin: Origin, images: Sequence[NewImage]) -> D
     """Puts images into the queue of their origin's case; call it in a thread.
 
     It is the case that has one of them already, else the last one if that is open, of the loaded
-    model and has room, else a new one. If a case has all of them, nothing is added.
+    model and has room, else a new one. If a case has all of them, or another image under the
+    upload of one, nothing is added.
 
     Args:
         services: Of the server.
@@ -111,8 +112,9 @@ def deliver(services: Services, origin: Origin, images: Sequence[NewImage]) -> D
     for _ in range(_TRIES):
         case_id = _place(services, origin, uploads)
         known = _hashes(services, case_id, uploads)
+        changed = any(known.get(one.upload, one.sha256) != one.sha256 for one in images)
         try:
-            if len(known) < len(images):
+            if len(known) < len(images) and not changed:
                 add_all(services, origin.user, case_id, images)
             return Delivery(case_id, known)
         except (ConflictError, TooLargeError):  # just now signed, or filled by others
@@ -236,11 +238,11 @@ def outcomes(services: Services, case_id: str, uploads: Sequence[str]) -> dict[s
                 found[upload] = Outcome(state, failure or "")
         for some in _chunks(uploads):
             table = ANSWERS.c
-            answers = select(table.upload, table.predicted, table.reasons).where(
-                table.case_id == case_id, table.upload.in_(some)
+            answers = select(table.upload, table.predicted, RECORDS.c.payload).where(
+                table.case_id == case_id, table.upload.in_(some), RECORDS.c.number == table.record
             )
-            for upload, predicted, reasons in connection.execute(answers):
-                why = "" if predicted is not None else _reasons(reasons)
+            for upload, predicted, payload in connection.execute(answers):
+                why = "" if predicted is not None else _why(payload)
                 found[upload] = Outcome("answered", why)
     if status == ERASED:
         lost = Outcome("failed", "Its case was erased before it was answered.")
@@ -254,8 +256,11 @@ def outcomes(services: Services, case_id: str, uploads: Sequence[str]) -> dict[s
     }
 
 
-def _reasons(stored: str) -> str:
-    return " ".join(words.reason(each) for each in json.loads(stored))
+def _why(payload: str) -> str:
+    """Why an image has no answer."""
+    answer = json.loads(payload)["answer"]
+    why = " ".join(map(words.reason, answer["reasons"]))
+    return f"{why} ({answer['error']})" if answer["error"] else why
 
 
 def _chunks(uploads: Iterable[str]) -> Iterator[list[str]]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from bcd.data.dicom.header import is_dicom
 from bcd.serving import words
 from bcd.serving.dicom import unpack
 from bcd.serving.engine.turns import asker
@@ -175,11 +176,11 @@ class Watcher:
         upload = hashlib.sha256(data).hexdigest()[:32]
         origin = Origin.of(USER, self.site, os.fsencode(found.parts[0]), found.parts[0])
         uploads: tuple[str, ...] = (upload,)
-        case_id = await asyncio.to_thread(find, self.services, origin, upload)
-        if not case_id:
+        case_id = known = await asyncio.to_thread(find, self.services, origin, upload)
+        if not known or is_dicom(data):  # whose uploads are known by its frames only
             name = words.file_name(found.parts[-1])
             images = await unpack(self.services, [(name, data)], [upload])
-            if await self._is_half(file, images):
+            if not known and await self._is_half(file, images):
                 return
             uploads = tuple(image.upload for image in images)
             case_id = (await asyncio.to_thread(deliver, self.services, origin, images)).case_id

@@ -110,6 +110,10 @@ def test_every_frame_is_an_image(app: Running, node: str) -> None:
     one = read(make_dicom(frames, change=lambda d: setattr(d, "StudyInstanceUID", "1.2.12")).data)
     assert send(node, one, one) == [STORED, STORED]
     assert [each.source.frame for each in answers(app, "1.2.12", 2)] == [1, 2]
+    frames = np.stack([pixels_of(8)[:64, :64], pixels_of(7)[:64, :64], pixels_of(8)[:64, :64]])
+    more = read(make_dicom(frames, change=lambda d: setattr(d, "StudyInstanceUID", "1.2.12")).data)
+    more.SOPInstanceUID = more.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
+    assert send(node, more) == [REFUSED]  # never again, not later
 
 
 def test_a_sender_of_another_site_adds_to_that_sites_case(app: Running, node: str) -> None:

@@ -13,11 +13,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bcd.data.synthetic.smears import draw_smear
+from bcd.serving.answers import ImageAnswer
 from bcd.serving.intake import files
 from bcd.serving.intake.watch import USER
+from bcd.serving.jobs.leases import Job
+from bcd.serving.jobs.worker import Worker
 from bcd.serving.records.cases import OPEN, SIGNED
 from bcd.serving.records.store import open_records
 from tests.helpers.dicom import make_dicom
@@ -98,6 +102,33 @@ def test_what_never_can_be_read_waits_for_a_review(app: Running, folder: Followi
     assert image.answer.predicted is None and image.waits
     assert "could not be read" in (folder.folder / "failed/broken/1.png.txt").read_text()
     assert folder.now > 60 * 2.0  # not before the writer had its time
+
+
+def test_every_frame_of_a_file_is_waited_for_after_a_restart(
+    app: Running, folder: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, refuses = Worker._answer, threading.Event()
+
+    async def answer(worker: Worker, job: Job) -> ImageAnswer | None:
+        if job.image.source is not None and job.image.source.frame == 2:
+            if not refuses.is_set():
+                return None  # it waits
+            job = replace(job, refused="was refused here")
+        return await real(worker, job)
+
+    monkeypatch.setattr(Worker, "_answer", answer)
+    frames = np.stack([np.full((64, 64, 3), value, np.uint8) for value in (200, 0)])
+    folder.put("frames/1.dcm", make_dicom(frames).data)
+    folder.until(lambda: any(case.label == "frames" for case in cases_of(app.services)))
+    folder.until(lambda: len(answered(app, "frames")) == 1)
+    after = Following(app.app.state.services, folder.folder)  # a restarted server's
+    for _ in range(10):
+        after.step()
+    assert files_in(folder.folder) == {"frames/1.dcm"}
+    refuses.set()
+    after.until_empty()
+    assert files_in(folder.folder) == {f"failed/frames/1.dcm{end}" for end in ("", ".txt")}
+    assert "was refused here" in (folder.folder / "failed/frames/1.dcm.txt").read_text()
 
 
 def test_the_same_bytes_are_one_image(app: Running, folder: Following) -> None:
