@@ -7,9 +7,10 @@ nothing outside is read or changed, also if a folder is replaced by a link meanw
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
 import os
 import stat
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ REASON = ".txt"  # added to the name of a failed file
 _TEMPORARY = (".part", ".partial", ".filepart", ".tmp", ".temp", ".crdownload", ".download")
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 _FILE = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
-_ABANDONED = 60.0  # seconds, after which an empty name in `done` is nobody's
+_LONGEST_SUFFIX = 16  # bytes; what is longer is cut like the rest of a name
 
 
 class ChangedError(Exception):
@@ -199,21 +200,18 @@ def move(root: Path, found: Found, into: str, why: str = "") -> None:
         open_folder(root, (into, *folders), make=True) as target,
     ):
         _check_same(source, name, found)
-        chosen = _reserve(target, name, REASON if why else "")
-        try:
-            if why:
-                _write(target, chosen + REASON, why)
+        with _free_name(target, name, REASON if why else "") as (chosen, held):
+            if why:  # before the file is moved, as the disk may be full
+                _write(target, held, why)
             os.rename(name, chosen, src_dir_fd=source, dst_dir_fd=target)
-        except OSError:
-            for left in (chosen, chosen + REASON) if why else (chosen,):
-                with contextlib.suppress(OSError):
-                    os.unlink(left, dir_fd=target)
-            raise
-        try:
-            _check_same(target, chosen, found)
-        except ChangedError:  # replaced or written to in the last moment
-            _put_back(source, name, target, chosen)
-            raise
+            try:
+                _check_same(target, chosen, found)
+            except ChangedError:  # replaced or written to in the last moment
+                with _free_name(source, name) as (free, _):
+                    os.rename(chosen, free, src_dir_fd=target, dst_dir_fd=source)
+                raise
+            if why:
+                os.rename(held, chosen + REASON, src_dir_fd=target, dst_dir_fd=target)
 
 
 def _check_same(folder: int, name: str, found: Found) -> None:
@@ -222,23 +220,47 @@ def _check_same(folder: int, name: str, found: Found) -> None:
         raise ChangedError
 
 
-def _reserve(folder: int, name: str, beside: str = "") -> str:
-    """Makes an empty file of a name that is free: the name, or that with a number.
+@contextlib.contextmanager
+def _free_name(folder: int, name: str, beside: str = "") -> Iterator[tuple[str, str]]:
+    """A name that is free: the name, or that with a number, shortened if it is too long.
 
-    With `beside`, the name with that at its end is free, too.
+    It is held for as long as the context by a hidden file, whose name comes second, so that no
+    other server takes it. One that is killed leaves that file, and nothing that looks like an
+    image; the name is then not used again.
+
+    Args:
+        folder: Where it is free.
+        name: That is wanted.
+        beside: The name with that at its end is free, too.
     """
-    stem, suffix = os.path.splitext(name)  # noqa: PTH122  (keeps bytes that are no UTF-8)
-    number = 1
-    while True:
-        chosen = name if number == 1 else f"{stem} ({number}){suffix}"
-        number += 1
-        if _is_abandoned(folder, chosen):
-            return chosen
-        if beside and _exists(folder, chosen + beside):
+    longest = os.fpathconf(folder, "PC_NAME_MAX") - len(beside)
+    for number in itertools.count(1):
+        chosen = _numbered(name, number, longest)
+        held = f".bcd-{hashlib.sha256(os.fsencode(chosen)).hexdigest()[:32]}"
+        try:
+            os.close(os.open(held, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666, dir_fd=folder))
+        except FileExistsError:
             continue
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(chosen, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600, dir_fd=folder))
-            return chosen
+        try:
+            if not _exists(folder, chosen) and not (beside and _exists(folder, chosen + beside)):
+                yield chosen, held
+                return
+        finally:
+            with contextlib.suppress(OSError):  # the reason, which has got its name
+                os.unlink(held, dir_fd=folder)
+
+
+def _numbered(name: str, number: int, longest: int) -> str:
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122  (keeps bytes that are no UTF-8)
+    if len(os.fsencode(suffix)) > _LONGEST_SUFFIX:
+        stem, suffix = name, ""
+    if number > 1:
+        suffix = f" ({number}){suffix}"
+    room = longest - len(os.fsencode(suffix))
+    encoded = os.fsencode(stem)
+    if len(encoded) > room:
+        stem = encoded[:room].decode(errors="ignore")  # no half of a character
+    return stem + suffix
 
 
 def _exists(folder: int, name: str) -> bool:
@@ -249,28 +271,10 @@ def _exists(folder: int, name: str) -> bool:
     return True
 
 
-def _is_abandoned(folder: int, name: str) -> bool:
-    """Whether a name was reserved by a server that was killed before it moved the file."""
-    try:
-        facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except OSError:
-        return False
-    old = time.time() - facts.st_mtime > _ABANDONED
-    return old and stat.S_ISREG(facts.st_mode) and not facts.st_size
-
-
 def _write(folder: int, name: str, text: str) -> None:
     flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
     with os.fdopen(os.open(name, flags, 0o666, dir_fd=folder), "w", encoding="utf-8") as stream:
         stream.write(f"{text}\n")
-
-
-def _put_back(source: int, name: str, target: int, chosen: str) -> None:
-    """Puts a file back where it was, beside one of the same name that has come since."""
-    free = _reserve(source, name)
-    os.rename(chosen, free, src_dir_fd=target, dst_dir_fd=source)
-    with contextlib.suppress(OSError):
-        os.unlink(chosen + REASON, dir_fd=target)
 
 
 def remove_empty(root: Path, parts: Sequence[str]) -> None:

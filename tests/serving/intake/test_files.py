@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,13 +101,39 @@ def test_a_reason_is_written_beside_a_failed_file(tmp_path: Path) -> None:
     assert (tmp_path / "failed/a/1 (2).png.txt").read_text() == "Because.\n"
 
 
-def test_the_name_that_a_killed_server_had_reserved_is_used(tmp_path: Path) -> None:
-    for age, expected in ((10.0, "1 (2).png"), (1000.0, "1.png")):
-        reserved = put(tmp_path, f"done/{age}/1.png", b"")
-        os.utime(reserved, (reserved.stat().st_mtime - age,) * 2)
-        put(tmp_path, f"{age}/1.png")
-        files.move(tmp_path, found(tmp_path, f"{age}/1.png"), DONE)
-        assert (tmp_path / DONE / str(age) / expected).read_bytes() == b"picture"
+def test_a_server_that_is_killed_leaves_nothing_that_looks_like_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "a/1.png")
+    code = (
+        "import os, sys; from pathlib import Path; from bcd.serving.intake import files; "
+        "os.rename = lambda *_, **__: os._exit(9); root = Path(sys.argv[1]); "
+        "files.move(root, files.scan(root).files[0], files.FAILED, 'Because.')"
+    )
+    assert subprocess.run([sys.executable, "-c", code, tmp_path], check=False).returncode == 9
+    assert {Path(name).name for name in files_in(tmp_path) if "/." not in name} == {"1.png"}
+    files.move(tmp_path, found(tmp_path, "a/1.png"), FAILED, "Because.")
+    shown = {name for name in files_in(tmp_path) if "/." not in name}
+    assert shown == {"failed/a/1 (2).png", "failed/a/1 (2).png.txt"}
+
+
+def test_an_empty_file_is_not_overwritten_however_old(tmp_path: Path) -> None:
+    os.utime(put(tmp_path, "failed/a/1.png", b""), (0.0, 0.0))
+    put(tmp_path, "a/1.png")
+    files.move(tmp_path, found(tmp_path, "a/1.png"), FAILED, "Because.")
+    assert (tmp_path / "failed/a/1.png").read_bytes() == b""
+
+
+@pytest.mark.parametrize("stem", ["x" * 251, "\N{GREEK SMALL LETTER ALPHA}" * 125])
+def test_long_names_are_shortened(tmp_path: Path, stem: str) -> None:
+    for content in (b"one", b"two"):
+        put(tmp_path, f"a/{stem}.png", content)
+        files.move(tmp_path, found(tmp_path, f"a/{stem}.png"), FAILED, "Because.")
+    moved = sorted((tmp_path / FAILED / "a").glob("*.png"))
+    assert {path.read_bytes() for path in moved} == {b"one", b"two"}
+    for path in moved:
+        assert path.name.startswith(stem[:100])
+        assert path.with_name(path.name + ".txt").read_text() == "Because.\n"
 
 
 def test_a_file_that_is_replaced_in_the_last_moment_comes_back(
