@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from bcd.cli.app import quick_imports
 from bcd.commands.serve_place import add_place, command_error, records_url
-from bcd.console import say, show_table
+from bcd.console import say
 from bcd.errors import BcdError
+from bcd.storage import csv_line
 
 if TYPE_CHECKING:
     from bcd.serving.outbox.store import Outbox
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add_place(command)
         return command
 
-    add("list", _list, "list cases that wait or failed")
+    add("list", _list, "print cases that wait or failed, as CSV")
     command = add("retry", _retry, "try cases that wait or failed at once")
     command.add_argument("case", nargs="*", help="its id; default: all of them")
     command = add("add", _add, "post cases of before the outbox, or cases anew")
@@ -67,7 +68,7 @@ def _run(asked: argparse.Namespace) -> int:
 
 
 def _list(outbox: Outbox, _: argparse.Namespace) -> None:
-    rows = [
+    rows: list[list[object]] = [
         [
             each.case_id, each.state, str(each.version),
             "never" if each.sent is None else str(each.sent), str(each.attempts),
@@ -75,8 +76,9 @@ def _list(outbox: Outbox, _: argparse.Namespace) -> None:
         ]
         for each in outbox.entries()
     ]  # fmt: skip
-    head = ["case", "state", "version", "delivered", "attempts", "next, UTC", "last error"]
-    show_table("outbox", head, rows)
+    head = ["case", "state", "version", "delivered", "attempts", "next", "last_error"]
+    for row in [head, *rows]:
+        print(csv_line(row), end="")  # noqa: T201
     counts = outbox.counts()
     say(f"waiting: {counts['waiting']}; failed: {counts['failed']}")
 
@@ -93,4 +95,4 @@ def _add(outbox: Outbox, asked: argparse.Namespace) -> None:
 
 
 def _minute(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M}"
+    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M UTC}"

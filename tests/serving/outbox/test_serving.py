@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,8 +66,8 @@ def test_a_server_posts_cases_and_shows_those_that_failed(
     assert "Not delivered:" in served.all.get("/dashboard").text
     place = ["--folder", str(served.folder)]
     assert main(["outbox", "list", *place]) == 0
-    listed = capsys.readouterr()
-    assert made["id"] in listed.out + listed.err and "422" in listed.out + listed.err
+    [listed] = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert listed["case"] == made["id"] and "422" in listed["last_error"]
     fhir.fault = lambda _: ""
     assert main(["outbox", "retry", *place]) == 0
     until(lambda: figures(served) == {"waiting": 0, "failed": 0})

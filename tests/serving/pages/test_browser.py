@@ -251,7 +251,7 @@ def test_pages_work_without_scripts(
     path = tab.url.removeprefix(url)
     tab.get_by_role("link", name="to review", exact=True).click()
     tab.locator(".picture").click()
-    tab.get_by_role("link", name="Evidence").click()
+    tab.get_by_role("link", name="Evidence", exact=True).click()
     assert tab.locator("#view img[src*='evidence.png']").count() == 1
     tab.get_by_label(UNIDENTIFIED).check()
     tab.get_by_label("Remark").fill("stripes")

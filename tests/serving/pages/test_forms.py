@@ -131,7 +131,7 @@ def test_the_last_thing_asked_for_is_shown(served: Running, url: str, browser: B
         slow: list[Route] = []
         tab.route("**view=evidence", lambda route: slow.append(route))
         with tab.expect_event("requestfailed") as given_up:
-            tab.get_by_role("link", name="Evidence").click()
+            tab.get_by_role("link", name="Evidence", exact=True).click()
             tab.get_by_role("link", name="White cells").click()
         assert slow and given_up.value.url == slow[0].request.url
         tab.locator("#view img[src*='cells.png']").wait_for()
