@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from alembic import command
 
+from bcd.__main__ import SERVE_COMMANDS
 from bcd.__main__ import main as bcd
+from bcd.commands import serve
 from bcd.commands.serve_accounts import main as accounts
 from bcd.commands.serve_records import main
 from bcd.errors import BcdError, ConfigError
@@ -216,3 +218,4 @@ def test_serve_with_a_known_word_is_a_command(
         bcd()
     assert caught.value.code == 0
     assert "usage: bcd serve verify" in capsys.readouterr().out
+    assert all(f" {word} " in str(serve.__doc__).splitlines()[4] for word in SERVE_COMMANDS)
