@@ -14,6 +14,7 @@ def is_dicom(data: bytes) -> bool:
 
 
 SEVERAL = "; "  # between the values of an attribute that has more than one
+UNCERTAIN = "\ufffd"  # in place of what cannot be read for certain in one
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from bcd.data.dicom.elements import (
     open_file,
     read_elements,
 )
-from bcd.data.dicom.header import SEVERAL, Header
+from bcd.data.dicom.header import SEVERAL, UNCERTAIN, Header
 from bcd.data.files import ImageError, UnreadableError
 
 # What is read: pictures of one or three samples, of a microscope, a camera or a screen.
@@ -53,6 +54,7 @@ _NEEDED = (
 )  # fmt: skip
 MISSING = "DICOM needs a package: pip install 'bcd[dicom]'"
 _LONGEST_TEXT = 1000  # characters of an attribute that is kept
+_PROSE = ("LT", "ST", "UT")  # VRs of texts of several lines
 _MODALITY_LUT = 0x00283000
 _OFFSETS = (0x7FE00001, 0x7FE00002)  # of frames, which may be many
 _LONGEST_OFFSETS = 1 << 26
@@ -176,7 +178,7 @@ def _header(dataset: Any, file: File, keep: Sequence[str], pydicom: Any) -> Head
     return Header(
         frames, width, height, pydicom.uid.UID_dictionary[uid][0],
         _hash(dataset.get("SOPInstanceUID")), _hash(dataset.get("StudyInstanceUID")),
-        {keyword: text for keyword in keep if (text := _text(dataset, keyword))},
+        {keyword: text for keyword in keep if (text := _text(dataset, keyword, pydicom))},
     )  # fmt: skip
 
 
@@ -184,12 +186,37 @@ def _hash(uid: object) -> str:
     return hashlib.sha256(str(uid).encode()).hexdigest() if uid else ""
 
 
-def _text(dataset: Any, keyword: str) -> str:
-    """An attribute as one line of printable text; several values are separated by semicolons."""
-    value = dataset.get(keyword)
+def _text(dataset: Any, keyword: str, pydicom: Any) -> str:
+    """An attribute as one line of text; several values are separated by semicolons.
+
+    Other texts would name other patients, so what cannot be read for certain is U+FFFD: bytes that
+    are none in the character set or have none, and characters that cannot be printed.
+    """
+    if keyword not in dataset:
+        return ""
+    raw = dataset.get_item(keyword)  # before pydicom decodes it
+    element = dataset[keyword]
+    value = element.value
     if value is None:
         return ""
     several = not isinstance(value, str) and isinstance(value, Sequence)
-    text = SEVERAL.join(map(str, value)) if several else str(value)
-    printable = "".join(letter if letter.isprintable() else " " for letter in text)
-    return " ".join(printable.split())[:_LONGEST_TEXT]
+    text = (SEVERAL.join(map(str, value)) if several else str(value)).strip()
+    if element.VR in _PROSE:
+        text = " ".join(text.split())
+    unknown = _has_unknown(raw, dataset, pydicom)
+    return "".join(
+        letter if _is_plain(letter) and not (unknown and ord(letter) > 127) else UNCERTAIN
+        for letter in text[:_LONGEST_TEXT]
+    )
+
+
+def _has_unknown(raw: Any, dataset: Any, pydicom: Any) -> bool:
+    """Whether an element has bytes of no character set that the file names."""
+    content = raw.value if isinstance(raw.value, bytes) else b""
+    encodings = pydicom.charset.convert_encodings(dataset.get("SpecificCharacterSet"))
+    default = encodings[0] == pydicom.charset.default_encoding  # ASCII, or an unknown one
+    return default and not content.split(b"\x1b")[0].isascii()  # then come other sets
+
+
+def _is_plain(letter: str) -> bool:
+    return letter.isprintable() or unicodedata.category(letter) == "Zs"  # such as a wide blank

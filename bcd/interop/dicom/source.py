@@ -29,6 +29,9 @@ KEYWORDS = (*IDENTITY, *PATIENT, *STUDY, *PICTURE)
 # What objects are filed by: without a valid value none is written.
 _FILED = ("PatientID", "IssuerOfPatientID", "AccessionNumber")
 _SEVERAL = "; "  # between values of an attribute, as headers are read
+_UNCERTAIN = "\ufffd"  # in place of what cannot be read for certain, the same
+# SOP classes, of those that are read, whose objects may have several frames.
+_MULTI_FRAME = tuple(f"{SecondaryCaptureImageStorage}.{number}" for number in range(1, 5))
 
 # Each object has these, empty if unknown.
 _ALWAYS = (*PATIENT[:4], *STUDY[:4], "ReferringPhysicianName")
@@ -91,7 +94,9 @@ def source_of_file(
     """
     sop_class, sop, series, uid = (kept.get(word, "") for word in IDENTITY)
     found = source_of_picture(study, picture, rows, columns)
-    if all(map(valid_uid, (sop_class, sop, series, uid))):
+    # To a frame of an object that may have only one, no reference is valid: then of `image_object`.
+    refers = frame is None or sop_class in _MULTI_FRAME
+    if refers and all(map(valid_uid, (sop_class, sop, series, uid))):
         found = Source(sop_class, sop, series, uid, rows, columns, frame, exists=True)
     elif valid_uid(uid):
         found = replace(found, study_uid=uid)
@@ -174,6 +179,8 @@ def _set(dataset: Dataset, keyword: str, text: str) -> None:
     try:
         if _SEVERAL in f"{text} " and keyword != "StudyDescription":
             raise ValueError("several values")
+        if _UNCERTAIN in text:
+            raise ValueError("uncertain")
         dataset.add(DataElement(tag, dictionary_VR(tag), text, validation_mode=RAISE))
     except (ValueError, TypeError):
         # Filed under another patient or none: worse than no object.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import select
 
-from bcd.data.dicom.header import SEVERAL
+from bcd.data.dicom.header import SEVERAL, UNCERTAIN
 from bcd.evaluation.decision import OOD
 from bcd.interop.fhir.case import (
     AMENDED,
@@ -118,7 +118,7 @@ def patient_of(images: Iterable[CaseImage]) -> str:
     """
     found = {image.attributes[_PATIENT] for image in images if image.attributes.get(_PATIENT)}
     patient = found.pop() if len(found) == 1 else ""
-    return "" if SEVERAL in patient else patient
+    return "" if SEVERAL in patient or UNCERTAIN in patient else patient
 
 
 def without_names(case: Case) -> Case:

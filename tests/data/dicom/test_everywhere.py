@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset
 
 from bcd.config.compose import with_defaults
 from bcd.config.input_views import InputView
@@ -111,6 +112,35 @@ def test_texts_that_are_kept_are_one_line_of_bounded_length() -> None:
     assert kept["PatientComments"].startswith("ü ") and len(kept["PatientComments"]) == 1000
     assert kept["PatientComments"].isprintable()
     assert kept["OtherPatientNames"] == "Ä^B; C^D"
+
+
+@pytest.mark.parametrize(
+    ("charset", "stored", "expected"),
+    [
+        ("ISO_IR 192", "Ä  1 ".encode(), "Ä  1"),
+        ("ISO_IR 100", b"\xc4\xa01", "Ä\xa01"),
+        ("ISO 2022 IR 6\\ISO 2022 IR 87", b"A \x1b$B;3ED\x1b(B", "A 山田"),
+        ("ISO 2022 IR 6\\ISO 2022 IR 87", b"\xc4 \x1b$B;3ED\x1b(B", "\ufffd \ufffd\ufffd"),
+        ("ISO_IR 192", b"\xc41", "\ufffd1"),
+        ("ISO_IR 999", "Ä1".encode(), "\ufffd\ufffd1"),
+        ("ISO_IR 6", "Ä1".encode(), "\ufffd\ufffd1"),
+        ("", b"\xc41", "\ufffd1"),
+        ("", b"A\n1", "A\ufffd1"),
+        ("", b"A1\0", "A1"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Unknown encoding")  # by pydicom, which writes the file
+def test_what_is_not_certain_in_a_text_is_marked(
+    charset: str, stored: bytes, expected: str
+) -> None:
+    place = "%id%".ljust(len(stored) + len(stored) % 2, "_")  # pydicom writes no wrong bytes
+
+    def change(dataset: Dataset) -> None:
+        dataset.SpecificCharacterSet, dataset.PatientID = charset.split("\\"), place
+
+    data = make_dicom(FRAMES[0], change=change).data
+    data = data.replace(place.encode(), stored.ljust(len(place)))
+    assert read_header(data, ["PatientID"]).kept["PatientID"] == expected
 
 
 def test_a_file_named_otherwise_is_told_by_its_content(tmp_path: Path) -> None:

@@ -127,6 +127,16 @@ def test_it_refers_to_frames_of_the_file_and_joins_its_study() -> None:
     assert study.ReferencedSeriesSequence[0].SeriesInstanceUID == KEPT["SeriesInstanceUID"]
 
 
+def test_frames_of_a_class_that_has_only_one_are_referred_to_as_images_of_their_own() -> None:
+    """No `ReferencedFrameNumber` is valid then; some writers make such files all the same."""
+    microscopic = KEPT | {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.77.1.2"}
+    sources = [source_of_file(microscopic, 10, 10, 2, "study", f"{n}") for n in range(2)]
+    assert not any(source.exists for source in sources)
+    assert len({KEPT["SOPInstanceUID"], *(source.sop_uid for source in sources)}) == 3
+    assert {source.study_uid for source in sources} == {KEPT["StudyInstanceUID"]}
+    assert source_of_file(microscopic, 10, 10, None, "study", "0").exists
+
+
 def test_times_with_those_of_a_source_are_local(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = source_of_file(KEPT | {"StudyTime": "101112"}, 10, 10, None, "study", "picture")
     monkeypatch.setenv("TZ", "HERE-2")  # two hours before UTC
@@ -163,9 +173,11 @@ def test_a_source_with_wrong_values_is_refused_or_goes_without_them() -> None:
     with pytest.raises(ObjectError) as refused:
         made(answer(), source=source)
     assert "P\n1" not in str(refused.value) and "PatientID" in str(refused.value)
-    for several in ("P-17; P-18", "P-17;"):  # as headers with two values are read, one empty
+    # As headers are read with two values, with one that is empty, and with unknown characters.
+    for uncertain in ("P-17; P-18", "P-17;", "P\ufffd-17"):
         with pytest.raises(ObjectError, match="PatientID"):
-            made(answer(), source=filed(PatientID=several))
+            made(answer(), source=filed(PatientID=uncertain))
+    assert not read_again(made(answer(), source=filed(PatientName="M\ufffdller"))).PatientName
     described = filed(StudyDescription="smear; blood", PatientName="A^B; C^D")
     dataset = read_again(made(answer(), source=described))
     assert dataset.StudyDescription == "smear; blood" and not dataset.PatientName
