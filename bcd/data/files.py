@@ -91,13 +91,18 @@ def read_bytes(path: Path) -> bytes:
             empty or larger than `MAX_BYTES`, or cannot be read.
     """
     if path.suffix.lower() not in SUFFIXES:
-        reason = folder_reason(path)
-        raise ImageError(reason or f"not an image file (type '{path.suffix or path.name}')")
+        raise ImageError(folder_reason(path) or _no_image(path))
     with _regular(path) as (stream, length):
         check_length(length)
         data = stream.read(length)
     check_length(len(data))
     return data
+
+
+def _no_image(path: Path) -> str:
+    if path.suffix[1:].isdecimal() or not path.suffix:  # such as IM000001, or a UID
+        return "not an image file (without a suffix; DICOM files need .dcm)"
+    return f"not an image file (type '{path.suffix}')"
 
 
 def read_start(path: Path, most: int) -> tuple[bytes, int]:

@@ -115,7 +115,9 @@ def expand_inputs(inputs: Sequence[str], key: str = "input") -> list[Path]:
 
 def no_image(text: str, key: str = "input") -> BcdError:
     """The error for a typed path that matches no image."""
-    return BcdError(f"{key}={text}: no image there; give a file, a folder or a glob")
+    return BcdError(
+        f"{key}={text}: no image there; give a file, a folder or a glob (DICOM files need .dcm)"
+    )
 
 
 def matching_files(path: Path) -> tuple[Iterable[Path], int]:

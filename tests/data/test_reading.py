@@ -253,7 +253,11 @@ def test_text_named_like_an_image_is_refused(tmp_path: Path) -> None:
     [
         ("empty.jpg", lambda file: file.write_bytes(b""), "empty file"),
         ("notes.txt", lambda file: file.write_text("text"), r"type '\.txt'"),
-        ("README", lambda file: file.write_text("text"), "type 'README'"),
+        (
+            "README",
+            lambda file: file.write_text("text"),
+            r"without a suffix; DICOM files need \.dcm",
+        ),
         ("gone.png", lambda file: None, "cannot be read"),
         ("folder.png", lambda file: file.mkdir(), "cannot be read"),
     ],

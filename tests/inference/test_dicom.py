@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import struct
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 
 from bcd.data.dicom.counting import MOST_FRAMES, count_frames
+from bcd.data.dicom.reading import read_header
 from bcd.data.items import Item
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
 from bcd.errors import BcdError, ConfigError
@@ -241,6 +243,16 @@ def test_pictures_are_counted_by_the_first_bytes(syntax: str) -> None:
         assert count_frames(data[:first], len(data)) == 3
     assert count_frames(data[:200], len(data)) is None
     assert count_frames(make_dicom(SMEARS[0], syntax).data, len(data)) == 1
+
+
+@pytest.mark.parametrize(("stated", "count"), [("+2", 2), ("2.0", 2), ("2.5", 1), ("inf", 1)])
+def test_the_count_is_the_number_that_pydicom_reads(stated: str, count: int) -> None:
+    data = make_dicom(SMEARS[:2]).data
+    place = data.index(b"\x28\0\x08\0IS") + 6
+    data = data[:place] + struct.pack("<H", 4) + stated.ljust(4).encode() + data[place + 4 :]
+    assert count_frames(data, len(data)) == count
+    if count == 2:
+        assert read_header(data).frames == count
 
 
 def test_a_pipe_with_the_name_of_a_dicom_file_is_a_row(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,18 @@ def test_tiles_are_found_by_any_table_of_offsets(table: str, tmp_path: Path) -> 
     (file, *_) = write_series(tmp_path, PIXELS, tile=64, factors=(1,), table=table)
     slide = DicomSlide(file)
     np.testing.assert_array_equal(slide.read(0, (60, 60, 70, 70)), PIXELS[60:130, 60:130])
+
+
+def test_tiles_in_fragments_need_a_table_of_offsets(tmp_path: Path) -> None:
+    (file, *_) = write_series(tmp_path, PIXELS, tile=64, factors=(1,), table="none")
+    data, item = file.read_bytes(), b"\xfe\xff\x00\xe0"
+    place = data.index(item, data.index(item + bytes(4)) + 8)  # that of the first tile
+    (length,) = struct.unpack_from("<L", data, place + 4)
+    two = [item + struct.pack("<L", size) for size in (100, length - 100)]
+    first, second = data[place + 8 : place + 108], data[place + 108 :]
+    file.write_bytes(data[:place] + two[0] + first + two[1] + second)
+    with pytest.raises(ImageError, match="in fragments without offsets"):
+        DicomSlide(file)
 
 
 def test_tiles_that_a_sparse_slide_leaves_out_are_white(tmp_path: Path) -> None:

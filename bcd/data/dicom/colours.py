@@ -15,6 +15,7 @@ from bcd.data.files import ImageError
 
 _GREY, _INVERTED, _PALETTE, _RGB = "MONOCHROME2", "MONOCHROME1", "PALETTE COLOR", "RGB"
 _YBR = ("YBR_FULL", "YBR_FULL_422")
+_LINEAR = ("LINEAR", "LINEAR_EXACT")
 _TRANSFORMED = ("YBR_ICT", "YBR_RCT")  # of JPEG 2000, whose decoder gives RGB
 _SAMPLES = {_GREY: 1, _INVERTED: 1, _PALETTE: 1, _RGB: 3} | dict.fromkeys(_YBR + _TRANSFORMED, 3)
 
@@ -79,18 +80,23 @@ def read_layout(dataset: Any, jpeg_2000: bool) -> Layout:
     if signed:
         raise ImageError("its values are measurements and no picture (signed)")
     if samples == 1 and colours != _PALETTE:
-        _refuse_mapping(dataset, bits)
+        _refuse_mapping(dataset, bits, colours)
     return Layout(colours, samples, bits, allocated)
 
 
-def _refuse_mapping(dataset: Any, bits: int) -> None:
+def _refuse_mapping(dataset: Any, bits: int, colours: str) -> None:
     """Rejects grey values that are to be shown otherwise than from 0 to the largest."""
     slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
     if float(1 if slope is None else slope) != 1 or float(intercept or 0) != 0:
         raise ImageError("its values are measurements and no picture (rescaled)")
+    shape = str(dataset.get("PresentationLUTShape") or "")
+    if shape not in ("", "INVERSE" if colours == _INVERTED else "IDENTITY"):
+        raise ImageError("is to be shown inverted, or otherwise than its colours say")
     centers, widths = dataset.get("WindowCenter"), dataset.get("WindowWidth")
     if centers is None or widths is None:
         return
+    if str(dataset.get("VOILUTFunction") or "LINEAR") not in _LINEAR:
+        raise ImageError("has a display window that is not linear")
     center, width = (float(np.atleast_1d(given)[0]) for given in (centers, widths))
     # A window from 0 to the largest value or beyond one of them by rounding changes nothing.
     if abs(width - (1 << bits)) > 1 or abs(center - (1 << bits - 1)) > 1:

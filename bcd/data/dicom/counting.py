@@ -55,13 +55,21 @@ def count_frames(start: bytes, length: int) -> int | None:
             if element.tag > _NUMBER_OF_FRAMES:
                 return 1
             if element.tag == _NUMBER_OF_FRAMES:
-                text = file.data[element.value : element.end][:_DIGITS].strip(b" \0")
-                count = max(int(text), 1) if text.isdigit() else 1
+                count = _number(file.data[element.value : element.end][:_DIGITS])
                 # A deflated file has fewer bytes than its pictures.
                 return count if count <= length or file.syntax == DEFLATED else 1
     except ImageError:
         pass
     return None
+
+
+def _number(text: bytes) -> int:
+    """A number of frames as pydicom reads it, such as `+3` or `3.0`; 1 if it is none."""
+    try:
+        number = float(text.strip(b" \0").decode("ascii"))
+        return max(int(number), 1) if number == int(number) else 1
+    except (ValueError, OverflowError):
+        return 1
 
 
 def _count(item: Item) -> int:

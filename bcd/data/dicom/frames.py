@@ -36,6 +36,7 @@ _LOSSY = (
 # UIDs of the transfer syntaxes that are read.
 SYNTAXES = (*_NATIVE, _RLE, *_LIBJPEG, *_OPENJPEG)
 
+_SEVERAL = "(only bcd predict reads several, of a file named .dcm)"
 # A pixel's buffers in Pillow, NumPy and the decoder, relative to those of a JPEG or PNG file.
 _FACTOR, _FACTOR_2000 = 2, 4
 
@@ -61,7 +62,7 @@ def opened_frame(
     """
     parsed = parse(data)
     if frame is None and parsed.header.frames > 1:
-        raise ImageError(f"holds {parsed.header.frames} pictures")
+        raise ImageError(f"holds {parsed.header.frames} pictures {_SEVERAL}")
     index = (frame or 1) - 1
     if not 0 <= index < parsed.header.frames:
         raise ImageError(f"has no picture {frame} (holds {parsed.header.frames})")

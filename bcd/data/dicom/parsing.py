@@ -44,7 +44,7 @@ _NEEDED = (
     "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SamplesPerPixel",
     "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "WindowCenter", "WindowWidth",
-    "RescaleIntercept", "RescaleSlope", "VOILUTFunction", "PixelPaddingValue",
+    "RescaleIntercept", "RescaleSlope", "VOILUTFunction", "PresentationLUTShape",
     "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
     "BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData",
     "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
@@ -55,7 +55,7 @@ _NEEDED = (
 MISSING = "DICOM needs a package: pip install 'bcd[dicom]'"
 _LONGEST_TEXT = 1000  # characters of an attribute that is kept
 _PROSE = ("LT", "ST", "UT")  # VRs of texts of several lines
-_MODALITY_LUT = 0x00283000
+_MODALITY_LUT, _VOI_LUT = 0x00283000, 0x00283010
 _OFFSETS = (0x7FE00001, 0x7FE00002)  # of frames, which may be many
 _LONGEST_OFFSETS = 1 << 26
 
@@ -143,6 +143,8 @@ def parse(
         for element in elements(file, most):
             if element.tag == _MODALITY_LUT:
                 raise ImageError("its values are measurements and no picture (modality LUT)")
+            if element.tag == _VOI_LUT and element.end != element.value:
+                raise ImageError("is to be shown through a table (VOI LUT)")
             if element.tag == PIXEL_DATA:
                 pixels = element
             elif element.tag in tags:

@@ -247,6 +247,10 @@ def _scanned(stream: IO[bytes], place: int, count: int) -> tuple[Numbers, Number
             break
         place += 8 + length
         places.append(place)
+    else:
+        stream.seek(place)
+        if _item(stream) is not None:
+            raise ImageError("its tiles are in fragments without offsets, which is not supported")
     found = np.array(places, np.int64)
     return found[:-1], found[1:]
 

@@ -52,9 +52,10 @@ def test_a_data_root_has_dicom_files_of_one_picture(
             for name in ("Benign", "Pro-B")
             for file in ("1.png", "2.dcm", "3.dcm")
         ]
-        assert {(one.path, one.reason) for one in catalog.rejected} == {
-            (f"{name}/several.dcm", "holds 3 pictures") for name in ("Benign", "Pro-B")
+        assert {one.path for one in catalog.rejected} == {
+            f"{name}/several.dcm" for name in ("Benign", "Pro-B")
         }
+        assert all("holds 3 pictures" in one.reason for one in catalog.rejected)
         for image in catalog.images:
             png = Path(image.path).with_name("1.png")
             found = read_image(catalog.root / image.path)
@@ -87,7 +88,7 @@ def test_reading_processes_give_frames_headers_and_reasons(tmp_path: Path) -> No
     np.testing.assert_array_equal(one, expected)
     np.testing.assert_array_equal(same, expected)
     np.testing.assert_array_equal(whole, FRAMES[2])
-    assert several == "holds 3 pictures"
+    assert isinstance(several, str) and several.startswith("holds 3 pictures (only bcd predict")
     assert none == "not a DICOM file (no prefix 'DICM')"
     assert isinstance(plain, Header) and isinstance(kept, Header)
     assert not [value for value in values if value in plain.to_line()]

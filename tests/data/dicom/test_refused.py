@@ -24,6 +24,7 @@ from tests.helpers.dicom import NATIVE, SYNTAXES, identified, make_dicom
 from tests.helpers.noise import noise
 
 PIXELS = noise(1, size=24)
+WHOLE_RANGE = {"WindowCenter": 128, "WindowWidth": 256}
 CT, WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.77.1.6"
 
 
@@ -65,6 +66,10 @@ def reason(data: bytes, frame: int = 1) -> str:
         ("MONOCHROME2", {"RescaleSlope": 1, "RescaleIntercept": -1024}, "(rescaled)"),
         ("MONOCHROME2", {"WindowCenter": 40, "WindowWidth": 80}, "a display window"),
         ("MONOCHROME2", {"ModalityLUTSequence": []}, "modality LUT"),
+        ("MONOCHROME2", {"VOILUTSequence": [Dataset()]}, "shown through a table (VOI LUT)"),
+        ("MONOCHROME2", WHOLE_RANGE | {"VOILUTFunction": "SIGMOID"}, "window that is not linear"),
+        ("MONOCHROME2", {"PresentationLUTShape": "INVERSE"}, "to be shown inverted"),
+        ("MONOCHROME1", {"PresentationLUTShape": "IDENTITY"}, "to be shown inverted"),
         ("PALETTE COLOR", {"RedPaletteColorLookupTableDescriptor": None}, "no palette"),
         ("PALETTE COLOR", {"GreenPaletteColorLookupTableData": b"ab"}, "palette is too short"),
     ],
@@ -77,9 +82,11 @@ def test_what_is_no_plain_picture_is_refused(
 
 
 def test_a_window_over_the_whole_range_changes_nothing() -> None:
-    full = setting(WindowCenter=["128", "40"], WindowWidth=["256", "80"], RescaleSlope=1)
-    made = make_dicom(PIXELS, "explicit", "MONOCHROME2", change=full)
-    np.testing.assert_array_equal(decode_frame(made.data), made.shown[0])
+    full = {"WindowCenter": ["128", "40"], "WindowWidth": ["256", "80"], "RescaleSlope": 1}
+    for colours, shape in (("MONOCHROME2", "IDENTITY"), ("MONOCHROME1", "INVERSE")):
+        change = setting(**full, VOILUTFunction="LINEAR_EXACT", PresentationLUTShape=shape)
+        made = make_dicom(PIXELS, "explicit", colours, change=change)
+        np.testing.assert_array_equal(decode_frame(made.data), made.shown[0])
 
 
 def test_other_transfer_syntaxes_are_named() -> None:
