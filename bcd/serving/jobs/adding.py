@@ -82,11 +82,12 @@ def add_all(services: Services, user: str, case_id: str, images: Sequence[NewIma
     for image in images:
         job_id = new_id()
         key_id, stored = contents.stored(job_id, image.data)
+        _, described = contents.stored(described_id(job_id), _described(image))
         rows.append({
             "id": job_id, "user_name": clean_text(user), "case_id": case_id,
             "upload": image.upload or secrets.token_hex(16),
             "sha256": image.sha256, "size": len(image.data),
-            "image": _described(image), "key_id": key_id, "stored": stored,
+            "image": described, "key_id": key_id, "stored": stored,
             "lease_until": 0.0, "attempts": 0,
         })  # fmt: skip
     model = services.engine.identity.sha256
@@ -138,12 +139,18 @@ def waiting(services: Services) -> int:
         return connection.scalar(select(func.count()).select_from(JOBS).where(WAITING)) or 0
 
 
-def _described(image: NewImage) -> str:
+def described_id(job_id: str) -> str:
+    """The id under which what is known of a job's image is encrypted."""
+    return f"{job_id} image"
+
+
+def _described(image: NewImage) -> bytes:
     """What is known of an image besides its bytes, as JSON."""
     source = None if image.source is None else asdict(image.source)
     name = clean_text(words.file_name(image.name))
     kept = dict(image.kept)
-    return json.dumps({"name": name, "source": source, "kept": kept, "error": image.error})
+    about = {"name": name, "source": source, "kept": kept, "error": image.error}
+    return json.dumps(about).encode()
 
 
 def _add(

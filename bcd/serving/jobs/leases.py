@@ -14,6 +14,7 @@ from bcd.config.interop import JobsConfig
 from bcd.serving.accounts.database import Database
 from bcd.serving.answers import ImageAnswer
 from bcd.serving.errors import UnavailableError
+from bcd.serving.jobs.adding import described_id
 from bcd.serving.records.cases import NewImage, Source
 from bcd.serving.records.chain import Ledger
 from bcd.serving.records.changes import add_images, model_of
@@ -23,6 +24,7 @@ from bcd.serving.records.tables import CASES, JOBS
 from bcd.serving.records.waiting import WAITING, give_up
 
 MOST_BYTES = 64_000_000  # of the images of one lease, unless a single one is larger
+_UNKNOWN = b'{"name": "", "source": null, "kept": {}, "error": ""}'
 CHANGED = "was changed in the database while it waited"
 _FORGET = 7 * 86400.0  # seconds after which nobody is told any more that an image has failed
 
@@ -160,19 +162,24 @@ class Leases:
         return Lease(owner, tuple(self._job(row, refused) for row in rows))
 
     def _job(self, row: Any, refused: str) -> Job:
-        image = json.loads(row["image"])
+        about = self._opened(described_id(row["id"]), row["key_id"], row["image"])
+        data = self._opened(row["id"], row["key_id"], row["stored"])
+        image = json.loads(about or _UNKNOWN)
         source = image["source"] and Source(**image["source"])
-        try:
-            data = self._records.contents.opened(row["id"], row["key_id"], bytes(row["stored"]))
-        except UnavailableError:
-            data = b""
         new = NewImage(image["name"], data, row["upload"], source, image["kept"], image["error"])
-        if new.sha256 != row["sha256"]:
+        if not about or new.sha256 != row["sha256"]:
             new = replace(new, data=b"", error=CHANGED)
         return Job(
             row["id"], row["user_name"], row["case_id"], row["model_sha256"], row["sha256"], new,
             row["site"], refused,
         )  # fmt: skip
+
+    def _opened(self, key: str, key_id: str, stored: bytes) -> bytes:
+        """What was stored; nothing if it was changed."""
+        try:
+            return self._records.contents.opened(key, key_id, bytes(stored))
+        except UnavailableError:
+            return b""
 
     def renew(self, owner: str) -> None:
         """Prolongs a lease, as far as it was not lost."""

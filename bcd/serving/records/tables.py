@@ -134,8 +134,8 @@ JOBS = Table(
     Column("upload", String(32), nullable=False),  # as in answers
     Column("sha256", String(64), nullable=False),  # of the image
     Column("size", Integer, nullable=False),  # of the image, in bytes
-    Column("image", Text),  # JSON: what else is known of it; null if it has failed
-    Column("key_id", String(16), nullable=False),  # as in image_contents
+    Column("image", LargeBinary),  # JSON: what else is known of it; null if it has failed
+    Column("key_id", String(16), nullable=False),  # of both, as in image_contents
     Column("stored", LargeBinary),  # its bytes; null if it has failed
     Column("lease_owner", String(16)),  # the server that answers it
     Column("lease_until", Double, nullable=False),

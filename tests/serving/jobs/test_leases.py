@@ -221,16 +221,20 @@ def test_a_case_has_no_more_images_than_it_may(office: Office) -> None:
 def test_images_that_wait_are_encrypted(opened: Open, tmp_path: Path) -> None:
     make_key(tmp_path / "key")
     office = Office(opened(images_config(key_file=str(tmp_path / "key"))), tmp_path)
-    add_all(office.services(), "anna", office.case, [new(1), new(2)])
-    assert content(1) not in [row.stored for row in office.rows()]
-    first = office.rows()[0]
+    kept = [replace(new(number), kept={"PatientID": "qzxv"}) for number in (1, 2, 3)]
+    add_all(office.services(), "anna", office.case, kept)
+    texts = (content(1), kept[0].name.encode(), b"PatientID", b"qzxv")
+    assert not [row for row in office.rows() for text in texts if text in row.image + row.stored]
+    first, second, third = office.rows()
     with writing(office.records.engine) as connection:
-        other = update(JOBS).where(JOBS.c.id == first.id).values(stored=office.rows()[1].stored)
-        connection.execute(other)
+        for row, column in ((first, "stored"), (second, "image")):
+            change = {column: getattr(third, column)}
+            connection.execute(update(JOBS).where(JOBS.c.id == row.id).values(change))
     assert office.step()
-    changed, good = office.records.case(office.case).images
-    assert CHANGED in changed.answer.error and changed.waits
-    assert good.answer.predicted and office.records.image(office.case, good.id) == content(2)
+    *changed, good = office.records.case(office.case).images
+    assert [CHANGED in each.answer.error and each.waits for each in changed] == [True, True]
+    assert good.answer.predicted and office.records.image(office.case, good.id) == content(3)
+    assert good.attributes == {"PatientID": "qzxv"} and good.name == kept[2].name
 
 
 def test_a_restart_on_sqlite_does_not_wait_for_leases(sqlite: str, tmp_path: Path) -> None:

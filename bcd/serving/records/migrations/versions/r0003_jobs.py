@@ -19,7 +19,7 @@ def upgrade() -> None:
         sa.Column("upload", sa.String(32), nullable=False),
         sa.Column("sha256", sa.String(64), nullable=False),
         sa.Column("size", sa.Integer, nullable=False),
-        sa.Column("image", sa.Text),
+        sa.Column("image", sa.LargeBinary),
         sa.Column("key_id", sa.String(16), nullable=False),
         sa.Column("stored", sa.LargeBinary),
         sa.Column("lease_owner", sa.String(16)),
