@@ -111,11 +111,19 @@ def open_intake(cfg: ServeConfig) -> Intake:
             key = "watch" if name == cfg.site else f"{site.key}.watch"
             folders[name] = _checked_folder(key, site.watch, cfg.folder)
     titles = dict.fromkeys(map(_title, cfg.dicom.allow), cfg.site)
-    titles |= {title: name for name, site in sites.items() for title in site.ae_titles}
+    for name, site in sites.items():
+        for title in site.ae_titles:
+            if titles.setdefault(title, name) != name:
+                raise ConfigError(
+                    f"{site.key}.ae_titles: {title} is in dicom.allow, too, which is of the "
+                    "server's own site: a sender belongs to one site"
+                )
     return Intake(folders, None if cfg.dicom.port is None else _open_node(cfg, titles))
 
 
 def _checked_folder(key: str, given: str, records: str) -> Path:
+    if not given:
+        raise ConfigError(f"{key}: is empty: give a folder, or {key}=null")
     folder = typed_path(given).absolute()
     if not folder.is_dir():
         raise BcdError(f"{key}={given}: there is no such folder: make it, or give another one")

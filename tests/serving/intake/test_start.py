@@ -18,6 +18,8 @@ def test_a_watch_folder_has_to_be_there_and_apart_from_the_records(tmp_path: Pat
     scans = tmp_path / "scans"
     with pytest.raises(BcdError, match="no such folder: make it"):
         open_intake(replace(cfg, watch=str(scans)))
+    with pytest.raises(ConfigError, match=r"watch: is empty"):
+        open_intake(replace(cfg, watch=""))
     scans.mkdir()
     (tmp_path / "records").mkdir()
     assert open_intake(replace(cfg, watch=str(scans))).described() == [f"Watches a folder: {scans}"]
@@ -40,6 +42,14 @@ def test_each_site_has_its_folder(tmp_path: Path) -> None:
     assert open_intake(cfg).described() == [
         f"Watches a folder of site {name}: {tmp_path / name}" for name in ("north", "south")
     ]
+
+
+def test_a_sender_belongs_to_one_site(tmp_path: Path) -> None:
+    cfg = serve_config(tmp_path, "dicom.allow=[S1]", "site=north", "+sites.south.ae_titles=[S1]")
+    with pytest.raises(ConfigError, match=r"sites.south.ae_titles: S1 is in dicom.allow, too"):
+        open_intake(cfg)
+    both = serve_config(tmp_path, "dicom.allow=[S1]", "site=north", "+sites.north.ae_titles=[S1]")
+    assert open_intake(both).described() == []
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
