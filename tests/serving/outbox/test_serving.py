@@ -65,6 +65,7 @@ def test_a_server_posts_cases_and_shows_those_that_failed(
     until(lambda: figures(served) == {"waiting": 0, "failed": 1})
     assert "Not delivered:" in served.all.get("/dashboard").text
     place = ["--folder", str(served.folder)]
+    capsys.readouterr()  # the log of the server in this process
     assert main(["outbox", "list", *place]) == 0
     [listed] = csv.DictReader(capsys.readouterr().out.splitlines())
     assert listed["case"] == made["id"] and "422" in listed["last_error"]
