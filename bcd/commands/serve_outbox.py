@@ -76,7 +76,7 @@ def _list(outbox: Outbox, _: argparse.Namespace) -> None:
         ]
         for each in outbox.entries()
     ]  # fmt: skip
-    head = ["case", "state", "version", "delivered", "attempts", "next", "last_error"]
+    head: list[object] = ["case", "state", "version", "delivered", "attempts", "next", "last_error"]
     for row in [head, *rows]:
         print(csv_line(row), end="")  # noqa: T201
     counts = outbox.counts()
