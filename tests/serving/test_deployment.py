@@ -236,11 +236,15 @@ def test_the_entry_point_reads_the_url_from_its_file_and_hands_on_the_options(
     assert subprocess.run(command, env=missing, capture_output=True, check=False).returncode != 0
 
 
-def test_the_short_list_of_requirements_has_the_ranges_of_the_package() -> None:
+@pytest.mark.parametrize("name, extras", [("serve", ["serve"]), ("hospital", ["dicom", "fhir"])])
+def test_the_lists_of_requirements_have_the_ranges_of_the_package(
+    name: str, extras: list[str]
+) -> None:
     declared = (ROOT / "pyproject.toml").read_text("utf-8")
-    lines = (ROOT / "requirements-serve.txt").read_text("utf-8").splitlines()
+    lines = (ROOT / f"requirements-{name}.txt").read_text("utf-8").splitlines()
     needed = [line for line in lines if not line.startswith(("#", "-r"))]
     assert all(f'"{line}"' in declared for line in needed)
-    extra = re.search(r"^serve = \[\n(.*?)^\]", declared, re.M | re.S)
-    assert extra is not None
-    assert set(re.findall(r'"(.+)"', extra[1])) <= set(needed)
+    for extra in extras:
+        found = re.search(rf"^{extra} = \[(.*?)\]$", declared, re.M | re.S)
+        assert found is not None
+        assert set(re.findall(r'"([^"]+)"', found[1])) <= set(needed)
