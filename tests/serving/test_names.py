@@ -29,6 +29,7 @@ from pydicom import dcmread, dcmwrite
 from pydicom.uid import UID
 from pynetdicom.ae import ApplicationEntity
 
+from bcd.data.dicom.header import is_dicom
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
 from bcd.serving.records.backup import back_up
 from bcd.serving.records.database import database_url
@@ -38,6 +39,7 @@ from bcd.storage import digest
 from tests.helpers.dicom import MICROSCOPIC, identified, make_dicom
 from tests.helpers.searching import files_of, leaks
 from tests.serving.making import IDENTITY
+from tests.serving.outbox.fhir_server import fhir_server
 from tests.serving.pages.filling import case_of
 from tests.serving.process import Server, serving
 from tests.serving.running import running
@@ -200,12 +202,13 @@ def served(
 ) -> Iterator[tuple[dict[str, bytes], Path]]:
     """All that a server has said and written about these files, and the folder of its records."""
     place = tmp_path_factory.mktemp("names")
-    folder, drop, port = place / "records", place / "drop", free_port()
+    folder, drop, port, own = place / "records", place / "drop", free_port(), free_port()
     (drop / "S-1").mkdir(parents=True)
     (drop / "S-1" / "1.dcm").write_bytes(given.single)
     keys = ("images.keep=true", f"watch={drop}", "scanner.stable_seconds=0.2", f"dicom.port={port}",
-            "jobs.poll_seconds=0.1", "log.level=debug")  # fmt: skip
-    with serving(folder, 0, *keys) as server:
+            "jobs.poll_seconds=0.1", "log.level=debug", "fhir.delay_seconds=0",
+            "fhir.names=true", f"port={own}", f"url=http://127.0.0.1:{own}")  # fmt: skip
+    with fhir_server() as fhir, serving(folder, 0, *keys, f"fhir.url={fhir.url}") as server:
         client = Client(server)
         for _, (_, data) in given.uploads:
             client.send("POST", "/v1/predict", content=data, headers=DICOM)
@@ -216,16 +219,26 @@ def served(
         for path in (f"/v1/cases/{case_id}/images", f"/cases/{case_id}/images"):
             added = client.send("POST", path, files=given.uploads, headers=key)
             assert added.status_code in (201, 303, 403)  # a page needs a session
+        later = {"Prefer": "respond-async"}
+        added = client.send(
+            "POST", f"/v1/cases/{case_id}/images", files=given.uploads, headers=later
+        )
+        assert added.status_code == 202
         store(port, given.single, given.several)
         look_at_everything(client, case_id)
         last = time.monotonic() + DEADLINE
-        while not (drop / "done" / "S-1" / "1.dcm").is_file() or _cases_with_images(client) < 4:
+        while (
+            not (drop / "done" / "S-1" / "1.dcm").is_file()
+            or _cases_with_images(client) < 4
+            or ({one["status"] for one in fhir.now("DiagnosticReport")} < {"preliminary", "final"})
+        ):
             assert time.monotonic() < last
             time.sleep(0.2)
         client.close()
         server.process.terminate()
         assert server.process.wait(DEADLINE) == 0
         log = server.log.read_bytes()
+    client.answers["FHIR"] = b"".join(repr(asked).encode() + asked[-1] for asked in fhir.requests)
     back_up(database_url(None, str(folder)), place / "backup.sqlite")
     written = files_of(folder) | {"backup": (place / "backup.sqlite").read_bytes()}
     yield client.answers | {"log": log} | written, folder
@@ -248,8 +261,19 @@ def test_no_attribute_is_in_any_answer_log_or_file(
 
 
 def test_what_is_kept_is_where_it_belongs_until_it_is_erased(given: Given, tmp_path: Path) -> None:
-    with running(tmp_path / "records", f"dicom.keep=[{KEPT}]", "images.keep=true") as app:
+    keys = (f"dicom.keep=[{KEPT}]", "images.keep=true", "jobs.poll_seconds=60")
+    with running(tmp_path / "records", *keys) as app:
         user = app.all
+        later = {"Prefer": "respond-async"}
+        waits = user.post("/v1/cases", json={"label": "S-4"}).json()["id"]
+        path = f"/v1/cases/{waits}/images"
+        # Others may be anything, and wait as they are, encrypted if there is a key.
+        known = [each for each in given.uploads if is_dicom(each[1][1])]
+        assert user.post(path, files=known, headers=later).status_code == 202
+        assert user.get(f"/v1/cases/{waits}").json()["images"] == []
+        assert {value for value, _ in leaks(given.values, files_of(app.folder))} == {given.kept}
+        assert user.post(f"/v1/cases/{waits}/erase", json={"reason": "asked"}).status_code == 204
+        assert leaks(given.values, files_of(app.folder)) == set()
         case_id = user.post("/v1/cases", json={"label": "S-3"}).json()["id"]
         added = user.post(f"/v1/cases/{case_id}/images", files=given.uploads)
         assert added.status_code == 201
