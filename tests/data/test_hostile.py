@@ -116,29 +116,22 @@ def test_whatever_a_parser_raises_is_a_reason(
 
 # A reader whose decoder does what the image's name says.
 _BAD = """
-import os, time
-from pathlib import Path
-from bcd.data import reading
+import os
 from bcd.data import items
-read = items.read_image
-def bad(path, *others):
-    def decode(data, min_size, gate):
-        while path.stem == "endless header":
-            pass
-        if path.stem in ("crash", "hang", "hungry"):
-            with gate.taking(1):
-                if path.stem == "crash":
-                    os.abort()
-                while path.stem == "hang":
-                    pass
-                bytearray(4 << 30)
-        return real(data, min_size, gate)
-    real, reading.decode_image = reading.decode_image, decode
-    try:
-        return read(path, *others)
-    finally:
-        reading.decode_image = real
-items.read_image = bad
+real = items._decode
+def bad(item, gate):
+    stem = item.path.stem
+    while stem == "endless header":
+        pass
+    if stem in ("crash", "hang", "hungry"):
+        with gate.taking(1):
+            if stem == "crash":
+                os.abort()
+            while stem == "hang":
+                pass
+            bytearray(4 << 30)
+    return real(item, gate)
+items._decode = bad
 """
 
 

@@ -140,6 +140,7 @@ def test_the_last_thing_asked_for_is_shown(served: Running, url: str, browser: B
         tab.get_by_label("Your password").fill("wrong")
         tab.get_by_role("button", name="Sign the case").click()
         tab.get_by_text("The password is wrong").wait_for()
+        tab.wait_for_load_state()  # the script that uploads
         added = [("images", ("b.png", smear(1)))]
         served.all.post(f"{path}/images", files=added)
         tab.get_by_label("Images of this case").set_input_files(
