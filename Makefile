@@ -12,7 +12,7 @@ PY := $(BIN)/python
 STAMP := $(VENV)/.installed
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: help setup demo serve test coverage test-fast lint style format tensorboard clean
+.PHONY: help setup demo serve test coverage test-all test-fast lint style format tensorboard clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,18 +42,19 @@ serve: setup ## start the server: make serve MODEL=model.onnx; without MODEL, wi
 unexport PYTHONDONTWRITEBYTECODE
 
 # One process per core with one thread each, so that test files do not compete for cores.
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PYTEST_ALL := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PYTEST := $(PYTEST_ALL) -m "not exhaustive"
 
 # Before Python 3.12, measuring coverage takes half as long again as the tests themselves.
 HAS_FAST_COVERAGE := import sys; sys.exit(sys.version_info < (3, 12))
 
 # mypy uses one core for a minute: it runs beside the tests, and what it says is printed after theirs.
 # SIGINT does not reach a job in the background, so the trap ends it.
-test: style ## check style and types, run every test; from Python 3.12 on, print coverage
+test: style ## check style and types, run the tests; from Python 3.12 on, print coverage
 	@said=$$(mktemp); $(PY) -m mypy >"$$said" 2>&1 & types=$$!; \
 	trap 'kill $$types 2>/dev/null; rm -f "$$said"' EXIT; \
 	if $(PY) -c "$(HAS_FAST_COVERAGE)"; then more="--cov --cov-report=term"; else more=; fi; \
-	echo "$(PYTEST) $$more"; \
+	echo '$(PYTEST)' $$more; \
 	$(PYTEST) $$more; tests=$$?; \
 	wait $$types; mypy=$$?; \
 	echo "$(PY) -m mypy"; cat "$$said"; \
@@ -61,11 +62,14 @@ test: style ## check style and types, run every test; from Python 3.12 on, print
 	if [ $$mypy != 0 ]; then echo "FAILED: mypy, see above" >&2; fi; \
 	[ $$tests = 0 ] && [ $$mypy = 0 ]
 
-coverage: setup ## run every test and print coverage
+test-all: setup ## run every test, also those that take long and resemble others
+	$(PYTEST_ALL)
+
+coverage: setup ## run the tests and print coverage
 	$(PYTEST) --cov --cov-report=term
 
 test-fast: setup ## run the tests that take less than about ten seconds each
-	$(PYTEST) -m "not slow"
+	$(PYTEST_ALL) -m "not slow and not exhaustive"
 
 lint: style ## ruff and mypy
 	$(PY) -m mypy

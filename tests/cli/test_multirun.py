@@ -69,7 +69,11 @@ def test_a_sweep_ends_in_a_leaderboard_of_tested_winners(serial: Path) -> None:
 @pytest.mark.parametrize(
     ("launcher", "grid"),
     [
-        (("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), GRID),
+        pytest.param(
+            ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+            GRID,
+            marks=pytest.mark.exhaustive,
+        ),
         # Each job is an interpreter of its own.
         (("hydra/launcher=submitit_local",), SEED_0),
     ],

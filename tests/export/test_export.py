@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +30,7 @@ from bcd.inference.self_test import TOLERANCE
 from bcd.models.backbones.build import BACKBONES, build_backbone
 from bcd.models.network import SmearNetwork
 from tests.export.making import smears, with_card
+from tests.helpers.choosing import exhaustive_if
 from tests.helpers.explaining import ensembles, lively, made, small
 
 HEADS = ("linear", "mlp", "svm", "logreg", "knn", "forest")
@@ -114,13 +114,11 @@ def test_policies_answer_the_same(settings: dict[str, Any]) -> None:
 
 
 # The largest networks take a minute together.
-LARGE = ("vit_b_16", "efficientnet_v2_s", "densenet201", "inception_v3")
+LARGE = ("vit_b_16", "efficientnet_v2_s", "densenet201", "inception_v3", "convnext_tiny")
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", exhaustive_if(LARGE.__contains__, BACKBONES))
 def test_every_network_of_the_zoo_answers_the_same(backbone: str) -> None:
-    if backbone in LARGE and not os.environ.get("BCD_TEST_LARGE"):
-        pytest.skip("set BCD_TEST_LARGE=1 to export large networks as well")
     side = 128 if backbone == "inception_v3" else 64
     cfg = with_defaults(ModelConfig, backbone=backbone, weights=None, input_size=side)
     torch.manual_seed(0)

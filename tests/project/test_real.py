@@ -17,6 +17,7 @@ from bcd.data.reading import read_image
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
 from bcd.evaluation.collect import collect_answers
 from bcd.training.run import TrainResult, train
+from tests.helpers.choosing import exhaustive_if
 from tests.helpers.harness import assert_same_figures, error_lines, script, train_config
 from tests.helpers.noise import write_image
 from tests.helpers.pages import BROWSER, check_page, chromium
@@ -85,7 +86,10 @@ def few(folder: Path, each: int) -> Path:
 
 # Trained blocks amplify rounding, that of another number of threads no less (measured: 0.005 in a
 # logit after two epochs of SGD), and Adam's first step is the mere sign of a gradient.
-@pytest.mark.parametrize(("unfreeze", "optimizer", "epochs"), [(0, "adam", 2), (4, "sgd", 1)])
+@pytest.mark.parametrize(
+    ("unfreeze", "optimizer", "epochs"),
+    [(0, "adam", 2), pytest.param(4, "sgd", 1, marks=pytest.mark.exhaustive)],
+)
 def test_the_bank_changes_no_answer(
     unfreeze: int, optimizer: str, epochs: int, tmp_path: Path
 ) -> None:
@@ -207,7 +211,7 @@ def test_what_is_no_smear_in_focus_is_referred_and_real_test_images_are_not(
     assert test["referred"] <= 0.05
 
 
-@pytest.mark.parametrize("head", ["svm", "logreg"])
+@pytest.mark.parametrize("head", exhaustive_if("logreg".__eq__, ["svm", "logreg"]))
 def test_a_head_that_is_fitted_reaches_the_trained_ones_figures(
     head: str, paper: tuple[Path, str], tmp_path: Path
 ) -> None:

@@ -169,6 +169,7 @@ def test_the_first_section_has_what_a_reader_must_know(frozen: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # a launcher's sweep is in tests/cli/test_multirun.py
 def test_folds_are_jobs_of_a_launcher(frozen: Path, base: Path) -> None:
     done = fresh(
         "train.py", "-m", *FROZEN, f"data.root={base}/images", f"hydra.sweep.dir={base}/jobs",

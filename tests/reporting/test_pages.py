@@ -21,6 +21,7 @@ from bcd.reporting.overview import Overview, matrix_panel
 from bcd.reporting.svg import save_svg, series
 from bcd.sweeps.finalize_sweep import finalize_sweep
 from bcd.sweeps.trials import FAILED
+from tests.helpers.choosing import exhaustive_if
 from tests.helpers.harness import audit_config
 from tests.helpers.pages import BROWSER, LAPTOP, PHONE, Page, check_page, chromium, opened
 from tests.sweeps.test_sweeps import record, trial
@@ -68,7 +69,7 @@ def leaderboard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @needs_browser
-@pytest.mark.parametrize("name", ["report", "audit", "leaderboard"])
+@pytest.mark.parametrize("name", exhaustive_if("audit".__eq__, ["report", "audit", "leaderboard"]))
 def test_a_page_is_shown_well_everywhere(
     name: str, browser: Browser, run: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -12,6 +12,7 @@ from torchvision.models import vision_transformer
 
 from bcd.inference.evaluate import evaluate_checkpoint
 from bcd.training.run import train
+from tests.helpers.choosing import exhaustive_if
 from tests.helpers.harness import (
     CONF,
     eval_config,
@@ -36,12 +37,22 @@ WIDER = {"inception_v3": 75}
 EXPORTED = ("mobilenetv2", "timm")
 
 
+# Networks whose like are among the others.
+LARGE = (
+    "convnext_tiny", "densenet201", "efficientnet_b0", "efficientnet_v2_s", "inception_v3",
+    "vit_b_16",
+)  # fmt: skip
+
+
 def names(group: str) -> list[str]:
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted({*names("experiment")} - {"release"}))  # tests/release
+@pytest.mark.parametrize(
+    "name",  # for release there is tests/release
+    exhaustive_if("frozen_views".__eq__, sorted({*names("experiment")} - {"release"})),
+)
 def test_an_experiment_runs(name: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     small = [*TINY, "model.input_size=64", "+trainer.fast_dev_run=true"]
@@ -72,7 +83,7 @@ def _few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_few_blocks")
-@pytest.mark.parametrize("name", names("model"))
+@pytest.mark.parametrize("name", exhaustive_if(LARGE.__contains__, names("model")))
 def test_a_model_is_trained_tested_evaluated_and_predicts(
     name: str, smears: Path, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 from bcd.errors import ConfigError
 from bcd.models.checkpoint_content import read_content
 from bcd.training.run import train
+from tests.helpers.choosing import exhaustive_if
 from tests.helpers.harness import SMALL, script, train_config, warnings
 
 TWO = ("trainer=ddp", "trainer.devices=2")
@@ -65,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("road", exhaustive_if("frozen, bank".__eq__, ROADS))
 def test_two_processes_answer_as_one_does(road: str, folder: Path) -> None:
     name = road.replace(", ", "_")
     chosen = [*SMALL, *NETWORK, *UNEVEN, *ROADS[road], f"data.root={folder}/in"]
