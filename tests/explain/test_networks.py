@@ -13,6 +13,7 @@ from bcd.explain.attribution import Attribution, explain
 from bcd.explain.checks import check_randomization
 from bcd.explain.layers import find_layers
 from bcd.explain.methods import gradcam, log_odds
+from tests.helpers.choosing import LARGE, exhaustive_if
 from tests.helpers.explaining import (
     GRADIENTS,
     check_maps,
@@ -36,7 +37,7 @@ def config_of(name: str) -> ModelConfig:
     return train_config(CONF, *words, "model.unfreeze=0").model
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", exhaustive_if(LARGE.__contains__, MODELS))
 def test_every_network_is_explained_and_its_maps_depend_on_its_weights(name: str) -> None:
     cfg = config_of(name)
     network = made(cfg)

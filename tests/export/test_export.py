@@ -30,7 +30,7 @@ from bcd.inference.self_test import TOLERANCE
 from bcd.models.backbones.build import BACKBONES, build_backbone
 from bcd.models.network import SmearNetwork
 from tests.export.making import smears, with_card
-from tests.helpers.choosing import exhaustive_if
+from tests.helpers.choosing import LARGE, exhaustive_if
 from tests.helpers.explaining import ensembles, lively, made, small
 
 HEADS = ("linear", "mlp", "svm", "logreg", "knn", "forest")
@@ -111,10 +111,6 @@ def test_policies_answer_the_same(settings: dict[str, Any]) -> None:
     exported = checked(*with_card(made(small()), small(), **settings))
     assert ("ood_limit" in exported.thresholds) == ("subspace" not in settings)
     assert ("malignant_threshold" in exported.thresholds) == ("malignant_threshold" not in settings)
-
-
-# The largest networks take a minute together.
-LARGE = ("vit_b_16", "efficientnet_v2_s", "densenet201", "inception_v3", "convnext_tiny")
 
 
 @pytest.mark.parametrize("backbone", exhaustive_if(LARGE.__contains__, BACKBONES))

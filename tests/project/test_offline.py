@@ -98,6 +98,7 @@ def test_programs_send_nothing_and_write_only_into_their_folders(tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # other programs are traced in make test
 def test_processes_that_train_together_talk_within_the_machine(tmp_path: Path) -> None:
     if reason := why_not():
         pytest.skip(reason)
@@ -144,6 +145,7 @@ print(json.dumps(tried))
 """
 
 
+@pytest.mark.exhaustive  # what programs import is traced with them
 def test_importing_all_of_it_asks_for_no_network_and_leaves_the_home_alone(tmp_path: Path) -> None:
     environment = fresh_environment(tmp_path)
     # Allowing it in so many words is no different: it is the user's choice, not the patients'.

@@ -12,7 +12,7 @@ from torchvision.models import vision_transformer
 
 from bcd.inference.evaluate import evaluate_checkpoint
 from bcd.training.run import train
-from tests.helpers.choosing import exhaustive_if
+from tests.helpers.choosing import LARGE, exhaustive_if
 from tests.helpers.harness import (
     CONF,
     eval_config,
@@ -35,13 +35,6 @@ TINY = (
 WIDER = {"inception_v3": 75}
 # Others run in torch: tests of the networks compare their exports, which take seconds each.
 EXPORTED = ("mobilenetv2", "timm")
-
-
-# Networks whose like are among the others.
-LARGE = (
-    "convnext_tiny", "densenet201", "efficientnet_b0", "efficientnet_v2_s", "inception_v3",
-    "vit_b_16",
-)  # fmt: skip
 
 
 def names(group: str) -> list[str]:

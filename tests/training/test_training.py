@@ -169,7 +169,7 @@ def test_the_seed_decides_and_zero_is_one(small: TrainResult, tmp_path: Path) ->
     assert not torch.equal(tensors(again)["head.weight"], tensors(other)["head.weight"])
 
 
-@pytest.mark.parametrize("unfreeze", [0, 2])
+@pytest.mark.parametrize("unfreeze", [0, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_a_run_with_the_bank_and_one_without_agree(unfreeze: int, tmp_path: Path) -> None:
     common = (*FROZEN, f"model.unfreeze={unfreeze}", "optimizer.lr=0.001")
     banked = run(tmp_path / "bank", *common)

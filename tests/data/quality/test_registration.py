@@ -134,6 +134,7 @@ def test_fields_seen_twice_are_found_among_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # the test above has fewer fields
 def test_many_fields_seen_twice_are_found_among_many_others(tmp_path: Path) -> None:
     pairs = [draw_pair(seed) for seed in range(30)]
     more = [draw_smear(CLASS_NAMES[i % 4], slide=i % 12, index=i) for i in range(110)]
