@@ -20,6 +20,7 @@ from bcd.models.backbones.blocks import cut
 from bcd.models.backbones.build import BACKBONES, build_backbone, normalization
 from bcd.models.frozen_prefix import FrozenPrefix
 from bcd.models.network import SmearNetwork
+from tests.helpers.choosing import LARGE, exhaustive_if
 from tests.models.test_models import images, lively, normalized
 
 TORCHVISION = [name for name in BACKBONES if name != "cnn"]
@@ -89,7 +90,7 @@ def own_network(name: str, **settings: Any) -> Any:
     return network
 
 
-@pytest.fixture(scope="module", params=TORCHVISION)
+@pytest.fixture(scope="module", params=exhaustive_if(LARGE.__contains__, TORCHVISION))
 def reference(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reference]:
     name: str = request.param
     network = own_network(name)
