@@ -195,6 +195,7 @@ def test_the_cover_hides_the_mark_to_the_last_pixel(drawn: Path) -> None:
         assert not changed[:, : round(0.78 * 112)].any()
 
 
+@pytest.mark.exhaustive  # as the mark in a corner is
 def test_a_tint_of_a_class_is_found(smears: Path, tmp_path: Path) -> None:
     def tinted(image: Pixels) -> Pixels:
         return np.asarray(image * np.array([1.0, 0.96, 0.9]), np.uint8)

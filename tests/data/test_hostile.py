@@ -47,7 +47,7 @@ def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_hostile_files_are_rows_in_bounded_time_and_memory(ckpt: Path, tmp_path: Path) -> None:
     """BCD_TEST_FUZZ=5000 asks for as many files."""
-    count = fuzzing.write_hostile(tmp_path / "in", int(os.environ.get("BCD_TEST_FUZZ", "300")))
+    count = fuzzing.write_hostile(tmp_path / "in", int(os.environ.get("BCD_TEST_FUZZ", "150")))
     output = tmp_path / "rows.csv"
     words = ["predict", str(ckpt), str(tmp_path / "in"), str(output)]
     done = subprocess.run(

@@ -139,6 +139,7 @@ def test_the_run_says_what_its_figures_are_worth(paper: tuple[Path, str]) -> Non
     assert float(corruption.split()[2]) < 0.9  # the frozen recipe goes by colour
 
 
+@pytest.mark.exhaustive  # tests/reporting/test_pages.py has a page of drawn smears
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 def test_a_browser_opens_its_report(paper: tuple[Path, str]) -> None:
     with chromium() as browser:

@@ -143,8 +143,12 @@ class Client:
 
 
 def look_at_everything(client: Client, case_id: str) -> None:
-    """Reviews, signs and reads a case in every form."""
+    """Reviews, signs and reads a case in every form, once no image of it waits."""
     case, page = f"/v1/cases/{case_id}", f"/cases/{case_id}"
+    last = time.monotonic() + DEADLINE
+    while client.get(case).json()["queued"]:
+        assert time.monotonic() < last
+        time.sleep(0.1)
     for image in client.get(case).json()["images"]:
         one = f"{page}/images/{image['id']}"
         if image["waits"]:

@@ -257,6 +257,7 @@ def test_a_word_that_many_images_have_is_not_looked_up() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_memory_does_not_grow_with_the_square() -> None:
     rng = np.random.default_rng(0)
     count, k = 12_000, 48

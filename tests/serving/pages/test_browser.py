@@ -262,6 +262,7 @@ def test_pages_work_without_scripts(
     assert recorded(served, path).status == SIGNED
 
 
+@pytest.mark.exhaustive
 def test_screenshots_can_be_made(url: str, browser: Browser, tmp_path: Path) -> None:
     for file, (name, _, *size, _) in zip(
         take_pictures(browser, url, ALL, PASSWORD, tmp_path), PICTURES, strict=True
