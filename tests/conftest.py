@@ -26,6 +26,8 @@ LONG = (
     *("release/test_release.py", "project/test_real.py", "training/test_configs.py"),
     *("training/test_distributed.py", "reporting/test_pages.py", "export/test_export.py"),
     *("cli/test_multirun.py", "audit/test_audit.py", "project/test_offline.py"),
+    *("serving/outbox/test_sender.py", "serving/pages/test_browser.py"),
+    *("serving/intake/test_process.py", "serving/jobs/test_cluster.py"),
     *("explain/test_networks.py", "training/test_failed_runs.py", "models/test_zoo.py"),
 )
 # Folders of which one worker runs all files, because these share what takes longest to make.

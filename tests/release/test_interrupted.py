@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,19 +54,14 @@ def kill_at(place: str, call: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not CAN_FORK, reason="the process is prepared before it starts")
-@pytest.mark.parametrize(
-    "places", [PLACES[1:3], pytest.param(PLACES, marks=pytest.mark.exhaustive)], ids=len
-)
-def test_a_release_that_is_killed_ends_bit_by_bit_the_same(
-    places: Sequence[tuple[str, int]], base: Path
-) -> None:
-    shutil.rmtree(base / "killed", ignore_errors=True)
+@pytest.mark.exhaustive  # folds that are there already are tested in test_release.py
+def test_a_release_killed_at_five_places_ends_bit_by_bit_the_same(base: Path) -> None:
     folder, status, said = released(base, "killed", *WORDS)
     assert status == 0, said
     wanted = {name: (folder / name).read_bytes() for name in FILES}
     shutil.rmtree(folder)
     finished: dict[int, int] = {}
-    for place, call in places:
+    for place, call in PLACES:
         _, status, said = released(base, "killed", *WORDS, prepare=partial(kill_at, place, call))
         assert status == 9, (place, said)
         assert not (folder / "checkpoints" / "best.ckpt").exists(), place

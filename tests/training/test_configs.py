@@ -76,7 +76,9 @@ def _few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_few_blocks")
-@pytest.mark.parametrize("name", exhaustive_if(LARGE.__contains__, names("model")))
+@pytest.mark.parametrize(
+    "name", exhaustive_if((*LARGE, "resnet50", "hybrid").__contains__, names("model"))
+)
 def test_a_model_is_trained_tested_evaluated_and_predicts(
     name: str, smears: Path, tmp_path: Path
 ) -> None:

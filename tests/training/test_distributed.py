@@ -100,6 +100,7 @@ def test_two_processes_answer_as_one_does(road: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # one that diverges is tested in test_diverged_runs.py
 def test_two_processes_that_diverge_end_in_one_line(folder: Path) -> None:
     chosen = [*SMALL, *TWO, f"data.root={folder}/in", f"hydra.run.dir={folder}/diverged"]
     done = script("train.py", *chosen, "optimizer=sgd", "optimizer.lr=1e37")
