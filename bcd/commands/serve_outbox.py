@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from bcd.cli.app import quick_imports
-from bcd.commands.serve_place import add_place, command_error, records_url
+from bcd.commands.serve_place import add_place, command_error, records_url, utc_minute
 from bcd.console import say
 from bcd.errors import BcdError
 from bcd.storage import csv_line
@@ -72,7 +71,7 @@ def _list(outbox: Outbox, _: argparse.Namespace) -> None:
         [
             each.case_id, each.state, str(each.version),
             "never" if each.sent is None else str(each.sent), str(each.attempts),
-            _minute(each.due) if each.state == "waiting" else "", each.error,
+            utc_minute(each.due) if each.state == "waiting" else "", each.error,
         ]
         for each in outbox.entries()
     ]  # fmt: skip
@@ -92,7 +91,3 @@ def _add(outbox: Outbox, asked: argparse.Namespace) -> None:
     if count < len(set(asked.case)):
         raise BcdError(f"{len(set(asked.case)) - count} of these are no cases with images")
     say(f"waiting: {count}")
-
-
-def _minute(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M UTC}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from bcd.cli.app import quick_imports
@@ -42,3 +43,8 @@ def command_error(error: RequestError) -> BcdError:
     cause = getattr(error.__cause__, "orig", error.__cause__)
     reason = str(cause).partition("\n")[0] if cause else ""
     return BcdError(f"{error.detail} ({reason})" if reason else error.detail)
+
+
+def utc_minute(seconds: float) -> str:
+    """A time, in seconds since 1970, to the minute."""
+    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M UTC}"

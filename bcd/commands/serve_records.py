@@ -19,11 +19,10 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, fields
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bcd.commands.serve_place import add_place, command_error, records_url, user_here
+from bcd.commands.serve_place import add_place, command_error, records_url, user_here, utc_minute
 from bcd.console import say
 from bcd.storage import csv_line, typed_path
 
@@ -159,12 +158,8 @@ def _print_csv(kind: type, rows: Iterable[Sequence[object]]) -> None:
     """Prints rows of a dataclass; times, which are floats, in words."""
     print(csv_line([field.name for field in fields(kind)]), end="")  # noqa: T201
     for row in rows:
-        cells = [_moment(cell) if isinstance(cell, float) else cell for cell in row]
+        cells = [utc_minute(cell) if isinstance(cell, float) else cell for cell in row]
         print(csv_line(["" if cell is None else cell for cell in cells]), end="")  # noqa: T201
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _key(asked: argparse.Namespace) -> int:

@@ -51,12 +51,12 @@ def load_catalog(
     _check_classes(root, entries, scan.facts, names, trained=classes is not None)
     images: list[ImageRecord] = []
     rejected = [
-        Rejected(_relative(entry.path, base), entry.class_name, entry.reason)
+        Rejected(relative_path(entry.path, base), entry.class_name, entry.reason)
         for entry in everything
         if entry.reason
     ]
     for entry, fact in zip(entries, scan.facts, strict=True):
-        path = _relative(entry.path, base)
+        path = relative_path(entry.path, base)
         if fact.error:
             rejected.append(Rejected(path, entry.class_name, fact.error))
             continue
@@ -172,7 +172,8 @@ def _check_classes(
         raise BcdError(f"{root} has one class only ('{names[0]}'): a classifier needs two or more")
 
 
-def _relative(path: Path, base: Path) -> str:
+def relative_path(path: Path, base: Path) -> str:
+    """A path below `base` relative to it, any other as it is; with forward slashes."""
     return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
 
 

@@ -17,7 +17,7 @@ from bcd.console import say, track
 from bcd.data.files import ImageError, read_bytes, room_for
 from bcd.data.items import Item
 from bcd.data.layouts import Entry, benign_index, list_entries, order_classes
-from bcd.data.load import group_of
+from bcd.data.load import group_of, relative_path
 from bcd.errors import BcdError
 from bcd.evaluation.bootstrap import fill_group_names
 from bcd.evaluation.model_change import Answers, ModelChange, compare_versions
@@ -73,7 +73,7 @@ def freeze(cfg: ReferenceConfig) -> Path:
     images = [
         ReferenceImage(
             entry.path.relative_to(root).as_posix(), sha256, entry.class_name,
-            entry.group or group_of(_relative(entry.path, base), cfg.data.group_pattern),
+            entry.group or group_of(relative_path(entry.path, base), cfg.data.group_pattern),
             FrozenAnswer.of(answer),
         )
         for entry, sha256, answer in zip(entries, hashes, answers, strict=True)
@@ -250,7 +250,3 @@ def _at_threshold(
     row = np.array(prediction.probabilities)
     malignant, refer = at_threshold(row, prediction.refer, threshold, benign)
     return replace(prediction, malignant=malignant, refer=refer)
-
-
-def _relative(path: Path, base: Path) -> str:
-    return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
