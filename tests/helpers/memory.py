@@ -13,7 +13,9 @@ def peak_growth(call: Callable[[], T]) -> tuple[T, float]:
     """Calls a function and returns its result and the peak of what it allocated, in MB.
 
     Counts the allocations of Python and numpy, not the process's resident memory: that depends on
-    what earlier tests left to be reused and on what the kernel takes back meanwhile.
+    what earlier tests left to be reused and on what the kernel takes back meanwhile. What other
+    threads of the process allocate meanwhile is counted, too: where that would be more than the
+    bound that is tested, call it some times and take the smallest.
     """
     tracemalloc.start()
     try:
