@@ -14,6 +14,7 @@ _PATHS = frozenset(
     {"data.root", "root", "input", "ckpt", "ckpts", "resume", "output", "split.file",
      "model.weights", "recalibrate", "site.profile", "verify", "folder", "tls.certificate",
      "tls.key", "images.key_file", "set", "watch", "fhir.token_file", "dicom.output",
+     "dicom.tls_cert", "dicom.tls_key", "dicom.tls_ca", "fhir.ca", "fhir.cert", "fhir.key",
      "sha256"}  # no path, but hexadecimal digits can read as a number
 )  # fmt: skip
 _SITE_PATH = re.compile(r"sites\.[^.]+\.(?:root|profile|watch)")

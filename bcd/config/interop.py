@@ -36,6 +36,20 @@ class DicomNodeConfig:
     host: str
     ae_title: str
     allow: list[str]
+    tls_cert: str | None
+    tls_key: str | None
+    tls_ca: str | None
+
+    def check(self) -> None:
+        """Checks that the keys of TLS belong together.
+
+        Raises:
+            ConfigError: They do not.
+        """
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError("dicom: give both dicom.tls_cert and dicom.tls_key")
+        if self.tls_ca is not None and self.tls_cert is None:
+            raise ConfigError("dicom.tls_ca: needs dicom.tls_cert and dicom.tls_key")
 
 
 @dataclass
@@ -44,18 +58,22 @@ class FhirConfig:
 
     url: str | None
     token_file: str | None
+    ca: str | None
+    cert: str | None
+    key: str | None
     names: bool
     delay_seconds: float
     timeout_seconds: float
 
     def check(self, base: str | None) -> None:
-        """Checks the address.
+        """Checks the address, and that certificates can be used with it.
 
         Args:
             base: `url` of the server, of which identifiers are made.
 
         Raises:
-            ConfigError: It is no address, the token would be sent unencrypted, or there is no base.
+            ConfigError: It is no address, reports would be sent unencrypted, certificates would not
+                be used, or there is no base.
         """
         if self.url is None:
             return
@@ -72,6 +90,12 @@ class FhirConfig:
             raise ConfigError(
                 "fhir.url: reports would be sent unencrypted: give an https address, or one of "
                 "this machine (http://127.0.0.1:…)"
+            )
+        if (self.cert is None) != (self.key is None):
+            raise ConfigError("fhir: give both fhir.cert and fhir.key")
+        if parts.scheme == "http" and (self.ca, self.cert) != (None, None):
+            raise ConfigError(
+                "fhir.url: has no encryption for fhir.ca or fhir.cert: give an https address"
             )
         if base is None:
             raise ConfigError(

@@ -155,6 +155,7 @@ class ServeConfig:
         self._check_sizes()
         self._check_proxy()
         self.fhir.check(self.url)
+        self.dicom.check()
         read_sites(self)
         if (self.tls.certificate is None) != (self.tls.key is None):
             raise ConfigError("tls: give both tls.certificate and tls.key")

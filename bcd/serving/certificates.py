@@ -1,0 +1,138 @@
+"""Certificates for TLS: of this server, and of the authorities that vouch for others.
+
+Certificates are always verified; nothing here can switch that off.
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from bcd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from bcd.config.interop import FhirConfig
+
+
+class Pem(NamedTuple):
+    """A file of the configuration.
+
+    Attributes:
+        key: Of the configuration.
+        file: As given there.
+    """
+
+    key: str
+    file: str
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.file}"
+
+
+def server_context(certificate: Pem, key: Pem, authorities: Pem | None = None) -> ssl.SSLContext:
+    """TLS 1.2 or 1.3 of a server.
+
+    Args:
+        certificate: Of the server, followed by those between it and its authority.
+        key: Its private key.
+        authorities: Each client needs a certificate of one of them; None if it needs none.
+
+    Raises:
+        ConfigError: A file cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    load_certificate(context, certificate, key)
+    if authorities is not None:
+        _load_authorities(context, authorities)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def fhir_context(cfg: FhirConfig) -> ssl.SSLContext:
+    """TLS of a client of the FHIR server; needs httpx.
+
+    Raises:
+        ConfigError: A file cannot be used.
+    """
+    import httpx
+
+    if cfg.ca is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which trusts nobody yet
+        _load_authorities(context, Pem("fhir.ca", cfg.ca))
+    else:
+        try:
+            context = httpx.create_ssl_context()
+        except OSError as error:
+            raise ConfigError(
+                f"SSL_CERT_FILE, SSL_CERT_DIR: cannot be used: {_said(error)}: give fhir.ca=<file>"
+            ) from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if cfg.cert is not None and cfg.key is not None:
+        load_certificate(context, Pem("fhir.cert", cfg.cert), Pem("fhir.key", cfg.key))
+    return context
+
+
+def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:
+    """Loads a certificate with its key.
+
+    Raises:
+        ConfigError: A file cannot be used, the key has a pass phrase or is of another certificate.
+    """
+    for pem in (certificate, key):
+        _check_readable(pem)
+    asked: list[bool] = []
+
+    def no_pass_phrase() -> str:  # without it OpenSSL would ask at the terminal
+        asked.append(True)
+        return ""
+
+    try:
+        context.load_cert_chain(certificate.file, key.file, no_pass_phrase)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        if asked:
+            raise ConfigError(
+                f"{key}: has a pass phrase, which nobody can type when the server starts: give a "
+                "key without one, in a file that only the server can read"
+            ) from None
+        if getattr(error, "reason", None) in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
+            raise ConfigError(f"{key}: is not the key of {certificate}") from None
+        raise ConfigError(f"{certificate}, {key}: cannot be used: {_said(error)}") from None
+
+
+def kind_of(error: BaseException) -> str:
+    """The class of an error and, if TLS is its cause, OpenSSL's name for it.
+
+    Nothing of what was sent is in it.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    reason = cause and cause.reason
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+
+
+def _load_authorities(context: ssl.SSLContext, pem: Pem) -> None:
+    _check_readable(pem)
+    try:
+        context.load_verify_locations(pem.file)
+    except OSError as error:
+        raise ConfigError(f"{pem}: cannot be used: {_said(error)}") from None
+    if context.cert_store_stats()["x509"] == 0:  # revocations only
+        raise ConfigError(f"{pem}: has no certificate")
+    # Also one that another has issued, such as that of a hospital's devices, is the end of a chain.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+
+
+def _check_readable(pem: Pem) -> None:
+    try:
+        with Path(pem.file).open("rb"):
+            pass
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{pem}: cannot be read: {_said(error)}") from None
+
+
+def _said(error: Exception) -> str:
+    """What OpenSSL or the system says, without places in its source."""
+    return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
