@@ -7,7 +7,6 @@ import errno
 import gc
 import math
 import socket
-import ssl
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +24,7 @@ from bcd.errors import BcdError, ConfigError
 from bcd.serving.accounts.store import Accounts
 from bcd.serving.answers import DISCLAIMER, ModelIdentity
 from bcd.serving.app import create_app
+from bcd.serving.certificates import Pem, server_context
 from bcd.serving.engine.loading import load_engine
 from bcd.serving.engine.queue import Engine
 from bcd.serving.errors import RequestError, StorageFullError
@@ -152,13 +152,8 @@ def _check_tls(cfg: ServeConfig) -> None:
     """Refuses a certificate that cannot be used before anything slow is done."""
     if cfg.tls.certificate is None:
         return
-    try:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(cfg.tls.certificate, cfg.tls.key)
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise ConfigError(
-            f"tls.certificate={cfg.tls.certificate}, tls.key={cfg.tls.key}: cannot be used: {error}"
-        ) from error
+    assert cfg.tls.key is not None  # checked with the configuration
+    server_context(Pem("tls.certificate", cfg.tls.certificate), Pem("tls.key", cfg.tls.key))
 
 
 def _make_folder(folder: Path) -> None:

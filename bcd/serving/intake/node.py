@@ -8,10 +8,9 @@ images are in the database, so that its sender may forget it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
-import socket
+import ssl
 import threading
 import time
 import warnings
@@ -27,11 +26,11 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
-from pynetdicom.transport import ThreadedAssociationServer
 
 from bcd.data.dicom.frames import SYNTAXES
 from bcd.data.dicom.parsing import SOP_CLASSES
 from bcd.serving.errors import RequestError
+from bcd.serving.intake.connections import DicomServer, hang_up
 from bcd.serving.intake.storing import BUSY, STORED, Reply, store
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from bcd.serving.services import Services
 
 _ASSOCIATIONS = 8  # that may be open; a further sender is told to come again
-_CONNECTIONS = 2 * _ASSOCIATIONS  # beyond that, they are closed unread
 _PDU = 1 << 16  # bytes of one, as offered to senders
 _LARGEST_PDU = 1 << 20  # bytes; a request for an association may be longer than `_PDU`
 _SLACK = 1 << 20  # bytes of a message besides its data set
@@ -58,16 +56,23 @@ class Node:
         titles: AE titles that may send, and the site of each; none for all, of the own site.
         own: Name of the own site.
         most: Bytes of an object, at most.
+        tls: Of the server's side; None for none.
 
     Attributes:
         name: AE title, address and port.
+        encrypted: Whether it speaks TLS, and nothing else.
 
     Raises:
         OSError: The address cannot be used.
     """
 
     def __init__(
-        self, cfg: DicomNodeConfig, titles: Mapping[str, str], own: str, most: int
+        self,
+        cfg: DicomNodeConfig,
+        titles: Mapping[str, str],
+        own: str,
+        most: int,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         assert cfg.port is not None
         _silence()
@@ -80,14 +85,16 @@ class Node:
         self._running: set[Future[Reply]] = set()
         server = _entity(cfg, titles).make_server(
             (cfg.host, cfg.port),
+            ssl_context=tls,
             evt_handlers=[
                 (evt.EVT_CONN_OPEN, self._opened),
                 (evt.EVT_C_ECHO, self._echo),
                 (evt.EVT_C_STORE, self._store),
             ],
-            server_class=_Server,
+            server_class=DicomServer,
         )
-        assert isinstance(server, _Server)
+        assert isinstance(server, DicomServer)
+        self.encrypted = tls is not None
         self._server = server
         self._server.ae._servers.append(server)  # which its shutdown removes again
         self.name = f"{cfg.ae_title}@{cfg.host}:{server.server_address[1]}"
@@ -114,6 +121,7 @@ class Node:
         """Takes nothing more, lets what is being stored end, and ends associations."""
         self._stopping = True
         self._server.shutdown()
+        self._server.hang_up()
         limit = 0.0 if self._services is None else self._services.cfg.limits.stop_seconds
         last = time.monotonic() + limit
         while self._running and time.monotonic() < last:
@@ -125,7 +133,7 @@ class Node:
                 association.abort(block=False)
         time.sleep(_LAST)
         for association in associations:  # also those of which nothing more comes
-            _hang_up(association)
+            hang_up(association.dul.socket)
 
     def close(self) -> None:
         """Stops listening, also if it was never started."""
@@ -179,12 +187,6 @@ class Node:
             self._running.discard(running)
 
 
-def _hang_up(association: Any) -> None:
-    """Closes a connection, so that the thread that reads from it ends."""
-    with contextlib.suppress(OSError, AttributeError):  # closed already
-        association.dul.socket.socket.shutdown(socket.SHUT_RDWR)
-
-
 class _Budget:
     """Limits the bytes of one message, as pynetdicom would hold any number in memory.
 
@@ -210,20 +212,6 @@ class _Budget:
     def refill(self) -> None:
         """Begins a new message."""
         self._left = self._most
-
-
-class _Server(ThreadedAssociationServer):
-    """Closes connections beyond a number unread."""
-
-    daemon_threads = True
-
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Whether there is room for a connection."""
-        return len(self.active_associations) < _CONNECTIONS
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Prints nothing, unlike the standard library's."""
-        log.warning("intake_failed", source="dicom", error="connection")
 
 
 def _entity(cfg: DicomNodeConfig, titles: Mapping[str, str]) -> AE:
@@ -261,7 +249,7 @@ def _thread_failed(other: Callable[[Any], object], failure: Any) -> None:
         return
     log.warning("intake_failed", source="dicom", error=failure.exc_type.__name__)
     association = thread if isinstance(thread, Association) else thread.assoc
-    _hang_up(association)
+    hang_up(association.dul.socket)
     association.dul.kill_dul()
     association._kill = True
 

@@ -8,20 +8,27 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bcd.config.serve import LOOPBACK, ServeConfig
 from bcd.config.sites import read_sites
 from bcd.errors import BcdError, ConfigError
+from bcd.serving.certificates import Pem, server_context
 from bcd.serving.intake.watch import Watcher
 from bcd.storage import typed_path
 
 if TYPE_CHECKING:
+    import ssl
+
+    from bcd.config.interop import DicomNodeConfig
     from bcd.serving.intake.node import Node
     from bcd.serving.services import Services
     from bcd.serving.tasks import Tasks
 
 WATCH, DICOM = "watch", "dicom"  # sources, in metrics
+
+log = structlog.get_logger("bcd.serving.intake")
 
 
 class Intake:
@@ -41,7 +48,9 @@ class Intake:
             f"Watches a folder{f' of site {site}' if site else ''}: {folder}"
             for site, folder in self._folders.items()
         ]
-        return lines if self._node is None else [*lines, f"DICOM node: {self._node.name}"]
+        if self._node is None:
+            return lines
+        return [*lines, f"DICOM node{' (TLS)' if self._node.encrypted else ''}: {self._node.name}"]
 
     def __enter__(self) -> Intake:
         return self
@@ -102,7 +111,7 @@ def open_intake(cfg: ServeConfig) -> Intake:
 
     Raises:
         BcdError: A folder or the port cannot be used, or a package is not installed.
-        ConfigError: A folder or AE title is not valid, or anybody could send.
+        ConfigError: A folder, AE title or certificate is not valid, or anybody could send.
     """
     sites = read_sites(cfg)
     folders: dict[str, Path] = {}
@@ -153,6 +162,7 @@ def _open_node(cfg: ServeConfig, titles: Mapping[str, str]) -> Node:
             f"dicom.host={cfg.dicom.host}: anybody in the network could send images: give "
             "dicom.allow=[<AE titles that may>]"
         )
+    tls = _tls(cfg.dicom)
     try:
         from bcd.serving.intake.node import Node
     except ModuleNotFoundError as error:
@@ -160,8 +170,20 @@ def _open_node(cfg: ServeConfig, titles: Mapping[str, str]) -> Node:
             raise
         raise BcdError("dicom.port: needs pynetdicom: pip install 'bcd[dicom]'") from None
     try:
-        return Node(cfg.dicom, titles, cfg.site, int(cfg.limits.image_mb * 1e6))
+        node = Node(cfg.dicom, titles, cfg.site, int(cfg.limits.image_mb * 1e6), tls)
     except OSError as error:
         raise BcdError(f"{where}: {error.strerror}: give another address or port") from error
     except ValueError as error:  # of pynetdicom, for an AE title
         raise ConfigError(f"dicom.ae_title={cfg.dicom.ae_title}: {error}") from error
+    if tls is None and cfg.dicom.host not in LOOPBACK:
+        advice = "give dicom.tls_cert and dicom.tls_key, or use it in a network of its own"
+        log.warning("dicom_unencrypted", host=cfg.dicom.host, advice=advice)
+    return node
+
+
+def _tls(cfg: DicomNodeConfig) -> ssl.SSLContext | None:
+    if cfg.tls_cert is None or cfg.tls_key is None:
+        return None
+    authorities = None if cfg.tls_ca is None else Pem("dicom.tls_ca", cfg.tls_ca)
+    certificate, key = Pem("dicom.tls_cert", cfg.tls_cert), Pem("dicom.tls_key", cfg.tls_key)
+    return server_context(certificate, key, authorities)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from bcd.config.interop import FhirConfig
 from bcd.interop.fhir.bundle import search
+from bcd.serving.certificates import fhir_context, kind_of
 
 if TYPE_CHECKING:
     import httpx
@@ -90,7 +91,10 @@ class FhirClient:
     Methods raise `LaterError`, `StaleError` or `RefusedError`.
 
     Args:
-        cfg: Its address, token and time limit.
+        cfg: Its address, certificates, token and time limit.
+
+    Raises:
+        ConfigError: A certificate cannot be used.
     """
 
     def __init__(self, cfg: FhirConfig) -> None:
@@ -103,6 +107,7 @@ class FhirClient:
             timeout=cfg.timeout_seconds,
             headers={"Accept": _TYPE},
             follow_redirects=False,
+            verify=fhir_context(cfg),
             trust_env=self.base.startswith("https:"),  # no proxy gets what is not encrypted
         )
 
@@ -174,7 +179,7 @@ class FhirClient:
         except (asyncio.TimeoutError, httpx.TimeoutException):
             raise LaterError("no answer in time") from None
         except httpx.HTTPError as error:  # its text may hold the address or parts of an answer
-            raise LaterError(f"no connection or half an answer ({type(error).__name__})") from None
+            raise LaterError(f"no connection or half an answer ({kind_of(error)})") from None
         plain = await asyncio.to_thread(_read_json, data)
         if response.status_code in (200, 201):
             if plain is None and response.status_code == 200:

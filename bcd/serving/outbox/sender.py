@@ -19,6 +19,7 @@ from bcd.errors import BcdError, ConfigError
 from bcd.interop.fhir.bundle import Identifiers, device, placeholder, transaction, version_of
 from bcd.interop.fhir.case import REGISTERED, ReportedCase
 from bcd.serving.accounts.database import Database
+from bcd.serving.certificates import fhir_context
 from bcd.serving.errors import RequestError
 from bcd.serving.outbox.build import number_of, read_snapshot, reported
 from bcd.serving.outbox.client import (
@@ -47,7 +48,7 @@ def check_outbox(cfg: FhirConfig) -> None:
 
     Raises:
         BcdError: A package is missing.
-        ConfigError: There is no token in `fhir.token_file`.
+        ConfigError: A certificate cannot be used, or there is no token in `fhir.token_file`.
     """
     if cfg.url is None:
         return
@@ -56,6 +57,7 @@ def check_outbox(cfg: FhirConfig) -> None:
         import httpx  # noqa: F401
     except ModuleNotFoundError as error:
         raise BcdError(f"fhir.url: needs {error.name}: pip install 'bcd[fhir]'") from None
+    fhir_context(cfg)
     if cfg.token_file is not None:
         try:
             read_token(Path(cfg.token_file))

@@ -193,9 +193,10 @@ def test_records_that_cannot_be_opened_end_the_server(
 def test_a_certificate_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     broken = tmp_path / "broken.pem"
     broken.write_text("none")
-    cfg = serve_config(tmp_path, f"tls.certificate={broken}", f"tls.key={tmp_path / 'none.pem'}")
-    with pytest.raises(ConfigError, match=r"tls\.certificate"):
-        serve(cfg)
+    missing = tmp_path / "none.pem"
+    for key, said in ((missing, r"tls\.key=.*cannot be read"), (broken, r"tls\.certificate=")):
+        with pytest.raises(ConfigError, match=said):
+            serve(serve_config(tmp_path, f"tls.certificate={broken}", f"tls.key={key}"))
 
 
 def test_an_address_of_another_machine_is_one_line(tmp_path: Path) -> None:
