@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -43,7 +44,11 @@ def read(data: bytes) -> Dataset:
 
 @contextmanager
 def association(
-    node: str, objects: Sequence[Dataset], sender: str = SENDER, called: str = ""
+    node: str,
+    objects: Sequence[Dataset],
+    sender: str = SENDER,
+    called: str = "",
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Any]:
     """An association, which may have been refused.
 
@@ -52,6 +57,7 @@ def association(
         objects: What will be sent.
         sender: AE title of the sender.
         called: Another AE title than the node's; empty for that.
+        tls: Of the sender's side; None for none.
     """
     title, _, address = node.partition("@")
     host, _, port = address.rpartition(":")
@@ -60,7 +66,8 @@ def association(
     entity.add_requested_context(Verification)
     for kind, syntax in {(one.SOPClassUID, one.file_meta.TransferSyntaxUID) for one in objects}:
         entity.add_requested_context(kind, syntax)
-    made = entity.associate(host, int(port), ae_title=called or title)
+    secured = None if tls is None else (tls, host)
+    made = entity.associate(host, int(port), ae_title=called or title, tls_args=secured)
     try:
         yield made
     finally:
@@ -68,9 +75,11 @@ def association(
             made.release()
 
 
-def send(node: str, *objects: Dataset, sender: str = SENDER) -> list[int | None]:
+def send(
+    node: str, *objects: Dataset, sender: str = SENDER, tls: ssl.SSLContext | None = None
+) -> list[int | None]:
     """The status of each object; None if there was no reply."""
-    with association(node, objects, sender) as made:
+    with association(node, objects, sender, tls=tls) as made:
         if not made.is_established:
             return [None] * len(objects)
         statuses: list[int | None] = []

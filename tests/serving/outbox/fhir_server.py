@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -244,13 +245,20 @@ class _Quiet(ThreadingHTTPServer):
 
 
 @contextmanager
-def fhir_server() -> Iterator[FhirServer]:
-    """Runs a server until the context ends."""
+def fhir_server(tls: ssl.SSLContext | None = None) -> Iterator[FhirServer]:
+    """Runs a server until the context ends.
+
+    Args:
+        tls: Of the server; None for none.
+    """
     fhir = FhirServer()
     handler = type("Handler", (_Handler,), {"fhir": fhir})
     server = _Quiet(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    fhir.url = f"http://127.0.0.1:{server.server_port}/r4"
+    scheme = "http"
+    if tls is not None:
+        scheme, server.socket = "https", tls.wrap_socket(server.socket, server_side=True)
+    fhir.url = f"{scheme}://127.0.0.1:{server.server_port}/r4"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
