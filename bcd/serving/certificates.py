@@ -31,7 +31,7 @@ class Pem(NamedTuple):
 
 
 def server_context(certificate: Pem, key: Pem, authorities: Pem | None = None) -> ssl.SSLContext:
-    """TLS 1.2 or 1.3 of a server.
+    """TLS 1.2 or 1.3 of a server, as in BCP 195 (RFC 9325).
 
     Args:
         certificate: Of the server, followed by those between it and its authority.
@@ -43,6 +43,7 @@ def server_context(certificate: Pem, key: Pem, authorities: Pem | None = None) -
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE+AESGCM")  # of TLS 1.2, as BCP 195 recommends
     load_certificate(context, certificate, key)
     if authorities is not None:
         _load_authorities(context, authorities)

@@ -62,8 +62,8 @@ def test_what_cannot_be_used_is_one_line(
 
 
 def test_keys_that_need_others(cfg: ServeConfig) -> None:
-    one: dict[str, Any]
-    for one in ({"tls_cert": "a"}, {"tls_key": "a"}):
+    halves: list[dict[str, Any]] = [{"tls_cert": "a"}, {"tls_key": "a"}]
+    for one in halves:
         with pytest.raises(ConfigError, match=r"both dicom\.tls_cert and dicom\.tls_key"):
             replace(cfg, dicom=replace(cfg.dicom, **one))
     with pytest.raises(ConfigError, match=r"dicom\.tls_ca: needs dicom\.tls_cert"):
@@ -75,4 +75,6 @@ def test_a_server_is_modern_and_trusts_only_who_is_named(folder: Path) -> None:
     anybody, some = server_context(*own), server_context(*own, Pem("ca", str(folder / "own.pem")))
     assert anybody.verify_mode == ssl.CERT_NONE and some.verify_mode == ssl.CERT_REQUIRED
     assert some.cert_store_stats()["x509"] == 1
+    suites = [each["name"] for each in some.get_ciphers() if each["protocol"] == "TLSv1.2"]
+    assert suites and all("ECDHE" in each and "GCM" in each for each in suites)
     assert {each.minimum_version for each in (anybody, some)} == {ssl.TLSVersion.TLSv1_2}

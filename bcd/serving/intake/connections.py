@@ -32,9 +32,6 @@ class DicomServer(ThreadedAssociationServer):
         self._opening: set[socket.socket] = set()  # those that are no associations yet
         self._lock = threading.Lock()
         super().__init__(*args, **options)
-        if self.ssl_context is not None:
-            # Some senders, also pynetdicom, take a ticket for an answer and wait for the rest.
-            self.ssl_context.num_tickets = 0
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accepts a connection; nothing is read or written."""

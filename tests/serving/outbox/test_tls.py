@@ -80,12 +80,12 @@ def test_what_is_refused_at_start(
         replace(cfg, cert=cert).check(BASE)
     with pytest.raises(ConfigError, match=r"fhir\.url: has no encryption"):
         replace(cfg, url="http://127.0.0.1:1", ca=cert).check(BASE)
-    keys: dict[str, Any]
-    for keys, said in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"ca": missing}, r"^fhir\.ca=.*: cannot be read"),
         ({"ca": str(own.key)}, r"^fhir\.ca=.*: cannot be used"),
         ({"cert": cert, "key": str(hospital.issue("other").key)}, r"^fhir\.key=.*is not the key"),
-    ):
+    ]
+    for keys, said in refused:
         with pytest.raises(ConfigError, match=said):
             check_outbox(replace(cfg, **keys))
     monkeypatch.setenv("SSL_CERT_FILE", missing)
