@@ -198,7 +198,11 @@ def _separation(catalog: Catalog, cfg: SplitConfig, data: DataConfig, split: Spl
     if given and cfg.kind != "blocked" and any(split.groups):
         if split.groups != tuple(image.group for image in catalog.images):
             return _given_separation(name, "split.file's column 'group'", split, _UNKNOWN_KIND)
-        return _given_separation(name, data.group_pattern or "the CSV's column 'group'", split)
+        doubt = _ONLY_FILES if any(p.group and not p.given_group for p in catalog.images) else ""
+        source = data.group_pattern or "the CSV's column 'group'"
+        if not any(image.given_group for image in catalog.images):
+            source = "the files of several pictures"
+        return _given_separation(name, source, split, doubt)
     what = "estimated slide groups" if cfg.groups == "auto" else "blocks of files"
     groups, crossing, _ = _count_groups(split)
     kept = {
@@ -214,6 +218,8 @@ def _separation(catalog: Catalog, cfg: SplitConfig, data: DataConfig, split: Spl
 
 _NAME = "identify the patients: data.group_pattern=<regular expression>, or a CSV with 'group'"
 
+
+_ONLY_FILES = "files of several pictures are groups, and one patient may have several files"
 
 _UNKNOWN_KIND = "the file does not say whether they are patients or estimated slide groups"
 

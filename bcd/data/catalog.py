@@ -16,14 +16,18 @@ class ImageRecord:
     """A usable image.
 
     Attributes:
-        path: Relative to the catalog's root, with forward slashes.
+        path: Relative to the catalog's root, with forward slashes; of a picture in a DICOM file of
+            several `<file>#<number>`.
         label: Index into the catalog's classes.
-        sha256: Of the file's bytes.
+        sha256: Of the file's bytes; of a picture in a file of several as
+            `bcd.data.frames.picture_sha256` makes it.
         width: In pixels.
         height: In pixels.
-        group: Slide or patient; empty if unknown.
+        group: Slide or patient; the file, if nothing else is known of a picture in a file of
+            several; empty if unknown.
         subset: Subset from a CSV; empty if there is none.
         site: Hospital or laboratory from a CSV; empty if there is none.
+        frame: Number of the picture in a file of several, from 1 on; None for the only one.
     """
 
     path: str
@@ -34,6 +38,17 @@ class ImageRecord:
     group: str = ""
     subset: str = ""
     site: str = ""
+    frame: int | None = None
+
+    @property
+    def file(self) -> str:
+        """Path of its file, which is its own unless the file has several pictures."""
+        return self.path if self.frame is None else self.path.removesuffix(f"#{self.frame}")
+
+    @property
+    def given_group(self) -> str:
+        """The group that somebody gave; empty if there is none, or it is only the file."""
+        return "" if self.frame is not None and self.group == self.file else self.group
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,7 @@ class Catalog:
         root: Folder that the paths are relative to.
         classes: Class names; an image's label is an index into them.
         benign: Index of the class that is not cancer, None if there is no such class.
-        images: Usable images, sorted by path.
+        images: Usable images, sorted by path; pictures of a file by their number.
         rejected: Files that were rejected.
         checked: How it is known that the files are those that the cache describes.
         kept: What the scan computed of the images that it read; None if it kept nothing.

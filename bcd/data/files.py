@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import stat
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from bcd.data.dicom.header import START, is_dicom
+from bcd.data.frames import DICOM_SUFFIXES, has_no_suffix, picture_sha256, split_frame
 from bcd.data.walk import folder_reason
 
-DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 SUFFIXES = DICOM_SUFFIXES | {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 # More than an image of `MAX_PIXELS` takes uncompressed with 8 bits a channel.
@@ -63,10 +66,13 @@ _BYTES = Gate(MAX_BYTES)  # of encoded files held by threads of this process
 def room_for(path: Path | None) -> contextlib.AbstractContextManager[None]:
     """Waits until there is memory for a file's bytes; enter it before reading them.
 
-    None is for bytes that are in memory already.
+    Args:
+        path: The file, also with `#<number>` of a picture in it; None if the bytes are in memory.
     """
     try:
-        return contextlib.nullcontext() if path is None else _BYTES.taking(path.stat().st_size)
+        if path is None:
+            return contextlib.nullcontext()
+        return _BYTES.taking(split_frame(path)[0].stat().st_size)
     except OSError:
         return contextlib.nullcontext()
 
@@ -83,25 +89,86 @@ def check_length(length: int) -> None:
         raise ImageError(f"too large ({length / 1e6:.0f} MB, at most {MAX_BYTES / 1e6:.0f})")
 
 
+def has_image_suffix(name: str) -> bool:
+    """Whether a file has the suffix of an image."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
+
+
+def is_image(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is listed as an image.
+
+    It is if it has the suffix of one; without any suffix, if it begins as a DICOM file, or cannot
+    be read, so that the reason is told. Files with a suffix are not opened.
+    """
+    name = os.path.basename(path)  # noqa: PTH119
+    if has_image_suffix(name):
+        return True
+    if not has_no_suffix(name):
+        return False
+    try:
+        return is_dicom(read_start(Path(path), START)[0])
+    except ImageError:
+        return os.path.isfile(path)  # noqa: PTH113  (never raises)
+
+
 def read_bytes(path: Path) -> bytes:
     """Returns an image file's bytes.
 
     Raises:
-        ImageError: It has no image suffix, is not a regular file (a folder, a pipe, a device), is
-            empty or larger than `MAX_BYTES`, or cannot be read.
+        ImageError: It has neither an image suffix nor, without any, the beginning of a DICOM file;
+            it is not a regular file (a folder, a pipe, a device), is empty or larger than
+            `MAX_BYTES`, or cannot be read.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    named = has_image_suffix(path.name)
+    if not named and not has_no_suffix(path.name):
         raise ImageError(folder_reason(path) or _no_image(path))
+    if not named and (why := folder_reason(path)):
+        raise ImageError(why)
     with _regular(path) as (stream, length):
+        if not named:
+            if not is_dicom(stream.read(START)):
+                raise ImageError("not an image file (it has no suffix, and is not DICOM)")
+            stream.seek(0)
         check_length(length)
         data = stream.read(length)
     check_length(len(data))
     return data
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """An image as it is in its file.
+
+    Attributes:
+        data: The file's bytes.
+        frame: Number of the picture in them, from 1 on; None for the only one.
+    """
+
+    data: bytes
+    frame: int | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Of the picture (`picture_sha256`)."""
+        return picture_sha256(hashlib.sha256(self.data).hexdigest(), self.frame)
+
+
+def read_encoded(path: Path) -> Encoded:
+    """Reads an image without decoding it.
+
+    Args:
+        path: The file, or `<file>#<number>` for a picture of a DICOM file of several.
+
+    Raises:
+        ImageError: As `read_bytes`.
+    """
+    file, frame = split_frame(path)
+    return Encoded(read_bytes(file), frame)
+
+
 def _no_image(path: Path) -> str:
-    if path.suffix[1:].isdecimal() or not path.suffix:  # such as IM000001, or a UID
-        return "not an image file (without a suffix; DICOM files need .dcm)"
+    if path.name.upper() == "DICOMDIR":
+        return "not an image file (the table of contents of a medium)"
     return f"not an image file (type '{path.suffix}')"
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bcd.config.input_views import InputView
 from bcd.data.dicom.header import Header
 from bcd.data.files import Gate, ImageError, check_length, read_bytes, room_for
+from bcd.data.frames import split_frame
 from bcd.data.input_views import cut_rois, make_views, pack, prepare_sides
 from bcd.data.matching import Match
 from bcd.data.opening import PIXELS
@@ -50,8 +51,15 @@ class Item:
 
     @classmethod
     def of(cls, given: Path | Item) -> Item:
-        """The item itself, or that of a file, which has the file's path as name."""
-        return given if isinstance(given, Item) else cls(str(given), given)
+        """The item itself, or that of an image, which has the path as name.
+
+        Args:
+            given: An item, a file, or `<file>#<number>` for a picture of a DICOM file of several.
+        """
+        if isinstance(given, Item):
+            return given
+        file, frame = split_frame(given)
+        return cls(str(given), file, frame=frame)
 
 
 @dataclass(frozen=True)

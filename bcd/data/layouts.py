@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bcd.config.schema import BENIGN
-from bcd.data.files import SUFFIXES
+from bcd.data.files import has_image_suffix, is_image
 from bcd.data.walk import Found, find_files, is_broken, is_folder
 from bcd.errors import BcdError, ConfigError
 from bcd.storage import written_path
@@ -52,11 +52,6 @@ class Entry:
     subset: str = ""
     reason: str = ""
     site: str = ""
-
-
-def is_image(name: str) -> bool:
-    """Whether a file has the suffix of an image."""
-    return Path(name).suffix.lower() in SUFFIXES
 
 
 def canonical_name(folder: str) -> str | None:
@@ -132,7 +127,7 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
 def _subfolders(folder: Path) -> list[Path]:
     below = []
     for entry in _listed(folder):
-        if is_broken(entry) and not is_image(entry.name):  # it may have been a class
+        if is_broken(entry) and not has_image_suffix(entry.name):  # it may have been a class
             raise BcdError(f"{entry.path} is a broken link: fix or remove it")
         if is_folder(entry) and not entry.name.startswith("."):
             below.append(folder / entry.name)
@@ -141,7 +136,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _is_class(folder: Path) -> bool:
     known = canonical_name(folder.name) is not None
-    return known or any(is_image(entry.name) for entry in _listed(folder))
+    return known or any(is_image(entry.path) for entry in _listed(folder))
 
 
 def _descend(root: Path, variant: str) -> tuple[Path, list[Entry]]:
@@ -171,7 +166,7 @@ def _beside(folder: Path) -> list[Entry]:
     for entry in _listed(folder):
         if is_folder(entry) and entry.name.startswith("."):
             found.append(Entry(folder / entry.name, "", reason="a hidden folder is not a class"))
-        elif is_image(entry.name) and not is_folder(entry):
+        elif not is_folder(entry) and is_image(entry.path):
             found.append(Entry(folder / entry.name, "", reason="is beside the class folders"))
     return found
 
@@ -192,7 +187,7 @@ def _from_folders(base: Path) -> list[Entry]:
     for folder, found in zip(folders, find_files(folders), strict=True):
         if found and found[0].path == folder:
             raise BcdError(f"class folder {folder} is {found[0].reason}")
-        if not any(is_image(item.path.name) for item in found if not item.reason):
+        if not any(is_image(item.path) for item in found if not item.reason):
             raise BcdError(_hollow(folder, found))
         entries += [Entry(item.path, names[folder.name], reason=item.reason) for item in found]
     return entries

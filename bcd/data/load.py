@@ -12,7 +12,10 @@ from pathlib import Path
 from bcd.config.schema import DataConfig
 from bcd.data.catalog import Catalog, ImageRecord, Rejected
 from bcd.data.class_map import MALIGNANT, ClassMap
-from bcd.data.layouts import Entry, benign_index, is_image, list_entries, order_classes
+from bcd.data.files import is_image
+from bcd.data.frames import split_frame
+from bcd.data.layouts import Entry, benign_index, order_classes
+from bcd.data.listing import list_images, list_pictures
 from bcd.data.provide import provide_root
 from bcd.data.scan import FileFacts, scan_files
 from bcd.data.walk import Tree
@@ -42,7 +45,7 @@ def load_catalog(
         BcdError: The root is not available, has no classes, or a class has no usable image.
     """
     root = provide_root(cfg)
-    base, everything = list_entries(root, cfg.variant)
+    base, everything = list_images(root, cfg.variant)
     if classes is not None and class_map is not None:
         everything, classes = _mapped(everything, classes, cfg.benign, class_map, root)
     entries = [entry for entry in everything if not entry.reason]
@@ -60,10 +63,10 @@ def load_catalog(
         if fact.error:
             rejected.append(Rejected(path, entry.class_name, fact.error))
             continue
-        label = names.index(entry.class_name)
-        group = entry.group or group_of(path, cfg.group_pattern)
-        size = (fact.width, fact.height)
-        images.append(ImageRecord(path, label, fact.sha256, *size, group, entry.subset, entry.site))
+        label, frame = names.index(entry.class_name), split_frame(entry.path)[1]
+        group = entry_group(entry, base, cfg.group_pattern)
+        seen = (fact.sha256, fact.width, fact.height)
+        images.append(ImageRecord(path, label, *seen, group, entry.subset, entry.site, frame))
     rejected.sort(key=lambda item: item.path)
     benign = benign_index(names, cfg.benign)
     catalog = Catalog(base, names, benign, tuple(images), tuple(rejected), scan.how, scan.kept)
@@ -92,9 +95,10 @@ def _mapped(
 
 
 def expand_inputs(inputs: Sequence[str], key: str = "input") -> list[Path]:
-    """Lists the input files of predict: files, folders (searched recursively) and globs.
+    """Lists input images: of files, folders (searched recursively) and globs.
 
-    Includes folders that could not be searched and broken links; `folder_reason` gives the reason.
+    Of a DICOM file with several pictures each is listed, as `<file>#<number>`. Includes folders
+    that could not be searched and broken links; `folder_reason` gives the reason.
 
     Args:
         inputs: As typed.
@@ -107,7 +111,7 @@ def expand_inputs(inputs: Sequence[str], key: str = "input") -> list[Path]:
     for text in inputs:
         found, _ = matching_files(typed_path(text))
         before = len(files)
-        files += found
+        files += list_pictures(found)
         if len(files) == before:
             raise no_image(text, key)
     return list(dict.fromkeys(files))
@@ -115,22 +119,21 @@ def expand_inputs(inputs: Sequence[str], key: str = "input") -> list[Path]:
 
 def no_image(text: str, key: str = "input") -> BcdError:
     """The error for a typed path that matches no image."""
-    return BcdError(
-        f"{key}={text}: no image there; give a file, a folder or a glob (DICOM files need .dcm)"
-    )
+    return BcdError(f"{key}={text}: no image there; give a file, a folder or a glob")
 
 
 def matching_files(path: Path) -> tuple[Iterable[Path], int]:
     """The files that a path refers to, in order, and their number.
 
     Args:
-        path: A file, a folder or a glob. The files of a folder are found while they are iterated
-            over; memory does not grow with their number, except for those in one folder.
+        path: A file, a picture of one, a folder or a glob. The files of a folder are found while
+            they are iterated over; memory does not grow with their number, except for those in one
+            folder.
     """
     if os.path.isdir(path):  # noqa: PTH112  (never raises)
         tree = Tree(path, is_image)
         return (found.path for found in tree), tree.count
-    if os.path.lexists(path):
+    if os.path.lexists(split_frame(path)[0]):
         return [path], 1
     names = _matching(path)
     return map(Path, names), len(names)
@@ -175,6 +178,16 @@ def _check_classes(
 def relative_path(path: Path, base: Path) -> str:
     """A path below `base` relative to it, any other as it is; with forward slashes."""
     return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
+
+
+def entry_group(entry: Entry, base: Path, pattern: str | None) -> str:
+    """Group of a listed image: the given one, or what a pattern finds in the path of its file.
+
+    Pictures of one file without either are a group of their own, which has the name of the file.
+    """
+    file, frame = split_frame(entry.path)
+    path = relative_path(file, base)
+    return entry.group or group_of(path, pattern) or (path if frame is not None else "")
 
 
 def group_of(path: str, pattern: str | None) -> str:

@@ -16,20 +16,26 @@ from PIL import ExifTags, Image
 
 from bcd.config.schema import MOST_SIDE
 from bcd.data.bit_depth import colour_to_8_bits, grey_to_8_bits
+from bcd.data.dicom.claims import FIRST, count_frames
 from bcd.data.dicom.header import is_dicom
-from bcd.data.files import Gate, ImageError, read_bytes, room_for
+from bcd.data.files import Encoded, Gate, ImageError, read_encoded, room_for
+from bcd.data.frames import picture_sha256, split_frame
 from bcd.data.opening import PIXELS, check_tags, opened
+from bcd.data.workspace import Stamp, file_stamp
 from bcd.errors import BcdError
 
 # Larger images are read at half their width and height, which bounds the memory of later steps.
 # Microscope cameras have fewer pixels, so ordinary images are not affected.
 HALVED_ABOVE = 25_000_000
 
+_HASHES: dict[tuple[str, Stamp], str] = {}  # sha256 of files of several pictures
+_MOST_HASHES = 1000
+
 
 def read_image(path: Path, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[np.uint8]:
     """Reads one image.
 
-    A DICOM file is told by its content (`bcd.data.dicom`) and may hold one picture.
+    A DICOM file is told by its content (`bcd.data.dicom`).
 
     Greyscale becomes three equal channels, palettes and CMYK are converted, 16-bit values are
     brought to 8 bits by their actual depth (`bcd.data.bit_depth`), transparent pixels are composed
@@ -37,7 +43,7 @@ def read_image(path: Path, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[np
     at half its width and height, averaged over 2 x 2 pixels.
 
     Args:
-        path: An image file of one of `SUFFIXES`.
+        path: An image file, or `<file>#<number>` for a picture of a DICOM file of several.
         min_size: Smallest accepted side in pixels.
         gate: Bounds how many pixels are decoded at the same time.
 
@@ -48,7 +54,8 @@ def read_image(path: Path, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[np
         ImageError: The file is missing, empty, truncated, too small, too large or not an image.
     """
     with room_for(path):
-        return decode_image(read_bytes(path), min_size, gate)
+        encoded = read_encoded(path)
+        return decode(encoded.data, min_size, gate, encoded.frame).pixels
 
 
 def decode_image(data: bytes, min_size: int = 1, gate: Gate = PIXELS) -> NDArray[np.uint8]:
@@ -122,29 +129,54 @@ def _opened(
 
 @dataclass(frozen=True)
 class ReadImage(Decoded):
-    """A decoded image together with the length of its file in bytes."""
+    """A decoded image together with the length in bytes of its file, or of its share of that."""
 
     length: int
+
+
+def stored_length(encoded: Encoded) -> int:
+    """Bytes of an image's file; of a file of several pictures, the share of each."""
+    length = len(encoded.data)
+    if encoded.frame is None:
+        return length
+    return length // (count_frames(encoded.data[:FIRST], length) or 1)
 
 
 def read_verified(path: Path, sha256: str) -> ReadImage:
     """Reads one image and checks that its bytes are the expected ones.
 
+    The bytes of a file of several pictures are hashed once, as long as its size and times stay
+    the same: its pictures are read one by one, and each time the whole file is.
+
     Args:
-        path: The file.
-        sha256: What the file's bytes hash to.
+        path: The file, or `<file>#<number>` for a picture of a DICOM file of several.
+        sha256: Of the image (`bcd.data.frames.picture_sha256`).
 
     Raises:
         BcdError: The file cannot be read as an image, or its content has changed.
     """
     try:
         with room_for(path):
-            data = read_bytes(path)
-            if hashlib.sha256(data).hexdigest() != sha256:
+            stamp = file_stamp(path)
+            encoded = read_encoded(path)
+            if _sha256(path, stamp, encoded) != sha256:
                 raise BcdError(f"{path} has changed since the catalog was made; start again")
-            return ReadImage(**vars(decode(data)), length=len(data))
+            decoded = decode(encoded.data, frame=encoded.frame)
+            return ReadImage(**vars(decoded), length=stored_length(encoded))
     except ImageError as error:
         raise BcdError(f"{path} {error}; start again") from error
+
+
+def _sha256(path: Path, stamp: Stamp, encoded: Encoded) -> str:
+    """The sha256 of an image; that of a file of several pictures is remembered by its stamp."""
+    if encoded.frame is None or not stamp:
+        return encoded.sha256
+    key = str(split_frame(path)[0]), stamp
+    if key not in _HASHES:
+        if len(_HASHES) >= _MOST_HASHES:
+            _HASHES.clear()
+        _HASHES[key] = hashlib.sha256(encoded.data).hexdigest()
+    return picture_sha256(_HASHES[key], encoded.frame)
 
 
 def fit(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

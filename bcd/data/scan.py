@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,11 +18,19 @@ from typing import Any
 
 import numpy as np
 
-from bcd.data.files import SUFFIXES, ImageError, UnreadableError, read_bytes, room_for
+from bcd.data.files import (
+    Encoded,
+    ImageError,
+    UnreadableError,
+    has_image_suffix,
+    read_bytes,
+    room_for,
+)
+from bcd.data.frames import has_no_suffix, picture_sha256, split_frame
 from bcd.data.opening import PIXELS
 from bcd.data.parallel import LargeImageError, SmallOnly, read_each, uses_processes
 from bcd.data.quality import image_statistics, keypoints
-from bcd.data.reading import Decoded, decode, fit
+from bcd.data.reading import Decoded, decode, fit, stored_length
 from bcd.data.workspace import Slots, Stamp, Workspace, file_stamp, pixels_part
 from bcd.storage import JsonCache
 
@@ -41,10 +49,15 @@ _SETTLED = 2_000_000_000
 # 1024 x 1024 pixels is smaller.
 _SMALL_FILE = 4 << 20
 
+# Pictures of a file that one process or thread reads; for each batch the whole file is read again.
+_TOGETHER = 32
+
+_Numbered = tuple[int, Path]
+
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What is known of a file: sha256 of its bytes, size in pixels, or why it is unusable.
+    """What is known of an image: its sha256, size in pixels, or why it is unusable.
 
     A result that is `passing` may differ next time although the file has not changed. If the file
     is rejected because of its name or length, its bytes are not read and the sha256 is empty.
@@ -81,7 +94,7 @@ def scan_files(paths: Sequence[Path], root: Path, min_size: int, keep: Sequence[
     without persistent inodes all files look changed, and they are read again.
 
     Args:
-        paths: The files.
+        paths: The files, and `<file>#<number>` for each picture of a DICOM file of several.
         root: The data root, which is part of the cache key.
         min_size: Smallest accepted side in pixels.
         keep: Sides in pixels, ascending, of the resized images that are kept for later steps,
@@ -97,7 +110,7 @@ def scan_files(paths: Sequence[Path], root: Path, min_size: int, keep: Sequence[
     kept = None
     if todo:
         new = [(number, paths[i]) for number, i in enumerate(todo)]
-        sizes = [stamps[i][0] if stamps[i] else 0 for i in todo]
+        sizes = {paths[i]: stamps[i][0] if stamps[i] else 0 for i in todo}
         kept = Workspace.create(len(todo), _parts(keep)) if keep else None
         for i, fact in zip(todo, _read_all(new, sizes, min_size, kept), strict=True):
             facts[i] = fact
@@ -119,8 +132,8 @@ def _unchanged(
 ) -> tuple[list[FileFacts | None], int]:
     """Facts of unchanged files, None for others; and how many of them were not read."""
     known = [_known(cached.get(str(p)), s) for p, s in zip(paths, stamps, strict=True)]
-    sizes = [s[0] for p, s in zip(paths, stamps, strict=True) if s and _is_image(p)]
-    hash_all = sum(sizes) <= ALWAYS_HASHED
+    sizes = {split_frame(p)[0]: s[0] for p, s in zip(paths, stamps, strict=True) if s}
+    hash_all = sum(size for p, size in sizes.items() if _is_image(p)) <= ALWAYS_HASHED
     doubtful: dict[int, str] = {}
     for i, (path, fact) in enumerate(zip(paths, known, strict=True)):
         if fact is None or not fact.sha256:
@@ -154,13 +167,16 @@ def _known(entry: Any, stamp: Stamp) -> FileFacts | None:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
+    return has_image_suffix(path.name) or has_no_suffix(path.name)
 
 
 def _hashes(paths: Sequence[Path]) -> list[str]:
-    """sha256 of each file's bytes; empty if it cannot be read."""
+    """sha256 of each image; empty if it cannot be read."""
+    parts = [split_frame(path) for path in paths]
+    files = list(dict.fromkeys(file for file, _ in parts))
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return list(pool.map(_hash, paths))
+        found = dict(zip(files, pool.map(_hash, files), strict=True))
+    return [picture_sha256(found[file], frame) for file, frame in parts]
 
 
 def _hash(path: Path) -> str:
@@ -178,50 +194,71 @@ def _parts(sides: Sequence[int]) -> dict[str, np.dtype[Any]]:
 
 
 def _read_all(
-    files: Sequence[tuple[int, Path]], sizes: Sequence[int], min_size: int, kept: Workspace | None
+    files: Sequence[_Numbered], sizes: Mapping[Path, int], min_size: int, kept: Workspace | None
 ) -> list[FileFacts]:
-    """Facts of each numbered file; what else is computed goes to the workspace.
+    """Facts of each numbered image; what else is computed goes to the workspace.
 
     Large images are read in threads, which share one bound on the memory in use.
     """
     found: dict[int, FileFacts] = {}
     slots = None if kept is None else kept.slots
 
-    def read(chosen: Sequence[tuple[int, Path]], small: bool) -> None:
+    def read(chosen: Sequence[_Numbered], small: bool) -> None:
         each = partial(_read, min_size=min_size, slots=slots, only_small=small)
-        results = read_each(each, chosen, small, "Reading the images")
-        for (number, _), result in zip(chosen, results, strict=True):
-            if result is None:  # a small file that holds a large image
-                continue
-            found[number], written = result
-            if kept is not None:
-                kept.add(number, found[number].sha256, written)
+        for results in read_each(each, _batches(chosen), small, "Reading the images"):
+            for number, fact, written in results:
+                found[number] = fact
+                if kept is not None:
+                    kept.add(number, fact.sha256, written)
 
-    small = [file for file, size in zip(files, sizes, strict=True) if size <= _SMALL_FILE]
+    small = [file for file in files if sizes[file[1]] <= _SMALL_FILE]
     if uses_processes(len(small)):
         read(small, True)
     read([file for file in files if file[0] not in found], False)
     return [found[number] for number, _ in files]
 
 
+def _batches(files: Sequence[_Numbered]) -> list[list[_Numbered]]:
+    """Images that are read together: some pictures of one file, or a single one."""
+    batches: list[list[_Numbered]] = []
+    last: Path | None = None
+    for number, path in files:
+        file, frame = split_frame(path)
+        if frame is None or file != last or len(batches[-1]) >= _TOGETHER:
+            batches.append([])
+        batches[-1].append((number, path))
+        last = None if frame is None else file
+    return batches
+
+
 def _read(
-    file: tuple[int, Path], min_size: int, slots: Slots | None, only_small: bool
-) -> tuple[FileFacts, list[str]] | None:
-    """Facts of a file, and the parts that were written; None for a large image, if unwanted."""
-    number, path = file
-    sha256 = ""
-    try:
-        with room_for(path):
-            data = read_bytes(path)
-            sha256 = hashlib.sha256(data).hexdigest()
-            image = decode(data, min_size, SmallOnly() if only_small else PIXELS)
-    except LargeImageError:
-        return None
-    except ImageError as error:
-        passing = isinstance(error, UnreadableError)
-        return FileFacts(sha256, error=str(error), passing=passing), []
-    written = [] if slots is None else _keep(image, len(data), number, slots)
-    return FileFacts(sha256, *image.size), written
+    files: Sequence[_Numbered], min_size: int, slots: Slots | None, only_small: bool
+) -> list[tuple[int, FileFacts, list[str]]]:
+    """Number, facts and written parts of images of one file; without large images, if unwanted."""
+    file = split_frame(files[0][1])[0]
+    with room_for(file):
+        try:
+            data = read_bytes(file)
+        except ImageError as error:
+            passing = isinstance(error, UnreadableError)
+            return [(number, FileFacts("", 0, 0, str(error), passing), []) for number, _ in files]
+        sha256 = hashlib.sha256(data).hexdigest()
+        made: list[tuple[int, FileFacts, list[str]]] = []
+        for number, path in files:
+            encoded = Encoded(data, split_frame(path)[1])
+            own = picture_sha256(sha256, encoded.frame)
+            try:
+                gate = SmallOnly() if only_small else PIXELS
+                image = decode(data, min_size, gate, encoded.frame)
+            except LargeImageError:
+                continue
+            except ImageError as error:
+                passing = isinstance(error, UnreadableError)
+                made.append((number, FileFacts(own, error=str(error), passing=passing), []))
+                continue
+            written = [] if slots is None else _keep(image, stored_length(encoded), number, slots)
+            made.append((number, FileFacts(own, *image.size), written))
+        return made
 
 
 def _keep(image: Decoded, length: int, number: int, slots: Slots) -> list[str]:

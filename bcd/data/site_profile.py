@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 from bcd.config.input_views import PLAIN_VIEW, InputView
 from bcd.config.programs import SiteProfileConfig
 from bcd.console import printable, say, show_table, track
-from bcd.data.files import ImageError, read_bytes
+from bcd.data.files import ImageError, read_encoded
 from bcd.data.items import Wanted
 from bcd.data.load import expand_inputs
 from bcd.data.quality.appearance import (
@@ -73,7 +72,7 @@ def measure_site(root: str, limit: int, workers: int | None) -> SiteProfile:
         try:
             if isinstance(answer, str):
                 raise ImageError(answer)
-            names.append(hashlib.sha256(read_bytes(file)).hexdigest())
+            names.append(read_encoded(file).sha256)
             looks.append(look_at(answer))
         except ImageError as error:
             unreadable += 1

@@ -46,7 +46,7 @@ class Tree:
 
     Args:
         root: The folder.
-        wanted: Returns whether a file of that name is listed.
+        wanted: Returns whether a file of that path is listed; asked twice of each.
 
     Attributes:
         count: Number of files, and of folders and links that could not be searched.
@@ -62,7 +62,7 @@ class Tree:
         _search([self.root], self._count, lambda folder: self._searched.add(str(folder)))
 
     def _count(self, _: int, one: Found) -> None:
-        self.count += bool(one.reason) or self.wanted(one.path.name)
+        self.count += bool(one.reason) or self.wanted(str(one.path))
         if one.reason and one.reason != _BROKEN:  # there may be any number of links
             self._refused[str(one.path)] = one.reason
 
@@ -88,7 +88,7 @@ class Tree:
                 folders.append(path)
             elif _is_broken_link(path):
                 yield Found(Path(path), _BROKEN)
-            elif self.wanted(name):
+            elif self.wanted(path):
                 yield Found(Path(path))
 
 

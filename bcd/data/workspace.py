@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd.data.frames import split_frame
 from bcd.storage import cache_dir
 
 # Bytes that the file may take: 25,000 images of 224 pixels a side. At most half of the free space
@@ -37,9 +38,13 @@ Stamp = tuple[int, ...]
 
 
 def file_stamp(path: Path) -> Stamp:
-    """Size, times of modification and change, inode and device; empty if there is no such file."""
+    """Size, times of modification and change, inode and device; empty if there is no such file.
+
+    Args:
+        path: The file, also with `#<number>` of a picture in it.
+    """
     try:
-        facts = path.stat()
+        facts = split_frame(path)[0].stat()
     except OSError:
         return ()
     return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, facts.st_dev

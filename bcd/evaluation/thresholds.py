@@ -182,21 +182,46 @@ def lower_limit(scores: Floats, share: float, groups: Groups | None = None) -> L
     return Limit(float(scores[order[max(fit - 1, 0)]]), max(share, beyond), len(sizes))
 
 
-def find_scope(kind: str, val: Sequence[str], train: Sequence[str], known: bool = True) -> Scope:
+def of_random_split(files: Sequence[str], source: str) -> Scope:
+    """What guarantees apply to if chance alone decided which files are where.
+
+    Args:
+        files: File of each image, empty if it shares it with no other.
+        source: Where the images come from, to follow "the slides that".
+    """
+    if (units := fill_group_names(files)) is None:
+        return Scope(None, f"other images of the slides that {source}, not to new slides")
+    return Scope(
+        units,
+        f"an image of another file of the slides that {source}, not to new slides; each file has "
+        "the same weight",
+    )
+
+
+def find_scope(
+    kind: str,
+    val: Sequence[str],
+    train: Sequence[str],
+    known: bool = True,
+    files: Sequence[str] = (),
+) -> Scope:
     """Determines what guarantees based on val apply to, and whether its groups count as one each.
 
     If chance alone decided which image is in val, images are exchangeable and count individually,
-    and the guarantee applies to other images of the same slides. If groups were kept together, or
-    if val was given, only groups are exchangeable.
+    and the guarantee applies to other images of the same slides; where files of several pictures
+    were drawn as a whole, these count. If groups were kept together, or if val was given, only
+    groups are exchangeable.
 
     Args:
         kind: As `split.kind`.
         val: Group of each image of val, empty if unknown.
         train: Group of each training image, empty if unknown.
         known: Whether these groups are known; False if they only join images that overlap.
+        files: File of each image of val, empty if it shares it with no other; without any, images
+            were drawn one by one.
     """
     if kind in ("stratified", "kfold"):
-        return Scope(None, "other images of the slides that val comes from, not to new slides")
+        return of_random_split(files, "val comes from")
     groups = fill_group_names(val)
     if groups is None:
         return INDEPENDENT_IMAGES

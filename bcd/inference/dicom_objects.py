@@ -19,7 +19,7 @@ import bcd
 from bcd.config.programs import PredictConfig
 from bcd.console import say
 from bcd.data.dicom.header import is_dicom
-from bcd.data.files import DICOM_SUFFIXES
+from bcd.data.frames import may_be_dicom
 from bcd.data.items import Item
 from bcd.data.sandbox import Readers
 from bcd.data.shown import WHOLE, Picture, reduced
@@ -272,7 +272,7 @@ def _content(item: Item) -> tuple[str, bool]:
     if item.data is not None:
         return hashlib.sha256(item.data).hexdigest(), is_dicom(item.data)
     assert item.path is not None
-    return file_sha256(item.path), item.path.suffix.lower() in DICOM_SUFFIXES
+    return file_sha256(item.path), may_be_dicom(item.path.name)
 
 
 def _got(read: object) -> Any:

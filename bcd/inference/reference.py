@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,10 +13,12 @@ import numpy as np
 import bcd
 from bcd.config.reference import ReferenceConfig
 from bcd.console import say, track
-from bcd.data.files import ImageError, read_bytes, room_for
+from bcd.data.files import ImageError, read_encoded, room_for
+from bcd.data.frames import split_frame
 from bcd.data.items import Item
-from bcd.data.layouts import Entry, benign_index, list_entries, order_classes
-from bcd.data.load import group_of, relative_path
+from bcd.data.layouts import Entry, benign_index, order_classes
+from bcd.data.listing import list_images
+from bcd.data.load import entry_group
 from bcd.errors import BcdError
 from bcd.evaluation.bootstrap import fill_group_names
 from bcd.evaluation.model_change import Answers, ModelChange, compare_versions
@@ -53,7 +54,7 @@ def freeze(cfg: ReferenceConfig) -> Path:
             model that cannot be used.
     """
     assert cfg.data.root is not None
-    base, entries = list_entries(typed_path(cfg.data.root).absolute(), cfg.data.variant)
+    base, entries = list_images(typed_path(cfg.data.root).absolute(), cfg.data.variant)
     root = _folder(cfg.data.root, base, entries)
     _refuse_unusable(entries)
     model, predictor = _load(cfg)
@@ -73,7 +74,7 @@ def freeze(cfg: ReferenceConfig) -> Path:
     images = [
         ReferenceImage(
             entry.path.relative_to(root).as_posix(), sha256, entry.class_name,
-            entry.group or group_of(relative_path(entry.path, base), cfg.data.group_pattern),
+            entry_group(entry, base, cfg.data.group_pattern),
             FrozenAnswer.of(answer),
         )
         for entry, sha256, answer in zip(entries, hashes, answers, strict=True)
@@ -143,9 +144,9 @@ def _root(cfg: ReferenceConfig, frozen: ReferenceSet) -> Path:
     if cfg.data.root is None:
         return Path(frozen.root)
     folder = typed_path(cfg.data.root)
-    if any((folder / image.path).is_file() for image in frozen.images):
+    if any(split_frame(folder / image.path)[0].is_file() for image in frozen.images):
         return folder
-    return _folder(cfg.data.root, *list_entries(folder.absolute(), cfg.data.variant))
+    return _folder(cfg.data.root, *list_images(folder.absolute(), cfg.data.variant))
 
 
 def _answers_of(frozen: ReferenceSet, predictions: Sequence[Prediction]) -> Answers:
@@ -222,15 +223,15 @@ def _items(
     for place, path in enumerate(paths):
         try:
             with room_for(path):
-                data = read_bytes(path)
+                encoded = read_encoded(path)
         except ImageError as error:
             raise BcdError(
                 f"{path}: {error}: every image of a reference set must be read"
             ) from None
-        hashes.append(hashlib.sha256(data).hexdigest())
+        hashes.append(encoded.sha256)
         if expected is not None and hashes[-1] != expected[place]:
             raise BcdError(f"{path}: is not the image that was frozen (its sha256 differs)")
-        yield Item(str(path), data=data)
+        yield Item(str(path), data=encoded.data, frame=encoded.frame)
 
 
 def _ordered(prediction: Prediction, order: Sequence[int]) -> Prediction:

@@ -80,9 +80,11 @@ class ReleaseFacts:
     def protocol(self) -> str:
         """How images were divided and judged, in words."""
         cfg, folds = self.images.cfg.split, len(self.members)
+        in_files = any(image.frame is not None for image in self.images.catalog.images)
+        drawn = "files drawn one by one" if in_files else "images drawn one by one"
         separated = {
             "grouped": f"{_GROUPS[cfg.groups]} and overlapping images are kept in one fold",
-            "kfold": "images drawn one by one, so images of one slide are in several folds",
+            "kfold": f"{drawn}, so images of one slide are in several folds",
             "blocked": f"blocks of neighbouring files, {cfg.embargo} files left out between them",
         }[cfg.kind]
         return (

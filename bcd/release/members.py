@@ -116,7 +116,7 @@ def key_of(word: str) -> str:
 
 def _all_grouped(base: TrainConfig) -> bool:
     catalog = load_catalog(base.data, keep=sides_of(base.model.input_views()))
-    return all(image.group for image in catalog.images)
+    return all(image.given_group for image in catalog.images)
 
 
 def compose_member(words: Sequence[str], fold: int, *more: str) -> DictConfig:

@@ -21,13 +21,14 @@ from bcd.console import say
 from bcd.data.load import load_catalog
 from bcd.data.quality.appearance import kept_sides
 from bcd.data.quality.profile import profile_images
+from bcd.data.splits.files import file_names
 from bcd.data.splits.split import make_split
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.bootstrap import fill_group_names
 from bcd.evaluation.collect import choose_device
 from bcd.evaluation.out_of_fold import fit_release
 from bcd.evaluation.results import evaluate
-from bcd.evaluation.thresholds import INDEPENDENT_IMAGES, Scope
+from bcd.evaluation.thresholds import INDEPENDENT_IMAGES, Scope, of_random_split
 from bcd.features.int8 import INT8
 from bcd.inference.checkpoint import save_content
 from bcd.models.network import SmearNetwork
@@ -68,7 +69,6 @@ ADJACENT = (
     "an image of a group like these, assuming that these groups, which are adjacent in file order, "
     "were drawn at random; each group has the same weight"
 )
-RANDOM = "other images of the slides that these images come from, not to new slides"
 
 
 def release(cfg: DictConfig) -> int:
@@ -216,7 +216,8 @@ def _load_images(
 def _scope(images: Images) -> Scope:
     """Groups that count as one image each, and what guarantees apply to."""
     if images.cfg.split.kind == "kfold":
-        return Scope(None, RANDOM)
+        files = file_names([images.catalog.images[i] for i in images.indices])
+        return of_random_split(files, "these images come from")
     groups = fill_group_names(images.clusters)
     if groups is None:
         return INDEPENDENT_IMAGES

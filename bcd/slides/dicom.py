@@ -9,7 +9,8 @@ import numpy as np
 from bcd.data.dicom.header import is_dicom
 from bcd.data.dicom.parsing import OtherKindError
 from bcd.data.dicom.tiled import TiledFile, open_tiled
-from bcd.data.files import DICOM_SUFFIXES, ImageError, read_start
+from bcd.data.files import ImageError, read_start
+from bcd.data.frames import DICOM_SUFFIXES
 from bcd.slides.opening import (
     MOST_PIECE,
     MOST_REGION,

@@ -19,6 +19,7 @@ from bcd.audit.pairs import write_overlaps
 from bcd.config.training import FULL
 from bcd.data.datamodule import SmearDataModule
 from bcd.data.quality.appearance import measure_appearance
+from bcd.data.splits.files import file_names
 from bcd.data.views import PLAIN
 from bcd.errors import BcdError
 from bcd.evaluation.bootstrap import fill_group_names
@@ -101,9 +102,11 @@ def evaluate_best(
         )
         for subset in subsets
     }
+    files = file_names([run.catalog.images[i] for i in split.indices("val")])
     scope = find_scope(
-        run.cfg.split.kind, split.clusters_of("val"), split.clusters_of("train"), any(split.groups)
-    )
+        run.cfg.split.kind, split.clusters_of("val"), split.clusters_of("train"),
+        any(split.groups), files,
+    )  # fmt: skip
     detector = _fit_detector(run, described, grouped=scope.groups is not None)
     policy = fit_policy(
         run.cfg.decision, answers["val"], detector, run.catalog.benign, scope,

@@ -18,7 +18,7 @@ from PIL import Image
 
 from bcd.config.compose import with_defaults
 from bcd.config.schema import AugmentConfig, DataConfig
-from bcd.data import parallel, reading, scan, workspace
+from bcd.data import files, parallel, reading, scan, workspace
 from bcd.data.catalog import Catalog
 from bcd.data.datamodule import SmearDataModule
 from bcd.data.files import read_bytes
@@ -84,7 +84,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> tuple[Counter[str], Counter[str]]:
         with opened(data, *others) as image:
             yield image
 
-    for module in (scan, reading):
+    for module in (scan, files):
         monkeypatch.setattr(module, "read_bytes", counted_read)
     monkeypatch.setattr(reading, "opened", counted_open)
     return reads, decodes

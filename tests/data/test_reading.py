@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from bcd.data.files import DICOM_SUFFIXES, SUFFIXES, ImageError, UnreadableError, read_bytes
+from bcd.data.files import SUFFIXES, ImageError, UnreadableError, read_bytes
+from bcd.data.frames import DICOM_SUFFIXES
 from bcd.data.reading import decode, decode_image, read_image
 from tests.helpers.noise import noise, write_image
 

@@ -17,6 +17,7 @@ from bcd.data.cells.measure import CellMeasures, ImageMeasures, measure_cells, s
 from bcd.data.cells.outlines import draw_outlines, make_sheet
 from bcd.data.cells.segmentation import SMALLEST_SIDE, Cells, find_cells
 from bcd.data.files import ImageError
+from bcd.data.frames import split_frame
 from bcd.data.load import expand_inputs
 from bcd.data.opening import PIXELS
 from bcd.data.parallel import LargeImageError, SmallOnly, read_each, uses_processes
@@ -115,7 +116,7 @@ def _measure_all(paths: Sequence[Path], masks: Sequence[Path | None]) -> Iterato
 
 def _length(path: Path) -> int:
     try:
-        return path.stat().st_size
+        return split_frame(path)[0].stat().st_size
     except OSError:
         return 0
 

@@ -6,11 +6,12 @@ import json
 from dataclasses import asdict, dataclass, field
 
 _PREAMBLE = 128  # bytes in front of the prefix
+START = _PREAMBLE + 4  # bytes that `is_dicom` needs
 
 
 def is_dicom(data: bytes) -> bool:
     """Whether bytes begin as a DICOM file does: a preamble of 128 bytes, then `DICM`."""
-    return data[_PREAMBLE : _PREAMBLE + 4] == b"DICM"
+    return data[_PREAMBLE:START] == b"DICM"
 
 
 SEVERAL = "; "  # between the values of an attribute that has more than one

@@ -12,6 +12,7 @@ import numpy as np
 from bcd.config.schema import FOLDED, SplitConfig
 from bcd.data.catalog import Catalog
 from bcd.data.quality.profile import DataProfile
+from bcd.data.splits.files import file_units, keep_whole, refuse_torn, without_torn
 from bcd.data.splits.grouping import (
     hang_together,
     name_groups,
@@ -19,9 +20,9 @@ from bcd.data.splits.grouping import (
     part_groups,
     settled_blocks,
 )
-from bcd.data.splits.split_file import read_places
+from bcd.data.splits.split_file import read_subsets
 from bcd.errors import BcdError
-from bcd.storage import typed_path, write_csv
+from bcd.storage import write_csv
 
 SUBSETS = ("train", "val", "test", "excluded")
 
@@ -89,26 +90,31 @@ def make_split(catalog: Catalog, cfg: SplitConfig, profile: DataProfile | None =
             in different sets.
 
     Returns:
-        The split; each of train, val and test contains every class.
+        The split: each of train, val and test has every class, and no file is in two of them.
 
     Raises:
-        BcdError: A class is too small, or groups or a subset are missing.
+        BcdError: A class is too small, groups or subsets are missing, or subsets divide a file.
     """
     labels = np.array(catalog.labels)
     groups = tuple(image.group for image in catalog.images)
     if cfg.kind == "csv":
-        subsets, groups = _from_csv(catalog, cfg.file)
+        subsets, groups = read_subsets(catalog, cfg.file, SUBSETS)
     else:
         _check_sizes(catalog, cfg)
     if cfg.kind == "grouped":
         groups = name_groups(catalog, cfg, profile)
-    elif cfg.kind == "blocked" and not any(groups):
+    elif cfg.kind == "blocked" and not any(image.given_group for image in catalog.images):
         groups = settled_blocks(catalog, cfg.group_size, profile)
+    units = file_units(catalog)
+    groups = keep_whole(groups, units)
     together, cut = hang_together(groups, catalog.labels, profile)
     if cfg.kind == "blocked":
-        subsets = np.array(part_blocks(catalog, cfg, profile), dtype=object)
+        blocks = np.array(part_blocks(catalog, cfg, profile), dtype=object)
+        subsets = without_torn(blocks, units)
     elif cfg.kind != "csv":
-        subsets = _by_chance(labels, together if cfg.kind == "grouped" else None, cfg)
+        subsets = _by_chance(labels, together if cfg.kind == "grouped" else units, cfg)
+    else:
+        refuse_torn(catalog, subsets, units)
     if cfg.train_share < 1 and cfg.kind != "csv":
         subsets = _thinned(subsets, labels, together, cfg)
     clusters = name_clusters(together, catalog, groups)
@@ -247,28 +253,6 @@ def _fold(
     return rest, test
 
 
-def _from_csv(catalog: Catalog, file: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Subsets and groups from a CSV in the format of split.csv, or from the catalog's own CSV."""
-    if file is None:
-        groups = tuple(image.group for image in catalog.images)
-        subsets = np.array([p.subset for p in catalog.images], dtype=object)
-        if not any(subsets):
-            raise BcdError(
-                "split=csv needs split.file=<a split.csv>, or a data.root CSV with a column 'split'"
-            )
-        source = "column 'split'"
-    else:
-        places = read_places(catalog, typed_path(file))
-        groups = tuple(place.group for place in places)
-        subsets = np.array([place.subset for place in places], dtype=object)
-        source = file
-    subsets[subsets == ""] = "excluded"
-    unknown = sorted(set(subsets) - set(SUBSETS))
-    if unknown:
-        raise BcdError(f"{source}: unknown subset '{unknown[0]}'; known are {', '.join(SUBSETS)}")
-    return subsets, groups
-
-
 def _check_sizes(catalog: Catalog, cfg: SplitConfig) -> None:
     least = max(3, cfg.folds or 0) if cfg.kind in FOLDED else 3
     for name, count in catalog.counts().items():
@@ -293,6 +277,9 @@ def _check_classes(catalog: Catalog, split: Split, cfg: SplitConfig) -> None:
         present = {catalog.images[i].label for i in split.indices(subset)}
         absent = [name for i, name in enumerate(catalog.classes) if i not in present]
         if absent:
+            files = file_units(catalog) is not None
+            why = " (pictures of one file are kept in one set)" if files else ""
             raise BcdError(
-                f"the {subset} set has no image of class '{absent[0]}': give {other_split(cfg)}"
+                f"the {subset} set has no image of class '{absent[0]}'{why}: give "
+                f"{other_split(cfg)}"
             )

@@ -9,9 +9,11 @@ from pathlib import Path
 from posixpath import normpath
 from typing import NamedTuple
 
+import numpy as np
+
 from bcd.data.catalog import Catalog
 from bcd.errors import BcdError, ConfigError
-from bcd.storage import written_path
+from bcd.storage import typed_path, written_path
 
 
 class Place(NamedTuple):
@@ -19,6 +21,42 @@ class Place(NamedTuple):
 
     subset: str = ""
     group: str = ""
+
+
+def read_subsets(
+    catalog: Catalog, file: str | None, known: Sequence[str]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Subsets and groups from a CSV in the format of split.csv, or from the catalog's own CSV.
+
+    Args:
+        catalog: The images.
+        file: The CSV; None for the catalog's own.
+        known: Names of subsets.
+
+    Returns:
+        Subset of each image, (n,); `excluded` for an image without one; and the groups.
+
+    Raises:
+        BcdError: There are no subsets, an unknown one, or as in `read_places`.
+    """
+    if file is None:
+        groups = tuple(image.group for image in catalog.images)
+        subsets = np.array([p.subset for p in catalog.images], dtype=object)
+        if not any(subsets):
+            raise BcdError(
+                "split=csv needs split.file=<a split.csv>, or a data.root CSV with a column 'split'"
+            )
+        source = "column 'split'"
+    else:
+        places = read_places(catalog, typed_path(file))
+        groups = tuple(place.group for place in places)
+        subsets = np.array([place.subset for place in places], dtype=object)
+        source = file
+    subsets[subsets == ""] = "excluded"
+    unknown = sorted(set(subsets) - set(known))
+    if unknown:
+        raise BcdError(f"{source}: unknown subset '{unknown[0]}'; known are {', '.join(known)}")
+    return subsets, groups
 
 
 def read_places(catalog: Catalog, file: Path) -> list[Place]:
@@ -75,7 +113,7 @@ def read_places(catalog: Catalog, file: Path) -> list[Place]:
 def _with_groups(catalog: Catalog, file: Path, places: Sequence[Place]) -> list[Place]:
     """Adds the catalog's groups; if both differ, following one would split the other's groups."""
     for image, place in zip(catalog.images, places, strict=True):
-        if place.group and image.group and place.group != image.group:
+        if place.group and image.given_group and place.group != image.group:
             raise BcdError(
                 f"split.file={file}: {image.path} is in group '{place.group}' there, but in "
                 f"'{image.group}' by data.root or data.group_pattern; remove one of the two"

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from bcd.data.files import ImageError, check_length
+from bcd.data.dicom.header import START, is_dicom
+from bcd.data.files import ImageError, check_length, has_image_suffix
+from bcd.data.frames import has_no_suffix
 from bcd.data.items import Item
-from bcd.data.layouts import is_image
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
@@ -226,9 +227,17 @@ def _text(field: bytes) -> str:
 
 
 def _item(member: _Member, stream: _Stream, archive: str) -> Item | None:
-    """The item of a member, whose bytes are read; None if it is not named like an image."""
-    if member.kind in _IGNORED or member.name.endswith("/") or not is_image(member.name):
+    """The item of a member, whose bytes are read; None if it is no image.
+
+    It is one if it is named like one or, without a suffix, begins as a DICOM file.
+    """
+    start = b""
+    if member.kind in _IGNORED or member.name.endswith("/"):
         return None
+    if not has_image_suffix(member.name):
+        start = _start(member, stream)
+        if not is_dicom(start):
+            return None
     name = f"{archive}/{member.name}"
     place = PurePosixPath(member.name)
     if "\0" in member.name:
@@ -244,8 +253,17 @@ def _item(member: _Member, stream: _Stream, archive: str) -> Item | None:
     if member.kind not in _FILES:
         return Item(name, reason="cannot be read (a kind of member that is not supported)")
     try:
-        check_length(member.unread)
+        check_length(len(start) + member.unread)
     except ImageError as error:
         return Item(name, reason=str(error))
-    data, member.unread = stream.read(member.unread), 0
+    data, member.unread = start + stream.read(member.unread), 0
     return Item(name, data=data)
+
+
+def _start(member: _Member, stream: _Stream) -> bytes:
+    """The first bytes of a file without a suffix, which are read; none of any other member."""
+    plain = member.kind in _FILES and member.unread >= START
+    if not plain or not has_no_suffix(PurePosixPath(member.name).name):
+        return b""
+    member.unread -= START
+    return stream.read(START)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from bcd.data.dicom.header import Header, is_dicom
-from bcd.data.files import DICOM_SUFFIXES
+from bcd.data.frames import may_be_dicom
 from bcd.data.items import Item, Wanted, read_item_header
 from bcd.data.sandbox import Readers
 from bcd.evaluation.predictions import Prediction
@@ -75,7 +75,7 @@ def may_have_header(item: Item) -> bool:
         return False
     if item.data is not None:
         return is_dicom(item.data)
-    return item.path is not None and item.path.suffix.lower() in DICOM_SUFFIXES
+    return item.path is not None and may_be_dicom(item.path.name)
 
 
 def with_kept(

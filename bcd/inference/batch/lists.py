@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bcd.console import printable
+from bcd.data.frames import split_frame
 from bcd.data.items import Item
 from bcd.data.load import matching_files
 from bcd.errors import BcdError, ConfigError
@@ -31,9 +33,10 @@ def is_list(path: Path) -> bool:
 def listed_items(path: Path, column: str) -> Iterator[Item]:
     """Yields the images that a list names, as often as it names them.
 
-    A line of a text file is a file, an archive, a folder or a glob; a cell of a CSV or Parquet file
-    is a file or an archive. Relative paths are relative to the list's folder or, where there is no
-    such file, to the working folder. Rows have the paths that the list has.
+    A line of a text file is a file, a picture of one (`file.dcm#2`), an archive, a folder or a
+    glob; a cell of a CSV or Parquet file is one of the first three. Relative paths are relative to
+    the list's folder or, where there is no such file, to the working folder. Rows have the paths
+    that the list has.
 
     Args:
         path: The list: .txt, .csv or .parquet.
@@ -152,14 +155,13 @@ def _named(text: str, folder: Path, wildcards: bool) -> Iterator[Item]:
     ):
         yield from _found(text, path, base)
     else:
-        yield Item(text, path)
+        yield replace(Item.of(path), name=text)
 
 
 def _base(text: str, folder: Path) -> Path | None:
     """The list's folder if a path is relative to it; None for the working folder."""
-    if os.path.lexists(folder / text) or not os.path.lexists(typed_path(text)):
-        return folder
-    return None
+    own, other = split_frame(folder / text)[0], split_frame(typed_path(text))[0]
+    return folder if os.path.lexists(own) or not os.path.lexists(other) else None
 
 
 def _found(text: str, path: Path, base: Path | None) -> Iterator[Item]:
