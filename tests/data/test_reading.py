@@ -257,7 +257,7 @@ def test_text_named_like_an_image_is_refused(tmp_path: Path) -> None:
         (
             "README",
             lambda file: file.write_text("text"),
-            r"without a suffix; DICOM files need \.dcm",
+            "has no suffix, and is not DICOM",
         ),
         ("gone.png", lambda file: None, "cannot be read"),
         ("folder.png", lambda file: file.mkdir(), "cannot be read"),

@@ -80,6 +80,12 @@ def test_the_population_of_guarantees_follows_from_the_split() -> None:
     for kind in ("stratified", "kfold"):
         assert find_scope(kind, val, train).groups is None
         assert "not to new slides" in find_scope(kind, val, train).population
+        of_files = find_scope(kind, val, train, files=["f", "", *["f"] * (len(val) - 2)])
+        assert of_files.groups is not None
+        assert [name == of_files.groups[0] for name in of_files.groups] == [
+            place != 1 for place in range(len(val))
+        ]
+        assert "not to new slides; each file has the same weight" in of_files.population
     for kind, about in (
         ("grouped", "new group"),
         ("csv", "new group"),

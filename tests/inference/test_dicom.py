@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from bcd.data.dicom.counting import MOST_FRAMES, count_frames
+from bcd.data.dicom.claims import MOST_FRAMES, count_frames
 from bcd.data.dicom.reading import read_header
 from bcd.data.items import Item
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear

@@ -101,9 +101,10 @@ def read_places(catalog: Catalog, file: Path) -> list[Place]:
     for row in sorted(rows, key=lambda row: row["path"] in present):  # moved files' rows first
         if row.get("sha256"):
             by_hash[row["sha256"]].append(Place(row["subset"], row.get("group") or ""))
+    files = [normpath(written_path(p.file)) for p in catalog.images]  # a row may name the file
     places = [
-        by_path.get(path) or _next(by_hash[p.sha256])
-        for path, p in zip(paths, catalog.images, strict=True)
+        by_path.get(path) or by_path.get(file) or _next(by_hash[p.sha256])
+        for path, file, p in zip(paths, files, catalog.images, strict=True)
     ]
     if not any(place.subset for place in places):
         raise BcdError(f"split.file={file}: none of its images is in {catalog.root}")
