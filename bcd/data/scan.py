@@ -149,9 +149,9 @@ def _unchanged(
 
 def _how(count: int, trusted: int) -> str:
     if not trusted:
-        return f"content of all {count} files hashed in this run"
+        return f"content of all {count} images hashed in this run"
     return (
-        f"{trusted} of {count} files recognized by size, inode and times (all files together have "
+        f"{trusted} of {count} images recognized by size, inode and times (all files together have "
         f"more than {ALWAYS_HASHED / 1e6:.0f} MB), content of the other {count - trusted} hashed "
         "in this run"
     )

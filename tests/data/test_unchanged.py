@@ -72,23 +72,23 @@ def test_files_replaced_by_others_of_equal_size_and_time_are_noticed(
     after = load(root)
     assert after.fingerprint() != before.fingerprint()
     assert after.images[0].sha256 != before.images[0].sha256
-    assert after.checked == "content of all 6 files hashed in this run"
+    assert after.checked == "content of all 6 images hashed in this run"
 
 
 @pytest.mark.usefixtures("trusting")
 @pytest.mark.parametrize("change", [swap, rewrite])
 def test_they_are_noticed_without_reading_all(change: object, root: Path) -> None:
     before = load(root)
-    assert before.checked == "content of all 6 files hashed in this run"
+    assert before.checked == "content of all 6 images hashed in this run"
     again = load(root)
     assert again == before
-    assert again.checked.startswith("6 of 6 files recognized by size, inode and times")
+    assert again.checked.startswith("6 of 6 images recognized by size, inode and times")
     assert callable(change)
     change(root)
     after = load(root)
     assert after.fingerprint() != before.fingerprint()
     known = 4 if change is swap else 5
-    assert after.checked.startswith(f"{known} of 6 files recognized")
+    assert after.checked.startswith(f"{known} of 6 images recognized")
     assert f"content of the other {6 - known} hashed" in after.checked
 
 
@@ -97,7 +97,7 @@ def test_a_change_just_before_the_scan_is_not_trusted_later(
 ) -> None:
     monkeypatch.setattr(scan, "ALWAYS_HASHED", 0)
     for _ in range(2):  # the files were made a moment ago
-        assert load(root).checked == "content of all 6 files hashed in this run"
+        assert load(root).checked == "content of all 6 images hashed in this run"
 
 
 @pytest.mark.usefixtures("trusting")
@@ -109,7 +109,7 @@ def test_changing_inodes_only_cause_files_to_be_read_again(
     monkeypatch.setattr(scan, "file_stamp", lambda p: (*stamp(p)[:3], hash((p, 1)), stamp(p)[4]))
     after = load(root)
     assert after == before
-    assert after.checked == "content of all 6 files hashed in this run"
+    assert after.checked == "content of all 6 images hashed in this run"
 
 
 def test_statistics_of_a_replaced_file_are_not_cached(root: Path) -> None:
