@@ -22,7 +22,7 @@ from tests.data.splits.test_slide_groups import made_up_statistics, profiled
 
 def catalog_of(*sizes: int, mixed: bool = False) -> Catalog:
     """Two classes, each with files of so many pictures; `mixed` files have pictures of both."""
-    images = []
+    images: list[ImageRecord] = []
     for label in (0, 1):
         for number, size in enumerate(sizes):
             file = f"{'ab'[label]}/{number:02d}.dcm"
