@@ -15,16 +15,14 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from bcd.config.input_views import InputView
 from bcd.data.dicom.claims import MOST_FRAMES, count_frames
 from bcd.data.dicom.reading import read_header
-from bcd.data.items import Item, Wanted
+from bcd.data.items import Item
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
 from bcd.errors import BcdError, ConfigError
 from bcd.inference.batch.inputs import open_inputs
 from bcd.inference.batch.shards import Shard
 from bcd.inference.predict import predict
-from tests.helpers.archives import make_tar
 from tests.helpers.dicom import identified, make_dicom
 from tests.helpers.harness import predict_config
 from tests.serving.making import StubModel
@@ -274,42 +272,3 @@ def test_a_pipe_with_the_name_of_a_dicom_file_is_a_row(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "p.dcm")
     (item,) = open_inputs([str(tmp_path / "p.dcm")], "path").items
     assert item == Item.of(tmp_path / "p.dcm")
-
-
-@pytest.mark.parametrize("form", ["folder", "glob", "list", "archive"])
-def test_files_without_a_suffix_are_listed_if_they_begin_as_dicom(
-    form: str, tmp_path: Path
-) -> None:
-    several = make_dicom(SMEARS, "rle").data
-    members = {
-        "DICOM/IM000000": several,
-        "DICOM/1.2.840.5": make_dicom(SMEARS[0]).data,
-        "DICOM/README": b"text" * 100,
-        "DICOM/short": b"DICM",
-        "DICOM/.trash": bytes(200),
-        "DICOM/a.txt": several,
-        "DICOMDIR": several,
-    }
-    for name, data in members.items():
-        (tmp_path / "cd" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "cd" / name).write_bytes(data)
-    given = {"folder": tmp_path / "cd", "glob": tmp_path / "cd" / "*M" / "I*"}.get(form)
-    if form == "list":
-        given = tmp_path / "list.txt"
-        given.write_text("cd/DICOM\n")
-    elif form == "archive":
-        given = make_tar(tmp_path / "cd.tar.gz", members)
-    found = list(open_inputs([str(given)], "path").items)
-    assert not any(item.reason for item in found)
-    names = {item.name.rpartition("/")[2]: item for item in found}
-    expected = {"IM000000#1", "IM000000#2", "IM000000#3"}
-    assert {*names} == (expected if form == "glob" else {*expected, "1.2.840.5"})
-    assert len(found) == len(names)
-    second = Wanted((InputView("plain", 96),), False).read(names["IM000000#2"])
-    np.testing.assert_array_equal(second, Wanted((InputView("plain", 96),), False).pack(SMEARS[1]))
-
-
-def test_a_cd_with_its_table_of_contents_alone_has_no_image(tmp_path: Path) -> None:
-    (tmp_path / "DICOMDIR").write_bytes(make_dicom(SMEARS[0]).data)
-    with pytest.raises(BcdError, match="no image there"):
-        open_inputs([str(tmp_path)], "path")
