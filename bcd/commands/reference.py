@@ -26,9 +26,14 @@ def main(cfg: "DictConfig") -> int:
     cfg.model = mapped_path(cfg.model)
     with quick_imports():
         checked = check_config(cfg, ReferenceConfig)
-        frozen = [key for key in command_line() if key.startswith(_FROZEN)]
+        given = command_line()
+        frozen = [key for key in given if key.startswith(_FROZEN)]
         if checked.set is not None and frozen:
             raise ConfigError(f"{frozen[0]}: is frozen with the set: leave it out")
+        if checked.set is not None and checked.data.root is None and "data.variant" in given:
+            raise ConfigError(
+                "data.variant: has no effect on a set without data.root: leave it out"
+            )
         from bcd.inference.reference import freeze, rerun
 
     if checked.set is None:

@@ -40,17 +40,19 @@ class ChangeLimits:
         accuracy_loss: Loss of accuracy that has to be excluded with confidence.
         sensitivity_loss: The same for the share of malignant images that are called malignant.
         referral_rise: The same for a rise of the share of referred images.
+        referral_fall: The same for a fall of it.
         newly_unsafe: Number of malignant images that are newly called benign and not referred.
     """
 
     accuracy_loss: float
     sensitivity_loss: float
     referral_rise: float
+    referral_fall: float
     newly_unsafe: int
 
     def __post_init__(self) -> None:
         """Checks values beyond their types."""
-        for name in ("accuracy_loss", "sensitivity_loss", "referral_rise"):
+        for name in ("accuracy_loss", "sensitivity_loss", "referral_rise", "referral_fall"):
             within(f"limits.{name}", getattr(self, name), 0.0001, 1)
         at_least("limits.newly_unsafe", self.newly_unsafe, 0)
 

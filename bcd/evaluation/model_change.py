@@ -256,6 +256,7 @@ def _checks(
     referred = shares["referred"]
     rise = referred.difference.value, referred.difference.high
     found.append(_check("rise of referral", limits.referral_rise, *rise, referred.trials))
+    found.append(_loss("fall of referral", limits.referral_fall, referred))
     return found
 
 

@@ -22,8 +22,8 @@ class FrozenSettings:
 
     Attributes:
         profile: sha256 of the site's profile; empty: images were not matched.
-        scale: Whether images were rescaled by the profile.
-        colour: How colours were matched by it.
+        scale: Whether images were rescaled by the profile; false without one.
+        colour: How colours were matched by it; `none` without one.
         threshold: Probability from which images were called malignant; None: the policy's.
     """
 
@@ -37,7 +37,7 @@ class FrozenSettings:
         if self.profile:
             scale = str(self.scale).lower()
             match = f"profile {self.profile[:12]} (scale {scale}, colour {self.colour})"
-        own = "of the model's policy" if self.threshold is None else f"{self.threshold:g}"
+        own = "of the model's policy" if self.threshold is None else repr(self.threshold)
         return f"{match}, threshold {own}"
 
 

@@ -35,7 +35,9 @@ from bcd.evaluation.reference_set import (
 )
 from bcd.evaluation.site_threshold import at_threshold
 from bcd.inference.predictor import Predictor, load_model
-from bcd.reporting.reference import tell_limits_out_of_reach, write_change
+from bcd.inference.reference_images import check_groups, refuse_own, size_text, without_copies
+from bcd.reporting.reference import write_change
+from bcd.reporting.reference_words import tell_limits_out_of_reach
 from bcd.run_folder import find_checkpoint
 from bcd.storage import file_sha256, typed_path
 
@@ -54,9 +56,13 @@ def freeze(cfg: ReferenceConfig) -> Path:
             model that cannot be used.
     """
     assert cfg.data.root is not None
+    file = Path(cfg.run_dir).absolute() / NAME
+    if file.exists():
+        raise BcdError(f"{file}: is a frozen set, which stays as it is: give another run_dir")
     base, entries = list_images(typed_path(cfg.data.root).absolute(), cfg.data.variant)
     root = _folder(cfg.data.root, base, entries)
     _refuse_unusable(entries)
+    check_groups(entries, base, cfg.data.group_pattern)
     model, predictor = _load(cfg)
     names = order_classes(entry.class_name for entry in entries)
     if unknown := [name for name in names if name not in predictor.classes]:
@@ -71,7 +77,8 @@ def freeze(cfg: ReferenceConfig) -> Path:
         raise BcdError(
             f"{unread.path}: {unread.error}: every image of a reference set must be read"
         )
-    images = [
+    refuse_own(cfg.site.profile, predictor, hashes)
+    listed = [
         ReferenceImage(
             entry.path.relative_to(root).as_posix(), sha256, entry.class_name,
             entry_group(entry, base, cfg.data.group_pattern),
@@ -79,21 +86,22 @@ def freeze(cfg: ReferenceConfig) -> Path:
         )
         for entry, sha256, answer in zip(entries, hashes, answers, strict=True)
     ]  # fmt: skip
-    file = Path(cfg.run_dir).absolute() / NAME
+    images = without_copies(listed)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     benign = None if place is None else predictor.classes[place]
-    model = _with_trained(model, predictor, hashes)
+    model = _with_trained(model, predictor, [image.sha256 for image in images])
     frozen = ReferenceSet(now, bcd.__version__, str(root), tuple(predictor.classes), benign,
                           cfg.limits, model, tuple(images))  # fmt: skip
     write_set(file, frozen)
-    say(f"reference set: {len(images)} images, answered by {model.name} ({model.sha256[:12]})")
+    say(f"reference set: {size_text(images)}; answered by {model.name} ({model.sha256[:12]})")
     if model.trained:
         say(
             f"warning: {model.trained} of {len(images)} images were trained or chosen on (same "
             "sha256): the set does not show how the model answers new images"
         )
-    same = _answers_of(frozen, answers)
+    same = _frozen_answers(frozen)
     tell_limits_out_of_reach(_compare(frozen, same, same, None))
+    say(f"its sha256: {frozen.sha256} (note it elsewhere: a set that is written anew has another)")
     say(f"re-run it with a newer version: bcd reference set={file} model=<file>")
     return file
 
@@ -120,9 +128,12 @@ def rerun(cfg: ReferenceConfig) -> ModelChange:
     paths = [root / image.path for image in frozen.images]
     hashes: list[str] = []
     answers = _answers(cfg, predictor, paths, hashes, [image.sha256 for image in frozen.images])
+    refuse_own(cfg.site.profile, predictor, hashes)
     model = _with_trained(model, predictor, hashes)
+    if model.trained is None and model.card_sha256 == frozen.model.card_sha256:
+        model = replace(model, trained=frozen.model.trained)  # another file of the same training
     order = [predictor.classes.index(name) for name in frozen.classes]
-    old = _answers_of(frozen, [image.answer.prediction(image.path) for image in frozen.images])
+    old = _frozen_answers(frozen)
     new = _answers_of(frozen, [_ordered(p, order) for p in answers])
     change = _compare(frozen, old, new, model.trained)
     write_change(Path(cfg.run_dir).absolute(), root, frozen, model, (old, new), change)
@@ -152,6 +163,10 @@ def _root(cfg: ReferenceConfig, frozen: ReferenceSet) -> Path:
 def _answers_of(frozen: ReferenceSet, predictions: Sequence[Prediction]) -> Answers:
     labels = [image.class_name for image in frozen.images]
     return Answers.of(predictions, labels, frozen.classes, frozen.benign)
+
+
+def _frozen_answers(frozen: ReferenceSet) -> Answers:
+    return _answers_of(frozen, [image.answer.prediction(image.path) for image in frozen.images])
 
 
 def _compare(frozen: ReferenceSet, old: Answers, new: Answers, trained: int | None) -> ModelChange:
@@ -194,7 +209,10 @@ def _load(cfg: ReferenceConfig) -> tuple[FrozenModel, Predictor]:
         )
     predictor = Predictor(loaded, cfg.site)
     profile = "" if cfg.site.profile is None else file_sha256(typed_path(cfg.site.profile))
-    used = FrozenSettings(profile, cfg.site.scale, cfg.site.colour, cfg.site.threshold)
+    if not profile and not cfg.site.scale:
+        say("warning: site.scale has no effect without site.profile")
+    match = (cfg.site.scale, cfg.site.colour) if profile else (False, "none")
+    used = FrozenSettings(profile, *match, cfg.site.threshold)
     return FrozenModel(file.name, sha256, loaded.facts.card_sha256, used, None), predictor
 
 

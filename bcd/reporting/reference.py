@@ -16,6 +16,7 @@ from bcd.reporting.document import Section, Table, write_html
 from bcd.reporting.gallery import Card, Gallery, Picture
 from bcd.reporting.html import Cell, Link
 from bcd.reporting.overview import Overview, Tile, percent, today
+from bcd.reporting.reference_words import decision, findings
 from bcd.storage import write_csv, write_text, written_path
 
 PAGE = "reference.html"
@@ -67,75 +68,9 @@ def write_change(
     ]
     write_html(folder / PAGE, "Change of model version", sections, _overview(frozen, model, change))
     say(f"decision: {decision(change)}")
-    for line in _findings(frozen, model, change):
+    for line in findings(frozen, model, change):
         say(f"  {line}")
     say(f"results: {folder / PAGE}")
-
-
-def decision(change: ModelChange) -> str:
-    """Whether to go on, in a sentence."""
-    if change.go_on:
-        return "go on: the new version meets all limits of the reference set"
-    if any(check.result == EXCEEDED for check in change.checks):
-        return "do not go on: the new version exceeds a limit of the reference set"
-    return (
-        "do not go on: the set has too few images or groups, or the versions differ too much, to "
-        "exclude a loss beyond the limits"
-    )
-
-
-def check_text(check: Check) -> str:
-    """A limit and what was found, in a sentence."""
-    if check.found is None or check.worst is None:
-        return (
-            f"{check.name}: unknown, as the set has no malignant image (limit "
-            f"{100 * check.limit:.2f}): {check.result}"
-        )
-    if check.trials is None:
-        return f"{check.name}: {check.found:.0f} (limit {check.limit:.0f}): {check.result}"
-    return (
-        f"{check.name}: {100 * check.found + 0.0:.2f} points, with 95 % confidence less than "
-        f"{100 * check.worst:.2f} (limit {100 * check.limit:.2f}): {check.result}"
-    )
-
-
-def tell_limits_out_of_reach(unchanged: ModelChange) -> None:
-    """Warns of limits that no version can meet, as the set is too small.
-
-    Args:
-        unchanged: Of a version compared with itself.
-    """
-    for check in unchanged.checks:
-        if text := _too_small(check, unchanged.n_groups is not None):
-            say(f"warning: no version can meet the limit of {check.name}: {text}")
-
-
-def _too_small(check: Check, grouped: bool) -> str:
-    if check.trials is None or check.trials >= check.needed:
-        return ""
-    if not check.trials:
-        return "the set has no malignant image"
-    what = "groups of equal size" if grouped else "images"
-    there = f"{check.trials:.1f}" if grouped else f"{check.trials:.0f}"
-    return f"{100 * check.limit:.2f} points need {check.needed} {what}, the set is worth {there}"
-
-
-def _findings(frozen: ReferenceSet, model: FrozenModel, change: ModelChange) -> list[str]:
-    """The limits, and what else must be known to judge them."""
-    found = [check_text(check) for check in change.checks]
-    for check in change.checks:
-        if text := _too_small(check, change.n_groups is not None):
-            found.append(f"no version can meet the limit of {check.name}: {text}")
-    if model.trained is None:
-        found.append(
-            "whether the new version was trained on images of the set is not known: an exported "
-            "file does not hold which images these were"
-        )
-    if model.settings != frozen.model.settings:
-        found.append(
-            f"settings of the site changed as well: {frozen.model.settings}; now {model.settings}"
-        )
-    return found
 
 
 def _overview(frozen: ReferenceSet, model: FrozenModel, change: ModelChange) -> Overview:
@@ -152,13 +87,13 @@ def _overview(frozen: ReferenceSet, model: FrozenModel, change: ModelChange) -> 
     ]
     return Overview(
         f"{today()}. {_DISCLAIMER}", status, decision(change).capitalize() + ".",
-        _findings(frozen, model, change), tiles, facts=facts,
+        findings(frozen, model, change), tiles, facts=facts,
         files=[Link(name, name) for name in ("change.json", "changes.csv")],
     )  # fmt: skip
 
 
 def _named(model: FrozenModel) -> str:
-    return f"{model.name}, sha256 {model.sha256[:12]}"
+    return f"{model.name}, sha256 {model.sha256[:12]}, card {model.card_sha256[:12]}"
 
 
 def _limits_section(change: ModelChange) -> Section:
@@ -168,7 +103,7 @@ def _limits_section(change: ModelChange) -> Section:
          badges.get(check.result, "WARN"), check.result]
         for check in change.checks
     ]  # fmt: skip
-    over = "images"
+    over = "images, as the set has no groups: each image counts as a patient of its own"
     if change.n_groups is not None:
         worth = max(check.trials or 0 for check in change.checks)
         over = (
@@ -176,9 +111,10 @@ def _limits_section(change: ModelChange) -> Section:
             "counts as one, however many images it has"
         )
     text = (
-        "The limits were frozen with the set, before the new version was known. A loss or rise "
-        "must be excluded: the end of its 95 % interval has to be below the limit. Intervals are "
-        f"of paired differences over {over}."
+        "The limits were frozen with the set, before the new version was known. A loss, rise or "
+        "fall must be excluded: the end of its 95 % interval has to be below the limit. Intervals "
+        f"are of paired differences over {over}. Numbers of images are counts of the set, without "
+        "an interval. No limit covers specificity and unsafe benign images."
     )
     header = ["limit of", "limit", "found", "not excluded up to", "", "result"]
     return Section("Limits", [text, Table(header, rows)])

@@ -184,6 +184,15 @@ def test_more_referral_exceeds_its_limit() -> None:
     assert results(change(old, old, labels, b=set(range(60))))["rise of referral"] == EXCEEDED
 
 
+def test_much_less_referral_exceeds_its_limit() -> None:
+    """Referral is all that protects from images unlike those of the set."""
+    labels, old = CLASSES * 500, [0.9, 0.1] * 500
+    for before, result in ((20, MET), (48, UNDECIDED), (60, EXCEEDED)):
+        found = change(old, old, labels, a=set(range(before)))
+        assert results(found)["fall of referral"] == result
+        assert results(found)["rise of referral"] == MET
+
+
 def test_an_image_without_an_answer_is_wrong_and_referred() -> None:
     labels, old = CLASSES * 500, [0.9, 0.1] * 500
     found = change(old, [-1.0, *old[1:]], labels)

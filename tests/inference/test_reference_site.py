@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from bcd.data.quality.appearance import FEWEST, SIDE, Appearance, look_at, summa
 from bcd.data.site_profile import SiteProfile, write_profile
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
 from bcd.errors import BcdError, ConfigError
-from bcd.evaluation.reference_set import read_set
+from bcd.evaluation.reference_set import FrozenSettings, read_set
 from bcd.inference import reference
 from bcd.reporting.reference import PAGE
 from bcd.serving.engine.queue import Engine
@@ -61,11 +62,11 @@ def asked(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(smear(number))
 
-    def make(site: dict[str, Any], **more: Any) -> ReferenceConfig:
+    def make(site: dict[str, Any], folder: str = "out", **more: Any) -> ReferenceConfig:
         return with_defaults(
             ReferenceConfig, model=str(tmp_path / "m.onnx"), num_workers=0,
             data=with_defaults(ReferenceDataConfig, root=str(tmp_path / "in")),
-            site=with_defaults(ReferenceSiteConfig, **site), run_dir=str(tmp_path / "out"), **more,
+            site=with_defaults(ReferenceSiteConfig, **site), run_dir=str(tmp_path / folder), **more,
         )  # fmt: skip
 
     return make
@@ -90,7 +91,7 @@ def test_frozen_answers_are_those_of_the_server(
         assert image.answer.probabilities == pytest.approx(answer.probabilities)
         assert (image.answer.malignant, image.answer.refer) == (answer.malignant, answer.reasons)
     assert frozen.model.settings.profile == served[0].profile
-    plain = read_set(reference.freeze(asked({})))
+    plain = read_set(reference.freeze(asked({}, folder="plain")))
     assert plain.sha256 != frozen.sha256
     for one in ("malignant", "probabilities"):
         before, after = (
@@ -106,6 +107,10 @@ def test_changed_settings_are_compared_and_said(
     set_ = str(reference.freeze(asked({})))
     assert reference.rerun(asked({}, set=set_)).changed == []
     assert "settings of the site changed" not in "".join(capsys.readouterr())
+    assert reference.rerun(asked({"scale": False}, set=set_)).changed == []
+    told = "".join(capsys.readouterr())
+    assert "site.scale has no effect without site.profile" in told
+    assert "settings of the site changed" not in told
     assert reference.rerun(asked(given, set=set_)).changed
     told = "".join(capsys.readouterr())
     facts = json.loads((tmp_path / "out" / "change.json").read_text())
@@ -125,3 +130,24 @@ def test_a_threshold_that_cannot_be_used_is_refused(
     monkeypatch.setattr(model, "facts", replace(model.facts, benign=None))
     with pytest.raises(BcdError, match=r"site\.threshold=0\.9: the model calls no image malignant"):
         reference.freeze(asked({"threshold": THRESHOLD}))
+
+
+def test_a_profile_is_refused_for_the_own_images_of_a_checkpoint(
+    asked: Callable[..., ReferenceConfig], given: dict[str, Any], model: StubModel, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    set_ = reference.freeze(asked({}, folder="plain"))
+    own = read_set(set_).images[0].sha256
+    card = SimpleNamespace(sha256s=lambda: {own}, seen=set)
+    monkeypatch.setattr(model, "card", card, raising=False)
+    for run in (
+        lambda: reference.freeze(asked(given)),
+        lambda: reference.rerun(asked(given, set=str(set_))),
+    ):
+        with pytest.raises(ConfigError, match=r"site\.profile: .*1 of 8 images .* the run's own"):
+            run()
+    reference.freeze(asked({}))
+
+
+def test_a_threshold_is_said_as_it_is() -> None:
+    assert str(FrozenSettings("", False, "none", 0.9999999)).endswith("threshold 0.9999999")

@@ -17,6 +17,7 @@ class ModelUse:
     Attributes:
         name: As configured, or of its file.
         sha256: Of its file.
+        card_sha256: Of its card, which a checkpoint and the files exported from it share.
         version: Of bcd that wrote the file.
         since: When it first answered or a case was opened with it, seconds since 1970, UTC.
         until: When it last answered; None if it has answered nothing.
@@ -27,6 +28,7 @@ class ModelUse:
 
     name: str
     sha256: str
+    card_sha256: str
     version: str
     since: float
     until: float | None
@@ -74,16 +76,17 @@ def model_uses(connection: Connection) -> list[ModelUse]:
         query.group_by(CASES.c.model_sha256, CASES.c.status)
     ):
         cases.setdefault(sha256, {})[status] = count
-    models = select(MODELS.c.name, MODELS.c.sha256, MODELS.c.version, RECORDS.c.time)
+    table = MODELS.c
+    models = select(table.name, table.sha256, table.card_sha256, table.version, RECORDS.c.time)
     rows = connection.execute(
-        models.join(RECORDS, RECORDS.c.number == MODELS.c.record).order_by(MODELS.c.record)
+        models.join(RECORDS, RECORDS.c.number == table.record).order_by(table.record)
     )
     found = []
-    for name, sha256, version, since in rows:
+    for name, sha256, card, version, since in rows:
         count, until = answered.get(sha256, (0, None))
         own = cases.get(sha256, {})
         found.append(
-            ModelUse(name, sha256, version, since, until, count, sum(own.values()),
+            ModelUse(name, sha256, card, version, since, until, count, sum(own.values()),
                      own.get("open", 0))
         )  # fmt: skip
     return found

@@ -49,7 +49,7 @@ def test_verify_prints_a_head_and_finds_changes(
 def test_models_says_which_version_answered_which_case(
     url: str, case_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    newer = replace(IDENTITY, name="newer", sha256="9" * 64)
+    newer = replace(IDENTITY, name="newer", sha256="9" * 64, card_sha256="8" * 64)
     with open_records(url, images_config()) as records:
         other = records.open_case("anna", "1,2", newer, 1, "east")
         earlier = len(records.case(case_id).images)
@@ -63,7 +63,7 @@ def test_models_says_which_version_answered_which_case(
     assert by_case[other]["images"] == "0"
     assert main(["models", "--records", url]) == 0
     uses = {row["name"]: row for row in csv.DictReader(capsys.readouterr().out.splitlines())}
-    assert uses["newer"]["sha256"] == newer.sha256
+    assert [uses["newer"][key] for key in ("sha256", "card_sha256")] == ["9" * 64, "8" * 64]
     assert [uses["newer"][key] for key in ("answers", "cases", "open")] == ["0", "1", "1"]
     assert uses[IDENTITY.name]["answers"] == str(every)
 
