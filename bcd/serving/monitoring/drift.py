@@ -31,18 +31,21 @@ class Reference:
     """What is expected of new answers.
 
     Attributes:
-        referred: Share of images referred, from 0 to 1.
-        n: Independent images that this share was measured on, or what groups of them are worth.
+        referred: Share of images referred, from 0 to 1; None if it is not known.
+        n: Independent images that this share was measured on, or what groups of them are worth; 0
+            if it is not known.
         scores: Out-of-distribution scores, or evenly spaced quantiles of them; empty if unknown.
         scores_n: The same of the scores.
-        source: `val`, or `baseline` for the first answers of a site.
+        source: Of the share: `val`, or `baseline` for the first answers of a site.
+        scores_source: The same of the scores.
     """
 
-    referred: float
+    referred: float | None
     n: float
     scores: tuple[float, ...]
     scores_n: float
     source: str
+    scores_source: str
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,15 @@ class Comparison:
     """A window compared with the reference.
 
     Attributes:
-        low: Lowest share referred that is no alarm.
-        high: Highest share referred that is no alarm.
-        p_referral: Probability of a count at least as extreme if nothing has changed.
+        band: Lowest and highest share referred that is no alarm; None if the share of the reference
+            is unknown.
+        p_referral: Probability of a count at least as extreme if nothing has changed; None as well.
         p_distances: The same of the distance between the distributions of scores; None if unknown.
         alarms: Those of `REFERRAL` and `DISTANCES` that the window sets off.
     """
 
-    low: float
-    high: float
-    p_referral: float
+    band: tuple[float, float] | None
+    p_referral: float | None
     p_distances: float | None
     alarms: tuple[str, ...]
 
@@ -79,12 +81,14 @@ def compare(
         false_alarms: Highest share of windows with an alarm if nothing has changed.
     """
     level, n = false_alarms / _TESTS, len(referred)
-    low, high = predictive_band(reference.referred, reference.n, n, level)
-    p_referral = referral_p(reference.referred, reference.n, sum(referred), n)
+    band, p_referral = None, None
+    if (share := reference.referred) is not None:
+        band = predictive_band(share, reference.n, n, level)
+        p_referral = referral_p(share, reference.n, sum(referred), n)
     p_distances = distances_p(reference, scores) if reference.scores and scores else None
     found = ((REFERRAL, p_referral), (DISTANCES, p_distances))
     alarms = tuple(name for name, p in found if p is not None and p <= level)
-    return Comparison(low, high, p_referral, p_distances, alarms)
+    return Comparison(band, p_referral, p_distances, alarms)
 
 
 def predictive_band(share: float, n: float, new: int, level: float) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import structlog
@@ -14,7 +15,7 @@ from bcd.config.serve import MonitoringConfig
 from bcd.evaluation.expectation import Expectation
 from bcd.serving.engine.sites import AS_TRAINED
 from bcd.serving.monitoring.drift import DISTANCES, REFERRAL, Reference
-from bcd.serving.monitoring.windows import Stream
+from bcd.serving.monitoring.windows import Stream, Window
 from bcd.serving.records.store import Records
 from bcd.serving.services import Services
 
@@ -78,13 +79,26 @@ class Monitor:
         """The answers at a site that have this threshold and match.
 
         With a threshold of the site, other images are referred than on val, as a contradiction
-        between threshold and class is a reason. Then the first windows are the reference.
+        between threshold and class is a reason. Then the first windows say how many; scores do not
+        depend on a threshold and are compared with those of val from the first window on.
         """
         key = site, threshold, match
         if key not in self._streams:
-            reference = self._reference if threshold is None else None
+            reference = self._reference
+            if threshold is not None and reference is not None:
+                reference = replace(reference, referred=None, n=0)
             self._streams[key] = Stream(self._cfg, reference)
         return self._streams[key]
+
+    def before(self, site: str, threshold: float | None = None, match: str = "") -> Window | None:
+        """The newest window of the site, if it has another threshold or match than these.
+
+        Until a window with the settings of now is complete, what it says still holds.
+        """
+        own = self.stream(site, threshold, match)
+        newest = [s for (name, *_), s in [*self._streams.items()] if name == site and s.windows]
+        found = max(newest, key=lambda s: s.windows[-1].last_record, default=own)
+        return None if found is own else found.windows[-1]
 
     def _read(self) -> None:
         for row in self._records.statistics(0.0, after=self._last):
@@ -96,6 +110,8 @@ class Monitor:
                 self._found.append({
                     "model_sha256": row.model_sha256,
                     "site": row.site,
+                    "threshold": row.threshold,
+                    "match": row.match,
                     "window": window.number,
                     "last_record": window.last_record,
                     "alarms": list(window.alarms),
@@ -121,26 +137,38 @@ def reference(services: Services) -> Reference | None:
     if plain is None:
         return None
     known = Expectation.from_plain(plain)
-    return Reference(known.referred, known.n, known.scores, known.n, "val")
+    return Reference(known.referred, known.n, known.scores, known.n, "val", "val")
 
 
 def stream_now(services: Services, site: str) -> Stream:
     """The answers of the model in use at a site with the settings that the site has now."""
+    return get_monitor(services).stream(*_key_now(services, site))
+
+
+def window_before(services: Services, site: str) -> Window | None:
+    """The newest window of a site, if it was complete before its settings were changed."""
+    return get_monitor(services).before(*_key_now(services, site))
+
+
+def _key_now(services: Services, site: str) -> Key:
     way = services.engine.ways.get(site, AS_TRAINED)
-    return get_monitor(services).stream(site, way.threshold, way.match_sha256)
+    return site, way.threshold, way.match_sha256
 
 
 def alarms(services: Services) -> dict[tuple[str, str], float]:
     """Whether the last window of the model in use sets off each alarm at each site, 0 or 1.
+
+    After a change of settings, the last window before it counts too until one with the new settings
+    is complete.
 
     For `/metrics`. It reads at most once a minute what was recorded; call it in a thread.
     """
     get_monitor(services).update(_SECONDS)
     found: dict[tuple[str, str], float] = {}
     for site in services.sites:
-        windows = stream_now(services, site).windows
-        last = windows[-1].alarms if windows else ()
-        found |= {(name, site): float(name in last) for name in (REFERRAL, DISTANCES)}
+        windows = [*stream_now(services, site).windows[-1:], window_before(services, site)]
+        rings = {name for window in windows if window is not None for name in window.alarms}
+        found |= {(name, site): float(name in rings) for name in (REFERRAL, DISTANCES)}
     return found
 
 

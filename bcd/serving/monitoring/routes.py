@@ -17,7 +17,7 @@ from bcd.serving.engine.sites import AS_TRAINED, Way
 from bcd.serving.monitoring.charts import Chart, bar_chart, line_chart
 from bcd.serving.monitoring.drift import Reference
 from bcd.serving.monitoring.figures import DAY, NO_ANSWER, Counts, Figures, summarise
-from bcd.serving.monitoring.monitor import get_monitor, stream_now
+from bcd.serving.monitoring.monitor import get_monitor, stream_now, window_before
 from bcd.serving.monitoring.windows import BASELINE_WINDOWS, Window
 from bcd.serving.outbox.store import Outbox
 from bcd.serving.pages.render import page
@@ -45,17 +45,31 @@ class ModelWindows:
         reference: What they are compared with; None if it is not known yet.
         images: Images after the last window that will be compared.
         way: How the site's images are answered now.
+        before: The newest window, if it is of before a change of the site's settings.
     """
 
     windows: list[Window]
     reference: Reference | None
     images: int
     way: Way
+    before: Window | None
 
     @property
     def alarms(self) -> list[str]:
         """What the last window sets off, in words."""
         return [_ALARMS[name] for name in self.windows[-1].alarms] if self.windows else []
+
+    @property
+    def alarms_before(self) -> list[str]:
+        """What the newest window set off before a change of settings, in words."""
+        return [] if self.before is None else [_ALARMS[name] for name in self.before.alarms]
+
+    @property
+    def mostly_referred(self) -> bool:
+        """Whether most of the first images were referred, and this is what is expected."""
+        known = self.reference
+        share = None if known is None or known.source != "baseline" else known.referred
+        return share is not None and share > 0.5
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,8 @@ class SiteRow:
     Attributes:
         name: Of the site.
         counts: Of its answers in the period.
-        alarms: What its last window of the model in use sets off, in words.
+        alarms: What its last window of the model in use sets off, in words, and what the newest one
+            set off before a change of settings.
     """
 
     name: str
@@ -129,9 +144,14 @@ def _collect(
 
     def windows(name: str) -> ModelWindows:
         stream, way = stream_now(services, name), services.engine.ways.get(name, AS_TRAINED)
-        return ModelWindows(list(stream.windows[-_SHOWN:]), stream.reference, stream.images, way)
+        last, before = list(stream.windows[-_SHOWN:]), window_before(services, name)
+        return ModelWindows(last, stream.reference, stream.images, way, before)
 
-    sites = [SiteRow(name, count, windows(name).alarms) for name, count in counts.items()]
+    def row(name: str, count: Counts) -> SiteRow:
+        now = windows(name)
+        return SiteRow(name, count, list(dict.fromkeys([*now.alarms, *now.alarms_before])))
+
+    sites = [row(name, count) for name, count in counts.items()]
     return found, windows(site), names, sites
 
 
@@ -176,7 +196,7 @@ def _charts(figures: Figures, now: ModelWindows) -> dict[str, Chart]:
             numbers,
             {"referred": [window.referred for window in now.windows]},
             [bool(window.alarms) for window in now.windows],
-            [None if one is None else (one.low, one.high) for one in compared],
+            [None if one is None else one.band for one in compared],
             percent=True,
         ),
         "scores": line_chart(

@@ -1,13 +1,10 @@
-"""Cuts a model's answers at a site into windows, in their order, and compares each.
-
-All answers of a stream have the same threshold and match.
-"""
+"""Cuts answers of a model at a site, with one threshold and match, into windows; compares each."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,7 +17,7 @@ BASELINE_WINDOWS = 5  # whose images are the reference where the model says noth
 
 @dataclass(frozen=True)
 class Window:
-    """Consecutive answers of one model at one site.
+    """Consecutive answers of one model at one site with one threshold and one match.
 
     One image of each case is compared, and each image of no case.
 
@@ -34,7 +31,7 @@ class Window:
         referred: Share of these that were referred.
         median: Of their out-of-distribution scores; None if there are none.
         high: Their 95 % quantile.
-        compared: With the reference; None for a window of the baseline.
+        compared: With what was known of the reference then; None if nothing was.
     """
 
     number: int
@@ -56,11 +53,11 @@ class Window:
 
 @dataclass
 class Stream:
-    """The answers of one model at one site.
+    """The answers of one model at one site with one threshold and one match.
 
     Attributes:
         cfg: Size of windows and share of false alarms.
-        reference: What is expected; None until the baseline is complete.
+        reference: What is expected; what is unknown of it is taken from the first windows.
         windows: All that are complete, in order.
         answers: Number of answers after the last window.
     """
@@ -92,10 +89,10 @@ class Stream:
         images = list(self._images.values())
         window = self._complete(answer, images)
         self.windows.append(window)
-        if self.reference is None:
+        if self.reference is None or self.reference.referred is None:
             self._baseline += images
             if len(self.windows) == BASELINE_WINDOWS:
-                self.reference = baseline(self._baseline)
+                self.reference = baseline(self._baseline, self.reference)
                 self._baseline = []
         self.answers, self._images = 0, {}
         return window
@@ -113,11 +110,13 @@ class Stream:
         )  # fmt: skip
 
 
-def baseline(images: Sequence[AnswerRow]) -> Reference:
-    """The reference that the first windows of a site make."""
+def baseline(images: Sequence[AnswerRow], known: Reference | None) -> Reference:
+    """The reference that the first windows of a site make, with scores that are known before."""
+    share, n = sum(image.refer for image in images) / len(images), len(images)
+    if known is not None and known.scores:
+        return replace(known, referred=share, n=n, source="baseline")
     scores = known_scores(images)
-    share = sum(image.refer for image in images) / len(images)
-    return Reference(share, len(images), tuple(scores), len(scores), "baseline")
+    return Reference(share, n, tuple(scores), len(scores), "baseline", "baseline")
 
 
 def _draw(answer: AnswerRow) -> bytes:

@@ -61,7 +61,7 @@ class Source:
         scores = self._rng.standard_normal(n)
         quantiles = np.quantile(scores, np.linspace(0, 1, 201))
         return Reference(
-            float(np.mean(scores > self._limit)), n, tuple(quantiles.tolist()), n, "val"
+            float(np.mean(scores > self._limit)), n, tuple(quantiles.tolist()), n, "val", "val"
         )
 
     def rows(self, n: int, times: float = 1.0, shift: float = 0.0) -> Iterator[AnswerRow]:

@@ -27,6 +27,7 @@ WINDOW = 50
 PEER = "127.0.0.1"
 # Val of 300 images, of which a tenth was referred; scores as of a standard normal distribution.
 REFERENCE = Source(0, 0.1).val(300)
+assert REFERENCE.referred is not None
 EXPECTED = Expectation(REFERENCE.referred, 300.0, REFERENCE.scores)
 
 

@@ -36,7 +36,7 @@ def test_the_limits_exist_where_val_had_none_or_all_referred() -> None:
 def test_distances_are_compared_as_scipy_compares_two_samples() -> None:
     source = Source(6, 0.1)
     own, other = source.scores(1000), source.scores(150, 0.2)
-    reference = Reference(0.1, 1000, tuple(own.tolist()), 1000, "baseline")
+    reference = Reference(0.1, 1000, tuple(own.tolist()), 1000, "baseline", "baseline")
     given = drift.distances_p(reference, other.tolist())
     assert given == pytest.approx(ks_2samp(own, other, method="asymp").pvalue)
 

@@ -11,7 +11,9 @@ import pytest
 
 from bcd.data.matching import Match
 from bcd.serving.engine.sites import Way
+from bcd.serving.monitoring import monitor
 from bcd.serving.monitoring.monitor import alarms
+from bcd.serving.monitoring.windows import BASELINE_WINDOWS
 from bcd.serving.services import Services
 from tests.serving.making import IDENTITY
 from tests.serving.monitoring.answers import Source
@@ -62,3 +64,59 @@ def test_windows_begin_anew_with_other_settings_of_a_site(services: Services, wa
     again.update()
     assert recorded_alarms(services) == before
     assert [bool(window.alarms) for window in again.stream("").windows] == [False, False]
+
+
+def at(threshold: float, given: list[Any]) -> list[Any]:
+    """The answers, of a site with this threshold."""
+    return [replace(one, threshold=threshold) for one in given]
+
+
+def test_a_threshold_ends_no_alarm_and_images_unlike_val_set_off_one(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another hospital's images, all referred: they are never taken for the normal state."""
+    monkeypatch.setattr(monitor, "_SECONDS", 0.0)
+    source, both = Source(8, 0.1), {("referral", ""): 1.0, ("distances", ""): 1.0}
+    services.records.add_answers("ada", answered(source, WINDOW, 6.0, 2.0), IDENTITY)
+    assert alarms(services) == both
+    services.engine.ways = {"": Way(threshold=0.3)}
+    assert alarms(services) == both  # no answer with the new settings says that it is over
+    review = client(services, "review")
+    page = review.get("/dashboard").text
+    assert "Alarm before the settings of the site were changed." in page
+    assert "No window of 50 cases is complete yet" in page
+
+    for number in range(BASELINE_WINDOWS + 1):
+        foreign = at(0.3, [replace(one, refer=True) for one in answered(source, WINDOW, 1.0, 2.0)])
+        services.records.add_answers("ada", foreign, IDENTITY)
+        assert alarms(services) == {("referral", ""): 0.0, ("distances", ""): 1.0}
+        page = review.get("/dashboard").text
+        assert "Alarm before the settings" not in page and "<strong>Alarm.</strong>" in page
+        complete = number + 1 >= BASELINE_WINDOWS
+        assert ("Most images were referred from the start." in page) is complete
+        assert ("Expected: 100.0 % of images referred" in page) is complete
+        assert "scores are compared with those on the images that the model was tuned on" in page
+    services.records.add_answers("ada", at(0.3, answered(source, WINDOW)), IDENTITY)
+    assert alarms(services) == {("referral", ""): 1.0, ("distances", ""): 0.0}
+    settings = [(one["window"], one["threshold"], one["match"]) for one in recorded(services)]
+    assert settings[:2] == [(1, None, ""), (1, 0.3, "")]
+
+
+def test_a_window_with_new_settings_ends_an_alarm_of_before(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "_SECONDS", 0.0)
+    source = Source(9, 0.1)
+    services.records.add_answers("ada", answered(source, WINDOW, 6.0, 2.0), IDENTITY)
+    services.engine.ways = {"": Way(threshold=0.3)}
+    services.records.add_answers("ada", at(0.3, answered(source, WINDOW - 1)), IDENTITY)
+    assert sum(alarms(services).values()) == 2.0
+    services.records.add_answers("ada", at(0.3, answered(source, 1)), IDENTITY)
+    assert sum(alarms(services).values()) == 0.0
+    page = client(services, "review").get("/dashboard").text
+    assert "Alarm before" not in page and "Most images were referred" not in page
+    assert "only out-of-distribution scores can set off an alarm" in page
+
+
+def recorded(services: Services) -> list[dict[str, Any]]:
+    return [json.loads(alarm) for alarm in recorded_alarms(services)]
