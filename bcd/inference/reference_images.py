@@ -33,8 +33,8 @@ def check_groups(entries: Sequence[Entry], base: Path, pattern: str | None) -> N
         raise ConfigError(f"data.group_pattern={pattern}: matches none of {n} paths")
     if alone and len(alone) < n:
         raise BcdError(
-            f"{alone[0]}: has no group, as {len(alone)} of {n} images: name the slide or patient "
-            "of every image, also of one that has no other, or of none"
+            f"{len(alone)} of {n} images have no group (first: {alone[0]}): name the slide or "
+            "patient of every image, also of one that has no other, or of none"
         )
 
 
