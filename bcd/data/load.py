@@ -186,8 +186,12 @@ def entry_group(entry: Entry, base: Path, pattern: str | None) -> str:
     Pictures of one file without either are a group of their own, which has the name of the file.
     """
     file, frame = split_frame(entry.path)
-    path = relative_path(file, base)
-    return entry.group or group_of(path, pattern) or (path if frame is not None else "")
+    return given_group(entry, base, pattern) or ("" if frame is None else relative_path(file, base))
+
+
+def given_group(entry: Entry, base: Path, pattern: str | None) -> str:
+    """Group of a listed image in its CSV, or what a pattern finds in the path of its file."""
+    return entry.group or group_of(relative_path(split_frame(entry.path)[0], base), pattern)
 
 
 def group_of(path: str, pattern: str | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bcd.console import say
 from bcd.data.layouts import Entry
-from bcd.data.load import group_of, relative_path
+from bcd.data.load import given_group
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.bootstrap import fill_group_names
 from bcd.evaluation.reference_set import ReferenceImage
@@ -23,11 +23,7 @@ def check_groups(entries: Sequence[Entry], base: Path, pattern: str | None) -> N
         BcdError: Some have none.
         ConfigError: The pattern matches none.
     """
-    alone = [
-        entry.path
-        for entry in entries
-        if not (entry.group or group_of(relative_path(entry.path, base), pattern))
-    ]
+    alone = [entry.path for entry in entries if not given_group(entry, base, pattern)]
     n = len(entries)
     if pattern is not None and len(alone) == n:
         raise ConfigError(f"data.group_pattern={pattern}: matches none of {n} paths")

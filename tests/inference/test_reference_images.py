@@ -12,11 +12,13 @@ import pytest
 
 from bcd.config.compose import with_defaults
 from bcd.config.reference import ReferenceConfig, ReferenceDataConfig
+from bcd.data.layouts import Entry
 from bcd.data.synthetic.smears import CLASS_NAMES
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.model_change import TRAINED
 from bcd.evaluation.reference_set import read_set
 from bcd.inference import reference
+from bcd.inference.reference_images import check_groups
 from tests.serving.making import StubModel, smear
 
 Asked = Callable[..., ReferenceConfig]
@@ -107,3 +109,15 @@ def test_a_frozen_set_is_not_replaced(asked: Asked, capsys: pytest.CaptureFixtur
     with pytest.raises(BcdError, match="is a frozen set, which stays as it is"):
         reference.freeze(asked())
     assert set_.read_bytes() == before
+
+
+def test_pictures_of_one_file_need_no_group_but_a_pattern_must_find_one(tmp_path: Path) -> None:
+    """Their file is their group; a pattern that finds none would make each file a patient."""
+    (tmp_path / "p1.dcm").touch()
+    entries = [Entry(tmp_path / name, "Benign") for name in ("p1.dcm#1", "p1.dcm#2", "p2.png")]
+    check_groups(entries, tmp_path, None)
+    check_groups(entries, tmp_path, r"(p\d)\.[a-z]+$")
+    with pytest.raises(ConfigError, match="matches none of 3 paths"):
+        check_groups(entries, tmp_path, "#")
+    with pytest.raises(BcdError, match=r"^1 of 3 images have no group"):
+        check_groups(entries, tmp_path, "p1")
