@@ -64,16 +64,21 @@ def read_jpeg(data: bytes) -> Facts | None:
 
 
 def read_jpeg_2000(data: bytes) -> Facts | None:
-    """Facts of a JPEG 2000 codestream, which may be in a JP2 file; None if it is damaged."""
+    """Facts of a JPEG 2000 codestream, which may be in a JP2 file.
+
+    None if it is damaged, has samples with a sign, or of different depths.
+    """
     start = data.find(b"\xff\x4f" + _SIZ)
     if start < 0 or start + 46 > len(data):
         return None
     right, bottom, left, top = struct.unpack_from(">LLLL", data, start + 8)
     (samples,) = struct.unpack_from(">H", data, start + 40)
-    bits = (data[start + 42] & 0x7F) + 1
+    depths = set(data[start + 42 : start + 42 + 3 * samples : 3])  # the highest bit is the sign
+    if len(depths) != 1 or (depth := depths.pop()) > 0x7F:
+        return None
     style = data.find(_COD, start + 44)
     transformed = 0 <= style < len(data) - 9 and data[style + 8] == 1
-    return Facts((right - left, bottom - top), samples, bits, transformed=transformed)
+    return Facts((right - left, bottom - top), samples, depth + 1, transformed=transformed)
 
 
 def is_whole_jpeg(data: bytes) -> bool:

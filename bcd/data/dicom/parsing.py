@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import re
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
@@ -55,6 +56,8 @@ _NEEDED = (
 MISSING = "DICOM needs a package: pip install 'bcd[dicom]'"
 _LONGEST_TEXT = 1000  # characters of an attribute that is kept
 _PROSE = ("LT", "ST", "UT")  # VRs of texts of several lines
+_ONLY_7_BITS = (b"(", b"$B", b"$(")  # after ESC: of sets for bytes below 128
+_RESET = re.compile(rb"[\r\n\t\f^=\\]")  # here the first character set holds again
 _MODALITY_LUT, _VOI_LUT = 0x00283000, 0x00283010
 _OFFSETS = (0x7FE00001, 0x7FE00002)  # of frames, which may be many
 _LONGEST_OFFSETS = 1 << 26
@@ -191,33 +194,51 @@ def _hash(uid: object) -> str:
 def _text(dataset: Any, keyword: str, pydicom: Any) -> str:
     """An attribute as one line of text; several values are separated by semicolons.
 
-    Other texts would name other patients, so what cannot be read for certain is U+FFFD: bytes that
-    are none in the character set or have none, and characters that cannot be printed.
+    Other texts would name other patients, so what cannot be read for certain is U+FFFD: a value of
+    another type than the attribute has (a sequence would even bring other attributes along), bytes
+    that are none in the character set or have none, characters that cannot be printed, and the end
+    of a text that is cut.
     """
     if keyword not in dataset:
         return ""
     raw = dataset.get_item(keyword)  # before pydicom decodes it
-    element = dataset[keyword]
+    try:
+        element = dataset[keyword]
+    except Exception:  # parsers raise anything; the picture may be fine
+        return UNCERTAIN
     value = element.value
+    kinds = {*pydicom.datadict.dictionary_VR(keyword).split(" or "), "UN"}
+    if element.VR not in kinds or raw.VR not in {*kinds, None} or isinstance(value, bytes):
+        return UNCERTAIN
     if value is None:
         return ""
     several = not isinstance(value, str) and isinstance(value, Sequence)
-    text = (SEVERAL.join(map(str, value)) if several else str(value)).strip()
+    text = SEVERAL.join(str(one).strip() for one in (value if several else [value]))
     if element.VR in _PROSE:
         text = " ".join(text.split())
+    if len(text) > _LONGEST_TEXT:
+        text = text[: _LONGEST_TEXT - 1] + UNCERTAIN
     unknown = _has_unknown(raw, dataset, pydicom)
     return "".join(
         letter if _is_plain(letter) and not (unknown and ord(letter) > 127) else UNCERTAIN
-        for letter in text[:_LONGEST_TEXT]
+        for letter in text
     )
 
 
 def _has_unknown(raw: Any, dataset: Any, pydicom: Any) -> bool:
-    """Whether an element has bytes of no character set that the file names."""
+    """Whether an element has bytes of no character set that it names; pydicom makes them Latin-1.
+
+    That may be so also after an escape sequence: it may name a set of 7 bits only, and its effect
+    ends with a part of a name, a line or a value.
+    """
     content = raw.value if isinstance(raw.value, bytes) else b""
     encodings = pydicom.charset.convert_encodings(dataset.get("SpecificCharacterSet"))
     default = encodings[0] == pydicom.charset.default_encoding  # ASCII, or an unknown one
-    return default and not content.split(b"\x1b")[0].isascii()  # then come other sets
+    first, *escaped = content.split(b"\x1b")
+    loose = [part for part in escaped if part.startswith(_ONLY_7_BITS)]
+    if default:
+        loose += [first, *(after for part in escaped for after in _RESET.split(part, 1)[1:])]
+    return not all(map(bytes.isascii, loose))
 
 
 def _is_plain(letter: str) -> bool:

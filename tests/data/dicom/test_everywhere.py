@@ -108,7 +108,8 @@ def test_texts_that_are_kept_are_one_line_of_bounded_length() -> None:
     kept = read_header(data, keep).kept
     assert kept["Rows"] == "48"
     assert kept["PatientComments"].startswith("ü ") and len(kept["PatientComments"]) == 1000
-    assert kept["PatientComments"].isprintable()
+    assert kept["PatientComments"][:-1].isprintable()
+    assert kept["PatientComments"][-1] == "\ufffd"  # it was cut
     assert kept["OtherPatientNames"] == "Ä^B; C^D"
 
 
@@ -125,6 +126,13 @@ def test_texts_that_are_kept_are_one_line_of_bounded_length() -> None:
         ("", b"\xc41", "\ufffd1"),
         ("", b"A\n1", "A\ufffd1"),
         ("", b"A1\0", "A1"),
+        # High bytes where an escape sequence has named a set of 7 bits, or no longer holds.
+        ("ISO 2022 IR 6\\ISO 2022 IR 87", b"A\x1b$B;3ED\x1b(B\xc4", "A\ufffd\ufffd\ufffd"),
+        ("ISO 2022 IR 144\\ISO 2022 IR 87", b"\xb0\x1b$B;3\x1b(B\xb0", "\ufffd\ufffd\ufffd"),
+        ("ISO 2022 IR 6\\ISO 2022 IR 144", b"\x1b-L\xb0^\xb0", "\ufffd^\ufffd"),
+        ("ISO 2022 IR 6\\ISO 2022 IR 144", b"\x1b-L\xb0^\x1b-L\xb0", "\u0410^\u0410"),
+        ("", b"A1\\A2 ", "A1; A2"),
+        ("", b"A1\\", "A1; "),  # two values, of which one is empty
     ],
 )
 @pytest.mark.filterwarnings("ignore:Unknown encoding")  # by pydicom, which writes the file
@@ -139,6 +147,39 @@ def test_what_is_not_certain_in_a_text_is_marked(
     data = make_dicom(FRAMES[0], change=change).data
     data = data.replace(place.encode(), stored.ljust(len(place)))
     assert read_header(data, ["PatientID"]).kept["PatientID"] == expected
+
+
+@pytest.mark.parametrize("kind", ["US", "AT", "LT", "SH", "UT", "OB", "SQ", "UN"])
+def test_a_value_of_another_type_than_the_attribute_has_is_not_certain(kind: str) -> None:
+    """Numbers are no PatientID, and a sequence may name people that nobody has asked for."""
+
+    def change(dataset: Dataset) -> None:
+        dataset.PatientID = "ABCD"
+
+    tag = b"\x10\x00\x20\x00"
+    value = b"ABCD"
+    if kind == "SQ":
+        name = b"\x10\x00\x10\x00PN\x04\x00A^BC"
+        value = b"\xfe\xff\x00\xe0" + len(name).to_bytes(4, "little") + name
+    long = kind in ("UT", "OB", "SQ", "UN")
+    length = len(value).to_bytes(4 if long else 2, "little")
+    made = tag + kind.encode() + bytes(2 if long else 0) + length + value
+    data = make_dicom(FRAMES[0], change=change).data
+    stated = tag + b"LO\x04\x00ABCD"
+    assert data.count(stated) == 1
+    header = read_header(data.replace(stated, made), ["PatientID", "Rows"])
+    assert header.kept == {"PatientID": "ABCD" if kind == "UN" else "\ufffd", "Rows": "48"}
+
+
+def test_a_value_that_cannot_be_parsed_costs_no_picture() -> None:
+    def change(dataset: Dataset) -> None:
+        dataset.PregnancyStatus = 4
+
+    data = make_dicom(FRAMES[0], change=change).data
+    stated = b"\xc0\x21US\x02\x00\x04\x00"
+    assert data.count(stated) == 1
+    data = data.replace(stated, b"\xc0\x21US\x03\x00\x04\x00\x00")  # half a number
+    assert read_header(data, ["PregnancyStatus"]).kept == {"PregnancyStatus": "\ufffd"}
 
 
 def test_a_file_named_otherwise_is_told_by_its_content(tmp_path: Path) -> None:

@@ -113,6 +113,13 @@ def test_a_frame_that_is_not_what_the_header_says_is_not_decoded(
     for attributes in ({"Rows": 23}, {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11}):
         data = make_dicom(PIXELS, syntax, colours, change=setting(**attributes)).data
         assert "its header says" in reason(data)
+    if syntax == "jpeg 2000":
+        data = make_dicom(PIXELS, syntax, colours).data
+        depth = data.index(b"\xff\x4f\xff\x51") + 42
+        for sample in range(3):
+            signed = bytearray(data)
+            signed[depth + 3 * sample] |= 0x80
+            assert "not encoded as it says" in reason(bytes(signed))
 
 
 def test_palettes_that_are_segmented_are_those_that_are_not() -> None:
