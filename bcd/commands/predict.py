@@ -25,7 +25,7 @@ def prepare() -> None:
 
 
 def main(cfg: "DictConfig") -> int:
-    """Predicts; returns 3 if some images have no prediction, except to torchrun."""
+    """Predicts; returns 3 if predictions or DICOM objects are missing, except to torchrun."""
     from bcd.cli.paths import mapped_path
     from bcd.config.check import check_config
     from bcd.config.programs import PredictConfig
@@ -35,7 +35,8 @@ def main(cfg: "DictConfig") -> int:
         checked = check_config(cfg, PredictConfig)
         from bcd.inference.predict import predict
 
-    if not predict(checked).unanswered:
+    tally = predict(checked)
+    if not tally.unanswered and not tally.without_objects:
         return 0
     # torchrun ends all other processes when one has another status.
     return 0 if checked.shard == "auto" and "TORCHELASTIC_RUN_ID" in os.environ else 3

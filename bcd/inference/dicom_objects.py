@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-import bcd
 from bcd.config.programs import PredictConfig
 from bcd.console import say
 from bcd.data.dicom.header import is_dicom
@@ -27,17 +26,17 @@ from bcd.errors import BcdError
 from bcd.evaluation.predictions import Prediction
 from bcd.explain.overlay import TOP, draw_overlay, top_pixels
 from bcd.explain.placing import density_in_image
+from bcd.inference.batch.tally import Tally
+from bcd.inference.dicom_content import answer_of, producer_of
 from bcd.inference.evidence import find_evidence
-from bcd.inference.exported import ExportedModel
 from bcd.inference.predictor import Predictor
 from bcd.interop.dicom.content import installed
-from bcd.run_folder import find_checkpoint
 from bcd.storage import file_sha256, replacing, typed_path
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-    from bcd.interop.dicom.content import Answer, Producer
+    from bcd.interop.dicom.content import Answer
     from bcd.interop.dicom.source import Source
 
 Pixels = NDArray[np.uint8]
@@ -45,6 +44,7 @@ Each = Callable[[Prediction], object]
 
 SIDE = 2048  # pixels of the longer side of heat maps and captures at most
 _SHOWN = 3  # failures that are told one by one
+_LONGEST_NAME = 160  # bytes of the name of an image in that of a folder
 
 
 @dataclass(frozen=True)
@@ -64,25 +64,29 @@ class DicomObjects:
     Args:
         cfg: With an output and objects.
         predictor: Gives the answers.
+        tally: Counts the images of which objects are missing.
+        continued: Whether the same command can continue: it then ends if the disk is full.
 
     Attributes:
         written: Number of objects.
-        failed: Number of images of which objects are missing.
     """
 
-    def __init__(self, cfg: PredictConfig, predictor: Predictor) -> None:
+    def __init__(
+        self, cfg: PredictConfig, predictor: Predictor, tally: Tally, continued: bool
+    ) -> None:
         assert cfg.dicom.output is not None
         self._folder = typed_path(cfg.dicom.output)
         self._objects = tuple(cfg.dicom.objects)
         self._predictor, self._checkpoint = predictor, cfg.ckpt is not None
+        self._tally, self._continued = tally, continued
         self._method = cfg.explain if isinstance(cfg.explain, str) else "auto"
-        self._producer = _producer(cfg, predictor)
+        self._producer = producer_of(cfg, predictor)
         self._settings: dict[str, str] = {}
         if cfg.site.profile is not None:
             self._settings["site_profile_sha256"] = file_sha256(typed_path(cfg.site.profile))
         self._readers = Readers(predictor.wanted, 1)
         self._items: deque[Item] = deque()
-        self.written = self.failed = 0
+        self.written = self._told = 0
 
     def noting(self, items: Iterator[Item]) -> Iterator[Item]:
         """Passes items on; `write` gets their predictions in this order."""
@@ -91,15 +95,22 @@ class DicomObjects:
             yield item
 
     def write(self, prediction: Prediction) -> None:
-        """Writes the objects about the next image."""
+        """Writes the objects about the next image.
+
+        Raises:
+            BcdError: They cannot be written, and the same command can do it later.
+        """
         item = self._items.popleft()
         try:
             for kind, made in self._made(item, prediction):
                 self._save(prediction.path, kind, made)
                 self.written += 1
         except Exception as error:
-            self.failed += 1
-            if self.failed <= _SHOWN:
+            if self._continued and isinstance(error, OSError):
+                raise BcdError(f"dicom.output={self._folder}: {_reason(error)}") from error
+            self._tally.without_objects += 1
+            self._told += 1
+            if self._told <= _SHOWN:
                 say(f"warning: {prediction.path}: not all DICOM objects: {_reason(error)}")
 
     def close(self) -> None:
@@ -109,17 +120,15 @@ class DicomObjects:
     def tell(self) -> None:
         """Tells what was written."""
         say(f"DICOM objects: {self.written} in {self._folder}")
-        if self.failed:
-            say(f"warning: images of which DICOM objects are missing: {self.failed}")
 
     def _save(self, path: str, kind: str, made: Dataset) -> None:
         from bcd.interop.dicom.making import encoded
 
         own = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-        name = Path(path).name.encode("utf-8", "replace").decode()[-80:]
+        name = Path(path).name.encode("utf-8", "replace")[-_LONGEST_NAME:].decode(errors="ignore")
         file = self._folder / f"{name}-{own}" / f"{kind}.dcm"
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as stream:
+        with replacing(file, durable=True) as stream:
             stream.write(encoded(made))
 
     def _made(self, item: Item, prediction: Prediction) -> Iterator[tuple[str, Dataset]]:
@@ -155,7 +164,7 @@ class DicomObjects:
         else:
             attributes = {"PatientID": sha256[:16]}
             source = source_of_picture(sha256, sha256, rows, columns, attributes)
-        answer = _answer(prediction, self._producer.classes, sha256)
+        answer = answer_of(prediction, self._producer.classes, sha256)
         return _Seen(source, pixels, replace(answer, settings=self._settings))
 
     def _pictures(
@@ -184,7 +193,12 @@ class DicomObjects:
 
 @contextmanager
 def writing_objects(
-    cfg: PredictConfig, predictor: Predictor, items: Iterator[Item], each: Each | None
+    cfg: PredictConfig,
+    predictor: Predictor,
+    items: Iterator[Item],
+    each: Each | None,
+    tally: Tally,
+    continued: bool = False,
 ) -> Iterator[tuple[Iterator[Item], Each | None]]:
     """Has DICOM objects written, if they are asked for, about images that are predicted meanwhile.
 
@@ -193,6 +207,8 @@ def writing_objects(
         predictor: Gives the answers.
         items: The images.
         each: Called with every prediction, in order.
+        tally: Counts the images of which objects are missing.
+        continued: Whether the same command can continue.
 
     Returns:
         The images and the function to use instead.
@@ -200,7 +216,7 @@ def writing_objects(
     if cfg.dicom.output is None:
         yield items, each
         return
-    objects = DicomObjects(cfg, predictor)
+    objects = DicomObjects(cfg, predictor, tally, continued)
 
     def both(prediction: Prediction) -> None:
         objects.write(prediction)
@@ -230,41 +246,6 @@ def check_writable(output: str) -> None:
     except OSError as error:
         why = "not a folder" if folder.is_file() else error.strerror or "cannot be written"
         raise BcdError(f"dicom.output={output}: {why}: give another folder") from error
-
-
-def _producer(cfg: PredictConfig, predictor: Predictor) -> Producer:
-    from bcd.interop.dicom.content import Producer
-
-    model = predictor.model
-    if isinstance(model, ExportedModel):
-        file = typed_path(str(cfg.model))
-        name, version = file.name, model.content.get("bcd_version", "")
-    else:
-        file = find_checkpoint(str(cfg.ckpt))
-        run = file.parent.parent
-        name = run.name if file.parent.name == "checkpoints" else file.name
-        version = model.card.versions.get("bcd", "")  # type: ignore[attr-defined]
-    classes = tuple(predictor.classes)
-    card = model.facts.card_sha256
-    return Producer(name, str(version), file_sha256(file), card, classes, bcd.__version__)
-
-
-def _answer(prediction: Prediction, classes: Sequence[str], sha256: str) -> Answer:
-    from bcd.interop.dicom.content import Answer
-
-    best = prediction.best
-    return Answer(
-        number=1,
-        sha256=sha256,
-        predicted=None if best is None else classes[best],
-        probabilities=prediction.probabilities,
-        malignant=prediction.malignant,
-        prediction_set=tuple(classes[number] for number in prediction.prediction_set),
-        refer=bool(prediction.refer),
-        reasons=prediction.refer,
-        ood_score=prediction.ood_score,
-        error="" if best is not None else "the model's output is not a finite number",
-    )
 
 
 def _content(item: Item) -> tuple[str, bool]:

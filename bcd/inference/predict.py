@@ -40,7 +40,8 @@ def predict(cfg: PredictConfig, each: Each | None = None) -> Tally:
 
     Args:
         cfg: Checked configuration.
-        each: Called with every prediction, in order, after its row is written.
+        each: Called with every prediction, in order; after its row is written, or in a folder
+            before its part is noted.
 
     Returns:
         Counts only, so that memory does not grow with the number of images.
@@ -95,9 +96,9 @@ def _predict_into_file(
             shown = _all_files(items)
             items, total = iter(shown), len(shown)
             pictures = _pictures(cfg, predictor, file, [Path(item.name) for item in shown])
-        items, each = stack.enter_context(writing_objects(cfg, predictor, items, each))
-        rows.begin(predictor.classes, pictures is not None, keep)
         tally = Tally(predictor.classes)
+        items, each = stack.enter_context(writing_objects(cfg, predictor, items, each, tally))
+        rows.begin(predictor.classes, pictures is not None, keep)
         if pictures is None:
             work = _Work(inputs, items, Shard(), 0, None)
             made = track(_batches(cfg, predictor, work), "Predicting", total, len)
@@ -135,6 +136,8 @@ def _predict_into_folder(
         if done.finished:
             assert done.tally is not None
             say(f"finished before: {done.rows} rows in {len(done.parts)} parts, nothing to do")
+            if cfg.dicom.output is not None:
+                say("DICOM objects are not written again: give another output=<folder> for that")
             tally = Tally.from_plain(done.tally)
             tally.show(target.path)
             return tally
@@ -149,7 +152,8 @@ def _predict_into_folder(
         if done.rows:
             say(f"continued: {done.rows} rows in {len(done.parts)} parts are there already")
         left = None if count is None else max(0, count - done.rows)
-        own, each = stack.enter_context(writing_objects(cfg, predictor, own, each))
+        writing = writing_objects(cfg, predictor, own, each, tally, continued=True)
+        own, each = stack.enter_context(writing)
         work = _Work(inputs, own, shard, done.rows, cfg.part_rows)
         rows = _batches(cfg, predictor, work)
         folder.write(track(rows, "Predicting", left, len), tally, each)

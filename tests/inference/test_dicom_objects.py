@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from pydicom.dataset import Dataset
 
-from bcd.config.compose import with_defaults
+from bcd.commands.predict import main
+from bcd.config.compose import CONF, with_defaults
 from bcd.config.programs import SiteMatchConfig
 from bcd.data.synthetic.smears import draw_smear
 from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.predictions import Prediction
+from bcd.inference.batch.tally import Tally
 from bcd.inference.dicom_objects import check_writable
+from bcd.inference.predict import predict
 from bcd.storage import file_sha256
 from tests.helpers.dicom import identified, make_dicom
 from tests.helpers.exported import MODEL, SIDE, asked, measured
@@ -153,6 +158,10 @@ def test_an_exported_file_shows_evidence_by_occlusion(
     assert "occlusion" in algorithm.AlgorithmParameters and algorithm.AlgorithmName == MODEL
 
 
+def full(file: Path, durable: bool) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_an_object_that_cannot_be_written_costs_no_row(
     made: Path,
     smears: Path,
@@ -160,14 +169,64 @@ def test_an_object_that_cannot_be_written_costs_no_row(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def full(file: Path) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     monkeypatch.setattr("bcd.inference.dicom_objects.replacing", full)
     rows, _ = run(made, smears, tmp_path, ["report"], ckpt=str(made / "run"))
     assert len(rows) == 5
     said = capsys.readouterr()
     assert "images of which DICOM objects are missing: 4" in " ".join((said.out + said.err).split())
+
+
+def test_objects_are_there_after_a_kill_and_a_full_disk(
+    made: Path,
+    smears: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A part counts when its objects are there: what counts is not made again."""
+    settings = {"model": str(made / MODEL), "output": f"{tmp_path / 'rows'}/", "part_rows": 2}
+    cfg = asked(made, tmp_path / "run", input=str(smears), **settings)
+    cfg.dicom = replace(cfg.dicom, output=str(tmp_path / "out"), objects=["report"])
+    seen: list[Prediction] = []
+
+    def die(prediction: Prediction) -> None:
+        seen.append(prediction)
+        if len(seen) == 3:  # the first of the second part
+            raise KeyboardInterrupt
+
+    def rows() -> int:
+        read = json.loads((tmp_path / "rows" / "manifest.json").read_text())
+        return sum(part["rows"] for part in read["parts"])
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(cfg, die)
+    assert rows() == 2
+    with monkeypatch.context() as patched:
+        patched.setattr("bcd.inference.dicom_objects.replacing", full)
+        with pytest.raises(BcdError, match=r"dicom\.output=.*No space left"):
+            predict(cfg)
+    assert rows() == 2
+    tally = predict(cfg)
+    assert (rows(), tally.failed, tally.without_objects) == (5, 1, 0)
+    assert len(list((tmp_path / "out").glob("*/report.dcm"))) == 4
+    predict(cfg)
+    assert "DICOM objects are not written again" in capsys.readouterr().err
+    cfg.dicom = replace(cfg.dicom, objects=["report", "capture"])
+    with pytest.raises(BcdError, match=r"dicom\.objects was .* and is now"):
+        predict(cfg)
+
+
+def test_missing_objects_have_an_exit_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for missing, status in ((0, 0), (2, 3)):
+        tally = Tally(["Benign"], without_objects=missing)
+        again = Tally.from_plain(json.loads(json.dumps(tally.to_plain())))  # a finished folder
+        assert again == tally
+        monkeypatch.setattr("bcd.inference.predict.predict", lambda _, said=again: said)
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("predict", overrides=["input=x", "ckpt=x", f"run_dir={tmp_path}"])
+        assert main(cfg) == status
 
 
 def test_what_cannot_be_is_refused_at_the_beginning(

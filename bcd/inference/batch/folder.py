@@ -185,7 +185,8 @@ class PartsFolder:
         Args:
             batches: Predictions of the images after those that have rows.
             tally: Counts over the rows that are there; the others are added.
-            each: Called with every prediction after its part is written.
+            each: Called with every prediction before its part counts, so that nothing it makes is
+                missing after a kill; it may then be called with the same ones again.
 
         Raises:
             BcdError: A part cannot be written.
@@ -206,6 +207,9 @@ class PartsFolder:
 
     def _write_part(self, tally: Tally, each: Callable[[Prediction], object] | None) -> None:
         rows = self._waiting[: self._part_rows]
+        if each is not None:
+            for row in rows:
+                each(row)
         number = len(self.manifest.parts) + 1
         name = f"part{self._shard.suffix}-{number:06d}.{self._form}"
         data = encode_rows(rows, tally.classes, self._form)
@@ -222,9 +226,6 @@ class PartsFolder:
         self.manifest.tally = tally.to_plain()
         self._write_manifest()
         self._waiting = self._waiting[self._part_rows :]
-        if each is not None:
-            for row in rows:
-                each(row)
 
     def _write_manifest(self) -> None:
         try:

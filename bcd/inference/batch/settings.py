@@ -34,7 +34,7 @@ def model_facts(cfg: PredictConfig) -> dict[str, Any]:
 def row_settings(
     cfg: PredictConfig, inputs: list[str], target: Target, shard: Shard
 ) -> dict[str, Any]:
-    """Everything but the model that determines the rows and their parts."""
+    """Everything but the model that determines the rows, their parts and their DICOM objects."""
     return {
         "input": [text.rstrip("/") or text for text in inputs],
         # Relative inputs are others in another folder.
@@ -47,6 +47,9 @@ def row_settings(
         "uncalibrated": cfg.uncalibrated,
         "site": _site_facts(cfg),
         "dicom.keep": list(check_keep(cfg.dicom.keep)),
+        # Not rows, but made with each part: those that are there already would have none.
+        "dicom.output": cfg.dicom.output,
+        "dicom.objects": None if cfg.dicom.output is None else list(cfg.dicom.objects),
     }
 
 

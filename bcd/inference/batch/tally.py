@@ -26,6 +26,7 @@ class Tally:
         infinite: Number of images whose answer is not finite.
         failed: Number of images that could not be read.
         first_failed: Path of the first few of these, and why.
+        without_objects: Number of images of which DICOM objects that were asked for are missing.
     """
 
     classes: Sequence[str]
@@ -34,6 +35,7 @@ class Tally:
     infinite: int = 0
     failed: int = 0
     first_failed: list[tuple[str, str]] = field(default_factory=list)
+    without_objects: int = 0
 
     @property
     def unanswered(self) -> int:
@@ -63,6 +65,8 @@ class Tally:
         for path, error in self.first_failed:
             say(f"could not be read: {printable(path)}: {error}")
         say(f"predictions: {where}")
+        if self.without_objects:
+            say(f"warning: images of which DICOM objects are missing: {self.without_objects}")
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data, as a manifest stores it."""
@@ -71,6 +75,7 @@ class Tally:
             "referred": self.referred,
             "no_finite_answer": self.infinite,
             "could_not_be_read": self.failed,
+            "without_objects": self.without_objects,
             "first_failed": [[written_path(path), error] for path, error in self.first_failed],
         }
 
@@ -84,12 +89,13 @@ class Tally:
             ValueError: The same.
         """
         predicted = dict(plain["predicted"])
-        counts = [plain[name] for name in ("referred", "no_finite_answer", "could_not_be_read")]
+        names = ("referred", "no_finite_answer", "could_not_be_read", "without_objects")
+        counts = [plain[name] for name in names]
         failed = [(path, error) for path, error in plain["first_failed"]]
         if any(type(one) is not int or one < 0 for one in (*counts, *predicted.values())):
             raise TypeError("not a count")
         if not all(isinstance(text, str) for pair in failed for text in pair):
             raise TypeError("not a text")
         numbers = Counter(dict(enumerate(predicted.values())))
-        referred, infinite, unread = counts
-        return cls(list(predicted), numbers, referred, infinite, unread, failed)
+        referred, infinite, unread, without = counts
+        return cls(list(predicted), numbers, referred, infinite, unread, failed, without)
