@@ -57,6 +57,11 @@ async def unpack(
         file = _File(name, data, upload)
         header = await file.header(services)
         count = 1 if header is None else header.frames
+        if count > limits.images:
+            raise TooLargeError(
+                f"It holds {count} pictures, at most {limits.images} are accepted (limits.images): "
+                "split the file."
+            )
         if len(found) + count + len(files) - number > limits.images:
             raise TooLargeError(f"More than {limits.images} images in one request: send several.")
         for frame in range(1, count + 1):

@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any
 
 from bcd.data.dicom.elements import (
+    DEFLATED,
     MOST_ELEMENTS,
     PIXEL_DATA,
     Element,
@@ -61,6 +62,7 @@ _RESET = re.compile(rb"[\r\n\t\f^=\\]")  # here the first character set holds ag
 _MODALITY_LUT, _VOI_LUT = 0x00283000, 0x00283010
 _OFFSETS = (0x7FE00001, 0x7FE00002)  # of frames, which may be many
 _LONGEST_OFFSETS = 1 << 26
+_MOST_INFLATED = 1 << 31  # bytes of a deflated file, which is inflated for each of its pictures
 
 
 @cache
@@ -179,6 +181,8 @@ def _header(dataset: Any, file: File, keep: Sequence[str], pydicom: Any) -> Head
     width, height = (int(dataset.get(side) or 0) for side in ("Columns", "Rows"))
     if frames < 1:
         raise ImageError("damaged DICOM file (number of frames)")
+    if file.syntax == DEFLATED and frames > 1 and frames * len(file.data) > _MOST_INFLATED:
+        raise ImageError("takes too long (deflated, with many pictures): split the file")
     uid = str(dataset.get("SOPClassUID") or file.kind)
     return Header(
         frames, width, height, pydicom.uid.UID_dictionary[uid][0],

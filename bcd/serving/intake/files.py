@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from bcd.data.files import SUFFIXES
 
@@ -63,9 +64,9 @@ class Found:
     regular: bool = True
 
     @property
-    def is_image(self) -> bool:
-        """Whether it can be one, by its name."""
-        return self.regular and os.path.splitext(self.parts[-1])[1].lower() in SUFFIXES  # noqa: PTH122
+    def is_named_image(self) -> bool:
+        """Whether it has the name of one."""
+        return os.path.splitext(self.parts[-1])[1].lower() in SUFFIXES  # noqa: PTH122
 
 
 @dataclass(frozen=True)
@@ -166,12 +167,7 @@ def read(root: Path, found: Found, most: int) -> bytes:
         TooLongError: It has more bytes.
         OSError: It cannot be read.
     """
-    *folders, name = found.parts
-    with open_folder(root, folders) as folder:
-        stream = os.fdopen(os.open(name, _FILE, dir_fd=folder), "rb")
-    with stream:
-        if Signature.of(os.fstat(stream.fileno())) != found.signature:
-            raise ChangedError
+    with _opened(root, found) as stream:
         if found.signature.size > most:
             raise TooLongError
         data = stream.read(found.signature.size + 1)
@@ -179,6 +175,23 @@ def read(root: Path, found: Found, most: int) -> bytes:
     if facts != found.signature or len(data) != found.signature.size:
         raise ChangedError
     return data
+
+
+def read_start(root: Path, found: Found, count: int) -> bytes:
+    """The first bytes of a file; raises as `read`."""
+    with _opened(root, found) as stream:
+        return stream.read(count)
+
+
+@contextlib.contextmanager
+def _opened(root: Path, found: Found) -> Iterator[IO[bytes]]:
+    *folders, name = found.parts
+    with open_folder(root, folders) as folder:
+        stream = os.fdopen(os.open(name, _FILE, dir_fd=folder), "rb")
+    with stream:
+        if Signature.of(os.fstat(stream.fileno())) != found.signature:
+            raise ChangedError
+        yield stream
 
 
 def move(root: Path, found: Found, into: str, why: str = "") -> None:

@@ -46,6 +46,7 @@ _PATIENCE = 60  # it is given up after as long without a change
 _EMPTY = 3600.0  # seconds, after which an empty folder is removed
 _BUSY = 0.1  # seconds between looks while there is something to do
 _AT_ONCE = 4  # files that are read at a time
+_START = 132  # bytes that say whether a file is DICOM
 _SIDE = 16  # pixels, of the picture by which it is seen that a file can be decoded
 
 log = structlog.get_logger("bcd.serving.intake")
@@ -167,9 +168,10 @@ class Watcher:
             why = "It is in the watch folder itself: put it into a subfolder, one for each case."
             self._decide(file, FAILED, why)
             return
-        if not found.is_image:
-            kind = "of no type that is accepted" if found.regular else "not a regular file"
-            self._decide(file, FAILED, f"It is {kind}.")
+        if not found.regular:
+            self._decide(file, FAILED, "It is not a regular file.")
+            return
+        if not found.is_named_image and not await self._begins_as_dicom(file):
             return
         most = int(limits.image_mb * 1e6)
         data = await asyncio.to_thread(files.read, self.root, found, most)
@@ -186,13 +188,25 @@ class Watcher:
             case_id = (await asyncio.to_thread(deliver, self.services, origin, images)).case_id
         file.case_id, file.uploads = case_id, uploads
 
+    async def _begins_as_dicom(self, file: Followed) -> bool:
+        """Whether a file without the name of an image is DICOM; if not, it is failed, or waits."""
+        start = await asyncio.to_thread(files.read_start, self.root, file.found, _START)
+        if is_dicom(start) and file.found.parts[-1].upper() != "DICOMDIR":
+            return True
+        if start.strip(b"\0") or not self._wait(file):  # it may be written later
+            self._decide(file, FAILED, "It is of no type that is accepted.")
+        return False
+
     async def _is_half(self, file: Followed, images: list[NewImage]) -> bool:
         """Whether a file cannot be decoded but may be, once its writer has gone on."""
-        if not await self._why_unreadable(images):
-            return False
+        # What stays so is recorded as unreadable, so that nobody overlooks it.
+        return bool(await self._why_unreadable(images)) and self._wait(file)
+
+    def _wait(self, file: Followed) -> bool:
+        """Waits for a file's writer to go on; False if that was long enough."""
         now, stable = self.clock(), self.services.cfg.scanner.stable_seconds
         last = file.since + _PATIENCE * stable
-        if now >= last:  # it is recorded as unreadable, so that nobody overlooks it
+        if now >= last:
             return False
         file.due = min(last, now + stable * 2**file.tries)
         file.tries += 1

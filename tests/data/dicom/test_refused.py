@@ -122,6 +122,15 @@ def test_a_frame_that_is_not_what_the_header_says_is_not_decoded(
             assert "not encoded as it says" in reason(bytes(signed))
 
 
+def test_a_deflated_file_is_not_inflated_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_dicom(np.stack([PIXELS] * 4), "deflated").data
+    inflated = 4 * PIXELS.nbytes  # and for each picture
+    monkeypatch.setattr("bcd.data.dicom.parsing._MOST_INFLATED", 5 * inflated)
+    assert decode_frame(data, 4).shape == PIXELS.shape
+    monkeypatch.setattr("bcd.data.dicom.parsing._MOST_INFLATED", 4 * inflated)
+    assert reason(data) == "takes too long (deflated, with many pictures): split the file"
+
+
 def test_palettes_that_are_segmented_are_those_that_are_not() -> None:
     def segmented(dataset: Dataset) -> None:
         for name in ("Red", "Green", "Blue"):

@@ -137,6 +137,10 @@ def test_one_frame_is_explained(app: Running, data: bytes, query: str, status: i
 def test_frames_count_as_images_and_their_pngs_as_bytes(app: Running) -> None:
     many = app.all.post("/v1/predict", files=form(a=THREE, b=encoded(PIXELS[0]), c=ONE))
     assert (many.status_code, many.json()["detail"][:16]) == (413, "More than 4 imag")
+    five = make_dicom(np.stack([PIXELS[0]] * 5)).data
+    alone = app.all.post("/v1/predict", content=five, headers=DICOM)
+    assert alone.status_code == 413
+    assert alone.json()["detail"].startswith("It holds 5 pictures, at most 4 are accepted")
     noise = np.random.default_rng(0).integers(0, 256, (4, 80, 400, 3), np.uint8)
     assert len(encoded(noise[0])) < MEGABYTES * 1e6 < 4 * len(encoded(noise[0]))
     large = make_dicom(noise, "jpeg").data  # smaller than the PNGs of what is in it
