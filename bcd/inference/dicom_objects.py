@@ -44,7 +44,6 @@ Each = Callable[[Prediction], object]
 
 SIDE = 2048  # pixels of the longer side of heat maps and captures at most
 _SHOWN = 3  # failures that are told one by one
-_LONGEST_NAME = 160  # bytes of the name of an image in that of a folder
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class DicomObjects:
         from bcd.interop.dicom.making import encoded
 
         own = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-        name = Path(path).name.encode("utf-8", "replace")[-_LONGEST_NAME:].decode(errors="ignore")
+        name = Path(path).name.encode("utf-8", "replace").decode()[-80:]
         file = self._folder / f"{name}-{own}" / f"{kind}.dcm"
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file, durable=True) as stream:
