@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from bcd.data.files import SUFFIXES
+from bcd.data.files import has_image_suffix
 
 DONE, FAILED = "done", "failed"
 REASON = ".txt"  # added to the name of a failed file
@@ -66,7 +66,7 @@ class Found:
     @property
     def is_named_image(self) -> bool:
         """Whether it has the name of one."""
-        return os.path.splitext(self.parts[-1])[1].lower() in SUFFIXES  # noqa: PTH122
+        return has_image_suffix(self.parts[-1])
 
 
 @dataclass(frozen=True)

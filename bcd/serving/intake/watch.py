@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from bcd.data.dicom.header import is_dicom
+from bcd.data.dicom.header import START, is_dicom
 from bcd.serving import words
 from bcd.serving.dicom import unpack
 from bcd.serving.engine.turns import asker
@@ -46,7 +46,6 @@ _PATIENCE = 60  # it is given up after as long without a change
 _EMPTY = 3600.0  # seconds, after which an empty folder is removed
 _BUSY = 0.1  # seconds between looks while there is something to do
 _AT_ONCE = 4  # files that are read at a time
-_START = 132  # bytes that say whether a file is DICOM
 _SIDE = 16  # pixels, of the picture by which it is seen that a file can be decoded
 
 log = structlog.get_logger("bcd.serving.intake")
@@ -190,7 +189,7 @@ class Watcher:
 
     async def _begins_as_dicom(self, file: Followed) -> bool:
         """Whether a file without the name of an image is DICOM; if not, it is failed, or waits."""
-        start = await asyncio.to_thread(files.read_start, self.root, file.found, _START)
+        start = await asyncio.to_thread(files.read_start, self.root, file.found, START)
         if is_dicom(start) and file.found.parts[-1].upper() != "DICOMDIR":
             return True
         if start.strip(b"\0") or not self._wait(file):  # it may be written later

@@ -140,26 +140,6 @@ def test_the_same_bytes_are_one_image(app: Running, folder: Following) -> None:
     assert len(case_labelled(app.services, "twice").images) == 1
 
 
-def test_dicom_files_are_told_by_their_content(app: Running, folder: Following) -> None:
-    """Modalities and archives name them IM000000, or by their UID."""
-    names = ("IM000000", "1.2.276.0.7230010.3.1.4.1")
-    for number, name in enumerate(names):
-        pixels = draw_smear("Benign", slide=number, index=8, size=96)
-        folder.put(f"exported/{name}", make_dicom(pixels).data)
-    folder.put("exported/DICOMDIR", bytes(128) + b"DICM")
-    late = folder.put("exported/late", bytes(300))  # its place is taken before it is written
-    folder.until_moved(*(f"done/exported/{name}" for name in names), "failed/exported/DICOMDIR")
-    images = case_labelled(app.services, "exported").images
-    assert sorted(image.name for image in images) == sorted(names)
-    assert all(image.answer.predicted is not None for image in images)
-    assert "type" in (folder.folder / "failed/exported/DICOMDIR.txt").read_text()
-    assert late.exists()
-    late.write_bytes(make_dicom(draw_smear("Benign", slide=3, index=8, size=96)).data)
-    folder.until_moved("done/exported/late")
-    folder.put("exported/empty", b"")
-    folder.until_moved("failed/exported/empty")
-
-
 def test_what_is_no_image_of_a_case_is_failed(app: Running, folder: Following) -> None:
     outside = folder.folder.with_name(f"{folder.folder.name} outside")
     outside.write_bytes(smear(7))
