@@ -32,6 +32,7 @@ from bench.measure import machine
 
 _OF_A_CASE, _TOGETHER = 100, 20  # images of a case, and of a request
 _NAME = "bench"
+_KEYS = {"model", "images", "count", "servers", "every", "records"}
 
 
 class Server:
@@ -231,11 +232,16 @@ def _measure(asked: dict[str, str], folder: Path, url: str) -> None:
         f"{'whole' if not found.problems else found.problems}",
         flush=True,
     )
+    if not killer.kills:
+        sys.exit("nothing was shown: all was answered before a server was killed; give a larger "
+                 "count= or a smaller every=")  # fmt: skip
 
 
 def main() -> None:
     """Measures."""
-    asked = dict(word.split("=", 1) for word in sys.argv[1:])
+    asked = dict(word.partition("=")[::2] for word in sys.argv[1:])
+    if not {"model", "images"} <= set(asked) <= _KEYS:
+        sys.exit(__doc__)
     print(machine())
     with tempfile.TemporaryDirectory() as folder, _database(asked.get("records")) as url:
         _measure(asked, Path(folder), url)
