@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, select, update
 
 from bcd.config.interop import JobsConfig
 from bcd.serving.accounts.database import Database
@@ -20,7 +20,7 @@ from bcd.serving.records.chain import Ledger
 from bcd.serving.records.changes import add_images, model_of
 from bcd.serving.records.database import database_time
 from bcd.serving.records.store import Records
-from bcd.serving.records.tables import CASES, JOBS
+from bcd.serving.records.tables import ANSWERS, CASES, JOBS
 from bcd.serving.records.waiting import WAITING, give_up
 
 MOST_BYTES = 64_000_000  # of the images of one lease, unless a single one is larger
@@ -102,8 +102,9 @@ class Leases:
         """Takes jobs that no server has; None if there are none for this one.
 
         A job that was tried before is taken alone: if its image has ended a server, it does not
-        end it while others are answered with it. One that was tried too often, or whose model or
-        site no server has had for too long, comes with the reason why it is refused.
+        end it while others are answered with it. One that was tried too often, or for too long has
+        been of a model and site with which no server answers, comes with the reason why it is
+        refused.
 
         Args:
             most: Jobs at most.
@@ -130,8 +131,9 @@ class Leases:
         own = and_(free, known)
         tried = and_(own, table.attempts > 0, table.attempts < cfg.attempts)
         often = and_(free, table.attempts >= cfg.attempts)
-        late = and_(free, ~known, table.time <= now - cfg.hours * 3600)
-        nobody = f"was not answered: no server had its model and site for {cfg.hours:g} h"
+        begin = now - cfg.hours * 3600
+        late = and_(free, ~known, table.time <= begin, ~_answered_since(begin))
+        nobody = f"was not answered: no server answered with its model and site for {cfg.hours:g} h"
         usual = [(tried, 1, ""), (and_(own, table.attempts == 0), most, "")]
         self._again = not self._again
         return [
@@ -239,6 +241,14 @@ class Leases:
         with self._database.noting() as connection:
             old = JOBS.c.time <= database_time(connection) - _FORGET
             connection.execute(delete(JOBS).where(~WAITING, old))
+
+
+def _answered_since(begin: float) -> ColumnElement[bool]:
+    """Whether a job's model has answered an image of its site: there is a server, which is busy."""
+    answer = ANSWERS.c
+    same = and_(CASES.c.id == JOBS.c.case_id, CASES.c.site == answer.site)
+    given = and_(answer.model_sha256 == JOBS.c.model_sha256, answer.predicted.is_not(None))
+    return exists(select(answer.record).where(answer.time > begin, given, same).correlate(JOBS))
 
 
 def _ended(attempts: int) -> str:

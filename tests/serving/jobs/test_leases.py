@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from bcd.serving.records.cases import NewImage, Source
 from bcd.serving.records.contents import make_key
 from bcd.serving.records.database import writing
 from bcd.serving.records.store import Records
-from bcd.serving.records.tables import CASES, JOBS
+from bcd.serving.records.tables import ANSWERS, CASES, JOBS
 from bcd.serving.records.verify import verify
 from tests.serving.conftest import Open
 from tests.serving.jobs.making import FakeEngine, Office, answered, names, new
@@ -164,7 +165,7 @@ def test_images_wait_for_a_server_with_the_model_of_their_case(office: Office) -
     assert office.leases(OTHER_MODEL).take(1) is None
     assert office.leases(sites=["another"]).take(1) is None
     lease = office.leases(OTHER_MODEL, hours=0.0).take(1)
-    assert lease is not None and "no server had its model and site" in lease.jobs[0].refused
+    assert lease is not None and "no server answered with its model" in lease.jobs[0].refused
     office.leases().give_back(lease.owner)
     later = office.leases(hours=0.0).take(1)
     assert later is not None and not later.jobs[0].refused
@@ -176,6 +177,20 @@ def test_images_wait_for_a_server_with_the_model_of_their_case(office: Office) -
     case = office.records.open_case("anna", "other", OTHER_MODEL, 1)
     with pytest.raises(ConflictError, match="another model"):
         add(office.services(), "anna", case, new(1))
+
+
+def test_a_server_that_is_busy_is_not_taken_for_one_that_has_gone(office: Office) -> None:
+    add(office.services(), "anna", office.case, new(1))
+    assert office.step()  # its server answers
+    add(office.services(), "anna", office.case, new(2))
+    hours = timedelta(hours=2).total_seconds()
+    with writing(office.records.engine) as connection:
+        connection.execute(update(JOBS).values(time=JOBS.c.time - hours))
+    assert office.leases(OTHER_MODEL, hours=1.0).take(1) is None
+    with writing(office.records.engine) as connection:
+        connection.execute(update(ANSWERS).values(time=ANSWERS.c.time - hours))
+    lease = office.leases(OTHER_MODEL, hours=1.0).take(1)
+    assert lease is not None and lease.jobs[0].refused
 
 
 def test_an_upload_is_added_once(office: Office) -> None:
