@@ -25,6 +25,15 @@ T = TypeVar("T")
 Answer = NDArray[np.uint8] | str  # pixels as `pack` or a picture has them, or why there are none
 
 
+class Fault(str):
+    """A reason for which another try may be better: it need not be the image's fault.
+
+    A reading process has ended or was too slow: also the system may end or stop it.
+    """
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Item:
     """An image to read: a file, or the bytes of one.

@@ -31,7 +31,7 @@ from bcd.config.environment import core_count
 from bcd.data.dicom.header import Header
 from bcd.data.files import room_for
 from bcd.data.input_views import packed_shape
-from bcd.data.items import Answer, Item, Wanted
+from bcd.data.items import Answer, Fault, Item, Wanted
 from bcd.data.opening import PIXELS
 from bcd.data.reader import DECODING_SECONDS, ask, hear, send
 from bcd.data.reader_process import start_reader
@@ -45,7 +45,6 @@ _MOST = 8  # readers
 _FILES_A_READER = 64  # fewer files do not justify another process
 _ENCODED = 64 << 20  # bytes of items that wait for a reader
 _READ = 64 << 20  # bytes of pixels that were read ahead
-
 _SIGXCPU = getattr(signal, "SIGXCPU", 0)  # ends a process that has exceeded its time
 
 
@@ -207,7 +206,7 @@ class ReadingProcess(ABC, Generic[Task, Found]):
         answer = self._attempt(task)
         if answer is None and not self._closed:
             answer = self._attempt(task)
-        return "cannot be decoded (the decoder crashed)" if answer is None else answer
+        return Fault("cannot be decoded (the decoder crashed)") if answer is None else answer
 
     @abstractmethod
     def _attempt(self, task: Task) -> Found | str | None:
@@ -256,9 +255,10 @@ class _Reader(ReadingProcess[Item, NDArray[np.uint8] | Header]):
             else:
                 answer = self._answer(process.stdout, word, value, task)
         self._deadline = None
-        if answer is None and (self._stop() == -_SIGXCPU or self._slow):
+        if answer is None and ((end := self._stop()) == -_SIGXCPU or self._slow):
             seconds = self._seconds if self._slow and self._seconds else DECODING_SECONDS
-            return f"cannot be decoded (takes longer than {seconds:g} s)"
+            why = f"cannot be decoded (takes longer than {seconds:g} s)"
+            return why if end == -_SIGXCPU else Fault(why)  # processor time is the image's own
         return answer
 
     def _allow(self, seconds: float) -> None:

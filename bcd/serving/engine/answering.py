@@ -10,7 +10,7 @@ from functools import partial
 
 import structlog
 
-from bcd.data.items import Answer, Item
+from bcd.data.items import Answer, Fault, Item
 from bcd.evaluation.decision import Decisions
 from bcd.inference.model import Model
 from bcd.serving.answers import ImageAnswer, ModelIdentity
@@ -26,7 +26,6 @@ from bcd.serving.errors import UnavailableError
 log = structlog.get_logger(__name__)
 
 STOPPING = "the server is stopping"
-_CRASHED = "crashed"  # in what a reader says of a decoder that ended
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class Answering:
         if not isinstance(packed, str):
             self._deciders.put(upload, packed)
             return
-        if _CRASHED in packed:
+        if isinstance(packed, Fault):
             self.health.failed()
         spent = self._spent(upload)
         self._answer(upload, unreadable(upload.data, packed, self._identity, spent))

@@ -34,7 +34,7 @@ class Health:
         self._failures = 0
 
     def failed(self) -> None:
-        """The model raised, or the decoder crashed."""
+        """The model raised, or a reading process ended or was too slow."""
         self._failures += 1
         if self._failures >= _SUSPICIOUS:
             self._try()

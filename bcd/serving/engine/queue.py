@@ -20,7 +20,7 @@ from bcd.config.environment import core_count
 from bcd.config.serve import LimitsConfig
 from bcd.data.cells.outlines import TILE
 from bcd.data.input_views import views_to_read
-from bcd.data.items import Answer, Item, Wanted
+from bcd.data.items import Answer, Fault, Item, Wanted
 from bcd.data.sandbox import Readers
 from bcd.data.shown import OUTLINED, REDUCED, Picture
 from bcd.errors import BcdError
@@ -32,7 +32,7 @@ from bcd.serving.engine.making import unreadable
 from bcd.serving.engine.requests import AnswersRequest, Request, Room
 from bcd.serving.engine.self_test import drawn_upload
 from bcd.serving.engine.sites import AS_TRAINED, Way, way_of
-from bcd.serving.engine.turns import Turns
+from bcd.serving.engine.turns import BEYOND, Turns, asker
 from bcd.serving.errors import (
     RequestError,
     TimedOutError,
@@ -226,7 +226,8 @@ class Engine:
         """Takes room in the queue, or says why not."""
         if why := self.ready():
             raise UnavailableError(why, 10)
-        self._room.take(count, max(1, math.ceil(self._answering.latency)))
+        soon = max(1, math.ceil(self._answering.latency))
+        self._room.take(count, soon, BEYOND.get(asker.get(), 0))
 
     async def read_one(
         self,
@@ -252,7 +253,10 @@ class Engine:
             result: T | BaseException = UnavailableError(STOPPING)
             try:
                 if not (self._ended or request.dropped or reading.cancelled()):
-                    result = make(_readable(reading.result()))
+                    found = reading.result()
+                    if isinstance(found, Fault):
+                        self._answering.health.failed()
+                    result = make(_readable(found))
             except RequestError as error:
                 result = error
             except Exception as error:

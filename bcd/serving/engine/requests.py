@@ -34,8 +34,13 @@ class Room:
         """Seconds for which images wait and none was done with; 0 if none waits."""
         return time.monotonic() - self._moved if self.taken else 0.0
 
-    def take(self, count: int, retry_after: int) -> None:
+    def take(self, count: int, retry_after: int, beyond: int = 0) -> None:
         """Takes room for images.
+
+        Args:
+            count: Number of images.
+            retry_after: Seconds, said to those who find no room.
+            beyond: Images that may be there in addition to `most`.
 
         Raises:
             TooLargeError: There are more than ever have room.
@@ -44,7 +49,7 @@ class Room:
         if count > self._most:
             raise TooLargeError(f"{count} images at once: send at most {self._most}")
         with self._lock:
-            if self.taken + count > self._most:
+            if self.taken + count > self._most + beyond:
                 waiting = f"{self.taken} image{'s wait' if self.taken != 1 else ' waits'}"
                 raise BusyError(f"{waiting} already: try again later", retry_after)
             if not self.taken:

@@ -14,6 +14,13 @@ from bcd.data.items import Answer, Item
 
 asker: ContextVar[str] = ContextVar("asker", default="")  # user whose request is being answered
 
+# Scanners and images that wait ask as users that nobody can be.
+INTAKE, JOBS = "(intake)", "(jobs)"
+
+# Images beyond the room for requests that these may have in the queue: so each of them can always
+# have one there that nobody before it can keep out.
+BEYOND = {INTAKE: 1, JOBS: 2}
+
 _Task = tuple[Item, "Future[Answer]"]
 
 

@@ -31,7 +31,7 @@ from bcd.data.dicom.frames import SYNTAXES
 from bcd.data.dicom.parsing import SOP_CLASSES
 from bcd.serving.errors import RequestError
 from bcd.serving.intake.connections import DicomServer, hang_up
-from bcd.serving.intake.storing import BUSY, STORED, Reply, store
+from bcd.serving.intake.storing import BUSY, STORED, Faults, Reply, store
 
 if TYPE_CHECKING:
     from bcd.config.interop import DicomNodeConfig
@@ -83,6 +83,7 @@ class Node:
         self._stopping = False
         self._budgets: WeakKeyDictionary[Any, _Budget] = WeakKeyDictionary()
         self._running: set[Future[Reply]] = set()
+        self._faults = Faults()
         server = _entity(cfg, titles).make_server(
             (cfg.host, cfg.port),
             ssl_context=tls,
@@ -173,7 +174,7 @@ class Node:
         site = self._titles.get(str(event.assoc.requestor.ae_title).strip(), self._own)
         request: Any = event.request
         uid = str(request.AffectedSOPInstanceUID)
-        work = store(self._services, site, uid, event.encoded_dataset())
+        work = store(self._services, self._faults, site, uid, event.encoded_dataset())
         running = asyncio.run_coroutine_threadsafe(work, self._loop)
         self._running.add(running)
         try:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bcd.data.dicom.header import Header
-from bcd.data.items import Item
+from bcd.data.items import Fault, Item
 from bcd.serving.dicom import unpack
+from bcd.serving.engine.turns import INTAKE, asker
 from bcd.serving.errors import TooLargeError, UnprocessableError
 from bcd.serving.intake.placing import Origin, deliver
 from bcd.storage import digest
@@ -22,6 +25,10 @@ USER = "DICOM node"  # has a space, so that it is the name of no user
 # Statuses of C-STORE (PS3.4, B.2.3).
 STORED, BUSY, MISMATCH, REFUSED = 0x0000, 0xA700, 0xA900, 0xC000
 _SHOWN = 8  # digits of a hash in labels
+
+# An object at which reading processes end so often, over so many seconds, is itself the reason.
+_FAULTS, _LASTING = 3, 600.0
+_NOTED = 1000  # objects
 
 
 @dataclass(frozen=True)
@@ -46,13 +53,38 @@ class Reply:
         return "busy" if self.status == BUSY else "refused"
 
 
-async def store(services: Services, site: str, uid: str, data: bytes) -> Reply:
+@dataclass
+class Faults:
+    """Objects at which reading processes have ended, which need not be their fault.
+
+    Args:
+        clock: Seconds that only increase.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    _seen: dict[str, tuple[int, float]] = field(default_factory=dict)  # by SOP instance
+
+    def reply(self, sop: str, why: str) -> Reply:
+        """What is said about an object that could not be read."""
+        if not isinstance(why, Fault):
+            return Reply(REFUSED, why)
+        now = self.clock()
+        count, since = self._seen.pop(sop, (0, now))
+        self._seen[sop] = count + 1, since
+        if len(self._seen) > _NOTED:
+            del self._seen[next(iter(self._seen))]  # the one that was noted first
+        lasting = count + 1 >= _FAULTS and now - since >= _LASTING
+        return Reply(REFUSED if lasting else BUSY, why)
+
+
+async def store(services: Services, faults: Faults, site: str, uid: str, data: bytes) -> Reply:
     """Puts the images of an object into the queue of its study's case.
 
     The same object again adds nothing.
 
     Args:
         services: Of the server.
+        faults: Of the node.
         site: Of the sender.
         uid: SOP Instance UID in the sender's command.
         data: The object as a DICOM file.
@@ -60,6 +92,7 @@ async def store(services: Services, site: str, uid: str, data: bytes) -> Reply:
     Raises:
         RequestError: There is no room for it now, or the records cannot be used.
     """
+    asker.set(INTAKE)
     sop, limit = digest(uid), services.cfg.limits.image_mb
     if len(data) > limit * 1e6:
         return Reply(REFUSED, f"larger than {limit:g} MB")
@@ -72,9 +105,9 @@ async def store(services: Services, site: str, uid: str, data: bytes) -> Reply:
         name = f"DICOM object {sop[:_SHOWN]}"
         images = await unpack(services, [(name, data)], [sop[:32]])
     except (TooLargeError, UnprocessableError) as error:
-        return Reply(REFUSED, error.detail)
-    if unreadable := next((image.error for image in images if image.error), ""):
-        return Reply(REFUSED, unreadable)
+        return faults.reply(sop, error.detail)
+    if errors := [image.error for image in images if image.error]:
+        return faults.reply(sop, next((e for e in errors if isinstance(e, Fault)), errors[0]))
     study = header.study_uid_sha256
     origin = Origin.of(USER, site, study.encode(), f"DICOM study {study[:_SHOWN]}")
     try:

@@ -1,4 +1,4 @@
-"""Answers jobs in the room that requests leave."""
+"""Answers jobs: one at a time at least, more of them in the room that requests leave."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import TypeVar
 
 import structlog
 
+from bcd.data.items import Fault
 from bcd.serving.answers import ImageAnswer, ModelIdentity
 from bcd.serving.engine.making import NO_ANSWER, unanswered
-from bcd.serving.engine.turns import asker
+from bcd.serving.engine.turns import JOBS, asker
 from bcd.serving.errors import RequestError, StorageFullError, UnavailableError
 from bcd.serving.jobs.leases import Job, Lease, Leases
 from bcd.serving.services import Services
@@ -22,7 +23,6 @@ T = TypeVar("T")
 Answered = list[tuple[Job, ImageAnswer]]
 
 MOST = 32  # jobs of one lease
-_ASKER = "(jobs)"  # no user's name: they take turns with users like one of them
 _HOUR = 3600.0  # seconds
 _LONGEST_PAUSE = 10.0  # seconds between tries while the records cannot be used
 
@@ -54,7 +54,7 @@ class Worker:
 
     async def run(self) -> None:
         """See `work`."""
-        asker.set(_ASKER)
+        asker.set(JOBS)
         pause = usual = self._cfg.jobs.poll_seconds
         try:
             while True:
@@ -72,15 +72,16 @@ class Worker:
                 await self._give_back()
 
     async def step(self) -> bool:
-        """Answers the jobs of one lease; False if there was nothing to do, or no room.
+        """Answers the jobs of one lease; False if there was nothing to do.
 
         Raises:
             RequestError: The records cannot be used.
         """
         await self._before()
-        room = max(1, self._cfg.limits.queue // 2) - self._engine.waiting
-        if room <= 0 or self._engine.ready():
+        if self._engine.ready():
             return False
+        # One at a time however many requests there are: they would never leave room by themselves.
+        room = max(1, self._cfg.limits.queue // 2 - self._engine.waiting)
         lease = await _whole(self._take, min(room, MOST))
         if lease is None:
             return False
@@ -138,7 +139,11 @@ class Worker:
         if job.image.error:
             return replace(engine.refuse(job.image, job.site), sha256=job.sha256)
         try:  # one by one, so that those that are answered in time are not lost with others
-            return (await engine.answer([job.image.data], job.site))[0]
+            for _ in range(self._cfg.jobs.attempts):
+                (answer,) = await engine.answer([job.image.data], job.site)
+                if not isinstance(answer.error, Fault):
+                    break
+            return answer
         except RequestError:
             return None
         except Exception:  # it would hold up all others if it were tried again and again

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from bcd.data import sandbox
-from bcd.data.items import Item
+from bcd.data.items import Fault, Item
 from bcd.serving.engine import queue
 from bcd.serving.engine.queue import Engine
-from bcd.serving.errors import TimedOutError
+from bcd.serving.errors import TimedOutError, UnprocessableError
 from tests.serving.engine.asking import Make, until
 from tests.serving.making import StubModel, smear
 
@@ -40,9 +40,30 @@ def test_a_reader_that_hangs_costs_one_answer(make: Make, monkeypatch: pytest.Mo
         assert sorted(a.error for a in answers) == [""] * 3 + [
             "cannot be decoded (takes longer than 1.5 s)"
         ]
+        assert [a.error for a in answers if isinstance(a.error, Fault)]  # it was not the image
         assert first.wait(5) == -signal.SIGKILL
 
     asyncio.run(ask())
+
+
+def test_that_nothing_can_be_read_is_noticed_by_whatever_is_read(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> Any:
+        raise OSError("no process")
+
+    engine = make(StubModel())
+    with monkeypatch.context() as patch:
+        patch.setattr(sandbox._Reader, "_begin", fail)
+
+        async def read() -> None:
+            for _ in range(3):
+                with pytest.raises(UnprocessableError, match="crashed") as raised:
+                    await engine.thumbnail(smear(0), 16)
+                assert isinstance(raised.value.detail, Fault)
+            await until(engine.ready)
+
+        asyncio.run(read())
 
 
 def test_the_server_is_ready_while_one_reader_is_free(

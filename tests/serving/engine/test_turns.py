@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import Future
 from contextvars import copy_context
 
 import numpy as np
 import pytest
 
+from bcd.data import sandbox
 from bcd.data.items import Answer, Item
-from bcd.serving.engine.turns import Turns, asker
-from tests.serving.making import smear
+from bcd.serving.engine.turns import BEYOND, INTAKE, JOBS, Turns, asker
+from bcd.serving.errors import BusyError
+from tests.serving.engine.asking import Make
+from tests.serving.making import StubModel, smear
 from tests.serving.running import Running
 
 PROCESSES = 2
@@ -67,6 +71,26 @@ def test_what_is_cancelled_is_not_read_and_makes_room() -> None:
     (waiting,) = _submit(turns, "ada", "f")
     turns.close()
     assert waiting.cancelled() and not turns._waiting
+
+
+def test_a_full_queue_has_a_place_for_scanners_and_one_for_what_waits(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox._Reader, "read", lambda *_: "no image")
+    engine = make(StubModel(), queue=2)
+    engine._room.take(2, 1)  # requests
+
+    async def ask(who: str) -> bool:
+        asker.set(who)
+        try:
+            return bool(await engine.answer([b"an image"]))
+        except BusyError:
+            return False
+
+    assert [asyncio.run(ask(who)) for who in ("ada", INTAKE, JOBS)] == [False, True, True]
+    engine._room.take(1, 1, BEYOND[INTAKE])  # a scanner's, which is being read
+    assert [asyncio.run(ask(who)) for who in ("ada", INTAKE, JOBS)] == [False, False, True]
+    engine._room.give(3)
 
 
 def test_the_turn_is_that_of_the_user_who_asks(

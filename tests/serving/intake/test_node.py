@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
+from bcd.data import sandbox
+from bcd.data.items import Fault
 from bcd.errors import BcdError, ConfigError
 from bcd.serving.errors import StorageFullError
 from bcd.serving.intake import storing
 from bcd.serving.intake.start import open_intake
-from bcd.serving.intake.storing import BUSY, MISMATCH, REFUSED, STORED, USER, store
+from bcd.serving.intake.storing import BUSY, MISMATCH, REFUSED, STORED, USER, Faults, store
 from bcd.storage import digest
 from tests.helpers.dicom import identified, written
 from tests.serving.intake.following import case_labelled, cases_of
@@ -131,9 +133,9 @@ def test_what_is_no_picture_is_refused_and_recorded_nowhere(app: Running, node: 
     assert send(node, broken) == [REFUSED]
     services = app.app.state.services
     data = written(made(11, "1.2.14"))
-    assert asyncio.run(store(services, "north", "1.2.3.4", data)).status == MISMATCH
-    assert asyncio.run(store(services, "north", "1.2.3.4", data[:200])).status == REFUSED
-    assert asyncio.run(store(services, "north", "1.2.3.4", bytes(200_001))).status == REFUSED
+    given = {data: MISMATCH, data[:200]: REFUSED, bytes(200_001): REFUSED}
+    for each, status in given.items():
+        assert asyncio.run(store(services, Faults(), "north", "1.2.3.4", each)).status == status
     assert len(cases_of(app.services)) == before
 
 
@@ -180,6 +182,27 @@ def test_a_sender_comes_again_when_there_is_no_room_or_the_server_fails(
             assert send(node, made(13, "1.2.16")) == [BUSY]
     assert send(node, made(13, "1.2.16")) == [STORED]
     assert len(answers(app, "1.2.16", 1)) == 1
+
+
+def test_a_sender_comes_again_after_a_fault_of_reading(
+    app: Running, node: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = made(15, "1.2.18")
+    with monkeypatch.context() as patch:
+        patch.setattr(sandbox._Reader, "read", lambda *_: Fault("the decoder crashed"))
+        assert send(node, one) == [BUSY]
+    assert send(node, one) == [STORED]
+
+
+def test_an_object_at_which_reading_always_ends_is_refused_at_last() -> None:
+    now = 0.0
+    faults, why = Faults(lambda: now), Fault("cannot be decoded (the decoder crashed)")
+    assert [faults.reply("a", why).status for _ in range(5)] == [BUSY] * 5  # in the same moment
+    now = 599.0
+    assert faults.reply("a", why).status == BUSY
+    now = 600.0
+    assert [faults.reply(sop, why).status for sop in "ab"] == [REFUSED, BUSY]
+    assert faults.reply("b", "is no image").status == REFUSED
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value")  # the sender's

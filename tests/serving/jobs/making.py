@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 
 from bcd.config.interop import JobsConfig
 from bcd.config.serve import ServeConfig
+from bcd.data.items import Fault
 from bcd.serving.answers import ImageAnswer, ModelIdentity
 from bcd.serving.engine.making import unreadable
 from bcd.serving.engine.sites import AS_TRAINED, Way
@@ -36,6 +37,7 @@ class FakeEngine:
         identity: Of the model.
         waiting: As if so many images waited.
         error: Raised instead of an answer.
+        faults: So many images are not read, for no fault of theirs.
         hangs: Whether there is never an answer.
         asked: Images that were to be answered.
         ways: By site.
@@ -44,6 +46,7 @@ class FakeEngine:
     identity: ModelIdentity = IDENTITY
     waiting: int = 0
     error: Exception | None = None
+    faults: int = 0
     hangs: bool = False
     asked: list[bytes] = field(default_factory=list)
     ways: Mapping[str, Way] = field(default_factory=lambda: {"": AS_TRAINED})
@@ -57,6 +60,9 @@ class FakeEngine:
             await asyncio.sleep(60)
         if self.error is not None:
             raise self.error
+        if self.faults:
+            self.faults -= 1
+            return [unreadable(data, Fault("crashed"), self.identity, 0.0) for data in images]
         return [answered(NewImage("", data)) for data in images]
 
     def refuse(self, image: NewImage, site: str = "") -> ImageAnswer:

@@ -47,14 +47,26 @@ def _records(records: Records) -> list[tuple[str, str]]:
     return [(name, kind) for name, kind in rows]
 
 
-def test_requests_have_half_of_the_queue(office: Office) -> None:
+def test_requests_have_half_of_the_queue_but_keep_nobody_out(office: Office) -> None:
     add_all(office.services(), "anna", office.case, [new(i) for i in range(9)])
     office.cfg.limits.queue = 8
-    engine = FakeEngine(waiting=4)
-    assert not office.step(engine)
-    engine.waiting = 1
+    engine = FakeEngine(waiting=1)
     assert office.step(engine)
     assert len(engine.asked) == 3
+    engine.waiting = 8
+    assert office.step(engine)
+    assert len(engine.asked) == 4
+
+
+def test_an_image_is_read_again_if_a_reading_process_has_ended(office: Office) -> None:
+    add(office.services(), "anna", office.case, new(1))
+    assert office.step(FakeEngine(faults=1))
+    add(office.services(), "anna", office.case, new(2))
+    hostile = FakeEngine(faults=9)
+    assert office.step(hostile)
+    assert len(hostile.asked) == office.cfg.jobs.attempts
+    good, bad = office.records.case(office.case).images
+    assert good.answer.predicted and bad.answer.error == "crashed"
 
 
 @pytest.mark.parametrize("error", [BusyError("full"), TimedOutError("slow"), UnavailableError("x")])
