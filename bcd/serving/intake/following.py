@@ -23,6 +23,7 @@ class Followed:
         tries: To decode it.
         errors: One after the other, that may pass.
         case_id: That its images wait in; empty before.
+        elsewhere: Whether another server has to answer them, with the model of that case.
         uploads: Of its images.
         into: `DONE` or `FAILED`, once that is decided; else empty.
         why: It is failed.
@@ -35,6 +36,7 @@ class Followed:
     tries: int = 0
     errors: int = 0
     case_id: str = ""
+    elsewhere: bool = False
     uploads: tuple[str, ...] = ()
     into: str = ""
     why: str = ""

@@ -34,7 +34,7 @@ _LABEL = 200  # characters, as on the pages
 _AT_ONCE = 500  # values in one query
 _TRIES = 5  # to find a case that is not closed meanwhile
 
-State = Literal["waiting", "answered", "failed", "again"]
+State = Literal["waiting", "elsewhere", "answered", "failed", "again"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class Outcome:
     """What became of an upload.
 
     Attributes:
-        state: `again`: it was not answered, and its origin's next case would take it.
+        state: `elsewhere`: it waits for a server with the model of its case, which is not this one.
+            `again`: it was not answered, and its origin's next case would take it.
         why: There is no answer; empty if there is.
     """
 
@@ -227,6 +228,7 @@ def outcomes(services: Services, case_id: str, uploads: Sequence[str]) -> dict[s
     with reading(services.records.engine, None) as connection:
         query = select(CASES.c.status, CASES.c.model_sha256).where(CASES.c.id == case_id)
         status, model = connection.execute(query).one()
+        own = model == services.engine.identity.sha256
         found: dict[str, Outcome] = {}
         # Jobs first, as one transaction records the answer and removes the job.
         for some in _chunks(uploads):
@@ -234,8 +236,8 @@ def outcomes(services: Services, case_id: str, uploads: Sequence[str]) -> dict[s
                 JOBS.c.case_id == case_id, JOBS.c.upload.in_(some)
             )
             for upload, failure in connection.execute(jobs):
-                state: State = "waiting" if failure is None else "failed"
-                found[upload] = Outcome(state, failure or "")
+                waits: State = "waiting" if own else "elsewhere"
+                found[upload] = Outcome(waits if failure is None else "failed", failure or "")
         for some in _chunks(uploads):
             table = ANSWERS.c
             answers = select(table.upload, table.predicted, RECORDS.c.payload).where(
@@ -248,7 +250,7 @@ def outcomes(services: Services, case_id: str, uploads: Sequence[str]) -> dict[s
         lost = Outcome("failed", "Its case was erased before it was answered.")
     else:  # failed because the case takes no more images, or not there, which should not be
         lost = Outcome("again")
-    usable = status == OPEN and model == services.engine.identity.sha256
+    usable = status == OPEN and own
     return {
         upload: lost if one is None or (one.state == "failed" and not usable) else one
         for upload in uploads

@@ -95,6 +95,16 @@ class Intake:
             "bcd_intake_waiting", "Files in watch folders that are not moved yet", registry=registry
         )
         waiting.set_function(lambda: sum(each.waiting for each in watchers))
+        hindered = Gauge(
+            "bcd_intake_hindered", "Files and subfolders that cannot be read or moved",
+            registry=registry,
+        )  # fmt: skip
+        hindered.set_function(lambda: sum(each.hindered for each in watchers))
+        elsewhere = Gauge(
+            "bcd_intake_other_model", "Files that wait for a server with another model",
+            registry=registry,
+        )  # fmt: skip
+        elsewhere.set_function(lambda: sum(each.elsewhere for each in watchers))
         ready = Gauge(
             "bcd_intake_ready", "1 if files can be taken", ["source"], registry=registry
         )  # fmt: skip

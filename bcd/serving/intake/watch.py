@@ -22,7 +22,7 @@ import structlog
 from bcd.data.dicom.header import START, is_dicom
 from bcd.serving import words
 from bcd.serving.dicom import unpack
-from bcd.serving.engine.turns import asker
+from bcd.serving.engine.turns import INTAKE, asker
 from bcd.serving.errors import (
     BusyError,
     RequestError,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from bcd.serving.services import Services
 
 USER = "watch folder"  # has a space, so that it is the name of no user
-_ASKER = "(intake)"  # no user's name either: scanners take turns with users like one of them
 
 # Times as multiples of `scanner.stable_seconds`, for a file that cannot be decoded.
 _PATIENCE = 60  # it is given up after as long without a change
@@ -64,6 +63,8 @@ class Watcher:
 
     Attributes:
         problem: Why files cannot be taken at present; empty if they can.
+        hindered: Number of files and subfolders that cannot be read or moved at present.
+        elsewhere: Number of files that wait for a server with another model.
     """
 
     services: Services
@@ -72,6 +73,8 @@ class Watcher:
     count: Callable[[str], None]
     clock: Callable[[], float] = time.monotonic
     problem: str = ""
+    hindered: int = 0
+    elsewhere: int = 0
     _files: dict[tuple[str, ...], Followed] = field(default_factory=dict)
     _empty: dict[tuple[str, ...], float] = field(default_factory=dict)
     _busy: bool = False  # whether the last look found something to do
@@ -84,7 +87,7 @@ class Watcher:
 
     async def run(self) -> None:
         """Watches until it is cancelled."""
-        asker.set(_ASKER)
+        asker.set(INTAKE)
         stable = self.services.cfg.scanner.stable_seconds
         while True:
             self._busy = False
@@ -116,8 +119,7 @@ class Watcher:
         self._follow(seen)
         await self._settle()
         due = [each for each in self._files.values() if each.due <= self.clock()]
-        given = sum(bool(each.case_id) and not each.into for each in self._files.values())
-        room = max(0, self.services.cfg.limits.queue - given)
+        room = max(0, self.services.cfg.limits.queue - self._given())
         new = [each for each in due if not each.case_id and not each.into][:room]
         turns = asyncio.Semaphore(_AT_ONCE)
         await asyncio.gather(*(self._in_turn(turns, each) for each in new))
@@ -125,9 +127,20 @@ class Watcher:
         await self._move(moving)
         self._busy = bool(new or moving)
         await asyncio.to_thread(self._remove_empty, seen.empty)
-        if seen.unreadable:
-            return "a subfolder cannot be read"
-        return next((each.problem for each in self._files.values() if each.problem), "")
+        problems = [each.problem for each in self._files.values() if each.problem]
+        problems += ["a subfolder cannot be read"] * seen.unreadable
+        self.hindered = len(problems)
+        return "; ".join(sorted(set(problems)))
+
+    def _given(self) -> int:
+        """Number of files whose images wait for this server, or one with the same model."""
+        waiting = [each for each in self._files.values() if each.case_id and not each.into]
+        elsewhere = sum(each.elsewhere for each in waiting)
+        if bool(elsewhere) != bool(self.elsewhere):
+            advice = "a server with their case's model has to answer them" if elsewhere else ""
+            log.warning("intake_other_model", site=self.site, files=elsewhere, advice=advice)
+        self.elsewhere = elsewhere
+        return len(waiting) - elsewhere
 
     def _follow(self, seen: files.Scan) -> None:
         now, stable = self.clock(), self.services.cfg.scanner.stable_seconds
@@ -181,7 +194,7 @@ class Watcher:
         if not known or is_dicom(data):  # whose uploads are known by its frames only
             name = words.file_name(found.parts[-1])
             images = await unpack(self.services, [(name, data)], [upload])
-            if not known and await self._is_half(file, images):
+            if await self._is_half(file, images):
                 return
             uploads = tuple(image.upload for image in images)
             case_id = (await asyncio.to_thread(deliver, self.services, origin, images)).case_id
@@ -236,9 +249,10 @@ class Watcher:
                 mine = [found[upload] for upload in file.uploads]
                 states = {outcome.state for outcome in mine}
                 whys = dict.fromkeys(outcome.why for outcome in mine if outcome.why)
+                file.elsewhere = "elsewhere" in states
                 if "again" in states:
                     self._restart(file)
-                elif "waiting" not in states:
+                elif not states & {"waiting", "elsewhere"}:
                     self._decide(file, FAILED if whys else DONE, " ".join(whys))
 
     def _decide(self, file: Followed, into: str, why: str = "") -> None:

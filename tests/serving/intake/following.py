@@ -15,6 +15,7 @@ from bcd.serving.records.cases import Case
 from bcd.serving.records.tables import CASES
 from bcd.serving.services import Services
 
+MOST = 3  # images of a case here
 DEADLINE = 60.0  # seconds for what takes well under one
 
 
@@ -81,3 +82,8 @@ def case_labelled(services: Services, label: str) -> Case:
 def files_in(folder: Path) -> set[str]:
     """Paths of all files below a folder."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+
+
+def answered(services: Services, label: str) -> dict[str, str | None]:
+    """Names of the images of a case, and their classes."""
+    return {one.name: one.answer.predicted for one in case_labelled(services, label).images}

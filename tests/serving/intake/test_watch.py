@@ -6,10 +6,8 @@ The watcher has a clock of its own, in which `scanner.stable_seconds` is 2.
 from __future__ import annotations
 
 import asyncio
-import errno
 import pkgutil
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,37 +16,22 @@ import pytest
 
 from bcd.data.synthetic.smears import draw_smear
 from bcd.serving.answers import ImageAnswer
-from bcd.serving.intake import files
 from bcd.serving.intake.watch import USER
 from bcd.serving.jobs.leases import Job
 from bcd.serving.jobs.worker import Worker
 from bcd.serving.records.cases import OPEN, SIGNED
 from bcd.serving.records.store import open_records
 from tests.helpers.dicom import make_dicom
-from tests.serving.intake.following import Following, case_labelled, cases_of, files_in
+from tests.serving.intake.following import (
+    MOST,
+    Following,
+    answered,
+    case_labelled,
+    cases_of,
+    files_in,
+)
 from tests.serving.making import smear
 from tests.serving.running import Running, running
-
-MOST = 3  # images of a case here
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A running app, whose images are answered at once."""
-    keys = ("jobs.poll_seconds=0.05", "limits.image_mb=0.2", f"limits.case_images={MOST}")
-    with running(tmp_path_factory.mktemp("app"), *keys) as made:
-        yield made
-
-
-@pytest.fixture
-def folder(app: Running, tmp_path: Path) -> Following:
-    """A watcher of an empty folder."""
-    return Following(app.app.state.services, tmp_path)
-
-
-def answered(app: Running, label: str) -> dict[str, str | None]:
-    """Names of the images of a case, and their classes."""
-    return {one.name: one.answer.predicted for one in case_labelled(app.services, label).images}
 
 
 def test_a_complete_file_is_answered_and_moved(app: Running, folder: Following) -> None:
@@ -57,8 +40,8 @@ def test_a_complete_file_is_answered_and_moved(app: Running, folder: Following) 
     folder.until_moved("done/S-118/1.png", "done/S-118/tray 2/2.png")
     case = case_labelled(app.services, "S-118")
     assert case.opened_by == USER and case.status == OPEN
-    assert answered(app, "S-118").keys() == {"1.png", "2.png"}
-    assert all(answered(app, "S-118").values())
+    assert answered(app.services, "S-118").keys() == {"1.png", "2.png"}
+    assert all(answered(app.services, "S-118").values())
     assert folder.counts == {"done": 2}
     assert folder.watcher.waiting == 0
 
@@ -72,7 +55,7 @@ def test_a_file_that_changes_is_not_taken(app: Running, folder: Following) -> No
     assert all(case.label != "growing" for case in cases_of(app.services))
     path.write_bytes(data)
     folder.until_moved("done/growing/1.png")
-    assert len(answered(app, "growing")) == 1
+    assert len(answered(app.services, "growing")) == 1
     assert files_in(folder.folder) == {"done/growing/1.png", "growing/2.png.part"}
 
 
@@ -120,7 +103,7 @@ def test_every_frame_of_a_file_is_waited_for_after_a_restart(
     frames = np.stack([np.full((64, 64, 3), value, np.uint8) for value in (200, 0)])
     folder.put("frames/1.dcm", make_dicom(frames).data)
     folder.until(lambda: any(case.label == "frames" for case in cases_of(app.services)))
-    folder.until(lambda: len(answered(app, "frames")) == 1)
+    folder.until(lambda: len(answered(app.services, "frames")) == 1)
     after = Following(app.app.state.services, folder.folder)  # a restarted server's
     for _ in range(10):
         after.step()
@@ -265,28 +248,6 @@ def test_several_servers_may_watch_one_folder_with_one_database(url: str, tmp_pa
         found = {case.label: len(case.images) for case in cases_of(first.services)}
     assert found == {f"S-{number}": images // cases for number in range(cases)}
     assert len(files_in(scans / "done")) == images == len(files_in(scans))
-
-
-def test_errors_that_pass_are_waited_for_and_name_no_file(
-    app: Running, folder: Following, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(root: Path, *_: object) -> None:
-        raise OSError(errno.ENOSPC, "full", str(root / "Jane Doe"))
-
-    folder.put("Jane Doe/1.png", smear(50))
-    with monkeypatch.context() as patch:
-        patch.setattr(files, "move", full)
-        problems: set[str] = set()
-        folder.until(lambda: problems.add(folder.step()) or "ENOSPC" in problems)  # type: ignore[func-returns-value]
-    assert problems <= {"", "ENOSPC"}
-    assert len(answered(app, "Jane Doe")) == 1
-    folder.until_moved("done/Jane Doe/1.png")
-    assert len(answered(app, "Jane Doe")) == 1
-    gone = folder.folder.rename(folder.folder.with_name(f"{folder.folder.name} gone"))
-    with pytest.raises(FileNotFoundError):
-        folder.step()
-    gone.rename(folder.folder)
-    assert folder.step() == ""
 
 
 def test_empty_folders_go_after_an_hour(folder: Following) -> None:
