@@ -132,7 +132,7 @@ class Leases:
         tried = and_(own, table.attempts > 0, table.attempts < cfg.attempts)
         often = and_(free, table.attempts >= cfg.attempts)
         begin = now - cfg.hours * 3600
-        late = and_(free, ~known, table.time <= begin, ~_answered_since(begin))
+        late = and_(free, ~known, table.time <= begin, ~_served(begin, now))
         nobody = f"was not answered: no server answered with its model and site for {cfg.hours:g} h"
         usual = [(tried, 1, ""), (and_(own, table.attempts == 0), most, "")]
         self._again = not self._again
@@ -243,12 +243,22 @@ class Leases:
             connection.execute(delete(JOBS).where(~WAITING, old))
 
 
-def _answered_since(begin: float) -> ColumnElement[bool]:
-    """Whether a job's model has answered an image of its site: there is a server, which is busy."""
-    answer = ANSWERS.c
-    same = and_(CASES.c.id == JOBS.c.case_id, CASES.c.site == answer.site)
-    given = and_(answer.model_sha256 == JOBS.c.model_sha256, answer.predicted.is_not(None))
-    return exists(select(answer.record).where(answer.time > begin, given, same).correlate(JOBS))
+def _served(begin: float, now: float) -> ColumnElement[bool]:
+    """Whether there is a server with a job's model and site, which may just be busy.
+
+    It has answered one of their images since the beginning, or is answering one now.
+    """
+    site = select(CASES.c.site).where(CASES.c.id == JOBS.c.case_id).correlate(JOBS)
+    its, answer, held, case = site.scalar_subquery(), ANSWERS.c, JOBS.alias(), CASES.alias()
+    answered = select(answer.record).where(
+        answer.time > begin, answer.model_sha256 == JOBS.c.model_sha256, answer.site == its,
+        answer.predicted.is_not(None),
+    )  # fmt: skip
+    answering = select(held.c.id).where(
+        held.c.lease_until > now, held.c.model_sha256 == JOBS.c.model_sha256,
+        held.c.case_id == case.c.id, case.c.site == its,
+    )  # fmt: skip
+    return exists(answered.correlate(JOBS)) | exists(answering.correlate(JOBS))
 
 
 def _ended(attempts: int) -> str:

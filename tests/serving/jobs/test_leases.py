@@ -186,11 +186,16 @@ def test_a_server_that_is_busy_is_not_taken_for_one_that_has_gone(office: Office
     hours = timedelta(hours=2).total_seconds()
     with writing(office.records.engine) as connection:
         connection.execute(update(JOBS).values(time=JOBS.c.time - hours))
-    assert office.leases(OTHER_MODEL, hours=1.0).take(1) is None
+    other = office.leases(OTHER_MODEL, hours=1.0)
+    assert other.take(1) is None
+    add(office.services(), "anna", office.case, new(3))
     with writing(office.records.engine) as connection:
         connection.execute(update(ANSWERS).values(time=ANSWERS.c.time - hours))
-    lease = office.leases(OTHER_MODEL, hours=1.0).take(1)
-    assert lease is not None and lease.jobs[0].refused
+    answering = office.leases().take(1)
+    assert answering is not None and other.take(1) is None
+    office.leases().give_back(answering.owner)
+    lease = other.take(2)
+    assert lease is not None and names(lease.jobs) == ["secret-2.png"] and lease.jobs[0].refused
 
 
 def test_an_upload_is_added_once(office: Office) -> None:
