@@ -23,7 +23,7 @@ from tests.helpers.validating import dicom_errors, items, read_again
 from tests.serving.making import SIDE, no_smear, smear
 from tests.serving.running import Running, running
 
-KEEP = "PatientID,StudyTime,StudyInstanceUID,SeriesInstanceUID,SOPInstanceUID,SOPClassUID"
+KEEP = "PatientID,IssuerOfPatientID,StudyTime,StudyInstanceUID,SeriesInstanceUID,SOPInstanceUID,SOPClassUID"
 TRUE_COLOUR = "1.2.840.10008.5.1.4.1.1.7.4"  # several frames
 PICTURES = ("heatmap.dcm", "heatmap.dcm?form=segmentation", "capture.dcm")
 
@@ -44,6 +44,17 @@ def opened(served: Running, *files: bytes) -> tuple[str, list[str]]:
         path = f"/v1/cases/{case}/images/{image}/review"
         assert served.all.post(path, json=review).status_code == 204
     return case, ids
+
+
+def of_patient(picture: Any, number: str, issuer: str = "", **kind: Any) -> bytes:
+    """A DICOM file of a patient."""
+
+    def name(file: Any) -> None:
+        file.PatientID = number
+        if issuer:
+            file.IssuerOfPatientID = issuer
+
+    return make_dicom(picture, change=name, **kind).data
 
 
 def sign(served: Running, case: str) -> None:
@@ -141,10 +152,42 @@ def test_images_without_an_id_are_of_the_patient_of_the_others(
     first = next(item for _, item in items(report, "IMAGE"))
     assert first.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == image.SOPInstanceUID
 
-    other = make_dicom(pixels(1), change=lambda file: setattr(file, "PatientID", "other"))
-    two, _ = opened(keeping, named, other.data)
-    refused = keeping.all.get(f"/v1/cases/{two}/report.dcm")
+
+@pytest.mark.parametrize("other", [("P-2", "A"), ("P-1", "B")])
+def test_images_of_two_patients_name_neither_for_the_others(
+    other: tuple[str, str], keeping: Running
+) -> None:
+    files = [of_patient(pixels(), "P-1", "A"), of_patient(pixels(1), *other)]
+    case, (_, _, png) = opened(keeping, *files, smear(2))
+    refused = keeping.all.get(f"/v1/cases/{case}/report.dcm")
     assert refused.status_code == 409 and "different patients" in refused.text
+    for name in ("image.dcm", "capture.dcm"):
+        made = read_again(fetched(keeping, f"/v1/cases/{case}/images/{png}/{name}"))
+        assert (made.PatientID, "IssuerOfPatientID" in made) == (case, False)
+
+
+def test_a_file_without_an_id_is_not_put_under_another_one_in_its_study(keeping: Running) -> None:
+    file = make_dicom(pixels(3), change=lambda made: setattr(made, "AccessionNumber", "ACC1")).data
+    source, found = read_again(file), []
+    for _ in range(2):
+        case, (image,) = opened(keeping, file)
+        here = f"/v1/cases/{case}/images/{image}"
+        found.append([read_again(fetched(keeping, f"{here}/{name}")) for name in PICTURES])
+        found[-1].append(read_again(fetched(keeping, f"/v1/cases/{case}/report.dcm")))
+        assert {made.PatientID for made in found[-1]} == {case}
+        assert len({made.StudyInstanceUID for made in found[-1]}) == 1
+    assert not any(made.AccessionNumber for made in found[0])
+    studies = [one[0].StudyInstanceUID for one in found]
+    assert len({*studies, source.StudyInstanceUID}) == 3, "of two cases and of the file"
+    uids = {made.SOPInstanceUID for made in (*found[0], *found[1])}
+    assert len(uids) == 8
+    added = keeping.all.post(
+        f"/v1/cases/{case}/images", files=[("images", ("n", of_patient(pixels(), "P-1")))]
+    )
+    assert added.status_code == 201
+    later = [read_again(fetched(keeping, f"{here}/{name}")) for name in PICTURES]
+    assert {made.PatientID for made in later} == {"P-1"}
+    assert not {made.SOPInstanceUID for made in later} & uids
 
 
 def test_an_image_of_another_name_is_not_of_the_patient_of_the_others(keeping: Running) -> None:
@@ -156,8 +199,8 @@ def test_an_image_of_another_name_is_not_of_the_patient_of_the_others(keeping: R
 
 
 def test_references_name_the_frame_of_a_file_of_several(keeping: Running) -> None:
-    two = make_dicom(np.stack([pixels(), pixels(1)]), kind=TRUE_COLOUR)
-    case, images = opened(keeping, two.data)
+    two = of_patient(np.stack([pixels(), pixels(1)]), "P-1", kind=TRUE_COLOUR)
+    case, images = opened(keeping, two)
     report = read_again(fetched(keeping, f"/v1/cases/{case}/report.dcm"))
     referred = [item.ReferencedSOPSequence[0] for _, item in items(report, "IMAGE")]
     assert len(images) == 2

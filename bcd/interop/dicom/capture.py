@@ -57,8 +57,9 @@ def capture(
     pixels = captioned(drawn, [f"Evidence for {evidence.target} ({method_name(evidence)})"])
     words = (producer.sha256, producer.card_sha256, evidence.target, evidence.method)
     own = derived_uid(
-        "capture", source.study_uid, source.key, *words, content_sha256(pixels.tobytes())
-    )
+        "capture", source.study_uid, *source.patient, source.key, *words,
+        content_sha256(pixels.tobytes()),
+    )  # fmt: skip
     series = series_of(source, "capture", producer.sha256)
     made = _captured(producer, source, pixels, series, own, 9003)
     made.ImageType = ["DERIVED", "SECONDARY"]

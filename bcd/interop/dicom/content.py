@@ -11,6 +11,10 @@ from importlib.util import find_spec
 
 DISCLAIMER = "For research only. Not a diagnosis."
 
+# Attributes that say who a patient is; the first two, a PatientID and who gave it, tell patients
+# apart: two hospitals may both count from 1.
+PATIENT = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex")
+
 
 class ObjectError(Exception):
     """A DICOM object cannot be made. The message has no attribute of a person."""
@@ -98,6 +102,11 @@ class Evidence:
 
     target: str
     method: str
+
+
+def patient_key(attributes: Mapping[str, str]) -> tuple[str, str]:
+    """What tells patients apart: the PatientID and its issuer, each empty if unknown."""
+    return attributes.get(PATIENT[0], ""), attributes.get(PATIENT[1], "")
 
 
 def installed() -> bool:

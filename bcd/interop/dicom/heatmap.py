@@ -166,4 +166,4 @@ def _own_uid(
 ) -> str:
     content = content_sha256(np.ascontiguousarray(values).tobytes())
     words = (producer.sha256, producer.card_sha256, *_words(evidence), str(values.shape), content)
-    return derived_uid(kind, source.study_uid, source.key, *words)
+    return derived_uid(kind, source.study_uid, *source.patient, source.key, *words)

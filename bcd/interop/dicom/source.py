@@ -14,10 +14,9 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from bcd.interop.dicom.content import ObjectError, derived_uid
+from bcd.interop.dicom.content import PATIENT, ObjectError, derived_uid, patient_key
 
 # Attributes that objects take over from a DICOM file, so that they are filed with it.
-PATIENT = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "IssuerOfPatientID")
 STUDY = (
     "AccessionNumber", "StudyID", "StudyDate", "StudyTime", "StudyDescription",
     "ReferringPhysicianName",
@@ -34,7 +33,7 @@ _UNCERTAIN = "\ufffd"  # in place of what cannot be read for certain, the same
 _MULTI_FRAME = tuple(f"{SecondaryCaptureImageStorage}.{number}" for number in range(1, 5))
 
 # Each object has these, empty if unknown.
-_ALWAYS = (*PATIENT[:4], *STUDY[:4], "ReferringPhysicianName")
+_ALWAYS = (PATIENT[0], *PATIENT[2:], *STUDY[:4], "ReferringPhysicianName")
 _UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
 
 
@@ -72,6 +71,11 @@ class Source:
     def key(self) -> str:
         """Identifies the picture."""
         return f"{self.sop_uid}#{self.frame or 1}"
+
+    @property
+    def patient(self) -> tuple[str, str]:
+        """What tells patients apart, `patient_key`: part of the UIDs of all objects."""
+        return patient_key(self.attributes)
 
 
 def source_of_file(
@@ -215,7 +219,7 @@ def refer(made: Dataset, sources: Iterable[Source], frames: bool = True) -> None
 
 def series_of(source: Source, kind: str, producer: str) -> str:
     """UID of the series for objects of one kind by one model in a study."""
-    return derived_uid("series", source.study_uid, kind, producer)
+    return derived_uid("series", source.study_uid, *source.patient, kind, producer)
 
 
 def content_sha256(*parts: bytes) -> str:

@@ -70,7 +70,7 @@ def report(
         ObjectError: The images are of different patients, or the patient cannot be written.
     """
     filed = study or images[0].source
-    if len({patient_of(image.source) for image in images}) > 1:
+    if len({image.source.patient for image in images}) > 1:
         raise ObjectError("the images are of different patients")
     groups = [_group(producer, image) for image in images]
     content = MeasurementReport(
@@ -85,7 +85,7 @@ def report(
         series_instance_uid=series_of(filed, "report", producer.sha256),
         series_number=9000,
         sop_instance_uid=derived_uid(
-            "report", filed.study_uid, producer.sha256, producer.software, key
+            "report", filed.study_uid, *filed.patient, producer.sha256, producer.software, key
         ),
         instance_number=1,
         is_complete=True,
@@ -102,11 +102,6 @@ def report(
         )
     finish(made, filed, at)
     return made
-
-
-def patient_of(source: Source) -> tuple[str, ...]:
-    """What tells patients apart."""
-    return tuple(source.attributes.get(word, "") for word in ("PatientID", "IssuerOfPatientID"))
 
 
 def person_name(user: str) -> str:

@@ -73,7 +73,7 @@ async def report_object(services: Services, case: Case) -> bytes:
         from bcd.interop.dicom.content import Signed
         from bcd.interop.dicom.structured_report import Reported, report
 
-        patient = patient_of(case)
+        patient = patient_of(case.images)
         images = [
             Reported(source_of(case, image, patient, 1, 1), answer_of(case, image))
             for image in case.images
@@ -156,7 +156,7 @@ async def image_object(services: Services, case: Case, image_id: str) -> bytes:
     def make(pixels: Pixels) -> Dataset:
         from bcd.interop.dicom.capture import image_object as captured
 
-        source = source_of(case, image, patient_of(case), *pixels.shape[:2])
+        source = source_of(case, image, patient_of(case.images), *pixels.shape[:2])
         if source.exists:
             raise ConflictError("This image is in the DICOM object that it was uploaded as.")
         return captured(producer, source, pixels, utc(image.at))
@@ -195,7 +195,7 @@ async def _look(services: Services, case: Case, image_id: str) -> _Seen:
     def see() -> _Seen:  # in a thread: the picture may be large
         shown = reduced(pixels, SIDE)
         rows, columns = shown.shape[:2]
-        source = source_of(case, image, patient_of(case), *pixels.shape[:2])
+        source = source_of(case, image, patient_of(case.images), *pixels.shape[:2])
         density = density_in_image(made.found, rows, columns, match)
         return _Seen(producer, source, Evidence(target, made.method), shown, density, utc(image.at))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from starlette.concurrency import run_in_threadpool
 
 import bcd
+from bcd.interop.dicom.content import PATIENT, patient_key
 from bcd.serving import words
 from bcd.serving.answers import ImageAnswer
 from bcd.serving.records.cases import Case, CaseImage
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from bcd.interop.dicom.source import Source
     from bcd.serving.services import Services
 
-PATIENT_ID = "PatientID"
+PATIENT_ID = PATIENT[0]
 
 
 async def producer_of(services: Services, case: Case) -> Producer:
@@ -37,16 +38,27 @@ async def producer_of(services: Services, case: Case) -> Producer:
     )
 
 
-def patient_of(case: Case) -> Mapping[str, str]:
+def patient_of(images: Iterable[CaseImage]) -> Mapping[str, str]:
     """The kept attributes of an image that names the patient of a case.
 
-    Empty if no image has a PatientID, or if they have several.
+    Empty if no image has a PatientID, or if they have several, or issuers that differ.
     """
-    named: dict[str, Mapping[str, str]] = {}
-    for image in case.images:
+    named: dict[tuple[str, str], Mapping[str, str]] = {}
+    for image in images:
         if PATIENT_ID in image.attributes:
-            named.setdefault(image.attributes[PATIENT_ID], image.attributes)
+            named.setdefault(patient_key(image.attributes), image.attributes)
     return next(iter(named.values())) if len(named) == 1 else {}
+
+
+def is_another(image: CaseImage, patient: Mapping[str, str]) -> bool:
+    """Whether what is known of an image, such as a name, is not that of a patient.
+
+    Args:
+        image: Of a case.
+        patient: `patient_of` its images.
+    """
+    kept = image.attributes
+    return any(kept[word] != patient[word] for word in PATIENT if word in kept and word in patient)
 
 
 def source_of(
@@ -56,24 +68,27 @@ def source_of(
 
     An image without a PatientID, such as a PNG or a file that cannot be read, is of the patient of
     the others, unless what is known of it, such as a name, says otherwise. If there is none, the
-    patient is the case's id.
+    patient is the case's id. It is in a study of its own then, and is not that of a file: in the
+    file's study it would be of another patient than the file.
 
     Args:
         case: The case.
         image: One of its images.
-        patient: `patient_of` the case.
+        patient: `patient_of` its images.
         rows: Height in pixels.
         columns: Width in pixels.
     """
-    from bcd.interop.dicom.source import PATIENT, source_of_file, source_of_picture
+    from bcd.interop.dicom.source import PICTURE, source_of_file, source_of_picture
 
     kept = image.attributes
-    both = [word for word in PATIENT if word in kept and word in patient]
-    if PATIENT_ID in kept or any(kept[word] != patient[word] for word in both):
+    if PATIENT_ID in kept:
         patient = kept
+    else:
+        patient = {} if is_another(image, patient) else patient
+        kept = {word: kept[word] for word in PICTURE if word in kept}
     own = {PATIENT_ID: case.id} | {word: patient[word] for word in PATIENT if word in patient}
     # Studies and pictures without UIDs get some; those of another patient are others.
-    study = f"{case.id} {patient[PATIENT_ID]}" if PATIENT_ID in patient else case.id
+    study = "\0".join((case.id, *patient_key(own)))
     if image.source is None or not kept:
         return source_of_picture(study, image.id, rows, columns, own)
     frame = image.source.frame if image.source.frames > 1 else None

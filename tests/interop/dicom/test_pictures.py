@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from io import BytesIO
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom as hd
@@ -59,6 +60,10 @@ def test_uids_tell_objects_apart() -> None:
     image = MAKERS["image"](ANONYMOUS)
     assert image.SOPInstanceUID == ANONYMOUS.sop_uid  # what the others refer to
     assert {one.StudyInstanceUID for one in made} == {s.study_uid for s in SOURCES.values()}
+    # A file whose patient was corrected: one UID must not be two patients' objects.
+    other = replace(OF_FILE, attributes={**OF_FILE.attributes, "IssuerOfPatientID": "other"})
+    again = [make(other) for name, make in MAKERS.items() if name != "image"]
+    assert not {one.SOPInstanceUID for one in again} & {one.SOPInstanceUID for one in made}
 
 
 def test_a_parametric_map_has_the_values_and_says_what_they_are() -> None:
