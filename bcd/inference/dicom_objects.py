@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from bcd.config.programs import PredictConfig
 from bcd.console import say
-from bcd.data.dicom.header import is_dicom
-from bcd.data.frames import may_be_dicom
 from bcd.data.items import Item
 from bcd.data.sandbox import Readers
 from bcd.data.shown import WHOLE, Picture, reduced
@@ -26,11 +24,13 @@ from bcd.errors import BcdError
 from bcd.evaluation.predictions import Prediction
 from bcd.explain.overlay import TOP, draw_overlay, top_pixels
 from bcd.explain.placing import density_in_image
+from bcd.inference.batch.kept import may_have_header
 from bcd.inference.batch.tally import Tally
 from bcd.inference.dicom_content import answer_of, producer_of
 from bcd.inference.evidence import find_evidence
 from bcd.inference.predictor import Predictor
 from bcd.interop.dicom.content import installed
+from bcd.interop.settings import site_settings
 from bcd.storage import file_sha256, replacing, typed_path
 
 if TYPE_CHECKING:
@@ -81,8 +81,11 @@ class DicomObjects:
         self._method = cfg.explain if isinstance(cfg.explain, str) else "auto"
         self._producer = producer_of(cfg, predictor)
         self._settings: dict[str, str] = {}
+        self._note = ""
         if cfg.site.profile is not None:
-            self._settings["site_profile_sha256"] = file_sha256(typed_path(cfg.site.profile))
+            profile = file_sha256(typed_path(cfg.site.profile))
+            self._settings["site_profile_sha256"] = profile
+            self._note = site_settings(profile, None)
         self._readers = Readers(predictor.wanted, 1)
         self._items: deque[Item] = deque()
         self.written = self._told = 0
@@ -124,7 +127,8 @@ class DicomObjects:
         from bcd.interop.dicom.making import encoded
 
         own = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-        name = Path(path).name.encode("utf-8", "replace").decode()[-80:]
+        # Systems bound names by bytes.
+        name = Path(path).name.encode("utf-8", "replace")[-80:].decode("utf-8", "ignore")
         file = self._folder / f"{name}-{own}" / f"{kind}.dcm"
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file, durable=True) as stream:
@@ -154,9 +158,9 @@ class DicomObjects:
         from bcd.interop.dicom.source import KEYWORDS, source_of_file, source_of_picture
 
         pixels = _got(self._readers.submit(replace(item, picture=Picture(WHOLE))).result())
-        sha256, is_file_of_dicom = _content(item)
+        sha256 = _sha256(item)
         rows, columns = pixels.shape[:2]
-        if is_file_of_dicom:
+        if may_have_header(item):
             header = _got(self._readers.header(replace(item, picture=None), KEYWORDS).result())
             own = f"{sha256}#{item.frame or 1}"
             source = source_of_file(header.kept, rows, columns, item.frame, sha256, own)
@@ -164,7 +168,7 @@ class DicomObjects:
             attributes = {"PatientID": sha256[:16]}
             source = source_of_picture(sha256, sha256, rows, columns, attributes)
         answer = answer_of(prediction, self._producer.classes, sha256)
-        return _Seen(source, pixels, replace(answer, settings=self._settings))
+        return _Seen(source, pixels, replace(answer, settings=self._settings, note=self._note))
 
     def _pictures(
         self, item: Item, seen: _Seen, target: int, now: datetime
@@ -247,12 +251,12 @@ def check_writable(output: str) -> None:
         raise BcdError(f"dicom.output={output}: {why}: give another folder") from error
 
 
-def _content(item: Item) -> tuple[str, bool]:
-    """The sha256 of an image's file, and whether that is a DICOM file."""
+def _sha256(item: Item) -> str:
+    """The sha256 of an image's file."""
     if item.data is not None:
-        return hashlib.sha256(item.data).hexdigest(), is_dicom(item.data)
+        return hashlib.sha256(item.data).hexdigest()
     assert item.path is not None
-    return file_sha256(item.path), may_be_dicom(item.path.name)
+    return file_sha256(item.path)
 
 
 def _got(read: object) -> Any:

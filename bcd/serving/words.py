@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from bcd.evaluation.decision import DISAGREES, LOW_CONFIDENCE, MEMBERS_DISAGREE, OOD, UNDECIDED
 from bcd.evaluation.predictions import NOT_FINITE, UNCALIBRATED, UNREADABLE
+from bcd.interop.settings import site_settings
 from bcd.serving.errors import UnprocessableError
 from bcd.serving.records.cases import Case, CaseImage
 
@@ -47,27 +48,6 @@ def reason(short: str) -> str:
 def brief_reason(short: str) -> str:
     """A reason to refer an image in a few words; itself if it is none of `BRIEF_REASONS`."""
     return BRIEF_REASONS.get(short, short)
-
-
-def site_settings(profile: str, threshold: float | None) -> str:
-    """What a site's settings mean for its answers; empty without any.
-
-    Args:
-        profile: sha256 of the site's profile; empty without one.
-        threshold: Of the site; None for the policy's.
-    """
-    said = []
-    if profile:
-        said.append(
-            f"Matched to the training images by the site's profile, sha256 {profile[:12]}: what "
-            "the model's policy guarantees was measured on images that were not."
-        )
-    if threshold is not None:
-        said.append(
-            f"Called malignant from a probability of {threshold:g}, the site's threshold and not "
-            "the model's: the sensitivity that its policy guarantees does not hold."
-        )
-    return " ".join(said)
 
 
 def case_settings(case: Case) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from bcd.evaluation.predictions import Prediction
 from bcd.inference.batch.tally import Tally
 from bcd.inference.dicom_objects import check_writable
 from bcd.inference.predict import predict
+from bcd.interop.settings import site_settings
 from bcd.storage import file_sha256
 from tests.helpers.dicom import identified, make_dicom
 from tests.helpers.exported import MODEL, SIDE, asked, measured
@@ -48,12 +50,17 @@ def smears(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(
-    made: Path, smears: Path, folder: Path, objects: list[str] | None, **settings: Any
+    made: Path,
+    smears: Path,
+    folder: Path,
+    objects: list[str] | None,
+    keep: Sequence[str] = (),
+    **settings: Any,
 ) -> tuple[list[Prediction], dict[str, dict[str, Dataset]]]:
     """Predictions, and the objects by the name of the image and their kind."""
     cfg = asked(made, folder / "run", **{"input": str(smears), **settings})
     if objects is not None:
-        cfg.dicom = replace(cfg.dicom, output=str(folder / "out"), objects=objects)
+        cfg.dicom = replace(cfg.dicom, output=str(folder / "out"), objects=objects, keep=list(keep))
     found: dict[str, dict[str, Dataset]] = {}
     rows = predicted(cfg)
     for file in sorted((folder / "out").rglob("*.dcm")):
@@ -145,17 +152,34 @@ def test_an_exported_file_shows_evidence_by_occlusion(
 ) -> None:
     profile = measured(made, tmp_path / "site.json")
     site = with_defaults(SiteMatchConfig, profile=str(profile), scale=False, colour="reinhard")
-    settings = {"model": str(made / MODEL), "input": str(smears / "b.png"), "site": site}
-    _, found = run(made, smears, tmp_path, ["report", "segmentation"], **settings)
+    settings: dict[str, Any] = {"model": str(made / MODEL), "input": str(smears / "b.png")}
+    _, found = run(made, smears, tmp_path, ["report", "segmentation"], site=site, **settings)
     assert set(found["b.png"]) == {"image", "report", "segmentation"}
     said = [item.TextValue for _, item in items(found["b.png"]["report"], "TEXT")]
     assert f"site_profile_sha256={file_sha256(profile)}" in said
+    assert site_settings(file_sha256(profile), None) in said
     (algorithm,) = (
         found["b.png"]["segmentation"]
         .SegmentSequence[0]
         .SegmentationAlgorithmIdentificationSequence
     )
     assert "occlusion" in algorithm.AlgorithmParameters and algorithm.AlgorithmName == MODEL
+
+
+def test_a_dicom_file_is_told_by_its_content(made: Path, smears: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "misnamed"
+    folder.mkdir()
+    (folder / "named.png").write_bytes((smears / "a.dcm").read_bytes())
+    long = "\N{MICROSCOPE}" * 61 + ".dcm"  # 248 bytes
+    (folder / long).write_bytes((smears / "b.png").read_bytes())
+    rows, found = run(
+        made, folder, tmp_path, ["report"], model=str(made / MODEL), keep=["PatientID"]
+    )
+    source = read_again((smears / "a.dcm").read_bytes())
+    assert [dict(row.kept)["PatientID"] for row in rows] == [source.PatientID, ""]
+    named, other = found.pop("named.png"), next(iter(found.values()))
+    assert named["report"].PatientID == source.PatientID and set(named) == {"report"}
+    assert set(other) == {"image", "report"} and not other["report"].PatientName
 
 
 def full(file: Path, durable: bool) -> None:

@@ -23,7 +23,8 @@ from tests.helpers.validating import dicom_errors, items, read_again
 from tests.serving.making import SIDE, no_smear, smear
 from tests.serving.running import Running, running
 
-KEEP = "PatientID,IssuerOfPatientID,StudyTime,StudyInstanceUID,SeriesInstanceUID,SOPInstanceUID,SOPClassUID"
+UIDS = "StudyInstanceUID,SeriesInstanceUID,SOPInstanceUID,SOPClassUID"
+KEEP = f"PatientID,IssuerOfPatientID,StudyTime,{UIDS}"
 TRUE_COLOUR = "1.2.840.10008.5.1.4.1.1.7.4"  # several frames
 PICTURES = ("heatmap.dcm", "heatmap.dcm?form=segmentation", "capture.dcm")
 

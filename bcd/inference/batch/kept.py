@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from bcd.data.dicom.header import Header, is_dicom
-from bcd.data.frames import may_be_dicom
+from bcd.data.files import ImageError, read_start
 from bcd.data.items import Item, Wanted, read_item_header
 from bcd.data.sandbox import Readers
 from bcd.evaluation.predictions import Prediction
@@ -70,12 +70,17 @@ class KeptAttributes:
 
 
 def may_have_header(item: Item) -> bool:
-    """Whether an item looks like a DICOM file that can be read."""
+    """Whether an item begins as a DICOM file does, whatever its name."""
     if item.reason:
         return False
     if item.data is not None:
         return is_dicom(item.data)
-    return item.path is not None and may_be_dicom(item.path.name)
+    if item.path is None:
+        return False
+    try:
+        return is_dicom(read_start(item.path, 200)[0])
+    except ImageError:
+        return False
 
 
 def with_kept(

@@ -6,8 +6,8 @@ from fastapi import APIRouter
 
 from bcd.evaluation.decision import DecisionPolicy
 from bcd.inference.model import ModelFacts
+from bcd.interop.settings import site_settings
 from bcd.reporting.guarantees import sets_guarantee, source_of, threshold_guarantee
-from bcd.serving import words
 from bcd.serving.accounts.access import Reader
 from bcd.serving.api.dependencies import Served
 from bcd.serving.api.problems import documented
@@ -53,7 +53,7 @@ async def model(services: Served, user: Reader) -> ModelAnswer:
 
 def _site(services: Services, name: str) -> SiteAnswer:
     way = services.engine.ways[name]
-    meant = words.site_settings(way.profile, way.threshold)
+    meant = site_settings(way.profile, way.threshold)
     return SiteAnswer(name=name, profile=way.profile, threshold=way.threshold, facts=meant)
 
 

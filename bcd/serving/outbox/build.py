@@ -21,7 +21,8 @@ from bcd.interop.fhir.case import (
     ReportedImage,
     ReportedModel,
 )
-from bcd.serving import cases, words
+from bcd.interop.settings import site_settings
+from bcd.serving import cases
 from bcd.serving.accounts.database import Database
 from bcd.serving.answers import DISCLAIMER, ModelIdentity
 from bcd.serving.records import cases as records
@@ -179,7 +180,7 @@ def _image(case: Case, image: CaseImage) -> ReportedImage:
         remark=image.review.remark if image.review else "",
         profile=answer.profile,
         threshold=answer.threshold,
-        settings=words.site_settings(answer.profile, answer.threshold),
+        settings=site_settings(answer.profile, answer.threshold),
     )
 
 

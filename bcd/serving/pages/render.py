@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 import bcd
 from bcd.interop.dicom.content import installed
+from bcd.interop.settings import site_settings
 from bcd.serving import words
 from bcd.serving.answers import DISCLAIMER
 
@@ -41,7 +42,7 @@ def environment() -> Environment:
         brief=words.brief_reason,
         score=words.score,
         case_settings=words.case_settings,
-        settings=lambda answer: words.site_settings(answer.profile, answer.threshold),
+        settings=lambda answer: site_settings(answer.profile, answer.threshold),
         utc=words.utc,
         machine_utc=words.machine_utc,
     )

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 import bcd
 from bcd.interop.dicom.content import PATIENT, patient_key
-from bcd.serving import words
+from bcd.interop.settings import site_settings
 from bcd.serving.answers import ImageAnswer
 from bcd.serving.records.cases import Case, CaseImage
 
@@ -115,7 +115,7 @@ def answer_of(case: Case, image: CaseImage) -> Answer:
         None if review is None else review.finding,
         review is not None and review.overrides,
         _settings(case, given),
-        words.site_settings(given.profile, given.threshold),
+        site_settings(given.profile, given.threshold),
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bcd.serving import words
+from bcd.interop.settings import site_settings
 from bcd.serving.records.cases import UNIDENTIFIED
 from bcd.serving.records.tables import OUTBOX
 from tests.serving.making import IDENTITY
@@ -125,7 +125,7 @@ def test_settings_of_a_site_are_named(fhir: FhirServer, tmp_path: Path) -> None:
         given = replace(image[1], profile="9" * 64, threshold=0.25)
         post.records.add_images("anna", case, IDENTITY, [plain, (image[0], given)])
         send(post)
-    said = words.site_settings(given.profile, given.threshold)
+    said = site_settings(given.profile, given.threshold)
     [report] = fhir.now("DiagnosticReport")
     assert said in report["conclusion"] and report["conclusion"].endswith(said)
     found = []

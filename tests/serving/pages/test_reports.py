@@ -14,6 +14,7 @@ from pypdf import PdfReader
 from pypdf.generic import DictionaryObject
 
 from bcd.evaluation.predictions import columns as prediction_columns
+from bcd.interop.settings import site_settings
 from bcd.serving import words
 from bcd.serving.answers import DISCLAIMER
 from bcd.serving.records.cases import ERASED, SIGNED, UNIDENTIFIED, Case, Review, Signature
@@ -76,11 +77,11 @@ def test_a_case_says_which_of_its_images_had_settings_of_the_site() -> None:
     plain, own = answer(), replace(answer(), threshold=0.3)
     assert words.case_settings(case_of([image_of(1, plain), image_of(2, plain)])) == []
     only = case_of([image_of(1, own), image_of(2, unreadable())])
-    assert words.case_settings(only) == [words.site_settings("", 0.3)]
+    assert words.case_settings(only) == [site_settings("", 0.3)]
     given = [own, own, plain, own, replace(plain, profile="7" * 64)]
     mixed = case_of([image_of(number, one) for number, one in enumerate(given, 1)])
-    said = [f"Images 1 to 2, 4: {words.site_settings('', 0.3)}"]
-    said.append(f"Image 5: {words.site_settings('7' * 64, None)}")
+    said = [f"Images 1 to 2, 4: {site_settings('', 0.3)}"]
+    said.append(f"Image 5: {site_settings('7' * 64, None)}")
     assert words.case_settings(mixed) == said
     text = "".join(pages(case_pdf(mixed, None, {}, HEAD))).replace("\n", " ")
     assert "Images 1 to 2, 4: Called malignant from a probability of 0.3" in text
