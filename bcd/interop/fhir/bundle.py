@@ -20,7 +20,7 @@ from urllib.parse import quote
 from bcd.interop import codes
 from bcd.interop.fhir.case import REGISTERED, ReportedCase
 from bcd.interop.fhir.observations import observation
-from bcd.interop.fhir.parts import Json, coding, concept, instant, narrative, text
+from bcd.interop.fhir.parts import Json, coding, concept, instant, narrative, subject, text
 
 _CATEGORY = coding("v2-0074", "HM", "Hematology")
 
@@ -155,7 +155,7 @@ def _report(case: ReportedCase, names: Identifiers) -> Json:
     if case.label:
         made["identifier"].append({"value": text(case.label), "type": {"text": "label"}})
     if case.patient:
-        made["subject"] = {"type": "Patient", "identifier": {"value": text(case.patient)}}
+        made["subject"] = subject(case.patient, case.issuer)
     made["effectiveDateTime"] = instant(case.opened_at)
     smear = {
         "resourceType": "Specimen",
@@ -197,7 +197,7 @@ def _document(case: ReportedCase, names: Identifiers, report: str) -> Json:
         return made
     document = case.document
     if case.patient:
-        made["subject"] = {"type": "Patient", "identifier": {"value": text(case.patient)}}
+        made["subject"] = subject(case.patient, case.issuer)
     # The statuses of documents that R4B knows besides: final and amended are those of the report.
     made["docStatus"] = case.status
     made["date"] = instant(case.changed_at)

@@ -103,6 +103,7 @@ class ReportedCase:
         site: Whose case it is; empty if the server has one site only.
         label: What users call it; empty to leave it out.
         patient: The PatientID of its images; empty if it is unknown.
+        issuer: Who gave it, the IssuerOfPatientID; empty if that is unknown.
         signers: Names of users; empty to leave them out.
         model: That answered.
         images: In their order.
@@ -119,6 +120,7 @@ class ReportedCase:
     site: str
     label: str
     patient: str
+    issuer: str
     signers: tuple[str, ...]
     model: ReportedModel
     images: tuple[ReportedImage, ...]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from bcd.interop import codes
 from bcd.interop.codes import Concept, class_concept
 from bcd.interop.fhir.case import AMENDED, FINAL, ReportedCase, ReportedImage
-from bcd.interop.fhir.parts import Json, absent, coding, concept, instant, narrative, text
+from bcd.interop.fhir.parts import Json, absent, coding, concept, instant, narrative, subject, text
 
 CATEGORY = coding("observation-category", "laboratory", "Laboratory")
 
@@ -38,7 +38,7 @@ def observation(case: ReportedCase, image: ReportedImage, identifier: Json, devi
     made["effectiveDateTime"] = instant(image.at)
     made["issued"] = instant(image.changed_at)  # no change of another image
     if case.patient:
-        made["subject"] = {"type": "Patient", "identifier": {"value": text(case.patient)}}
+        made["subject"] = subject(case.patient, case.issuer)
     if image.finding is not None:
         made["valueCodeableConcept"] = concept(class_concept(image.finding), image.finding)
     elif image.waits:

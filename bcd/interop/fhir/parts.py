@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from html import escape
 from typing import Any
 
@@ -15,11 +16,20 @@ _ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 
 
 def text(value: str) -> str:
-    """A FHIR string: no control characters, and not empty."""
-    kept = "".join(
-        c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in value
-    )
-    return kept.encode("utf-8", "replace").decode().strip() or "none"
+    """A FHIR string: nothing that JSON, XML or FHIR forbids or that disguises text; not empty."""
+    kept = "".join("\N{REPLACEMENT CHARACTER}" if _is_refused(c) else c for c in value)
+    return kept.strip() or "none"
+
+
+def _is_refused(c: str) -> bool:
+    """Whether a character is a control, half of one, a bidirectional override, or none at all."""
+    if c in "\t\n":
+        return False
+    kind, code = unicodedata.category(c), ord(c)
+    return kind in ("Cc", "Cs") or c in _BIDIRECTIONAL or code & 0xFFFE == 0xFFFE
+
+
+_BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def concept(coded: Concept, said: str = "") -> Json:
@@ -43,6 +53,14 @@ def narrative(*lines: str) -> Json:
     """The lines as the resource's text, which is safe XHTML whatever they contain."""
     body = "".join(f"<p>{escape(text(line))}</p>" for line in lines)
     return {"status": "generated", "div": f'<div xmlns="{_XHTML}">{body}</div>'}
+
+
+def subject(patient: str, issuer: str) -> Json:
+    """A patient by PatientID, and who gave it, if known."""
+    identifier: Json = {"value": text(patient)}
+    if issuer:
+        identifier["assigner"] = {"display": text(issuer)}
+    return {"type": "Patient", "identifier": identifier}
 
 
 def instant(seconds: float) -> str:

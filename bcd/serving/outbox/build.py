@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import select
 
 from bcd.data.dicom.header import SEVERAL, UNCERTAIN
 from bcd.evaluation.decision import OOD
+from bcd.interop.dicom.content import patient_key
 from bcd.interop.fhir.case import (
     AMENDED,
     ERASED,
@@ -29,10 +30,10 @@ from bcd.serving.records import cases as records
 from bcd.serving.records.cases import Case, CaseImage
 from bcd.serving.records.queries import read_case, read_model
 from bcd.serving.records.tables import RECORDS
+from bcd.serving.reports.objects_content import PATIENT_ID, is_another, patient_of
 from bcd.serving.reports.table import case_csv
 from bcd.serving.services import Services
 
-_PATIENT = "PatientID"  # keyword of the DICOM attribute
 _HASH = re.compile("[0-9a-f]{64}")
 _PDF = 8 << 20  # bytes, beyond which the report is posted as CSV
 
@@ -97,7 +98,7 @@ async def reported(services: Services, found: Snapshot) -> ReportedCase:
     )
     return ReportedCase(
         case.id, found.version, status, case.opened_at, found.changed_at, case.site,
-        case.label if names else "", patient_of(found.case.images),
+        case.label if names else "", *subject_of(found.case.images),
         tuple(each.by for each in case.signatures) if names else (),
         model, tuple(_image(case, image) for image in case.images), document, signed, DISCLAIMER,
     )  # fmt: skip
@@ -112,14 +113,19 @@ def status_of(case: Case) -> str:
     return AMENDED if any(map(_overridden, case.images)) else FINAL
 
 
-def patient_of(images: Iterable[CaseImage]) -> str:
-    """The PatientID that was kept with the images; empty if there is none, or more than one.
+def subject_of(images: Sequence[CaseImage]) -> tuple[str, str]:
+    """The PatientID that was kept with the images, and its issuer; empty if unknown.
 
-    A file with several values names no patient that exists.
+    The patient is that of a DICOM report, and unknown if there could be none: if images differ, or
+    a value that tells patients apart is several or uncertain.
     """
-    found = {image.attributes[_PATIENT] for image in images if image.attributes.get(_PATIENT)}
-    patient = found.pop() if len(found) == 1 else ""
-    return "" if SEVERAL in patient or UNCERTAIN in patient else patient
+    patient = patient_of(images)
+    found = patient_key(patient)
+    uncertain = any(SEVERAL in f"{text} " or UNCERTAIN in text for text in found)
+    differs = any(
+        PATIENT_ID not in each.attributes and is_another(each, patient) for each in images
+    )
+    return ("", "") if uncertain or differs else found
 
 
 def without_names(case: Case) -> Case:
@@ -146,7 +152,7 @@ def without_names(case: Case) -> Case:
 def without_attributes(case: Case) -> Case:
     """A case without attributes of DICOM uploads other than the PatientID."""
     images = tuple(
-        replace(image, attributes={k: v for k, v in image.attributes.items() if k == _PATIENT})
+        replace(image, attributes={k: v for k, v in image.attributes.items() if k == PATIENT_ID})
         for image in case.images
     )
     return replace(case, images=images)

@@ -26,6 +26,7 @@ from bcd.interop.fhir.case import (
     ReportedImage,
     ReportedModel,
 )
+from bcd.interop.fhir.parts import text
 
 NAMES = Identifiers("https://smears.example.org/")
 SERVER = "https://fhir.example.org/r4"
@@ -50,7 +51,7 @@ UNREAD = replace(
 )  # fmt: skip
 CASE = ReportedCase(
     "0123456789abcdef", f"17:{'e' * 64}", PRELIMINARY, 1e9, 1e9 + 0.25, "north", "lab <1>", "PAT-1",
-    ("Ada",), ReportedModel("model & co", "f" * 64, "0.1.0"),
+    "HOSP", ("Ada",), ReportedModel("model & co", "f" * 64, "0.1.0"),
     (SURE, WAITING, OVERRIDDEN, UNREAD), None, False, DISCLAIMER,
 )  # fmt: skip
 SIGNED = replace(
@@ -194,7 +195,16 @@ def test_the_document_can_be_checked() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    bare = json.dumps(bundle(replace(CASE, site="", patient="", label="", signers=())))
+    bare = json.dumps(bundle(replace(CASE, site="", patient="", issuer="", label="", signers=())))
     full = json.dumps(bundle(CASE))
-    for word in ("subject", "resultsInterpreter", "performer", "PAT-1", "Ada"):
+    for word in ("subject", "assigner", "resultsInterpreter", "performer", "PAT-1", "Ada"):
         assert word in full and word not in bare
+
+
+def test_names_stay_what_they_are() -> None:
+    joined = "a\N{ZERO WIDTH JOINER}b"
+    for kept in ("山田\u3000太郎", "Jane\u00a0Doe", "left\tright\nnext", joined):
+        report = bundle(replace(CASE, label=kept))["entry"][-1]["resource"]
+        assert report["identifier"][1]["value"] == kept
+    for refused in "\x00\x0b\x1b\x85\ud800\u202e\u2066\uffff":
+        assert text(f"a{refused}b") == "a\ufffdb"
