@@ -121,9 +121,16 @@ def _restore(asked: argparse.Namespace) -> int:
 
 
 def _erase(asked: argparse.Namespace) -> int:
+    from bcd.serving.outbox.listing import Listing
+
     with _opened(asked) as records:
         records.erase(user_here(), asked.case, asked.reason)
+        left = Listing(records.engine).entries()
     say(f"case {asked.case}: erased; backups still have it")
+    for each in left:
+        if each.case_id == asked.case and each.not_erased_on:
+            on = ", ".join(each.not_erased_on)
+            say(f"until a server posts that it is erased, {on} has it: see bcd serve outbox list")
     return 0
 
 

@@ -13,7 +13,7 @@ from bcd.serving.api.problems import documented
 from bcd.serving.errors import RequestError
 from bcd.serving.jobs.adding import waiting
 from bcd.serving.monitoring.monitor import alarms
-from bcd.serving.outbox.store import Outbox
+from bcd.serving.outbox.listing import Listing
 
 router = APIRouter()
 
@@ -34,6 +34,6 @@ async def metrics(request: Request, services: Served) -> Response:
     with contextlib.suppress(RequestError):
         request.app.state.metrics.alarms(await run_in_threadpool(alarms, services))
         request.app.state.metrics.jobs(await run_in_threadpool(waiting, services))
-        outbox = Outbox(services.records.engine)
+        outbox = Listing(services.records.engine)
         request.app.state.metrics.outbox(await run_in_threadpool(outbox.counts))
     return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -19,7 +19,7 @@ from bcd.serving.monitoring.drift import Reference
 from bcd.serving.monitoring.figures import DAY, NO_ANSWER, Counts, Figures, summarise
 from bcd.serving.monitoring.monitor import get_monitor, stream_now, window_before
 from bcd.serving.monitoring.windows import BASELINE_WINDOWS, Window
-from bcd.serving.outbox.store import Outbox
+from bcd.serving.outbox.listing import Listing
 from bcd.serving.pages.render import page
 from bcd.serving.records.queries import AnswerRow
 from bcd.serving.services import Services
@@ -98,8 +98,11 @@ async def dashboard(
 ) -> HTMLResponse:
     """The page: figures of one site, and those of all that the user sees as a table."""
     period = int(days)
-    outbox = Outbox(services.records.engine)
-    posting = services.cfg.fhir.url is not None and not user.site  # it counts cases of all sites
+    outbox, url = Listing(services.records.engine), services.cfg.fhir.url
+    # It counts cases of all sites.
+    counts = None if user.site else await run_in_threadpool(outbox.counts)
+    on = {} if counts is None else counts.not_erased_on
+    here = None if url is None else url.rstrip("/")  # which is told of erased cases by itself
     chosen = seen_site(user, site)
     chosen = services.cfg.site if chosen is None else chosen
     found, windows, names, rows = await run_in_threadpool(_collect, services, user, period, chosen)
@@ -120,7 +123,8 @@ async def dashboard(
         baseline=BASELINE_WINDOWS,
         alarm_names=_ALARMS,
         no_answer=NO_ANSWER,
-        outbox=await run_in_threadpool(outbox.counts) if posting else None,
+        outbox=None if url is None else counts,
+        not_erased={server: count for server, count in on.items() if server != here},
     )
 
 

@@ -42,11 +42,12 @@ class DeliveryError(Exception):
 
     Args:
         reason: For staff; nothing personal.
+        undone: Whether it is certain that the server has done nothing, and will not.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, undone: bool = False) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason, self.undone = reason, undone
 
 
 class LaterError(DeliveryError):
@@ -55,10 +56,11 @@ class LaterError(DeliveryError):
     Args:
         reason: For staff.
         after: Seconds that the server wants to be left alone; None if it did not say.
+        undone: As of `DeliveryError`.
     """
 
-    def __init__(self, reason: str, after: float | None = None) -> None:
-        super().__init__(reason)
+    def __init__(self, reason: str, after: float | None = None, undone: bool = False) -> None:
+        super().__init__(reason, undone)
         self.after = after
 
 
@@ -204,7 +206,8 @@ class FhirClient:
         try:
             return {"Authorization": f"Bearer {read_token(Path(self._cfg.token_file))}"}
         except (OSError, ValueError):
-            raise LaterError("fhir.token_file cannot be read, or has no token") from None
+            reason = "fhir.token_file cannot be read, or has no token"
+            raise LaterError(reason, undone=True) from None
 
 
 def read_token(file: Path) -> str:
@@ -266,11 +269,12 @@ def _error(response: httpx.Response, plain: Json | None) -> DeliveryError:
     code = _object(issues[0]).get("code") if isinstance(issues, list) and issues else None
     known = isinstance(code, str) and _CODE.fullmatch(code)
     reason = f"HTTP {status} ({code})" if known else f"HTTP {status}"
+    undone = status < 500 and status != 408  # after these a proxy's server may still work
     if status in _STALE and code != _MULTIPLE:
-        return StaleError(reason)
+        return StaleError(reason, undone=undone)
     if status in _AGAIN or status >= 500:
-        return LaterError(reason, _retry_after(response.headers.get("retry-after")))
-    return RefusedError(reason)
+        return LaterError(reason, _retry_after(response.headers.get("retry-after")), undone)
+    return RefusedError(reason, undone)
 
 
 def _retry_after(value: str | None) -> float | None:

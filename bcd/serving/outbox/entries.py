@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 WAITING, SENT, FAILED = "waiting", "sent", "failed"
@@ -15,11 +16,15 @@ class Claim:
         case_id: Of the case.
         attempts: Including this one, since the last delivery.
         servers: Addresses of FHIR servers that have contents of the case, as far as is known.
+        asked: How often people have asked for it to be posted whatever the server has.
+        sent: Version that was delivered last; 0 for none.
     """
 
     case_id: str
     attempts: int
     servers: tuple[str, ...] = ()
+    asked: int = 0
+    sent: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,14 +36,12 @@ class Outcome:
         server: Address of the FHIR server.
         place: Where the report is on it; empty if nothing was posted, as nothing had to be.
         servers: That have contents of the case now.
-        left: What a person has to do, and is shown as a failure; empty for nothing.
     """
 
     version: int
     server: str
     place: str = ""
     servers: tuple[str, ...] = ()
-    left: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,11 @@ class Entry:
         case_id: Of the case.
         version: To be delivered.
         sent: Delivered last; None for none.
-        state: `WAITING`, `SENT` or `FAILED`.
+        state: `WAITING` or `FAILED`.
         attempts: Since the last delivery.
         due: When it is tried next, in seconds since 1970.
         error: Of the last attempt; empty for none.
+        not_erased_on: FHIR servers that have contents of it, although it is erased here.
     """
 
     case_id: str
@@ -62,3 +66,21 @@ class Entry:
     attempts: int
     due: float
     error: str
+    not_erased_on: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of cases in the outbox.
+
+    Attributes:
+        waiting: To be posted.
+        failed: That the FHIR server does not take.
+        not_erased: Erased here, but not (yet) on a FHIR server; may wait or have failed, too.
+        not_erased_on: How many of these each FHIR server has, by its address.
+    """
+
+    waiting: int
+    failed: int
+    not_erased: int
+    not_erased_on: Mapping[str, int]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -90,7 +89,6 @@ class Sender:
         owner = secrets.token_hex(16)
         self.outbox = Outbox(engine, owner, cfg.delay_seconds, lease, clock)
         self._services, self._jitter = services, jitter
-        self._time, self._quiet_until = clock or time.monotonic, 0.0
         self._database, self._names = Database(engine), Identifiers(base.rstrip("/"))
         self._client = FhirClient(cfg)
         self._devices: dict[str, str] = {}  # references, by the model's sha256
@@ -126,13 +124,9 @@ class Sender:
         """Posts every case that is due now, once; returns how many it tried."""
         await run_in_threadpool(self.outbox.collect)
         tried = 0
-        if self._quiet_until > self._time():
-            return tried
         while (claim := await run_in_threadpool(self.outbox.claim)) is not None:
             tried += 1
             await self._attempt(claim)
-            if self._quiet_until > self._time():
-                break
         return tried
 
     async def close(self) -> None:
@@ -151,7 +145,7 @@ class Sender:
             log.warning("outbox_later", case=claim.case_id, reason=error.reason)
             await run_in_threadpool(self.outbox.postpone, claim, wait, error.reason)
             if error.after:  # the server wants to be left alone, whichever case it is
-                self._quiet_until = self._time() + error.after
+                await run_in_threadpool(self.outbox.quiet, error.after)
         except RequestError as error:  # such as records that are gone; the lease ends by itself
             with suppress(RequestError):
                 await run_in_threadpool(self.outbox.postpone, claim, self._wait(claim), error.title)
@@ -184,10 +178,14 @@ class Sender:
                 if found is None and case.erased:  # there is nothing of it, and there must not be
                     await run_in_threadpool(self.outbox.skip, claim, outcome)
                     return
+                known = "" if found is None else version_of(found.resource, self._names)
+                if known == case.version and not claim.asked and claim.sent >= outcome.version:
+                    await run_in_threadpool(self.outbox.skip, claim, outcome)  # recorded before
+                    return
                 found = found or await self._client.create(placeholder(case, self._names))
                 if found is None:  # another process has just made it
                     continue
-                if version_of(found.resource, self._names) != case.version:
+                if known != case.version or claim.asked:
                     if await self._is_later(found, case):
                         found = None
                         continue
@@ -205,10 +203,7 @@ class Sender:
         """What becomes of a case if this attempt succeeds, without its place."""
         here = self._client.base
         others = [each for each in claim.servers if each != here]
-        if not case.erased:
-            return Outcome(version, here, servers=(*others, here))
-        left = f"erased, but not on {', '.join(others)}: erase it there, then retry"
-        return Outcome(version, here, left=left if others else "")
+        return Outcome(version, here, servers=(*others, *([] if case.erased else [here])))
 
     async def _find(self, case: ReportedCase) -> Found | None:
         found = await self._client.find("DiagnosticReport", self._names.of("case", case.id))
@@ -242,12 +237,17 @@ class Sender:
                 # some servers let both make one.
                 until = await run_in_threadpool(self.outbox.begin_device)
                 if until is None:
-                    raise LaterError("another process makes the model's Device")
-                await self._client.create(device(case, self._names))
+                    raise LaterError("the model's Device is being made, or may still be")
+                try:
+                    await self._client.create(device(case, self._names))
+                except DeliveryError as error:
+                    if error.undone:
+                        await run_in_threadpool(self.outbox.end_device, until)
+                    raise
                 found = await self._client.find("Device", identifier)
                 if not found:
                     raise LaterError("the model's Device was made and is not found")
-                # Not if this failed: the request may be carried out late.
+                # Not if this failed without an answer: the request may be carried out late.
                 await run_in_threadpool(self.outbox.end_device, until)
             self._devices[key] = f"Device/{min(each.id for each in found)}"
         return self._devices[key]
@@ -255,11 +255,16 @@ class Sender:
     async def _post(self, claim: Claim, case: ReportedCase, found: Found) -> bool:
         """Posts a case; False if another process has it now."""
         model, servers = "", claim.servers
+        known = case.model.sha256 in self._devices
         if not case.erased:
             model = await self._device(case)
             servers = self._outcome(claim, case, 0).servers
         elif found.resource.get("status") == REGISTERED:  # there are no other resources
             case = replace(case, images=(), documented=False)
+        elif case.documented:  # it was signed, which may not have been posted
+            named = self._names.of("document", case.id)
+            kept = await self._client.find("DocumentReference", named)
+            case = replace(case, documented=bool(kept))
         if not await run_in_threadpool(self.outbox.renew, claim, servers):
             return False
         try:
@@ -270,8 +275,10 @@ class Sender:
             raise RefusedError(f"no valid resources ({type(error).__name__})") from None
         try:
             await self._client.post(bundle)
-        except DeliveryError:
+        except DeliveryError as error:
             self._devices.clear()  # it may be gone
+            if isinstance(error, RefusedError) and known and not case.erased:
+                raise StaleError(error.reason) from None
             raise
         return True
 

@@ -6,30 +6,15 @@ every change is recorded in its own transaction, also one by a command; so none 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Engine,
-    RowMapping,
-    Select,
-    and_,
-    func,
-    insert,
-    or_,
-    select,
-    true,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, insert, or_, select, update
 
-from bcd.serving.accounts.database import Database
-from bcd.serving.outbox.entries import FAILED, SENT, WAITING, Claim, Entry, Outcome
-from bcd.serving.records.tables import ANSWERS, CASES, HEAD, OUTBOX, OUTBOX_POSITION, RECORDS
+from bcd.serving.outbox.entries import FAILED, SENT, WAITING, Claim, Outcome
+from bcd.serving.outbox.listing import Listing, row_of
+from bcd.serving.records.tables import CASES, HEAD, OUTBOX, OUTBOX_POSITION, RECORDS
 
 DELIVERED = "delivered"  # kind of the records of deliveries
 _USER = "server"
@@ -42,7 +27,7 @@ class _TakenError(Exception):
     """Another process has the case."""
 
 
-class Outbox:
+class Outbox(Listing):
     """What waits to be posted; several processes may share it.
 
     Methods raise `StorageFullError` and `UnavailableError` as those of `Database` do.
@@ -63,8 +48,8 @@ class Outbox:
         lease: float = 300.0,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        self._database = Database(engine)
-        self._owner, self._delay, self._lease, self._clock = owner, delay, lease, clock
+        super().__init__(engine, delay, clock)
+        self._owner, self._lease = owner, lease
 
     def start(self, base: str) -> str:
         """Notes where the chain ends when there is an outbox for the first time.
@@ -84,6 +69,8 @@ class Outbox:
                 number = connection.execute(select(HEAD.c.number)).scalar_one()
                 first = {"id": 1, "number": number, "base": base}
                 connection.execute(insert(OUTBOX_POSITION).values(first))
+            # The server may be another one by now.
+            connection.execute(update(OUTBOX_POSITION).values(quiet_until=None))
         return base if noted is None else str(noted)
 
     def collect(self) -> int:
@@ -108,30 +95,8 @@ class Outbox:
             connection.execute(update(OUTBOX_POSITION).values(number=newest))
         return found
 
-    def _put(self, connection: Connection, which: ColumnElement[bool]) -> int:
-        """Marks cases that have images as waiting, in their present versions."""
-        images = select(ANSWERS.c.case_id).where(ANSWERS.c.case_id == CASES.c.id).exists()
-        query = select(CASES.c.id, CASES.c.version).where(which, images).order_by(CASES.c.id)
-        due = self._now(connection) + self._delay
-        rows = connection.execute(query).all()
-        for case_id, version in rows:
-            self._mark(connection, case_id, version, due)
-        return len(rows)
-
-    def _mark(self, connection: Connection, case_id: str, version: int, due: float) -> None:
-        table = OUTBOX.c
-        row = _row(connection, case_id)
-        if row is None:
-            first = {"case_id": case_id, "state": WAITING, "version": version, "due": due}
-            connection.execute(insert(OUTBOX).values(**first, attempts=0, error="", servers=""))
-        elif version > row["version"] or row["state"] != WAITING:
-            values: dict[str, object] = {"version": version}
-            if row["state"] != WAITING:
-                values |= {"state": WAITING, "due": due}
-            connection.execute(update(OUTBOX).where(table.case_id == case_id).values(values))
-
     def claim(self) -> Claim | None:
-        """Takes the case that has been due longest; None if there is none."""
+        """Takes the case that has been due longest; None if there is none, or not yet."""
         table = OUTBOX.c
         with self._database.reading() as connection:
             if connection.execute(self._due(self._now(connection))).first() is None:
@@ -149,13 +114,15 @@ class Outbox:
             }
             where = table.case_id == row["case_id"]
             connection.execute(update(OUTBOX).where(where).values(values))
-        return Claim(row["case_id"], values["attempts"], tuple(row["servers"].splitlines()))
+        servers = tuple(row["servers"].splitlines())
+        return Claim(row["case_id"], values["attempts"], servers, row["asked"], row["sent"] or 0)
 
     @staticmethod
     def _due(now: float) -> Select[Any]:
         table = OUTBOX.c
         free = or_(table.lease_until.is_(None), table.lease_until < now)
-        where = and_(table.state == WAITING, table.due <= now, free)
+        quiet = select(OUTBOX_POSITION).where(OUTBOX_POSITION.c.quiet_until > now).exists()
+        where = and_(table.state == WAITING, table.due <= now, free, ~quiet)
         return select(OUTBOX).where(where).order_by(table.due).limit(1)
 
     def renew(self, claim: Claim, servers: Sequence[str]) -> bool:
@@ -189,19 +156,21 @@ class Outbox:
             self._done(connection, claim, outcome)
 
     def skip(self, claim: Claim, outcome: Outcome) -> None:
-        """Ends the claim of a case of which the server has nothing and nothing has to be sent."""
+        """Ends the claim of a case of which nothing has to be sent."""
         with suppress(_TakenError), self._database.noting() as connection:
             self._done(connection, claim, outcome)
 
     def _done(self, connection: Connection, claim: Claim, outcome: Outcome) -> None:
-        row = _row(connection, claim.case_id)
+        row = row_of(connection, claim.case_id)
         if row is None or row["lease_owner"] != self._owner:
             raise _TakenError
         sent = max(outcome.version, row["sent"] or 0)
-        values: dict[str, object] = {"sent": sent, "attempts": 0, "error": outcome.left[:_ERROR]}
+        # Asked for once more while it was sent: it may be about what had been sent by then.
+        asked = row["asked"] if row["asked"] > claim.asked else 0
+        values: dict[str, object] = {"sent": sent, "attempts": 0, "error": "", "asked": asked}
         values["servers"] = "\n".join(outcome.servers)
-        if sent >= row["version"]:
-            values["state"] = FAILED if outcome.left else SENT
+        if sent >= row["version"] and not asked:
+            values["state"] = SENT
         else:
             values["due"] = self._now(connection) + self._delay
         self._end(connection, claim, values)
@@ -216,6 +185,12 @@ class Outbox:
         """Ends a claim; the case is not tried again until it changes or `retry` is called."""
         with self._database.noting() as connection:
             self._end(connection, claim, {"state": FAILED, "error": error[:_ERROR]})
+
+    def quiet(self, seconds: float) -> None:
+        """Has no process send anything for some seconds, unless `retry` is called."""
+        with self._database.noting() as connection:
+            until = self._now(connection) + seconds
+            connection.execute(update(OUTBOX_POSITION).values(quiet_until=until))
 
     def release(self) -> None:
         """Ends all claims of this process."""
@@ -245,42 +220,6 @@ class Outbox:
         with self._database.noting() as connection:
             connection.execute(update(OUTBOX_POSITION).where(mine).values(device_until=None))
 
-    def counts(self) -> dict[str, int]:
-        """The number of cases that wait, and of those that failed."""
-        query = select(OUTBOX.c.state, func.count()).where(OUTBOX.c.state != SENT)
-        with self._database.reading() as connection:
-            rows = connection.execute(query.group_by(OUTBOX.c.state)).all()
-        return {WAITING: 0, FAILED: 0, **{str(state): int(count) for state, count in rows}}
-
-    def entries(self, limit: int = 1000) -> list[Entry]:
-        """Cases that wait or failed, those that failed first."""
-        table = OUTBOX.c
-        columns = [table[each.name] for each in fields(Entry)]
-        query = select(*columns).where(table.state != SENT).order_by(table.state, table.due)
-        with self._database.reading() as connection:
-            return [Entry(*row) for row in connection.execute(query.limit(limit))]
-
-    def retry(self, case_ids: Sequence[str] = ()) -> int:
-        """Has cases that wait or failed tried at once: these, or all; returns how many."""
-        table = OUTBOX.c
-        where = [table.state != SENT, *([table.case_id.in_(case_ids)] if case_ids else [])]
-        with self._database.noting() as connection:
-            values = {"state": WAITING, "due": self._now(connection)}
-            return connection.execute(update(OUTBOX).where(*where).values(values)).rowcount
-
-    def add(self, case_ids: Sequence[str] = ()) -> int:
-        """Puts cases in that were not posted, or have to be posted anew: these, or all."""
-        with self._database.noting() as connection:
-            return self._put(connection, CASES.c.id.in_(case_ids) if case_ids else true())
-
-    def _now(self, connection: Connection) -> float:
-        if self._clock is not None:
-            return self._clock()
-        if connection.dialect.name == "sqlite":
-            return time.time()
-        now = func.extract("epoch", func.clock_timestamp())
-        return float(connection.execute(select(now)).scalar_one())
-
 
 def _of_cases(after: int, until: int) -> tuple[ColumnElement[bool], ...]:
     """The condition that a record is about a case and in this part of the chain."""
@@ -290,8 +229,3 @@ def _of_cases(after: int, until: int) -> tuple[ColumnElement[bool], ...]:
 def _position(connection: Connection, lock: bool = False) -> int | None:
     query = select(OUTBOX_POSITION.c.number)
     return connection.execute(query.with_for_update() if lock else query).scalar_one_or_none()
-
-
-def _row(connection: Connection, case_id: str) -> RowMapping | None:
-    query = select(OUTBOX).where(OUTBOX.c.case_id == case_id).with_for_update()
-    return connection.execute(query).mappings().one_or_none()

@@ -165,6 +165,7 @@ OUTBOX = Table(
     Column("sent", Integer),  # version that was delivered last; null: none
     Column("state", String(8), nullable=False),  # waiting, sent or failed
     Column("attempts", Integer, nullable=False),  # since the last delivery
+    Column("asked", Integer, nullable=False),  # times to post it whatever the server has
     Column("due", Double, nullable=False),  # not before
     Column("error", String(200), nullable=False),  # of the last attempt; nothing personal
     Column("servers", Text, nullable=False),  # FHIR servers that have contents of it, one a line
@@ -181,4 +182,5 @@ OUTBOX_POSITION = Table(
     Column("number", Integer, nullable=False),
     Column("base", Text, nullable=False),  # of identifiers: `url` of the first start
     Column("device_until", Double),  # when the right of one process to make a Device ends
+    Column("quiet_until", Double),  # nothing is sent before, as a FHIR server asked
 )

@@ -17,6 +17,7 @@ from prometheus_client import (
 from bcd.serving.answers import ImageAnswer
 from bcd.serving.engine.queue import Engine
 from bcd.serving.errors import RequestError
+from bcd.serving.outbox.entries import Counts
 from bcd.serving.records.cases import NewImage
 from bcd.serving.services import Services
 
@@ -67,6 +68,7 @@ class Metrics:
             for state, what in (
                 ("waiting", "that wait to be posted to the FHIR server"),
                 ("failed", "that the FHIR server does not take"),
+                ("not_erased", "that are erased here, but not yet on a FHIR server"),
             )
         }
         ready = Gauge("bcd_ready", "1 if the model can answer", registry=self.registry)
@@ -96,10 +98,10 @@ class Metrics:
         for (name, site), value in found.items():
             self._alarms.labels(name, site).set(value)
 
-    def outbox(self, counts: Mapping[str, int]) -> None:
-        """Sets how many cases wait in the outbox and have failed; see `Outbox.counts`."""
-        for state, count in counts.items():
-            self._outbox[state].set(count)
+    def outbox(self, counts: Counts) -> None:
+        """Sets how many cases wait in the outbox, have failed, or are erased here only."""
+        for state, gauge in self._outbox.items():
+            gauge.set(getattr(counts, state))
 
     def jobs(self, count: int) -> None:
         """Sets the number of images that wait in the database."""

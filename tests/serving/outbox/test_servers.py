@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 from collections.abc import Iterator
@@ -10,10 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
+from bcd.errors import BcdError
 from bcd.interop.settings import site_settings
+from bcd.serving.outbox.entries import Counts
+from bcd.serving.outbox.listing import CONFIRMED, Listing
+from bcd.serving.outbox.store import DELIVERED
 from bcd.serving.records.cases import UNIDENTIFIED
-from bcd.serving.records.tables import OUTBOX
+from bcd.serving.records.tables import OUTBOX, RECORDS
 from tests.serving.making import IDENTITY
 from tests.serving.outbox.fhir_server import ISSUE, FhirServer, fhir_server
 from tests.serving.outbox.making import Posting, new_case, posting, send
@@ -98,12 +102,74 @@ def test_an_erasure_says_which_other_servers_have_the_case(
         post.records.erase("admin", case, "asked by the patient")
         send(post)
         outbox = post.sender().outbox
-        [entry] = outbox.entries()
-        assert entry.state == "failed" and fhir.url in entry.error
+        for change in (lambda: 0, outbox.retry, outbox.add):
+            change()
+            send(post, later=LATER)
+            [entry] = outbox.entries()
+            assert entry.state == "failed" and entry.not_erased_on == (fhir.url,)
+        assert outbox.counts() == Counts(0, 0, 1, {fhir.url: 1})
         assert statuses(other) == [] and "preliminary" in statuses(fhir)
-        outbox.retry()
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    with posting(tmp_path / "copy", fhir.url) as post:  # a person has done it
+        outbox = post.sender().outbox
+        with pytest.raises(BcdError, match="no cases"):
+            outbox.confirm_erased("carl", [case, "0" * 16])
+        outbox.confirm_erased("carl", [case])
+        assert outbox.entries() == [] and kinds(post)[-1] == CONFIRMED
+    with posting(tmp_path, fhir.url) as post:  # back to the old one
+        post.sender().outbox.retry()
         send(post)
-        assert outbox.entries() == []
+        assert post.sender().outbox.entries() == []
+    assert set(statuses(fhir)) == {"entered-in-error"}
+
+
+def test_an_erasure_is_shown_while_nothing_is_posted(fhir: FhirServer, tmp_path: Path) -> None:
+    with posting(tmp_path, fhir.url) as post:
+        post.sender()
+        case = new_case(post, 1)
+        send(post)
+        assert post.sender().outbox.counts().not_erased == 0
+        post.records.erase("admin", case, "asked by the patient")
+        [entry] = Listing(post.records.engine).entries()  # `collect` was not called
+        assert (entry.case_id, entry.not_erased_on) == (case, (fhir.url,))
+
+
+def kinds(post: Posting) -> list[str]:
+    """Of all records."""
+    with post.records.engine.connect() as connection:
+        return list(connection.execute(select(RECORDS.c.kind)).scalars())
+
+
+def test_what_is_added_is_posted_whatever_the_server_has(fhir: FhirServer, tmp_path: Path) -> None:
+    with posting(tmp_path, fhir.url, "fhir.names=true") as post:
+        post.sender()
+        case = new_case(post, 2)
+        post.records.sign("berta", case, post.records.case(case).version)
+        send(post)
+        assert "a label" in json.dumps(fhir.now("DiagnosticReport"))
+        posted = kinds(post).count(DELIVERED)
+        for kind in ("Observation", "DocumentReference"):
+            del fhir.history[next(key for key in fhir.history if key[0] == kind)]
+    with posting(tmp_path, fhir.url) as post:
+        outbox = post.sender().outbox
+        outbox.add([case])
+        send(post)
+        assert len(fhir.now("Observation")) == 2 and len(fhir.now("DocumentReference")) == 1
+        assert "a label" not in json.dumps(fhir.now("DiagnosticReport"))
+        assert kinds(post).count(DELIVERED) == posted + 1
+        seen = len(fhir.requests)
+        assert send(post) == 0 and len(fhir.requests) == seen and outbox.entries() == []
+
+
+def test_no_document_is_made_only_to_be_in_error(fhir: FhirServer, tmp_path: Path) -> None:
+    with posting(tmp_path, fhir.url) as post:
+        post.sender()
+        case = new_case(post, 1)
+        send(post)
+        post.records.sign("berta", case, post.records.case(case).version)
+        post.records.erase("admin", case, "asked by the patient")
+        send(post)
+    assert statuses(fhir) == ["entered-in-error"] * 2
 
 
 def test_identifiers_are_those_of_the_first_start(fhir: FhirServer, tmp_path: Path) -> None:
@@ -137,45 +203,6 @@ def test_settings_of_a_site_are_named(fhir: FhirServer, tmp_path: Path) -> None:
             said in [note["text"] for note in each["note"]],
         ))  # fmt: skip
     assert found == [(None, None, False), (given.threshold, given.profile, True)]
-
-
-def test_two_processes_make_one_device(fhir: FhirServer, tmp_path: Path) -> None:
-    fhir.racing = 0.2
-
-    async def both(post: Posting) -> None:
-        senders = [post.sender() for _ in range(2)]
-        senders[0].outbox.collect()
-        post.clock.seconds += 10
-        await asyncio.gather(*(each.post_due() for each in senders))
-        for each in senders:
-            await each.close()
-
-    with posting(tmp_path, fhir.url) as post:
-        post.sender()
-        for _ in range(2):
-            new_case(post, 1)
-        asyncio.run(both(post))
-        send(post, later=LATER)
-        assert post.sender().outbox.entries() == []
-    [device] = fhir.now("Device")
-    used = {each["device"]["reference"] for each in fhir.now("Observation")}
-    assert used == {f"Device/{device['id']}"} and len(fhir.now("DiagnosticReport")) == 2
-
-
-def test_a_device_that_may_still_be_made_is_not_made_again(
-    fhir: FhirServer, tmp_path: Path
-) -> None:
-    fhir.fault = lambda kind: "reset" if kind == "device" else ""
-    with posting(tmp_path, fhir.url) as post:
-        post.sender()
-        new_case(post, 1)
-        send(post)
-        fhir.fault = lambda _: ""
-        send(post)
-        [entry] = post.sender().outbox.entries()
-        assert "Device" in entry.error and fhir.now("Device") == []
-        send(post, later=LATER)
-        assert post.sender().outbox.entries() == [] and len(fhir.now("Device")) == 1
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from bcd.commands.serve_outbox import main
 from bcd.errors import BcdError, ConfigError
 from bcd.serving.outbox.sender import check_outbox
+from bcd.serving.records.tables import OUTBOX
 from tests.serving.making import IDENTITY, serve_config, smear
 from tests.serving.outbox.fhir_server import FhirServer, fhir_server
 from tests.serving.outbox.making import BASE
 from tests.serving.running import Running, running
+
+NOTHING = {"waiting": 0, "failed": 0, "not_erased": 0}
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +62,11 @@ def test_a_server_posts_cases_and_shows_those_that_failed(
     added = served.all.post(f"/v1/cases/{made['id']}/images", files=files)
     assert added.is_success, added.text
     until(lambda: any(each["status"] == "preliminary" for each in fhir.now("DiagnosticReport")))
-    until(lambda: figures(served) == {"waiting": 0, "failed": 0})
+    until(lambda: figures(served) == NOTHING)
     assert "Everything is delivered" in served.all.get("/dashboard").text
     fhir.fault = lambda kind: "422" if kind == "transaction" else ""
     served.all.post(f"/v1/cases/{made['id']}/images", files={"images": ("b.png", smear(1))})
-    until(lambda: figures(served) == {"waiting": 0, "failed": 1})
+    until(lambda: figures(served) == {**NOTHING, "failed": 1})
     assert "Not delivered:" in served.all.get("/dashboard").text
     place = ["--folder", str(served.folder)]
     capsys.readouterr()  # the log of the server in this process
@@ -71,16 +75,33 @@ def test_a_server_posts_cases_and_shows_those_that_failed(
     assert listed["case"] == made["id"] and "422" in listed["last_error"]
     fhir.fault = lambda _: ""
     assert main(["outbox", "retry", *place]) == 0
-    until(lambda: figures(served) == {"waiting": 0, "failed": 0})
+    until(lambda: figures(served) == NOTHING)
     [report] = fhir.now("DiagnosticReport")
     assert len(report["result"]) == len(fhir.now("Observation")) == 2
-    with pytest.raises(BcdError, match="no cases"):
-        main(["outbox", "add", "0" * 16, *place])
+    for command in ("add", "retry", "erased"):
+        with pytest.raises(BcdError, match="no cases"):
+            main(["outbox", command, "0" * 16, *place])
     assert main(["outbox", "add", "--all", *place]) == 0
     until(lambda: figures(served)["waiting"] == 0)
     assert len(fhir.now("Observation")) == 2
     [device] = fhir.now("Device")
     assert device["version"][0]["value"] == IDENTITY.sha256
+
+    old = "https://old.example.org/r4"  # of `fhir.url`, before it was changed
+    until(lambda: figures(served) == NOTHING)
+    with served.services.records.engine.begin() as connection:
+        connection.execute(update(OUTBOX).values(servers=f"{old}\n{fhir.url}"))
+    served.all.post(f"/v1/cases/{made['id']}/erase", json={"reason": "asked"})
+    until(lambda: {each["status"] for each in fhir.now("Observation")} == {"entered-in-error"})
+    until(lambda: figures(served) == {**NOTHING, "not_erased": 1})
+    page = served.all.get("/dashboard").text
+    assert f"not on {old}" in page and fhir.url not in page and "Not delivered" not in page
+    capsys.readouterr()
+    assert main(["outbox", "list", *place]) == 0
+    [listed] = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert (listed["state"], listed["not_erased_on"]) == ("failed", old)
+    assert main(["outbox", "erased", made["id"], *place]) == 0
+    assert figures(served) == NOTHING and old not in served.all.get("/dashboard").text
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from bcd.serving.outbox.entries import Outcome
+from bcd.errors import BcdError
+from bcd.serving.outbox.entries import Counts, Outcome
 from bcd.serving.outbox.store import DELIVERED, Outbox
 from bcd.serving.records.store import Records, open_records
 from bcd.serving.records.tables import RECORDS
@@ -54,7 +55,9 @@ def test_cases_of_before_and_empty_ones_stay_where_they_are(records: Records, cl
     records.event("", "server started", {})
     assert one.collect() == 1 and one.collect() == 0
     assert [each.case_id for each in one.entries()] == [late]
-    assert one.add([before, "0" * 16]) == 1 and one.add() == 2
+    with pytest.raises(BcdError, match="1 of these 2 are no cases"):
+        one.add([before, "0" * 16])
+    assert len(one.entries()) == 1 and one.add([before]) == 1 and one.add() == 2
     assert {each.case_id for each in one.entries()} == {before, late}
     records.erase("admin", before, "asked by the patient")
     assert outbox(records, clock, "restarted").collect() == 1
@@ -106,7 +109,7 @@ def test_one_process_has_a_case_until_its_lease_ends(records: Records, clock: Cl
     with records.engine.connect() as connection:
         kinds = connection.execute(select(RECORDS.c.kind)).scalars().all()
     assert kinds.count(DELIVERED) == 1, "only the process that has the case records it"
-    assert two.entries() == [] and two.counts() == {"waiting": 0, "failed": 0}
+    assert two.entries() == [] and two.counts() == Counts(0, 0, 0, {})
     assert records.case(case).version == version, "a delivery is no change of the case"
 
 
@@ -119,8 +122,37 @@ def test_a_failed_case_is_tried_again_when_it_changes(records: Records, clock: C
     assert claim is not None
     one.fail(claim, "HTTP 422")
     clock.seconds += 1e6
-    assert one.claim() is None and one.counts()["failed"] == 1
+    assert one.claim() is None and one.counts().failed == 1
     records.sign("berta", case, records.case(case).version)
     one.collect()
     clock.seconds += DELAY
     assert one.claim() is not None
+
+
+def test_what_is_asked_for_while_it_is_sent_is_sent_once_more(
+    records: Records, clock: Clock
+) -> None:
+    one = outbox(records, clock, "one")
+    case = new_case(records)
+    one.add([case])
+    for asked in (True, False):
+        clock.seconds += DELAY
+        claim = one.claim()
+        assert claim is not None and claim.asked
+        if asked:
+            one.add([case])
+        one.delivered(claim, Outcome(records.case(case).version, "https://one"))
+    assert one.entries() == []
+
+
+def test_retry_ends_the_peace_that_a_server_asked_for(records: Records, clock: Clock) -> None:
+    one, two = outbox(records, clock, "one"), outbox(records, clock, "two")
+    new_case(records)
+    one.collect()
+    clock.seconds += DELAY
+    one.quiet(3600.0)
+    assert two.claim() is None and two.quiet_until() == clock() + 3600.0
+    assert two.retry() == 1
+    assert two.quiet_until() is None and one.claim() is not None
+    with pytest.raises(BcdError, match="no cases"):
+        one.retry(["f" * 16])

@@ -16,6 +16,7 @@ def upgrade() -> None:
         sa.Column("sent", sa.Integer),
         sa.Column("state", sa.String(8), nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("asked", sa.Integer, nullable=False),
         sa.Column("due", sa.Double, nullable=False),
         sa.Column("error", sa.String(200), nullable=False),
         sa.Column("servers", sa.Text, nullable=False),
@@ -29,4 +30,5 @@ def upgrade() -> None:
         sa.Column("number", sa.Integer, nullable=False),
         sa.Column("base", sa.Text, nullable=False),
         sa.Column("device_until", sa.Double),
+        sa.Column("quiet_until", sa.Double),
     )
