@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.console import say
 from bcd.data.reading import read_image
 from bcd.evaluation.model_change import EXCEEDED, MET, Answers, Check, ModelChange
@@ -22,7 +23,6 @@ from bcd.storage import write_csv, write_text, written_path
 PAGE = "reference.html"
 _LISTED = 100  # changed images on the page; the CSV has all
 _SHOWN = 24  # pictures
-_DISCLAIMER = "For research only. Not a diagnosis."
 
 
 def write_change(
@@ -86,7 +86,7 @@ def _overview(frozen: ReferenceSet, model: FrozenModel, change: ModelChange) -> 
         ("reference set", f"{change.n} images, frozen {frozen.frozen_at}, {frozen.sha256[:12]}"),
     ]
     return Overview(
-        f"{today()}. {_DISCLAIMER}", status, decision(change).capitalize() + ".",
+        f"{today()}. {DISCLAIMER}", status, decision(change).capitalize() + ".",
         findings(frozen, model, change), tiles, facts=facts,
         files=[Link(name, name) for name in ("change.json", "changes.csv")],
     )  # fmt: skip

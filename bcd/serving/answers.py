@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# On every page, answer and document.
-DISCLAIMER = "For research only. Not a diagnosis."
-
 
 @dataclass(frozen=True)
 class ModelIdentity:

@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 import bcd
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.serving.accounts import routes as accounts
-from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api import cases, explain, health, metrics, model, objects, predict
 from bcd.serving.api.problems import Problem, add_handlers, describe
 from bcd.serving.intake.start import Intake

@@ -18,11 +18,12 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.config.serve import ServeConfig
 from bcd.data.dicom.keeping import check_keep
 from bcd.errors import BcdError, ConfigError
 from bcd.serving.accounts.store import Accounts
-from bcd.serving.answers import DISCLAIMER, ModelIdentity
+from bcd.serving.answers import ModelIdentity
 from bcd.serving.app import create_app
 from bcd.serving.certificates import Pem, server_context
 from bcd.serving.engine.loading import load_engine

@@ -27,7 +27,7 @@ LAYERS: dict[str, str] = {
     "explain": "errors config data models",
     "reporting": "storage console run_folder config data evaluation",
     "audit": ("errors storage console run_folder config data models features evaluation reporting"),
-    "interop": "",
+    "interop": "config",
     "inference": (
         "errors storage console run_folder config data models features evaluation explain "
         "reporting audit interop"

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.data.matching import Match
-from bcd.interop.dicom.content import DISCLAIMER
 from bcd.serving.engine.sites import Way
 from bcd.serving.records.store import Records
 from bcd.serving.reports import objects

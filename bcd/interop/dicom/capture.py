@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from bcd.interop.dicom.content import DISCLAIMER, Evidence, Producer, derived_uid
+from bcd.config.disclaimer import DISCLAIMER
+from bcd.interop.dicom.content import Evidence, Producer, derived_uid
 from bcd.interop.dicom.making import coded_item, equipment, finish, method_name
 from bcd.interop.dicom.source import Source, content_sha256, header, refer, series_of
 

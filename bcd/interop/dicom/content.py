@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.util import find_spec
 
-DISCLAIMER = "For research only. Not a diagnosis."
-
 # Attributes that say who a patient is; the first two, a PatientID and who gave it, tell patients
 # apart: two hospitals may both count from 1.
 PATIENT = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex")

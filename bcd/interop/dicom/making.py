@@ -14,8 +14,9 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.interop.codes import LOCAL, LOCAL_UID, Concept
-from bcd.interop.dicom.content import DISCLAIMER, Evidence, Producer, derived_uid
+from bcd.interop.dicom.content import Evidence, Producer, derived_uid
 from bcd.interop.dicom.source import Source, header
 
 MEDIA_TYPE = "application/dicom"

@@ -25,9 +25,10 @@ from highdicom.sr.enum import RelationshipTypeValues
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.interop import codes as ours
 from bcd.interop.codes import Concept, class_concept, probability_concept, reason_concept
-from bcd.interop.dicom.content import DISCLAIMER, Answer, ObjectError, Producer, Signed, derived_uid
+from bcd.interop.dicom.content import Answer, ObjectError, Producer, Signed, derived_uid
 from bcd.interop.dicom.making import MANUFACTURER, coded, equipment, finish, one_line, parameters
 from bcd.interop.dicom.source import Source, header, refer, series_of
 

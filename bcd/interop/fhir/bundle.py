@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.interop import codes
 from bcd.interop.fhir.case import REGISTERED, ReportedCase
 from bcd.interop.fhir.observations import observation
@@ -56,9 +57,9 @@ def placeholder(case: ReportedCase, names: Identifiers) -> Json:
     kept = ("resourceType", "identifier", "category", "code")
     return _valid("DiagnosticReport", {
         **{name: report[name] for name in kept},
-        "text": narrative(case.disclaimer),
+        "text": narrative(DISCLAIMER),
         "status": REGISTERED,
-        "conclusion": case.disclaimer,
+        "conclusion": DISCLAIMER,
     })  # fmt: skip
 
 
@@ -123,7 +124,7 @@ def device(case: ReportedCase, names: Identifiers) -> Json:
     versions = {"sha256 of the model's file": model.sha256, "bcd": model.version}
     return _valid("Device", {
         "resourceType": "Device",
-        "text": narrative(case.disclaimer, f"Model {model.name}, sha256 {model.sha256}"),
+        "text": narrative(DISCLAIMER, f"Model {model.name}, sha256 {model.sha256}"),
         "identifier": [names.of("model", model.sha256)],
         "status": "active",
         "deviceName": [{"name": text(model.name), "type": "model-name"}],
@@ -131,15 +132,15 @@ def device(case: ReportedCase, names: Identifiers) -> Json:
         "version": [
             {"type": {"text": name}, "value": text(value)} for name, value in versions.items()
         ],
-        "note": [{"text": case.disclaimer}],
+        "note": [{"text": DISCLAIMER}],
     })  # fmt: skip
 
 
 def _report(case: ReportedCase, names: Identifiers) -> Json:
-    conclusion = f"{case.disclaimer} {_summary(case)}"
+    conclusion = f"{DISCLAIMER} {_summary(case)}"
     made: Json = {
         "resourceType": "DiagnosticReport",
-        "text": narrative(case.disclaimer, _summary(case)),
+        "text": narrative(DISCLAIMER, _summary(case)),
         "extension": [{"url": names.version_url, "valueString": case.version}],
         "identifier": [names.of("case", case.id)],
         "status": case.status,
@@ -185,11 +186,11 @@ def _summary(case: ReportedCase) -> str:
 def _document(case: ReportedCase, names: Identifiers, report: str) -> Json:
     made: Json = {
         "resourceType": "DocumentReference",
-        "text": narrative(case.disclaimer, _summary(case)),
+        "text": narrative(DISCLAIMER, _summary(case)),
         "identifier": [names.of("document", case.id)],
         "status": "entered-in-error" if case.erased else "current",
         "type": concept(codes.LABORATORY_REPORT),
-        "description": case.disclaimer,
+        "description": DISCLAIMER,
         "context": {"related": [{"reference": report}]},
     }
     if case.document is None:

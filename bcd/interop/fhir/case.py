@@ -109,7 +109,6 @@ class ReportedCase:
         images: In their order.
         document: The report as a file; None while there is none, and if the case is erased.
         documented: Whether there is a document, or was one before the case was erased.
-        disclaimer: Stated in each resource.
     """
 
     id: str
@@ -126,7 +125,6 @@ class ReportedCase:
     images: tuple[ReportedImage, ...]
     document: ReportedDocument | None
     documented: bool
-    disclaimer: str
 
     @property
     def erased(self) -> bool:

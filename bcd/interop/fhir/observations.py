@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.interop import codes
 from bcd.interop.codes import Concept, class_concept
 from bcd.interop.fhir.case import AMENDED, FINAL, ReportedCase, ReportedImage
@@ -31,10 +32,10 @@ def observation(case: ReportedCase, image: ReportedImage, identifier: Json, devi
     }
     if case.erased:
         erased = "This case was erased."
-        note = [{"text": case.disclaimer}]
-        return {**made, "text": narrative(case.disclaimer, erased), "note": note,
+        note = [{"text": DISCLAIMER}]
+        return {**made, "text": narrative(DISCLAIMER, erased), "note": note,
                 "dataAbsentReason": absent("masked", "Masked")}  # fmt: skip
-    made["text"] = narrative(case.disclaimer, *_lines(image))
+    made["text"] = narrative(DISCLAIMER, *_lines(image))
     made["effectiveDateTime"] = instant(image.at)
     made["issued"] = instant(image.changed_at)  # no change of another image
     if case.patient:
@@ -47,7 +48,7 @@ def observation(case: ReportedCase, image: ReportedImage, identifier: Json, devi
         made["dataAbsentReason"] = absent("error", "Error")
     made["device"] = {"reference": device}
     made["component"] = list(_components(image))
-    notes = [case.disclaimer, *filter(None, (image.settings, image.remark))]
+    notes = [DISCLAIMER, *filter(None, (image.settings, image.remark))]
     made["note"] = [{"text": text(each)} for each in notes]
     return made
 

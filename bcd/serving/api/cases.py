@@ -8,9 +8,9 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.serving import cases as rules
 from bcd.serving.accounts.access import Admin, Reader, Reviewer, Signer, Submitter
-from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api.case_schemas import (
     AddedImage,
     AddedImages,

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.serving.accounts.access import Submitter
-from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api.dependencies import Served
 from bcd.serving.api.predict import images_body
 from bcd.serving.api.problems import documented

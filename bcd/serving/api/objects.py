@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.serving import cases as rules
 from bcd.serving.accounts.access import Reader
-from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api.cases import CaseId, ImageId
 from bcd.serving.api.dependencies import Served
 from bcd.serving.api.problems import documented

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ConfigDict
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.serving.accounts.access import Submitter
-from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api.dependencies import Served
 from bcd.serving.api.problems import Problem, documented, problem
 from bcd.serving.api.schemas import OF_IMAGES, AnsweredImage, Answers, ModelName

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bcd.serving.answers import DISCLAIMER, ImageAnswer, ModelIdentity
+from bcd.config.disclaimer import DISCLAIMER
+from bcd.serving.answers import ImageAnswer, ModelIdentity
 from bcd.serving.records.cases import NewImage
 
 OF_IMAGES = "Site of the images; without it the user's, else the server's own."

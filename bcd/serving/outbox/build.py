@@ -25,7 +25,7 @@ from bcd.interop.fhir.case import (
 from bcd.interop.settings import site_settings
 from bcd.serving import cases
 from bcd.serving.accounts.database import Database
-from bcd.serving.answers import DISCLAIMER, ModelIdentity
+from bcd.serving.answers import ModelIdentity
 from bcd.serving.records import cases as records
 from bcd.serving.records.cases import Case, CaseImage
 from bcd.serving.records.queries import read_case, read_model
@@ -100,7 +100,7 @@ async def reported(services: Services, found: Snapshot) -> ReportedCase:
         case.id, found.version, status, case.opened_at, found.changed_at, case.site,
         case.label if names else "", *subject_of(found.case.images),
         tuple(each.by for each in case.signatures) if names else (),
-        model, tuple(_image(case, image) for image in case.images), document, signed, DISCLAIMER,
+        model, tuple(_image(case, image) for image in case.images), document, signed,
     )  # fmt: skip
 
 

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.serving import cases
 from bcd.serving.accounts.access import Admin, Reader, Signer, Submitter, User
-from bcd.serving.answers import DISCLAIMER
 from bcd.serving.api.dependencies import Served
 from bcd.serving.api.uploads import read_images, upload_ids
 from bcd.serving.dicom import unpack

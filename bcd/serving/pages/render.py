@@ -11,10 +11,10 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 import bcd
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.interop.dicom.content import installed
 from bcd.interop.settings import site_settings
 from bcd.serving import words
-from bcd.serving.answers import DISCLAIMER
 
 if TYPE_CHECKING:
     from bcd.serving.accounts.access import User

@@ -23,8 +23,9 @@ from reportlab.platypus import (
     Table,
 )
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.serving import words
-from bcd.serving.answers import DISCLAIMER, ModelIdentity
+from bcd.serving.answers import ModelIdentity
 from bcd.serving.records.cases import ERASED, SIGNED, Case, CaseImage
 from bcd.serving.reports.fonts import BOLD, PLAIN, markup, printable, register_fonts
 

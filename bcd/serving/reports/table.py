@@ -7,8 +7,8 @@ import io
 import re
 from collections.abc import Sequence
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.serving import words
-from bcd.serving.answers import DISCLAIMER
 from bcd.serving.records.cases import Case, CaseImage
 
 # A spreadsheet takes a cell that starts with one of these for a formula. After the first four come

@@ -13,8 +13,8 @@ import pytest
 from highdicom.pm.sop import pmread
 from pydicom.dataset import Dataset
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.interop.dicom.capture import capture, image_object
-from bcd.interop.dicom.content import DISCLAIMER
 from bcd.interop.dicom.heatmap import parametric_map, segmentation
 from bcd.interop.dicom.making import encoded
 from bcd.interop.dicom.source import Source, source_of_file

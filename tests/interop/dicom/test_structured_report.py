@@ -11,8 +11,9 @@ import highdicom as hd
 import pytest
 from pydicom.dataset import Dataset
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.interop.codes import LOCAL, LOCAL_UID, OVERRIDDEN, class_concept, probability_concept
-from bcd.interop.dicom.content import DISCLAIMER, Answer, ObjectError, Signed
+from bcd.interop.dicom.content import Answer, ObjectError, Signed
 from bcd.interop.dicom.making import encoded
 from bcd.interop.dicom.source import Source, source_of_file, source_of_picture, valid_uid
 from bcd.interop.dicom.structured_report import Reported, report

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 from fhir.resources.R4B.bundle import Bundle
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.interop import codes
 from bcd.interop.codes import class_concept, probability_concept
 from bcd.interop.fhir.bundle import Identifiers, placeholder, search, transaction, version_of
@@ -30,7 +31,6 @@ from bcd.interop.fhir.parts import text
 
 NAMES = Identifiers("https://smears.example.org/")
 SERVER = "https://fhir.example.org/r4"
-DISCLAIMER = "For research only. Not a diagnosis."
 CLASSES = ("Benign", "Early Pre-B", "Pre-B", "Pro-B", "<Ünbekannt> & Söhne")
 
 SURE = ReportedImage(
@@ -52,7 +52,7 @@ UNREAD = replace(
 CASE = ReportedCase(
     "0123456789abcdef", f"17:{'e' * 64}", PRELIMINARY, 1e9, 1e9 + 0.25, "north", "lab <1>", "PAT-1",
     "HOSP", ("Ada",), ReportedModel("model & co", "f" * 64, "0.1.0"),
-    (SURE, WAITING, OVERRIDDEN, UNREAD), None, False, DISCLAIMER,
+    (SURE, WAITING, OVERRIDDEN, UNREAD), None, False,
 )  # fmt: skip
 SIGNED = replace(
     CASE, status=AMENDED, images=(SURE, OVERRIDDEN), documented=True,

@@ -14,7 +14,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 from starlette.types import Receive, Scope, Send
 
-from bcd.serving.answers import DISCLAIMER
+from bcd.config.disclaimer import DISCLAIMER
 from tests.serving.making import smear
 from tests.serving.running import ALL, BASE, Running, running
 

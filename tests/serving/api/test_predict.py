@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.evaluation.decision import DecisionPolicy
-from bcd.serving.answers import DISCLAIMER
 from bcd.serving.errors import BusyError, StorageFullError, TimedOutError, UnavailableError
 from tests.serving.making import IDENTITY, StubModel, no_smear, smear
 from tests.serving.running import Running

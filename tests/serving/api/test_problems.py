@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import structlog
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.config.serve import LogConfig
-from bcd.serving.answers import DISCLAIMER
 from bcd.serving.monitoring.drift import DISTANCES, REFERRAL
 from bcd.serving.records.chain import Ledger
 from bcd.serving.web.logs import configure_logs

@@ -13,8 +13,8 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.evaluation.expectation import Expectation
-from bcd.serving.answers import DISCLAIMER
 from bcd.serving.errors import StorageFullError, UnavailableError
 from bcd.serving.monitoring import monitor
 from bcd.serving.monitoring.charts import line_chart

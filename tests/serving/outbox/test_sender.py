@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from pypdf import PdfReader
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.interop.fhir.bundle import Identifiers, version_of
-from bcd.serving.answers import DISCLAIMER
 from bcd.serving.records.cases import OPEN, UNIDENTIFIED, NewImage, Source
 from tests.serving.making import IDENTITY
 from tests.serving.outbox.fhir_server import FhirServer, HttpError, fhir_server

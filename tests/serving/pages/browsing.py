@@ -17,7 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 from pypdf import PdfReader
 
-from bcd.serving.answers import DISCLAIMER
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.serving.records.cases import SIGNED, UNIDENTIFIED
 from tests.helpers.pages import LAPTOP
 from tests.serving.pages.filling import recorded

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from pypdf import PdfReader
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.evaluation.decision import OOD
-from bcd.serving.answers import DISCLAIMER
 from bcd.serving.records.cases import SIGNED, UNIDENTIFIED
 from bcd.serving.words import BRIEF_REASONS
 from bench.serve_screenshots import PICTURES, take_pictures

@@ -13,10 +13,10 @@ import pytest
 from pypdf import PdfReader
 from pypdf.generic import DictionaryObject
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.evaluation.predictions import columns as prediction_columns
 from bcd.interop.settings import site_settings
 from bcd.serving import words
-from bcd.serving.answers import DISCLAIMER
 from bcd.serving.records.cases import ERASED, SIGNED, UNIDENTIFIED, Case, Review, Signature
 from bcd.serving.reports.pdf import case_pdf
 from bcd.serving.reports.table import case_csv, columns

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from bcd.config.disclaimer import DISCLAIMER
 from bcd.serving import cases
-from bcd.serving.answers import DISCLAIMER
 from bcd.serving.records.cases import ERASED, OPEN, SIGNED, UNIDENTIFIED, Case
 from tests.serving.making import IDENTITY, no_smear, smear
 from tests.serving.pages.filling import PAGE, Session, recorded
