@@ -19,6 +19,7 @@ from bcd.config.compose import with_defaults
 from bcd.config.schema import ModelConfig
 from bcd.errors import BcdError, ConfigError
 from bcd.models.backbones.build import BACKBONES, build_backbone
+from tests.helpers.choosing import exhaustive_if
 
 
 def state_of(backbone: str = "mobilenet_v2") -> dict[str, Tensor]:
@@ -164,7 +165,10 @@ def test_a_download_that_is_not_what_was_published_is_thrown_away(
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
-@pytest.mark.parametrize("backbone", ["alexnet", "vgg11", "mobilenet_v2", "convnext_tiny"])
+@pytest.mark.parametrize(  # vgg11 is as alexnet is, with half a gigabyte of weights
+    "backbone",
+    exhaustive_if("vgg11".__eq__, ["alexnet", "vgg11", "mobilenet_v2", "convnext_tiny"]),
+)
 @pytest.mark.parametrize("kept", ["features alone", "other classes"])
 def test_a_classifier_that_is_dropped_may_be_missing(
     backbone: str, kept: str, tmp_path: Path
