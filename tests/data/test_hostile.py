@@ -114,10 +114,11 @@ def test_whatever_a_parser_raises_is_a_reason(
         decode_image(fuzzing.encoded(noise(1), "PNG"))
 
 
-# A reader whose decoder does what the image's name says.
+# A reader whose decoder does what the image's name says, and has a second for it.
 _BAD = """
 import os
-from bcd.data import items
+from bcd.data import items, reader
+reader.DECODING_SECONDS = 1
 real = items._decode
 def bad(item, gate):
     stem = item.path.stem
@@ -146,15 +147,16 @@ def test_a_decoder_that_crashes_hangs_or_eats_costs_its_own_file_only(
     monkeypatch.setattr(reader_process, "_SERVE", "import bad; " + reader_process._SERVE)
     wanted = Wanted(PLAIN_32, False)
     monkeypatch.setattr(readers, "_STARTING_SECONDS", 600.0)
+    monkeypatch.setattr(readers, "DECODING_SECONDS", 1)
     started = time.monotonic()
     found = [answer for _, answer in read_all(files, wanted, 2)]
-    assert time.monotonic() - started < 200  # 10 to 15 where nothing else runs
+    assert time.monotonic() - started < 200  # 5 to 8 where nothing else runs
     reasons = {n: f for n, f in zip(names, found, strict=True) if isinstance(f, str)}
     assert reasons == {
         "crash": "cannot be decoded (the decoder crashed)",
-        "hang": "cannot be decoded (takes longer than 4 s)",
+        "hang": "cannot be decoded (takes longer than 1 s)",
         "hungry": "cannot be decoded (takes too much memory)",
-        "endless header": "cannot be decoded (takes longer than 4 s)",
+        "endless header": "cannot be decoded (takes longer than 1 s)",
     }
     for file, answer in zip(files, found, strict=True):
         if not isinstance(answer, str):
