@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.helpers.figures import save_placeholders
+from tests.helpers.sparing import draw_once, parse_once
 
 HERE = Path(__file__).parent
 # Folders of tests that train many small networks in this process and do not check figures. The
@@ -86,6 +87,16 @@ def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 def one_thread() -> None:
     """Small tensors gain nothing from threads, and on a busy machine threads wait for threads."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sparing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Draws small images once, but where drawing is tested; reads each file of `conf/` once."""
+    with pytest.MonkeyPatch.context() as patch:
+        parse_once(patch)
+        if HERE / "data" / "synthetic" not in request.path.parents:
+            draw_once(patch)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
