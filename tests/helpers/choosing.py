@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 # Networks that take long; of each kind there is a smaller one.
-LARGE = ("convnext_tiny", "densenet201", "efficientnet_v2_s", "inception_v3", "vit_b_16")
+LARGE = (
+    *("convnext_tiny", "densenet201", "efficientnet_v2_s", "inception_v3", "resnet50"),
+    "vit_b_16",
+)
 
 
 def exhaustive_if(choose: Callable[[Any], bool], values: Iterable[Any]) -> list[Any]:

@@ -100,6 +100,7 @@ def test_the_bank_changes_no_answer(
             tmp_path / name,
             f"data.root={root}",
             f"model.weights={WEIGHTS}",
+            "model.input_size=128",
             f"model.unfreeze={unfreeze}",
             f"features={name}",
             f"optimizer={optimizer}",
@@ -195,14 +196,14 @@ def test_what_is_no_smear_in_focus_is_referred_and_real_test_images_are_not(
     paper: tuple[Path, str], tmp_path: Path
 ) -> None:
     run, _ = paper
-    folder = foreign(tmp_path / "foreign", 24)
+    folder = foreign(tmp_path / "foreign", 12)
     done = script(
         "predict.py", f"ckpt={run}", f"input={folder}", f"hydra.run.dir={tmp_path / 'out'}"
     )
     assert done.returncode == 0, done.stderr
     given = rows(tmp_path / "out")
     away = [row for row in given if row["refer"] == "true"]
-    assert len(given) == 6 * 24
+    assert len(given) == 6 * 12
     assert len(away) / len(given) >= 0.95
     reasons = {reason for row in away for reason in row["reason"].split("; ")}
     assert reasons <= {"out of distribution", "low confidence", "threshold disagrees"}

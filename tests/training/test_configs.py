@@ -33,6 +33,8 @@ TINY = (
 )
 # Networks for which 64 pixels are too small.
 WIDER = {"inception_v3": 75}
+# Their features, exports and explanations are tested too, and training takes them as any other.
+RESEMBLING = ("alexnet", "efficientnet_b0", "hybrid")
 # Others run in torch: tests of the networks compare their exports, which take seconds each.
 EXPORTED = ("mobilenetv2", "timm")
 
@@ -76,9 +78,7 @@ def _few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_few_blocks")
-@pytest.mark.parametrize(
-    "name", exhaustive_if((*LARGE, "resnet50", "hybrid").__contains__, names("model"))
-)
+@pytest.mark.parametrize("name", exhaustive_if((*LARGE, *RESEMBLING).__contains__, names("model")))
 def test_a_model_is_trained_tested_evaluated_and_predicts(
     name: str, smears: Path, tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ NETWORK = ("model=torchvision", "model.weights=null", "model.input_size=48", "op
 ROADS = {
     "frozen, bank": ("model.unfreeze=0", "features=bank", "model.class_weights=balanced"),
     "trained, off": (
+        "model.backbone=squeezenet1_1",  # a small one
         "model.unfreeze=1",
         "features=off",
         "model.unfreeze_from=1",

@@ -57,14 +57,19 @@ def states(run_dir: Path, name: str) -> dict[str, torch.Tensor]:
     return content
 
 
+DRAWING = ("model.dropout=0.5", "augment.mixup=0.4")  # by chance in every batch
+PLANNED = ("scheduler=warmup_cosine", "callbacks=[default,ema]")
+
+
 @pytest.mark.parametrize(
-    "overrides",
+    ("epoch", "overrides"),
     [
-        ("model.dropout=0.5", "augment.mixup=0.4"),  # draws by chance in every batch
-        ("scheduler=warmup_cosine", "callbacks=[default,ema]"),
+        (1, DRAWING),
+        (2, PLANNED),
+        pytest.param(1, PLANNED, marks=pytest.mark.exhaustive),
+        pytest.param(2, DRAWING, marks=pytest.mark.exhaustive),
     ],
 )
-@pytest.mark.parametrize("epoch", [1, 2])
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
     overrides: tuple[str, ...], epoch: int, images: Path, tmp_path: Path
 ) -> None:
