@@ -84,7 +84,7 @@ processes: Any = forking() if CAN_FORK else multiprocessing.get_context("spawn")
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
 def test_killed_at_ten_moments_it_ends_in_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     def start(cache: Path) -> Any:
-        arguments = (str(folder), str(cache), 0.3)
+        arguments = (str(folder), str(cache), 0.1)
         process = processes.Process(target=fill_in_another_process, args=arguments)
         process.start()
         return process
@@ -98,7 +98,7 @@ def test_killed_at_ten_moments_it_ends_in_the_same_bytes(folder: Path, tmp_path:
         process = start(killed)
         while process.is_alive() and not list(killed.rglob("*.lock")):
             time.sleep(0.01)
-        process.join(moments.uniform(0.0, 0.6))
+        process.join(moments.uniform(0.0, 0.2))
         stopped += process.is_alive()
         process.kill()
         process.join()

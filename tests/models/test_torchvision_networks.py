@@ -165,7 +165,8 @@ def test_a_network_that_cannot_serve_is_told_before_images_are_looked_at(tmp_pat
 @pytest.mark.slow
 def test_a_checkpoint_brings_its_network_and_how_it_was_normalised(tmp_path: Path) -> None:
     model = ("model=torchvision", "model.backbone=googlenet", "model.weights=null")
-    done = train(train_config(tmp_path, *SMALL, f"data.root={tmp_path}/in", *model))
+    short = ("trainer.max_epochs=1", "augment=none", "features.engine=torch")
+    done = train(train_config(tmp_path, *SMALL, f"data.root={tmp_path}/in", *model, *short))
     assert done is not None
     network, card = load_checkpoint(find_checkpoint(str(tmp_path)))
     assert (card.mean, card.std) == ([0.5] * 3, [0.5] * 3)
