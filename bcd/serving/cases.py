@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
@@ -24,12 +25,12 @@ from bcd.serving.errors import (
 from bcd.serving.pictures import pictures_of
 from bcd.serving.records.cases import ERASED, OPEN, SIGNED, UNIDENTIFIED, Case, CaseImage
 from bcd.serving.records.waiting import still_wait
-from bcd.serving.reports.pdf import case_pdf
 from bcd.serving.reports.table import case_csv
 from bcd.serving.sites import acting_site
 
 if TYPE_CHECKING:
     from bcd.serving.accounts.access import User
+    from bcd.serving.answers import ModelIdentity
     from bcd.serving.services import Services
 
 NOT_SHOWN = (
@@ -266,7 +267,16 @@ async def write_pdf(services: Services, case: Case) -> bytes:
     made = await asyncio.gather(*map(picture, case.images))
     pictures = {image.id: png for image, png in zip(case.images, made, strict=True) if png}
     head = await run_in_threadpool(services.records.head)
-    return await run_in_threadpool(case_pdf, case, model, pictures, head)
+    return await run_in_threadpool(_drawn, case, model, pictures, head)
+
+
+def _drawn(
+    case: Case, model: ModelIdentity | None, pictures: Mapping[str, bytes], head: str
+) -> bytes:
+    # Not at the top: reportlab and matplotlib take a sixth of the time in which a server starts.
+    from bcd.serving.reports.pdf import case_pdf
+
+    return case_pdf(case, model, pictures, head)
 
 
 def closed(case: Case) -> str:
