@@ -23,7 +23,17 @@ from bcd.sweeps.finalize_sweep import finalize_sweep
 from bcd.sweeps.trials import FAILED
 from tests.helpers.choosing import exhaustive_if
 from tests.helpers.harness import audit_config
-from tests.helpers.pages import BROWSER, LAPTOP, PHONE, Page, check_page, chromium, opened
+from tests.helpers.pages import (
+    BROWSER,
+    LAPTOP,
+    PHONE,
+    Page,
+    check_images,
+    check_page,
+    check_width,
+    chromium,
+    opened,
+)
 from tests.sweeps.test_sweeps import record, trial
 from tests.sweeps.test_winner import leave_test
 
@@ -158,7 +168,7 @@ def test_many_classes_and_columns_keep_their_numbers_whole(
     overview = Overview("Run", "PASS", "Fine.", panels=[panel])
     page = tmp_path / "page.html"
     write_html(page, "Page", [Section("Wide", [wide])], overview)
-    check_page(browser, page)
+    check_page(browser, page, dark=False)
 
 
 @needs_browser
@@ -230,14 +240,16 @@ def test_charts_have_the_colours_of_the_theme(browser: Browser, tmp_path: Path) 
             assert names == ['first "chart"', "second"]
             ids = tab.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
             assert len(set(ids)) == len(ids)
-            uses = tab.locator("svg use").all()
-            assert len(uses) > 4
-            for use in uses:
-                assert (use.get_attribute("href") or "").removeprefix("#") in ids
+            uses = tab.locator("svg use")
+            targets = uses.evaluate_all("all => all.map(e => e.getAttribute('href') || '')")
+            assert len(targets) > 4
+            assert {target.removeprefix("#") for target in targets} <= set(ids)
             ink = tab.evaluate("getComputedStyle(document.body).color")
-            words = tab.locator("svg text").all()
-            assert {word.evaluate("e => getComputedStyle(e).fill") for word in words} == {ink}
-    check_page(browser, page)
+            words = tab.locator("svg text")
+            fills = words.evaluate_all("all => all.map(e => getComputedStyle(e).fill)")
+            assert set(fills) == {ink}
+            check_images(tab)
+            check_width(tab)
 
 
 def test_the_contents_follow_a_section_that_is_replaced(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from bench.serve_screenshots import PICTURES, take_pictures
 from tests.helpers.pages import (
     BROWSER,
     check_accessible,
+    check_contrast,
     check_images,
     check_width,
 )
@@ -169,7 +170,7 @@ def test_every_page_is_accessible(served: Running, url: str, browser: Browser, c
             tab.goto(page)
             check_accessible(tab)
             tab.emulate_media(color_scheme="dark")
-            check_accessible(tab)
+            check_contrast(tab)
             tab.emulate_media(color_scheme="light")
             assert tab.get_by_text(DISCLAIMER).first.is_visible()
         tab.goto(image)
