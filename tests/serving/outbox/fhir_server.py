@@ -50,6 +50,8 @@ class FhirServer:
             which others may make one, too.
         created: Made of Location and ETag, the headers of what was created.
         slow: Seconds that a request of a `lost` or `late` answer takes longer than clients wait.
+        go_on: Once it is set, requests of `late` answers are carried out at once.
+        carried_out: Set when one was, or was refused.
         retry_after: Of a 503.
         history: Versions of each resource by type and id, the last one counts.
         requests: Method, path, headers and body of each request.
@@ -60,6 +62,8 @@ class FhirServer:
     racing: float = 0.0
     created: Callable[[str, str], dict[str, str]] = lambda location, _: {"Location": location}
     slow: float = 0.3
+    go_on: threading.Event = field(default_factory=threading.Event)
+    carried_out: threading.Event = field(default_factory=threading.Event)
     retry_after: str = "7"
     url: str = ""
     history: dict[tuple[str, str], list[Json]] = field(default_factory=dict)
@@ -192,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
                 after = {"Retry-After": self.fhir.retry_after} if fault == "503" else {}
                 raise HttpError(int(fault), **after)
             if fault == "late":  # the client has given up when it is carried out
-                time.sleep(self.fhir.slow)
+                self.fhir.go_on.wait(self.fhir.slow)
             if kind == "device" and self.fhir.racing:
                 status, answer, headers = self._carry_out(body)
             else:
@@ -206,6 +210,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(error.status, outcome, error.headers, "")
         except OSError:
             self.close_connection = True
+        finally:
+            if fault == "late":
+                self.fhir.carried_out.set()
 
     def _carry_out(self, body: bytes) -> tuple[int, Json, dict[str, str]]:
         parts = urlsplit(self.path)

@@ -29,7 +29,7 @@ _LEASE = 1e4  # seconds, more than any lease
 def test_all_arrive_once(url: str, tmp_path: Path) -> None:
     with (
         fhir_server() as fhir,
-        posting(tmp_path, fhir.url, "fhir.timeout_seconds=0.2", url=url) as post,
+        posting(tmp_path, fhir.url, "fhir.timeout_seconds=0.1", url=url) as post,
     ):
         cases = [post.records.open_case("anna", "label", IDENTITY, 1) for _ in range(CASES)]
         asyncio.run(_post_all(post, fhir, cases))
@@ -38,7 +38,7 @@ def test_all_arrive_once(url: str, tmp_path: Path) -> None:
 
 
 async def _post_all(post: Posting, fhir: FhirServer, cases: Sequence[str]) -> None:
-    draw = random.Random(5)
+    draw, fhir.slow = random.Random(5), 0.15
     fhir.fault = lambda _: draw.choice((*BEFORE, *AFTER)) if draw.random() < 0.4 else ""
     post.sender()
     senders: list[Sender] = []
