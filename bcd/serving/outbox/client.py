@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -105,12 +106,14 @@ class FhirClient:
         assert cfg.url is not None
         self.base = cfg.url.rstrip("/")
         self._cfg = cfg
+        secure = self.base.startswith("https:")
         self._http = httpx.AsyncClient(
             timeout=cfg.timeout_seconds,
             headers={"Accept": _TYPE},
             follow_redirects=False,
-            verify=fhir_context(cfg),
-            trust_env=self.base.startswith("https:"),  # no proxy gets what is not encrypted
+            # Without TLS no authorities are read, which takes longer than a request.
+            verify=fhir_context(cfg) if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            trust_env=secure,  # no proxy gets what is not encrypted
         )
 
     async def close(self) -> None:
