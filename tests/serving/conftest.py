@@ -11,8 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from bcd.config.serve import ImagesConfig
+from bcd.serving.records import store
 from bcd.serving.records.chain import GENESIS
-from bcd.serving.records.database import connect, writing
+from bcd.serving.records.database import connect, sqlite_file, writing
 from bcd.serving.records.schema import schema_problems
 from bcd.serving.records.store import Records, open_records
 from bcd.serving.records.tables import METADATA
@@ -23,6 +24,32 @@ from tests.serving.running import Running, running
 
 Open = Callable[..., Records]
 _TEMPLATE = "bcd_template"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Begins new SQLite records with a copy of migrated ones, which takes a tenth of the time.
+
+    `prepare` itself and processes of their own migrate as usual.
+    """
+    template = tmp_path_factory.mktemp("template") / "records.sqlite"
+    prepare(f"sqlite:///{template}").dispose()
+    content = template.read_bytes()
+
+    def copied(url: str, check: bool = False) -> sa.Engine:
+        file = sqlite_file(url)
+        if (
+            file is not None
+            and file.parent.is_dir()
+            and not (file.exists() and file.stat().st_size)
+        ):
+            file.touch(0o600)
+            file.write_bytes(content)
+        return prepare(url, check)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "prepare", copied)
+        yield
 
 
 @pytest.fixture(scope="module")
