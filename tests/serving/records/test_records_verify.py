@@ -79,28 +79,32 @@ def names(problem: str, table: sa.Table, key: object) -> bool:
 def test_a_changed_value_is_named_in_every_column(made: str) -> None:
     assert verify(made).problems == ()
     draw = random.Random(0)
+    undo: list[sa.Update] = []
     for table in TABLES:
         (key,) = table.primary_key.columns
+        every = rows_of(made, table)
         for column in (each for each in table.columns if each is not UNCOVERED):
-            rows = [row for row in rows_of(made, table) if row[column.name] is not None]
-            row = draw.choice(rows)
+            row = draw.choice([row for row in every if row[column.name] is not None])
             new = {**row, column.name: changed(row[column.name])}
             update = sa.update(table).where(key == row[key.name])
-            tamper(made, update.values({column: new[column.name]}))
+            tamper(made, *undo, update.values({column: new[column.name]}))
             found = problems(made)
             named = [row[key.name], new[key.name], row.get("image_id")]
             assert any(names(each, table, name) for each in found for name in named), column
             update = sa.update(table).where(key == new[key.name])
-            tamper(made, update.values({column: row[column.name]}))
+            undo = [update.values({column: row[column.name]})]
+        tamper(made, *undo)
+        undo = []
     assert verify(made).problems == ()
 
 
 def test_a_removed_or_inserted_row_is_named(made: str) -> None:
+    undo: list[sa.Delete] = []
     for table in TABLES:
         (key,) = table.primary_key.columns
         rows = rows_of(made, table)
         for row in random.Random(0).sample(rows, min(3, len(rows))):
-            tamper(made, sa.delete(table).where(key == row[key.name]))
+            tamper(made, *undo, sa.delete(table).where(key == row[key.name]))
             found = verify(made).problems
             assert any(names(each, table, row[key.name]) for each in found)
             new = {**row, key.name: changed(row[key.name])}
@@ -111,7 +115,9 @@ def test_a_removed_or_inserted_row_is_named(made: str) -> None:
             tamper(made, sa.insert(table).values(row), sa.insert(table).values(new))
             found = verify(made).problems
             assert any(names(each, table, new[key.name]) for each in found), (table, found)
-            tamper(made, sa.delete(table).where(key == new[key.name]))
+            undo = [sa.delete(table).where(key == new[key.name])]
+        tamper(made, *undo)
+        undo = []
     assert verify(made).problems == ()
 
 
