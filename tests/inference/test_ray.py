@@ -64,7 +64,7 @@ def listening_beyond_loopback(pids: list[int]) -> list[str]:
 def test_several_workers_continue_a_run_although_one_is_killed(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count = 300
+    count = 160
     images = sorted((place / "in").iterdir())
     with tarfile.open(tmp_path / "archive.tar", "w") as archive:
         for number in range(count):

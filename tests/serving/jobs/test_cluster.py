@@ -14,7 +14,7 @@ from tests.serving.conftest import new_database
 from tests.serving.jobs.cluster import Cluster, cluster, wait_for
 from tests.serving.making import encoded
 
-IMAGES, TOGETHER = 240, 20
+IMAGES, TOGETHER = 180, 20
 ANSWERING = 0.02  # seconds for each image
 LEASED = "SELECT count(*) FROM jobs WHERE lease_owner IS NOT NULL"
 SETTINGS = ("jobs.lease_seconds=1", "jobs.attempts=20", "jobs.poll_seconds=0.1")

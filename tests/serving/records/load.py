@@ -2,7 +2,7 @@
 
 Run as `python -m tests.serving.records.load URL`. For each line `start` on its input it forks two
 processes. These acknowledge what is recorded with a line of JSON each. For a line `kill` it kills
-them, and says `{"dead": true}`. Importing everything once makes ten starts cheap.
+them, and says `{"dead": true}`. Importing everything once makes many starts cheap.
 """
 
 from __future__ import annotations
