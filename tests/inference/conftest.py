@@ -23,6 +23,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run in which no test changes anything."""
+    folder = tmp_path_factory.mktemp("small")
+    train(train_config(folder / "run", *SMALL, f"data.root={folder / 'images'}"))
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run, `COUNT` images, and their rows, which one run wrote into one file."""
     place = tmp_path_factory.mktemp("place")

@@ -73,8 +73,8 @@ def test_each_picture_has_the_row_of_its_png(folder: Path, tmp_path: Path) -> No
     listed.write_text("\n".join(str(file) for file in sorted(folder.iterdir())))
     names = [*(f"a{i}.png" for i in range(3)), *(f"b{i}.dcm" for i in range(3))]
     names += [f"c.DICOM#{i}" for i in (1, 2, 3)]
-    for source in (folder, archive, listed):
-        found = run(tmp_path, source, "batch_size=4")
+    for source, workers in ((folder, 0), (archive, 1), (listed, 0)):
+        found = run(tmp_path, source, "batch_size=4", f"num_workers={workers}")
         base = folder if source == listed else source
         assert [row["path"] for row in found] == [f"{base}/{name}" for name in names]
         answers = [answer(row) for row in found]
@@ -106,7 +106,8 @@ def test_attributes_are_in_rows_only_if_asked_for(
     found = run(tmp_path, folder, sources, f"num_workers={workers}")
     assert [row["error"] == "" for row in found] == [True] * 3 + [False] * 3 + [True]
     assert not [name for name in found[0] if name.startswith("dicom_")]
-    kept = run(tmp_path / "kept", folder, sources, "dicom.keep=[PatientID,StudyDate,PatientSex]")
+    keep = ("dicom.keep=[PatientID,StudyDate,PatientSex]", f"num_workers={workers}")
+    kept = run(tmp_path / "kept", folder, sources, *keep)
     assert [answer(row) for row in kept] == [answer(row) for row in found]
     columns = ("dicom_PatientID", "dicom_StudyDate", "dicom_PatientSex")
     expected = [value for value in values if value in kept[0].values()]

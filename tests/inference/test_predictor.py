@@ -10,16 +10,13 @@ import pytest
 
 import bcd
 from bcd.errors import BcdError
-from bcd.training.run import train
-from tests.helpers.harness import SMALL, predict_config, predicted, train_config
+from tests.helpers.harness import predict_config, predicted
 from tests.helpers.noise import noise, write_image
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    train(train_config(folder / "run", *SMALL, f"data.root={folder / 'images'}"))
-    return folder / "run"
+def run(small: Path) -> Path:
+    return small
 
 
 @pytest.fixture
@@ -39,7 +36,8 @@ def as_csv(value: Any) -> str:
 
 
 def test_rows_are_those_that_bcd_predict_writes(run: Path, images: Path, tmp_path: Path) -> None:
-    predicted(predict_config(tmp_path, f"ckpt={run}", f"input={images}", "device=cpu"))
+    settings = (f"ckpt={run}", f"input={images}", "device=cpu", "num_workers=0")
+    predicted(predict_config(tmp_path, *settings))
     with (tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as stream:
         written = list(csv.DictReader(stream))
     rows = bcd.load(run, device="cpu").predict(images)

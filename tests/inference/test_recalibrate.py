@@ -23,7 +23,14 @@ from bcd.inference.checkpoint import load_checkpoint
 from bcd.inference.evaluate import evaluate_checkpoint
 from bcd.inference.recalibrate import recalibrate_checkpoint
 from bcd.training.run import train
-from tests.helpers.harness import SMALL, eval_config, script, train_config
+from tests.helpers.harness import (
+    SMALL,
+    eval_config,
+    predict_config,
+    predicted,
+    script,
+    train_config,
+)
 
 SLIDES, LABELLED = 18, 14
 MAP = "data.map={healthy: benign, blast: malignant}"
@@ -197,7 +204,7 @@ def test_what_cannot_be_promised_is_refused(folder: Path, tmp_path: Path) -> Non
 
 
 def test_the_command_line_prints_both_and_writes_the_checkpoint(
-    folder: Path, tmp_path: Path
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = script(
         "eval.py", f"ckpt={folder / 'run'}", "device=cpu", f"hydra.run.dir={tmp_path}", MAP,
@@ -207,12 +214,8 @@ def test_the_command_line_prints_both_and_writes_the_checkpoint(
     n = 8 * LABELLED
     assert f"with {n} labels ({6 * LABELLED} malignant, {2 * LABELLED} benign)" in done.stderr
     image = next((folder / "site").rglob("*.png"))
-    done = script("predict.py", f"ckpt={tmp_path / 'recalibrated.ckpt'}", f"input={image}",
-                  f"output={tmp_path / 'p.csv'}", "device=cpu")  # fmt: skip
-    assert "recalibrated for labels, for its images only" in done.stderr
-    done = script(
-        "eval.py", f"ckpt={folder / 'run'}", f"hydra.run.dir={tmp_path / 'no'}",
-        f"recalibrate={tmp_path / 'nosuch.csv'}",
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "nosuch.csv: no such file" in done.stderr
+    given = (f"ckpt={tmp_path / 'recalibrated.ckpt'}", f"input={image}", "num_workers=0")
+    predicted(predict_config(tmp_path, *given, f"output={tmp_path / 'p.csv'}", "device=cpu"))
+    assert "recalibrated for labels, for its images only" in capsys.readouterr().err
+    with pytest.raises(BcdError, match=r"nosuch\.csv: no such file"):
+        recalibrated(folder, tmp_path / "no", f"recalibrate={tmp_path / 'nosuch.csv'}")

@@ -15,18 +15,15 @@ from bcd.errors import BcdError
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.row_writer import RowWriter
 from bcd.storage import write_csv
-from bcd.training.run import train
-from tests.helpers.harness import SMALL, predict_config, predicted, train_config
+from tests.helpers.harness import predict_config, predicted
 from tests.helpers.noise import noise, write_image
 
 posix = pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
 
 
 @pytest.fixture(scope="module")
-def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    train(train_config(folder / "run", *SMALL, f"data.root={folder / 'images'}"))
-    return folder / "run" / "checkpoints" / "best.ckpt"
+def ckpt(small: Path) -> Path:
+    return small / "checkpoints" / "best.ckpt"
 
 
 def test_rows_so_far_are_kept_where_something_unforeseen_ends_the_run(

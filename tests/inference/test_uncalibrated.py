@@ -34,10 +34,8 @@ Program = Callable[[str, Path, bool], object]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    train(train_config(folder / "run", *SMALL, f"data.root={folder / 'images'}"))
-    return folder
+def trained(small: Path) -> Path:
+    return small.parent
 
 
 @pytest.fixture
