@@ -24,8 +24,8 @@ from tests.serving.intake.following import files_in
 from tests.serving.intake.sending import association, read
 from tests.serving.process import Server, serving
 
-IMAGES, CASES = 250, 5  # of the folder
-OBJECTS, STUDIES = 60, 3
+IMAGES, CASES = 500, 5  # of the folder
+OBJECTS, STUDIES = 120, 3
 STABLE = 0.3  # seconds
 SIDE = 32
 DEADLINE = 240.0  # seconds for what takes a few on an idle machine

@@ -29,10 +29,10 @@ from tests.serving.making import IDENTITY
 from tests.serving.records.load import missing
 from tests.serving.records.making import answer, filled, images, images_config
 
-KILLS = 6
+KILLS = 10
 
 
-def test_kills_under_load_lose_nothing_acknowledged(url: str) -> None:
+def test_ten_kills_under_load_lose_nothing_acknowledged(url: str) -> None:
     load = subprocess.Popen(
         [sys.executable, "-m", "tests.serving.records.load", url], cwd=ROOT, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
