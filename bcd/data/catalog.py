@@ -28,6 +28,8 @@ class ImageRecord:
         subset: Subset from a CSV; empty if there is none.
         site: Hospital or laboratory from a CSV; empty if there is none.
         frame: Number of the picture in a file of several, from 1 on; None for the only one.
+        alias_of: Of such a picture, the path of its file that was listed first, if the file has several
+            and this one has another; else empty.
     """
 
     path: str
@@ -39,11 +41,16 @@ class ImageRecord:
     subset: str = ""
     site: str = ""
     frame: int | None = None
+    alias_of: str = ""
 
     @property
     def file(self) -> str:
-        """Path of its file, which is its own unless the file has several pictures."""
-        return self.path if self.frame is None else self.path.removesuffix(f"#{self.frame}")
+        """Path of its file, which is its own unless the file has several pictures.
+
+        It is the same for all pictures of a file, whatever their paths are.
+        """
+        own = self.path if self.frame is None else self.path.removesuffix(f"#{self.frame}")
+        return self.alias_of or own
 
     @property
     def given_group(self) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bcd.config.schema import BENIGN
 from bcd.data.files import has_image_suffix, is_image
+from bcd.data.frames import split_frame
 from bcd.data.walk import Found, find_files, is_broken, is_folder
 from bcd.errors import BcdError, ConfigError
 from bcd.storage import written_path
@@ -44,6 +45,8 @@ class Entry:
         subset: Subset from a CSV, empty if none is given.
         reason: Why it is unusable, if this is known before it is read, else empty.
         site: Hospital or laboratory from a CSV, empty if none is given.
+        alias_of: Of a picture in a file of several, the name of this file that was listed first; None
+            if the path has that one.
     """
 
     path: Path
@@ -52,6 +55,7 @@ class Entry:
     subset: str = ""
     reason: str = ""
     site: str = ""
+    alias_of: Path | None = None
 
 
 def canonical_name(folder: str) -> str | None:
@@ -263,9 +267,9 @@ def _from_csv(file: Path) -> list[Entry]:
 def _file_of(folder: Path, text: str) -> Path:
     """The file named by a row; backslashes, as Windows writes them, are tried as separators."""
     path = folder / text
-    if "\\" in text and not os.path.lexists(path):
+    if "\\" in text and not os.path.lexists(split_frame(path)[0]):
         other = folder / text.replace("\\", "/")
-        return other if os.path.lexists(other) else path
+        return other if os.path.lexists(split_frame(other)[0]) else path
     return path
 
 

@@ -31,7 +31,7 @@ def list_images(root: Path, variant: str) -> tuple[Path, list[Entry]]:
             different groups.
     """
     base, files = list_entries(root, variant)
-    entries = list(_pictures(files))
+    entries = list(_with_aliases(_pictures(files)))
     _check_once(root, entries)
     return base, _with_groups(root, entries)
 
@@ -62,6 +62,29 @@ def _pictures(entries: Iterable[Entry]) -> Iterator[Entry]:
                 yield replace(entry, path=path)
 
 
+def file_of(entry: Entry) -> Path:
+    """The file of an image, by one path for all pictures in it."""
+    return entry.alias_of or split_frame(entry.path)[0]
+
+
+def _with_aliases(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Notes which pictures have another path of a file that was listed before.
+
+    A CSV may spell one path in several ways, and links are more names of a file. Taken for several
+    files, one would be in several sets.
+    """
+    first: dict[str, Path] = {}  # path of a file, by what it is without links
+    known: dict[Path, Path] = {}  # the same, by each of its paths
+    for entry in entries:
+        file, frame = split_frame(entry.path)
+        if frame is None:
+            yield entry
+            continue
+        if file not in known:
+            known[file] = first.setdefault(os.path.realpath(file), file)
+        yield entry if known[file] == file else replace(entry, alias_of=known[file])
+
+
 def _check_once(root: Path, entries: Sequence[Entry]) -> None:
     """Refuses a CSV that names a file and a picture of it, or one picture in two ways."""
     seen: set[str] = set()
@@ -82,9 +105,9 @@ def _with_groups(root: Path, entries: Sequence[Entry]) -> list[Entry]:
     """
     groups: dict[Path, str] = {}
     for entry in entries:
-        file, frame = split_frame(entry.path)
-        if frame is None or not entry.group:
+        if split_frame(entry.path)[1] is None or not entry.group:
             continue
+        file = file_of(entry)
         if groups.setdefault(file, entry.group) != entry.group:
             raise BcdError(
                 f"data.root={root}: pictures of {file.name} are in the groups '{groups[file]}' and "
@@ -93,6 +116,6 @@ def _with_groups(root: Path, entries: Sequence[Entry]) -> list[Entry]:
     if not groups:
         return list(entries)
     return [
-        replace(entry, group=entry.group or groups.get(split_frame(entry.path)[0], ""))
+        replace(entry, group=entry.group or groups.get(file_of(entry), ""))
         for entry in entries
     ]

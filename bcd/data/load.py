@@ -15,7 +15,7 @@ from bcd.data.class_map import MALIGNANT, ClassMap
 from bcd.data.files import is_image
 from bcd.data.frames import split_frame
 from bcd.data.layouts import Entry, benign_index, order_classes
-from bcd.data.listing import list_images, list_pictures
+from bcd.data.listing import file_of, list_images, list_pictures
 from bcd.data.provide import provide_root
 from bcd.data.scan import FileFacts, scan_files
 from bcd.data.walk import Tree
@@ -66,7 +66,10 @@ def load_catalog(
         label, frame = names.index(entry.class_name), split_frame(entry.path)[1]
         group = entry_group(entry, base, cfg.group_pattern)
         seen = (fact.sha256, fact.width, fact.height)
-        images.append(ImageRecord(path, label, *seen, group, entry.subset, entry.site, frame))
+        alias = "" if entry.alias_of is None else relative_path(entry.alias_of, base)
+        images.append(
+            ImageRecord(path, label, *seen, group, entry.subset, entry.site, frame, alias)
+        )
     rejected.sort(key=lambda item: item.path)
     benign = benign_index(names, cfg.benign)
     catalog = Catalog(base, names, benign, tuple(images), tuple(rejected), scan.how, scan.kept)
@@ -185,13 +188,15 @@ def entry_group(entry: Entry, base: Path, pattern: str | None) -> str:
 
     Pictures of one file without either are a group of their own, which has the name of the file.
     """
-    file, frame = split_frame(entry.path)
-    return given_group(entry, base, pattern) or ("" if frame is None else relative_path(file, base))
+    alone = split_frame(entry.path)[1] is None
+    return given_group(entry, base, pattern) or (
+        "" if alone else relative_path(file_of(entry), base)
+    )
 
 
 def given_group(entry: Entry, base: Path, pattern: str | None) -> str:
     """Group of a listed image in its CSV, or what a pattern finds in the path of its file."""
-    return entry.group or group_of(relative_path(split_frame(entry.path)[0], base), pattern)
+    return entry.group or group_of(relative_path(file_of(entry), base), pattern)
 
 
 def group_of(path: str, pattern: str | None) -> str:

@@ -23,6 +23,7 @@ from bcd.data.quality.image_statistics import image_statistics
 from bcd.data.quality.overlaps import COPIES
 from bcd.data.quality.profile import profile_images
 from bcd.data.reading import fit, read_image, read_verified
+from bcd.data.splits.files import file_units
 from bcd.data.workspace import pixels_part
 from bcd.errors import BcdError
 from tests.helpers.dicom import make_dicom
@@ -141,6 +142,33 @@ def test_a_csv_names_a_file_or_some_of_its_pictures(root: Path) -> None:
     whole = load(root)
     sha256s = {image.path: image.sha256 for image in whole.images}
     assert all(sha256s[image.path] == image.sha256 for image in found.images)
+
+
+def test_pictures_are_of_one_file_however_its_path_is_written(root: Path) -> None:
+    (root / "c").symlink_to(root / "a")
+    paths = ["../root/a/m.dcm#2", "a/m.dcm#1", "c/m.dcm#3", "c/IM1"]
+    rows = [(path, "xy"[number % 2], "") for number, path in enumerate(paths)]
+    found = load(listed(root / "list.csv", *rows), group_pattern=r"(?:a|c)/(?=IM1)")
+    files = {image.path: image.file for image in found.images}
+    assert files == {
+        **dict.fromkeys(paths[:3], "../root/a/m.dcm"),
+        **dict.fromkeys(("c/IM1#1", "c/IM1#2"), "c/IM1"),
+    }
+    units = file_units(found)
+    assert units is not None
+    assert len(set(units)) == 2 and len({p.group for p in found.images}) == 2
+    assert not any(p.given_group for p in found.images if p.frame and "m.dcm" in p.path)
+    two = [(path, "x", group) for path, group in zip(paths[1:3], "pq", strict=True)]
+    with pytest.raises(BcdError, match=r"m\.dcm are in the groups 'p' and 'q'"):
+        load(listed(root / "list.csv", *two))
+    one = load(listed(root / "list.csv", *two[:1], ("c/m.dcm#3", "y", "")))
+    assert [p.group for p in one.images] == ["p", "p"]
+
+
+def test_a_csv_of_windows_may_name_pictures(root: Path) -> None:
+    rows = [("a\\m.dcm#2", "x", ""), ("a\\IM1", "x", ""), ("b\\1.png", "y", "")]
+    found = load(listed(root / "list.csv", *rows))
+    assert [p.path for p in found.images] == ["a/IM1#1", "a/IM1#2", "a/m.dcm#2", "b/1.png"]
 
 
 @pytest.mark.parametrize(
