@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from posixpath import normpath
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bcd.data.catalog import Catalog
+from bcd.data.frames import picture_sha256
 from bcd.errors import BcdError, ConfigError
 from bcd.storage import typed_path, written_path
 
@@ -62,6 +63,8 @@ def read_subsets(
 def read_places(catalog: Catalog, file: Path) -> list[Place]:
     """Matches rows to images by path, or by sha256 if the path is unknown.
 
+    A row may name an image, or the file of several pictures for all of them.
+
     Args:
         catalog: The images.
         file: CSV with the columns path and subset, and optionally group and sha256.
@@ -101,11 +104,16 @@ def read_places(catalog: Catalog, file: Path) -> list[Place]:
     for row in sorted(rows, key=lambda row: row["path"] in present):  # moved files' rows first
         if row.get("sha256"):
             by_hash[row["sha256"]].append(Place(row["subset"], row.get("group") or ""))
-    files = [normpath(written_path(p.file)) for p in catalog.images]  # a row may name the file
-    places = [
-        by_path.get(path) or by_path.get(file) or _next(by_hash[p.sha256])
-        for path, file, p in zip(paths, files, catalog.images, strict=True)
-    ]
+    files = [normpath(written_path(p.file)) for p in catalog.images]
+    sha256s = _known_files(catalog, by_hash)
+    moved: dict[str, Place] = {}
+    places = []
+    for path, file, image in zip(paths, files, catalog.images, strict=True):
+        place = by_path.get(path) or by_path.get(file) or _next(by_hash[image.sha256])
+        if place is None and image.file in sha256s:
+            place = moved.get(image.file) or _next(by_hash[sha256s[image.file]])
+            moved[image.file] = place or Place()
+        places.append(place or Place())
     if not any(place.subset for place in places):
         raise BcdError(f"split.file={file}: none of its images is in {catalog.root}")
     return _with_groups(catalog, file, places)
@@ -125,8 +133,23 @@ def _with_groups(catalog: Catalog, file: Path, places: Sequence[Place]) -> list[
     ]
 
 
-def _next(places: list[Place]) -> Place:
+def _known_files(catalog: Catalog, sha256s: Iterable[str]) -> dict[str, str]:
+    """The sha256 of each file of several pictures that is one of these, by its path.
+
+    The catalog has only those of pictures. One picture says which file it is.
+    """
+    first = {p.file: p for p in reversed(catalog.images) if p.frame is not None}
+    of_picture = {
+        picture_sha256(sha256, frame): sha256
+        for frame in {p.frame for p in first.values()}
+        for sha256 in sha256s
+    }
+    known = {file: of_picture.get(p.sha256, "") for file, p in first.items()}
+    return {file: sha256 for file, sha256 in known.items() if sha256}
+
+
+def _next(places: list[Place]) -> Place | None:
     """Takes the next place of a hash; the last one is used for any further copies of the file."""
     if not places:
-        return Place()
+        return None
     return places.pop(0) if len(places) > 1 else places[0]

@@ -6,6 +6,7 @@ import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from bcd.audit.checks import NOT_ESTABLISHED, check_split
 from bcd.config.compose import with_defaults
 from bcd.config.schema import DataConfig, SplitConfig
 from bcd.data.catalog import Catalog, ImageRecord
+from bcd.data.frames import picture_sha256
 from bcd.data.splits.split import Split, make_split
 from bcd.errors import BcdError
 from tests.data.splits.test_slide_groups import made_up_statistics, profiled
@@ -135,6 +137,26 @@ def test_a_moved_data_root_keeps_its_split_and_groups(tmp_path: Path) -> None:
     cfg = with_defaults(SplitConfig, kind="csv", file=str(tmp_path / "split.csv"))
     again = make_split(replace(catalog, images=tuple(moved)), cfg)
     assert again.subsets == first.subsets and again.groups == first.groups
+
+
+def test_a_moved_file_that_a_split_file_names_keeps_its_pictures(tmp_path: Path) -> None:
+    catalog = catalog_of(2, 3, 1, 2)
+    first = make_split(catalog, with_defaults(SplitConfig, test=0.4, val=0.4))
+    hashes = {image.file: sha256(image.file.encode()).hexdigest() for image in catalog.images}
+    hashes["b/03.dcm"] = hashes["b/00.dcm"]  # a copy, with a row of its own
+    rows = dict(zip((p.file for p in catalog.images), first.subsets, strict=True))
+    with (tmp_path / "s.csv").open("w", encoding="utf-8", newline="") as stream:
+        given = [(path, subset, hashes[path]) for path, subset in rows.items()]
+        csv.writer(stream).writerows([("path", "subset", "sha256"), *given])
+    moved = [
+        replace(p, path=f"new/{p.path}", sha256=picture_sha256(hashes[p.file], p.frame))
+        for p in catalog.images
+        if p.path != "a/01.dcm#1"  # such as one that cannot be read
+    ]
+    cfg = with_defaults(SplitConfig, kind="csv", file=str(tmp_path / "s.csv"))
+    again = make_split(replace(catalog, images=tuple(moved)), cfg)
+    expected = [rows[p.file.removeprefix("new/")] for p in moved]
+    assert list(again.subsets) == expected
 
 
 def test_files_are_not_told_as_patients() -> None:
