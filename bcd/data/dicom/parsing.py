@@ -59,6 +59,8 @@ _LONGEST_TEXT = 1000  # characters of an attribute that is kept
 _PROSE = ("LT", "ST", "UT")  # VRs of texts of several lines
 _ONLY_7_BITS = (b"(", b"$B", b"$(")  # after ESC: of sets for bytes below 128
 _RESET = re.compile(rb"[\r\n\t\f^=\\]")  # here the first character set holds again
+_ITEM = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # begins what is in a sequence
+_BINARY = re.compile(r"[\x00-\x1a\x1c-\x1f\x7f]")  # control characters but ESC
 _MODALITY_LUT, _VOI_LUT = 0x00283000, 0x00283010
 _OFFSETS = (0x7FE00001, 0x7FE00002)  # of frames, which may be many
 _LONGEST_OFFSETS = 1 << 26
@@ -199,9 +201,9 @@ def _text(dataset: Any, keyword: str, pydicom: Any) -> str:
     """An attribute as one line of text; several values are separated by semicolons.
 
     Other texts would name other patients, so what cannot be read for certain is U+FFFD: a value of
-    another type than the attribute has (a sequence would even bring other attributes along), bytes
-    that are none in the character set or have none, characters that cannot be printed, and the end
-    of a text that is cut.
+    another type than the attribute has, or with control characters, as a sequence without a type
+    has them (it would bring other attributes along); bytes that are none in the character set or
+    have none, characters that cannot be printed, and the end of a text that is cut.
     """
     if keyword not in dataset:
         return ""
@@ -214,12 +216,16 @@ def _text(dataset: Any, keyword: str, pydicom: Any) -> str:
     kinds = {*pydicom.datadict.dictionary_VR(keyword).split(" or "), "UN"}
     if element.VR not in kinds or raw.VR not in {*kinds, None} or isinstance(value, bytes):
         return UNCERTAIN
+    if isinstance(raw.value, bytes) and raw.value.startswith(_ITEM):
+        return UNCERTAIN
     if value is None:
         return ""
     several = not isinstance(value, str) and isinstance(value, Sequence)
     text = SEVERAL.join(str(one).strip() for one in (value if several else [value]))
     if element.VR in _PROSE:
         text = " ".join(text.split())
+    if _BINARY.search(text):
+        return UNCERTAIN
     if len(text) > _LONGEST_TEXT:
         text = text[: _LONGEST_TEXT - 1] + UNCERTAIN
     unknown = _has_unknown(raw, dataset, pydicom)

@@ -124,7 +124,8 @@ def test_texts_that_are_kept_are_one_line_of_bounded_length() -> None:
         ("ISO_IR 999", "Ä1".encode(), "\ufffd\ufffd1"),
         ("ISO_IR 6", "Ä1".encode(), "\ufffd\ufffd1"),
         ("", b"\xc41", "\ufffd1"),
-        ("", b"A\n1", "A\ufffd1"),
+        ("", b"A\n1", "\ufffd"),
+        ("", b"A\x7f1", "\ufffd"),
         ("", b"A1\0", "A1"),
         # High bytes where an escape sequence has named a set of 7 bits, or no longer holds.
         ("ISO 2022 IR 6\\ISO 2022 IR 87", b"A\x1b$B;3ED\x1b(B\xc4", "A\ufffd\ufffd\ufffd"),
@@ -169,6 +170,33 @@ def test_a_value_of_another_type_than_the_attribute_has_is_not_certain(kind: str
     assert data.count(stated) == 1
     header = read_header(data.replace(stated, made), ["PatientID", "Rows"])
     assert header.kept == {"PatientID": "ABCD" if kind == "UN" else "\ufffd", "Rows": "48"}
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "PregnancyStatus"])
+@pytest.mark.parametrize(
+    ("kind", "defined"), [("", True), ("", False), ("UN", True), ("own", True)]
+)
+def test_a_sequence_without_its_type_is_not_certain(keyword: str, kind: str, defined: bool) -> None:
+    """Not even numbers are taken from it: they could be letters of a name."""
+
+    def change(dataset: Dataset) -> None:
+        dataset.PatientID, dataset.PregnancyStatus = "ABCD", 4
+
+    place = {"PatientID": b"\x10\0\x20\0", "PregnancyStatus": b"\x10\0\xc0\x21"}[keyword]
+    vr, old = {"PatientID": (b"LO", b"ABCD"), "PregnancyStatus": (b"US", b"\4\0")}[keyword]
+    own = vr if kind == "own" else kind.encode()
+    inner = b"\x10\0\x10\0" + (b"PN\6\0" if kind == "own" else b"\6\0\0\0") + b"Secret"
+    length = len(inner) if defined else 0xFFFFFFFF
+    value = b"\xfe\xff\0\xe0" + length.to_bytes(4, "little") + inner
+    if not defined:
+        value += b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    length = len(value) if defined else 0xFFFFFFFF
+    made = place + own + bytes(2 if kind == "UN" else 0)
+    made += length.to_bytes(2 if kind == "own" else 4, "little") + value
+    data = make_dicom(FRAMES[0], "explicit" if kind else "implicit", change=change).data
+    stated = place + (vr if kind else b"") + len(old).to_bytes(2 if kind else 4, "little") + old
+    assert data.count(stated) == 1
+    assert read_header(data.replace(stated, made), [keyword]).kept == {keyword: "\ufffd"}
 
 
 def test_a_value_that_cannot_be_parsed_costs_no_picture() -> None:
