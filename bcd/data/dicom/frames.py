@@ -36,7 +36,7 @@ _LOSSY = (
 # UIDs of the transfer syntaxes that are read.
 SYNTAXES = (*_NATIVE, _RLE, *_LIBJPEG, *_OPENJPEG)
 
-_SEVERAL = "(several are read only of files named .dcm, or without a suffix)"
+_SEVERAL = "(several are read only of files named .dcm, or without a suffix, by their first 4 MB)"
 # A pixel's buffers in Pillow, NumPy and the decoder, relative to those of a JPEG or PNG file.
 _FACTOR, _FACTOR_2000 = 2, 4
 
