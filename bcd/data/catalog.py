@@ -28,8 +28,8 @@ class ImageRecord:
         subset: Subset from a CSV; empty if there is none.
         site: Hospital or laboratory from a CSV; empty if there is none.
         frame: Number of the picture in a file of several, from 1 on; None for the only one.
-        alias_of: Of such a picture, the path of its file that was listed first, if the file has several
-            and this one has another; else empty.
+        alias_of: Of such a picture, the path of its file that was listed first; empty if its own
+            path has that one.
     """
 
     path: str

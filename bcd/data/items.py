@@ -118,6 +118,17 @@ def or_reason(read: Callable[[], T]) -> T | str:
         return f"cannot be decoded ({type(error).__name__})"
 
 
+def with_bytes(item: Item) -> Item:
+    """An item with its file's bytes, so that all that is read of it is read of the same ones."""
+    path = item.path
+    if item.reason or path is None:
+        return item
+    found = or_reason(lambda: read_bytes(path))
+    if isinstance(found, str):
+        return replace(item, path=None, reason=found)
+    return replace(item, path=None, data=found)
+
+
 def _decode(item: Item, gate: Gate) -> NDArray[np.uint8]:
     with room_for(item.path):
         whole = item.picture is not None and item.picture.whole

@@ -45,8 +45,8 @@ class Entry:
         subset: Subset from a CSV, empty if none is given.
         reason: Why it is unusable, if this is known before it is read, else empty.
         site: Hospital or laboratory from a CSV, empty if none is given.
-        alias_of: Of a picture in a file of several, the name of this file that was listed first; None
-            if the path has that one.
+        alias_of: Of a picture in a file of several, the name of this file that was listed first;
+            None if the path has that one.
     """
 
     path: Path

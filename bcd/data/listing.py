@@ -116,6 +116,5 @@ def _with_groups(root: Path, entries: Sequence[Entry]) -> list[Entry]:
     if not groups:
         return list(entries)
     return [
-        replace(entry, group=entry.group or groups.get(file_of(entry), ""))
-        for entry in entries
+        replace(entry, group=entry.group or groups.get(file_of(entry), "")) for entry in entries
     ]

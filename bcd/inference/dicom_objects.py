@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from bcd.evaluation.predictions import Prediction
 from bcd.explain.overlay import TOP, draw_overlay, top_pixels
 from bcd.explain.placing import density_in_image
 from bcd.inference.batch.kept import may_have_header
+from bcd.inference.batch.second_reading import SecondReading
 from bcd.inference.batch.tally import Tally
 from bcd.inference.dicom_content import answer_of, producer_of
 from bcd.inference.evidence import find_evidence
@@ -58,7 +58,8 @@ class _Seen:
 class DicomObjects:
     """Writes the objects of each predicted image into a folder of its own.
 
-    An object that cannot be made is told and costs no row.
+    An object that cannot be made is told and costs no row; so are all of an image that is no longer
+    the one that was predicted.
 
     Args:
         cfg: With an output and objects.
@@ -87,14 +88,12 @@ class DicomObjects:
             self._settings["site_profile_sha256"] = profile
             self._note = site_settings(profile, None)
         self._readers = Readers(predictor.wanted, 1)
-        self._items: deque[Item] = deque()
+        self._images = SecondReading(cfg)
         self.written = self._told = 0
 
     def noting(self, items: Iterator[Item]) -> Iterator[Item]:
         """Passes items on; `write` gets their predictions in this order."""
-        for item in items:
-            self._items.append(item)
-            yield item
+        return self._images.first(items)
 
     def write(self, prediction: Prediction) -> None:
         """Writes the objects about the next image.
@@ -102,9 +101,9 @@ class DicomObjects:
         Raises:
             BcdError: They cannot be written, and the same command can do it later.
         """
-        item = self._items.popleft()
+        item, sha256 = self._images.take()
         try:
-            for kind, made in self._made(item, prediction):
+            for kind, made in self._made(item, sha256, prediction):
                 self._save(prediction.path, kind, made)
                 self.written += 1
         except Exception as error:
@@ -134,14 +133,17 @@ class DicomObjects:
         with replacing(file, durable=True) as stream:
             stream.write(encoded(made))
 
-    def _made(self, item: Item, prediction: Prediction) -> Iterator[tuple[str, Dataset]]:
+    def _made(
+        self, item: Item, sha256: str, prediction: Prediction
+    ) -> Iterator[tuple[str, Dataset]]:
         from bcd.interop.dicom.capture import image_object
         from bcd.interop.dicom.structured_report import Reported, report
 
         if prediction.error:  # there is no picture to refer to
             return
         now = datetime.now().astimezone()
-        seen = self._look(item, prediction)
+        item = self._images.read(item, sha256)
+        seen = self._look(item, sha256, prediction)
         if not seen.source.exists:
             yield "image", image_object(self._producer, seen.source, seen.pixels, now)
         if "report" in self._objects:
@@ -153,12 +155,11 @@ class DicomObjects:
         if set(self._objects) - {"report"} and prediction.best is not None:
             yield from self._pictures(item, seen, prediction.best, now)
 
-    def _look(self, item: Item, prediction: Prediction) -> _Seen:
-        """Reads an image once more, whole, and the header of a DICOM file."""
+    def _look(self, item: Item, sha256: str, prediction: Prediction) -> _Seen:
+        """Decodes an image once more, whole, and reads the header of a DICOM file."""
         from bcd.interop.dicom.source import KEYWORDS, source_of_file, source_of_picture
 
         pixels = _got(self._readers.submit(replace(item, picture=Picture(WHOLE))).result())
-        sha256 = _sha256(item)
         rows, columns = pixels.shape[:2]
         if may_have_header(item):
             header = _got(self._readers.header(replace(item, picture=None), KEYWORDS).result())
@@ -249,14 +250,6 @@ def check_writable(output: str) -> None:
     except OSError as error:
         why = "not a folder" if folder.is_file() else error.strerror or "cannot be written"
         raise BcdError(f"dicom.output={output}: {why}: give another folder") from error
-
-
-def _sha256(item: Item) -> str:
-    """The sha256 of an image's file."""
-    if item.data is not None:
-        return hashlib.sha256(item.data).hexdigest()
-    assert item.path is not None
-    return file_sha256(item.path)
 
 
 def _got(read: object) -> Any:

@@ -107,13 +107,13 @@ def read_places(catalog: Catalog, file: Path) -> list[Place]:
     files = [normpath(written_path(p.file)) for p in catalog.images]
     sha256s = _known_files(catalog, by_hash)
     moved: dict[str, Place] = {}
-    places = []
-    for path, file, image in zip(paths, files, catalog.images, strict=True):
-        place = by_path.get(path) or by_path.get(file) or _next(by_hash[image.sha256])
-        if place is None and image.file in sha256s:
-            place = moved.get(image.file) or _next(by_hash[sha256s[image.file]])
-            moved[image.file] = place or Place()
-        places.append(place or Place())
+    places: list[Place] = []
+    for path, whole, image in zip(paths, files, catalog.images, strict=True):
+        found = by_path.get(path) or by_path.get(whole) or _next(by_hash[image.sha256])
+        if found is None and image.file in sha256s:
+            found = moved.get(image.file) or _next(by_hash[sha256s[image.file]])
+            moved[image.file] = found or Place()
+        places.append(found or Place())
     if not any(place.subset for place in places):
         raise BcdError(f"split.file={file}: none of its images is in {catalog.root}")
     return _with_groups(catalog, file, places)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from types import TracebackType
 
 from bcd.data.dicom.header import Header, is_dicom
 from bcd.data.files import ImageError, read_start
-from bcd.data.items import Item, Wanted, read_item_header
+from bcd.data.items import Item, Wanted, read_item_header, with_bytes
 from bcd.data.sandbox import Readers
 from bcd.evaluation.predictions import Prediction
 
@@ -31,17 +31,26 @@ class KeptAttributes:
         self._waiting: deque[Found | None] = deque()
 
     def watch(self, items: Iterator[Item]) -> Iterator[Item]:
-        """Yields items, whose attributes are read meanwhile."""
+        """Yields items, whose attributes are read meanwhile.
+
+        DICOM files are passed on with their bytes, so that the attributes are those of the file
+        that is predicted, even if another one gets its name now.
+        """
         for item in items:
+            if self._keep and may_have_header(item):
+                own = with_bytes(item)
+                self._waiting.append(self._ask(own))
+                yield own
+                continue
             if self._keep:
-                self._waiting.append(self._ask(item))
+                self._waiting.append(None)
             yield item
 
-    def _ask(self, item: Item) -> Found | None:
-        if not may_have_header(item):
-            return None
+    def _ask(self, item: Item) -> Found:
         if self._readers is not None:
-            return self._readers.header(item, self._keep)
+            read = self._readers.header(item, self._keep)
+            wait([read])  # otherwise the bytes of many would be held
+            return read
         found: Found = Future()
         found.set_result(read_item_header(replace(item, keep=self._keep)))
         return found
