@@ -1,7 +1,8 @@
 """Which case the images of a folder or study belong to, and what became of them.
 
 A folder or study is known by a hash only. Its images go into one case as long as that takes
-images; later ones go into a further case.
+images; later ones go into a further case. Which server delivers an image makes no difference: each
+is in one case, and a case's images are answered by servers with its model.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from bcd.serving import words
 from bcd.serving.errors import BusyError, ConflictError, TooLargeError
-from bcd.serving.jobs.adding import add_all
+from bcd.serving.jobs.adding import add_rows, job_rows
 from bcd.serving.records import changes
 from bcd.serving.records.cases import ERASED, OPEN, NewImage
 from bcd.serving.records.chain import Ledger
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 _LABEL = 200  # characters, as on the pages
 _AT_ONCE = 500  # values in one query
-_TRIES = 5  # to find a case that is not closed meanwhile
 
 State = Literal["waiting", "elsewhere", "answered", "failed", "again"]
 
@@ -88,11 +88,12 @@ class Delivery:
 
 
 def deliver(services: Services, origin: Origin, images: Sequence[NewImage]) -> Delivery:
-    """Puts images into the queue of their origin's case; call it in a thread.
+    """Puts images into the queue of a case of their origin; call it in a thread.
 
-    It is the case that has one of them already, else the last one if that is open, of the loaded
-    model and has room, else a new one. If a case has all of them, or another image under the
-    upload of one, nothing is added.
+    It is the case that has one of them already, of whatever model; else the last one that is open,
+    of the loaded model and has room; else a new one. If a case has all of them, or another image
+    under the upload of one, nothing is added. It is found in the transaction that adds them, so
+    that servers that deliver the same images at the same time never put them into two cases.
 
     Args:
         services: Of the server.
@@ -100,67 +101,76 @@ def deliver(services: Services, origin: Origin, images: Sequence[NewImage]) -> D
         images: Each with an upload.
 
     Raises:
-        BusyError: The case is closed each time it is tried.
+        BusyError: Their case has some of them, and does not take the others.
         StorageFullError, UnavailableError: The database is full or gone.
         TooLargeError: An image is too large, or there are more of them than a case may have.
     """
-    limits = services.cfg.limits
-    if len(images) > limits.case_images:
-        raise TooLargeError(f"A case takes at most {limits.case_images} images.")
-    if any(len(image.data) > limits.image_mb * 1e6 for image in images):
-        raise TooLargeError(f"An image may have at most {limits.image_mb:g} MB.")
-    uploads = [image.upload for image in images]
-    for _ in range(_TRIES):
-        case_id = _place(services, origin, uploads)
-        known = _hashes(services, case_id, uploads)
-        changed = any(known.get(one.upload, one.sha256) != one.sha256 for one in images)
-        try:
-            if len(known) < len(images) and not changed:
-                add_all(services, origin.user, case_id, images)
-            return Delivery(case_id, known)
-        except (ConflictError, TooLargeError):  # just now signed, or filled by others
-            continue
-    raise BusyError("The case is being closed: try again later.", retry_after=1)
-
-
-def _place(services: Services, origin: Origin, uploads: Sequence[str]) -> str:
-    """The case for images of an origin, which is opened if there is none."""
+    most = services.cfg.limits.case_images
+    if len(images) > most:
+        raise TooLargeError(f"A case takes at most {most} images.")
     with reading(services.records.engine, None) as connection:
-        found, _ = _choose(connection, services, origin, uploads)
-    if found:
+        found = _known(connection, origin, images)
+    if found is not None and _done(found, images):
         return found
-    return services.records.change(lambda ledger: _open(ledger, services, origin, uploads))
+    rows = job_rows(services, origin.user, images)
+
+    def change(ledger: Ledger) -> Delivery:
+        known = _known(ledger.connection, origin, images)
+        if known is not None and _done(known, images):
+            return known
+        if known is None:
+            known = Delivery(_place(ledger, services, origin, len(images)), {})
+        add_rows(ledger, known.case_id, services.engine.identity.sha256, rows, most)
+        return known
+
+    try:
+        return services.records.change(change)
+    except (ConflictError, TooLargeError):
+        why = "The case that has some of its images does not take the others: try again later."
+        raise BusyError(why, retry_after=1) from None
 
 
-def _choose(
-    connection: Connection, services: Services, origin: Origin, uploads: Sequence[str]
-) -> tuple[str, int]:
-    """The case, or an empty text, and the number of cases of the origin."""
+def _known(connection: Connection, origin: Origin, images: Sequence[NewImage]) -> Delivery | None:
+    """The case of an origin that has some of the images; None if there is none."""
+    uploads = [image.upload for image in images]
+    for row in _cases(connection, origin):
+        if known := _hashes(connection, row.id, uploads):
+            return Delivery(row.id, known)
+    return None
+
+
+def _done(found: Delivery, images: Sequence[NewImage]) -> bool:
+    """Whether nothing is to be added: all are there, or another image under the upload of one."""
+    known = found.known
+    changed = any(known.get(one.upload, one.sha256) != one.sha256 for one in images)
+    return changed or all(one.upload in known for one in images)
+
+
+def _cases(connection: Connection, origin: Origin) -> Sequence[Any]:
+    """The cases of an origin, the last one first."""
     query = (
         select(CASES.c.id, CASES.c.status, CASES.c.model_sha256)
         .join(INTAKE, INTAKE.c.case_id == CASES.c.id)
         .where(INTAKE.c.key == origin.key)
         .order_by(INTAKE.c.number.desc())
     )
-    rows = connection.execute(query).all()
+    return connection.execute(query).all()
+
+
+def _place(ledger: Ledger, services: Services, origin: Origin, images: int) -> str:
+    """The case for new images of an origin, which is opened if there is none."""
+    rows = _cases(ledger.connection, origin)
     for row in rows:
-        if _has(connection, row.id, uploads):
-            return row.id, len(rows)
-    if not rows or not _takes(connection, services, rows[0], len(uploads)):
-        return "", len(rows)
-    return rows[0].id, len(rows)
-
-
-def _has(connection: Connection, case_id: str, uploads: Sequence[str]) -> bool:
-    """Whether one of the uploads is answered in a case, or waits there."""
-    for some in _chunks(uploads):
-        for table, further in ((ANSWERS, ()), (JOBS, (WAITING,))):
-            query = select(table.c.upload).where(
-                table.c.case_id == case_id, table.c.upload.in_(some), *further
-            )
-            if connection.execute(query.limit(1)).first() is not None:
-                return True
-    return False
+        if _takes(ledger.connection, services, row, images):
+            return str(row.id)
+    case_id, needed = new_id(), services.cfg.cases.signatures
+    further = f" ({len(rows) + 1})" if rows else ""
+    label = words.file_name(origin.label, _LABEL - len(further)) + further
+    identity = services.engine.identity
+    changes.open_case(ledger, origin.user, case_id, label, identity, needed, origin.site)
+    row = {"key": origin.key, "number": len(rows) + 1, "case_id": case_id}
+    ledger.connection.execute(insert(INTAKE), [row])
+    return case_id
 
 
 def _takes(connection: Connection, services: Services, row: Any, images: int) -> bool:
@@ -173,22 +183,6 @@ def _takes(connection: Connection, services: Services, row: Any, images: int) ->
     return bool(held + images <= services.cfg.limits.case_images)
 
 
-def _open(ledger: Ledger, services: Services, origin: Origin, uploads: Sequence[str]) -> str:
-    # Another process may have opened one; the ledger's lock keeps others out from here on.
-    connection = ledger.connection
-    found, cases = _choose(connection, services, origin, uploads)
-    if found:
-        return found
-    case_id, needed = new_id(), services.cfg.cases.signatures
-    further = f" ({cases + 1})" if cases else ""
-    label = words.file_name(origin.label, _LABEL - len(further)) + further
-    identity = services.engine.identity
-    changes.open_case(ledger, origin.user, case_id, label, identity, needed, origin.site)
-    row = {"key": origin.key, "number": cases + 1, "case_id": case_id}
-    connection.execute(insert(INTAKE), [row])
-    return case_id
-
-
 def find(services: Services, origin: Origin, upload: str) -> str:
     """The case of an origin that has an upload, answered or waiting; empty if there is none.
 
@@ -197,25 +191,23 @@ def find(services: Services, origin: Origin, upload: str) -> str:
     Raises:
         UnavailableError: The database is gone.
     """
-    query = select(INTAKE.c.case_id).where(INTAKE.c.key == origin.key)
     with reading(services.records.engine, None) as connection:
-        for case_id in connection.scalars(query).all():
-            if _has(connection, case_id, [upload]):
-                return str(case_id)
+        for row in _cases(connection, origin):
+            if _hashes(connection, row.id, [upload]):
+                return str(row.id)
     return ""
 
 
-def _hashes(services: Services, case_id: str, uploads: Sequence[str]) -> dict[str, str]:
-    """sha256 of the image of each of these uploads that a case has."""
+def _hashes(connection: Connection, case_id: str, uploads: Sequence[str]) -> dict[str, str]:
+    """sha256 of the image of each of these uploads that a case has, answered or waiting."""
     found: dict[str, str] = {}
-    with reading(services.records.engine, None) as connection:
-        for some in _chunks(uploads):
-            jobs = select(JOBS.c.upload, JOBS.c.sha256).where(
-                JOBS.c.case_id == case_id, JOBS.c.upload.in_(some), WAITING
-            )
-            found |= {str(upload): str(sha256) for upload, sha256 in connection.execute(jobs)}
-            answered = read_uploads(connection, case_id, some)
-            found |= {upload: sha256 for upload, (_, sha256) in answered.items()}
+    for some in _chunks(uploads):
+        jobs = select(JOBS.c.upload, JOBS.c.sha256).where(
+            JOBS.c.case_id == case_id, JOBS.c.upload.in_(some), WAITING
+        )
+        found |= {str(upload): str(sha256) for upload, sha256 in connection.execute(jobs)}
+        answered = read_uploads(connection, case_id, some)
+        found |= {upload: sha256 for upload, (_, sha256) in answered.items()}
     return found
 
 

@@ -29,6 +29,7 @@ _UPLOAD = re.compile("[0-9a-f]{1,32}")
 _UNKNOWN = "There is no such upload in this case."
 
 State = Literal["waiting", "answered", "failed"]
+Row = dict[str, object]
 _BETWEEN = 1e-6  # seconds between images of one request, so that they keep their order
 
 
@@ -75,24 +76,34 @@ def add_all(services: Services, user: str, case_id: str, images: Sequence[NewIma
         TooLargeError: An image is too large, or the case would have too many.
     """
     check_ids(case_id)
+    rows, most = job_rows(services, user, images), services.cfg.limits.case_images
+    model = services.engine.identity.sha256
+    services.records.change(lambda ledger: add_rows(ledger, case_id, model, rows, most))
+    return [str(row["upload"]) for row in rows]
+
+
+def job_rows(services: Services, user: str, images: Sequence[NewImage]) -> list[Row]:
+    """Rows of the table of jobs, without a case, for `add_rows`.
+
+    Raises:
+        TooLargeError: An image is too large.
+    """
     limits, contents = services.cfg.limits, services.records.contents
     if any(len(image.data) > limits.image_mb * 1e6 for image in images):
         raise TooLargeError(f"An image may have at most {limits.image_mb:g} MB.")
-    rows = []
+    rows: list[Row] = []
     for image in images:
         job_id = new_id()
         key_id, stored = contents.stored(job_id, image.data)
         _, described = contents.stored(described_id(job_id), _described(image))
         rows.append({
-            "id": job_id, "user_name": clean_text(user), "case_id": case_id,
+            "id": job_id, "user_name": clean_text(user),
             "upload": image.upload or secrets.token_hex(16),
             "sha256": image.sha256, "size": len(image.data),
             "image": described, "key_id": key_id, "stored": stored,
             "lease_until": 0.0, "attempts": 0,
         })  # fmt: skip
-    model = services.engine.identity.sha256
-    services.records.change(lambda ledger: _add(ledger, case_id, model, rows, limits.case_images))
-    return [str(row["upload"]) for row in rows]
+    return rows
 
 
 def state(services: Services, case_id: str, upload: str) -> State:
@@ -153,10 +164,19 @@ def _described(image: NewImage) -> bytes:
     return json.dumps(about).encode()
 
 
-def _add(
-    ledger: Ledger, case_id: str, model: str, rows: Sequence[dict[str, object]], most: int
-) -> None:
-    """Adds rows in the writer's transaction, except those that the case has."""
+def add_rows(ledger: Ledger, case_id: str, model: str, rows: Sequence[Row], most: int) -> None:
+    """Adds rows to a case in the writer's transaction, except those that it has.
+
+    Args:
+        ledger: Of the transaction.
+        case_id: Of the case.
+        model: sha256 of the loaded model.
+        rows: Of `job_rows`.
+        most: Images that a case may have.
+
+    Raises:
+        RequestError: As `add_all`.
+    """
     connection, row = ledger.connection, changeable(ledger, case_id)
     if model != row.model_sha256:
         raise ConflictError(OTHER_MODEL)
@@ -180,5 +200,7 @@ def _add(
     connection.execute(delete(JOBS).where(these, ~WAITING))
     now = database_time(connection)
     for place, each in enumerate(new):
-        each |= {"time": now + place * _BETWEEN, "model_sha256": model}
+        each |= {
+            "case_id": case_id, "model_sha256": model, "time": now + place * _BETWEEN,
+        }  # fmt: skip
     connection.execute(insert(JOBS), new)

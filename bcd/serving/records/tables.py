@@ -139,7 +139,7 @@ JOBS = Table(
     Column("stored", LargeBinary),  # its bytes; null if it has failed
     Column("lease_owner", String(16)),  # the server that answers it
     Column("lease_until", Double, nullable=False),
-    Column("attempts", SmallInteger, nullable=False),  # leases that were not given back
+    Column("attempts", SmallInteger, nullable=False),  # see jobs/leases.py
     Column("failure", Text),  # why it will not be answered; null while it waits
     Index("jobs_upload", "case_id", "upload", unique=True),
     Index("jobs_waiting", "attempts", "time"),
@@ -150,7 +150,7 @@ INTAKE = Table(
     "intake",
     METADATA,
     Column("key", String(64), primary_key=True),  # sha256 of the folder or study
-    Column("number", Integer, primary_key=True, autoincrement=False),  # from 1; the last is used
+    Column("number", Integer, primary_key=True, autoincrement=False),  # from 1
     Column("case_id", String(16), nullable=False),
     Index("intake_case", "case_id", unique=True),
 )

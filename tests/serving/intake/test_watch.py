@@ -180,9 +180,7 @@ def test_a_file_that_grows_after_it_was_taken_is_another_image(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(
-    "what", ["watch.files.read", "placing._place", "placing.add_all", "watch.files.move"]
-)
+@pytest.mark.parametrize("what", ["watch.files.read", "watch.deliver", "watch.files.move"])
 def test_a_server_that_ends_at_any_step_neither_loses_nor_doubles(
     app: Running, folder: Following, monkeypatch: pytest.MonkeyPatch, what: str, when: str
 ) -> None:
