@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
 
+from bcd.data.items import Fault
 from bcd.serving import words
 from bcd.serving.answers import ImageAnswer
 from bcd.serving.cases import check_seen, closed, get_case
-from bcd.serving.errors import ConflictError, TooLargeError, UnprocessableError
+from bcd.serving.engine.health import AGAIN_SECONDS
+from bcd.serving.errors import (
+    ConflictError,
+    TooLargeError,
+    UnavailableError,
+    UnprocessableError,
+)
 from bcd.serving.jobs.adding import add_all
 from bcd.serving.records.cases import OPEN, Case, NewImage
 
@@ -113,8 +120,17 @@ async def answer_images(
 async def submit_later(
     services: Services, user: User, case_id: str, images: Sequence[NewImage]
 ) -> list[str]:
-    """Has images answered later; see `submit` and `bcd.serving.jobs.adding.add_all`."""
+    """Has images answered later; see `submit` and `bcd.serving.jobs.adding.add_all`.
+
+    Raises:
+        UnavailableError: A process that read a DICOM file has ended, which need not be the file's
+            fault. Nothing was added, as only who has the file can try again.
+        RequestError: As those do.
+    """
     _check_sizes(services, images)
+    if any(isinstance(image.error, Fault) for image in images):
+        why = "A process that read a DICOM file has ended: nothing was added; send it again later."
+        raise UnavailableError(why, round(AGAIN_SECONDS))
     await check_seen(services, user, case_id)
     return await run_in_threadpool(add_all, services, user.name, case_id, images)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 _SUSPICIOUS = 3  # failures in succession after which a known image is tried
-_AGAIN_SECONDS = 10.0  # between tries while they fail
+AGAIN_SECONDS = 10.0  # between tries of what failed
 
 
 class Health:
@@ -58,5 +58,5 @@ class Health:
         with self._lock:
             if (now := time.monotonic()) < self._next:
                 return
-            self._next = now + _AGAIN_SECONDS
+            self._next = now + AGAIN_SECONDS
         self._probe()

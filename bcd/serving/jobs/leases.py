@@ -1,4 +1,11 @@
-"""Jobs that one server has taken, for a while: the lease of one that ends goes to another."""
+"""Jobs that one server has taken, for a while: the lease of one that ends goes to another.
+
+`attempts` of a job is 0 while it was never tried. It is 1 after a try together with others that did
+not come to an answer, and from then on the job is tried alone, which adds one each time. So only
+what happens to an image while it is answered alone counts against `jobs.attempts`: it never loses
+its answer because it was in hand together with one that ends servers, or because servers are killed
+while they have many.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +15,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, select, update
 
 from bcd.config.interop import JobsConfig
 from bcd.serving.accounts.database import Database
 from bcd.serving.answers import ImageAnswer
+from bcd.serving.engine.health import AGAIN_SECONDS
 from bcd.serving.errors import UnavailableError
 from bcd.serving.jobs.adding import described_id
 from bcd.serving.records.cases import NewImage, Source
@@ -41,6 +49,7 @@ class Job:
         sha256: Of the image, when it was added.
         image: With its bytes.
         site: Of the case.
+        last: Whether it is not tried again if a reading process ends.
         refused: Why no server answers it any more; empty if this one does.
     """
 
@@ -51,6 +60,7 @@ class Job:
     sha256: str
     image: NewImage
     site: str
+    last: bool = False
     refused: str = ""
 
 
@@ -85,7 +95,9 @@ class Leases:
     ) -> None:
         self._records, self._model, self._sites, self._cfg = records, model, sites, cfg
         self._database = Database(records.engine)
-        self._again = False  # whether jobs that were tried before come first
+        # Whether jobs that were tried before come first; not with a server that has just started,
+        # as its first answer takes long, and it may be killed again.
+        self._again = True
 
     @property
     def shared(self) -> bool:
@@ -102,9 +114,9 @@ class Leases:
         """Takes jobs that no server has; None if there are none for this one.
 
         A job that was tried before is taken alone: if its image has ended a server, it does not
-        end it while others are answered with it. One that was tried too often, or for too long has
-        been of a model and site with which no server answers, comes with the reason why it is
-        refused.
+        end it while others are answered with it. One that was tried alone too often, or for too
+        long has been of a model and site with which no server answers, comes with the reason why
+        it is refused.
 
         Args:
             most: Jobs at most.
@@ -129,8 +141,8 @@ class Leases:
         cases = select(CASES.c.id).where(CASES.c.site.in_(self._sites))
         known = and_(table.model_sha256 == self._model, table.case_id.in_(cases))
         own = and_(free, known)
-        tried = and_(own, table.attempts > 0, table.attempts < cfg.attempts)
-        often = and_(free, table.attempts >= cfg.attempts)
+        tried = and_(own, table.attempts.between(1, cfg.attempts))
+        often = and_(free, table.attempts > cfg.attempts)
         begin = now - cfg.hours * 3600
         late = and_(free, ~known, table.time <= begin, ~_served(begin, now))
         nobody = f"was not answered: no server answered with its model and site for {cfg.hours:g} h"
@@ -157,7 +169,8 @@ class Leases:
             return None
         owner, these = secrets.token_hex(8), JOBS.c.id.in_(ids)
         until = database_time(connection) + self._cfg.lease_seconds
-        values = {"lease_owner": owner, "lease_until": until, "attempts": JOBS.c.attempts + 1}
+        tried = JOBS.c.attempts + (1 if len(ids) > 1 else case((JOBS.c.attempts == 0, 2), else_=1))
+        values = {"lease_owner": owner, "lease_until": until, "attempts": tried}
         connection.execute(update(JOBS).where(these).values(values))
         taken = select(JOBS, CASES.c.site).join(CASES, CASES.c.id == JOBS.c.case_id).where(these)
         rows = connection.execute(taken.order_by(JOBS.c.time)).mappings()
@@ -173,7 +186,7 @@ class Leases:
             new = replace(new, data=b"", error=CHANGED)
         return Job(
             row["id"], row["user_name"], row["case_id"], row["model_sha256"], row["sha256"], new,
-            row["site"], refused,
+            row["site"], row["attempts"] > self._cfg.attempts, refused,
         )  # fmt: skip
 
     def _opened(self, key: str, key_id: str, stored: bytes) -> bytes:
@@ -189,6 +202,14 @@ class Leases:
             until = database_time(connection) + self._cfg.lease_seconds
             held = JOBS.c.lease_owner == owner
             connection.execute(update(JOBS).where(held).values(lease_until=until))
+
+    def postpone(self, owner: str, jobs: Sequence[Job]) -> None:
+        """Frees jobs at which a reading process has ended, after a pause; they count as tried."""
+        these = and_(JOBS.c.lease_owner == owner, JOBS.c.id.in_([job.id for job in jobs]))
+        with self._database.noting() as connection:
+            until = database_time(connection) + AGAIN_SECONDS
+            values = {"lease_owner": None, "lease_until": until}
+            connection.execute(update(JOBS).where(these).values(values))
 
     def give_back(self, owner: str) -> None:
         """Frees the jobs that a lease still has; they count as not tried."""
@@ -249,18 +270,19 @@ def _served(begin: float, now: float) -> ColumnElement[bool]:
     It has answered one of their images since the beginning, or is answering one now.
     """
     site = select(CASES.c.site).where(CASES.c.id == JOBS.c.case_id).correlate(JOBS)
-    its, answer, held, case = site.scalar_subquery(), ANSWERS.c, JOBS.alias(), CASES.alias()
+    its, answer, held, its_case = site.scalar_subquery(), ANSWERS.c, JOBS.alias(), CASES.alias()
     answered = select(answer.record).where(
         answer.time > begin, answer.model_sha256 == JOBS.c.model_sha256, answer.site == its,
         answer.predicted.is_not(None),
     )  # fmt: skip
     answering = select(held.c.id).where(
         held.c.lease_until > now, held.c.model_sha256 == JOBS.c.model_sha256,
-        held.c.case_id == case.c.id, case.c.site == its,
+        held.c.case_id == its_case.c.id, its_case.c.site == its,
     )  # fmt: skip
     return exists(answered.correlate(JOBS)) | exists(answering.correlate(JOBS))
 
 
 def _ended(attempts: int) -> str:
     times = "once" if attempts == 1 else f"{attempts} times"
-    return f"was not answered: the server ended {times} while it answered it"
+    what = "the server or the process that reads it ended"
+    return f"was not answered: it was tried alone {times}, and each time {what}"

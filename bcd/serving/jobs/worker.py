@@ -139,10 +139,7 @@ class Worker:
         if job.image.error:
             return replace(engine.refuse(job.image, job.site), sha256=job.sha256)
         try:  # one by one, so that those that are answered in time are not lost with others
-            for _ in range(self._cfg.jobs.attempts):
-                (answer,) = await engine.answer([job.image.data], job.site)
-                if not isinstance(answer.error, Fault):
-                    break
+            (answer,) = await engine.answer([job.image.data], job.site)
             return answer
         except RequestError:
             return None
@@ -153,10 +150,16 @@ class Worker:
     def _record(self, lease: Lease, answers: Mapping[str, ImageAnswer]) -> None:
         """Runs in a thread."""
         cases: defaultdict[tuple[str, ...], Answered] = defaultdict(list)
+        again: list[Job] = []
         for job in lease.jobs:
             if job.id in answers:
+                if isinstance(answers[job.id].error, Fault) and not job.last:
+                    again.append(job)
+                    continue
                 key = job.user, job.case_id, job.model_sha256
                 cases[key].append((job, answers[job.id]))
+        if again:
+            self._leases.postpone(lease.owner, again)
         for answered in cases.values():
             if not self._recorded(lease.owner, answered):
                 for each in answered:  # the others are not at fault

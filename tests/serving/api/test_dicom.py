@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
+from bcd.data import sandbox
+from bcd.data.items import Fault
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
 from bcd.errors import ConfigError
 from bcd.serving import dicom, start
@@ -132,6 +134,25 @@ def test_one_frame_is_explained(app: Running, data: bytes, query: str, status: i
     assert got.status_code == status, got.text
     if status == 422:
         assert "frame" in got.text or "cut off" in got.json()["detail"]
+
+
+def test_what_is_answered_later_is_not_taken_while_reading_processes_end(
+    app: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, later = f"/v1/cases/{opened(app)}/images", {"Prefer": "respond-async"}
+    real, read = sandbox._Reader.read, []
+
+    def ends(*given: Any) -> Any:
+        read.append(given)
+        return real(*given) if len(read) < 3 else Fault("the decoder crashed")
+
+    with monkeypatch.context() as patch:  # at the second frame, or where it is read once more
+        patch.setattr(sandbox._Reader, "read", ends)
+        refused = app.all.post(images, content=THREE, headers=DICOM | later)
+    assert refused.status_code == 503 and int(refused.headers["Retry-After"]) > 0
+    case = app.all.get(images.removesuffix("/images")).json()
+    assert (case["images"], case["queued"]) == ([], 0)
+    assert app.all.post(images, content=THREE, headers=DICOM | later).status_code == 202
 
 
 def test_frames_count_as_images_and_their_pngs_as_bytes(app: Running) -> None:

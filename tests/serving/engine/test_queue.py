@@ -173,7 +173,7 @@ def test_decisions_of_a_wrong_shape_cost_one_answer(make: Make) -> None:
 def test_a_model_that_fails_always_is_not_ready_until_it_answers(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(health, "AGAIN_SECONDS", 0.0)
     model = Stub()
     model.fails = lambda _: True
     engine = make(model)

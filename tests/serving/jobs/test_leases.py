@@ -74,21 +74,34 @@ def test_an_image_that_was_sent_at_once_meanwhile_is_not_added_again(office: Off
     assert office.rows() == []
 
 
-def test_an_image_that_ends_its_servers_is_recorded_without_an_answer(office: Office) -> None:
+def test_an_image_that_ends_its_servers_takes_no_other_with_it(office: Office) -> None:
+    add_all(office.services(), "anna", office.case, [new(i) for i in range(3)])
+    together = office.leases().take(4)
+    assert together is not None and len(together.jobs) == 3
+    for _ in range(2):  # attempts, of which that with others is none
+        office.expire()
+        alone = office.leases().take(4)
+        assert alone is not None and names(alone.jobs) == ["secret-0.png"]
+        assert not alone.jobs[0].refused
+    office.expire()
+    assert [office.step() for _ in range(4)] == [True, True, True, False]
+    images = {image.name: image for image in office.records.case(office.case).images}
+    ended, *others = (images[f"secret-{i}.png"] for i in range(3))
+    assert ended.answer.predicted is None and ended.waits
+    assert "it was tried alone 2 times" in ended.answer.error
+    assert office.records.image(office.case, ended.id) == content(0)
+    assert all(image.answer.predicted for image in others)
+
+
+def test_images_that_were_tried_alternate_with_new_ones(office: Office) -> None:
     add_all(office.services(), "anna", office.case, [new(0), new(1)])
-    first = office.leases().take(4)
-    assert first is not None and len(first.jobs) == 2
-    for _ in range(2):
-        office.expire()
-        alone = office.leases().take(4)  # as the other one may be what ends servers
-        assert alone is not None and len(alone.jobs) == 1
-        office.expire()
-        assert office.step()  # the configuration has two attempts
-    images = office.records.case(office.case).images
-    assert [image.answer.predicted for image in images] == [None, None]
-    assert "the server ended 2 times" in images[0].answer.error
-    assert all(image.waits for image in images)
-    assert office.records.image(office.case, images[1].id) == content(1)
+    assert office.leases().take(4) is not None
+    office.expire()
+    add_all(office.services(), "anna", office.case, [new(2), new(3), new(4)])
+    server, found = office.leases(), []
+    while lease := server.take(2):
+        found.append([int(job.image.name[7]) for job in lease.jobs])
+    assert found == [[2, 3], [0], [4], [1]]  # one that has just started begins with new ones
 
 
 def test_images_that_were_given_back_count_as_not_tried(office: Office) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from bcd.serving.engine.health import AGAIN_SECONDS
 from bcd.serving.errors import BusyError, StorageFullError, TimedOutError, UnavailableError
 from bcd.serving.jobs.adding import add, add_all, state
 from bcd.serving.jobs.worker import MOST, Worker
+from bcd.serving.records.database import database_time, reading
 from bcd.serving.records.store import Records, open_records
 from tests.serving.jobs.making import FakeEngine, Office, new
 from tests.serving.making import smear
@@ -58,15 +60,32 @@ def test_requests_have_half_of_the_queue_but_keep_nobody_out(office: Office) -> 
     assert len(engine.asked) == 4
 
 
-def test_an_image_is_read_again_if_a_reading_process_has_ended(office: Office) -> None:
+def test_an_image_is_read_again_after_a_pause_if_a_reading_process_has_ended(
+    office: Office,
+) -> None:
+    add_all(office.services(), "anna", office.case, [new(1), new(2)])
+    engine = FakeEngine(faults=1)
+    worker = Worker(office.services(engine))
+    assert asyncio.run(worker.step())  # the other one does not wait for it
+    (waits,) = office.rows()
+    assert len(office.records.case(office.case).images) == 1
+    assert not asyncio.run(worker.step()) and len(engine.asked) == 2
+    with reading(office.records.engine, None) as connection:
+        pause = waits.lease_until - database_time(connection)
+    assert 0 < pause <= AGAIN_SECONDS
+    office.expire()
+    assert asyncio.run(worker.step())
+    assert all(image.answer.predicted for image in office.records.case(office.case).images)
+
+
+def test_an_image_at_which_reading_processes_always_end_is_given_up(office: Office) -> None:
     add(office.services(), "anna", office.case, new(1))
-    assert office.step(FakeEngine(faults=1))
-    add(office.services(), "anna", office.case, new(2))
     hostile = FakeEngine(faults=9)
-    assert office.step(hostile)
+    while office.step(hostile):
+        office.expire()
     assert len(hostile.asked) == office.cfg.jobs.attempts
-    good, bad = office.records.case(office.case).images
-    assert good.answer.predicted and bad.answer.error == "crashed"
+    (image,) = office.records.case(office.case).images
+    assert image.waits and image.answer.error == "crashed"
 
 
 @pytest.mark.parametrize("error", [BusyError("full"), TimedOutError("slow"), UnavailableError("x")])
@@ -76,7 +95,7 @@ def test_what_the_engine_does_not_answer_waits_again(office: Office, error: Any)
     assert [asyncio.run(worker.step()) for _ in range(3)] == [False] * 3
     assert office.records.case(office.case).images == ()
     asyncio.run(worker._give_back())
-    assert [row.attempts for row in office.rows()] == [0]  # no server has ended
+    assert [row.attempts for row in office.rows()] == [1]  # no server has ended: it is no try
     assert office.step()
     assert len(office.records.case(office.case).images) == 1
 
