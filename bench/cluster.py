@@ -5,12 +5,14 @@ python -m bench.cluster model=<export> images=<folder> [count=5000] [servers=3] 
 
 Images are added with `Prefer: respond-async`, an upload id each, by a client that sends a request
 again if its server was killed. Without `records`, a PostgreSQL of this machine is started for it.
+The exit status is 0 only if each image has one answer with a class, and the chain is whole.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import re
 import secrets
@@ -19,7 +21,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -217,24 +220,54 @@ def _measure(asked: dict[str, str], folder: Path, url: str) -> None:
         for server in servers:
             server.stop(kill=False)
     with engine.connect() as connection:
-        row = connection.exec_driver_sql(
+        answers, uploads, classed = connection.exec_driver_sql(
             "SELECT count(*), count(DISTINCT upload), count(predicted) FROM answers"
         ).one()
+        payloads = connection.exec_driver_sql(
+            "SELECT payload FROM records JOIN answers ON record = number WHERE predicted IS NULL"
+        ).scalars().all()  # fmt: skip
     engine.dispose()
     found = verify(url)
     print(
         f"{count} images added in {added:.1f} s, answered after {seconds:.1f} s "
         f"({count / seconds:.1f} images/s); {killer.kills} servers killed, "
         f"{client.again} requests sent again\n"
-        f"{row[0]} answers recorded, of {row[1]} uploads, {row[2]} with a class; at least "
-        f"{computed} computed, so {max(0, computed - row[0])} or more for nothing\n"
+        f"{answers} answers recorded, of {uploads} uploads, {classed} with a class; at least "
+        f"{computed} computed, so {max(0, computed - answers)} or more for nothing\n"
         f"verify: {found.records} records, {found.images} images, "
         f"{'whole' if not found.problems else found.problems}",
         flush=True,
     )
+    reasons = Counter(json.loads(payload)["answer"]["error"] for payload in payloads)
+    if why := refuted(count, (answers, uploads, classed), reasons, found.problems):
+        sys.exit("\n".join(why))
     if not killer.kills:
         sys.exit("nothing was shown: all was answered before a server was killed; give a larger "
                  "count= or a smaller every=")  # fmt: skip
+
+
+def refuted(
+    count: int,
+    found: tuple[int, int, int],
+    reasons: Mapping[str, int],
+    problems: Sequence[str],
+) -> list[str]:
+    """Why it is not shown that each image is answered once; nothing if it is.
+
+    Args:
+        count: Images that were added.
+        found: Answers that are recorded, their different uploads, and those with a class.
+        reasons: Why the others have none, with their number.
+        problems: Of the chain.
+    """
+    answers, uploads, classed = found
+    why = []
+    if answers != count or uploads != count:
+        why.append(f"refuted: {answers} answers of {uploads} uploads, where {count} were added")
+    if classed != answers:
+        why.append(f"refuted: {answers - classed} images are without a class:")
+        why += [f"  {number} times: {reason}" for reason, number in reasons.items()]
+    return why + [f"refuted: the chain is not whole: {problem}" for problem in problems]
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from bcd.serving.records.database import connect
 from bcd.serving.records.verify import verify
+from bench.cluster import refuted
 from tests.serving.conftest import new_database
 from tests.serving.jobs.cluster import Cluster, cluster, wait_for
 from tests.serving.making import encoded
@@ -111,3 +112,11 @@ def test_a_server_on_sqlite_goes_on_after_it_was_killed(tmp_path: Path) -> None:
         servers.start("a")  # it need not wait for the lease of an hour
         database.reached(len(uploads))
         database.check(uploads)
+
+
+def test_the_measurement_fails_unless_each_image_is_answered_once() -> None:
+    assert refuted(4, (4, 4, 4), {}, ()) == []
+    for found in ((5, 4, 5), (3, 3, 3), (5, 5, 5)):
+        assert len(refuted(4, found, {}, ())) == 1
+    why = refuted(4, (4, 4, 1), {"the server ended": 3}, ["record 7: was changed"])
+    assert "3 times: the server ended" in why[1] and "record 7" in why[2]
