@@ -90,15 +90,38 @@ class Monitor:
             self._streams[key] = Stream(self._cfg, reference)
         return self._streams[key]
 
-    def before(self, site: str, threshold: float | None = None, match: str = "") -> Window | None:
-        """The newest window of the site, if it has another threshold or match than these.
+    def newest(self, site: str, alarm: str = "", match: str | None = None) -> Window | None:
+        """The newest window of a site.
 
-        Until a window with the settings of now is complete, what it says still holds.
+        Args:
+            site: Its name.
+            alarm: The window says whether there is this alarm; empty: any window.
+            match: The window has this match; None: any.
         """
-        own = self.stream(site, threshold, match)
-        newest = [s for (name, *_), s in [*self._streams.items()] if name == site and s.windows]
-        found = max(newest, key=lambda s: s.windows[-1].last_record, default=own)
-        return None if found is own else found.windows[-1]
+        found = [
+            next(
+                (one for one in reversed(stream.windows) if not alarm or one.compares(alarm)), None
+            )
+            for (name, _, own), stream in [*self._streams.items()]
+            if name == site and match in (None, own)
+        ]
+        windows = [window for window in found if window is not None]
+        return max(windows, key=lambda one: one.last_record, default=None)
+
+    def ringing(self, site: str, match: str) -> dict[str, Window]:
+        """The alarms of a site, each with the window that sets it off.
+
+        An alarm ends with the next window that says something about it, whatever the threshold: a
+        change of settings does not end it, and going back to earlier ones does not bring it back.
+        But windows with another match, thus of images that look otherwise, do not end one for good:
+        the last window with the match of now counts as well.
+        """
+        found: dict[str, Window] = {}
+        for alarm in (REFERRAL, DISTANCES):
+            for window in (self.newest(site, alarm, match), self.newest(site, alarm)):
+                if window is not None and alarm in window.alarms:
+                    found[alarm] = window
+        return found
 
     def _read(self) -> None:
         for row in self._records.statistics(0.0, after=self._last):
@@ -145,29 +168,26 @@ def stream_now(services: Services, site: str) -> Stream:
     return get_monitor(services).stream(*_key_now(services, site))
 
 
-def window_before(services: Services, site: str) -> Window | None:
-    """The newest window of a site, if it was complete before its settings were changed."""
-    return get_monitor(services).before(*_key_now(services, site))
-
-
 def _key_now(services: Services, site: str) -> Key:
     way = services.engine.ways.get(site, AS_TRAINED)
     return site, way.threshold, way.match_sha256
 
 
-def alarms(services: Services) -> dict[tuple[str, str], float]:
-    """Whether the last window of the model in use sets off each alarm at each site, 0 or 1.
+def ringing(services: Services, site: str) -> dict[str, Window]:
+    """The alarms of the model in use at a site; see `Monitor.ringing`."""
+    _, _, match = _key_now(services, site)
+    return get_monitor(services).ringing(site, match)
 
-    After a change of settings, the last window before it counts too until one with the new settings
-    is complete.
+
+def alarms(services: Services) -> dict[tuple[str, str], float]:
+    """Whether there is each alarm of the model in use at each site, 0 or 1.
 
     For `/metrics`. It reads at most once a minute what was recorded; call it in a thread.
     """
     get_monitor(services).update(_SECONDS)
     found: dict[tuple[str, str], float] = {}
     for site in services.sites:
-        windows = [*stream_now(services, site).windows[-1:], window_before(services, site)]
-        rings = {name for window in windows if window is not None for name in window.alarms}
+        rings = ringing(services, site)
         found |= {(name, site): float(name in rings) for name in (REFERRAL, DISTANCES)}
     return found
 

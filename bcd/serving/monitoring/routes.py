@@ -17,7 +17,7 @@ from bcd.serving.engine.sites import AS_TRAINED, Way
 from bcd.serving.monitoring.charts import Chart, bar_chart, line_chart
 from bcd.serving.monitoring.drift import Reference
 from bcd.serving.monitoring.figures import DAY, NO_ANSWER, Counts, Figures, summarise
-from bcd.serving.monitoring.monitor import get_monitor, stream_now, window_before
+from bcd.serving.monitoring.monitor import get_monitor, ringing, stream_now
 from bcd.serving.monitoring.windows import BASELINE_WINDOWS, Window
 from bcd.serving.outbox.listing import Listing
 from bcd.serving.pages.render import page
@@ -45,24 +45,31 @@ class ModelWindows:
         reference: What they are compared with; None if it is not known yet.
         images: Images after the last window that will be compared.
         way: How the site's images are answered now.
-        before: The newest window, if it is of before a change of the site's settings.
+        current: Whether the last one is the newest of the site, thus not of before a change of its
+            settings.
+        ringing: The windows that set off alarms, by alarm.
     """
 
     windows: list[Window]
     reference: Reference | None
     images: int
     way: Way
-    before: Window | None
+    current: bool
+    ringing: dict[str, Window]
 
     @property
     def alarms(self) -> list[str]:
         """What the last window sets off, in words."""
-        return [_ALARMS[name] for name in self.windows[-1].alarms] if self.windows else []
+        return [_ALARMS[name] for name, window in self.ringing.items() if self._is_last(window)]
 
     @property
-    def alarms_before(self) -> list[str]:
-        """What the newest window set off before a change of settings, in words."""
-        return [] if self.before is None else [_ALARMS[name] for name in self.before.alarms]
+    def alarms_before(self) -> dict[str, Window]:
+        """What windows set off before a change of settings, in words."""
+        rings = self.ringing.items()
+        return {_ALARMS[name]: window for name, window in rings if not self._is_last(window)}
+
+    def _is_last(self, window: Window) -> bool:
+        return self.current and window is self.windows[-1]
 
     @property
     def mostly_referred(self) -> bool:
@@ -79,8 +86,7 @@ class SiteRow:
     Attributes:
         name: Of the site.
         counts: Of its answers in the period.
-        alarms: What its last window of the model in use sets off, in words, and what the newest one
-            set off before a change of settings.
+        alarms: Of the model in use, in words.
     """
 
     name: str
@@ -148,12 +154,13 @@ def _collect(
 
     def windows(name: str) -> ModelWindows:
         stream, way = stream_now(services, name), services.engine.ways.get(name, AS_TRAINED)
-        last, before = list(stream.windows[-_SHOWN:]), window_before(services, name)
-        return ModelWindows(last, stream.reference, stream.images, way, before)
+        last, newest = list(stream.windows[-_SHOWN:]), get_monitor(services).newest(name)
+        current = bool(last) and last[-1] is newest
+        rings = ringing(services, name)
+        return ModelWindows(last, stream.reference, stream.images, way, current, rings)
 
     def row(name: str, count: Counts) -> SiteRow:
-        now = windows(name)
-        return SiteRow(name, count, list(dict.fromkeys([*now.alarms, *now.alarms_before])))
+        return SiteRow(name, count, [_ALARMS[alarm] for alarm in ringing(services, name)])
 
     sites = [row(name, count) for name, count in counts.items()]
     return found, windows(site), names, sites

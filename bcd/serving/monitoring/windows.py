@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bcd.config.serve import MonitoringConfig
-from bcd.serving.monitoring.drift import Comparison, Reference, compare
+from bcd.serving.monitoring.drift import REFERRAL, Comparison, Reference, compare
 from bcd.serving.records.queries import AnswerRow
 
 BASELINE_WINDOWS = 5  # whose images are the reference where the model says nothing of val
@@ -49,6 +49,13 @@ class Window:
     def alarms(self) -> tuple[str, ...]:
         """What it sets off."""
         return () if self.compared is None else self.compared.alarms
+
+    def compares(self, alarm: str) -> bool:
+        """Whether it says if there is this alarm: a window of a baseline says nothing of shares."""
+        found = self.compared
+        if found is None:
+            return False
+        return (found.p_referral if alarm == REFERRAL else found.p_distances) is not None
 
 
 @dataclass
