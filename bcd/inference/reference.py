@@ -18,7 +18,7 @@ from bcd.data.frames import split_frame
 from bcd.data.items import Item
 from bcd.data.layouts import Entry, benign_index, order_classes
 from bcd.data.listing import list_images
-from bcd.data.load import entry_group
+from bcd.data.load import entry_group, given_group
 from bcd.errors import BcdError
 from bcd.evaluation.bootstrap import fill_group_names
 from bcd.evaluation.model_change import Answers, ModelChange, compare_versions
@@ -86,7 +86,8 @@ def freeze(cfg: ReferenceConfig) -> Path:
         )
         for entry, sha256, answer in zip(entries, hashes, answers, strict=True)
     ]  # fmt: skip
-    images = without_copies(listed)
+    given = [given_group(entry, base, cfg.data.group_pattern) for entry in entries]
+    images = without_copies(listed, given)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     benign = None if place is None else predictor.classes[place]
     model = _with_trained(model, predictor, [image.sha256 for image in images])

@@ -34,18 +34,22 @@ def check_groups(entries: Sequence[Entry], base: Path, pattern: str | None) -> N
         )
 
 
-def without_copies(images: Sequence[ReferenceImage]) -> list[ReferenceImage]:
+def without_copies(images: Sequence[ReferenceImage], groups: Sequence[str]) -> list[ReferenceImage]:
     """The first of every image, as copies are no independent trials; says how many are left out.
+
+    Args:
+        images: All, with copies.
+        groups: That somebody gave; a file of several pictures is none.
 
     Raises:
         BcdError: Copies have different classes or groups.
     """
-    first: dict[str, ReferenceImage] = {}
-    for image in images:
-        known = first.setdefault(image.sha256, image)
+    first: dict[str, tuple[ReferenceImage, str]] = {}
+    for image, group in zip(images, groups, strict=True):
+        known, known_group = first.setdefault(image.sha256, (image, group))
         for what, a, b in (
             ("classes", known.class_name, image.class_name),
-            ("groups", known.group, image.group),
+            ("groups", known_group, group),
         ):
             if a != b:
                 raise BcdError(
@@ -57,7 +61,7 @@ def without_copies(images: Sequence[ReferenceImage]) -> list[ReferenceImage]:
             f"warning: {copies} of {len(images)} images are copies of others (same sha256) and "
             "left out"
         )
-    return list(first.values())
+    return [image for image, _ in first.values()]
 
 
 def size_text(images: Sequence[ReferenceImage]) -> str:

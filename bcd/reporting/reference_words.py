@@ -108,7 +108,7 @@ def _not_limited(change: ModelChange) -> list[str]:
                 "covers this"
             )
     referred = shares["referred"]
-    if referred.difference.high < 0 or referred.new == 0 < referred.old:
+    if referred.new < referred.old:  # also where the interval does not exclude that it is chance
         found.append(
             f"fewer images are referred ({100 * referred.old:.2f} % before, "
             f"{100 * referred.new:.2f} % now): find out why, as referral is what protects from "

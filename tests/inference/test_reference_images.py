@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bcd.config.compose import with_defaults
@@ -19,6 +20,7 @@ from bcd.evaluation.model_change import TRAINED
 from bcd.evaluation.reference_set import read_set
 from bcd.inference import reference
 from bcd.inference.reference_images import check_groups
+from tests.helpers.dicom import make_dicom
 from tests.serving.making import StubModel, smear
 
 Asked = Callable[..., ReferenceConfig]
@@ -100,6 +102,18 @@ def test_copies_count_once_and_have_one_class_and_group(
     copy.rename(tmp_path / "in" / "Pro-B" / copy.name)
     with pytest.raises(BcdError, match=r"the same image .* with the classes 'Benign' and 'Pro-B'"):
         reference.freeze(asked(folder="b"))
+
+
+def test_copies_of_a_file_of_several_pictures_are_left_out(
+    asked: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each file is the group of its pictures, which nobody gave."""
+    frames = np.stack([np.full((32, 32, 3), value, np.uint8) for value in (90, 200)])
+    data = make_dicom(frames).data
+    for name in ("p1.dcm", "copy.dcm"):
+        (tmp_path / "in" / "Benign" / name).write_bytes(data)
+    assert len(read_set(reference.freeze(asked())).images) == N + len(frames)
+    assert "2 of 12 images are copies of others" in "".join(capsys.readouterr())
 
 
 def test_a_frozen_set_is_not_replaced(asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
