@@ -14,15 +14,15 @@ class Claim:
 
     Attributes:
         case_id: Of the case.
-        attempts: Including this one, since the last delivery.
-        servers: Addresses of FHIR servers that have contents of the case, as far as is known.
+        version: To be delivered.
+        attempts: Including this one, since the last delivery or the last time that people asked.
         asked: How often people have asked for it to be posted whatever the server has.
         sent: Version that was delivered last; 0 for none.
     """
 
     case_id: str
+    version: int
     attempts: int
-    servers: tuple[str, ...] = ()
     asked: int = 0
     sent: int = 0
 
@@ -35,13 +35,13 @@ class Outcome:
         version: Of the case.
         server: Address of the FHIR server.
         place: Where the report is on it; empty if nothing was posted, as nothing had to be.
-        servers: That have contents of the case now.
+        contents: Whether the server has contents of the case now.
     """
 
     version: int
     server: str
     place: str = ""
-    servers: tuple[str, ...] = ()
+    contents: bool = True
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Entry:
         version: To be delivered.
         sent: Delivered last; None for none.
         state: `WAITING` or `FAILED`.
-        attempts: Since the last delivery.
+        attempts: Since the last delivery or the last time that people asked.
         due: When it is tried next, in seconds since 1970.
         error: Of the last attempt; empty for none.
         not_erased_on: FHIR servers that have contents of it, although it is erased here.

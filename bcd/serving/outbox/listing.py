@@ -17,7 +17,6 @@ from sqlalchemy import (
     insert,
     or_,
     select,
-    true,
     update,
 )
 
@@ -27,6 +26,7 @@ from bcd.serving.outbox.entries import FAILED, SENT, WAITING, Counts, Entry
 from bcd.serving.records.cases import ERASED
 from bcd.serving.records.tables import ANSWERS, CASES, OUTBOX, OUTBOX_POSITION
 
+_PART = 200  # cases that are put in at a time
 CONFIRMED = "erased elsewhere"  # kind of the records of what people confirm
 
 # FHIR servers that have contents of a case that is erased here. It follows from the tables, so that
@@ -94,7 +94,7 @@ class Listing:
         """
         with self._database.noting() as connection:
             where = [_SHOWN, *([OUTBOX.c.case_id.in_(case_ids)] if case_ids else [])]
-            values = {"state": WAITING, "due": self._now(connection)}
+            values = {"state": WAITING, "due": self._now(connection), "attempts": 0}
             count = connection.execute(update(OUTBOX).where(*where).values(values)).rowcount
             _refuse_others(case_ids, count, "wait or failed")
             connection.execute(update(OUTBOX_POSITION).values(quiet_until=None))
@@ -103,16 +103,26 @@ class Listing:
     def add(self, case_ids: Sequence[str] = ()) -> int:
         """Has cases posted even if the server has their present version; returns how many.
 
+        All cases are put in some at a time, so that others can write in between.
+
         Args:
             case_ids: These; empty for all that have images.
 
         Raises:
             BcdError: One of these is no case with images.
         """
-        with self._database.noting() as connection:
-            which = CASES.c.id.in_(case_ids) if case_ids else true()
-            count = self._put(connection, which, asked=1)
-            _refuse_others(case_ids, count, "have images")
+        if case_ids:
+            with self._database.noting() as connection:
+                count = self._put(connection, CASES.c.id.in_(case_ids), asked=1)
+                _refuse_others(case_ids, count, "have images")
+            return count
+        with self._database.reading() as connection:
+            known = connection.execute(select(CASES.c.id).order_by(CASES.c.id)).scalars().all()
+        count = 0
+        for first in range(0, len(known), _PART):
+            with self._database.noting() as connection:
+                part = CASES.c.id.in_(known[first : first + _PART])
+                count += self._put(connection, part, asked=1)
         return count
 
     def confirm_erased(self, user: str, case_ids: Sequence[str]) -> None:
@@ -152,6 +162,8 @@ class Listing:
             values: dict[str, object] = {"version": version, "asked": row["asked"] + asked}
             if asked or row["state"] != WAITING:
                 values |= {"state": WAITING, "due": due}
+            if asked:
+                values["attempts"] = 0
             connection.execute(update(OUTBOX).where(OUTBOX.c.case_id == case_id).values(values))
 
     def _now(self, connection: Connection) -> float:

@@ -37,6 +37,7 @@ from bcd.serving.services import Services
 _POLL = 1.0  # seconds between looks for changed cases
 _FIRST, _LONGEST = 5.0, 3600.0  # seconds after the first failed attempt, and at most
 _CONFLICTS = 5  # times that a report is read again at once
+_LOOKS = 100  # Observations that are looked for before the claim is prolonged
 _BUILDING = 120.0  # seconds that reading a case and writing its document may take
 
 log = structlog.get_logger("bcd.serving.outbox")
@@ -172,11 +173,11 @@ class Sender:
             snapshot = await run_in_threadpool(read_snapshot, self._database, claim.case_id)
             if case is None or case.version != snapshot.version:
                 case = await reported(self._services, snapshot)
-            outcome = self._outcome(claim, case, snapshot.case.version)
+            outcome = Outcome(snapshot.case.version, self._client.base, contents=not case.erased)
             try:
                 found = found or await self._find(case)
-                if found is None and case.erased:  # there is nothing of it, and there must not be
-                    await run_in_threadpool(self.outbox.skip, claim, outcome)
+                if found is None and case.erased and not await self._left(claim, case):
+                    await run_in_threadpool(self.outbox.skip, claim, outcome)  # nothing is there
                     return
                 known = "" if found is None else version_of(found.resource, self._names)
                 if known == case.version and not claim.asked and claim.sent >= outcome.version:
@@ -199,12 +200,6 @@ class Sender:
             return
         raise LaterError(f"{stale}, each time that the report was read")
 
-    def _outcome(self, claim: Claim, case: ReportedCase, version: int) -> Outcome:
-        """What becomes of a case if this attempt succeeds, without its place."""
-        here = self._client.base
-        others = [each for each in claim.servers if each != here]
-        return Outcome(version, here, servers=(*others, *([] if case.erased else [here])))
-
     async def _find(self, case: ReportedCase) -> Found | None:
         found = await self._client.find("DiagnosticReport", self._names.of("case", case.id))
         if len(found) > 1:
@@ -225,6 +220,22 @@ class Sender:
         if theirs is None:
             raise RefusedError("the server has a version of this case that is not in these records")
         return theirs > int(case.version.partition(":")[0])
+
+    async def _left(self, claim: Claim, case: ReportedCase) -> bool:
+        """Whether the server has contents of an erased case whose report is gone or empty."""
+        if await self._has_document(case):
+            return True
+        for number, image in enumerate(case.images, start=1):
+            if await self._client.find("Observation", self._names.of("image", image.id)):
+                return True
+            if number % _LOOKS == 0:
+                await run_in_threadpool(self.outbox.renew, claim)
+        return False
+
+    async def _has_document(self, case: ReportedCase) -> bool:
+        """Whether the server has a document; of a signed case it may not have been posted."""
+        named = self._names.of("document", case.id)
+        return case.documented and bool(await self._client.find("DocumentReference", named))
 
     async def _device(self, case: ReportedCase) -> str:
         """Reference to the model's Device, which is made if the server has none."""
@@ -254,18 +265,17 @@ class Sender:
 
     async def _post(self, claim: Claim, case: ReportedCase, found: Found) -> bool:
         """Posts a case; False if another process has it now."""
-        model, servers = "", claim.servers
+        model = ""
         known = case.model.sha256 in self._devices
         if not case.erased:
             model = await self._device(case)
-            servers = self._outcome(claim, case, 0).servers
-        elif found.resource.get("status") == REGISTERED:  # there are no other resources
-            case = replace(case, images=(), documented=False)
-        elif case.documented:  # it was signed, which may not have been posted
-            named = self._names.of("document", case.id)
-            kept = await self._client.find("DocumentReference", named)
-            case = replace(case, documented=bool(kept))
-        if not await run_in_threadpool(self.outbox.renew, claim, servers):
+        else:
+            empty = found.resource.get("status", REGISTERED) == REGISTERED  # no status: just made
+            left = await self._left(claim, case) if empty else True
+            images = case.images if left else ()
+            case = replace(case, images=images, documented=await self._has_document(case))
+        here = "" if case.erased else self._client.base
+        if not await run_in_threadpool(self.outbox.renew, claim, here):
             return False
         try:
             bundle = await asyncio.to_thread(

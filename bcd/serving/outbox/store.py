@@ -6,11 +6,22 @@ every change is recorded in its own transaction, also one by a command; so none 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    RowMapping,
+    Select,
+    and_,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from bcd.serving.outbox.entries import FAILED, SENT, WAITING, Claim, Outcome
 from bcd.serving.outbox.listing import Listing, row_of
@@ -114,8 +125,8 @@ class Outbox(Listing):
             }
             where = table.case_id == row["case_id"]
             connection.execute(update(OUTBOX).where(where).values(values))
-        servers = tuple(row["servers"].splitlines())
-        return Claim(row["case_id"], values["attempts"], servers, row["asked"], row["sent"] or 0)
+        attempts = int(values["attempts"])
+        return Claim(row["case_id"], row["version"], attempts, row["asked"], row["sent"] or 0)
 
     @staticmethod
     def _due(now: float) -> Select[Any]:
@@ -125,20 +136,23 @@ class Outbox(Listing):
         where = and_(table.state == WAITING, table.due <= now, free, ~quiet)
         return select(OUTBOX).where(where).order_by(table.due).limit(1)
 
-    def renew(self, claim: Claim, servers: Sequence[str]) -> bool:
+    def renew(self, claim: Claim, server: str = "") -> bool:
         """Prolongs a claim; False if another process has the case now.
 
         Args:
             claim: Of the case.
-            servers: That may have contents of the case from now on.
+            server: That may have contents of the case from now on; empty for none.
         """
-        table = OUTBOX.c
-        mine = and_(table.case_id == claim.case_id, table.lease_owner == self._owner)
         with self._database.noting() as connection:
-            until = self._now(connection) + self._lease
-            values = {"lease_until": until, "servers": "\n".join(servers)}
-            done = connection.execute(update(OUTBOX).where(mine).values(values))
-        return bool(done.rowcount)
+            row = self._held(connection, claim)
+            if row is None:
+                return False
+            values: dict[str, object] = {"lease_until": self._now(connection) + self._lease}
+            if server:
+                values["servers"] = _servers(row, server, contents=True)
+            mine = OUTBOX.c.case_id == claim.case_id
+            connection.execute(update(OUTBOX).where(mine).values(values))
+        return True
 
     def delivered(self, claim: Claim, outcome: Outcome) -> None:
         """Records that the server has a version of the case, and ends the claim.
@@ -161,14 +175,14 @@ class Outbox(Listing):
             self._done(connection, claim, outcome)
 
     def _done(self, connection: Connection, claim: Claim, outcome: Outcome) -> None:
-        row = row_of(connection, claim.case_id)
-        if row is None or row["lease_owner"] != self._owner:
+        row = self._held(connection, claim)
+        if row is None:
             raise _TakenError
         sent = max(outcome.version, row["sent"] or 0)
         # Asked for once more while it was sent: it may be about what had been sent by then.
         asked = row["asked"] if row["asked"] > claim.asked else 0
         values: dict[str, object] = {"sent": sent, "attempts": 0, "error": "", "asked": asked}
-        values["servers"] = "\n".join(outcome.servers)
+        values["servers"] = _servers(row, outcome.server, outcome.contents)
         if sent >= row["version"] and not asked:
             values["state"] = SENT
         else:
@@ -176,27 +190,51 @@ class Outbox(Listing):
         self._end(connection, claim, values)
 
     def postpone(self, claim: Claim, seconds: float, error: str) -> None:
-        """Ends a claim; the case is tried again after some seconds."""
+        """Ends a claim; the case is tried again after some seconds, or when people have asked."""
         with self._database.noting() as connection:
-            values = {"due": self._now(connection) + seconds, "error": error[:_ERROR]}
+            row = self._held(connection, claim)
+            if row is None:
+                return
+            values: dict[str, object] = {"error": error[:_ERROR]}
+            if not _asked(row, claim):
+                values["due"] = self._now(connection) + seconds
             self._end(connection, claim, values)
 
     def fail(self, claim: Claim, error: str) -> None:
-        """Ends a claim; the case is not tried again until it changes or `retry` is called."""
+        """Ends a claim; the case is not tried again until it changes or people ask for it.
+
+        If either has happened since the claim, it is tried again.
+        """
         with self._database.noting() as connection:
-            self._end(connection, claim, {"state": FAILED, "error": error[:_ERROR]})
+            row = self._held(connection, claim)
+            if row is None:
+                return
+            values: dict[str, object] = {"error": error[:_ERROR]}
+            if row["version"] == claim.version and not _asked(row, claim):
+                values["state"] = FAILED
+            self._end(connection, claim, values)
 
     def quiet(self, seconds: float) -> None:
-        """Has no process send anything for some seconds, unless `retry` is called."""
+        """Has no process send anything for some seconds, or longer if that was asked for before.
+
+        `retry` ends it.
+        """
+        table = OUTBOX_POSITION.c
         with self._database.noting() as connection:
             until = self._now(connection) + seconds
-            connection.execute(update(OUTBOX_POSITION).values(quiet_until=until))
+            shorter = or_(table.quiet_until.is_(None), table.quiet_until < until)
+            connection.execute(update(OUTBOX_POSITION).where(shorter).values(quiet_until=until))
 
     def release(self) -> None:
         """Ends all claims of this process."""
         with self._database.noting() as connection:
             mine = OUTBOX.c.lease_owner == self._owner
             connection.execute(update(OUTBOX).where(mine).values(_FREE))
+
+    def _held(self, connection: Connection, claim: Claim) -> RowMapping | None:
+        """The row of a claim; None if another process has the case now."""
+        row = row_of(connection, claim.case_id)
+        return row if row is not None and row["lease_owner"] == self._owner else None
 
     def _end(self, connection: Connection, claim: Claim, values: dict[str, object]) -> None:
         mine = and_(OUTBOX.c.case_id == claim.case_id, OUTBOX.c.lease_owner == self._owner)
@@ -219,6 +257,17 @@ class Outbox(Listing):
         mine = OUTBOX_POSITION.c.device_until == until
         with self._database.noting() as connection:
             connection.execute(update(OUTBOX_POSITION).where(mine).values(device_until=None))
+
+
+def _asked(row: RowMapping, claim: Claim) -> bool:
+    """Whether people have asked for a case since it was claimed, which sets `attempts` to 0."""
+    return bool(row["attempts"] != claim.attempts)
+
+
+def _servers(row: RowMapping, server: str, contents: bool) -> str:
+    """The servers that have contents of a case: of the row, as a person may have changed it."""
+    others = [each for each in row["servers"].splitlines() if each != server]
+    return "\n".join([*others, server] if contents else others)
 
 
 def _of_cases(after: int, until: int) -> tuple[ColumnElement[bool], ...]:

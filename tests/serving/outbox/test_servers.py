@@ -91,6 +91,26 @@ def test_an_erasure_reaches_what_the_server_has_and_makes_nothing(
     assert statuses(fhir) == ["entered-in-error"] * count
 
 
+@pytest.mark.parametrize("left", [("Observation", "DocumentReference"), ("Observation",), ()])
+def test_an_erasure_reaches_what_is_there_without_a_report(
+    left: tuple[str, ...], fhir: FhirServer, tmp_path: Path
+) -> None:
+    with posting(tmp_path, fhir.url, "fhir.names=true") as post:
+        post.sender()
+        case = new_case(post, 2)
+        post.records.sign("berta", case, post.records.case(case).version)
+        send(post)
+        for key in [key for key in fhir.history if key[0] not in (*left, "Device")]:
+            del fhir.history[key]
+        post.records.erase("admin", case, "asked by the patient")
+        for fault in ("reset", ""):  # an empty report is there at the second attempt
+            fhir.fault = lambda kind, one=fault: one if kind == "transaction" else ""  # type: ignore[misc]
+            send(post, later=LATER)
+        assert post.sender().outbox.entries() == []
+    count = {0: 0, 1: 3, 2: 4}[len(left)]
+    assert statuses(fhir) == ["entered-in-error"] * count
+
+
 def test_an_erasure_says_which_other_servers_have_the_case(
     fhir: FhirServer, tmp_path: Path
 ) -> None:
