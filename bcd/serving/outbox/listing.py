@@ -27,6 +27,7 @@ from bcd.serving.records.cases import ERASED
 from bcd.serving.records.tables import ANSWERS, CASES, OUTBOX, OUTBOX_POSITION
 
 _PART = 200  # cases that are put in at a time
+_PAUSE = 0.05  # seconds between parts, in which SQLite lets others write
 CONFIRMED = "erased elsewhere"  # kind of the records of what people confirm
 
 # FHIR servers that have contents of a case that is erased here. It follows from the tables, so that
@@ -120,6 +121,8 @@ class Listing:
             known = connection.execute(select(CASES.c.id).order_by(CASES.c.id)).scalars().all()
         count = 0
         for first in range(0, len(known), _PART):
+            if first:
+                time.sleep(_PAUSE)
             with self._database.noting() as connection:
                 part = CASES.c.id.in_(known[first : first + _PART])
                 count += self._put(connection, part, asked=1)
