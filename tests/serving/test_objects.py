@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from bcd.data.matching import Match
 from bcd.serving.engine.sites import Way
 from bcd.serving.records.store import Records
 from bcd.serving.reports import objects
-from bcd.serving.reports.objects_content import answer_of, source_of
+from bcd.serving.reports.objects_content import answer_of, patient_of, source_of
 from tests.helpers.dicom import identified, make_dicom
 from tests.helpers.validating import dicom_errors, items, read_again
 from tests.serving.making import SIDE, no_smear, smear
@@ -193,10 +194,18 @@ def test_a_file_without_an_id_is_not_put_under_another_one_in_its_study(keeping:
 
 def test_an_image_of_another_name_is_not_of_the_patient_of_the_others(keeping: Running) -> None:
     case = keeping.services.records.case(opened(keeping, smear(2))[0])
-    patient = {"PatientID": "P-1", "PatientName": "Doe"}
-    for name, expected in ({}, "P-1"), ({"PatientName": "Roe"}, case.id):
-        image = replace(case.images[0], attributes=name)
-        assert source_of(case, image, patient, 1, 1).attributes["PatientID"] == expected
+    number, doe = {"PatientID": "P-1"}, {"PatientID": "P-1", "PatientName": "Doe"}
+    for others, name, expected in (
+        ((number, doe), {}, "P-1"),
+        ((number, doe), {"PatientName": "Doe"}, "P-1"),
+        ((number, doe), {"PatientName": "Roe"}, case.id),
+        ((number,), {"PatientName": "Roe"}, case.id),
+        ((doe, number | {"PatientName": "Roe"}), {}, case.id),
+    ):
+        one, *named = (replace(case.images[0], attributes=kept) for kept in (name, *others))
+        for order in permutations([one, *named]):
+            source = source_of(case, one, patient_of(order), 1, 1)
+            assert source.attributes["PatientID"] == expected
 
 
 def test_references_name_the_frame_of_a_file_of_several(keeping: Running) -> None:

@@ -120,7 +120,8 @@ def subject_of(images: Sequence[CaseImage]) -> tuple[str, str]:
     a value that tells patients apart is several or uncertain.
     """
     patient = patient_of(images)
-    found = patient_key(patient)
+    named = {patient_key(each.attributes) for each in images if PATIENT_ID in each.attributes}
+    found = named.pop() if len(named) == 1 else ("", "")
     uncertain = any(SEVERAL in f"{text} " or UNCERTAIN in text for text in found)
     differs = any(
         PATIENT_ID not in each.attributes and is_another(each, patient) for each in images

@@ -39,26 +39,32 @@ async def producer_of(services: Services, case: Case) -> Producer:
 
 
 def patient_of(images: Iterable[CaseImage]) -> Mapping[str, str]:
-    """The kept attributes of an image that names the patient of a case.
+    """What all images with a PatientID say of their patient, by which others are told.
 
-    Empty if no image has a PatientID, or if they have several, or issuers that differ.
+    Empty if no image has a PatientID, or if two of them differ in one attribute of the patient.
     """
-    named: dict[tuple[str, str], Mapping[str, str]] = {}
-    for image in images:
-        if PATIENT_ID in image.attributes:
-            named.setdefault(patient_key(image.attributes), image.attributes)
-    return next(iter(named.values())) if len(named) == 1 else {}
+    named = [image.attributes for image in images if PATIENT_ID in image.attributes]
+    patient: dict[str, str] = {}
+    for kept in named:
+        if patient_key(kept) != patient_key(named[0]):
+            return {}
+        found = {word: kept[word] for word in PATIENT if word in kept}
+        if any(patient.get(word, text) != text for word, text in found.items()):
+            return {}
+        patient |= found
+    return patient
 
 
 def is_another(image: CaseImage, patient: Mapping[str, str]) -> bool:
-    """Whether what is known of an image, such as a name, is not that of a patient.
+    """Whether an image without a PatientID may be of somebody else than a patient.
 
     Args:
         image: Of a case.
-        patient: `patient_of` its images.
+        patient: `patient_of` its images. What is known of the image, such as a name, has to be
+            known of the patient, too.
     """
     kept = image.attributes
-    return any(kept[word] != patient[word] for word in PATIENT if word in kept and word in patient)
+    return not patient or any(kept[word] != patient.get(word) for word in PATIENT if word in kept)
 
 
 def source_of(
@@ -67,9 +73,9 @@ def source_of(
     """The picture that objects about an image refer to, with patient and study.
 
     An image without a PatientID, such as a PNG or a file that cannot be read, is of the patient of
-    the others, unless what is known of it, such as a name, says otherwise. If there is none, the
-    patient is the case's id. It is in a study of its own then, and is not that of a file: in the
-    file's study it would be of another patient than the file.
+    the others, unless it may be of somebody else. If there is none, the patient is the case's id.
+    It is in a study of its own then, and is not that of a file: in the file's study it would be of
+    another patient than the file.
 
     Args:
         case: The case.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 
@@ -35,12 +36,17 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> CaseImage:
         ([{ID: "1;"}], ("", "")),
         ([{ID: "1", NAME: "Doe"}, {NAME: "Roe"}], ("", "")),
         ([{ID: "1", NAME: "Doe"}, {ID: "1", NAME: "Doe^Jane"}], ("1", "")),
+        ([{ID: "1", NAME: "Doe"}, {ID: "1", NAME: "Doe^Jane"}, {}], ("", "")),
+        ([{ID: "1"}, {ID: "1", NAME: "Doe"}, {NAME: "Roe"}], ("", "")),
+        ([{ID: "1"}, {ID: "1", NAME: "Doe"}, {NAME: "Doe"}, {}], ("1", "")),
+        ([{ID: "1"}, {NAME: "Roe"}], ("", "")),
     ],
 )
 def test_a_report_has_a_subject_only_if_it_is_certain(
     kept: list[dict[str, str]], found: tuple[str, str], image: CaseImage
 ) -> None:
-    assert subject_of([replace(image, attributes=each) for each in kept]) == found
+    images = [replace(image, attributes=each) for each in kept]
+    assert {subject_of(order) for order in permutations(images)} == {found}
 
 
 def test_a_subject_says_who_gave_the_number() -> None:
