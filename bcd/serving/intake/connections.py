@@ -13,23 +13,25 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from bcd.serving.certificates import kind_of
 
-_MOST = 16  # connections, beyond which further ones are closed unread
+_MOST = 16  # associations, also before they are asked for; further connections are closed unread
+_SHAKING = 64  # connections that shake hands; for a further one the oldest is closed
 _HANDSHAKE = 10.0  # seconds of TLS's, all of it
 
 log = structlog.get_logger("bcd.serving.intake")
 
 
 class DicomServer(ThreadedAssociationServer):
-    """Closes connections beyond a number unread.
+    """Bounds connections.
 
     pynetdicom would shake hands in the loop that accepts connections, where a client that says
-    nothing would keep all others out. Here the thread of each connection does it.
+    nothing would keep all others out. Here the thread of each connection does it, and only those
+    whose certificate is good take places of associations.
     """
 
     daemon_threads = True
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self._opening: set[socket.socket] = set()  # those that are no associations yet
+        self._shaking: dict[socket.socket, None] = {}  # in the order in which they came
         self._lock = threading.Lock()
         super().__init__(*args, **options)
 
@@ -43,31 +45,32 @@ class DicomServer(ThreadedAssociationServer):
             )
         return request, address
 
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Whether there is room for a connection."""
-        with self._lock:
-            return len(self.active_associations) + len(self._opening) < _MOST
-
     def process_request(self, request: Any, client_address: Any) -> None:
         """Starts the thread of a connection."""
-        with self._lock:
-            self._opening.add(request)
+        if isinstance(request, ssl.SSLSocket):
+            with self._lock:
+                if len(self._shaking) >= _SHAKING:
+                    _shut_down(oldest := next(iter(self._shaking)))
+                    del self._shaking[oldest]
+                self._shaking[request] = None
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Shakes hands and starts the association."""
-        try:
-            if not isinstance(request, ssl.SSLSocket) or self._shaken(request):
+        if isinstance(request, ssl.SSLSocket) and not self._shaken(request):
+            return
+        with self._lock:  # one after the other, so that they count each other
+            self._shaking.pop(request, None)
+            if len(self.active_associations) < _MOST:
                 super().process_request_thread(request, client_address)
-        finally:
-            with self._lock:
-                self._opening.discard(request)
+                return
+        self.shutdown_request(request)
 
     def hang_up(self) -> None:
-        """Closes connections that are no associations yet."""
+        """Closes connections that shake hands."""
         with self._lock:
-            opening = list(self._opening)
-        for each in opening:
+            shaking = list(self._shaking)
+        for each in shaking:
             _shut_down(each)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -79,7 +82,11 @@ class DicomServer(ThreadedAssociationServer):
             request.settimeout(_HANDSHAKE)
             request.do_handshake()
         except (OSError, ValueError) as error:
-            log.warning("intake_failed", source="dicom", error="tls", reason=kind_of(error))
+            with self._lock:
+                crowded = request not in self._shaking
+                self._shaking.pop(request, None)
+            reason = "crowded" if crowded else kind_of(error)
+            log.warning("intake_failed", source="dicom", error="tls", reason=reason)
             self.shutdown_request(request)
             return False
         return True

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from bcd.serving.intake import connections
 from bcd.serving.intake import start as intake
@@ -89,9 +90,13 @@ def test_nobody_else_does(
     tmp_path: Path, hospital: Authority, node: str, logged: list[dict[str, Any]]
 ) -> None:
     other = Authority(tmp_path, "other").issue("scanner")
+    expired = hospital.issue("expired", days=(-9, -2))
+    of_a_server = hospital.issue("web", usage=ExtendedKeyUsageOID.SERVER_AUTH)
     reasons = {
         "PEER_DID_NOT_RETURN_A_CERTIFICATE": hospital.trusted(),
-        "CERTIFICATE_VERIFY_FAILED": hospital.trusted(other),
+        "FAILED (unable to get local issuer certificate)": hospital.trusted(other),
+        "FAILED (certificate has expired)": hospital.trusted(expired),
+        "FAILED (unsuitable certificate purpose)": hospital.trusted(of_a_server),
         "": None,  # no TLS
     }
     for number, (reason, tls) in enumerate(reasons.items()):
@@ -107,18 +112,35 @@ def test_clients_that_say_nothing_keep_nobody_out(
     monkeypatch: pytest.MonkeyPatch,
     logged: list[dict[str, Any]],
 ) -> None:
-    monkeypatch.setattr(connections, "_MOST", 4)
+    until(lambda: len(_associations()) == 0)
+    monkeypatch.setattr(connections, "_MOST", 2)
+    monkeypatch.setattr(connections, "_SHAKING", 3)
     with ExitStack() as stack:
-        silent = [stack.enter_context(connected(node)) for _ in range(3)]
-        silent[0].sendall(b"\x16\x03\x01")  # of a greeting, which never goes on
+        silent = [stack.enter_context(connected(node)) for _ in range(6)]
+        silent[-1].sendall(b"\x16\x03\x01")  # of a greeting, which never goes on
+        for each in silent[:3]:  # the oldest
+            assert each.recv(1) == b""
+        until(lambda: [each["reason"] for each in logged] == ["crowded"] * 3)
         assert send(node, made(4), tls=scanner) == [STORED]
-        until(lambda: len(_associations()) == 0)
-        silent.append(stack.enter_context(connected(node)))
-        with connected(node) as refused:
-            assert refused.recv(1) == b""  # there is an end of it
-        monkeypatch.setattr(connections, "_MOST", 16)
-        assert send(node, made(4), tls=scanner) == [STORED]
+        assert silent[3].recv(1) == b""
     until(lambda: len(logged) == len(silent))
+
+
+def test_connections_after_a_handshake_are_bounded(
+    node: str, scanner: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    until(lambda: len(_associations()) == 0)
+    monkeypatch.setattr(connections, "_MOST", 2)
+    with ExitStack() as stack:
+
+        def shaken() -> ssl.SSLSocket:
+            connection = stack.enter_context(connected(node))
+            return stack.enter_context(scanner.wrap_socket(connection, server_hostname="127.0.0.1"))
+
+        for count in (1, 2):
+            shaken()
+            until(lambda wanted=count: len(_associations()) == wanted)  # type: ignore[misc]
+        assert shaken().recv(1) == b""
 
 
 def _associations() -> list[threading.Thread]:
