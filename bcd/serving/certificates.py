@@ -5,14 +5,22 @@ Certificates are always verified; nothing here can switch that off.
 
 from __future__ import annotations
 
+import re
 import ssl
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
 
 from bcd.errors import ConfigError
 
 if TYPE_CHECKING:
     from bcd.config.interop import FhirConfig
+
+_KEY = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
+
+log = structlog.get_logger("bcd.serving.certificates")
 
 
 class Pem(NamedTuple):
@@ -79,10 +87,14 @@ def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> Non
     """Loads a certificate with its key.
 
     Raises:
-        ConfigError: A file cannot be used, the key has a pass phrase or is of another certificate.
+        ConfigError: A file cannot be used, the certificate is not valid at present, or the key has
+            a pass phrase or is of another certificate.
     """
-    for pem in (certificate, key):
-        _check_readable(pem)
+    _load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate)
+    if not _KEY.search(_read(key)):
+        raise ConfigError(f"{key}: has no private key in PEM")
+    if problems := _not_valid(certificate, 1):  # of those that follow it, its clients may have some
+        raise ConfigError(f"{certificate}: {problems[0]}: give one that is valid")
     asked: list[bool] = []
 
     def no_pass_phrase() -> str:  # without it OpenSSL would ask at the terminal
@@ -99,41 +111,76 @@ def load_certificate(context: ssl.SSLContext, certificate: Pem, key: Pem) -> Non
             ) from None
         if getattr(error, "reason", None) in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
             raise ConfigError(f"{key}: is not the key of {certificate}") from None
-        raise ConfigError(f"{certificate}, {key}: cannot be used: {_said(error)}") from None
+        # Without a reason something cannot be read, and the certificate was read just now.
+        which = f"{certificate}, {key}" if getattr(error, "reason", None) else key
+        raise ConfigError(f"{which}: cannot be used: {_said(error)}") from None
 
 
 def kind_of(error: BaseException) -> str:
     """The class of an error and, if TLS is its cause, OpenSSL's name for it.
 
-    Nothing of what was sent is in it.
+    If a certificate is refused, it has OpenSSL's words for why. Nothing of what was sent is in it.
     """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__
     reason = cause and cause.reason
+    if isinstance(cause, ssl.SSLCertVerificationError):  # without the host, if that is why
+        reason = f"{reason} ({cause.verify_message.partition(',')[0]})"
     return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
 
 
 def _load_authorities(context: ssl.SSLContext, pem: Pem) -> None:
-    _check_readable(pem)
-    try:
-        context.load_verify_locations(pem.file)
-    except OSError as error:
-        raise ConfigError(f"{pem}: cannot be used: {_said(error)}") from None
-    if context.cert_store_stats()["x509"] == 0:  # revocations only
-        raise ConfigError(f"{pem}: has no certificate")
+    _load_certificates(context, pem)
+    for problem in _not_valid(pem):
+        log.warning("certificate_not_valid", file=str(pem), problem=problem)
     # Also one that another has issued, such as that of a hospital's devices, is the end of a chain.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
 
 
-def _check_readable(pem: Pem) -> None:
+def _load_certificates(context: ssl.SSLContext, pem: Pem) -> None:
+    """Has a context trust the certificates in a file."""
+    _read(pem)
     try:
-        with Path(pem.file).open("rb"):
-            pass
+        context.load_verify_locations(pem.file)
+    except OSError as error:
+        if getattr(error, "reason", None) == "NO_CERTIFICATE_OR_CRL_FOUND":
+            raise ConfigError(f"{pem}: has no certificate in PEM") from None
+        raise ConfigError(f"{pem}: cannot be used: {_said(error)}") from None
+    if context.cert_store_stats()["x509"] == 0:  # revocations only
+        raise ConfigError(f"{pem}: has no certificate in PEM")
+
+
+def _not_valid(pem: Pem, most: int | None = None) -> list[str]:
+    """What is wrong at present with the dates of the first certificates in a file, or of all."""
+    from cryptography import x509
+
+    try:
+        found = x509.load_pem_x509_certificates(_read(pem))[:most]
+    except ValueError:  # one that OpenSSL takes nevertheless
+        return []
+    now, problems = datetime.now(timezone.utc), []
+    for each in found:
+        first, last = each.not_valid_before_utc, each.not_valid_after_utc
+        if now < first:
+            problems.append(
+                f"has a certificate that is not valid before {first:%Y-%m-%d %H:%M} UTC"
+            )
+        elif now > last:
+            problems.append(f"has a certificate that expired at {last:%Y-%m-%d %H:%M} UTC")
+    return problems
+
+
+def _read(pem: Pem) -> bytes:
+    try:
+        return Path(pem.file).read_bytes()
     except (OSError, ValueError) as error:
         raise ConfigError(f"{pem}: cannot be read: {_said(error)}") from None
 
 
 def _said(error: Exception) -> str:
     """What OpenSSL or the system says, without places in its source."""
-    return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+    said = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+    if isinstance(error, ssl.SSLError) and not error.reason:
+        return "is damaged, or cut off"  # OpenSSL only names its library
+    return str(said)

@@ -34,21 +34,35 @@ class Authority:
     Args:
         folder: Of the files.
         name: Of the authority.
+        days: From when until when its own certificate is valid, from now.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, days: tuple[int, int] = (-1, 1)) -> None:
         self._folder, self._name = folder, _name(name)
         self._key = ec.generate_private_key(ec.SECP256R1())
-        made = self._builder(self._name, self._key).add_extension(
+        made = self._builder(self._name, self._key, days).add_extension(
             x509.BasicConstraints(ca=True, path_length=None), critical=True
         )
         self.file = self._write(f"{name}.pem", made)
 
-    def issue(self, name: str) -> Issued:
-        """Issues a certificate for servers and clients."""
+    def issue(
+        self,
+        name: str,
+        days: tuple[int, int] = (-1, 1),
+        usage: x509.ObjectIdentifier | None = None,
+    ) -> Issued:
+        """Issues a certificate.
+
+        Args:
+            name: Of its files and its subject.
+            days: From when until when it is valid, from now.
+            usage: The only one of its key; None for servers and clients.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        made = self._builder(_name(name), key).add_extension(address, critical=False)
+        made = self._builder(_name(name), key, days).add_extension(address, critical=False)
+        if usage is not None:
+            made = made.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         file = self._folder / f"{name}.key"
         file.write_bytes(pem_of(key))
         return Issued(self._write(f"{name}.pem", made), file)
@@ -64,13 +78,15 @@ class Authority:
             context.load_cert_chain(own.certificate, own.key)
         return context
 
-    def _builder(self, name: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, days: tuple[int, int]
+    ) -> x509.CertificateBuilder:
         now, own = datetime.datetime.now(datetime.timezone.utc), self._key.public_key()
         return (
             x509.CertificateBuilder(self._name, name, key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _DAY)
-            .not_valid_after(now + _DAY)
+            .not_valid_before(now + days[0] * _DAY)
+            .not_valid_after(now + days[1] * _DAY)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(own), False)
         )
