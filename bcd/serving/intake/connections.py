@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +17,7 @@ from bcd.serving.certificates import kind_of
 _MOST = 16  # associations, also before they are asked for; further connections are closed unread
 _SHAKING = 64  # connections that shake hands; for a further one the oldest is closed
 _HANDSHAKE = 10.0  # seconds of TLS's, all of it
+_QUIET = 10.0  # seconds between two lines of the log about connections that were closed for others
 
 log = structlog.get_logger("bcd.serving.intake")
 
@@ -33,6 +35,7 @@ class DicomServer(ThreadedAssociationServer):
     def __init__(self, *args: Any, **options: Any) -> None:
         self._shaking: dict[socket.socket, None] = {}  # in the order in which they came
         self._lock = threading.Lock()
+        self._crowded, self._told = 0, -_QUIET  # connections since the last line, and when it was
         super().__init__(*args, **options)
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -83,13 +86,23 @@ class DicomServer(ThreadedAssociationServer):
             request.do_handshake()
         except (OSError, ValueError) as error:
             with self._lock:
-                crowded = request not in self._shaking
-                self._shaking.pop(request, None)
-            reason = "crowded" if crowded else kind_of(error)
-            log.warning("intake_failed", source="dicom", error="tls", reason=reason)
+                if request in self._shaking:
+                    del self._shaking[request]
+                    log.warning("intake_failed", source="dicom", error="tls", reason=kind_of(error))
+                else:
+                    self._tell_crowded()
             self.shutdown_request(request)
             return False
         return True
+
+    def _tell_crowded(self) -> None:
+        """Logs how many were closed for others, but not each: clients could fill the log."""
+        self._crowded += 1
+        if (now := time.monotonic()) >= self._told + _QUIET:
+            log.warning(
+                "intake_failed", source="dicom", error="tls", reason="crowded", count=self._crowded
+            )
+            self._crowded, self._told = 0, now
 
 
 def hang_up(connection: Any) -> None:

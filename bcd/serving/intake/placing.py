@@ -149,7 +149,7 @@ def _done(found: Delivery, images: Sequence[NewImage]) -> bool:
 def _cases(connection: Connection, origin: Origin) -> Sequence[Any]:
     """The cases of an origin, the last one first."""
     query = (
-        select(CASES.c.id, CASES.c.status, CASES.c.model_sha256)
+        select(CASES.c.id, CASES.c.status, CASES.c.model_sha256, INTAKE.c.number)
         .join(INTAKE, INTAKE.c.case_id == CASES.c.id)
         .where(INTAKE.c.key == origin.key)
         .order_by(INTAKE.c.number.desc())
@@ -164,11 +164,12 @@ def _place(ledger: Ledger, services: Services, origin: Origin, images: int) -> s
         if _takes(ledger.connection, services, row, images):
             return str(row.id)
     case_id, needed = new_id(), services.cfg.cases.signatures
-    further = f" ({len(rows) + 1})" if rows else ""
+    number = rows[0].number + 1 if rows else 1  # cases that were erased in between are not here
+    further = f" ({number})" if rows else ""
     label = words.file_name(origin.label, _LABEL - len(further)) + further
     identity = services.engine.identity
     changes.open_case(ledger, origin.user, case_id, label, identity, needed, origin.site)
-    row = {"key": origin.key, "number": len(rows) + 1, "case_id": case_id}
+    row = {"key": origin.key, "number": number, "case_id": case_id}
     ledger.connection.execute(insert(INTAKE), [row])
     return case_id
 

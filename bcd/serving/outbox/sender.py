@@ -57,7 +57,8 @@ def check_outbox(cfg: FhirConfig) -> None:
         import httpx  # noqa: F401
     except ModuleNotFoundError as error:
         raise BcdError(f"fhir.url: needs {error.name}: pip install 'bcd[fhir]'") from None
-    fhir_context(cfg)
+    if cfg.url.startswith("https:"):
+        fhir_context(cfg)
     if cfg.token_file is not None:
         try:
             read_token(Path(cfg.token_file))

@@ -7,7 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,10 +120,11 @@ def test_clients_that_say_nothing_keep_nobody_out(
         silent[-1].sendall(b"\x16\x03\x01")  # of a greeting, which never goes on
         for each in silent[:3]:  # the oldest
             assert each.recv(1) == b""
-        until(lambda: [each["reason"] for each in logged] == ["crowded"] * 3)
+        until(lambda: [each["reason"] for each in logged] == ["crowded"])  # not once for each
         assert send(node, made(4), tls=scanner) == [STORED]
         assert silent[3].recv(1) == b""
-    until(lambda: len(logged) == len(silent))
+    until(lambda: len(logged) == 1 + len(silent[4:]))
+    assert "crowded" not in [each["reason"] for each in logged[1:]]
 
 
 def test_connections_after_a_handshake_are_bounded(
@@ -168,7 +169,8 @@ def test_the_end_of_a_node_ends_handshakes(tmp_path: Path, hospital: Authority) 
                 assert echoed.send_c_echo().Status == STORED
             silent = stack.enter_context(connected(node))
             silent.settimeout(5)  # less than a handshake may take
-        assert silent.recv(1) == b""
+        with suppress(ConnectionResetError):  # if it was not even accepted
+            assert silent.recv(1) == b""
 
 
 def test_a_node_that_others_reach_without_tls_is_warned_of(

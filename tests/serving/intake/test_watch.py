@@ -167,6 +167,19 @@ def test_an_erased_case_leaves_nothing_of_the_folder(app: Running, folder: Follo
     assert [len(case.images) for case in cases_of(app.services) if case.label == "Erased"] == [1]
 
 
+def test_one_of_several_cases_of_a_folder_that_is_erased_keeps_no_images_out(
+    app: Running, folder: Following
+) -> None:
+    for number in range(2 * MOST):
+        folder.put(f"several/{number}.png", smear(40 + number))
+    folder.until_empty()
+    app.services.records.erase("a", case_labelled(app.services, "several").id, "asked for")
+    folder.put("several/new.png", smear(99))
+    folder.until_moved("done/several/new.png")
+    assert len(case_labelled(app.services, "several (2)").images) == MOST
+    assert len(case_labelled(app.services, "several (3)").images) == 1
+
+
 def test_a_file_that_grows_after_it_was_taken_is_another_image(
     app: Running, folder: Following
 ) -> None:
