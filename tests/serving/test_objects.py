@@ -195,12 +195,14 @@ def test_a_file_without_an_id_is_not_put_under_another_one_in_its_study(keeping:
 def test_an_image_of_another_name_is_not_of_the_patient_of_the_others(keeping: Running) -> None:
     case = keeping.services.records.case(opened(keeping, smear(2))[0])
     number, doe = {"PatientID": "P-1"}, {"PatientID": "P-1", "PatientName": "Doe"}
+    unread = {"PatientName": "M\ufffdller"}  # Müller or Möller
     for others, name, expected in (
         ((number, doe), {}, "P-1"),
         ((number, doe), {"PatientName": "Doe"}, "P-1"),
         ((number, doe), {"PatientName": "Roe"}, case.id),
         ((number,), {"PatientName": "Roe"}, case.id),
         ((doe, number | {"PatientName": "Roe"}), {}, case.id),
+        ((number | unread,), unread, case.id),
     ):
         one, *named = (replace(case.images[0], attributes=kept) for kept in (name, *others))
         for order in permutations([one, *named]):

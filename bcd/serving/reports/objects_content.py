@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from starlette.concurrency import run_in_threadpool
 
 import bcd
+from bcd.data.dicom.header import UNCERTAIN
 from bcd.interop.dicom.content import PATIENT, patient_key
 from bcd.interop.settings import site_settings
 from bcd.serving.answers import ImageAnswer
@@ -41,7 +42,8 @@ async def producer_of(services: Services, case: Case) -> Producer:
 def patient_of(images: Iterable[CaseImage]) -> Mapping[str, str]:
     """What all images with a PatientID say of their patient, by which others are told.
 
-    Empty if no image has a PatientID, or if two of them differ in one attribute of the patient.
+    Empty if no image has a PatientID, or if two of them differ in one attribute of the patient, or
+    may differ, as a value could not be read for certain.
     """
     named = [image.attributes for image in images if PATIENT_ID in image.attributes]
     patient: dict[str, str] = {}
@@ -49,7 +51,7 @@ def patient_of(images: Iterable[CaseImage]) -> Mapping[str, str]:
         if patient_key(kept) != patient_key(named[0]):
             return {}
         found = {word: kept[word] for word in PATIENT if word in kept}
-        if any(patient.get(word, text) != text for word, text in found.items()):
+        if not all(_agree(patient[word], found[word]) for word in patient.keys() & found.keys()):
             return {}
         patient |= found
     return patient
@@ -61,10 +63,16 @@ def is_another(image: CaseImage, patient: Mapping[str, str]) -> bool:
     Args:
         image: Of a case.
         patient: `patient_of` its images. What is known of the image, such as a name, has to be
-            known of the patient, too.
+            known of the patient, too, and for certain.
     """
     kept = image.attributes
-    return not patient or any(kept[word] != patient.get(word) for word in PATIENT if word in kept)
+    known = all(_agree(kept[word], patient.get(word, "")) for word in PATIENT if word in kept)
+    return not patient or not known
+
+
+def _agree(one: str, other: str) -> bool:
+    """Whether two values are certainly the same: different letters are read as one `UNCERTAIN`."""
+    return one == other and UNCERTAIN not in one
 
 
 def source_of(

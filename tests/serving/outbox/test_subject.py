@@ -13,6 +13,7 @@ from bcd.serving.records.cases import CaseImage
 from tests.serving.outbox.making import new_case, posting
 
 ID, ISSUER, NAME = "PatientID", "IssuerOfPatientID", "PatientName"
+MULLER = "M\ufffdller"  # or Möller: a letter that could not be read
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,9 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> CaseImage:
         ([{ID: "1"}, {ID: "1", NAME: "Doe"}, {NAME: "Roe"}], ("", "")),
         ([{ID: "1"}, {ID: "1", NAME: "Doe"}, {NAME: "Doe"}, {}], ("1", "")),
         ([{ID: "1"}, {NAME: "Roe"}], ("", "")),
+        ([{ID: "1", NAME: MULLER}, {NAME: MULLER}], ("", "")),
+        ([{ID: "1", NAME: MULLER}, {ID: "1", NAME: MULLER}, {}], ("", "")),
+        ([{ID: "1", NAME: MULLER}, {}], ("1", "")),
     ],
 )
 def test_a_report_has_a_subject_only_if_it_is_certain(
