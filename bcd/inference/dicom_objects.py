@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +44,7 @@ Each = Callable[[Prediction], object]
 
 SIDE = 2048  # pixels of the longer side of heat maps and captures at most
 _SHOWN = 3  # failures that are told one by one
+_KINDS = ("report", "parametric", "segmentation", "capture", "image")
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,11 @@ class DicomObjects:
             BcdError: They cannot be written, and the same command can do it later.
         """
         item, sha256 = self._images.take()
+        folder = self._folder_of(prediction.path)
         try:
+            _remove_objects(folder)
             for kind, made in self._made(item, sha256, prediction):
-                self._save(prediction.path, kind, made)
+                _save(folder / f"{kind}.dcm", made)
                 self.written += 1
         except Exception as error:
             if self._continued and isinstance(error, OSError):
@@ -122,16 +125,12 @@ class DicomObjects:
         """Tells what was written."""
         say(f"DICOM objects: {self.written} in {self._folder}")
 
-    def _save(self, path: str, kind: str, made: Dataset) -> None:
-        from bcd.interop.dicom.making import encoded
-
+    def _folder_of(self, path: str) -> Path:
+        """Where the objects about an image are."""
         own = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
         # Systems bound names by bytes.
         name = Path(path).name.encode("utf-8", "replace")[-80:].decode("utf-8", "ignore")
-        file = self._folder / f"{name}-{own}" / f"{kind}.dcm"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file, durable=True) as stream:
-            stream.write(encoded(made))
+        return self._folder / f"{name}-{own}"
 
     def _made(
         self, item: Item, sha256: str, prediction: Prediction
@@ -250,6 +249,22 @@ def check_writable(output: str) -> None:
     except OSError as error:
         why = "not a folder" if folder.is_file() else error.strerror or "cannot be written"
         raise BcdError(f"dicom.output={output}: {why}: give another folder") from error
+
+
+def _remove_objects(folder: Path) -> None:
+    """Removes the objects of an earlier run, which may be about another image of that name."""
+    for kind in _KINDS:
+        (folder / f"{kind}.dcm").unlink(missing_ok=True)
+    with suppress(OSError):  # there is none, or it has other files
+        folder.rmdir()
+
+
+def _save(file: Path, made: Dataset) -> None:
+    from bcd.interop.dicom.making import encoded
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file, durable=True) as stream:
+        stream.write(encoded(made))
 
 
 def _got(read: object) -> Any:

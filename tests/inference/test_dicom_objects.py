@@ -267,3 +267,21 @@ def test_what_cannot_be_is_refused_at_the_beginning(
     monkeypatch.setattr("bcd.inference.dicom_objects.installed", lambda: False)
     with pytest.raises(BcdError, match=r"pip install 'bcd\[dicom\]'"):
         check_writable(str(tmp_path))
+
+
+def test_no_object_of_an_earlier_run_stays_with_an_image(
+    made: Path, smears: Path, tmp_path: Path
+) -> None:
+    """Exports number their files alike: another patient's object may have the same path."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / f"{name}.dcm").write_bytes((smears / "a.dcm").read_bytes())
+    settings = {"input": str(folder), "model": str(made / MODEL)}
+    run(made, folder, tmp_path, ["report", "capture"], **settings)
+    assert len(list(out.glob("*/*.dcm"))) == 4
+    (folder / "b.dcm").write_bytes((folder / "b.dcm").read_bytes()[:-5000])
+    (next(out.glob("b.dcm-*")) / "note.txt").write_text("of a user", encoding="utf-8")
+    _, found = run(made, folder, tmp_path, ["report"], **settings)
+    assert {name: set(objects) for name, objects in found.items()} == {"a.dcm": {"report"}}
+    assert len(list(out.glob("b.dcm-*/note.txt"))) == 1
