@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,6 +47,7 @@ class Item:
         frame: Number of the picture in a DICOM file of several, from 1 on; None for the only one.
         keep: Keywords of attributes. What is read is then the header of a DICOM file, with these.
         match: How it is matched, instead of as `Wanted` says; None for as that says.
+        archive: The archive that it is a member of, and what rows call that; None if it is none.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Item:
     frame: int | None = None
     keep: tuple[str, ...] | None = None
     match: Match | None = None
+    archive: tuple[Path, str] | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, given: Path | Item) -> Item:

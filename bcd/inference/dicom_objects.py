@@ -89,7 +89,7 @@ class DicomObjects:
             self._settings["site_profile_sha256"] = profile
             self._note = site_settings(profile, None)
         self._readers = Readers(predictor.wanted, 1)
-        self._images = SecondReading(cfg)
+        self._images = SecondReading()
         self.written = self._told = 0
 
     def noting(self, items: Iterator[Item]) -> Iterator[Item]:

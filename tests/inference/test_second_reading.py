@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bcd.data.items import Item
 from bcd.data.synthetic.smears import draw_smear
 from bcd.errors import BcdError
 from bcd.evaluation.predictions import Prediction
@@ -86,11 +88,10 @@ def test_a_second_reading_finds_each_member_and_holds_none(tmp_path: Path) -> No
         stream.truncate(30 * (512 + -(-(len(PNG) + size) // 512) * 512))
         stream.write(make_tar(tmp_path / "c.tar", {"4.png": PNG + b"new"}).read_bytes())
     inputs = [str(archive), str(other)]
-    cfg = asked(tmp_path, tmp_path / "run", input=inputs, model="m.onnx")
     shard = Shard(0, 2)
 
     def read() -> tuple[SecondReading, int]:
-        reading = SecondReading(cfg)
+        reading = SecondReading()
         passed = reading.first(shard.of(open_inputs(inputs, "path").items))
         return reading, sum(item.data is not None for item in passed)
 
@@ -107,12 +108,31 @@ def test_a_second_reading_finds_each_member_and_holds_none(tmp_path: Path) -> No
 
 def test_a_changed_archive_gives_no_member(tmp_path: Path) -> None:
     archive = make_tar(tmp_path / "a.tar", {"a.png": PNG, "b.png": PNG + b"b"})
-    reading = SecondReading(asked(tmp_path, tmp_path, input=str(archive), model="m.onnx"))
+    reading = SecondReading()
     assert len(list(reading.first(iter(items(archive))))) == 2
     make_tar(archive, {"a.png": PNG + b"b", "b.png": PNG})
     for _ in range(2):
-        with pytest.raises(BcdError, match=r"no longer have it as it was predicted"):
+        with pytest.raises(BcdError, match=r"no longer has it as it was predicted"):
             reading.read(*reading.take())
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_member_that_is_missing_costs_no_other_one(gone: bool, tmp_path: Path) -> None:
+    content = {f"{i}.png": PNG + bytes([i]) for i in range(5)}
+    paths = [make_tar(tmp_path / f"{name}.tar", content) for name in "abc"]
+    reading = SecondReading()
+    passed = list(reading.first(iter(items(*paths))))
+    lost = {str(paths[1] / name) for name in content} if gone else {str(paths[1] / "2.png")}
+    if gone:
+        paths[1].unlink()
+    else:  # written anew, also in another order
+        new = content | {"2.png": PNG + b"new"}
+        make_tar(paths[1], {name: new[name] for name in ("1.png", "0.png", *list(new)[2:])})
+    found: list[Item] = []
+    for _ in passed:
+        with suppress(BcdError):
+            found.append(reading.read(*reading.take()))
+    assert found == [item for item in passed if item.name not in lost]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -10,7 +10,7 @@ import gzip
 import os
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -63,7 +63,7 @@ def archive_items(path: Path, name: str) -> Iterator[Item]:
                 item = _item(member, stream, name)
                 count += item is not None
                 if item is not None:
-                    yield item
+                    yield replace(item, archive=(path, name))
     except (OSError, EOFError, zlib.error, _DamagedError) as error:
         images = f"{count} image{'s' * (count != 1)}"
         yield Item(name, reason=f"cannot be read after {images} ({_why(error)})")
