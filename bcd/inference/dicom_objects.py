@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,10 +19,11 @@ from bcd.console import say
 from bcd.data.items import Item
 from bcd.data.sandbox import Readers
 from bcd.data.shown import WHOLE, Picture, reduced
-from bcd.errors import BcdError
+from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.predictions import Prediction
 from bcd.explain.overlay import TOP, draw_overlay, top_pixels
 from bcd.explain.placing import density_in_image
+from bcd.inference.batch.inputs import input_that_lists
 from bcd.inference.batch.kept import may_have_header
 from bcd.inference.batch.second_reading import SecondReading
 from bcd.inference.batch.tally import Tally
@@ -233,15 +234,22 @@ def writing_objects(
         objects.close()
 
 
-def check_writable(output: str) -> None:
+def check_writable(output: str, inputs: Sequence[str]) -> None:
     """Refuses to begin if no objects can be written; makes their folder.
+
+    Args:
+        output: As typed.
+        inputs: As typed; objects among them would be images of patients for the next run.
 
     Raises:
         BcdError: highdicom is not installed, or the output cannot be such a folder.
+        ConfigError: It is inside an input.
     """
     if not installed():
         raise BcdError("dicom.output: needs the package highdicom: pip install 'bcd[dicom]'")
     folder = typed_path(output)
+    if (text := input_that_lists(folder, inputs)) is not None:
+        raise ConfigError(f"dicom.output={output}: inside input={text}: give another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):

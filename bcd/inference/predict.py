@@ -60,7 +60,7 @@ def predict(cfg: PredictConfig, each: Each | None = None) -> Tally:
     check_keep(cfg.dicom.keep)
     _check_engine(cfg)
     if cfg.dicom.output is not None:
-        check_writable(cfg.dicom.output)
+        check_writable(cfg.dicom.output, inputs)
     opened = open_inputs(inputs, cfg.input_column, cfg.limit)
     if target.folder:
         return _predict_into_folder(cfg, inputs, target, opened.items, opened.total, each)

@@ -266,7 +266,7 @@ def test_what_cannot_be_is_refused_at_the_beginning(
     assert not (tmp_path / "run").exists()  # nothing was predicted
     monkeypatch.setattr("bcd.inference.dicom_objects.installed", lambda: False)
     with pytest.raises(BcdError, match=r"pip install 'bcd\[dicom\]'"):
-        check_writable(str(tmp_path))
+        check_writable(str(tmp_path), [])
 
 
 def test_no_object_of_an_earlier_run_stays_with_an_image(

@@ -1,4 +1,7 @@
-"""What is made of a second reading is about what was predicted, or is not made."""
+"""What is made of a second reading is about what was predicted, or is not made.
+
+Nor is it made among the images.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,13 @@ import pytest
 
 from bcd.data.items import Item
 from bcd.data.synthetic.smears import draw_smear
-from bcd.errors import BcdError
+from bcd.errors import BcdError, ConfigError
 from bcd.evaluation.predictions import Prediction
 from bcd.inference.batch.inputs import open_inputs
 from bcd.inference.batch.kept import KeptAttributes
 from bcd.inference.batch.second_reading import SecondReading
 from bcd.inference.batch.shards import Shard
+from bcd.inference.dicom_objects import check_writable
 from bcd.inference.predict import predict
 from tests.helpers.archives import PNG, items, make_tar
 from tests.helpers.dicom import make_dicom
@@ -148,3 +152,35 @@ def test_kept_attributes_are_of_what_is_predicted(workers: int, tmp_path: Path) 
         assert [one.data, two.data] == contents
         rows = kept.add_to([Prediction("", "", ())] * 2)
     assert [dict(row.kept)["PatientID"] for row in rows] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("given", "output", "refused"),
+    [
+        ("in", "in", True),
+        ("in/", "in/objects", True),
+        ("link", "in/objects", True),
+        ("in/**/*.dcm", "in/a/objects", True),
+        ("in/*/*.dcm", "in", True),
+        ("in/*", "in/objects", True),
+        ("in/*.dcm", "in/objects", False),
+        ("in/*.dcm", "in", False),
+        ("in/a.dcm", "in/objects", False),
+        ("*/*.dcm", "out/objects", False),
+        ("in", "in-objects", False),
+    ],
+)
+def test_objects_are_not_written_among_the_images(
+    given: str, output: str, refused: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.dcm").write_bytes(b"")
+    (tmp_path / "link").symlink_to("in")
+    inputs = [str(tmp_path / "in/a.dcm"), f"{tmp_path}/{given}"]
+    if not refused:
+        check_writable(str(tmp_path / output), inputs)
+        assert (tmp_path / output).is_dir()
+        return
+    with pytest.raises(ConfigError, match=r"dicom\.output=.*: inside input="):
+        check_writable(str(tmp_path / output), inputs)
+    assert not (tmp_path / "in/objects").exists()

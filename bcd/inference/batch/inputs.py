@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from bcd.data.dicom.counting import each_frame
@@ -54,6 +56,38 @@ def open_inputs(inputs: Sequence[str], column: str, limit: int | None = None) ->
         known = min(limit, known)
     items = each_frame(itertools.chain.from_iterable(one.items for one in opened))
     return Inputs(itertools.islice(items, limit), known)
+
+
+def input_that_lists(folder: Path, inputs: Sequence[str]) -> str | None:
+    """The typed folder or glob that would list the DICOM objects about images, or their folders.
+
+    Args:
+        folder: Has a folder with objects for each image.
+        inputs: As for `open_inputs`.
+    """
+    own = Path(os.path.realpath(folder))
+    for text in inputs:
+        start = path = typed_path(text)
+        while not os.path.exists(start):  # noqa: PTH110  (never raises)
+            start = start.parent
+        root = Path(os.path.realpath(start))
+        if own.is_relative_to(root):
+            place, pattern = own.relative_to(root).parts, path.relative_to(start).parts or ("**",)
+            made = (place, (*place, "-"), (*place, None, "report.dcm"))
+            if any(_matches(parts, pattern) for parts in made):
+                return text
+    return None
+
+
+def _matches(parts: Sequence[str | None], pattern: Sequence[str]) -> bool:
+    """Whether a glob finds a path, of which a part that is None may be any."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_matches(parts[i:], pattern[1:]) for i in range(len(parts) + 1))
+    if not parts or not (parts[0] is None or fnmatch(parts[0], pattern[0])):
+        return False
+    return _matches(parts[1:], pattern[1:])
 
 
 def _open(text: str, column: str, seen: set[str] | None) -> Inputs:
