@@ -7,7 +7,9 @@ import json
 import struct
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from pydicom.dataset import Dataset
 
 from bcd.data.dicom.claims import MOST_FRAMES, count_frames
 from bcd.data.dicom.reading import read_header
-from bcd.data.items import Item
+from bcd.data.items import Answer, Item
 from bcd.data.synthetic.smears import CLASS_NAMES, draw_smear
 from bcd.errors import BcdError, ConfigError
 from bcd.inference.batch.inputs import open_inputs
@@ -209,6 +211,22 @@ def test_workers_of_ray_read_frames_and_attributes(
     )  # fmt: skip
     worker = ray_engine._Worker(job)
     told = [one for batch in job.batches() for one in worker._predict(batch)]
+    submit = worker._readers.submit
+    bytes_of: list[Future[Answer]] = []
+
+    def later(item: Item) -> Future[Answer]:
+        assert all(answer.done() for answer in bytes_of)
+        answer: Future[Answer] = Future()
+        submit(item).add_done_callback(
+            lambda read: Timer(0.02, answer.set_result, [read.result()]).start()
+        )
+        if item.data is not None:
+            bytes_of.append(answer)
+        return answer
+
+    monkeypatch.setattr(worker._readers, "submit", later)
+    assert len([worker._predict(batch) for batch in job.batches()]) == 2
+    assert len(bytes_of) == 6, "DICOM files, and of their bytes one at a time was held"
     worker._readers.close()
     worker._kept.__exit__(None, None, None)
     assert [Path(p.path).name for p, _ in told][6:] == [f"c.DICOM#{i}" for i in (1, 2, 3)]

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bcd.config.environment import core_count
-from bcd.data.items import Item
+from bcd.data.items import Answer, Item
 from bcd.data.quality.sample import Sample
 from bcd.data.sandbox import Readers
 from bcd.errors import BcdError, ConfigError
@@ -210,7 +211,7 @@ class _Worker:
 
     def _predict(self, batch: list[tuple[Item, bool]]) -> list[Told]:
         items = self._kept.watch(item for item, _ in batch)
-        asked = [(item.name, self._readers.submit(item)) for item in items]
+        asked = [(item.name, self._submit(item)) for item in items]
         read = [(name, answer.result()) for name, answer in asked]
         made = list(self._predictor.decide(iter(read), self._size))
         predictions = self._kept.add_to([prediction for prediction, _ in made])
@@ -218,6 +219,12 @@ class _Worker:
             (prediction, self._shown(answer) if wanted else None)
             for prediction, (_, answer), (_, wanted) in zip(predictions, made, batch, strict=True)
         ]
+
+    def _submit(self, item: Item) -> Future[Answer]:
+        answer = self._readers.submit(item)
+        if item.data is not None:
+            wait([answer])  # otherwise the bytes of a whole batch would be held
+        return answer
 
     def _shown(self, answer: Pixels | str) -> Pixels | None:
         return None if isinstance(answer, str) else self._predictor.shown(answer)
