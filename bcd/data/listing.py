@@ -70,8 +70,8 @@ def file_of(entry: Entry) -> Path:
 def _with_aliases(entries: Iterable[Entry]) -> Iterator[Entry]:
     """Notes which pictures have another path of a file that was listed before.
 
-    A CSV may spell one path in several ways, and links are more names of a file. Taken for several
-    files, one would be in several sets.
+    A CSV may spell one path in several ways, and symbolic links are more names of a file. Taken for
+    several files, one would be in several sets. Hard links are files of their own, as copies are.
     """
     first: dict[str, Path] = {}  # path of a file, by what it is without links
     known: dict[Path, Path] = {}  # the same, by each of its paths
