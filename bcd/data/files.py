@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import IO
 
 from bcd.data.dicom.header import START, is_dicom
-from bcd.data.frames import DICOM_SUFFIXES, has_no_suffix, picture_sha256, split_frame
+from bcd.data.frames import (
+    DICOM_SUFFIXES,
+    has_no_suffix,
+    is_dicomdir,
+    picture_sha256,
+    split_frame,
+)
 from bcd.data.walk import folder_reason
 
 SUFFIXES = DICOM_SUFFIXES | {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
@@ -106,7 +112,7 @@ def is_image(path: str | os.PathLike[str]) -> bool:
     if not has_no_suffix(name):
         return False
     try:
-        return is_dicom(read_start(Path(path), START)[0])
+        return begins_as_dicom(Path(path))
     except ImageError:
         return os.path.isfile(path)  # noqa: PTH113  (never raises)
 
@@ -167,9 +173,18 @@ def read_encoded(path: Path) -> Encoded:
 
 
 def _no_image(path: Path) -> str:
-    if path.name.upper() == "DICOMDIR":
+    if is_dicomdir(path.name):
         return "not an image file (the table of contents of a medium)"
     return f"not an image file (type '{path.suffix}')"
+
+
+def begins_as_dicom(path: Path) -> bool:
+    """Whether a file begins as a DICOM file does, whatever its name.
+
+    Raises:
+        ImageError: As `read_start`.
+    """
+    return is_dicom(read_start(path, START)[0])
 
 
 def read_start(path: Path, most: int) -> tuple[bytes, int]:

@@ -15,11 +15,15 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)+")  # a name of numbers and dots: the last 
 def has_no_suffix(name: str) -> bool:
     """Whether a file has no suffix, so that only its content says whether it is a DICOM file.
 
-    Names that are a UID count as names without a suffix. DICOMDIR, the table of contents of a
-    medium, does not.
+    Names that are a UID count as names without a suffix; that of a DICOMDIR does not.
     """
     plain = not os.path.splitext(name)[1] or _UID.fullmatch(name) is not None  # noqa: PTH122
-    return plain and name.upper() != "DICOMDIR"
+    return plain and not is_dicomdir(name)
+
+
+def is_dicomdir(name: str) -> bool:
+    """Whether a file is the table of contents of a medium, which begins as a DICOM file does."""
+    return name.upper() == "DICOMDIR"
 
 
 def may_be_dicom(name: str) -> bool:

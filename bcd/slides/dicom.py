@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bcd.data.dicom.header import is_dicom
 from bcd.data.dicom.parsing import OtherKindError
 from bcd.data.dicom.tiled import TiledFile, open_tiled
-from bcd.data.files import ImageError, read_start
+from bcd.data.files import ImageError, begins_as_dicom
 from bcd.data.frames import DICOM_SUFFIXES
 from bcd.slides.opening import (
     MOST_PIECE,
@@ -31,7 +30,7 @@ def is_dicom_slide(path: Path) -> bool:
     if path.is_dir() or path.suffix.lower() in DICOM_SUFFIXES:
         return True
     try:
-        return is_dicom(read_start(path, 200)[0])
+        return begins_as_dicom(path)
     except ImageError:
         return False
 
@@ -102,7 +101,7 @@ def _files(path: Path) -> list[Path]:
         inside = sorted(file for file in path.iterdir() if file.is_file())
     except OSError as error:
         raise ImageError(f"cannot be read ({error.strerror})") from error
-    files = [file for file in inside[:_MOST_FILES] if is_dicom(read_start(file, 200)[0])]
+    files = [file for file in inside[:_MOST_FILES] if begins_as_dicom(file)]
     if not files or len(inside) > _MOST_FILES:
         raise ImageError(f"a folder without DICOM files, or with more than {_MOST_FILES} files")
     return files

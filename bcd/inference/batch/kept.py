@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from bcd.data.dicom.header import Header, is_dicom
-from bcd.data.files import ImageError, read_start
+from bcd.data.files import ImageError, begins_as_dicom
 from bcd.data.items import Item, Wanted, read_item_header, with_bytes
 from bcd.data.sandbox import Readers
 from bcd.evaluation.predictions import Prediction
@@ -87,7 +87,7 @@ def may_have_header(item: Item) -> bool:
     if item.path is None:
         return False
     try:
-        return is_dicom(read_start(item.path, 200)[0])
+        return begins_as_dicom(item.path)
     except ImageError:
         return False
 

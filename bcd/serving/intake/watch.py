@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from bcd.data.dicom.header import START, is_dicom
+from bcd.data.frames import is_dicomdir
 from bcd.serving import words
 from bcd.serving.dicom import unpack
 from bcd.serving.engine.turns import INTAKE, asker
@@ -203,7 +204,7 @@ class Watcher:
     async def _begins_as_dicom(self, file: Followed) -> bool:
         """Whether a file without the name of an image is DICOM; if not, it is failed, or waits."""
         start = await asyncio.to_thread(files.read_start, self.root, file.found, START)
-        if is_dicom(start) and file.found.parts[-1].upper() != "DICOMDIR":
+        if is_dicom(start) and not is_dicomdir(file.found.parts[-1]):
             return True
         if start.strip(b"\0") or not self._wait(file):  # it may be written later
             self._decide(file, FAILED, "It is of no type that is accepted.")
